@@ -1,0 +1,56 @@
+"""Credential: secrets that other resources name and nobody reads back."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import AfterValidator, Field
+
+from llmos.resources.base import Model, ObjectMeta, Resource, Timestamp
+
+__all__ = ["Credential", "CredentialSpec", "CredentialStatus"]
+
+_KEY = re.compile(r"^[A-Za-z_][A-Za-z0-9_]{0,127}$")
+
+
+def _check_keys(data: dict[str, str]) -> dict[str, str]:
+    for key in data:
+        if not _KEY.match(key):
+            message = f'"{key[:80]}" is not a key: letters, digits and "_", as environment variables are named'
+            raise ValueError(message)
+    return data
+
+
+class CredentialSpec(Model):
+    """The secrets."""
+
+    data: Annotated[dict[str, Annotated[str, Field(max_length=65536)]], AfterValidator(_check_keys)] = Field(
+        default_factory=dict, max_length=50
+    )
+    """Keys and secret values, such as ``HF_TOKEN``. Write-only: reads never show the values; ``status.keys``
+    names the keys. A value left out of an apply is removed."""
+
+
+class CredentialStatus(Model):
+    """What may be known of it."""
+
+    keys: list[str] = Field(default_factory=list)
+    """The keys that have a value."""
+    last_changed: Timestamp | None = None
+    """When a value was last written."""
+
+
+class Credential(Resource):
+    """Secrets that other resources name and nobody reads back."""
+
+    plural: ClassVar[str] = "credentials"
+    singular: ClassVar[str] = "credential"
+    short_names: ClassVar[tuple[str, ...]] = ("cred",)
+    columns: ClassVar[tuple[tuple[str, str], ...]] = (("KEYS", "status.keys"),)
+    write_only: ClassVar[tuple[str, ...]] = ("data",)
+
+    kind: Literal["Credential"] = "Credential"
+    metadata: ObjectMeta
+    spec: CredentialSpec = Field(default_factory=CredentialSpec)
+    status: CredentialStatus = Field(default_factory=CredentialStatus)

@@ -1,0 +1,266 @@
+"""ModelService: a model that answers through an OpenAI-compatible API."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import AfterValidator, Field, model_validator
+
+from llmos.resources.base import Condition, Model, Name, ObjectMeta, Resource, Timestamp
+from llmos.resources.quantities import CPU, Memory
+
+__all__ = [
+    "DownloadProgress",
+    "Endpoint",
+    "Engine",
+    "ModelInfo",
+    "ModelService",
+    "ModelServiceSpec",
+    "ModelServiceStatus",
+    "Phase",
+    "ReplicaStatus",
+    "Resources",
+    "Task",
+]
+
+Engine = Literal["auto", "llamacpp", "custom"]
+Task = Literal["auto", "generate", "embed", "rerank"]
+Phase = Literal["Pending", "Downloading", "Starting", "Ready", "Degraded", "Paused", "Failed", "Deleting"]
+
+_SCHEMES = ("hf", "file", "demo")
+_URI = re.compile(r"^([a-z][a-z0-9+]*)://(\S+)$")
+_HF = re.compile(r"^[\w.-]{1,96}/[\w.-]{1,96}(@[\w./-]{1,100})?(:[\w./ -]{1,255})?$")
+_ENV_NAME = re.compile(r"^[A-Za-z_][A-Za-z0-9_]{0,127}$")
+_MODEL_ID = re.compile(r"^[A-Za-z0-9][\w.:/-]{0,127}$")
+
+
+def _check_uri(uri: str) -> str:
+    found = _URI.match(uri)
+    if not found:
+        meant = (
+            f' Did you mean "hf://{uri}"?'
+            if _HF.match(uri)
+            else f' Did you mean "file://{uri}"?'
+            if uri.startswith("/")
+            else ""
+        )
+        message = (
+            f'"{uri[:120]}" is not a model URI such as hf://org/repo, file:///path/model.gguf or demo://smollm2.{meant}'
+        )
+        raise ValueError(message)
+    scheme, rest = found.groups()
+    if scheme not in _SCHEMES:
+        message = f'"{scheme}://" is no source that is known here. Use one of: {", ".join(s + "://" for s in _SCHEMES)}'
+        raise ValueError(message)
+    if scheme == "hf" and (not _HF.match(rest) or ".." in rest):
+        message = (
+            f'"{uri[:120]}" should read hf://org/repo, hf://org/repo:file.gguf or hf://org/repo@revision:file.gguf'
+        )
+        raise ValueError(message)
+    if scheme == "file" and (not rest.startswith("/") or "/../" in rest + "/"):
+        message = f'"{uri[:120]}" needs an absolute path without "..": file:///path/model.gguf'
+        raise ValueError(message)
+    return uri
+
+
+def _check_env(env: dict[str, str]) -> dict[str, str]:
+    for name in env:
+        if not _ENV_NAME.match(name):
+            message = f'"{name[:80]}" is not the name of an environment variable'
+            raise ValueError(message)
+    return env
+
+
+def _check_model_id(name: str) -> str:
+    if not _MODEL_ID.match(name):
+        message = (
+            f'"{name[:80]}" is not a model name: letters, digits and . _ : / -, at most 128, a letter or digit first'
+        )
+        raise ValueError(message)
+    return name
+
+
+ModelURI = Annotated[str, Field(max_length=1024), AfterValidator(_check_uri)]
+ModelID = Annotated[str, AfterValidator(_check_model_id)]
+
+
+class Resources(Model):
+    """What a replica may use."""
+
+    cpu: CPU | None = None
+    """CPUs a replica computes on; unset, all of the machine's. Sets the number of threads of engines that have one."""
+    memory: Memory | None = None
+    """The most memory a replica may use, in bytes; over it, the replica is stopped and the reason is shown.
+    Unset, twice what the model's header lets expect."""
+    gpus: int = Field(default=0, ge=0, le=64)
+    """GPUs a replica gets for itself."""
+    gpu_type: str | None = Field(default=None, max_length=63)
+    """The kind of GPU, as ``llmos nodes`` names it; unset, any."""
+
+
+class ModelServiceSpec(Model):
+    """What is wanted of the service."""
+
+    model: ModelURI | None = None
+    """Where the model comes from: ``hf://org/repo[@revision][:file]``, ``file:///path``, ``demo://smollm2``.
+    Required but for engine ``custom``."""
+    engine: Engine = "auto"
+    """The program that serves it; ``auto`` chooses by the model's files and says why."""
+    args: list[Annotated[str, Field(max_length=4096)]] = Field(default_factory=list, max_length=200)
+    """More arguments for the engine, in its own words; for engine ``custom`` the whole command, in which
+    ``{port}``, ``{socket}`` and ``{model}`` are filled in."""
+    env: Annotated[dict[str, Annotated[str, Field(max_length=32768)]], AfterValidator(_check_env)] = Field(
+        default_factory=dict, max_length=200
+    )
+    """More environment variables for the engine. Secrets belong into a Credential."""
+    served_model_name: ModelID | None = None
+    """The name that clients ask for; unset, the resource's own."""
+    aliases: list[ModelID] = Field(default_factory=list, max_length=20)
+    """Further names it answers to."""
+    task: Task = "auto"
+    """What it is for; ``auto`` reads it from the model's header."""
+    resources: Resources = Field(default_factory=Resources)
+    replicas: int = Field(default=1, ge=0, le=64)
+    """How many processes or pods serve it at once."""
+    credential_ref: Name | None = None
+    """The Credential of the same namespace whose ``HF_TOKEN`` opens a gated model, and whose other entries
+    the engine gets as environment variables."""
+    paused: bool = False
+    """Keep the service but run nothing."""
+
+    @model_validator(mode="after")
+    def _check_engine(self) -> ModelServiceSpec:
+        if self.engine == "custom" and not self.args:
+            message = 'engine custom needs its command in args, such as ["my-server", "--port", "{port}"]'
+            raise ValueError(message)
+        if self.engine != "custom" and self.model is None:
+            message = "model is required, such as hf://org/repo or demo://smollm2"
+            raise ValueError(message)
+        return self
+
+
+class DownloadProgress(Model):
+    """How far a download is."""
+
+    file: str = ""
+    """The file under way."""
+    done: int = 0
+    """Bytes that are here."""
+    total: int | None = None
+    """Bytes in all, when known."""
+    rate: float | None = None
+    """Bytes a second, over the last seconds."""
+
+
+class ModelInfo(Model):
+    """What the model's own files say of it."""
+
+    name: str = ""
+    """As the header names it, for people."""
+    architecture: str = ""
+    """The header's ``general.architecture``: ``llama``, ``bert``."""
+    quantization: str = ""
+    """How the weights are stored: ``Q4_K_M``."""
+    parameters: int | None = None
+    """Number of weights."""
+    context_length: int | None = None
+    """Tokens the model was trained for."""
+    file_size: int = 0
+    """Bytes on disk."""
+    revision: str = ""
+    """What exactly was fetched: a commit or a hash."""
+    chat_template: bool = False
+    """Whether the files bring a chat template."""
+
+
+class Endpoint(Model):
+    """Where the gateway reaches a replica; readable by the platform, useless from elsewhere."""
+
+    replica: str
+    """The replica's id."""
+    url: str
+    """``unix:///path/to.sock`` or ``http://127.0.0.1:PORT``."""
+
+
+class ReplicaStatus(Model):
+    """One process or pod."""
+
+    id: str
+    """Unique while the service lives."""
+    phase: Literal["Starting", "Ready", "NotReady", "Waiting", "Failed", "Stopping"]
+    """What it is doing; ``Waiting`` is for its next start after a crash."""
+    restarts: int = 0
+    """Times it was started again after a crash."""
+    memory: int | None = None
+    """Bytes in use."""
+    memory_limit: int | None = None
+    """Bytes it may use."""
+    started_at: Timestamp | None = None
+    """When its process was started."""
+    message: str = ""
+    """Why it is not ready."""
+
+
+class ModelServiceStatus(Model):
+    """How the service is."""
+
+    phase: Phase = "Pending"
+    """One word for lists."""
+    message: str = ""
+    """The reason for the phase, in a sentence."""
+    observed_generation: int = 0
+    """The generation of ``spec`` that this status speaks of."""
+    conditions: list[Condition] = Field(default_factory=list)
+    """Downloaded, ModelRecognised, Ready, each with its reason."""
+    download: DownloadProgress | None = None
+    """Present while files are being fetched."""
+    engine: str = ""
+    """The engine chosen."""
+    task: str = ""
+    """The task found: generate, embed or rerank."""
+    model: ModelInfo | None = None
+    """What the header says."""
+    replicas: int = 0
+    """Replicas there are."""
+    ready_replicas: int = 0
+    """Replicas that answer."""
+    desired_replicas: int | None = None
+    """Written by autoscaler and waker; unset, ``spec.replicas`` counts."""
+    replica_statuses: list[ReplicaStatus] = Field(default_factory=list)
+    """Each replica on its own."""
+    endpoints: list[Endpoint] = Field(default_factory=list)
+    """The ready replicas' addresses."""
+    last_log_lines: list[str] = Field(default_factory=list)
+    """The last lines of the engine's log, when it failed."""
+    memory_estimate: int | None = None
+    """Bytes that a replica will need, estimated from the header."""
+    started_at: Timestamp | None = None
+    """When this generation began to start."""
+    ready_at: Timestamp | None = None
+    """When it became ready first."""
+
+
+class ModelService(Resource):
+    """A model that answers through an OpenAI-compatible API."""
+
+    plural: ClassVar[str] = "modelservices"
+    singular: ClassVar[str] = "modelservice"
+    short_names: ClassVar[tuple[str, ...]] = ("ms", "model", "models")
+    columns: ClassVar[tuple[tuple[str, str], ...]] = (
+        ("MODEL", "spec.model"),
+        ("ENGINE", "status.engine"),
+        ("STATE", "status.phase"),
+        ("READY", "status.readyReplicas"),
+    )
+
+    kind: Literal["ModelService"] = "ModelService"
+    metadata: ObjectMeta
+    spec: ModelServiceSpec
+    status: ModelServiceStatus = Field(default_factory=ModelServiceStatus)
+
+    @property
+    def model_names(self) -> tuple[str, ...]:
+        """Every name clients may ask for within the namespace, the resource's own first."""
+        names = [self.metadata.name, self.spec.served_model_name, *self.spec.aliases]
+        return tuple(dict.fromkeys(n for n in names if n))

@@ -1,0 +1,161 @@
+"""Names that several parts must agree on: namespaces, scopes, labels, variables, paths.
+
+Pure functions and constants; whoever needs one of them imports it from here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+__all__ = [
+    "API_PREFIX",
+    "DEFAULT_GATEWAY_PORT",
+    "DEFAULT_PORT",
+    "ENV_DATA_DIR",
+    "ENV_INSTANCE",
+    "ENV_REDIS_URL",
+    "GATEWAY_PREFIX",
+    "HEADER_REQUEST_ID",
+    "INVOKE_NOTE",
+    "PUBLIC_NAMESPACE",
+    "SCOPE_INVOKE",
+    "SCOPE_MANAGE",
+    "DataDir",
+    "default_data_dir",
+    "user_namespace",
+]
+
+SCOPE_MANAGE: Final = "custom:llmos:manage"
+"""Hub scope: the token may use the API as its owner."""
+SCOPE_INVOKE: Final = "custom:llmos:invoke"
+"""Hub scope: the token may call models as its owner."""
+INVOKE_NOTE: Final = "llmos-invoke {user}/{server}"
+"""Note on the token that a server gets for models; by it the token is found again and deleted."""
+
+PUBLIC_NAMESPACE: Final = "public"
+API_PREFIX: Final = "/services/llmos"
+"""The API under the Hub. The API answers with and without the prefix."""
+GATEWAY_PREFIX: Final = "/services/llm"
+"""The gateway under the Hub; ``/v1`` follows. The gateway answers with and without the prefix."""
+HEADER_REQUEST_ID: Final = "x-request-id"
+
+DEFAULT_PORT: Final = 8000
+DEFAULT_GATEWAY_PORT: Final = 8010
+
+ENV_DATA_DIR: Final = "LLMOS_DATA_DIR"
+ENV_REDIS_URL: Final = "LLMOS_REDIS_URL"
+"""``unix://:PASSWORD@/path/valkey.sock`` or ``redis://:PASSWORD@host:6379/0``; given in the environment, never in argv."""
+ENV_INSTANCE: Final = "LLMOS_INSTANCE"
+"""Marks every process that a platform started, directly or not, with that platform's id."""
+
+_SLUG = re.compile(r"^[a-z0-9]([-a-z0-9]{0,46}[a-z0-9])?$")
+_SOCKET_PATH_MAX = 107  # sun_path less its terminating zero byte (unix(7))
+
+
+def _slug(name: str) -> str:
+    """A DNS label for any name, different for different names.
+
+    A plain name stays as it is; another is stripped to what a label may hold and gets eight hex
+    digits of its SHA-256, as KubeSpawner's "safe" slugs do. A plain name that looks like such a
+    result (``--`` in it) is hashed as well, so that no name can be chosen to hit another's slug.
+    """
+    if _SLUG.match(name) and "--" not in name:
+        return name
+    digest = hashlib.sha256(name.encode()).hexdigest()[:8]
+    stripped = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:36].strip("-") or "x"
+    return f"{stripped}--{digest}"
+
+
+def user_namespace(user: str) -> str:
+    """The namespace that belongs to that person: ``user-ada``.
+
+    >>> user_namespace("ada"), user_namespace("Ada.L@example.org")
+    ('user-ada', 'user-ada-l-example-org--c224d202')
+    """
+    return f"user-{_slug(user)}"
+
+
+def default_data_dir() -> Path:
+    """``LLMOS_DATA_DIR``, else ``/var/lib/llmos`` for root and ``~/.local/share/llmos`` for others."""
+    if configured := os.environ.get(ENV_DATA_DIR):
+        return Path(configured).expanduser().absolute()
+    if os.geteuid() == 0:
+        return Path("/var/lib/llmos")
+    base = os.environ.get("XDG_DATA_HOME") or "~/.local/share"
+    return Path(base).expanduser() / "llmos"
+
+
+@dataclass(frozen=True)
+class DataDir:
+    """Where everything lies that a workstation keeps.
+
+    Attributes
+    ----------
+    root
+        The directory itself, mode 0700.
+    """
+
+    root: Path
+
+    @property
+    def run(self) -> Path:
+        """Sockets and process records.
+
+        Below the data directory, unless its path is so long that a socket's path would not fit into
+        ``sun_path``; then a directory of the same owner in ``/tmp``, named by a hash of the path.
+        """
+        plain = self.root / "run"
+        if len(str(plain)) <= _SOCKET_PATH_MAX - 60:
+            return plain
+        digest = hashlib.sha256(str(self.root).encode()).hexdigest()[:16]
+        return Path("/tmp") / f"llmos-{os.geteuid()}-{digest}"  # noqa: S108 - made 0700 and its owner checked
+
+    @property
+    def logs(self) -> Path:
+        """One log per process of the platform."""
+        return self.root / "logs"
+
+    @property
+    def valkey(self) -> Path:
+        """Valkey's append-only files."""
+        return self.root / "valkey"
+
+    @property
+    def hub(self) -> Path:
+        """JupyterHub's database and cookie secret."""
+        return self.root / "hub"
+
+    @property
+    def models(self) -> Path:
+        """The model cache."""
+        return self.root / "models"
+
+    @property
+    def workloads(self) -> Path:
+        """Records and logs of running workloads; their sockets are in `run`."""
+        return self.root / "workloads"
+
+    @property
+    def homes(self) -> Path:
+        """One home per person."""
+        return self.root / "homes"
+
+    @property
+    def secrets(self) -> Path:
+        """Passwords and tokens of the platform's parts, mode 0600."""
+        return self.root / "secrets.json"
+
+    @property
+    def client(self) -> Path:
+        """Addresses and a token for the CLI of the one who runs the platform, mode 0600."""
+        return self.root / "client.json"
+
+    @property
+    def admin_password(self) -> Path:
+        """The first admin's one-time password, mode 0600."""
+        return self.root / "admin-password"

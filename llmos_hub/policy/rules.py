@@ -1,0 +1,94 @@
+"""The rules that hold until role templates refine them: one's own namespace, `public` to read, admins all.
+
+What a caller may do is the intersection of what the *token* may (two Hub scopes) and what its *owner* may
+(the rules below). Whatever isn't allowed is refused.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from llmos.errors import Forbidden
+from llmos.resources import Resource
+from llmos_hub.names import PUBLIC_NAMESPACE, SCOPE_INVOKE, SCOPE_MANAGE, user_namespace
+
+__all__ = ["Caller", "Decision", "Verb", "may", "require"]
+
+Verb = Literal["get", "list", "watch", "create", "update", "delete", "logs", "invoke"]
+READING: frozenset[str] = frozenset({"get", "list", "watch", "logs"})
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who asks, with which token.
+
+    Attributes
+    ----------
+    name
+        The Hub's user name.
+    admin
+        Whether the Hub calls them an admin.
+    groups
+        Hub groups they are in.
+    scopes
+        The ``custom:llmos:…`` scopes that the token has.
+    """
+
+    name: str
+    admin: bool = False
+    groups: frozenset[str] = frozenset()
+    scopes: frozenset[str] = field(default_factory=frozenset)
+
+    @property
+    def namespace(self) -> str:
+        """The namespace that is theirs."""
+        return user_namespace(self.name)
+
+    @property
+    def search_path(self) -> tuple[str, ...]:
+        """The namespaces to look for a bare model name in, first match wins."""
+        return (self.namespace, PUBLIC_NAMESPACE)
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """Whether it is allowed, and why (not) in a sentence for people."""
+
+    allowed: bool
+    reason: str
+
+
+def may(caller: Caller, verb: Verb, kind: type[Resource], namespace: str | None) -> Decision:
+    """Whether `caller` may do `verb` to things of `kind` in `namespace` (None: kinds of the whole platform, or all namespaces). Deny by default."""
+    needed = SCOPE_INVOKE if verb == "invoke" else SCOPE_MANAGE
+    if needed not in caller.scopes:
+        return Decision(False, f"This token lacks the scope {needed}. Make one that has it on the Hub's token page.")
+    if caller.admin:
+        return Decision(True, "admins may everything")
+    if kind.scope == "Cluster":
+        if verb in READING:
+            return Decision(True, "everyone may read what holds for the whole platform")
+        return Decision(False, f"Only admins may {verb} {kind.plural}.")
+    if namespace is None:
+        return Decision(False, f"Only admins may {verb} {kind.plural} of all namespaces. Yours is {caller.namespace}.")
+    if namespace == caller.namespace:
+        return Decision(True, "it is the caller's own namespace")
+    if namespace == PUBLIC_NAMESPACE and not kind.write_only and verb in READING | {"invoke"}:
+        return Decision(True, f"everyone may read and use what is in {PUBLIC_NAMESPACE}")
+    if namespace == PUBLIC_NAMESPACE:
+        return Decision(False, f"Only admins may {verb} {kind.plural} in {PUBLIC_NAMESPACE}.")
+    return Decision(False, f"You may not {verb} {kind.plural} in {namespace}. Yours is {caller.namespace}.")
+
+
+def require(caller: Caller, verb: Verb, kind: type[Resource], namespace: str | None) -> None:
+    """As `may`, but a refusal is raised.
+
+    Raises
+    ------
+    Forbidden
+        With the reason.
+    """
+    decision = may(caller, verb, kind, namespace)
+    if not decision.allowed:
+        raise Forbidden(decision.reason)

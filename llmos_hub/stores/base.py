@@ -1,0 +1,208 @@
+"""What every store of resources does, whichever database is under it.
+
+The semantics are the Kubernetes API's
+(https://kubernetes.io/docs/reference/using-api/api-concepts/): one opaque, growing resourceVersion for
+the whole store; optimistic concurrency; status as a subresource; finalizers; list and watch. One
+contract suite (``tests/support/store_contract.py``) holds each implementation to it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Generic, Literal, Protocol, TypeVar
+
+from llmos.resources.base import Resource
+
+__all__ = ["ADDED", "BOOKMARK", "DELETED", "MODIFIED", "Event", "Listing", "Selector", "Store", "WatchEvent"]
+
+R = TypeVar("R", bound=Resource)
+Selector = Mapping[str, str]
+"""Labels that must all be there with that value."""
+
+ADDED: Literal["ADDED"] = "ADDED"
+MODIFIED: Literal["MODIFIED"] = "MODIFIED"
+DELETED: Literal["DELETED"] = "DELETED"
+BOOKMARK: Literal["BOOKMARK"] = "BOOKMARK"
+
+
+@dataclass(frozen=True, slots=True)
+class Listing(Generic[R]):
+    """A consistent reading of a kind.
+
+    Attributes
+    ----------
+    items
+        The resources, ordered by namespace and name.
+    resource_version
+        Where a watch goes on without missing anything.
+    """
+
+    items: Sequence[R]
+    resource_version: str
+
+
+@dataclass(frozen=True, slots=True)
+class WatchEvent(Generic[R]):
+    """One change, in the order of resourceVersions.
+
+    Attributes
+    ----------
+    type
+        ``ADDED``, ``MODIFIED``, ``DELETED``; ``BOOKMARK`` says how far the watch is, without a change.
+    resource
+        The resource after the change; for ``DELETED`` as it last was; None for a bookmark.
+    resource_version
+        From where a new watch goes on after this event.
+    """
+
+    type: Literal["ADDED", "MODIFIED", "DELETED", "BOOKMARK"]
+    resource: R | None
+    resource_version: str
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something that happened to a resource; kept with it and gone with it.
+
+    Attributes
+    ----------
+    type
+        ``Normal`` or ``Warning``.
+    reason
+        One word for programs: ``Started``, ``OutOfMemory``.
+    message
+        A sentence for people.
+    first, last
+        When it happened first and last.
+    count
+        How often, in a row: an event equal to the newest one in type, reason and message is counted there.
+    """
+
+    type: Literal["Normal", "Warning"]
+    reason: str
+    message: str
+    first: datetime
+    last: datetime
+    count: int = 1
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Store(Protocol):
+    """Resources by kind, namespace and name.
+
+    Every method raises `llmos.errors.Unavailable` when the database doesn't answer in time. What was
+    returned is stored: it survives the death of any process.
+    """
+
+    async def get(self, kind: type[R], namespace: str | None, name: str) -> R:
+        """Read one.
+
+        Raises
+        ------
+        NotFound
+            There is none.
+        """
+        ...
+
+    async def list(self, kind: type[R], namespace: str | None = None, *, labels: Selector | None = None) -> Listing[R]:
+        """Read all of a kind, in one namespace or (None) in all."""
+        ...
+
+    def watch(
+        self,
+        kind: type[R],
+        namespace: str | None = None,
+        *,
+        resource_version: str,
+        labels: Selector | None = None,
+    ) -> AbstractAsyncContextManager[AsyncIterator[WatchEvent[R]]]:
+        """Follow every change after `resource_version`, without end.
+
+        Used as ``async with store.watch(...) as events: async for event in events: ...``. A resource that
+        comes to match, or no longer matches, `labels` is reported as ``ADDED`` or ``DELETED``. A bookmark comes
+        at least every 30 seconds.
+
+        Raises
+        ------
+        Expired
+            The store no longer knows all changes since then: list again.
+        Unavailable
+            The database is gone; nothing was skipped so far.
+        """
+        ...
+
+    async def create(self, resource: R) -> R:
+        """Store a new one; sets uid, resourceVersion, generation 1 and creationTimestamp, and ignores those given.
+
+        Raises
+        ------
+        AlreadyExists
+            There is one of that name.
+        """
+        ...
+
+    async def update(self, resource: R) -> R:
+        """Replace spec, labels, annotations and finalizers of an existing one; status is left alone.
+
+        ``generation`` grows when ``spec`` changed. A write that changes nothing returns what is there, with
+        the same resourceVersion. When deletion was asked for and the last finalizer goes, the resource goes.
+
+        Raises
+        ------
+        NotFound
+            There is none.
+        Conflict
+            `resource` carries a resourceVersion (or uid) and the stored one is another.
+        """
+        ...
+
+    async def apply(self, resource: R) -> R:
+        """Create it, or replace ``spec`` whole and merge labels and annotations; finalizers are left alone.
+
+        Raises
+        ------
+        Conflict
+            As for `update`; or deletion was asked for.
+        """
+        ...
+
+    async def patch_status(self, resource: R) -> R:
+        """Replace ``status`` alone.
+
+        Raises
+        ------
+        NotFound, Conflict
+            As for `update`.
+        """
+        ...
+
+    async def delete(self, kind: type[R], namespace: str | None, name: str, *, uid: str | None = None) -> R:
+        """Delete, or where finalizers are there set ``deletionTimestamp``; returns what is left or last was.
+
+        Raises
+        ------
+        NotFound
+            There is none.
+        Conflict
+            `uid` is given and the stored one is another.
+        """
+        ...
+
+    async def record(self, resource: Resource, type_: Literal["Normal", "Warning"], reason: str, message: str) -> None:
+        """Keep an event with the resource, the newest 100; one equal to the newest is counted there."""
+        ...
+
+    async def events(self, kind: type[Resource], namespace: str | None, name: str) -> Sequence[Event]:
+        """The events of a resource, oldest first; empty where there is none of the name."""
+        ...
+
+    async def healthy(self) -> bool:
+        """Whether the database answers, within two seconds."""
+        ...
+
+    async def close(self) -> None:
+        """Let go of all connections; watches under way end with `Unavailable`."""
+        ...
