@@ -1,0 +1,120 @@
+"""The relay's one handler: authenticate, authorise, pass on, stream back."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import httpx
+from jupyter_server.auth.decorator import authorized
+from jupyter_server.base.handlers import JupyterHandler
+from jupyter_server.extension.handler import ExtensionHandlerMixin
+from tornado import web
+from tornado.iostream import StreamClosedError
+
+from llmos.errors import LLMOSError, Unavailable
+from llmos_server_ext.manager import PASSED_DOWN, Relay, RelayRequest
+
+__all__ = ["RelayHandler"]
+
+
+class RelayHandler(ExtensionHandlerMixin, JupyterHandler):
+    """``/llmos/apis/…`` and ``/llmos/v1/…``, in every method the API knows."""
+
+    auth_resource = "llmos"
+    SUPPORTED_METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
+
+    @property
+    def relay(self) -> Relay:
+        """The server's relay."""
+        relay: Relay = self.settings["llmos_relay"]
+        return relay
+
+    def set_default_headers(self) -> None:
+        """Answers are data: never a document that could run script in the Hub's origin."""
+        super().set_default_headers()
+        self.set_header("X-Content-Type-Options", "nosniff")
+        self.set_header("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'; sandbox")
+
+    @web.authenticated
+    @authorized
+    async def get(self, target: str, path: str) -> None:
+        """Read, list, watch."""
+        await self._pass_on(target, path)
+
+    @web.authenticated
+    @authorized
+    async def post(self, target: str, path: str) -> None:
+        """Create; ask a model."""
+        await self._pass_on(target, path)
+
+    @web.authenticated
+    @authorized
+    async def put(self, target: str, path: str) -> None:
+        """Update."""
+        await self._pass_on(target, path)
+
+    @web.authenticated
+    @authorized
+    async def patch(self, target: str, path: str) -> None:
+        """Apply, merge."""
+        await self._pass_on(target, path)
+
+    @web.authenticated
+    @authorized
+    async def delete(self, target: str, path: str) -> None:
+        """Delete."""
+        await self._pass_on(target, path)
+
+    async def _pass_on(self, target: Any, path: str) -> None:
+        work = asyncio.ensure_future(self._relay(target, path))
+        self._work = work
+        try:
+            await work
+        except asyncio.CancelledError:
+            if not work.cancelled():
+                raise  # the server is stopping, not the page leaving
+        except LLMOSError as error:
+            self._refuse(error, target)
+        except httpx.HTTPError:
+            self._refuse(Unavailable("The connection to the platform broke off while it was answering."), target)
+
+    async def _relay(self, target: Any, path: str) -> None:
+        request = RelayRequest(
+            method=self.request.method or "GET",
+            target=target,
+            path=path,
+            query=self.request.query,
+            headers=dict(self.request.headers.get_all()),
+            body=self.request.body,
+        )
+        async with self.relay.send(request) as response:
+            self.set_status(response.status_code)
+            self.clear_header("Content-Type")
+            for name, value in response.headers.items():
+                if name.lower() in PASSED_DOWN:
+                    self.set_header(name, value)
+            try:
+                async for piece in response.aiter_bytes():
+                    self.write(piece)
+                    await self.flush()
+            except StreamClosedError:
+                return
+
+    def on_connection_close(self) -> None:
+        """The page has gone: stop the model, end the watch."""
+        super().on_connection_close()
+        work = getattr(self, "_work", None)
+        if work is not None:
+            work.cancel()
+
+    def _refuse(self, error: LLMOSError, target: str) -> None:
+        if self._headers_written:  # too late for a status: break off, so that it doesn't look whole
+            if self.request.connection is not None:
+                self.request.connection.finish()
+            return
+        self.clear()
+        self.set_status(error.status)
+        self.set_header("Content-Type", "application/json")
+        self.finish(json.dumps(error.to_openai() if target == "v1" else error.to_status()))

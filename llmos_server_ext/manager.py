@@ -1,0 +1,167 @@
+"""The relay itself, free of tornado: it takes a request apart from its credentials and passes it on with ours."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Literal, Self
+from urllib.parse import unquote
+
+import httpx
+
+from llmos.errors import NotFound, PayloadTooLarge, Unavailable
+
+__all__ = ["Relay", "RelayRequest"]
+
+PASSED_UP = frozenset({"accept", "content-type", "x-request-id"})
+"""Headers of a request that go on. Cookies, Authorization and the XSRF token stay here."""
+PASSED_DOWN = frozenset({"content-type", "x-request-id", "retry-after", "cache-control"})
+"""Headers of an answer that come back."""
+_PATH = re.compile(r"^[\w.~%:@/ -]{1,1024}$")
+
+
+@dataclass(frozen=True, slots=True)
+class RelayRequest:
+    """What a page asks for.
+
+    Attributes
+    ----------
+    target
+        ``apis``: the API; ``v1``: the models.
+    path
+        What follows, as it stood in the URL.
+    query
+        The raw query; credentials of this server's own in it are dropped.
+    """
+
+    method: str
+    target: Literal["apis", "v1"]
+    path: str
+    query: str = ""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: bytes = b""
+
+
+def _clean_path(path: str) -> str:
+    """The path, if it stays below its target however often it is decoded.
+
+    Raises
+    ------
+    NotFound
+        It doesn't, or has characters that no route of ours has.
+    """
+    decoded = unquote(unquote(path))
+    if not _PATH.match(path) or any(part in ("..", ".", "") for part in decoded.rstrip("/").split("/")):
+        raise NotFound("There is no such path under /llmos/.")
+    return path
+
+
+def _clean_query(query: str) -> str:
+    """The query without what only this server should see (EventSource sends its XSRF token there)."""
+    return "&".join(part for part in query.split("&") if part.split("=")[0] not in ("_xsrf", "token"))
+
+
+class Relay:
+    """Passes requests to the API and the gateway with this server's own tokens.
+
+    Parameters
+    ----------
+    api_url
+        ``LLMOS_URL``; empty where there is no platform.
+    api_token
+        ``JUPYTERHUB_API_TOKEN``, the server's own.
+    models_url
+        ``OPENAI_BASE_URL``, which ends in ``/v1``.
+    models_token
+        ``OPENAI_API_KEY``, the server's invoke token.
+    max_body_bytes
+        Bytes of a body at most.
+    connect_timeout, read_timeout
+        Seconds.
+    """
+
+    def __init__(
+        self,
+        *,
+        api_url: str,
+        api_token: str,
+        models_url: str,
+        models_token: str,
+        max_body_bytes: int = 32 * 1024 * 1024,
+        connect_timeout: float = 5.0,
+        read_timeout: float = 600.0,
+    ) -> None:
+        self.api_url = api_url.rstrip("/")
+        self.models_url = models_url.rstrip("/")
+        self.max_body_bytes = max_body_bytes
+        self._tokens = {"apis": api_token, "v1": models_token}
+        self._timeout = httpx.Timeout(read_timeout, connect=connect_timeout, write=60.0, pool=connect_timeout)
+        self._client: httpx.AsyncClient | None = None
+
+    @classmethod
+    def from_environment(cls, *, max_body_bytes: int, connect_timeout: float, read_timeout: float) -> Self:
+        """The relay that the spawner's variables describe."""
+        environ = os.environ
+        return cls(
+            api_url=environ.get("LLMOS_URL", ""),
+            api_token=environ.get("JUPYTERHUB_API_TOKEN", ""),
+            models_url=environ.get("OPENAI_BASE_URL", ""),
+            models_token=environ.get("OPENAI_API_KEY", ""),
+            max_body_bytes=max_body_bytes,
+            connect_timeout=connect_timeout,
+            read_timeout=read_timeout,
+        )
+
+    def _url(self, request: RelayRequest) -> str:
+        base = f"{self.api_url}/apis" if request.target == "apis" else self.models_url
+        if not base.startswith("http"):
+            raise Unavailable(
+                "This server was not started by LLMOS, so it has no platform to talk to. "
+                "Start one with: make up, and open the server from its Hub."
+            )
+        query = _clean_query(request.query)
+        return f"{base}/{_clean_path(request.path)}" + (f"?{query}" if query else "")
+
+    @asynccontextmanager
+    async def send(self, request: RelayRequest) -> AsyncIterator[httpx.Response]:
+        """Pass it on; the answer's body is read by the caller, piece by piece as it comes.
+
+        Raises
+        ------
+        NotFound
+            The path leaves its target.
+        PayloadTooLarge
+            The body is over the limit.
+        Unavailable
+            Nobody answers.
+        """
+        url = self._url(request)
+        if len(request.body) > self.max_body_bytes:
+            raise PayloadTooLarge(f"The body has {len(request.body):,} bytes; {self.max_body_bytes:,} are allowed.")
+        headers = {name: value for name, value in request.headers.items() if name.lower() in PASSED_UP}
+        headers["authorization"] = f"Bearer {self._tokens[request.target]}"
+        if self._client is None:  # made where the event loop runs
+            self._client = httpx.AsyncClient(timeout=self._timeout, trust_env=False, follow_redirects=False)
+        built = self._client.build_request(request.method, url, headers=headers, content=request.body)
+        try:
+            response = await self._client.send(built, stream=True)
+        except httpx.HTTPError as error:
+            raise Unavailable(self._down(request.target, error)) from None
+        try:
+            yield response
+        finally:
+            await response.aclose()
+
+    def _down(self, target: str, error: httpx.HTTPError) -> str:
+        what = f"API at {self.api_url}" if target == "apis" else f"gateway at {self.models_url}"
+        how = "did not answer in time" if isinstance(error, httpx.TimeoutException) else "does not answer"
+        return f"The {what} {how}. Is LLMOS running? Look with: llmos status"
+
+    async def close(self) -> None:
+        """Close all connections."""
+        if self._client is not None:
+            await self._client.aclose()
+            self._client = None
