@@ -1,0 +1,70 @@
+"""LLMOS from Python: ``llmos.Client()`` and ``llmos.AsyncClient()``.
+
+>>> import llmos
+>>> with llmos.Client() as client:  # doctest: +SKIP
+...     client.serve("demo://smollm2", name="chat")
+...     client.openai().chat.completions.create(model="chat", messages=[...])
+
+Names are imported when they are first used, so that ``import llmos`` costs nothing.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from llmos import errors, resources
+    from llmos.client import AsyncClient, Client, Progress, WatchEvent
+    from llmos.configuration import Configuration
+    from llmos.errors import LLMOSError
+    from llmos.resources import Credential, ModelService, Setting
+
+__all__ = [
+    "AsyncClient",
+    "Client",
+    "Configuration",
+    "Credential",
+    "LLMOSError",
+    "ModelService",
+    "Progress",
+    "Setting",
+    "WatchEvent",
+    "__version__",
+    "errors",
+    "resources",
+]
+
+_HOMES = {
+    "AsyncClient": "llmos.client",
+    "Client": "llmos.client",
+    "Configuration": "llmos.configuration",
+    "Credential": "llmos.resources",
+    "LLMOSError": "llmos.errors",
+    "ModelService": "llmos.resources",
+    "Progress": "llmos.client",
+    "Setting": "llmos.resources",
+    "WatchEvent": "llmos.client",
+}
+_MODULES = ("errors", "resources")
+
+
+def __getattr__(name: str) -> Any:
+    from importlib import import_module
+
+    if name in _MODULES:
+        return import_module(f"llmos.{name}")
+    if name == "__version__":
+        from importlib.metadata import version
+
+        value: Any = version("llmos")
+    elif name in _HOMES:
+        value = getattr(import_module(_HOMES[name]), name)
+    else:
+        message = f"module 'llmos' has no attribute {name!r}"
+        raise AttributeError(message)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

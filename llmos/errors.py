@@ -16,6 +16,7 @@ from typing import Any, ClassVar
 __all__ = [
     "AlreadyExists",
     "BackendFailed",
+    "BadRequest",
     "Cause",
     "Conflict",
     "Expired",
@@ -24,15 +25,19 @@ __all__ = [
     "Internal",
     "Invalid",
     "LLMOSError",
+    "MethodNotAllowed",
     "ModelNotFound",
     "ModelNotReady",
+    "NotConfigured",
     "NotFound",
     "PayloadTooLarge",
+    "RequestTimeout",
     "SourceFailed",
     "TooManyRequests",
     "Unauthorized",
     "Unavailable",
     "Unsupported",
+    "UnsupportedMediaType",
     "UpstreamFailed",
     "UsageError",
     "from_status",
@@ -135,6 +140,14 @@ class UsageError(LLMOSError):
     reason = "BadRequest"
 
 
+class NotConfigured(LLMOSError):
+    """No address or no token of the platform is known here; raised by clients, never sent."""
+
+    code = "not_configured"
+    status = 400
+    reason = "BadRequest"
+
+
 class Invalid(LLMOSError):
     """What was sent doesn't fit its type; `causes` names every field at fault."""
 
@@ -143,12 +156,28 @@ class Invalid(LLMOSError):
     reason = "Invalid"
 
 
+class BadRequest(LLMOSError):
+    """A request that can't be read: no JSON, no model named; `causes` names the parameter at fault."""
+
+    code = "bad_request"
+    status = 400
+    reason = "BadRequest"
+
+
 class Unsupported(LLMOSError):
     """The thing exists but can't do this: an embedding model asked to chat."""
 
     code = "unsupported"
     status = 400
     reason = "BadRequest"
+
+
+class RequestTimeout(LLMOSError):
+    """The rest of a request did not come in time."""
+
+    code = "request_timeout"
+    status = 408
+    reason = "Timeout"
 
 
 class PayloadTooLarge(LLMOSError):
@@ -203,6 +232,22 @@ class Conflict(LLMOSError):
     code = "conflict"
     status = 409
     reason = "Conflict"
+
+
+class MethodNotAllowed(LLMOSError):
+    """The address exists, the verb doesn't there."""
+
+    code = "method_not_allowed"
+    status = 405
+    reason = "MethodNotAllowed"
+
+
+class UnsupportedMediaType(LLMOSError):
+    """A body in a format that isn't read here."""
+
+    code = "unsupported_media_type"
+    status = 415
+    reason = "UnsupportedMediaType"
 
 
 class Expired(LLMOSError):
@@ -301,9 +346,11 @@ def from_status(body: Mapping[str, Any], *, status: int, request_id: str | None 
         401: Unauthorized,
         403: Forbidden,
         404: NotFound,
+        405: MethodNotAllowed,
         409: Conflict,
         410: Expired,
         413: PayloadTooLarge,
+        415: UnsupportedMediaType,
         422: Invalid,
         429: TooManyRequests,
         502: Unavailable,

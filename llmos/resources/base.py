@@ -167,6 +167,8 @@ class Resource(Model):
     """What lists show beside NAME and AGE: (heading, path such as ``status.phase``)."""
     write_only: ClassVar[tuple[str, ...]] = ()
     """Fields of ``spec`` that are never read back and lie encrypted in the store."""
+    has_logs: ClassVar[bool] = False
+    """Whether processes run for it whose logs can be read."""
 
     api_version: Literal["llmos.ai/v1alpha1"] = "llmos.ai/v1alpha1"
     kind: str

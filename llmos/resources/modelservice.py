@@ -247,6 +247,7 @@ class ModelService(Resource):
     plural: ClassVar[str] = "modelservices"
     singular: ClassVar[str] = "modelservice"
     short_names: ClassVar[tuple[str, ...]] = ("ms", "model", "models")
+    has_logs: ClassVar[bool] = True
     columns: ClassVar[tuple[tuple[str, str], ...]] = (
         ("MODEL", "spec.model"),
         ("ENGINE", "status.engine"),

@@ -1,0 +1,37 @@
+"""Where models come from: one module per URI scheme, imported when a URI asks for it."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Final
+
+from llmos.errors import SourceFailed
+
+if TYPE_CHECKING:
+    from llmos_hub.sources.base import Source
+
+__all__ = ["SOURCES", "source_of"]
+
+SOURCES: Final = {
+    "demo": ("llmos_hub.sources.demo", "DemoSource"),
+    "file": ("llmos_hub.sources.file", "FileSource"),
+    "hf": ("llmos_hub.sources.huggingface", "HuggingFaceSource"),
+}
+"""Scheme to module and class; imported late, since a hub's client takes longer to import than a file to check."""
+
+
+def source_of(uri: str) -> Source:
+    """The source that a URI names.
+
+    Raises
+    ------
+    SourceFailed
+        No source has that scheme; the message names those there are.
+    """
+    scheme, colon, _ = uri.partition("://")
+    if not colon or scheme not in SOURCES:
+        message = f'"{uri[:120]}" is no model that is known here. Use one of: {", ".join(s + "://…" for s in SOURCES)}'
+        raise SourceFailed(message)
+    module, name = SOURCES[scheme]
+    source: Source = getattr(import_module(module), name)()
+    return source

@@ -35,6 +35,8 @@ class Header:
         Number of weights.
     context_length, embedding_length, block_count, head_count, head_count_kv, key_length, value_length
         The sizes that decide how much memory a context needs; 0 where the header doesn't say.
+    vocabulary
+        Number of tokens it knows; 0 where the header doesn't say.
     pooling
         The header's pooling type where it has one (``mean``, ``cls``, ``last``, ``rank``, ``none``), else None.
     causal
@@ -56,6 +58,7 @@ class Header:
     head_count_kv: int = 0
     key_length: int = 0
     value_length: int = 0
+    vocabulary: int = 0
     pooling: str | None = None
     causal: bool = True
     classifier: bool = False
@@ -110,12 +113,20 @@ class ModelFiles:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a download is; bytes and bytes a second."""
+    """How far a download is; bytes and bytes a second.
+
+    Attributes
+    ----------
+    message
+        What is being done where it is not a download: waiting for another fetch of the same, say. Then the rest
+        doesn't count.
+    """
 
     file: str
     done: int
     total: int | None = None
     rate: float | None = None
+    message: str = ""
 
 
 class Source(Protocol):

@@ -1,0 +1,31 @@
+"""Where resources live: the protocol, and its implementation on Valkey or Redis."""
+
+from __future__ import annotations
+
+from llmos_hub.stores.base import Event, Listing, Selector, Store, WatchEvent
+
+__all__ = ["Event", "Listing", "Selector", "Store", "WatchEvent", "open_store"]
+
+
+def open_store(url: str, encryption_key: str = "") -> Store:
+    """The store behind an address; nothing is connected before the first call.
+
+    Parameters
+    ----------
+    url
+        ``unix://:PASSWORD@/path/valkey.sock`` or ``redis://:PASSWORD@host:6379/0``.
+    encryption_key
+        The Fernet key under which write-only fields lie there, or several, the newest first; empty in a
+        process that must not read them: it sees those fields empty and can't write them.
+
+    Raises
+    ------
+    UsageError
+        The URL or a key can't be read.
+    """
+    # the client library is loaded by those who open a store, not by those who only name its types
+    from llmos_hub.stores.database import Database
+    from llmos_hub.stores.redis import RedisStore
+    from llmos_hub.stores.sealing import Sealer
+
+    return RedisStore(Database(url), Sealer(encryption_key))

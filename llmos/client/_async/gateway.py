@@ -1,0 +1,81 @@
+"""The gateway, for those who want an answer without the openai package."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from typing import Any
+
+from llmos.client._async.transport import AsyncTransport
+from llmos.client.messages import AvailableModel, ChatChunk, error_in, read_models
+from llmos.client.requests import make_body
+from llmos.errors import UpstreamFailed
+
+__all__ = ["fetch_models", "stream_chat"]
+
+
+async def fetch_models(transport: AsyncTransport) -> list[AvailableModel]:
+    """The models that the caller may use."""
+    return read_models(await transport.request("GET", "/models"))
+
+
+async def stream_chat(
+    transport: AsyncTransport,
+    model: str,
+    messages: Sequence[Mapping[str, Any]],
+    options: Mapping[str, Any],
+    timeout: float,
+) -> AsyncGenerator[ChatChunk]:
+    """An answer, piece by piece.
+
+    Server-sent events as OpenAI sends them (https://platform.openai.com/docs/api-reference/chat-streaming).
+
+    Raises
+    ------
+    UpstreamFailed
+        The answer broke off or can't be read.
+    LLMOSError
+        The gateway or the engine refuses.
+    """
+    body = {
+        "model": model,
+        "messages": list(messages),
+        "stream": True,
+        "stream_options": {"include_usage": True},
+        **options,
+    }
+    async with transport.stream("POST", "/chat/completions", body=make_body(body), read_timeout=timeout) as response:
+        async for line in response.aiter_lines():
+            if not line.startswith("data:"):
+                continue
+            data = line.removeprefix("data:").strip()
+            if data == "[DONE]":
+                return
+            yield _read_chunk(data)
+    message = f"The answer of {model} broke off before its end."
+    raise UpstreamFailed(message)
+
+
+def _read_chunk(data: str) -> ChatChunk:
+    try:
+        chunk: Any = json.loads(data)
+    except ValueError:
+        chunk = None
+    if not isinstance(chunk, dict):
+        raise UpstreamFailed("The gateway sent a piece of an answer that can't be read.")
+    if error := error_in(chunk):
+        raise error
+    choices = chunk.get("choices")
+    choice = _object(choices[0]) if isinstance(choices, list) and choices else {}
+    delta, usage = _object(choice.get("delta")), _object(chunk.get("usage"))
+    return ChatChunk(
+        text=delta.get("content") or "",
+        reasoning=delta.get("reasoning_content") or delta.get("reasoning") or "",
+        finish_reason=choice.get("finish_reason") or "",
+        completion_tokens=usage.get("completion_tokens"),
+        prompt_tokens=usage.get("prompt_tokens"),
+    )
+
+
+def _object(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}

@@ -1,0 +1,200 @@
+"""HTTP to one address: bearer token, timeouts, repetition, errors in words."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx
+
+from llmos.client.requests import (
+    HEADER_REQUEST_ID,
+    Body,
+    Service,
+    answer_error,
+    delays,
+    is_loopback,
+    new_request_id,
+)
+from llmos.client.timing import asleep
+from llmos.errors import LLMOSError, Unavailable
+
+__all__ = ["AsyncTransport"]
+
+_NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
+
+
+class AsyncTransport:
+    """HTTP to one service of the platform.
+
+    Parameters
+    ----------
+    service
+        What is asked and where.
+    token
+        Bearer token; kept in the connection's headers, never shown.
+    timeout
+        Seconds an answer may take.
+    retries
+        How often a request is repeated when nobody answers. One that never left is always repeated; one
+        that may have arrived only where repeating it can't do harm.
+    """
+
+    def __init__(self, service: Service, token: str, *, timeout: float = 30.0, retries: int = 3) -> None:
+        self.service = service
+        self._timeout = timeout
+        self._retries = retries
+        self._http = httpx.AsyncClient(
+            base_url=service.url,
+            headers={"authorization": f"Bearer {token}", "user-agent": "llmos"},
+            timeout=httpx.Timeout(timeout, connect=5.0, pool=5.0),
+            # a proxy from the environment can't reach this machine's own addresses
+            trust_env=not is_loopback(service.url),
+            # without TLS there is nothing to verify, and reading the certificates costs 50 ms
+            verify=service.url.startswith("https:"),
+        )
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.service.noun} {self.service.url}>"
+
+    async def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        params: Mapping[str, str] | None = None,
+        body: Body | None = None,
+        repeatable: bool = True,
+    ) -> Any:
+        """Ask, and decode the JSON that comes back.
+
+        Parameters
+        ----------
+        method, path, params, body
+            The request.
+        repeatable
+            Whether it may be sent again when it may have arrived.
+
+        Raises
+        ------
+        Unavailable
+            Nobody answered, after all repetitions.
+        LLMOSError
+            The answer is an error.
+        """
+        waits = delays(self._retries)
+        while True:
+            try:
+                response = await self._send_once(method, path, params, body)
+            except (httpx.RequestError, LLMOSError) as error:
+                if not waits or not _may_repeat(error, repeatable=repeatable):
+                    raise self._in_words(error, self._timeout) from None
+                await asleep(waits.pop(0))
+                continue
+            try:
+                return response.json()
+            except ValueError:
+                raise self.service.strange(response.status_code) from None
+
+    async def _send_once(
+        self, method: str, path: str, params: Mapping[str, str] | None, body: Body | None
+    ) -> httpx.Response:
+        headers = {HEADER_REQUEST_ID: new_request_id(), "accept": "application/json"}
+        if body is not None:
+            headers["content-type"] = body.type
+        content = body.content if body is not None else None
+        response = await self._http.request(method, path, params=params, content=content, headers=headers)
+        if response.is_success:
+            return response
+        raise self._answer_error(response)
+
+    @asynccontextmanager
+    async def stream(
+        self,
+        method: str,
+        path: str,
+        *,
+        params: Mapping[str, str] | None = None,
+        body: Body | None = None,
+        read_timeout: float | None = None,
+        quiet_is_error: bool = True,
+    ) -> AsyncIterator[httpx.Response]:
+        """Ask for something that comes in pieces; the connection is let go at the end of the block.
+
+        Parameters
+        ----------
+        method, path, params, body
+            The request; repeated only where it never left.
+        read_timeout
+            Seconds that may pass without a piece; None for as long as it takes.
+        quiet_is_error
+            Whether more time than that raises `Unavailable`, or just ``TimeoutError``.
+
+        Raises
+        ------
+        TimeoutError
+            Nothing came for `read_timeout` and that is no error.
+        Unavailable
+            Nobody answered, or the connection broke off.
+        LLMOSError
+            The answer is an error.
+        """
+        headers = {HEADER_REQUEST_ID: new_request_id()}
+        if body is not None:
+            headers["content-type"] = body.type
+        timeout = httpx.Timeout(self._timeout, connect=5.0, pool=5.0, read=read_timeout)
+        waits = delays(self._retries)
+        while True:
+            request = self._http.build_request(
+                method,
+                path,
+                params=params,
+                content=body.content if body is not None else None,
+                headers=headers,
+                timeout=timeout,
+            )
+            try:
+                response = await self._http.send(request, stream=True)
+            except httpx.RequestError as error:
+                if not waits or not isinstance(error, _NEVER_SENT):
+                    raise self._in_words(error, read_timeout or self._timeout) from None
+                await asleep(waits.pop(0))
+                continue
+            break
+        try:
+            if not response.is_success:
+                await response.aread()
+                raise self._answer_error(response)
+            yield response
+        except httpx.RequestError as error:
+            if isinstance(error, httpx.ReadTimeout) and not quiet_is_error:
+                raise TimeoutError from None
+            raise self._in_words(error, read_timeout or self._timeout) from None
+        finally:
+            await response.aclose()
+
+    def _answer_error(self, response: httpx.Response) -> LLMOSError:
+        request_id = response.headers.get(HEADER_REQUEST_ID)
+        return answer_error(self.service, response.status_code, response.content, request_id)
+
+    def _in_words(self, error: Exception, seconds: float) -> LLMOSError:
+        if isinstance(error, LLMOSError):
+            return error
+        if isinstance(error, httpx.ConnectTimeout | httpx.ConnectError):
+            return self.service.away()
+        if isinstance(error, httpx.TimeoutException):
+            return self.service.slow(seconds)
+        return self.service.broke_off()
+
+    async def close(self) -> None:
+        """Let go of all connections."""
+        await self._http.aclose()
+
+
+def _may_repeat(error: Exception, *, repeatable: bool) -> bool:
+    if isinstance(error, _NEVER_SENT):
+        return True
+    if isinstance(error, httpx.TimeoutException):
+        return False  # the caller has waited long enough
+    return repeatable and isinstance(error, httpx.RequestError | Unavailable)

@@ -1,0 +1,159 @@
+"""Watching a kind through whatever happens: expired versions, broken connections, an API that restarts.
+
+Level-triggered, as controllers are (https://kubernetes.io/docs/reference/using-api/api-concepts/#efficient-detection-of-changes):
+after every interruption the list is read again and compared with what is known, so that nothing is missed.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
+from typing import Any, TypeVar
+
+from llmos.client._async.transport import AsyncTransport
+from llmos.client.messages import Listing, Step, WatchEvent, changes, read_resource
+from llmos.client.requests import resource_path
+from llmos.client.timing import asleep
+from llmos.errors import Expired, Unavailable, from_status
+from llmos.resources import Resource
+
+__all__ = ["fetch_listing", "follow", "steps"]
+
+R = TypeVar("R", bound=Resource)
+
+_QUIET = 45.0
+"""Seconds without a line after which a watch is taken for dead; the API sends a bookmark every 30."""
+_PAUSE = 0.5
+"""Seconds between two looks while the API is away."""
+
+
+async def fetch_listing(
+    transport: AsyncTransport, kind: type[R], namespace: str | None, selector: str | None
+) -> Listing[R]:
+    """Read all of a kind, in one namespace or (None) in all."""
+    params = {"labelSelector": selector} if selector else None
+    data = await transport.request("GET", resource_path(kind, namespace), params=params)
+    metadata = data.get("metadata") if isinstance(data, dict) else None
+    items = [read_resource(kind, item) for item in data.get("items") or ()] if isinstance(data, dict) else []
+    version = metadata.get("resourceVersion") if isinstance(metadata, dict) else None
+    return Listing(items, resource_version=str(version or ""))
+
+
+async def follow(
+    transport: AsyncTransport,
+    kind: type[R],
+    namespace: str | None,
+    selector: str | None,
+    *,
+    resource_version: str,
+    quiet: float = _QUIET,
+) -> AsyncGenerator[WatchEvent[R]]:
+    """One watch request, until it ends.
+
+    Raises
+    ------
+    Expired
+        The version is too old: list again.
+    Unavailable
+        The connection broke off.
+    TimeoutError
+        Nothing came for `quiet` seconds.
+    """
+    params = {"watch": "1", "resourceVersion": resource_version}
+    if selector:
+        params["labelSelector"] = selector
+    path = resource_path(kind, namespace)
+    async with transport.stream("GET", path, params=params, read_timeout=quiet, quiet_is_error=False) as response:
+        async for line in response.aiter_lines():
+            if line.strip():
+                event = _read_line(kind, line)
+                if event is not None:
+                    yield event
+
+
+def _read_line(kind: type[R], line: str) -> WatchEvent[R] | None:
+    try:
+        data: Any = json.loads(line)
+        type_, thing = data["type"], data["object"]
+    except (ValueError, TypeError, KeyError):
+        message = "The API sent a line that is no watch event."
+        raise Unavailable(message) from None
+    if type_ == "ERROR":
+        status = thing.get("code")
+        raise from_status(thing, status=status if isinstance(status, int) else 500)
+    if type_ not in {"ADDED", "MODIFIED", "DELETED"}:
+        return None
+    return WatchEvent(type_, read_resource(kind, thing))
+
+
+async def steps(
+    transport: AsyncTransport,
+    kind: type[R],
+    namespace: str | None,
+    selector: str | None = None,
+    *,
+    patience: float = 60.0,
+    quiet: float = _QUIET,
+    deadline: float = math.inf,
+) -> AsyncGenerator[Step[R]]:
+    """Everything there is, again after each change, without end.
+
+    Parameters
+    ----------
+    transport, kind, namespace, selector
+        What to watch.
+    patience
+        Seconds that the API may be away.
+    quiet
+        Seconds after which a step comes although nothing happened.
+    deadline
+        A moment of ``time.monotonic`` at which a step comes in any case.
+
+    Yields
+    ------
+    Step
+        First the list; then a step per change, per `quiet` seconds without one, and per attempt while the
+        API is away.
+
+    Raises
+    ------
+    Unavailable
+        The API was away for longer than `patience`.
+    LLMOSError
+        The API refuses.
+    """
+    known: Mapping[str, R] = {}
+    away_since: float | None = None
+    while True:
+        try:
+            listing = await fetch_listing(transport, kind, namespace, selector)
+            items = {item.key: item for item in listing}
+            yield Step(changes(known, items), items)
+            known, away_since = items, None
+            wait = max(0.05, min(quiet, deadline - time.monotonic()))
+            watch = follow(transport, kind, namespace, selector, resource_version=listing.resource_version, quiet=wait)
+            async with aclosing(watch) as events:
+                async for event in events:
+                    known = _after(known, event)
+                    yield Step((event,), known)
+        except (Expired, TimeoutError):
+            pass
+        except Unavailable as error:
+            away_since = away_since if away_since is not None else time.monotonic()
+            left = patience - (time.monotonic() - away_since)
+            if left <= 0:
+                raise
+            yield Step((), known, away=f"{error.message} Trying for another {left:.0f} s.")
+        await asleep(_PAUSE)
+
+
+def _after(known: Mapping[str, R], event: WatchEvent[R]) -> Mapping[str, R]:
+    items = dict(known)
+    if event.type == "DELETED":
+        items.pop(event.resource.key, None)
+    else:
+        items[event.resource.key] = event.resource
+    return items

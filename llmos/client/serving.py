@@ -1,0 +1,102 @@
+"""What ``serve`` asks for: from a model's address and some words to a ModelService. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import PurePosixPath
+from typing import Any
+
+from pydantic.alias_generators import to_camel
+
+from llmos.client.progress import Progress
+from llmos.errors import Invalid, ModelNotReady
+from llmos.resources import ModelService
+
+__all__ = ["derive_name", "failure", "make_modelservice", "too_slow"]
+
+_RESOURCES = ("cpu", "memory", "gpus", "gpu_type", "gpuType")
+"""Fields of ``spec.resources`` that may be said without it."""
+
+
+def derive_name(model: str) -> str:
+    """The name of a service that nobody named.
+
+    >>> derive_name("hf://Qwen/Qwen3-4B-GGUF"), derive_name("demo://tiny"), derive_name("file:///m/Phi_4.Q4_K_M.gguf")
+    ('qwen3-4b', 'tiny', 'phi-4-q4-k-m')
+
+    Raises
+    ------
+    Invalid
+        Nothing in the address can be a name.
+    """
+    scheme, _, rest = model.partition("://")
+    if scheme == "hf":
+        rest = rest.partition(":")[0].partition("@")[0]
+    last = PurePosixPath(rest).name
+    last = re.sub(r"[-_.]?gguf$", "", last, flags=re.IGNORECASE)
+    name = re.sub(r"[^a-z0-9]+", "-", last.lower()).strip("-")[:63].strip("-")
+    if not name:
+        message = f'No name can be made from "{model[:120]}". Give one, as in: --name chat'
+        raise Invalid(message)
+    return name
+
+
+def make_modelservice(
+    model: str | None,
+    name: str | None,
+    namespace: str | None,
+    labels: Mapping[str, str] | None,
+    spec: Mapping[str, Any],
+) -> ModelService:
+    """The ModelService that `AsyncClient.serve` applies.
+
+    Parameters
+    ----------
+    model
+        Its address; None for engine ``custom``.
+    name, namespace, labels
+        Its metadata; without a name one is derived from `model`.
+    spec
+        More fields of the spec, in snake_case or camelCase; ``cpu``, ``memory``, ``gpus`` and ``gpu_type``
+        stand for themselves in ``spec.resources``.
+
+    Raises
+    ------
+    Invalid
+        With the path of every field at fault.
+    """
+    if name is None and model is None:
+        raise Invalid("A service without a model needs a name, as in: --name chat")
+    fields = {to_camel(key): value for key, value in spec.items() if key not in _RESOURCES and value is not None}
+    resources = {to_camel(key): spec[key] for key in _RESOURCES if spec.get(key) is not None}
+    if resources:
+        given = fields.get("resources")
+        fields["resources"] = {**(given if isinstance(given, Mapping) else {}), **resources}
+    if model is not None:
+        fields["model"] = model
+    metadata: dict[str, Any] = {"name": name if name is not None else derive_name(model or "")}
+    if namespace is not None:
+        metadata["namespace"] = namespace
+    if labels:
+        metadata["labels"] = dict(labels)
+    return ModelService.parse({"kind": "ModelService", "metadata": metadata, "spec": fields})
+
+
+def failure(progress: Progress) -> ModelNotReady:
+    """The error of waiting for a service that won't become ready by itself."""
+    name = progress.name
+    if progress.phase == "Paused":
+        return ModelNotReady(f"{name} is paused. Start it with: llmos start {name}")
+    if progress.phase == "Deleting":
+        return ModelNotReady(f"{name} is being deleted.")
+    reason = progress.message or "without a reason given"
+    return ModelNotReady(f"{name} failed: {reason.rstrip('.')}. More: llmos describe modelservice {name}")
+
+
+def too_slow(progress: Progress, timeout: float) -> ModelNotReady:
+    """The error of having waited long enough."""
+    state = f"{progress.phase}: {progress.message}" if progress.message else progress.phase
+    return ModelNotReady(
+        f"{progress.name} is not ready after {timeout:.0f} s ({state}). It goes on by itself; look with: llmos ps"
+    )

@@ -1,0 +1,227 @@
+"""Where the platform is, and with which token to ask it.
+
+In this order: what the caller passes; the environment, as the platform sets it in every server it spawns
+(``LLMOS_URL`` with ``LLMOS_TOKEN`` or ``JUPYTERHUB_API_TOKEN``; ``OPENAI_BASE_URL`` with ``OPENAI_API_KEY`` for
+models); the file ``client.json`` that ``llmos up`` leaves in its data directory for the one who runs it.
+
+A token goes only to the address it belongs to: one from the file is never sent to an address from
+elsewhere, nor a server's own token to an address other than ``LLMOS_URL``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from llmos.errors import NotConfigured
+
+__all__ = ["Configuration", "client_file", "load"]
+
+_API_SUFFIX = "/services/llmos"
+_GATEWAY_SUFFIX = "/services/llm/v1"
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """Addresses and tokens.
+
+    Attributes
+    ----------
+    url
+        The API, such as ``http://127.0.0.1:8000/services/llmos``; empty where only the gateway is known.
+    token
+        Bearer token for the API; never shown.
+    gateway_url
+        The gateway with ``/v1``, such as ``http://127.0.0.1:8010/v1``; empty where it isn't known.
+    gateway_token
+        Bearer token for the gateway; never shown.
+    source
+        Where `url` was found, for messages.
+    """
+
+    url: str = ""
+    token: str = field(default="", repr=False)
+    gateway_url: str = ""
+    gateway_token: str = field(default="", repr=False)
+    source: str = ""
+
+    def require_api(self) -> None:
+        """Make sure that the API's address and a token are known.
+
+        Raises
+        ------
+        NotConfigured
+            With what to set.
+        """
+        if not self.url:
+            message = (
+                "No address of LLMOS is known here. Start it on this machine with: make up. "
+                "For one elsewhere set LLMOS_URL (such as https://hub.example.org/services/llmos) and LLMOS_TOKEN."
+            )
+            raise NotConfigured(message)
+        if not self.token:
+            message = (
+                f"There is no token for {self.url} (known from {self.source}). "
+                "Set LLMOS_TOKEN; make one on the Hub's token page or with: llmos token"
+            )
+            raise NotConfigured(message)
+
+    def require_gateway(self) -> None:
+        """Make sure that the gateway's address and a token are known.
+
+        Raises
+        ------
+        NotConfigured
+            With what to set.
+        """
+        if not self.gateway_url:
+            message = (
+                "No address of LLMOS's gateway is known here. Start LLMOS on this machine with: make up. "
+                "For one elsewhere set OPENAI_BASE_URL (such as https://hub.example.org/services/llm/v1) and OPENAI_API_KEY."
+            )
+            raise NotConfigured(message)
+        if not self.gateway_token:
+            message = (
+                f"There is no token for the gateway at {self.gateway_url}. "
+                "Set OPENAI_API_KEY; make one on the Hub's token page or with: llmos token"
+            )
+            raise NotConfigured(message)
+
+
+def client_file(environ: Mapping[str, str] | None = None) -> Path:
+    """The file that ``llmos up`` leaves for its owner's clients: ``DATA_DIR/client.json``."""
+    environ = os.environ if environ is None else environ
+    if configured := environ.get("LLMOS_DATA_DIR"):
+        return Path(configured).expanduser().absolute() / "client.json"
+    if os.geteuid() == 0:
+        return Path("/var/lib/llmos/client.json")
+    return Path(environ.get("XDG_DATA_HOME") or "~/.local/share").expanduser() / "llmos" / "client.json"
+
+
+def _read_file(path: Path) -> dict[str, str]:
+    """The file's addresses and token; empty where there is no file."""
+    try:
+        data: Any = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    except PermissionError:
+        message = f"{path} belongs to somebody else and can't be read. Set LLMOS_URL and LLMOS_TOKEN instead."
+        raise NotConfigured(message) from None
+    except (OSError, ValueError):
+        message = f"{path} can't be read. `llmos up` writes it anew at its next start."
+        raise NotConfigured(message) from None
+    if not isinstance(data, dict):
+        message = f"{path} holds no addresses. `llmos up` writes it anew at its next start."
+        raise NotConfigured(message)
+    return {key: value for key, value in data.items() if isinstance(value, str)}
+
+
+def _checked_url(url: str, where: str) -> str:
+    url = url.strip().rstrip("/")
+    if not url:
+        return ""
+    try:
+        parts = urlsplit(url)
+        valid = parts.scheme in {"http", "https"} and bool(parts.hostname)
+        secret = parts.password is not None or parts.username is not None
+        _ = parts.port
+    except ValueError:
+        valid = secret = False
+    if secret:
+        message = f"{where}: the address carries a password. Leave it out and set LLMOS_TOKEN."
+        raise NotConfigured(message)
+    if not valid:
+        message = f'{where}: "{url[:120]}" is not an address such as http://127.0.0.1:8000{_API_SUFFIX}'
+        raise NotConfigured(message)
+    return url
+
+
+def _checked_token(token: str, where: str) -> str:
+    token = token.strip()
+    if not token.isascii() or not token.isprintable() or " " in token:
+        message = f"{where} is not a token: it holds blanks or characters that no token has."
+        raise NotConfigured(message)
+    return token
+
+
+def _token_from_environment(environ: Mapping[str, str], url: str) -> str:
+    """The server's own token, for the address that belongs to it."""
+    if url and url == environ.get("LLMOS_URL", "").strip().rstrip("/"):
+        return _checked_token(environ.get("JUPYTERHUB_API_TOKEN", ""), "JUPYTERHUB_API_TOKEN")
+    return ""
+
+
+def load(
+    *,
+    url: str | None = None,
+    token: str | None = None,
+    gateway_url: str | None = None,
+    gateway_token: str | None = None,
+    environ: Mapping[str, str] | None = None,
+) -> Configuration:
+    """Find addresses and tokens; what isn't found stays empty (see `Configuration.require_api`).
+
+    Parameters
+    ----------
+    url, token
+        The API's address and a token for it, instead of the environment's.
+    gateway_url, gateway_token
+        The gateway's address, with ``/v1``, and a token for it.
+    environ
+        Instead of the process's environment.
+
+    Raises
+    ------
+    NotConfigured
+        Something is set that can't be right; the message names it and never shows a token.
+    """
+    environ = os.environ if environ is None else environ
+    path = client_file(environ)
+    found_url, source = _checked_url(url or "", "url"), "the argument url"
+    if not found_url:
+        found_url, source = _checked_url(environ.get("LLMOS_URL", ""), "LLMOS_URL"), "LLMOS_URL"
+    file = {} if found_url else _read_file(path)
+    if not found_url and file.get("url"):
+        found_url, source = _checked_url(file["url"], str(path)), str(path)
+
+    found_token = (
+        _checked_token(token or "", "token")
+        or _checked_token(environ.get("LLMOS_TOKEN", ""), "LLMOS_TOKEN")
+        or _checked_token(file.get("token", ""), str(path))
+        or _token_from_environment(environ, found_url)
+    )
+    gateway, gateway_key = _gateway(environ, file, found_url, found_token, explicit=gateway_url)
+    return Configuration(
+        url=found_url,
+        token=found_token,
+        gateway_url=gateway,
+        gateway_token=_checked_token(gateway_token or "", "gateway_token") or gateway_key,
+        source=source if found_url else "",
+    )
+
+
+def _gateway(
+    environ: Mapping[str, str], file: Mapping[str, str], url: str, token: str, *, explicit: str | None
+) -> tuple[str, str]:
+    """The gateway's address and token.
+
+    ``OPENAI_BASE_URL`` of a shell may point anywhere, so beside a ``client.json`` it doesn't count.
+    """
+    key = _checked_token(environ.get("OPENAI_API_KEY", ""), "OPENAI_API_KEY")
+    base = environ.get("OPENAI_BASE_URL", "")
+    if explicit:
+        same = explicit.rstrip("/") == base.strip().rstrip("/")
+        return _checked_url(explicit, "gateway_url"), (key if same else token)
+    if file:
+        address = _checked_url(file.get("gateway_url", ""), "gateway_url in client.json").removesuffix("/v1")
+        return (f"{address}/v1" if address else "", token)
+    if base and (not url or url == environ.get("LLMOS_URL", "").strip().rstrip("/")):
+        return _checked_url(base, "OPENAI_BASE_URL"), key or token
+    if url.endswith(_API_SUFFIX):
+        return url.removesuffix(_API_SUFFIX) + _GATEWAY_SUFFIX, token
+    return "", token

@@ -1,0 +1,238 @@
+"""Log-in with a name and a password that the Hub keeps, for a workstation without an identity provider.
+
+Admins make the accounts; nobody signs up. A password that someone else has set is good for getting in and
+is replaced by one's own on the page that follows. Passwords are kept as scrypt hashes (RFC 7914) in the
+Hub's own database, tied to the user's row: renaming a user keeps the password, deleting one deletes it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import hashlib
+import hmac
+import json
+import os
+import time
+from collections import OrderedDict
+from pathlib import Path
+from typing import Any, Final
+
+from jupyterhub import orm
+from jupyterhub.auth import Authenticator
+from sqlalchemy import Boolean, Column, ForeignKey, Integer, Unicode, inspect
+from sqlalchemy.orm import Session, object_session
+from tornado import web
+from traitlets import Float, Integer as IntegerTrait, Unicode as UnicodeTrait
+
+__all__ = ["LLMOSAuthenticator", "PasswordRow", "check_strength", "hash_password", "verify_password"]
+
+# OWASP's second choice (https://cheatsheetseries.owasp.org/cheatsheets/Password_Storage_Cheat_Sheet.html):
+# 32 MiB and about a quarter of a second, so that a small machine can check two at once.
+_N: Final = 2**15
+_R: Final = 8
+_P: Final = 3
+_MAX_MEMORY: Final = 64 * 1024 * 1024
+MIN_LENGTH: Final = 8
+MAX_LENGTH: Final = 1024
+"""Characters; hashing a longer one would only cost time."""
+
+
+class PasswordRow(orm.Base):  # type: ignore[misc]  # the Hub publishes no types
+    """A person's password.
+
+    Attributes
+    ----------
+    user_id
+        The Hub's user.
+    hash
+        What `hash_password` made.
+    one_time
+        Set by someone else: the owner is asked for a new one at the next log-in.
+    """
+
+    __tablename__ = "llmos_passwords"
+    user_id = Column(Integer, ForeignKey("users.id", ondelete="CASCADE"), primary_key=True)
+    hash = Column(Unicode(255), nullable=False)
+    one_time = Column(Boolean, nullable=False, default=False)
+
+
+def _scrypt(password: str, salt: bytes, n: int, r: int, p: int) -> bytes:
+    return hashlib.scrypt(password.encode(), salt=salt, n=n, r=r, p=p, maxmem=_MAX_MEMORY, dklen=32)
+
+
+def hash_password(password: str) -> str:
+    """The hash to keep: ``scrypt$N$r$p$salt$hash``, salt and hash in base 64."""
+    salt = os.urandom(16)
+    digest = _scrypt(password, salt, _N, _R, _P)
+    return "$".join(
+        ["scrypt", str(_N), str(_R), str(_P), base64.b64encode(salt).decode(), base64.b64encode(digest).decode()]
+    )
+
+
+def verify_password(password: str, kept: str) -> bool:
+    """Whether `kept` is a hash of this password; takes as long where it isn't."""
+    _, n, r, p, salt, digest = kept.split("$")
+    computed = _scrypt(password, base64.b64decode(salt), int(n), int(r), int(p))
+    return hmac.compare_digest(computed, base64.b64decode(digest))
+
+
+def check_strength(password: str, user: str) -> str | None:
+    """What is wrong with a password to be set, for the one who types it; None where nothing is."""
+    if len(password) < MIN_LENGTH:
+        return f"A password needs at least {MIN_LENGTH} characters."
+    if len(password) > MAX_LENGTH:
+        return f"A password may have at most {MAX_LENGTH} characters."
+    if password.lower() in (user.lower(), "password", "12345678", "123456789", "1234567890", "qwertyuiop", "jupyterhub"):
+        return "This password is among the first that anyone would try. Take another."
+    return None
+
+
+class _Attempts:
+    """Failed log-ins by name, for names that exist as for those that don't.
+
+    After `free` failures each further one doubles the time for which the name is locked, up to `longest`
+    seconds: guessing gets nowhere, and one who is locked out by somebody else is so for minutes, not for good.
+    """
+
+    _KEPT = 10_000  # names; the oldest are forgotten, so that names made up at random don't fill the memory
+
+    def __init__(self, free: int, first: float, longest: float) -> None:
+        self._free, self._first, self._longest = free, first, longest
+        self._failed: OrderedDict[str, tuple[int, float]] = OrderedDict()
+
+    def locked_for(self, name: str) -> float:
+        """Seconds until the name may be tried again."""
+        _, until = self._failed.get(name, (0, 0.0))
+        return max(0.0, until - time.monotonic())
+
+    def failed(self, name: str) -> None:
+        """Count a failure."""
+        count = self._failed.pop(name, (0, 0.0))[0] + 1
+        over = count - self._free
+        wait = min(self._longest, self._first * 2 ** min(over, 30)) if over >= 0 else 0.0
+        self._failed[name] = (count, time.monotonic() + wait)
+        if len(self._failed) > self._KEPT:
+            self._failed.popitem(last=False)
+
+    def succeeded(self, name: str) -> None:
+        """Forget the failures."""
+        self._failed.pop(name, None)
+
+
+class LLMOSAuthenticator(Authenticator):  # type: ignore[misc]  # the Hub publishes no types
+    """Names and passwords kept by the Hub."""
+
+    failures_before_delay = IntegerTrait(
+        5,
+        config=True,
+        help="How many wrong passwords for a name are answered at once. Five leave room for a typing error or two.",
+    )
+    first_delay = Float(
+        5.0,
+        config=True,
+        help="Seconds for which a name is locked after one wrong password too many; doubles with each further one.",
+    )
+    longest_delay = Float(
+        900.0,
+        config=True,
+        help="The longest lock in seconds. A quarter of an hour: 100 guesses a day, and whoever is locked out by "
+        "someone else's guesses gets in again the same day.",
+    )
+    first_password_file = UnicodeTrait(
+        "",
+        config=True,
+        help="A file with the first admin's password as JSON ({password, one_time}); read at the Hub's first start and "
+        "deleted. A file, since the Hub's arguments and environment can be read by others.",
+    )
+    admin_password_file = UnicodeTrait(
+        "",
+        config=True,
+        help="Where the first admin's one-time password was left for reading; deleted when the admin chooses another.",
+    )
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        # whoever has a password was given it by an admin
+        self.allow_all = True
+        self._attempts = _Attempts(self.failures_before_delay, self.first_delay, self.longest_delay)
+        # a hash costs 32 MiB while it is computed: two at a time
+        self._hashing = asyncio.Semaphore(2)
+        self._nobody = hash_password(base64.b64encode(os.urandom(12)).decode())
+
+    async def authenticate(self, handler: Any, data: dict[str, str]) -> str | None:
+        """Check a name and a password (`data` is the log-in form's, or a token request's ``auth``)."""
+        name = self.normalize_username(str(data.get("username", "")))
+        password = str(data.get("password", ""))
+        if wait := self._attempts.locked_for(name):
+            self.log.warning("Log-in as %r refused: locked for another %.0f s", name[:64], wait)
+            raise web.HTTPError(403, f"Too many wrong passwords for this name. Try again in {_span(wait)}.")
+        row = find_password(handler.db, name)
+        # a name that doesn't exist takes as long as one that does
+        kept = str(row.hash) if row else self._nobody
+        async with self._hashing:
+            good = len(password) <= MAX_LENGTH and await asyncio.to_thread(verify_password, password, kept)
+        if not (good and row):
+            self._attempts.failed(name)
+            self.log.warning("Log-in as %r failed", name[:64])
+            return None
+        self._attempts.succeeded(name)
+        return name
+
+    async def set_password(self, db: Session, user: orm.User, password: str, *, one_time: bool) -> None:
+        """Set a person's password.
+
+        Raises
+        ------
+        HTTPError
+            400: it is too weak; the message says how.
+        """
+        if trouble := check_strength(password, user.name):
+            raise web.HTTPError(400, trouble)
+        async with self._hashing:
+            hashed = await asyncio.to_thread(hash_password, password)
+        db.merge(PasswordRow(user_id=user.id, hash=hashed, one_time=one_time))
+        db.commit()
+        self._attempts.succeeded(user.name)
+        if not one_time and self.admin_password_file and user.name in self.admin_users:
+            with contextlib.suppress(FileNotFoundError):
+                Path(self.admin_password_file).unlink()
+
+    async def add_user(self, user: orm.User) -> None:
+        """As the Hub asks for every user at its start: the first admin gets the first password."""
+        super().add_user(user)
+        db = object_session(user)
+        if db is None or user.name not in self.admin_users or not self.first_password_file:
+            return
+        file = Path(self.first_password_file)
+        if not file.exists():
+            return
+        inspector = inspect(db.get_bind())
+        assert inspector is not None  # noqa: S101 - an engine can be inspected
+        if not inspector.has_table(PasswordRow.__tablename__):
+            PasswordRow.__table__.create(db.get_bind())
+        first = json.loads(file.read_text(encoding="utf-8"))
+        # given by whoever starts the platform, who may choose a weak one for a try
+        hashed = await asyncio.to_thread(hash_password, first["password"])
+        db.merge(PasswordRow(user_id=user.id, hash=hashed, one_time=first["one_time"]))
+        db.commit()
+        file.unlink()
+
+    def get_handlers(self, app: Any) -> list[tuple[str, Any]]:
+        """The log-in page and the page for one's own password."""
+        from llmos_hub.hub_handlers import authenticator_handlers
+
+        return [*super().get_handlers(app), *authenticator_handlers()]
+
+
+def find_password(db: Session, name: str) -> PasswordRow | None:
+    """The password row of a person by name."""
+    row: PasswordRow | None = (
+        db.query(PasswordRow).join(orm.User, orm.User.id == PasswordRow.user_id).filter(orm.User.name == name).first()
+    )
+    return row
+
+
+def _span(seconds: float) -> str:
+    return f"{seconds:.0f} seconds" if seconds < 90 else f"{seconds / 60:.0f} minutes"

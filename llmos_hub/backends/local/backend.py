@@ -1,0 +1,253 @@
+"""Runs workloads as processes of this machine."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import hashlib
+import logging
+import os
+import time
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+from typing import Final
+
+from llmos.errors import BackendFailed
+from llmos_hub.backends.changes import Changes, Subscription
+from llmos_hub.backends.local.adoption import adopt, clear_sockets, kill_strangers
+from llmos_hub.backends.local.deployment import Deployment, Surroundings
+from llmos_hub.backends.local.failures import Shortage
+from llmos_hub.backends.local.logs import read_logs, rotate
+from llmos_hub.backends.local.memory import MemoryReader, machine_memory, memory_of, shared_out
+from llmos_hub.backends.local.options import Options
+from llmos_hub.backends.local.process import base_environment, marked_processes
+from llmos_hub.backends.local.records import WorkloadRecord, load_workloads
+from llmos_hub.backends.local.replica import Replica
+from llmos_hub.workload import Observation, Workload, WorkloadRef
+
+__all__ = ["LocalBackend"]
+
+log = logging.getLogger(__name__)
+
+_SOCKET_PATH: Final = 107 - len("/0123456789abcdef.sock")  # sun_path less its zero byte and a socket's name (unix(7))
+_DEFAULTS: Final = Options()
+
+
+class LocalBackend:
+    """Implements `Backend`: replicas are processes in sessions of their own, which outlive this object.
+
+    Parameters
+    ----------
+    directory
+        Where records and logs are kept.
+    runtime_dir
+        Where sockets are; a short path.
+    options
+        How long and how much.
+    memory
+        Reads how much memory there is.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        runtime_dir: Path,
+        *,
+        options: Options = _DEFAULTS,
+        memory: MemoryReader = machine_memory,
+    ) -> None:
+        digest = hashlib.sha256(str(directory.absolute()).encode()).hexdigest()[:12]
+        self._directory = directory
+        self._runtime_dir = runtime_dir
+        self._options = options
+        self._memory = memory
+        self._marker = f"{digest}/"
+        self._changes = Changes()
+        self._deployments: dict[WorkloadRef, Deployment] = {}
+        self._lock: int | None = None
+        self._watcher: asyncio.Task[None] | None = None
+        self._surroundings = Surroundings(
+            directory=directory,
+            runtime_dir=runtime_dir,
+            marker=self._marker,
+            environment=base_environment(),
+            options=options,
+            shortage=self._shortage,
+            port_taken=self._port_taken,
+            notify=lambda deployment: self._changes.notify(deployment.ref),
+        )
+
+    # Taking charge and letting go
+
+    async def start(self) -> None:
+        """Take charge: find what still runs from before and adopt it.
+
+        Raises
+        ------
+        BackendFailed
+            A directory can't be used, or another controller is in charge of it.
+        """
+        try:
+            self._make_directories()
+            await self._take_lock()
+            records = await asyncio.to_thread(load_workloads, self._directory)
+            found = await asyncio.to_thread(marked_processes, self._marker)
+            for record in records.values():
+                deployment = self._deployments[record.ref] = Deployment(record, self._surroundings)
+                await adopt(deployment, self._runtime_dir, found)
+            await kill_strangers(found)
+            sockets = {replica.place.socket for replica in self._replicas()}
+            await asyncio.to_thread(clear_sockets, self._runtime_dir, sockets)
+        except OSError as error:
+            message = f"Workloads can't be run from {self._directory}: {error.strerror or error}."
+            raise BackendFailed(message) from error
+        for deployment in self._deployments.values():
+            deployment.reconcile()
+        self._watcher = asyncio.create_task(self._watch(), name="memory and logs of replicas")
+
+    def _make_directories(self) -> None:
+        if len(str(self._runtime_dir)) > _SOCKET_PATH:
+            message = f"{self._runtime_dir} is too long a path for sockets: {_SOCKET_PATH} characters at most."
+            raise BackendFailed(message)
+        for path in (self._directory, self._runtime_dir):
+            path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if self._runtime_dir.stat().st_uid != os.geteuid():
+            message = f"{self._runtime_dir} belongs to somebody else; sockets in it would not be safe."
+            raise BackendFailed(message)
+        self._runtime_dir.chmod(0o700)
+
+    async def _take_lock(self) -> None:
+        """Be the only one in charge of the directory; the lock goes with the process, however that ends."""
+        fd = os.open(self._directory / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        until = time.monotonic() + self._options.lock_timeout
+        while True:
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if time.monotonic() < until:
+                    await asyncio.sleep(0.05)
+                    continue
+                os.close(fd)
+                message = f"Another controller is in charge of {self._directory}. Is LLMOS running twice on it?"
+                raise BackendFailed(message) from None
+            self._lock = fd
+            return
+
+    async def close(self, *, stop: bool = False) -> None:
+        """Let go; everything goes on running, unless `stop`. What is wanted stays written down either way."""
+        if self._watcher is not None:
+            self._watcher.cancel()
+            await asyncio.wait([self._watcher])
+        removals = [d.removal for d in self._deployments.values() if d.removal is not None]
+        if stop:
+            await asyncio.gather(*(deployment.stop_all() for deployment in self._deployments.values()))
+        else:
+            for removal in removals:
+                removal.cancel()
+        if removals:
+            await asyncio.wait(removals)
+        for deployment in self._deployments.values():
+            await deployment.release()
+        self._changes.close()
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    # What reconcilers call
+
+    async def apply(self, workload: Workload) -> None:
+        """Make it so, without waiting; see `Backend.apply`."""
+        while (current := self._deployments.get(workload.ref)) is not None and current.removal is not None:
+            await asyncio.wait([current.removal])
+            self._forget(current)
+        deployment = current
+        if deployment is None:
+            deployment = Deployment(WorkloadRecord(workload.ref, {}, ()), self._surroundings)
+            self._deployments[workload.ref] = deployment
+        try:
+            await deployment.apply(workload)
+        except OSError as error:
+            message = f"{workload.ref.name} can't be recorded in {self._directory}: {error.strerror or error}."
+            raise BackendFailed(message) from error
+
+    async def observe(self, ref: WorkloadRef) -> Observation | None:
+        """How it is now, from memory."""
+        deployment = self._deployments.get(ref)
+        return deployment.observe() if deployment is not None else None
+
+    async def refs(self) -> Sequence[WorkloadRef]:
+        """Every workload there is."""
+        return tuple(self._deployments)
+
+    def logs(
+        self, ref: WorkloadRef, *, replica: str | None = None, tail: int | None = 200, follow: bool = False
+    ) -> AsyncIterator[str]:
+        """Lines of the log; see `Backend.logs`. Another process gets the same from `read_logs`."""
+        return read_logs(self._directory, ref, replica=replica, tail=tail, follow=follow)
+
+    async def delete(self, ref: WorkloadRef) -> None:
+        """Stop all its processes, wait until they are gone, and remove what is kept of it."""
+        deployment = self._deployments.get(ref)
+        if deployment is not None:
+            await asyncio.shield(deployment.remove())
+            self._forget(deployment)
+
+    def _forget(self, deployment: Deployment) -> None:
+        if self._deployments.get(deployment.ref) is deployment:
+            del self._deployments[deployment.ref]
+            self._changes.notify(deployment.ref)
+
+    def changes(self) -> Subscription:
+        """Workloads whose observation changed, from this call on."""
+        return self._changes.subscribe()
+
+    # Memory, logs, ports
+
+    def _replicas(self) -> list[Replica]:
+        return [replica for deployment in self._deployments.values() for replica in deployment.replicas.values()]
+
+    def _shortage(self, replica: Replica) -> Shortage | None:
+        """What is missing for a replica, after what others were promised and don't hold yet."""
+        if not replica.memory_request:
+            return None
+        machine = self._memory()
+        promised = sum(
+            max(0, other.memory_request - (other.usage.held if other.usage else 0))
+            for other in self._replicas()
+            if other.admitted and other is not replica
+        )
+        free = max(0, machine.available - promised)
+        if free >= replica.memory_request:
+            return None
+        return Shortage(replica.memory_request, free, min(promised, machine.available), machine.total)
+
+    def _port_taken(self, port: int) -> bool:
+        return any((replica.state.endpoint or "").endswith(f":{port}") for replica in self._replicas())
+
+    async def _watch(self) -> None:
+        while True:
+            try:
+                await self._look_at_memory()
+                await asyncio.to_thread(self._rotate_logs, [replica.place.log for replica in self._replicas()])
+            except OSError as error:
+                log.warning("Memory and logs of replicas can't be looked after: %s", error)
+            await asyncio.sleep(self._options.memory_period)
+
+    async def _look_at_memory(self) -> None:
+        running = [replica for replica in self._replicas() if replica.pid is not None]
+        usage = await asyncio.to_thread(memory_of, [r.pid for r in running if r.pid is not None])
+        for replica in running:
+            if replica.pid is None:
+                continue
+            replica.memory_seen(usage.get(replica.pid))
+            if replica.usage is not None and replica.over_limit():
+                used = replica.usage.resident
+                if len(replica.usage.pids) > 1:
+                    used = await asyncio.to_thread(shared_out, replica.usage)
+                replica.kill_for_memory(used)
+        for deployment in self._deployments.values():
+            deployment.memory_seen()
+
+    def _rotate_logs(self, paths: list[Path]) -> None:
+        for path in paths:
+            rotate(path, self._options.log_bytes)

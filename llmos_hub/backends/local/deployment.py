@@ -1,0 +1,224 @@
+"""One workload: what is wanted of it, its replicas, and how it is observed."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from llmos_hub.backends.local.failures import Shortage
+from llmos_hub.backends.local.options import Options
+from llmos_hub.backends.local.records import KnownTemplate, Place, ReplicaRecord, WorkloadRecord
+from llmos_hub.backends.local.replica import Replica
+from llmos_hub.backends.local.rollout import Member, Start, decide
+from llmos_hub.workload import Observation, ReplicaState, Workload
+
+__all__ = ["Deployment", "Surroundings"]
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What all workloads of a backend share.
+
+    Attributes
+    ----------
+    directory, runtime_dir
+        Where records and logs are, and where sockets are.
+    marker
+        What ``LLMOS_REPLICA`` begins with for every process of this backend.
+    environment
+        What every process gets.
+    shortage
+        What is missing for a replica to start.
+    port_taken
+        Whether a replica was given that port.
+    notify
+        Called when the observation of a workload is another one.
+    """
+
+    directory: Path
+    runtime_dir: Path
+    marker: str
+    environment: Mapping[str, str]
+    options: Options
+    shortage: Callable[[Replica], Shortage | None]
+    port_taken: Callable[[int], bool]
+    notify: Callable[[Deployment], None]
+
+
+class Deployment:
+    """Keeps as many replicas of each role as are wanted, of the newest template; the `Owner` of its replicas."""
+
+    def __init__(self, record: WorkloadRecord, surroundings: Surroundings) -> None:
+        self.record = record
+        self.ref = record.ref
+        self.name = record.ref.name
+        self.marker = f"{surroundings.marker}{record.ref.id}/"
+        self.environment = surroundings.environment
+        self.options = surroundings.options
+        self.directory = surroundings.directory / record.ref.id
+        self.replicas: dict[str, Replica] = {}
+        self.removal: asyncio.Task[None] | None = None
+        self._surroundings = surroundings
+        self._saving = asyncio.Lock()
+        self._saved_serial = -1
+        self._step: asyncio.Handle | None = None
+        self._shown: Observation | None = None
+        self._memory_told = 0.0
+        self._closed = False
+
+    # What is wanted
+
+    async def apply(self, workload: Workload) -> None:
+        """Want that; written down before anything is done about it.
+
+        Raises
+        ------
+        OSError
+            It can't be written down.
+        """
+        fresh = {role.name: KnownTemplate.of(role.template) for role in workload.roles}
+        for replica in self.replicas.values():
+            if replica.state.role in fresh:
+                replica.hand_over(fresh[replica.state.role])
+        roles = tuple((role.name, role.count, fresh[role.name]) for role in workload.roles)
+        new = self._saved_serial < 0
+        same = self.record.same(workload.roles, workload.labels)
+        before = self.record
+        self.record = replace(self.record, roles=roles, labels=dict(workload.labels))
+        if new or not same:
+            try:
+                await self._save()
+            except OSError:
+                self.record = before
+                raise
+        self.reconcile()
+
+    async def save(self) -> None:
+        """Have the number of the newest replica on disk."""
+        if self._saved_serial < self.record.serial:
+            await self._save()
+
+    async def _save(self) -> None:
+        async with self._saving:
+            record = self.record
+            await asyncio.to_thread(record.write, self.directory)
+            self._saved_serial = record.serial
+
+    def reconcile(self) -> None:
+        """Start and stop what the rollout says."""
+        self._step = None
+        if self.removal is not None or self._closed:
+            return
+        wanted = {name for name, _, _ in self.record.roles}
+        for replica in [r for r in self.replicas.values() if r.state.role not in wanted]:
+            replica.stop(self.options.drain)
+        for name, count, known in self.record.roles:
+            for step in decide(count, self._members(name, known), completes=known.template.completes):
+                if isinstance(step, Start):
+                    self._start(name, step.index, known)
+                else:
+                    self.replicas[step.id].stop(self.options.drain)
+        self._publish()
+
+    def _members(self, role: str, known: KnownTemplate) -> list[Member]:
+        return [r.member(known.hash) for r in self.replicas.values() if r.state.role == role]
+
+    def _start(self, role: str, index: int, known: KnownTemplate) -> None:
+        serial = self.record.serial + 1
+        self.record = replace(self.record, serial=serial)
+        record = ReplicaRecord(id=f"{role}-{index}-{serial}", role=role, index=index)
+        place = Place.of(self.directory, self._surroundings.runtime_dir, record.id)
+        self.adopt(Replica(record, known, place, self))
+
+    def adopt(self, replica: Replica) -> None:
+        """Take a replica in and set it going."""
+        self.replicas[replica.state.id] = replica
+        replica.begin()
+
+    # What replicas ask and tell (see `replica.Owner`)
+
+    def changed(self, replica: Replica) -> None:
+        """A replica's state is another one now: tell, and see soon what is to be done about it."""
+        del replica
+        self._publish()
+        if self._step is None and not self._closed:
+            self._step = asyncio.get_running_loop().call_soon(self.reconcile)
+
+    def gone(self, replica: Replica) -> None:
+        """A replica was stopped."""
+        self.replicas.pop(replica.state.id, None)
+        self.changed(replica)
+
+    def shortage(self, replica: Replica) -> Shortage | None:
+        """What is missing for a replica to start."""
+        return self._surroundings.shortage(replica)
+
+    def port_taken(self, port: int) -> bool:
+        """Whether a replica of any workload was given that port."""
+        return self._surroundings.port_taken(port)
+
+    # How it is
+
+    def observe(self) -> Observation:
+        """How it is now."""
+        states = sorted((r.state for r in self.replicas.values()), key=_order)
+        return Observation(self.ref, tuple(states), updated=self._updated(), labels=self.record.labels)
+
+    def _updated(self) -> bool:
+        wanted = sorted((name, known.hash) for name, count, known in self.record.roles for _ in range(count))
+        there = sorted((r.state.role, r.state.template) for r in self.replicas.values())
+        stopping = any(r.state.phase == "Stopping" for r in self.replicas.values())
+        return wanted == there and not stopping
+
+    def _publish(self) -> None:
+        now = self.observe()
+        now = replace(now, replicas=tuple(replace(state, memory=None) for state in now.replicas))
+        if now != self._shown:
+            self._shown = now
+            self._memory_told = time.monotonic()
+            self._surroundings.notify(self)
+
+    def memory_seen(self) -> None:
+        """Memory use was read anew: tell about it now and then."""
+        running = any(replica.usage for replica in self.replicas.values())
+        if running and time.monotonic() - self._memory_told >= self.options.memory_news:
+            self._memory_told = time.monotonic()
+            self._surroundings.notify(self)
+
+    # Its end
+
+    def remove(self) -> asyncio.Task[None]:
+        """Stop all, without draining, and remove what is kept of it."""
+        if self.removal is None:
+            self.removal = asyncio.create_task(self._remove(), name=f"remove {self.ref.id}")
+        return self.removal
+
+    async def _remove(self) -> None:
+        await self.stop_all()
+        async with self._saving:
+            await asyncio.to_thread(shutil.rmtree, self.directory, ignore_errors=True)
+        self._surroundings.notify(self)
+
+    async def stop_all(self) -> None:
+        """Stop all that runs; what is wanted stays, and so do jobs that are over unless it is removed."""
+        keep = self.removal is None
+        self._closed = self._closed or keep
+        tasks = [r.stop(0.0) for r in tuple(self.replicas.values()) if not (keep and r.finished)]
+        if tasks:
+            await asyncio.wait(tasks)
+
+    async def release(self) -> None:
+        """Let go; what runs goes on."""
+        self._closed = True
+        if self._step is not None:
+            self._step.cancel()
+        for replica in tuple(self.replicas.values()):
+            await replica.release()
+
+
+def _order(state: ReplicaState) -> tuple[str, int, int]:
+    return state.role, state.index, int(state.id.rpartition("-")[2])

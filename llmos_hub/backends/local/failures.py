@@ -1,0 +1,201 @@
+"""Why a replica doesn't run, in a word for programs and a sentence for people; pure functions."""
+
+from __future__ import annotations
+
+import math
+import signal
+from dataclasses import dataclass
+from typing import Final
+
+from llmos.resources.quantities import format_bytes
+
+__all__ = [
+    "Exit",
+    "Failure",
+    "Shortage",
+    "back_off",
+    "crashed",
+    "credentials_needed",
+    "insufficient_memory",
+    "killed_by_kernel",
+    "missing",
+    "not_ready_in_time",
+    "out_of_memory",
+    "unhealthy",
+]
+
+_MI: Final = 2**20
+_GI: Final = 2**30
+
+
+@dataclass(frozen=True, slots=True)
+class Exit:
+    """How a process ended; neither code nor signal where nobody was there to be told.
+
+    Attributes
+    ----------
+    code
+        What it exited with.
+    signal
+        What killed it.
+    """
+
+    code: int | None = None
+    signal: int | None = None
+
+    @classmethod
+    def from_return_code(cls, code: int) -> Exit:
+        """From `subprocess`'s number, which is negative for a signal."""
+        return cls(signal=-code) if code < 0 else cls(code=code)
+
+    @classmethod
+    def from_shell(cls, code: int) -> Exit:
+        """From a shell's ``$?``, which is over 128 for a signal."""
+        return cls(signal=code - 128) if 128 < code <= 128 + signal.NSIG else cls(code=code)
+
+    @property
+    def number(self) -> int | None:
+        """One number for both, as shells and Kubernetes write it: 137 for SIGKILL."""
+        return 128 + self.signal if self.signal is not None else self.code
+
+    @property
+    def words(self) -> str:
+        """As half a sentence."""
+        if self.signal is not None:
+            try:
+                name = signal.Signals(self.signal).name
+            except ValueError:
+                name = "a signal"
+            return f"killed by {name} ({self.signal})"
+        if self.code is not None:
+            return f"exit code {self.code}"
+        return "it ended while the controllers were away, so its exit code is not known"
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """What went wrong.
+
+    Attributes
+    ----------
+    reason
+        One word, as in `ReplicaState.reason`.
+    message
+        A sentence that says what to do.
+    """
+
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Shortage:
+    """Too little memory for a replica.
+
+    Attributes
+    ----------
+    needed
+        Bytes that the replica will use.
+    free
+        Bytes that are neither used nor promised.
+    promised
+        Bytes that others were started with and don't use yet.
+    total
+        Bytes that the machine has.
+    """
+
+    needed: int
+    free: int
+    promised: int
+    total: int
+
+    @property
+    def short_by(self) -> int:
+        """Bytes that are missing."""
+        return max(1, self.needed - self.free)
+
+
+def back_off(crashes: int, *, first: float, limit: float) -> float:
+    """Seconds to wait after that many crashes in a row.
+
+    >>> [back_off(n, first=1.0, limit=60.0) for n in (1, 2, 3, 7, 999)]
+    [1.0, 2.0, 4.0, 60.0, 60.0]
+    """
+    return float(min(limit, first * 2 ** min(max(0, crashes - 1), 30)))
+
+
+def _more(limit: int) -> str:
+    """Half as much again, as a quantity that people would write."""
+    wanted = limit * 1.5
+    if wanted >= 2 * _GI:
+        return f"{math.ceil(wanted / _GI)}Gi"
+    return f"{math.ceil(wanted / (128 * _MI)) * 128}Mi"
+
+
+def out_of_memory(name: str, used: int, limit: int) -> Failure:
+    """It used more than its limit and was killed for it."""
+    message = (
+        f"{name} ran out of memory: used {format_bytes(used)} of {format_bytes(limit)}. "
+        f"Give it more: %llmos set {name} --memory {_more(limit)}"
+    )
+    return Failure("OutOfMemory", message)
+
+
+def killed_by_kernel(name: str) -> Failure:
+    """The kernel killed it, most likely, since it counted one more such kill meanwhile."""
+    message = (
+        f"{name} was killed, and the kernel says that the machine had run out of memory. "
+        "Stop another model (%llmos ps shows what each uses) or serve a smaller one."
+    )
+    return Failure("OutOfMemory", message)
+
+
+def insufficient_memory(name: str, shortage: Shortage) -> Failure:
+    """It isn't started, since the machine has less memory than it will need."""
+    needed, free, total = (format_bytes(n) for n in (shortage.needed, shortage.free, shortage.total))
+    if shortage.needed > shortage.total:
+        message = f"{name} needs {needed} of memory and this machine has {total} in all. Serve a smaller model."
+        return Failure("InsufficientMemory", message)
+    promised = f", {format_bytes(shortage.promised)} are kept for what is still loading" if shortage.promised else ""
+    message = (
+        f"{name} needs {needed} of memory and {free} of {total} are free{promised}. "
+        "It starts by itself once there is enough. Make room: %llmos ps shows what each uses, %llmos stop NAME."
+    )
+    return Failure("InsufficientMemory", message)
+
+
+def crashed(name: str, ending: Exit, *, completes: bool) -> Failure:
+    """It ended by itself."""
+    if completes:
+        return Failure("Crashed", f"{name} failed: {ending.words}. See why: %llmos logs {name}")
+    still = ", though it should go on serving" if ending.code == 0 else ""
+    return Failure("Crashed", f"{name} crashed: {ending.words}{still}. See why: %llmos logs {name}")
+
+
+def not_ready_in_time(name: str, seconds: float, path: str, words: str) -> Failure:
+    """It took longer than its startup timeout."""
+    message = (
+        f"{name} was not ready within {seconds:g} s of its start and was stopped: GET {path} gave {words}. "
+        f"See why: %llmos logs {name}"
+    )
+    return Failure("StartupTimeout", message)
+
+
+def unhealthy(name: str, failures: int, path: str, words: str) -> Failure:
+    """Its liveness probe failed too often."""
+    message = (
+        f"{name} hung and was stopped: {failures} times in a row GET {path} gave {words}. See why: %llmos logs {name}"
+    )
+    return Failure("Unhealthy", message)
+
+
+def missing(name: str, program: str, why: str) -> Failure:
+    """Its program isn't there or can't be run."""
+    message = f'{name} can\'t be started: the program "{program}" {why}. Is it installed on this machine?'
+    return Failure("NotFound", message)
+
+
+def credentials_needed(failure: Failure | None, name: str) -> Failure:
+    """It has to be started again, but with secrets that are written nowhere and must be brought anew."""
+    before = failure or Failure("Crashed", f"{name} is not running.")
+    return Failure(before.reason, f"{before.message} It starts again as soon as its credentials are handed over anew.")

@@ -1,0 +1,311 @@
+"""Replicas' logs: rotated while they are written, read back from the end, followed.
+
+A replica writes straight to its file, opened for appending, and outlives us; so a file that is full is copied
+aside (``log.1``) and cut to nothing, and the writer goes on at its new end. Only files are needed for reading,
+so that another process than the one that runs the backend can show logs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import re
+import shutil
+from collections import deque
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import BinaryIO, Final
+
+from llmos.errors import NotFound
+from llmos_hub.backends.local.records import read_replica
+from llmos_hub.workload import WorkloadRef
+
+__all__ = ["last_lines", "read_logs", "rotate"]
+
+_BLOCK: Final = 65536
+_LINE: Final = 16384
+"""Bytes of a line that are shown; a program can write megabytes without an end of line."""
+_STATUS_LINE: Final = 500
+_STATUS_LINES: Final = 20
+_POLL: Final = 0.1
+"""Seconds between looks for new lines; polling works on every file system."""
+_REPLICA: Final = re.compile(r"^(.+)-(\d+)-(\d+)$")
+
+
+def _older(path: Path) -> Path:
+    return path.with_name(path.name + ".1")
+
+
+def rotate(path: Path, limit: int) -> bool:
+    """Move what is in the log aside once it is over `limit` bytes; whether that was so.
+
+    What is written in the instant between the last read and the cut is lost, as with every copy-and-truncate.
+    """
+    try:
+        if path.stat().st_size <= limit:
+            return False
+        aside = path.with_name(path.name + ".new")
+        with path.open("rb") as source, aside.open("wb") as target:
+            os.fchmod(target.fileno(), 0o600)
+            shutil.copyfileobj(source, target, _BLOCK)
+            target.flush()
+            aside.replace(_older(path))
+            if rest := source.read():
+                target.write(rest)
+            os.truncate(path, 0)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+class _Lines:
+    """Cuts bytes into lines: of a bounded length, of a progress bar (``\\r``) the newest state only."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+        self._skipping = False
+
+    def feed(self, data: bytes) -> Iterator[str]:
+        """The lines that are complete now."""
+        pieces = (self._rest + data).split(b"\n")
+        self._rest = pieces.pop()
+        for piece in pieces:
+            if not self._skipping:
+                yield self._line(piece)
+            self._skipping = False
+        if self._skipping:
+            self._rest = b""
+        elif len(self._rest) > _LINE:
+            newest = self._rest.rpartition(b"\r")[2]
+            if len(newest) > _LINE:
+                yield self._line(newest)
+                self._skipping, newest = True, b""
+            self._rest = newest
+
+    def end(self) -> Iterator[str]:
+        """The last line, if it has no end."""
+        if self._rest:
+            yield self._line(self._rest)
+        self._rest, self._skipping = b"", False
+
+    @staticmethod
+    def _line(piece: bytes) -> str:
+        text = piece.rstrip(b"\r").rpartition(b"\r")[2]
+        cut = " …" if len(text) > _LINE else ""
+        return text[:_LINE].decode(errors="replace") + cut
+
+
+def _start_of_tail(file: BinaryIO, size: int, wanted: int, floor: int = 0) -> tuple[int, int]:
+    """Where the last `wanted` lines before `size` begin, and how many lines there are from there on."""
+    position, found = size, 1
+    while position > floor:
+        begin = max(floor, position - _BLOCK)
+        file.seek(begin)
+        block = file.read(position - begin)
+        end = len(block)
+        if position == size and block.endswith(b"\n"):
+            end -= 1
+        while (newline := block.rfind(b"\n", 0, end)) >= 0:
+            if found >= wanted:
+                return begin + newline + 1, found
+            found, end = found + 1, newline
+        position = begin
+    return floor, found if size > floor else 0
+
+
+def last_lines(path: Path, *, start: int = 0) -> list[str]:
+    """The last lines of one start of a replica, cut to what fits into a status.
+
+    Parameters
+    ----------
+    start
+        Where in the file it begins; if the file was rotated since, it begins before the file.
+    """
+    try:
+        with path.open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            begin, _ = _start_of_tail(file, size, _STATUS_LINES, start if start <= size else 0)
+            begin = max(begin, size - _STATUS_LINES * _LINE)
+            file.seek(begin)
+            data = file.read(size - begin)
+    except OSError:
+        return []
+    lines = _Lines()
+    found = [*lines.feed(data), *lines.end()]
+    return [line[:_STATUS_LINE] for line in found[-_STATUS_LINES:]]
+
+
+class _File:
+    """One replica's log, read on from where one was, across rotations and to the end when it is removed."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lines = _Lines()
+        self._file: BinaryIO | None = None
+        self._offset = 0
+        self._older = self._inode(_older(path))
+        self._rotated = False
+        self._backlog: deque[tuple[BinaryIO, int, int]] = deque()
+
+    @staticmethod
+    def _inode(path: Path) -> int:
+        try:
+            return path.stat().st_ino
+        except OSError:
+            return 0
+
+    def _size(self) -> int:
+        if self._file is None:
+            with contextlib.suppress(OSError):
+                self._file = self.path.open("rb")
+        return os.fstat(self._file.fileno()).st_size if self._file else 0
+
+    def _add(self, file: BinaryIO, start: int, stop: int) -> None:
+        if stop > start:
+            self._backlog.append((file, start, stop))
+        elif file is not self._file:
+            file.close()
+
+    def begin(self, tail: int | None) -> None:
+        """Put what is to be shown first into the backlog: the last `tail` lines, or all there are."""
+        self._offset = self._size()
+        if self._file is None or tail == 0:
+            return
+        start, found = _start_of_tail(self._file, self._offset, tail) if tail is not None else (0, 0)
+        if tail is None or found < tail:
+            with contextlib.suppress(OSError):
+                older = _older(self.path).open("rb")  # noqa: SIM115 - closed once it is read
+                end = older.seek(0, os.SEEK_END)
+                self._add(older, _start_of_tail(older, end, tail - found)[0] if tail is not None else 0, end)
+        self._add(self._file, start, self._offset)
+
+    @property
+    def pending(self) -> bool:
+        """Whether something is still to be read of what was there at the beginning."""
+        return bool(self._backlog)
+
+    def read(self) -> list[str] | None:
+        """The next lines, a block at a time; None where there is nothing new."""
+        if not self._backlog:
+            self._look()
+        if not self._backlog:
+            return None
+        file, start, stop = self._backlog.popleft()
+        file.seek(start)
+        data = file.read(min(stop - start, _BLOCK))
+        if data and start + len(data) < stop:
+            self._backlog.appendleft((file, start + len(data), stop))
+        elif file is not self._file:
+            file.close()
+        return list(self._lines.feed(data))
+
+    def _look(self) -> None:
+        """Find what was written since, in the file that was moved aside meanwhile as well."""
+        inode = self._inode(_older(self.path))
+        if inode not in {0, self._older} and not self._rotated:
+            self._rotated = True  # the cut follows at once: look again at the next turn
+            return
+        if self._rotated:
+            with contextlib.suppress(OSError):
+                older = _older(self.path).open("rb")  # noqa: SIM115 - closed once it is read
+                self._add(older, self._offset, older.seek(0, os.SEEK_END))
+            self._offset, self._older, self._rotated = 0, inode, False
+        size = self._size()
+        self._offset = min(self._offset, size)
+        if self._file is not None:
+            self._add(self._file, self._offset, size)
+        self._offset = size
+
+    def end(self) -> list[str]:
+        """Close it; the last line, if it has no end."""
+        for file in (self._file, *(entry[0] for entry in self._backlog)):
+            if file is not None:
+                file.close()
+        self._backlog.clear()
+        return list(self._lines.end())
+
+
+def _replicas(workload: Path, replica: str | None) -> list[Path]:
+    """The directories of the replicas there are, in order of role, index and age."""
+    found: list[tuple[str, int, int, Path]] = []
+    with contextlib.suppress(OSError):
+        for entry in workload.iterdir():
+            name = _REPLICA.match(entry.name)
+            if name and replica in {None, entry.name}:
+                found.append((name[1], int(name[2]), int(name[3]), entry))
+    return [entry for *_, entry in sorted(found)]
+
+
+def _over(workload: Path, replica: str | None) -> bool:
+    """Whether nothing more will be written: all is gone, or jobs that are done."""
+    if not (workload / "workload.json").exists():
+        return True
+    replicas = _replicas(workload, replica)
+    records = (read_replica(path) for path in replicas)
+    return all(record is not None and record[0].phase for record in records) and bool(replicas or replica)
+
+
+def _poll(workload: Path, replica: str | None, files: dict[Path, _File]) -> tuple[list[str], bool, bool]:
+    """What was written since, whether that was all, and whether nothing more will be."""
+    over = _over(workload, replica)
+    for path in _replicas(workload, replica):
+        if path not in files:
+            files[path] = _File(path / "log")
+    lines: list[str] = []
+    quiet = True
+    for file in files.values():
+        new = file.read()
+        if new is not None:
+            quiet = False
+            lines += new
+    return lines, quiet, over
+
+
+async def read_logs(
+    directory: Path, ref: WorkloadRef, *, replica: str | None = None, tail: int | None = 200, follow: bool = False
+) -> AsyncIterator[str]:
+    """Lines of the logs below a local backend's `directory`; see `Backend.logs`.
+
+    Parameters
+    ----------
+    replica
+        The id of one; None: all.
+    tail
+        How many of the last lines of each; None: all there are (two files of `Options.log_bytes`).
+    follow
+        Go on with what is written from now on, until the replicas are gone or done.
+    """
+    workload = directory / ref.id
+    if not await asyncio.to_thread((workload / "workload.json").exists):
+        message = f"There is no log of {ref.name}: it was never started here, or it was deleted."
+        raise NotFound(message)
+    found = await asyncio.to_thread(_replicas, workload, replica)
+    if replica is not None and not found:
+        there = ", ".join(path.name for path in _replicas(workload, None)) or "none"
+        message = f'{ref.name} has no replica "{replica}". There are: {there}.'
+        raise NotFound(message)
+    files = {path: _File(path / "log") for path in found}
+    try:
+        for file in files.values():
+            await asyncio.to_thread(file.begin, tail)
+            while file.pending and (lines := await asyncio.to_thread(file.read)) is not None:
+                for line in lines:
+                    yield line
+            if not follow:
+                for line in file.end():
+                    yield line
+        while follow:
+            lines, quiet, over = await asyncio.to_thread(_poll, workload, replica, files)
+            for line in lines:
+                yield line
+            if quiet and over:
+                break
+            if quiet:
+                await asyncio.sleep(_POLL)
+        for file in files.values() if follow else ():
+            for line in file.end():
+                yield line
+    finally:
+        for file in files.values():
+            file.end()

@@ -1,0 +1,69 @@
+"""HTTP GETs that tell how a replica is; a connection each, no client library: some bytes out, a line in."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+__all__ = ["Answer", "http_get", "probe_delay"]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What came back, with half a sentence on it for people."""
+
+    good: bool
+    words: str
+
+
+async def _exchange(endpoint: str, path: str) -> Answer:
+    address = urlsplit(endpoint)
+    if address.scheme == "unix":
+        reader, writer = await asyncio.open_unix_connection(address.path)
+    else:
+        reader, writer = await asyncio.open_connection(address.hostname, address.port)
+    try:
+        writer.write(f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
+        line = await reader.readline()
+    finally:
+        writer.close()
+        with contextlib.suppress(OSError):
+            await writer.wait_closed()
+    words = line.split(None, 2)
+    if len(words) < 2 or not line.startswith(b"HTTP/") or not words[1].isdigit():
+        return Answer(good=False, words="something else than HTTP" if line else "nothing, it hung up")
+    return Answer(good=words[1].startswith(b"2"), words=f"HTTP {words[1].decode()}")
+
+
+async def http_get(endpoint: str, path: str, timeout: float) -> Answer:
+    """Ask once; any 2xx is good. What goes wrong is an answer too, never an exception.
+
+    Parameters
+    ----------
+    endpoint
+        ``unix:///path`` or ``http://127.0.0.1:port``.
+    path
+        Such as ``/health``.
+    timeout
+        Seconds, from connecting to the status line.
+    """
+    try:
+        async with asyncio.timeout(timeout):
+            return await _exchange(endpoint, path)
+    except TimeoutError:
+        return Answer(good=False, words=f"nothing within {timeout:g} s")
+    except (FileNotFoundError, ConnectionRefusedError):
+        return Answer(good=False, words="nothing, it doesn't listen yet")
+    except (OSError, ValueError) as error:
+        return Answer(good=False, words=f"nothing ({error})")
+
+
+def probe_delay(waited: float, *, first: float, period: float) -> float:
+    """Seconds until the next probe of one that wasn't ready yet: a twentieth of what was waited already.
+
+    >>> [probe_delay(waited, first=0.05, period=1.0) for waited in (0.0, 4.0, 100.0)]
+    [0.05, 0.2, 1.0]
+    """
+    return min(max(first, waited / 20), max(first, period))

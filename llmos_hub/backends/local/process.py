@@ -1,0 +1,259 @@
+"""One started process: made, found again, watched and ended."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+from llmos_hub.backends.local.failures import Exit
+from llmos_hub.names import ENV_INSTANCE
+from llmos_hub.processes import ProcessHandle
+
+__all__ = [
+    "ENV_REPLICA",
+    "Running",
+    "base_environment",
+    "fill",
+    "find_program",
+    "free_port",
+    "kill_leftovers",
+    "marked_processes",
+    "noted_exit",
+    "spawn",
+]
+
+ENV_REPLICA: Final = "LLMOS_REPLICA"
+"""Marks a replica's processes, so that one that was started and not yet recorded is found again."""
+
+_PASSED_ON = ("PATH", "HOME", "LANG", "TMPDIR", ENV_INSTANCE)
+_PLACEHOLDER = re.compile(r"\{(socket|port|index|dir)\}")
+
+# Notes a job's exit code for a controller that wasn't there when it ended. The shell waits out a SIGTERM to the
+# group, which the job gets too, and answers as the job does.
+_NOTE_EXIT = (
+    'out=$1; shift; trap : TERM INT; "$@"; code=$?; trap - TERM INT; '
+    'echo $code >"$out.new" && mv "$out.new" "$out"; exit $code'
+)
+
+
+def base_environment() -> dict[str, str]:
+    """The few variables that every replica gets from us."""
+    return {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
+
+
+def fill(text: str, values: Mapping[str, str]) -> str:
+    """Fill in ``{socket}``, ``{port}``, ``{index}`` and ``{dir}``; other braces are left alone.
+
+    >>> fill('{"a": {index}} {port} {x}', {"index": "2", "port": "8080"})
+    '{"a": 2} 8080 {x}'
+    """
+    return _PLACEHOLDER.sub(lambda found: values.get(found[1], found[0]), text)
+
+
+def free_port() -> int:
+    """A loopback port that nobody listens on at the moment."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def find_program(program: str, environment: Mapping[str, str], directory: Path) -> str | None:
+    """Why the program can't be run, as the end of a sentence; None where it can."""
+    if "/" not in program:
+        path = environment.get("PATH", os.defpath)
+        return None if shutil.which(program, path=path) else f"is not in PATH ({path})"
+    file = directory / program
+    if not file.exists():
+        return "does not exist"
+    return None if os.access(file, os.X_OK) and file.is_file() else "may not be executed"
+
+
+def spawn(
+    argv: Sequence[str], environment: Mapping[str, str], *, directory: Path, log: Path, note_exit: Path | None
+) -> Running:
+    """Start a process that leads a session of its own and writes to `log`.
+
+    Parameters
+    ----------
+    note_exit
+        A file that will hold its exit code.
+
+    Raises
+    ------
+    OSError
+        It can't be started.
+    """
+    command = list(argv)
+    if note_exit is not None:
+        note_exit.unlink(missing_ok=True)
+        command = ["/bin/sh", "-c", _NOTE_EXIT, "llmos-job", str(note_exit), *command]
+    output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    try:
+        child = subprocess.Popen(  # noqa: S603 - what a workload says is what is run
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            cwd=directory,
+            env=dict(environment),
+            start_new_session=True,
+        )
+    finally:
+        os.close(output)
+    handle = ProcessHandle.of(child.pid)
+    assert handle is not None, "a child stays, if as a zombie, until it is waited for"
+    return Running(handle, child=child, note_exit=note_exit, marker=environment[ENV_REPLICA])
+
+
+def noted_exit(note: Path) -> Exit | None:
+    """How a job ended that notes its exit there; None where it didn't come to that."""
+    try:
+        return Exit.from_shell(int(note.read_text(encoding="ascii")))
+    except (OSError, ValueError):
+        return None
+
+
+class Running:
+    """A process that was started, by us or by an earlier controller.
+
+    Parameters
+    ----------
+    handle
+        Its name.
+    marker
+        The value of ``LLMOS_REPLICA`` that it and its children carry.
+    child
+        Where it is a child of ours.
+    note_exit
+        Where its exit code will be, if it is a job.
+
+    Attributes
+    ----------
+    exited
+        Done when it has ended. Wait for it with `asyncio.shield` or `asyncio.wait`: it is shared.
+    """
+
+    def __init__(
+        self,
+        handle: ProcessHandle,
+        *,
+        marker: str,
+        child: subprocess.Popen[bytes] | None = None,
+        note_exit: Path | None = None,
+    ) -> None:
+        self.handle = handle
+        self.exited: asyncio.Future[Exit] = asyncio.get_running_loop().create_future()
+        self._marker = marker
+        self._child = child
+        self._note_exit = note_exit
+        self._fd: int | None = None
+        try:
+            self._fd = os.pidfd_open(handle.pid)
+        except ProcessLookupError:
+            self._set_exit()
+            return
+        if child is None and not handle.alive:
+            self._set_exit()
+            return
+        asyncio.get_running_loop().add_reader(self._fd, self._set_exit)
+
+    @property
+    def pid(self) -> int:
+        """Its process id, which is its group's and session's too."""
+        return self.handle.pid
+
+    def _set_exit(self) -> None:
+        self._stop_watching()
+        if not self.exited.done():
+            self.exited.set_result(self._how())
+
+    def _how(self) -> Exit:
+        found = Exit()
+        if self._child is not None:
+            found = Exit.from_return_code(self._child.wait())
+        else:
+            # A child of this process though not of this object, where one backend follows another in it.
+            with contextlib.suppress(ChildProcessError):
+                pid, status = os.waitpid(self.pid, os.WNOHANG)
+                if pid:
+                    found = Exit.from_return_code(os.waitstatus_to_exitcode(status))
+        return noted_exit(self._note_exit) or found if self._note_exit else found
+
+    def _stop_watching(self) -> None:
+        if self._fd is not None:
+            asyncio.get_running_loop().remove_reader(self._fd)
+            os.close(self._fd)
+            self._fd = None
+
+    def kill(self) -> None:
+        """End it and its group now."""
+        self.handle.signal_group(signal.SIGKILL)
+
+    async def stop(self, grace: float) -> Exit:
+        """SIGTERM to its group, SIGKILL after `grace` seconds, and wait until it is gone, whatever it takes."""
+        if not self.exited.done():
+            self.handle.signal_group(signal.SIGTERM)
+            await asyncio.wait([self.exited], timeout=grace)
+        if not self.exited.done():
+            self.kill()
+        ending = await asyncio.shield(self.exited)
+        await self.sweep()
+        return ending
+
+    async def sweep(self) -> None:
+        """Kill what it left behind."""
+        await asyncio.to_thread(kill_leftovers, self.pid, self._marker)
+
+    def release(self) -> None:
+        """Let it run; nobody here will be told when it ends."""
+        self._stop_watching()
+        self.exited.cancel()
+        if self._child is not None and self._child.returncode is None:
+            self._child.returncode = 0  # else Popen complains that it was left running, which is the intention
+            self._child = None
+
+
+def _environment_value(pid: str, name: bytes) -> str | None:
+    try:
+        environment = Path("/proc", pid, "environ").read_bytes()
+    except OSError:
+        return None
+    for entry in environment.split(b"\0"):
+        if entry.startswith(name):
+            return entry[len(name) :].decode(errors="replace")
+    return None
+
+
+def marked_processes(prefix: str) -> dict[str, list[ProcessHandle]]:
+    """Processes whose ``LLMOS_REPLICA`` begins so, by its whole value. May take a while: call it in a thread."""
+    found: dict[str, list[ProcessHandle]] = {}
+    for entry in os.scandir("/proc"):
+        if not entry.name.isdigit():
+            continue
+        value = _environment_value(entry.name, f"{ENV_REPLICA}=".encode())
+        if value is not None and value.startswith(prefix) and (handle := ProcessHandle.of(int(entry.name))):
+            if handle.alive:
+                found.setdefault(value, []).append(handle)
+    return found
+
+
+def kill_leftovers(session: int, marker: str) -> None:
+    """Kill the processes of a session whose leader is gone, and those that left it but carry the marker."""
+    for entry in os.scandir("/proc"):
+        if not entry.name.isdigit():
+            continue
+        pid = int(entry.name)
+        with contextlib.suppress(OSError):
+            if os.getsid(pid) == session or _environment_value(entry.name, f"{ENV_REPLICA}=".encode()) == marker:
+                handle = ProcessHandle.of(pid)
+                if handle is not None:
+                    handle.send(signal.SIGKILL)

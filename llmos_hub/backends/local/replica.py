@@ -1,0 +1,465 @@
+"""One replica through all its starts and ends: held back, started, probed, restarted, drained, stopped."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import shutil
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final, Protocol
+
+from llmos_hub.backends.local import failures
+from llmos_hub.backends.local.failures import Exit, Failure, Shortage
+from llmos_hub.backends.local.logs import last_lines
+from llmos_hub.backends.local.memory import Usage, kernel_kills
+from llmos_hub.backends.local.options import Options
+from llmos_hub.backends.local.probes import Answer, http_get, probe_delay
+from llmos_hub.backends.local.process import ENV_REPLICA, Running, fill, find_program, free_port, noted_exit, spawn
+from llmos_hub.backends.local.records import KnownTemplate, Place, ReplicaRecord, boot_id
+from llmos_hub.backends.local.rollout import Member
+from llmos_hub.workload import Probe, ReplicaState
+
+__all__ = ["Owner", "Replica"]
+
+log = logging.getLogger(__name__)
+
+_SECRET_LENGTH: Final = 8  # shorter values are not worth hiding and would blank out words
+
+
+def _report(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log.error("%s broke off", task.get_name(), exc_info=error)
+
+
+class Owner(Protocol):
+    """What a replica needs of the workload that it belongs to.
+
+    Attributes
+    ----------
+    name
+        Of the resource, for messages.
+    marker
+        What ``LLMOS_REPLICA`` begins with.
+    environment
+        What every process gets.
+    """
+
+    name: str
+    marker: str
+    environment: Mapping[str, str]
+    options: Options
+
+    def changed(self, replica: Replica) -> None:
+        """Its state is another one now."""
+
+    def gone(self, replica: Replica) -> None:
+        """It was stopped and nothing is left of it."""
+
+    def shortage(self, replica: Replica) -> Shortage | None:
+        """What is missing for it to start; None where there is enough."""
+
+    def port_taken(self, port: int) -> bool:
+        """Whether another replica was given that port."""
+
+    async def save(self) -> None:
+        """Have the workload on disk, so that no number of a replica is used again."""
+
+
+class Replica:
+    """A replica; `begin` sets it going, then it looks after itself until `stop` or `release`."""
+
+    def __init__(
+        self,
+        record: ReplicaRecord,
+        known: KnownTemplate,
+        place: Place,
+        owner: Owner,
+        process: Running | None = None,
+    ) -> None:
+        self._record = record
+        self._known = known
+        self._place = place
+        self._owner = owner
+        self._process = process
+        self._verdict: Failure | None = None  # why we are ending the process ourselves
+        self._failure: Failure | None = None  # why it isn't running
+        self._crashes = 0
+        self._retry = 0.0
+        self._shortage: Shortage | None = None
+        self._kernel_kills = kernel_kills()
+        self._secrets = asyncio.Event()
+        self._life: asyncio.Task[None] | None = None
+        self._stopping: asyncio.Task[None] | None = None
+        self.usage: Usage | None = None
+        self.admitted = process is not None
+        self.state = self._initial_state()
+
+    def _initial_state(self) -> ReplicaState:
+        record = self._record
+        state = ReplicaState(
+            id=record.id,
+            role=record.role,
+            index=record.index,
+            phase="Starting",
+            endpoint=record.endpoint,
+            template=self._known.hash,
+            restarts=record.restarts,
+            memory_limit=self._known.template.memory_limit,
+        )
+        if record.phase:
+            return replace(
+                state,
+                phase=record.phase,
+                exit_code=record.exit_code,
+                reason=record.reason,
+                message=record.message,
+                last_log_lines=record.last_log_lines,
+            )
+        if self._process is not None:
+            phase: Any = "Ready" if record.ready_at else "Starting"
+            pid, started, ready = self._process.pid, record.started_at, record.ready_at
+            return replace(state, phase=phase, pid=pid, started_at=started, ready_at=ready)
+        return state
+
+    # What others see and do
+
+    @property
+    def finished(self) -> bool:
+        """Whether it is a job that is over."""
+        return self.state.phase in {"Succeeded", "Failed"}
+
+    @property
+    def pid(self) -> int | None:
+        """Of its process, while it has one."""
+        return self._process.pid if self._process is not None else None
+
+    @property
+    def place(self) -> Place:
+        """Where its files are."""
+        return self._place
+
+    @property
+    def memory_request(self) -> int:
+        """Bytes that it is expected to use."""
+        return self._known.template.memory_request or 0
+
+    def member(self, template: str) -> Member:
+        """Itself as the rollout sees it, where `template` is the newest."""
+        return Member(
+            id=self.state.id,
+            index=self.state.index,
+            current=self._known.hash == template,
+            available=self.state.phase in {"Ready", "Succeeded"},
+            stopping=self.state.phase == "Stopping",
+            short_by=self._shortage.short_by if self._shortage else 0,
+            memory=max(self.memory_request, self.usage.resident if self.usage else 0) if self.admitted else 0,
+        )
+
+    def begin(self) -> None:
+        """Set it going."""
+        if not self.finished:
+            self._life = asyncio.create_task(self._live(), name=f"replica {self.state.id}")
+            self._life.add_done_callback(_report)
+
+    def hand_over(self, known: KnownTemplate) -> None:
+        """Give it the secrets that an earlier controller knew."""
+        if known.hash == self._known.hash and not self._known.complete:
+            self._known = known
+            self._secrets.set()
+
+    def memory_seen(self, usage: Usage | None) -> None:
+        """Note what it uses, as far as it is known."""
+        self.usage = usage
+        self.state = replace(self.state, memory=usage.resident if usage else None)
+
+    def over_limit(self) -> bool:
+        """Whether it uses more than it may, by the first look."""
+        limit = self._known.template.memory_limit
+        return bool(limit and self.usage and self.usage.resident > limit and self._verdict is None)
+
+    def kill_for_memory(self, used: int) -> None:
+        """Kill it if that is more than it may use."""
+        limit = self._known.template.memory_limit
+        if limit and used > limit and self._process is not None and self.state.phase != "Stopping":
+            self._verdict = failures.out_of_memory(self._owner.name, used, limit)
+            self._process.kill()
+
+    def stop(self, drain: float) -> asyncio.Task[None]:
+        """Take it out at once; then let it finish what it is doing for `drain` seconds, end it, remove its files."""
+        if self._stopping is None:
+            serving = self.state.phase == "Ready"
+            self._set(phase="Stopping", retry_at=None)
+            self._stopping = asyncio.create_task(self._stop(drain if serving else 0.0), name=f"stop {self.state.id}")
+            self._stopping.add_done_callback(_report)
+        return self._stopping
+
+    async def release(self) -> None:
+        """Let go of it; its process goes on."""
+        for task in (self._life, self._stopping):
+            if task is not None and not task.done():
+                task.cancel()
+                await asyncio.wait([task])
+        if self._process is not None:
+            self._process.release()
+
+    # Its life
+
+    async def _live(self) -> None:
+        if self._process is None and self._record.pid is not None:
+            await self._settle(noted_exit(self._place.exit) or Exit())
+        while not self.finished:
+            try:
+                if self._process is None:
+                    await self._hold()
+                    await self._spawn()
+                if self._process is not None:
+                    await self._settle(await self._watch(self._process))
+            except OSError as error:
+                log.warning("%s of %s can't be started: %s", self.state.id, self._owner.name, error)
+                reason = f"{self._owner.name} can't be started: {error.strerror or error}"
+                await self._fail(Failure("Crashed", reason), None)
+
+    async def _hold(self) -> None:
+        """Wait for what it needs: the back-off's end, its secrets, memory."""
+        while (left := self._retry - time.monotonic()) > 0:
+            await asyncio.sleep(left)
+        if not self._known.complete:
+            failure = failures.credentials_needed(self._failure, self._owner.name)
+            self._set(phase="Waiting", reason=failure.reason, message=failure.message, retry_at=None)
+            await self._secrets.wait()
+        while (shortage := self._owner.shortage(self)) is not None:
+            self._shortage = shortage
+            failure = failures.insufficient_memory(self._owner.name, shortage)
+            self._set(phase="Waiting", reason=failure.reason, message=failure.message, retry_at=None)
+            await asyncio.sleep(self._owner.options.memory_retry)
+        self._shortage = None
+        self.admitted = True
+
+    async def _spawn(self) -> None:
+        """Make the process: its intention is on disk before, its pid after."""
+        record, template = self._record, self._known.template
+        values = {"index": str(record.index), "dir": str(self._place.own), "socket": str(self._place.socket)}
+        texts = (*template.argv, *template.env.values())
+        endpoint: str | None = None
+        if any("{port}" in text for text in texts):
+            values["port"] = str(self._port())
+            endpoint = f"http://127.0.0.1:{values['port']}"
+        elif template.readiness or template.liveness or any("{socket}" in text for text in texts):
+            endpoint = f"unix://{values['socket']}"
+        await self._owner.save()
+        await asyncio.to_thread(self._prepare)
+        start = self._place.log.stat().st_size if self._place.log.exists() else 0
+        attempt = record.attempt + 1
+        self._record = replace(
+            record, attempt=attempt, endpoint=endpoint, log_start=start, pid=None, started_at=None, ready_at=None
+        )
+        await self._write()
+
+        argv = [fill(text, values) for text in template.argv]
+        environment = {**self._owner.environment, **{k: fill(v, values) for k, v in template.env.items()}}
+        environment |= {**template.secret_env, ENV_REPLICA: f"{self._owner.marker}{record.id}/{attempt}"}
+        if why := find_program(argv[0], environment, self._place.own):
+            await self._fail(failures.missing(self._owner.name, argv[0], why), None)
+            return
+        note = self._place.exit if template.completes else None
+        self._verdict, self._kernel_kills = None, kernel_kills()
+        process = spawn(argv, environment, directory=self._place.own, log=self._place.log, note_exit=note)
+        self._process = process
+        now = datetime.now(UTC)
+        handle = process.handle
+        self._record = replace(
+            self._record, pid=handle.pid, start_time=handle.start_time, boot=boot_id(), started_at=now
+        )
+        self._set(phase="Starting", pid=handle.pid, endpoint=endpoint, started_at=now, ready_at=None, retry_at=None)
+        await self._note()
+
+    def _port(self) -> int:
+        while self._owner.port_taken(port := free_port()):
+            pass
+        return port
+
+    def _prepare(self) -> None:
+        self._place.own.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._place.socket.unlink(missing_ok=True)
+
+    async def _write(self) -> None:
+        await asyncio.to_thread(self._record.write, self._place, self._known)
+
+    async def _note(self) -> None:
+        """As `_write`, where the process matters more than the record of it."""
+        try:
+            await self._write()
+        except OSError as error:
+            log.warning("The record in %s can't be written: %s", self._place.directory, error)
+
+    async def _watch(self, process: Running) -> Exit:
+        """Probe it until it ends."""
+        checks = asyncio.create_task(self._check(process), name=f"probes {self.state.id}")
+        try:
+            ending = await asyncio.shield(process.exited)
+        finally:
+            checks.cancel()
+            (result,) = await asyncio.gather(checks, return_exceptions=True)
+            if isinstance(result, Exception):
+                log.error("Probing %s of %s failed", self.state.id, self._owner.name, exc_info=result)
+        await process.sweep()
+        return ending
+
+    # How it ended
+
+    async def _settle(self, ending: Exit) -> None:
+        """Decide what an end means and when it starts again, if it does."""
+        template = self._known.template
+        ran = (datetime.now(UTC) - self._record.started_at).total_seconds() if self._record.started_at else 0.0
+        if ran >= self._owner.options.back_off_reset:
+            self._crashes = 0
+        if template.completes and ending.code == 0 and self._verdict is None:
+            self._gone()
+            self._record = replace(self._record, phase="Succeeded", exit_code=0)
+            await self._note()
+            self._set(phase="Succeeded", exit_code=0, reason="", message="", last_log_lines=())
+            return
+        failure = self._verdict
+        if failure is None and ending.signal == 9 and kernel_kills() > self._kernel_kills:
+            failure = failures.killed_by_kernel(self._owner.name)
+        failure = failure or failures.crashed(self._owner.name, ending, completes=template.completes)
+        await self._fail(failure, ending)
+
+    async def _fail(self, failure: Failure, ending: Exit | None) -> None:
+        """Note a failure; a job is over with it, anything else is started again later."""
+        self._gone()
+        options = self._owner.options
+        code = ending.number if ending else None
+        self._failure = failure
+        lines = await asyncio.to_thread(self._last_lines)
+        shown: dict[str, Any] = {
+            "exit_code": code,
+            "reason": failure.reason,
+            "message": failure.message,
+            "last_log_lines": lines,
+        }
+        if self._known.template.completes:
+            self._record = replace(self._record, phase="Failed", **shown)
+            self._set(phase="Failed", **shown)
+        else:
+            self._crashes += 1
+            delay = failures.back_off(self._crashes, first=options.back_off_first, limit=options.back_off_limit)
+            if failure.reason == "NotFound":
+                delay = options.missing_retry
+            self._retry = time.monotonic() + delay
+            self._record = replace(self._record, restarts=self._record.restarts + 1, pid=None, ready_at=None)
+            retry_at = datetime.now(UTC) + timedelta(seconds=delay)
+            self._set(phase="Waiting", restarts=self._record.restarts, retry_at=retry_at, **shown)
+        await self._note()
+
+    def _gone(self) -> None:
+        self._process = None
+        self.usage = None
+        self.admitted = False
+        self.state = replace(self.state, pid=None, memory=None, ready_at=None)
+
+    def _last_lines(self) -> tuple[str, ...]:
+        """The end of this start's log with the values of secrets blanked out, since it goes into the status.
+
+        None of it where the secrets aren't known.
+        """
+        if not self._known.complete:
+            return ()
+        lines = last_lines(self._place.log, start=self._record.log_start)
+        secrets = [value for value in self._known.template.secret_env.values() if len(value) >= _SECRET_LENGTH]
+        for secret in secrets:
+            lines = [line.replace(secret, "***") for line in lines]
+        return tuple(lines)
+
+    # How it is
+
+    async def _check(self, process: Running) -> None:
+        template, endpoint = self._known.template, self._record.endpoint
+        if self.state.ready_at is None and not await self._get_ready(process):
+            return
+        probes = []
+        if template.readiness and endpoint:
+            probes.append(self._keep_ready(endpoint, template.readiness))
+        if template.liveness and endpoint:
+            probes.append(self._keep_alive(process, endpoint, template.liveness))
+        await asyncio.gather(*probes)
+
+    async def _get_ready(self, process: Running) -> bool:
+        """Probe until it is ready for the first time; after its startup timeout stop it."""
+        template, endpoint = self._known.template, self._record.endpoint
+        probe, first = template.readiness, self._owner.options.first_probe
+        if probe is not None and endpoint is not None:
+            begun = time.monotonic() - process.handle.age
+            answer = await http_get(endpoint, probe.path, probe.timeout)
+            while not answer.good:
+                waited = time.monotonic() - begun
+                if waited >= template.startup_timeout:
+                    seconds = template.startup_timeout
+                    self._verdict = failures.not_ready_in_time(self._owner.name, seconds, probe.path, answer.words)
+                    await process.stop(template.grace)
+                    return False
+                await asyncio.sleep(probe_delay(waited, first=first, period=probe.period))
+                answer = await http_get(endpoint, probe.path, probe.timeout)
+        now = datetime.now(UTC)
+        self._record = replace(self._record, ready_at=now)
+        self._set(phase="Ready", ready_at=now, exit_code=None, reason="", message="", last_log_lines=())
+        await self._note()
+        return True
+
+    async def _keep_ready(self, endpoint: str, probe: Probe) -> None:
+        """Ready and not ready, as its probe says; one that was adopted is asked at once."""
+        failed = 0
+        while True:
+            answer = await http_get(endpoint, probe.path, probe.timeout)
+            failed = 0 if answer.good else failed + 1
+            if answer.good and self.state.phase == "NotReady":
+                self._set(phase="Ready", message="")
+            elif failed >= probe.failures and self.state.phase == "Ready":
+                self._set(phase="NotReady", message=self._not_ready(probe, answer))
+            await asyncio.sleep(probe.period)
+
+    def _not_ready(self, probe: Probe, answer: Answer) -> str:
+        return f"{self._owner.name} gets no requests for now: GET {probe.path} gave {answer.words}."
+
+    async def _keep_alive(self, process: Running, endpoint: str, probe: Probe) -> None:
+        """Stop it once its liveness probe failed too often in a row."""
+        failed = 0
+        while failed < probe.failures:
+            await asyncio.sleep(probe.period)
+            answer = await http_get(endpoint, probe.path, probe.timeout)
+            failed = 0 if answer.good else failed + 1
+        self._verdict = failures.unhealthy(self._owner.name, failed, probe.path, answer.words)
+        await process.stop(self._known.template.grace)
+
+    # Its end
+
+    async def _stop(self, drain: float) -> None:
+        if self._life is not None:
+            self._life.cancel()
+            await asyncio.wait([self._life])
+        process = self._process
+        if process is not None:
+            if drain > 0:
+                await asyncio.wait([process.exited], timeout=drain)
+            await process.stop(self._known.template.grace)
+        await asyncio.to_thread(self._remove_files)
+        self._process, self.admitted = None, False
+        self._owner.gone(self)
+
+    def _remove_files(self) -> None:
+        self._place.record.unlink(missing_ok=True)
+        shutil.rmtree(self._place.directory, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            self._place.socket.unlink()
+
+    def _set(self, **fields: Any) -> None:
+        """Change the state, unless it is on its way out, and tell."""
+        if self.state.phase == "Stopping":
+            return
+        before, self.state = self.state, replace(self.state, **fields)
+        if self.state != before:
+            self._owner.changed(self)

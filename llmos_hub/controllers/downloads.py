@@ -1,0 +1,251 @@
+"""Fetches models through jobs of a backend, and reads how far they are from the jobs' logs.
+
+What is known of a download is in the backend alone (the job, its labels, its log), so that another
+controller process goes on where this one ended.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any, Literal
+
+from llmos.errors import NotFound
+from llmos.resources import ModelService
+from llmos.resources.base import condition
+from llmos.resources.modelservice import DownloadProgress
+from llmos_hub.backends.base import Backend
+from llmos_hub.controllers.modelservice_workloads import (
+    FETCH,
+    cache_directory,
+    fetch_secrets_digest,
+    fetch_source,
+    make_fetch,
+    make_ref,
+)
+from llmos_hub.names import DataDir
+from llmos_hub.sources.base import ModelFiles
+from llmos_hub.workload import Observation, ReplicaState, WorkloadRef
+
+__all__ = ["DOWNLOAD_FAILED", "Download", "Downloads", "retry_delay"]
+
+DOWNLOAD_FAILED = "DownloadFailed"
+"""The reason in condition ``Downloaded`` while the next try is waited for."""
+_TAIL = 200
+"""Lines of a job's log that are read: the last progress and what was said before an error are among them."""
+_LOG_TIMEOUT = 5.0
+"""Seconds that reading a log may take."""
+
+
+@dataclass(frozen=True, slots=True)
+class Download:
+    """How far the fetching of a model is.
+
+    Attributes
+    ----------
+    state
+        What the job does.
+    progress
+        Bytes, while it runs.
+    files
+        What came of it.
+    code, message
+        What went wrong, for programs and for people.
+    attempt
+        Which try this is.
+    retry_at
+        When it is tried again after an error.
+    log_lines
+        What the job said before it failed.
+    """
+
+    state: Literal["Running", "Done", "Failed"]
+    progress: DownloadProgress | None = None
+    files: ModelFiles | None = None
+    code: str = ""
+    message: str = ""
+    attempt: int = 1
+    retry_at: datetime | None = None
+    log_lines: tuple[str, ...] = ()
+
+
+@dataclass(slots=True)
+class _Report:
+    """What a job's log says."""
+
+    progress: DownloadProgress | None = None
+    files: ModelFiles | None = None
+    code: str = ""
+    message: str = ""
+    info: str = ""
+    text: list[str] = field(default_factory=list)
+
+
+def retry_delay(attempt: int) -> float:
+    """Seconds to wait after that many tries: a server that is down should not be asked every second.
+
+    >>> [retry_delay(n) for n in (1, 2, 3, 6, 100)]
+    [10.0, 20.0, 40.0, 300.0, 300.0]
+    """
+    return min(300.0, 10.0 * 2.0 ** min(attempt - 1, 10))
+
+
+class Downloads:
+    """The fetch jobs of ModelServices.
+
+    Parameters
+    ----------
+    backend
+        Where the jobs run.
+    data_dir
+        Where the cache is.
+    environment
+        What the jobs are given of the platform's environment.
+    """
+
+    def __init__(self, backend: Backend, data_dir: DataDir, environment: Mapping[str, str]) -> None:
+        self._backend = backend
+        self._data_dir = data_dir
+        self._environment = environment
+        self._done: dict[WorkloadRef, tuple[str, ModelFiles]] = {}  # by the replica that wrote it
+
+    async def look(self, service: ModelService, secrets: Mapping[str, str], now: datetime) -> Download:
+        """See to it that the model is fetched; how far that is."""
+        directory = cache_directory(service, self._data_dir)
+        seen = await self._backend.observe(make_ref(service, FETCH))
+        if seen is None or seen.labels.get("llmos.ai/source") != fetch_source(service, directory):
+            return await self._start(service, directory, secrets, attempt=1)
+        attempt = _attempt(seen)
+        job = _newest(seen)
+        if job is None or job.phase == "Waiting":
+            # not started yet, or waiting for memory or its secrets, which are handed over again by this
+            download = await self._start(service, directory, secrets, attempt=attempt)
+            return download if job is None else _waiting(download, job)
+        if job.phase == "Succeeded":
+            files = await self._files(seen.ref, job)
+            if files is not None and Path(files.path).exists():
+                return Download("Done", files=files, attempt=attempt)
+            self._done.pop(seen.ref, None)  # somebody has emptied the cache
+            return await self._start(service, directory, secrets, attempt=attempt + 1)
+        if job.phase == "Failed":
+            return await self._failed(service, seen, job, secrets, now)
+        report = await self._report(seen.ref, job)
+        return Download("Running", progress=report.progress, message=report.info, attempt=attempt)
+
+    def forget(self, ref: WorkloadRef) -> None:
+        """It is gone."""
+        self._done.pop(ref, None)
+
+    async def _start(
+        self, service: ModelService, directory: Path, secrets: Mapping[str, str], *, attempt: int
+    ) -> Download:
+        job = make_fetch(service, directory, attempt=attempt, environment=self._environment, secrets=secrets)
+        await self._backend.apply(job)
+        return Download("Running", attempt=attempt)
+
+    async def _failed(
+        self, service: ModelService, seen: Observation, job: ReplicaState, secrets: Mapping[str, str], now: datetime
+    ) -> Download:
+        attempt = _attempt(seen)
+        directory = cache_directory(service, self._data_dir)
+        if seen.labels.get("llmos.ai/generation") != str(service.metadata.generation) or seen.labels.get(
+            "llmos.ai/secrets"
+        ) != fetch_secrets_digest(service, secrets):
+            return await self._start(service, directory, secrets, attempt=_other_than(attempt))
+        known = condition(service.status.conditions, "Downloaded")
+        since = known.last_transition_time if known is not None and known.reason == DOWNLOAD_FAILED else now
+        retry_at = since + timedelta(seconds=retry_delay(attempt % 1000))
+        if now >= retry_at:
+            return await self._start(service, directory, secrets, attempt=attempt + 1)
+        report = await self._report(seen.ref, job)
+        return Download(
+            "Failed",
+            code=report.code or job.reason,
+            message=report.message or job.message or "The download ended without saying why.",
+            attempt=attempt,
+            retry_at=retry_at,
+            log_lines=tuple(report.text[-20:]),
+        )
+
+    async def _files(self, ref: WorkloadRef, job: ReplicaState) -> ModelFiles | None:
+        known = self._done.get(ref)
+        if known is not None and known[0] == job.id:
+            return known[1]
+        files = (await self._report(ref, job)).files
+        if files is not None:
+            self._done[ref] = (job.id, files)
+        return files
+
+    async def _report(self, ref: WorkloadRef, job: ReplicaState) -> _Report:
+        lines = []
+        try:
+            async with asyncio.timeout(_LOG_TIMEOUT):
+                async for line in self._backend.logs(ref, replica=job.id, tail=_TAIL):
+                    lines.append(line)  # noqa: PERF401 - what came before a time-out is kept
+        except (NotFound, TimeoutError):
+            pass
+        return read_report(lines)
+
+
+def read_report(lines: list[str]) -> _Report:
+    """What the lines of a job's log say; the last of each type counts."""
+    report = _Report()
+    for line in lines:
+        message = _parse(line)
+        kind = message.get("type")
+        if kind == "progress":
+            report.progress = _progress(message)
+        elif kind == "info":
+            report.info = str(message.get("message", ""))
+        elif kind == "done" and isinstance(message.get("model"), dict):
+            report.files = ModelFiles.load(message["model"])
+        elif kind == "error":
+            report.code = str(message.get("code", ""))
+            report.message = str(message.get("message", ""))
+        elif line.strip():
+            report.text.append(line)
+    return report
+
+
+def _parse(line: str) -> dict[str, Any]:
+    if not line.startswith("{"):
+        return {}
+    try:
+        message = json.loads(line)
+    except ValueError:
+        return {}
+    return message if isinstance(message, dict) else {}
+
+
+def _progress(message: Mapping[str, Any]) -> DownloadProgress:
+    total, rate = message.get("total"), message.get("rate")
+    return DownloadProgress(
+        file=str(message.get("file", "")),
+        done=int(message.get("done") or 0),
+        total=int(total) if total is not None else None,
+        rate=float(rate) if rate is not None else None,
+    )
+
+
+def _attempt(seen: Observation) -> int:
+    text = seen.labels.get("llmos.ai/attempt", "1")
+    return int(text) if text.isdecimal() else 1
+
+
+def _other_than(attempt: int) -> int:
+    """The first try of a new series: another number than any of the old one, so that the job runs again."""
+    return (attempt // 1000 + 1) * 1000 + 1
+
+
+def _newest(seen: Observation) -> ReplicaState | None:
+    """The job itself, not one that it replaces."""
+    running = [replica for replica in seen.replicas if replica.phase != "Stopping"]
+    return running[-1] if running else None
+
+
+def _waiting(download: Download, job: ReplicaState) -> Download:
+    return Download(download.state, message=job.message, attempt=download.attempt)

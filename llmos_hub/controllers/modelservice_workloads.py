@@ -1,0 +1,156 @@
+"""The workloads of a ModelService: one that fetches its model, one that serves it. Pure functions."""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from llmos.resources import ModelService
+from llmos.resources.quantities import parse_quantity
+from llmos_hub.engines.base import Plan
+from llmos_hub.names import DataDir
+from llmos_hub.workload import ProcessTemplate, Role, Workload, WorkloadRef
+
+__all__ = [
+    "FETCH",
+    "REPLICA",
+    "SERVE",
+    "cache_directory",
+    "fetch_environment",
+    "make_fetch",
+    "make_ref",
+    "make_serve",
+    "wanted_replicas",
+]
+
+SERVE = "serve"
+"""The part that answers."""
+FETCH = "fetch"
+"""The part that downloads, and the role of its one process."""
+REPLICA = "replica"
+"""The role of the processes that answer."""
+
+_PASSED = ("HF_ENDPOINT", "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
+_PASSED_PREFIXES = ("HF_HUB_", "PIP_", "UV_")
+_PASSED_ANY_CASE = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
+_FETCH_SECRETS = ("HF_TOKEN",)
+"""What a download gets of a Credential: nothing that could change what its program does."""
+
+
+def make_ref(service: ModelService, part: str) -> WorkloadRef:
+    """What a part of the service is called."""
+    meta = service.metadata
+    return WorkloadRef(service.kind, meta.namespace or "", meta.name, meta.uid or "", part)
+
+
+def wanted_replicas(service: ModelService) -> int:
+    """How many processes shall answer."""
+    return 0 if service.spec.paused else service.spec.replicas
+
+
+def cache_directory(service: ModelService, data_dir: DataDir) -> Path:
+    """Where its model lies: with what all share, or, fetched with a Credential, with what its namespace has alone."""
+    if service.spec.credential_ref is None:
+        return data_dir.models / "shared"
+    return data_dir.models / "private" / (service.metadata.namespace or "")
+
+
+def fetch_environment(environ: Mapping[str, str]) -> dict[str, str]:
+    """What of the platform's own environment a download needs: the way through proxies, mirrors and their certificates."""
+    return {
+        name: value
+        for name, value in environ.items()
+        if name in _PASSED
+        or (name.startswith(_PASSED_PREFIXES) and name != "HF_HUB_TOKEN")
+        or name.upper() in _PASSED_ANY_CASE
+    }
+
+
+def fetch_source(service: ModelService, directory: Path) -> str:
+    """Twelve hex digits that tell one download from another: what is fetched, and where to."""
+    return hashlib.sha256(f"{service.spec.model}\0{directory}".encode()).hexdigest()[:12]
+
+
+def fetch_secrets_digest(service: ModelService, secrets: Mapping[str, str]) -> str:
+    """Twelve hex digits that change with the secrets a download gets; the uid keeps equal tokens from being told."""
+    values = "\0".join(secrets.get(name, "") for name in _FETCH_SECRETS)
+    return hashlib.sha256(f"{service.metadata.uid}\0{values}".encode()).hexdigest()[:12]
+
+
+def make_fetch(
+    service: ModelService,
+    directory: Path,
+    *,
+    attempt: int,
+    environment: Mapping[str, str],
+    secrets: Mapping[str, str],
+) -> Workload:
+    """The job that fetches the model and reads its header.
+
+    Parameters
+    ----------
+    service
+        Whose ``spec.model`` is fetched.
+    directory
+        The cache.
+    attempt
+        1, 2, 3 …: another number makes the job run again.
+    environment
+        From `fetch_environment`.
+    secrets
+        The Credential's data.
+    """
+    # -P: the current directory's modules are not ours
+    argv = (sys.executable, "-P", "-m", "llmos_hub.sources.fetch", str(service.spec.model), str(directory))
+    token = {name: secrets[name] for name in _FETCH_SECRETS if name in secrets}
+    template = ProcessTemplate(
+        argv=argv,
+        env={"PYTHONUNBUFFERED": "1", "LLMOS_FETCH_ATTEMPT": str(attempt)},
+        # an address of a proxy or a mirror may hold a password
+        secret_env={**environment, **token},
+        completes=True,
+        grace=3.0,
+    )
+    labels = {
+        "llmos.ai/source": fetch_source(service, directory),
+        "llmos.ai/secrets": fetch_secrets_digest(service, secrets),
+        "llmos.ai/generation": str(service.metadata.generation),
+        "llmos.ai/attempt": str(attempt),
+    }
+    return Workload(make_ref(service, FETCH), (Role(FETCH, 1, template),), labels)
+
+
+def make_serve(service: ModelService, plan: Plan, secrets: Mapping[str, str]) -> Workload:
+    """The processes that answer.
+
+    Parameters
+    ----------
+    service
+        Says how many, and how much memory each may use.
+    plan
+        The engine's process.
+    secrets
+        The Credential's data; what opens the model's source is of no use here.
+    """
+    estimate = plan.memory_estimate
+    limit = plan.template.memory_limit
+    if limit is None and service.spec.resources.memory:
+        limit = int(parse_quantity(service.spec.resources.memory))
+    if limit is None and estimate:
+        limit = 2 * estimate
+    request = plan.template.memory_request
+    if request is None and estimate:
+        request = min(estimate, limit) if limit else estimate
+    others = {name: value for name, value in secrets.items() if name not in _FETCH_SECRETS}
+    template = replace(
+        plan.template,
+        memory_limit=limit,
+        memory_request=request,
+        secret_env={**plan.template.secret_env, **others},
+    )
+    count = wanted_replicas(service)
+    labels = {"llmos.ai/replicas": str(count), "llmos.ai/template": template.hash}
+    return Workload(make_ref(service, SERVE), (Role(REPLICA, count, template),), labels)

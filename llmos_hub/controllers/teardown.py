@@ -1,0 +1,71 @@
+"""Takes workloads down without making a reconcile wait for their processes to end."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+from llmos_hub.backends.base import Backend
+from llmos_hub.workload import WorkloadRef
+
+__all__ = ["Teardown"]
+
+_TIMEOUT = 120.0
+"""Seconds until a deletion is given up; longer than the drain and grace of any process."""
+
+logger = logging.getLogger(__name__)
+
+
+class Teardown:
+    """Deletions under way.
+
+    Parameters
+    ----------
+    backend
+        Where the workloads run.
+    ended
+        Called with each whose deletion has ended, well or not.
+    """
+
+    def __init__(self, backend: Backend, ended: Callable[[WorkloadRef], None]) -> None:
+        self._backend = backend
+        self._ended = ended
+        self._tasks: dict[WorkloadRef, asyncio.Task[None]] = {}
+        self._errors: dict[WorkloadRef, Exception] = {}
+
+    def busy(self, ref: WorkloadRef) -> bool:
+        """Whether it is being deleted."""
+        return ref in self._tasks
+
+    def begin(self, ref: WorkloadRef) -> None:
+        """Start to delete it unless that is under way.
+
+        Raises
+        ------
+        BackendFailed
+            The last try failed (told once; the next call tries again).
+        """
+        if ref in self._tasks:
+            return
+        if error := self._errors.pop(ref, None):
+            raise error
+        self._tasks[ref] = asyncio.create_task(self._delete(ref), name=f"delete {ref.id}")
+
+    async def _delete(self, ref: WorkloadRef) -> None:
+        try:
+            async with asyncio.timeout(_TIMEOUT):
+                await self._backend.delete(ref)
+        except Exception as error:
+            logger.warning("%s/%s: its %s processes can't be stopped: %s", ref.namespace, ref.name, ref.part, error)
+            self._errors[ref] = error
+        finally:
+            del self._tasks[ref]
+        self._ended(ref)
+
+    async def close(self) -> None:
+        """Stop waiting; what was not deleted yet is found again at the next start."""
+        tasks = tuple(self._tasks.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

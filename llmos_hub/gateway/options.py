@@ -1,0 +1,72 @@
+"""What the gateway is bounded by: sizes, times and counts, each with its reason."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["GatewayOptions"]
+
+MIB = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class GatewayOptions:
+    """The gateway's bounds. Times are in seconds, sizes in bytes.
+
+    Attributes
+    ----------
+    max_body
+        The largest request body: 32 MiB hold a long chat with several images, or a batch of some ten
+        thousand texts to embed.
+    max_buffered
+        All request bodies in memory at once. A body is kept until its answer begins, since it may have to be
+        sent again to another replica; many large ones at once must not fill the memory.
+    max_requests
+        Model requests under way at once in this process; more are refused with 503 rather than queued, so
+        that a client learns it and an overloaded process still answers.
+    max_connections
+        Client connections at once, idle ones included; more are closed as they come.
+    max_head
+        Request line and headers, from a client or from an engine.
+    head_timeout
+        For a client's request line and headers to arrive.
+    keep_alive
+        How long a client's idle connection is kept. Longer than the 60 s after which common proxies drop
+        theirs, so that they never send on a connection that is just being closed.
+    body_gap_timeout
+        Between two pieces of a request body.
+    body_timeout
+        For the whole request body; a slow line needs minutes for 32 MiB, nobody an hour.
+    connect_timeout
+        For a connection to a replica on the same machine or cluster.
+    first_byte_timeout
+        From the request's last byte to the answer's first: a long prompt on a CPU takes minutes.
+    idle_timeout
+        Between two pieces of an answer: an engine that computes sends something more often than that.
+    pool_idle
+        How long an unused connection to a replica is kept. Below the 5 s after which llama.cpp closes its own.
+    pool_size
+        Unused connections kept per replica. Each holds one of llama.cpp's HTTP threads, which also answer
+        health probes, so there must not be many.
+    aside
+        How long a replica that refused a connection is passed over while others are there.
+    drain
+        How long running requests may go on after a SIGTERM.
+    """
+
+    max_body: int = 32 * MIB
+    max_buffered: int = 512 * MIB
+    max_requests: int = 1024
+    max_connections: int = 8192
+    max_head: int = 64 * 1024
+    head_timeout: float = 30.0
+    keep_alive: float = 75.0
+    body_gap_timeout: float = 60.0
+    body_timeout: float = 600.0
+    connect_timeout: float = 2.0
+    first_byte_timeout: float = 600.0
+    idle_timeout: float = 300.0
+    pool_idle: float = 4.0
+    pool_size: int = 8
+    aside: float = 2.0
+    drain: float = 30.0

@@ -1,0 +1,201 @@
+"""Passing one request to a replica and its answer back: retries, streaming, cancelling.
+
+Bytes go through as they come. What is read of an answer is its head; of its body, only on the way to an
+error, whether a server-sent event was just complete.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from typing import Final
+
+from llmos.errors import LLMOSError, UpstreamFailed
+from llmos_hub.gateway.request import ClientGone, Headers, Request
+from llmos_hub.gateway.routing import Route
+from llmos_hub.gateway.upstream import Broken, ConnectFailed, Connection, Head, Replica, TimedOut, UpstreamError
+
+__all__ = ["Truncated", "forward"]
+
+log = logging.getLogger(__name__)
+
+_TO_ENGINE: Final = (b"content-type", b"accept", b"traceparent", b"tracestate")
+"""What an engine gets of a client's headers. A list of what may pass rather than of what may not: tokens,
+cookies, addresses and whatever a proxy in front adds stay here without being named."""
+_TO_CLIENT: Final = (b"content-type", b"content-encoding", b"cache-control", b"retry-after", b"allow")
+"""What a client gets of an engine's headers: no cookie, since all people's pages share the Hub's origin."""
+_EVENT_STREAM: Final = b"text/event-stream"
+_MAX_DELIVERED: Final = 2
+"""Replicas that may get the same request. One that died with the request in hand may have died of it; such
+a request must not go through all replicas."""
+
+
+class Truncated(Exception):  # noqa: N818 - what is the case
+    """The answer can't be finished: the client's connection must be closed, lest a part look like a whole."""
+
+
+class _Attempt:
+    """The connection that is now in use, to be closed when the client leaves."""
+
+    __slots__ = ("connection", "gone")
+
+    def __init__(self) -> None:
+        self.connection: Connection | None = None
+        self.gone = False
+
+    def client_gone(self) -> None:
+        self.gone = True
+        if self.connection is not None:
+            self.connection.abort(Broken("the client left"))
+
+
+async def forward(request: Request, route: Route, target: bytes, body: bytes) -> None:
+    """Pass `request` to one of the route's replicas and its answer back to the client.
+
+    Parameters
+    ----------
+    target
+        The path at the engine.
+
+    Raises
+    ------
+    UpstreamFailed
+        No replica answered.
+    ClientGone
+        The client left; the engine's connection is closed.
+    Truncated
+        The engine broke off in the middle of an answer that can't be marked as broken.
+    """
+    head = _request_head(request, target, len(body))
+    attempt = _Attempt()
+    tried: list[Replica] = []
+    delivered = 0
+    failure: UpstreamError = ConnectFailed("it has no replica")
+    request.client.watch(attempt.client_gone)
+    route.metrics.outstanding += 1
+    try:
+        while delivered < _MAX_DELIVERED:
+            replica = route.balancer.choose(route.replicas, tried, asyncio.get_running_loop().time())
+            if replica is None:
+                break
+            replica.outstanding += 1
+            try:
+                connection = await _exchange(replica, attempt, head, body)
+                await _pass_back(request, route, replica, connection)
+            except ConnectFailed as error:
+                failure = error
+            except UpstreamError as error:
+                if attempt.gone:
+                    raise ClientGone from None
+                if isinstance(error, TimedOut):
+                    raise _failed(route, error) from None
+                failure = error
+                delivered += 1
+            else:
+                return
+            finally:
+                replica.outstanding -= 1
+                attempt.connection = _let_go(attempt.connection)
+            if attempt.gone:
+                raise ClientGone
+            tried.append(replica)
+            route.metrics.retries += 1
+            log.warning("req=%s model=%s replica=%s failed before its first byte: %s", request.id, route.key, replica.id, failure)
+        raise _failed(route, failure)
+    finally:
+        route.metrics.outstanding -= 1
+        request.client.unwatch()
+
+
+def _let_go(connection: Connection | None) -> None:
+    if connection is not None:
+        connection.release()
+
+
+def _failed(route: Route, error: UpstreamError) -> UpstreamFailed:
+    return UpstreamFailed(
+        f'Model "{route.name}" did not answer: {error}. Try again; if it goes on, see: %llmos describe {route.name}'
+    )
+
+
+def _request_head(request: Request, target: bytes, length: int) -> bytes:
+    """The request line and headers for the engine. Values come from the server's parser, so hold no line ends."""
+    given = request.headers
+    lines = [b"POST ", target, b" HTTP/1.1\r\nhost: llmos\r\n"]
+    for name in _TO_ENGINE:
+        if name in given:
+            lines += (name, b": ", given[name], b"\r\n")
+    lines.append(b"content-length: %d\r\nx-request-id: %s\r\n\r\n" % (length, request.id.encode()))
+    return b"".join(lines)
+
+
+async def _exchange(replica: Replica, attempt: _Attempt, head: bytes, body: bytes) -> Connection:
+    """Send the request and wait for the answer's head. A pooled connection that turns out to have been closed
+    meanwhile says nothing of the replica: a fresh one is tried."""
+    pooled = replica.pooled()
+    if pooled is not None:
+        attempt.connection = pooled
+        try:
+            pooled.send(head, body)
+            await pooled.head()
+        except Broken:
+            if pooled.answered or attempt.gone:
+                raise
+            pooled.abort()
+        else:
+            return pooled
+    attempt.connection = None
+    connection = await replica.connect()
+    attempt.connection = connection
+    if attempt.gone:
+        raise Broken("the client left")
+    connection.send(head, body)
+    await connection.head()
+    return connection
+
+
+async def _pass_back(request: Request, route: Route, replica: Replica, connection: Connection) -> None:
+    """Stream the answer. From the first byte on nothing is sent again: errors become the answer's end."""
+    head = await connection.head()
+    loop = asyncio.get_running_loop()
+    request.first_byte = loop.time()
+    route.metrics.first_byte.observe(request.first_byte - request.began)
+    client = request.client
+    data, last = b"", False
+    await request.start(head.status, _response_headers(head))
+    try:
+        while not last:
+            data, last = await connection.read()
+            request.sent += len(data)
+            await client.write(data, more=not last)
+    except UpstreamError as error:
+        if connection.gone_by_client:
+            raise ClientGone from None
+        log.warning("req=%s model=%s replica=%s broke off in its answer: %s", request.id, route.key, replica.id, error)
+        await _break_off(request, route, head, data, error)
+
+
+def _response_headers(head: Head) -> Headers:
+    given = head.headers
+    headers = [(name, given[name]) for name in _TO_CLIENT if name in given]
+    if b"content-length" in given and b"transfer-encoding" not in given:
+        headers.append((b"content-length", given[b"content-length"]))
+    if given.get(b"content-type", b"").startswith(_EVENT_STREAM):
+        if b"cache-control" not in given:
+            headers.append((b"cache-control", b"no-cache"))
+        headers.append((b"x-accel-buffering", b"no"))  # nginx and Ingresses would collect the events otherwise
+    return headers
+
+
+async def _break_off(request: Request, route: Route, head: Head, last: bytes, error: UpstreamError) -> None:
+    """End an answer that the engine did not: with an error event where the client can tell it from the answer."""
+    between_events = request.sent == 0 or last.endswith((b"\n\n", b"\r\n\r\n"))
+    if not head.headers.get(b"content-type", b"").startswith(_EVENT_STREAM) or not between_events:
+        raise Truncated(str(error))
+    failure: LLMOSError = UpstreamFailed(
+        f'Model "{route.name}" broke off in the middle of its answer: {error}. Ask again.', request_id=request.id
+    )
+    event = b"data: " + json.dumps(failure.to_openai()).encode() + b"\n\n"
+    request.sent += len(event)
+    await request.client.write(event, more=False)

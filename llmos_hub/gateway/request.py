@@ -1,0 +1,245 @@
+"""A request as the gateway sees it, whichever server it came through.
+
+`Client` is the seam to the server: what `llmos_hub.gateway.app` does with ASGI, an own protocol can do
+without. Nothing but that module and `llmos_hub.gateway.server` knows of ASGI or uvicorn.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from llmos.errors import BadRequest, Cause, PayloadTooLarge, RequestTimeout, Unauthorized, Unavailable, UnsupportedMediaType
+from llmos_hub.gateway.options import MIB, GatewayOptions
+from llmos_hub.names import HEADER_REQUEST_ID
+
+__all__ = ["BodyBudget", "Client", "ClientGone", "Headers", "Request", "bearer_token", "read_body", "request_id"]
+
+Headers = list[tuple[bytes, bytes]]
+
+_REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._-]{1,128}")
+_REQUEST_ID_HEADER: Final = HEADER_REQUEST_ID.encode()
+
+
+class ClientGone(Exception):
+    """The client closed its connection: nobody is left to answer."""
+
+
+class Client(Protocol):
+    """The one who asks, at the other end of a connection."""
+
+    async def receive(self) -> tuple[bytes, bool]:
+        """The next piece of the body, and whether more follows.
+
+        Raises
+        ------
+        ClientGone
+            It left.
+        """
+        ...
+
+    async def start(self, status: int, headers: Headers) -> None:
+        """Begin the answer."""
+        ...
+
+    async def write(self, data: bytes, *, more: bool) -> None:
+        """Send a piece of the answer; waits while the client takes nothing."""
+        ...
+
+    def watch(self, gone: Callable[[], None]) -> None:
+        """Call `gone` once, should the client leave; the body must have been received."""
+        ...
+
+    def unwatch(self) -> None:
+        """Stop watching."""
+        ...
+
+
+@dataclass(slots=True, eq=False)
+class Request:
+    """One request.
+
+    Attributes
+    ----------
+    method, path, query
+        Of the request line; the path decoded and without the prefix it has behind the Hub's proxy.
+    headers
+        Names in lower case.
+    id
+        Under which every log and error of it is found.
+    client
+        Who asks.
+    began
+        The loop's time at its beginning.
+    started
+        Whether an answer was begun.
+    status, sent, first_byte
+        What was answered, how many bytes of it, and when the first came (in the loop's time).
+    caller, model
+        Whose it is and which model is asked, for the log; empty while unknown.
+    body_read
+        Whether the whole body was received; where it was not, the connection can't be used again.
+    """
+
+    method: str
+    path: str
+    query: bytes
+    headers: dict[bytes, bytes]
+    id: str
+    client: Client
+    began: float
+    started: bool = False
+    status: int = 0
+    sent: int = 0
+    first_byte: float | None = None
+    caller: str = ""
+    model: str = ""
+    body_read: bool = False
+
+    async def start(self, status: int, headers: Headers) -> None:
+        """Begin the answer, with the request's id in its headers."""
+        self.started = True
+        self.status = status
+        headers.append((_REQUEST_ID_HEADER, self.id.encode()))
+        headers.append((b"x-content-type-options", b"nosniff"))
+        await self.client.start(status, headers)
+
+    async def answer(self, status: int, content_type: bytes, body: bytes, headers: Headers | None = None) -> None:
+        """A whole answer at once."""
+        await self.start(
+            status,
+            [(b"content-type", content_type), (b"content-length", b"%d" % len(body)), *(headers or [])],
+        )
+        self.sent += len(body)
+        await self.client.write(body, more=False)
+
+
+def request_id(headers: dict[bytes, bytes]) -> str:
+    """The id that the client (or a proxy before us) chose where it is a sane one, else a new one."""
+    given = headers.get(_REQUEST_ID_HEADER)
+    if given is not None and _REQUEST_ID.fullmatch(given):
+        return given.decode()
+    return secrets.token_hex(8)
+
+
+def bearer_token(headers: dict[bytes, bytes]) -> str:
+    """The token in the Authorization header.
+
+    Raises
+    ------
+    Unauthorized
+        There is none.
+    """
+    value = headers.get(b"authorization", b"")
+    scheme, _, token = value.partition(b" ")
+    token = token.strip()
+    if scheme.lower() == b"bearer" and token and token.isascii():
+        return token.decode()
+    if value:
+        what = f'The Authorization header must read "Bearer TOKEN", not "{_word(scheme)} …".'
+    else:
+        what = 'No token was sent. Send the header "Authorization: Bearer TOKEN".'
+    raise Unauthorized(
+        f"{what} OpenAI clients do with api_key=TOKEN or OPENAI_API_KEY, which is set in notebooks. "
+        "Make a token with: llmos token"
+    )
+
+
+def _word(scheme: bytes) -> str:
+    word = scheme.decode("latin-1")
+    return word if re.fullmatch(r"[A-Za-z-]{1,20}", word) and word.lower() != "bearer" else "…"
+
+
+class BodyBudget:
+    """Bounds how many bytes of request bodies are in memory at once."""
+
+    def __init__(self, total: int) -> None:
+        self._left = total
+
+    def take(self, size: int) -> None:
+        """Reserve.
+
+        Raises
+        ------
+        Unavailable
+            So many aren't left.
+        """
+        if size > self._left:
+            raise Unavailable(
+                "The gateway is busy with other large requests and can't hold one more. Try again in a few seconds."
+            )
+        self._left -= size
+
+    def give(self, size: int) -> None:
+        """Return what was taken."""
+        self._left += size
+
+
+def _too_large(options: GatewayOptions) -> PayloadTooLarge:
+    size = f"{options.max_body / MIB:g} MiB"
+    return PayloadTooLarge(f"The request body is larger than {size}, the most this gateway takes. Send it in several.")
+
+
+def _declared_length(headers: dict[bytes, bytes], options: GatewayOptions) -> int:
+    if headers.get(b"content-encoding", b"identity").lower() not in (b"identity", b""):
+        raise UnsupportedMediaType("The request body must be sent as it is, without Content-Encoding.")
+    value = headers.get(b"content-length")
+    if value is None:
+        return 0  # chunked: counted as it comes
+    if not value.isdigit():
+        raise BadRequest("The Content-Length header is no number.", causes=[Cause("content-length", "no number")])
+    if len(value) > 12 or int(value) > options.max_body:
+        raise _too_large(options)
+    return int(value)
+
+
+async def read_body(request: Request, options: GatewayOptions, budget: BodyBudget) -> bytes:
+    """The whole body; what it holds of the budget is the caller's to give back.
+
+    Raises
+    ------
+    PayloadTooLarge
+        It is, or says it will be, too large.
+    RequestTimeout
+        It did not come in time.
+    Unavailable
+        There is no memory for it.
+    ClientGone
+        Nobody waits for an answer.
+    """
+    taken = _declared_length(request.headers, options)
+    budget.take(taken)
+    pieces: list[bytes] = []
+    size = 0
+    loop = asyncio.get_running_loop()
+    last_moment = loop.time() + options.body_timeout
+    try:
+        async with asyncio.timeout(options.body_gap_timeout) as timer:
+            more = True
+            while more:
+                piece, more = await request.client.receive()
+                size += len(piece)
+                if size > options.max_body:
+                    raise _too_large(options)
+                if size > taken:
+                    budget.take(size - taken)
+                    taken = size
+                pieces.append(piece)
+                if more:
+                    timer.reschedule(min(loop.time() + options.body_gap_timeout, last_moment))
+    except TimeoutError:
+        budget.give(taken)
+        raise RequestTimeout(
+            f"The request body did not come: nothing for {options.body_gap_timeout:g} s, "
+            f"or not all of it within {options.body_timeout:g} s. Send it again."
+        ) from None
+    except BaseException:
+        budget.give(taken)
+        raise
+    budget.give(taken - size)
+    request.body_read = True
+    return pieces[0] if len(pieces) == 1 else b"".join(pieces)

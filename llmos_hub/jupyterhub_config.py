@@ -1,0 +1,174 @@
+"""What LLMOS needs of a JupyterHub, merged into the configuration that is there.
+
+The last line of a site's ``jupyterhub_config.py`` is ``configure(c, ...)``. It owns nothing: what the site
+has set stays, what LLMOS needs is added, and whatever could not be added is reported. Works on JupyterHub
+5.5 and 6.x (the chart of Zero to JupyterHub carries 5.5).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from llmos_hub.names import SCOPE_INVOKE, SCOPE_MANAGE
+
+__all__ = ["CUSTOM_SCOPES", "SERVER_TOKEN_SCOPES", "USER_SCOPES", "Tokens", "configure"]
+
+CUSTOM_SCOPES: Final[Mapping[str, Mapping[str, str]]] = {
+    SCOPE_MANAGE: {"description": "Use the LLMOS API as oneself: deploy models, read their logs"},
+    SCOPE_INVOKE: {"description": "Call models through the LLMOS gateway as oneself"},
+}
+USER_SCOPES: Final = (
+    SCOPE_MANAGE,
+    SCOPE_INVOKE,
+    "access:services!service=llmos",
+    "access:services!service=llm",
+)
+"""What everybody who logs in holds, and can put into a token."""
+SERVER_TOKEN_SCOPES: Final = (
+    "users:activity!user",
+    "access:servers!server",
+    "access:services!service=llmos",
+    SCOPE_MANAGE,
+)
+"""What a notebook server's own token may: report activity, let its owner in, use the API as its owner."""
+# The API names people and groups in its answers; the gateway asks the Hub with each caller's own token.
+SERVICE_SCOPES: Final[Mapping[str, tuple[str, ...]]] = {
+    "llmos": ("list:users", "read:users", "list:groups", "read:groups"),
+    "llm": ("read:users:name", "read:users:groups"),
+}
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """The API tokens of the two services.
+
+    Attributes
+    ----------
+    llmos, llm
+        Of the API and of the gateway; 32 bytes in hex.
+    """
+
+    llmos: str
+    llm: str
+
+
+def configure(
+    c: Any,
+    *,
+    api_url: str,
+    gateway_url: str,
+    tokens: Tokens,
+    report: Callable[[str], None] | None = None,
+    hub_version: tuple[int, ...] | None = None,
+) -> list[str]:
+    """Add LLMOS to a Hub's configuration.
+
+    Parameters
+    ----------
+    c
+        The configuration object of ``jupyterhub_config.py``.
+    api_url, gateway_url
+        Where the Hub's proxy finds API and gateway: ``http://llmos-api:8080``.
+    tokens
+        The API tokens of the two services.
+    report
+        Is given each line of what was done; by default they are only returned.
+    hub_version
+        For tests; the installed JupyterHub's.
+
+    Returns
+    -------
+    list of str
+        What was added, and after "could not" what was not and why.
+    """
+    version = hub_version or _installed_version()
+    lines = [
+        *_add_scopes(c),
+        *_add_services(c, {"llmos": (api_url, tokens.llmos), "llm": (gateway_url, tokens.llm)}, version),
+        *_add_roles(c),
+        *_extend_users(c, version),
+        *_set_server_tokens(c),
+    ]
+    if report:
+        for line in lines:
+            report(line)
+    return lines
+
+
+def _installed_version() -> tuple[int, ...]:
+    from jupyterhub import version_info
+
+    return tuple(part for part in version_info if isinstance(part, int))
+
+
+def _plain(section: Any, name: str, empty: Any) -> Any:
+    """A copy of what the site has set; what ``c.X.y`` gives for an unset name is a lazy placeholder, not a value."""
+    value = section.get(name, empty) if name in section else empty
+    return type(empty)(value) if isinstance(value, type(empty)) else value
+
+
+def _add_scopes(c: Any) -> Iterable[str]:
+    scopes = _plain(c.JupyterHub, "custom_scopes", {})
+    new = {name: dict(text) for name, text in CUSTOM_SCOPES.items() if name not in scopes}
+    c.JupyterHub.custom_scopes = {**scopes, **new}
+    yield f"scopes {', '.join(new)} added" if new else "scopes were there"
+
+
+def _add_services(c: Any, ours: Mapping[str, tuple[str, str]], version: tuple[int, ...]) -> Iterable[str]:
+    services = _plain(c.JupyterHub, "services", [])
+    for name, (url, token) in ours.items():
+        if any(service.get("name") == name for service in services):
+            yield f"could not add service {name}: the site has one of that name; its own settings are left"
+            continue
+        # never in the Hub's menu: the one is a REST API, the other speaks OpenAI's
+        service: dict[str, Any] = {"name": name, "url": url, "api_token": token, "display": False}
+        if version >= (6,):
+            service["timeout"] = 1  # seconds that a service which is down may delay the Hub's start
+        services.append(service)
+        yield f"service {name} at {url} added"
+    c.JupyterHub.services = services
+
+
+def _add_roles(c: Any) -> Iterable[str]:
+    roles = _plain(c.JupyterHub, "load_roles", [])
+    names = {role.get("name") for role in roles}
+    for service, scopes in SERVICE_SCOPES.items():
+        name = f"llmos-service-{service}"
+        if name in names:
+            yield f"role {name} was there"
+            continue
+        description = "What LLMOS' API may know" if service == "llmos" else "What LLMOS' gateway may know"
+        roles.append({"name": name, "description": description, "scopes": list(scopes), "services": [service]})
+        yield f"role {name} added"
+    c.JupyterHub.load_roles = roles
+
+
+def _extend_users(c: Any, version: tuple[int, ...]) -> Iterable[str]:
+    roles = c.JupyterHub.load_roles
+    redefined = next((role for role in roles if role.get("name") == "user"), None)
+    if redefined is not None:
+        # a role that the site redefines ignores extra_user_scopes
+        scopes = list(redefined.get("scopes", ["self"]))
+        redefined["scopes"] = scopes + [scope for scope in USER_SCOPES if scope not in scopes]
+        yield "the site's role user extended"
+    elif version >= (6,):
+        extra = set(_plain(c.JupyterHub, "extra_user_scopes", set()))
+        c.JupyterHub.extra_user_scopes = extra | set(USER_SCOPES)
+        yield "extra_user_scopes extended"
+    else:
+        roles.append({"name": "user", "scopes": ["self", *USER_SCOPES]})
+        yield "role user extended"
+
+
+def _set_server_tokens(c: Any) -> Iterable[str]:
+    scopes = _plain(c.Spawner, "server_token_scopes", [])
+    if callable(scopes):
+        yield (
+            "could not extend Spawner.server_token_scopes: the site's is a function; it must return "
+            f"{', '.join(SERVER_TOKEN_SCOPES)} as well"
+        )
+        return
+    c.Spawner.server_token_scopes = scopes + [scope for scope in SERVER_TOKEN_SCOPES if scope not in scopes]
+    yield "Spawner.server_token_scopes extended" if scopes else "Spawner.server_token_scopes set"

@@ -1,0 +1,48 @@
+"""What holds for ModelServices: one owner per model name, and nothing forgotten at deletion."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from llmos.errors import AlreadyExists, Cause
+from llmos.resources import ModelService
+from llmos_hub.managers.rules import KindRules
+from llmos_hub.names import WORKLOADS_FINALIZER
+
+__all__ = ["ModelServiceRules"]
+
+
+class ModelServiceRules(KindRules[ModelService]):
+    """A name that clients ask for belongs to one ModelService of a namespace."""
+
+    finalizers = (WORKLOADS_FINALIZER,)
+
+    def admit(self, new: ModelService, old: ModelService | None, others: Sequence[ModelService]) -> None:
+        """Refuse names that another one answers to.
+
+        Raises
+        ------
+        AlreadyExists
+            With a cause for each name that is taken.
+        """
+        if old is not None and old.model_names == new.model_names:
+            return
+        taken = {name: other.metadata.name for other in others for name in other.model_names}
+        causes = [
+            Cause(_field_of(new, name), f'"{name}" is a name of {taken[name]} already')
+            for name in new.model_names
+            if name in taken
+        ]
+        if causes:
+            raise AlreadyExists(
+                "; ".join(str(c) for c in causes) + ". Clients could not tell them apart: choose another name.",
+                causes=causes,
+            )
+
+
+def _field_of(resource: ModelService, name: str) -> str:
+    if name == resource.metadata.name:
+        return "metadata.name"
+    if name == resource.spec.served_model_name:
+        return "spec.servedModelName"
+    return f"spec.aliases[{resource.spec.aliases.index(name)}]"

@@ -1,0 +1,239 @@
+"""The platform's settings: each with a default, changed by an admin's Setting or by the environment.
+
+The environment wins over the resource, and that over the default. `DEFINITIONS` is the only list; a
+setting is read with ``await settings.value(MAX_BODY_BYTES)``.
+"""
+
+from __future__ import annotations
+
+import difflib
+import logging
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, Generic, TypeVar
+
+from llmos.errors import Cause, Invalid, LLMOSError, NotFound
+from llmos.resources import ObjectMeta, Setting
+from llmos.resources.setting import SettingStatus
+from llmos_hub.managers.rules import KindRules
+from llmos_hub.stores.base import Store, WatchEvent
+
+__all__ = [
+    "DEFINITIONS",
+    "MAX_BODY_BYTES",
+    "MAX_RESOURCES",
+    "MAX_STREAMS",
+    "STREAM_TIMEOUT",
+    "Definition",
+    "PlatformSettings",
+    "SettingRules",
+]
+
+T = TypeVar("T")
+logger = logging.getLogger(__name__)
+
+_REMEMBERED_FOR: Final = 5.0
+"""Seconds until a changed Setting counts."""
+
+
+@dataclass(frozen=True, slots=True)
+class Definition(Generic[T]):
+    """What can be set.
+
+    Attributes
+    ----------
+    name
+        The Setting's name.
+    default
+        The value where nobody sets one, as text.
+    description
+        What it does, its unit, and why the default is what it is.
+    parse
+        The value from its text; raises ValueError with what would be right.
+    """
+
+    name: str
+    default: str
+    description: str
+    parse: Callable[[str], T]
+
+    @property
+    def variable(self) -> str:
+        """The environment variable that wins over all else."""
+        return "LLMOS_SETTING_" + self.name.upper().replace("-", "_")
+
+
+def _whole_number(low: int, high: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        if not (text.isascii() and text.isdigit() and len(text) < 20 and low <= int(text) <= high):
+            message = f'"{text[:40]}" is not a whole number from {low} to {high}'
+            raise ValueError(message)
+        return int(text)
+
+    return parse
+
+
+MAX_RESOURCES: Final = Definition(
+    "api-max-resources-per-namespace",
+    "1000",
+    "The most resources of one kind that a namespace may hold. A bound against runaway scripts: lists and "
+    "watches of a thousand are still answered in well under a second.",
+    _whole_number(1, 100_000),
+)
+MAX_BODY_BYTES: Final = Definition(
+    "api-max-body-bytes",
+    str(1024 * 1024),
+    "The largest request body that the API reads, in bytes. A manifest has some kilobytes; one mebibyte leaves "
+    "room for the annotations (256 KiB) and a Credential's values.",
+    _whole_number(64 * 1024, 16 * 1024 * 1024),
+)
+STREAM_TIMEOUT: Final = Definition(
+    "api-stream-timeout-seconds",
+    "1800",
+    "The longest that a watch or a followed log stays open, in seconds; clients then begin anew. Half an hour, as "
+    "Kubernetes does, so that a forgotten one doesn't stay for ever.",
+    _whole_number(5, 86_400),
+)
+MAX_STREAMS: Final = Definition(
+    "api-max-streams-per-user",
+    "100",
+    "The most watches and followed logs that a person may have open at once. Each tab and each `--watch` holds one.",
+    _whole_number(1, 10_000),
+)
+
+DEFINITIONS: Final[Mapping[str, Definition[int]]] = {
+    d.name: d for d in (MAX_BODY_BYTES, MAX_RESOURCES, MAX_STREAMS, STREAM_TIMEOUT)
+}
+
+
+class PlatformSettings:
+    """The values in force.
+
+    Parameters
+    ----------
+    store
+        Where the Settings are.
+    environ
+        Where the variables are; the process's own unless told otherwise.
+    """
+
+    def __init__(self, store: Store, environ: Mapping[str, str] | None = None) -> None:
+        self._store = store
+        self._environ = os.environ if environ is None else environ
+        self._stored: dict[str, str] = {}
+        self._read_at: float | None = None
+
+    async def value(self, definition: Definition[T]) -> T:
+        """The value in force; while the store is away, the one last known."""
+        now = time.monotonic()
+        if self._read_at is None or now - self._read_at >= _REMEMBERED_FOR:
+            self._read_at = now  # also after a failure: the store isn't asked by every request meanwhile
+            try:
+                listing = await self._store.list(Setting)
+            except LLMOSError as error:
+                logger.warning("Settings can't be read, going on with those last known: %s", error)
+            else:
+                self._stored = {s.metadata.name: s.spec.value for s in listing.items if s.spec.value is not None}
+        text, _ = self.in_force(definition, self._stored.get(definition.name))
+        return definition.parse(text)
+
+    def in_force(self, definition: Definition[T], stored: str | None) -> tuple[str, str]:
+        """The value that counts, and its source: ``environment``, ``resource`` or ``default``."""
+        for text, source in ((self._environ.get(definition.variable), "environment"), (stored, "resource")):
+            if text is None:
+                continue
+            try:
+                definition.parse(text)
+            except ValueError as error:
+                logger.warning("Setting %s from the %s is left out: %s", definition.name, source, error)
+            else:
+                return text, source
+        return definition.default, "default"
+
+    def forget(self) -> None:
+        """Read anew at the next question: a Setting was just changed through this process."""
+        self._read_at = None
+
+
+class SettingRules(KindRules[Setting]):
+    """Every setting there is can be seen, none other can be set."""
+
+    def __init__(self, settings: PlatformSettings) -> None:
+        self._settings = settings
+
+    def admit(self, new: Setting, old: Setting | None, others: Sequence[Setting]) -> None:
+        """Refuse unknown settings and values that can't be read.
+
+        Raises
+        ------
+        Invalid
+            With the field's path.
+        """
+        del old, others
+        definition = _defined(new.metadata.name)
+        if new.spec.value is not None:
+            try:
+                definition.parse(new.spec.value)
+            except ValueError as error:
+                cause = Cause("spec.value", f"{error}. ({definition.description})")
+                raise Invalid(str(cause), causes=[cause]) from None
+
+    def status_after(self, old: Setting | None, stored: Setting) -> Setting | None:
+        """Nothing to store: a Setting's status is made when it is read."""
+        del old, stored
+        self._settings.forget()
+        return None
+
+    async def present(self, resource: Setting) -> Setting:
+        """With value, default, source and description."""
+        definition = DEFINITIONS.get(resource.metadata.name)
+        if definition is None:  # left from another version
+            status = SettingStatus(value=resource.spec.value or "", description="Not known to this version: not in use.")
+            return resource.model_copy(update={"status": status})
+        value, source = self._settings.in_force(definition, resource.spec.value)
+        status = SettingStatus.model_validate(
+            {
+                "value": value,
+                "default": definition.default,
+                "source": source,
+                "description": f"{definition.description} Environment: {definition.variable}.",
+            }
+        )
+        return resource.model_copy(update={"status": status})
+
+    async def absent(self, name: str) -> Setting | None:
+        """The setting with its default.
+
+        Raises
+        ------
+        NotFound
+            There is no such setting; the message names one that may be meant.
+        """
+        try:
+            definition = _defined(name)
+        except Invalid as error:
+            raise NotFound(error.message.removeprefix("metadata.name: ")) from None
+        return await self.present(Setting(metadata=ObjectMeta(name=definition.name)))
+
+    async def all_absent(self, stored: Sequence[Setting]) -> Sequence[Setting]:
+        """All settings that nobody has set."""
+        there = {s.metadata.name for s in stored}
+        return [await self.present(Setting(metadata=ObjectMeta(name=n))) for n in DEFINITIONS if n not in there]
+
+    async def present_event(self, event: WatchEvent[Setting]) -> WatchEvent[Setting]:
+        """A deleted Setting is one that has its default again."""
+        if event.type == "DELETED" and event.resource is not None and event.resource.metadata.name in DEFINITIONS:
+            fallback = await self.absent(event.resource.metadata.name)
+            return WatchEvent("MODIFIED", fallback, event.resource_version)
+        return await super().present_event(event)
+
+
+def _defined(name: str) -> Definition[int]:
+    if name in DEFINITIONS:
+        return DEFINITIONS[name]
+    close = difflib.get_close_matches(name, DEFINITIONS, n=1)
+    meant = f'Did you mean "{close[0]}"?' if close else f"Settings: {', '.join(sorted(DEFINITIONS))}."
+    cause = Cause("metadata.name", f'there is no setting "{name[:80]}". {meant}')
+    raise Invalid(str(cause), causes=[cause])

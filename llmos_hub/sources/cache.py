@@ -1,0 +1,194 @@
+"""The model cache: files by what is in them, shared by all who may read its directory.
+
+```
+DIR/blobs/SHA256             a file, whole and checked; put there by one rename
+DIR/partial/SHA256.part      a file on its way
+DIR/models/KEY/NAME.gguf     the names that an engine wants, as links to blobs; KEY is made of the blobs' hashes
+DIR/refs/KEY.json            what a URI led to when it was last fetched
+DIR/locks/KEY.lock           held (flock) by the one that fetches a URI; beside it how far it is
+```
+
+What is under ``blobs`` is whole: a name there is proof. Everything else can be lost and is made again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from llmos.errors import SourceFailed
+from llmos_hub.sources.base import ModelFiles, Progress
+
+__all__ = ["Cache", "words_for"]
+
+Report = Callable[[Progress], None]
+
+_POLL: Final = 0.2  # seconds between two looks at another fetch
+_SPARE: Final = 64 * 2**20  # bytes to leave free on the disk
+
+
+def _key(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def _gigabytes(count: int) -> str:
+    return f"{count / 1e9:.1f} GB" if count >= 1e8 else f"{count / 1e6:.1f} MB"
+
+
+def words_for(error: OSError, directory: Path) -> SourceFailed:
+    """What an error of the file system means for people."""
+    where = error.filename if isinstance(error.filename, str) else str(directory)
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        free = ""
+        with contextlib.suppress(OSError):
+            free = f" ({_gigabytes(shutil.disk_usage(directory).free)} free)"
+        return SourceFailed(f"The disk under {directory} is full{free}. Free some space and try again.")
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return SourceFailed(f"No permission for {where}. It has to be readable and writable for uid {os.geteuid()}.")
+    if error.errno == errno.EROFS:
+        return SourceFailed(f"{where} is on a read-only file system. Choose another data directory.")
+    return SourceFailed(f"{where}: {error.strerror or error}. Is the disk in order?")
+
+
+@dataclass(frozen=True, slots=True)
+class Cache:
+    """A directory of models.
+
+    Attributes
+    ----------
+    directory
+        Where it lies; made when first written to.
+    """
+
+    directory: Path
+
+    def _in(self, folder: str) -> Path:
+        path = self.directory / folder
+        path.mkdir(parents=True, exist_ok=True)
+        return path
+
+    def blob(self, sha256: str) -> Path:
+        """Where the file with that hash lies, or would."""
+        return self._in("blobs") / sha256
+
+    def partial(self, sha256: str) -> Path:
+        """Where the file with that hash grows while it is fetched."""
+        return self._in("partial") / f"{sha256}.part"
+
+    def recorded(self, uri: str) -> ModelFiles | None:
+        """What the URI led to when it was last fetched, if it is still all there."""
+        try:
+            data = json.loads((self.directory / "refs" / f"{_key(uri)}.json").read_text(encoding="utf-8"))
+            model = ModelFiles.load(data)
+            present = model.uri == uri and Path(model.path).is_file()
+        except (OSError, ValueError, TypeError):
+            return None
+        return model if present else None
+
+    def record(self, model: ModelFiles) -> ModelFiles:
+        """Remember what a URI led to."""
+        self._write(self._in("refs") / f"{_key(model.uri)}.json", model.dump())
+        return model
+
+    def publish(self, partial: Path, sha256: str) -> Path:
+        """Make a checked file a blob, safe from a power cut."""
+        with partial.open("rb+") as file:
+            os.fsync(file.fileno())
+        target = self.blob(sha256)
+        partial.replace(target)
+        folder = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+        return target
+
+    def name(self, parts: Sequence[tuple[str, str]]) -> list[Path]:
+        """The paths under which an engine finds blobs, given as (file name, hash), side by side."""
+        folder = self._in("models") / _key("\n".join(f"{sha256} {name}" for name, sha256 in parts))
+        folder.mkdir(exist_ok=True)
+        paths = []
+        for name, sha256 in parts:
+            path = folder / name
+            with contextlib.suppress(FileExistsError):
+                path.symlink_to(Path("..") / ".." / "blobs" / sha256)
+            paths.append(path)
+        return paths
+
+    def check_space(self, needed: int, what: str) -> None:
+        """Refuse before the download what would not fit.
+
+        Raises
+        ------
+        SourceFailed
+            With what is needed and what is free.
+        """
+        free = shutil.disk_usage(self._in("partial")).free
+        if free < needed + _SPARE:
+            message = (
+                f"{what} needs {_gigabytes(needed)} more on the disk, {self.directory} has {_gigabytes(free)} free. "
+                "Free some space or take a smaller model."
+            )
+            raise SourceFailed(message)
+
+    @contextlib.contextmanager
+    def exclusively(self, uri: str, report: Report) -> Iterator[Report]:
+        """Be the only one that fetches `uri`; while another does, pass on how far that one is.
+
+        Yields the function to report progress with, which lets those who wait see it.
+        """
+        path = self._in("locks") / f"{_key(uri)}.lock"
+        shown = path.with_suffix(".progress")
+        with path.open("ab") as lock:
+            self._wait(lock.fileno(), shown, uri, report)
+            shown.unlink(missing_ok=True)  # of one that was killed
+
+            def tell(progress: Progress) -> None:
+                report(progress)
+                with contextlib.suppress(OSError):
+                    self._write(shown, asdict(progress))
+
+            try:
+                yield tell
+            finally:
+                shown.unlink(missing_ok=True)
+
+    @staticmethod
+    def _wait(lock: int, shown: Path, uri: str, report: Report) -> None:
+        seen: dict[str, Any] = {}
+        waiting = False
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if not waiting:
+                    waiting = True
+                    report(Progress("", 0, message=f"Another fetch of {uri} is under way; waiting for it."))
+            else:
+                return
+            with contextlib.suppress(OSError, ValueError, TypeError):
+                now = json.loads(shown.read_text(encoding="utf-8"))
+                if now != seen:
+                    seen = now
+                    report(Progress(**now))
+            time.sleep(_POLL)
+
+    @staticmethod
+    def _write(path: Path, data: Any) -> None:
+        """Write a small file so that nobody ever sees half of it."""
+        temporary = path.with_name(f".{path.name}.{os.getpid()}")
+        try:
+            temporary.write_text(json.dumps(data), encoding="utf-8")
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)

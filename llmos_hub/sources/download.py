@@ -1,0 +1,241 @@
+"""Downloads one file: goes on where it was broken off, checks its hash, says how far it is.
+
+Bytes are hashed as they arrive. What has been fetched before is read once and goes into the hash, so that
+a file put together from several attempts is checked as a whole.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import ssl
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+import httpx
+
+from llmos.errors import SourceFailed
+from llmos_hub.sources.base import Progress
+from llmos_hub.sources.cache import words_for
+
+__all__ = ["Meter", "Refused", "Remote", "download", "new_client", "unreachable"]
+
+CONNECT_TIMEOUT: Final = 5.0
+READ_TIMEOUT: Final = 30.0
+_ATTEMPTS: Final = 4
+"""Attempts in a row that bring no byte before it is given up."""
+_PAUSE: Final = 0.5
+"""Seconds before the second attempt; doubled before each further one."""
+_CHUNK: Final = 2**20
+_REPORT_EVERY: Final = 0.25
+_RATE_OVER: Final = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Remote:
+    """A file to be had by HTTP.
+
+    Attributes
+    ----------
+    url
+        Where; may redirect. `headers` are sent along, and credentials among them to that host only.
+    name
+        For people.
+    size
+        Bytes, where known.
+    sha256
+        What its hash must be; None: whatever it is.
+    """
+
+    url: str
+    name: str
+    size: int | None = None
+    sha256: str | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+class Refused(Exception):
+    """The server answered that it won't; those who asked know what that means there.
+
+    Attributes
+    ----------
+    status
+        The HTTP status.
+    headers
+        Of the answer.
+    """
+
+    def __init__(self, status: int, headers: httpx.Headers) -> None:
+        super().__init__(f"HTTP {status}")
+        self.status = status
+        self.headers = headers
+
+
+class Meter:
+    """Turns counts of bytes into progress reports, a few a second, with the rate over the last seconds."""
+
+    def __init__(self, report: Callable[[Progress], None], name: str, total: int | None, *, before: int = 0) -> None:
+        self._report = report
+        self._name = name
+        self._total = total
+        self._before = before  # bytes of other files that count as well
+        self._reported = 0.0
+        self._samples: deque[tuple[float, int]] = deque()
+
+    def at(self, done: int, *, last: bool = False) -> None:
+        """So many bytes of this file are here."""
+        now = time.monotonic()
+        if not last and now - self._reported < _REPORT_EVERY:
+            return
+        self._reported = now
+        if self._samples and done < self._samples[-1][1]:
+            self._samples.clear()
+        self._samples.append((now, done))
+        while self._samples[0][0] < now - _RATE_OVER and len(self._samples) > 2:
+            self._samples.popleft()
+        since, begin = self._samples[0]
+        rate = (done - begin) / (now - since) if now > since else None
+        self._report(Progress(self._name, self._before + done, self._total, rate))
+
+    def say(self, message: str) -> None:
+        """Something that is not a count."""
+        self._report(Progress(self._name, 0, message=message))
+
+
+def new_client(verify: ssl.SSLContext | bool = True) -> httpx.Client:
+    """An HTTP client with our timeouts; honours the usual proxy variables."""
+    timeout = httpx.Timeout(READ_TIMEOUT, connect=CONNECT_TIMEOUT)
+    return httpx.Client(timeout=timeout, follow_redirects=True, verify=verify)
+
+
+def unreachable(url: str, error: Exception, what: str) -> SourceFailed:
+    """The message for a server that can't be reached."""
+    host = httpx.URL(url).host
+    if isinstance(error, httpx.TimeoutException):
+        why = "it does not answer in time"
+    else:
+        why = str(error).rstrip(".") or type(error).__name__
+    return SourceFailed(
+        f"{what} can't be fetched: no connection to {host} ({why}). Is this machine online? "
+        "Behind a proxy, set HTTPS_PROXY. Without a network, use demo://tiny or file:///path/model.gguf."
+    )
+
+
+def download(remote: Remote, partial: Path, meter: Meter, client: httpx.Client) -> str:
+    """Fetch a file, or the rest of it, and return its SHA-256.
+
+    Parameters
+    ----------
+    remote
+        What to fetch.
+    partial
+        Where its bytes go; what is there already counts as its beginning.
+    meter
+        Hears how far it is.
+    client
+        Makes the requests.
+
+    Raises
+    ------
+    Refused
+        The server answered 4xx.
+    SourceFailed
+        It can't be reached, breaks off too often, or what came is not what it should be.
+    """
+    digest, done = _begin(remote, partial, meter)
+    failures = 0
+    while remote.size is None or done < remote.size or done == 0:
+        before = done
+        try:
+            with _writing(partial), partial.open("ab") as file:
+                for chunk, restarted in _chunks(remote, done, client):
+                    if restarted:
+                        file.truncate(0)
+                        digest, done = hashlib.sha256(), 0
+                    file.write(chunk)
+                    digest.update(chunk)
+                    done += len(chunk)
+                    meter.at(done)
+            if remote.size is None or done >= remote.size:
+                break
+            problem: Exception = httpx.RemoteProtocolError(f"the transfer ended at {done:,} of {remote.size:,} bytes")
+        except (httpx.TransportError, _TryAgain) as error:
+            problem = error
+        failures = 1 if done > before else failures + 1
+        if failures >= _ATTEMPTS or (done == 0 and failures >= 2 and isinstance(problem, httpx.ConnectError)):
+            raise unreachable(remote.url, problem, remote.name) from problem
+        meter.say(f"{remote.name}: the transfer broke off ({problem}); going on from {done:,} bytes.")
+        time.sleep(_PAUSE * 2 ** (failures - 1))
+    meter.at(done, last=True)
+    _check(remote, done, digest.hexdigest(), partial)
+    return digest.hexdigest()
+
+
+class _TryAgain(Exception):
+    """The server has trouble of its own: 429 and 5xx."""
+
+
+@contextlib.contextmanager
+def _writing(partial: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise words_for(error, partial.parent) from error
+
+
+def _begin(remote: Remote, partial: Path, meter: Meter) -> tuple["hashlib._Hash", int]:
+    """Hash of and number of the bytes that are there from before."""
+    digest, done = hashlib.sha256(), 0
+    if partial.exists():
+        size = partial.stat().st_size
+        if remote.size is not None and size > remote.size:
+            partial.unlink()
+            return digest, done
+        if size > 2**30:
+            meter.say(f"{size / 1e9:.1f} GB are here from before; checking them.")
+        with partial.open("rb") as file:
+            while chunk := file.read(_CHUNK):
+                digest.update(chunk)
+                done += len(chunk)
+    return digest, done
+
+
+def _chunks(remote: Remote, done: int, client: httpx.Client) -> Iterator[tuple[bytes, bool]]:
+    """The bytes from `done` on; the first comes with True where the server began anew."""
+    headers = {**remote.headers, "Accept-Encoding": "identity"}
+    if done:
+        headers["Range"] = f"bytes={done}-"
+    with client.stream("GET", remote.url, headers=headers) as response:
+        if response.status_code == 416:
+            yield b"", True
+            raise _TryAgain("what is here is not its beginning")
+        if response.status_code == 429 or response.status_code >= 500:
+            message = f"HTTP {response.status_code}"
+            raise _TryAgain(message)
+        if response.status_code >= 400:
+            raise Refused(response.status_code, response.headers)
+        restarted = bool(done) and response.status_code != 206
+        for chunk in response.iter_raw(_CHUNK):
+            yield chunk, restarted
+            restarted = False
+
+
+def _check(remote: Remote, done: int, sha256: str, partial: Path) -> None:
+    wrong = remote.size is not None and done != remote.size
+    if not wrong and (remote.sha256 is None or sha256 == remote.sha256):
+        return
+    partial.unlink(missing_ok=True)
+    expected = f"{remote.size:,} bytes" if wrong else f"SHA-256 {(remote.sha256 or '')[:12]}…"
+    got = f"{done:,} bytes" if wrong else f"{sha256[:12]}…"
+    message = (
+        f"{remote.name} is not what it should be: {expected} were expected, {got} came. It was thrown away. "
+        "Try again; if it comes again, something between here and "
+        f"{httpx.URL(remote.url).host} changes files, or the repository changed."
+    )
+    raise SourceFailed(message)
+
+

@@ -1,0 +1,85 @@
+"""``llmos-hub fetch URI DIR``: the process that fetches a model and reports as JSON lines.
+
+It has nothing but its arguments and environment (``HF_TOKEN``, ``HF_ENDPOINT``, proxy variables), so that it is
+the same as a child of the controllers and as an init container. SIGTERM ends it at once: what it leaves
+behind is gone on with by the next.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from llmos.errors import Internal, LLMOSError, UsageError
+from llmos_hub.sources import source_of
+from llmos_hub.sources.base import Progress
+
+__all__ = ["main"]
+
+_USAGE = "usage: llmos-hub fetch URI DIR, such as: llmos-hub fetch demo://tiny /var/lib/llmos/models"
+
+
+def _emit(line: dict[str, Any]) -> None:
+    sys.stdout.write(json.dumps(line, ensure_ascii=False) + "\n")
+    sys.stdout.flush()
+
+
+def _report(progress: Progress) -> None:
+    if progress.message:
+        _emit({"type": "info", "message": progress.message})
+        return
+    rate = None if progress.rate is None else round(progress.rate)
+    _emit({"type": "progress", "file": progress.file, "done": progress.done, "total": progress.total, "rate": rate})
+
+
+def _fetch(uri: str, directory: str) -> dict[str, Any]:
+    where = Path(directory).absolute()
+    try:
+        return source_of(uri).fetch(uri, where, _report).dump()
+    except OSError as error:
+        from llmos_hub.sources.cache import words_for
+
+        raise words_for(error, where) from error
+
+
+def main(argv: Sequence[str]) -> int:
+    """Fetch a model; the last line on standard output says how it ended.
+
+    Parameters
+    ----------
+    argv
+        URI and directory of the cache.
+
+    Returns
+    -------
+    int
+        0: it is there; 1: it is not, and the last line says why; 2: wrong usage.
+    """
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    error: LLMOSError
+    try:
+        if len(argv) != 2:
+            raise UsageError(_USAGE)
+        model = _fetch(*argv)
+    except LLMOSError as raised:
+        error = raised
+    except BrokenPipeError:
+        return 1  # nobody listens any more
+    except Exception as raised:  # noqa: BLE001 - the edge of the process: whatever it is must be reported
+        traceback.print_exc()
+        error = Internal(f"Fetching {argv[0][:120]} failed by a mistake in LLMOS: {type(raised).__name__}: {raised}")
+    else:
+        _emit({"type": "done", "model": model})
+        return 0
+    _emit({"type": "error", "code": error.code, "message": error.message})
+    return 2 if isinstance(error, UsageError) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,105 @@
+"""``file:///path/model.gguf``: a model that is on this machine already, used where it lies."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable
+from pathlib import Path
+from urllib.parse import unquote
+
+from llmos.errors import Invalid, SourceFailed
+from llmos_hub.sources.base import ModelFiles, Progress
+from llmos_hub.sources.gguf_files import name_of_part, part_of
+from llmos_hub.sources.gguf_header import MAGIC, read_header
+
+__all__ = ["FileSource"]
+
+
+class FileSource:
+    """Files by their path. Nothing is copied, so the cache directory plays no part."""
+
+    scheme = "file"
+
+    def fetch(self, uri: str, directory: Path, report: Callable[[Progress], None]) -> ModelFiles:  # noqa: ARG002 - the protocol's
+        """Check the file and read its header.
+
+        The revision is size and time of change, not a hash: that would read 40 GB before every start to tell
+        what the file system tells at once.
+
+        Raises
+        ------
+        SourceFailed
+            It isn't there, or may not be read.
+        Invalid
+            It is not a GGUF model.
+        """
+        path = _existing(uri)
+        paths = _parts(path)
+        for each in paths:
+            _check(each)
+        states = [each.stat() for each in paths]
+        size = sum(state.st_size for state in states)
+        newest = max(state.st_mtime_ns for state in states)
+        header = read_header(*paths)
+        note = f"{len(paths)} parts found together" if len(paths) > 1 else ""
+        return ModelFiles(uri, f"stat:{size}-{newest}", str(paths[0]), "gguf", size, header, note=note)
+
+
+def _existing(uri: str) -> Path:
+    """The path that a URI means: as it stands, else with its %20 and the like decoded."""
+    plain = Path(uri.removeprefix("file://"))
+    if not plain.is_absolute():
+        message = f'"{uri[:120]}" needs an absolute path: file:///path/model.gguf'
+        raise SourceFailed(message)
+    decoded = Path(unquote(str(plain)))
+    try:
+        return plain if plain.exists() or not decoded.exists() else decoded
+    except PermissionError as error:
+        message = f"{plain} can't be looked at: no permission for {error.filename} (uid {os.geteuid()})."
+        raise SourceFailed(message) from error
+
+
+def _parts(path: Path) -> list[Path]:
+    """All parts of the model that the path is one of, the first part first."""
+    part = part_of(path.name)
+    if part is None:
+        return [path]
+    count = part[2]
+    if not 1 <= count <= 1000:
+        message = f"{path.name} claims to be one of {count} parts."
+        raise Invalid(message)
+    paths = [path.with_name(name_of_part(path.name, number)) for number in range(1, count + 1)]
+    missing = [each.name for each in paths if not each.exists()]
+    if missing:
+        more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
+        message = f"{path.name} is one of {count} parts, of which are missing in {path.parent}: {', '.join(missing[:3])}{more}."
+        raise SourceFailed(message)
+    return paths
+
+
+def _check(path: Path) -> None:
+    """Refuse what is no readable regular file that begins as GGUF does."""
+    try:
+        kind = path.stat().st_mode
+        if stat.S_ISDIR(kind):
+            found = sorted(p.name for p in path.iterdir() if p.suffix == ".gguf")[:5]
+            hint = f" It holds: {', '.join(found)}." if found else " It holds no .gguf file."
+            message = f"{path} is a directory; name the GGUF file in it.{hint}"
+            raise SourceFailed(message)
+        if not stat.S_ISREG(kind):
+            message = f"{path} is not a regular file."
+            raise SourceFailed(message)
+        with path.open("rb") as file:
+            magic = file.read(4)
+    except FileNotFoundError as error:
+        near = f" There is no directory {path.parent} either." if not path.parent.is_dir() else ""
+        message = f"There is no file {path} on the machine that runs LLMOS.{near}"
+        raise SourceFailed(message) from error
+    except PermissionError as error:
+        message = f"{path} can't be read by uid {os.geteuid()}, under which LLMOS looks at models. Allow it: chmod a+r {path}"
+        raise SourceFailed(message) from error
+    if magic != MAGIC:
+        what = "safetensors weights" if path.suffix == ".safetensors" else "no GGUF model"
+        message = f"{path} holds {what}. llama.cpp, the engine here, needs a file that begins with "GGUF"."
+        raise Invalid(message)

@@ -1,0 +1,365 @@
+"""One process's way to Valkey or Redis: a pool of connections, a time limit on everything, clear errors.
+
+Commands are sent here rather than through the client library's own retries, since only here is it known
+whether a command had left when the connection broke: what was not sent, or only reads, is tried again for a
+while, so that a restart of the server passes unnoticed; a write that may have arrived is not.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+from urllib.parse import urlsplit, urlunsplit
+
+from redis import exceptions
+from redis.asyncio import ConnectionPool
+from redis.asyncio.connection import AbstractConnection
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+
+from llmos.errors import Internal, Unavailable, UsageError
+from llmos_hub.stores._lua import PREPARE, Script
+
+__all__ = ["SCHEMA_VERSION", "Database", "Keys", "Migration"]
+
+log = logging.getLogger(__name__)
+
+SCHEMA_VERSION: Final = 1
+"""How this program lays out the database."""
+
+Migration = Callable[["Database"], Awaitable[None]]
+"""Rewrites a database of one version into the next; must bear being run again after a break."""
+
+_CONNECT_TIMEOUT = 2.0  # seconds; a local socket takes none
+_RETRY_PAUSES = (0.0, 0.02, 0.05, 0.1, 0.2, 0.3)  # seconds between attempts; the last one repeats
+_MIGRATION_LOCK = 600  # seconds after which another process may try
+_NOT_RUN = (exceptions.BusyLoadingError,)  # the server said so: it executed nothing
+_REFUSED = (exceptions.AuthenticationError, exceptions.AuthorizationError)
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """The names of everything in the database.
+
+    Attributes
+    ----------
+    prefix
+        Before each key; the braces put all keys on one node of a Redis Cluster, where scripts need them.
+    """
+
+    prefix: str = "{llmos}"
+
+    @property
+    def schema(self) -> str:
+        """The layout's version."""
+        return f"{self.prefix}:schema"
+
+    @property
+    def epoch(self) -> str:
+        """The id of this database; another one in its place has another."""
+        return f"{self.prefix}:epoch"
+
+    @property
+    def revision(self) -> str:
+        """The count of changes: the newest resourceVersion."""
+        return f"{self.prefix}:revision"
+
+    @property
+    def changes(self) -> str:
+        """The stream of changes."""
+        return f"{self.prefix}:changes"
+
+    @property
+    def migration(self) -> str:
+        """Held by the process that migrates."""
+        return f"{self.prefix}:migration"
+
+    def objects(self, plural: str, namespace: str = "") -> str:
+        """The resources of a kind in a namespace, by name."""
+        return f"{self.prefix}:objects:{plural}:{namespace}"
+
+    def namespaces(self, plural: str) -> str:
+        """The namespaces in which the kind has resources."""
+        return f"{self.prefix}:namespaces:{plural}"
+
+    def events(self, plural: str, namespace: str, name: str) -> str:
+        """The events of a resource."""
+        return f"{self.prefix}:events:{plural}:{namespace}/{name}"
+
+
+class Connections:
+    """The connections, at most so many; one that broke, or whose answer was not read whole, is never used again.
+
+    The client library's own pool awaits while it takes a connection back, and so loses one when its user is
+    cancelled twice; here that is one synchronous step.
+
+    Raises
+    ------
+    UsageError
+        The URL can't be read.
+    """
+
+    def __init__(self, url: str, name: str, limit: int) -> None:
+        try:
+            factory = ConnectionPool.from_url(
+                url,
+                socket_timeout=None,  # the operation's own time limit covers the answer
+                socket_connect_timeout=_CONNECT_TIMEOUT,
+                retry=Retry(NoBackoff(), 0),
+                protocol=2,
+                decode_responses=False,
+            )
+        except ValueError as error:
+            message = f"{name} is not the address of a database: {error}"
+            raise UsageError(message) from None
+        self._make: Callable[[], AbstractConnection] = factory.make_connection
+        self._slots = asyncio.Semaphore(limit)
+        self._idle: list[AbstractConnection] = []
+        self._open: set[AbstractConnection] = set()
+
+    @contextlib.asynccontextmanager
+    async def one(self) -> AsyncIterator[AbstractConnection]:
+        """A connection that is ready for a command."""
+        async with self._slots:
+            connection = self._idle.pop() if self._idle else self._make()
+            self._open.add(connection)
+            try:
+                await self._ready(connection)
+                yield connection
+            except exceptions.ResponseError:
+                self._idle.append(connection)  # a whole answer was read: the connection is fine
+                raise
+            except BaseException:
+                # an answer may still be under way, which the next user must not take for theirs
+                self._open.discard(connection)
+                await connection.disconnect(nowait=True)
+                raise
+            self._idle.append(connection)
+
+    @staticmethod
+    async def _ready(connection: AbstractConnection) -> None:
+        await connection.connect()  # type: ignore[no-untyped-call]
+        if await connection.can_read():  # the server has hung up since
+            await connection.disconnect(nowait=True)
+            await connection.connect()  # type: ignore[no-untyped-call]
+
+    async def close(self) -> None:
+        """Close them all, those in use too."""
+        for connection in list(self._open):
+            await connection.disconnect()
+
+
+class Database:
+    """A pool of connections to one database.
+
+    Parameters
+    ----------
+    url
+        ``unix://:PASSWORD@/path/valkey.sock`` or ``redis://…``.
+    keys
+        How the keys are named.
+    timeout
+        Seconds after which an operation is given up.
+    patience
+        Seconds for which something that may be tried again is, while the server can't be reached.
+    max_connections
+        Connections at once, at most; further operations wait for one.
+    migrations
+        By version, what makes the next version's layout of it.
+
+    Raises
+    ------
+    UsageError
+        The URL can't be read.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        keys: Keys | None = None,
+        timeout: float = 5.0,
+        patience: float = 2.5,
+        max_connections: int = 32,
+        migrations: Mapping[int, Migration] | None = None,
+    ) -> None:
+        self.keys = keys or Keys()
+        self.timeout = timeout
+        self._patience = patience
+        self._migrations = dict(migrations or {})
+        self._name = _without_password(url)
+        self._epoch: str | None = None
+        self._preparing = asyncio.Lock()
+        self._closed = False
+        self._connections = Connections(url, self._name, max_connections)
+
+    def __str__(self) -> str:
+        return self._name
+
+    async def run(self, *command: Any, repeatable: bool = False, timeout: float | None = None) -> Any:
+        """Run one command and return the server's bare answer.
+
+        Parameters
+        ----------
+        command
+            The command's words.
+        repeatable
+            Whether it may run twice: a read, or a write that does nothing the second time.
+        timeout
+            Seconds; unset, the database's own.
+
+        Raises
+        ------
+        Unavailable
+            The database doesn't answer in time, or refuses to; a write that isn't `repeatable` may have
+            been done or not.
+        """
+        limit = self.timeout if timeout is None else timeout
+        start = time.monotonic()
+        attempt = 0
+        while True:
+            sent = [False]
+            try:
+                async with asyncio.timeout(start + limit - time.monotonic()):
+                    return await self._once(command, sent)
+            except _REFUSED as error:
+                raise self._unavailable(f"refuses the log-in: {error}") from None
+            except exceptions.NoScriptError:
+                raise
+            except exceptions.ResponseError as error:
+                raise self._refused(error) from None
+            except TimeoutError:
+                raise self._unavailable(f"did not answer within {limit:g} s") from None
+            except (exceptions.RedisError, OSError) as error:
+                may_repeat = repeatable or not sent[0] or isinstance(error, _NOT_RUN)
+                pause = _RETRY_PAUSES[min(attempt, len(_RETRY_PAUSES) - 1)]
+                attempt += 1
+                spent = time.monotonic() - start
+                if not may_repeat or spent + pause > min(self._patience, limit) or self._closed:
+                    raise self._unavailable(f"can't be reached: {error}") from None
+                await asyncio.sleep(pause)
+
+    async def _once(self, command: tuple[Any, ...], sent: list[bool]) -> Any:
+        if self._closed:
+            message = "this process has closed it"
+            raise exceptions.ConnectionError(message)
+        async with self._connections.one() as connection:
+            sent[0] = True
+            await connection.send_command(*command, check_health=False)
+            return await connection.read_response()
+
+    async def script(self, script: Script, keys: list[str], arguments: list[Any], *, repeatable: bool = False) -> Any:
+        """Run a script; the server is sent its text only when it doesn't know it yet.
+
+        Raises
+        ------
+        Unavailable
+            As for `run`.
+        """
+        rest = (len(keys), *keys, *arguments)
+        try:
+            return await self.run("EVALSHA", script.digest, *rest, repeatable=repeatable)
+        except exceptions.NoScriptError:
+            return await self.run("EVAL", script.text, *rest, repeatable=repeatable)
+
+    async def epoch(self) -> str:
+        """The database's id; makes an empty database ours first, and migrates an older one.
+
+        Raises
+        ------
+        Unavailable
+            The database doesn't answer, or a newer program has written it.
+        """
+        if self._epoch is None:
+            async with self._preparing:
+                if self._epoch is None:
+                    self._epoch = await self._prepare()
+        return self._epoch
+
+    def forget(self) -> None:
+        """The database was emptied or replaced: look again who it is."""
+        self._epoch = None
+
+    async def _prepare(self) -> str:
+        keys = [self.keys.epoch, self.keys.revision, self.keys.schema]
+        epoch, schema = await self.script(PREPARE, keys, [uuid.uuid4().hex, SCHEMA_VERSION], repeatable=True)
+        version = int(schema or 0)
+        if version > SCHEMA_VERSION:
+            message = (
+                f"The database at {self} was written by a newer LLMOS (layout {version}, this one knows {SCHEMA_VERSION}). "
+                "Start the newer one."
+            )
+            raise Unavailable(message)
+        if version < SCHEMA_VERSION:
+            await self._migrate(version)
+        await self._warn_of_settings()
+        return str(epoch.decode())
+
+    async def _migrate(self, version: int) -> None:
+        """Bring the layout up to date, one version after the other, in one process at a time."""
+        token = uuid.uuid4().hex
+        if not await self.run("SET", self.keys.migration, token, "NX", "EX", _MIGRATION_LOCK):
+            message = f"The database at {self} is being brought to a newer layout. Try again in a moment."
+            raise Unavailable(message)
+        try:
+            while version < SCHEMA_VERSION:
+                log.info("Bringing the database at %s from layout %d to %d.", self, version, version + 1)
+                if version not in self._migrations:
+                    message = f"The database at {self} has layout {version}, from which this LLMOS knows no way on."
+                    raise Internal(message)
+                await self._migrations[version](self)
+                version += 1
+                await self.run("SET", self.keys.schema, version, repeatable=True)
+        finally:
+            await self.run("DEL", self.keys.migration, repeatable=True)
+
+    async def _warn_of_settings(self) -> None:
+        """Say so where an external server is set up to lose what was acknowledged."""
+        try:
+            raw = await self.run("INFO", repeatable=True)
+        except Unavailable:  # a managed service may not allow it
+            return
+        info = dict(line.split(":", 1) for line in raw.decode().split("\r\n") if ":" in line)
+        if info.get("aof_enabled") == "0":
+            log.warning("The database at %s keeps no append-only file: what it acknowledges can be lost.", self)
+        policy = info.get("maxmemory_policy", "noeviction")
+        if policy != "noeviction":
+            log.warning("The database at %s may throw away resources when full (maxmemory-policy %s).", self, policy)
+
+    async def ping(self, timeout: float = 2.0) -> bool:
+        """Whether it answers within `timeout` seconds."""
+        try:
+            return bool(await self.run("PING", repeatable=True, timeout=timeout) == b"PONG")
+        except Unavailable:
+            return False
+
+    async def close(self) -> None:
+        """Close all connections; operations under way raise `Unavailable`."""
+        self._closed = True
+        await self._connections.close()
+
+    def _unavailable(self, why: str) -> Unavailable:
+        return Unavailable(f"The database at {self} {why.rstrip('.')}.")
+
+    def _refused(self, error: exceptions.ResponseError) -> Unavailable | Internal:
+        """What the server's refusal means: a state of the server's (full disk, read-only), or a mistake of ours."""
+        text = str(error)
+        states = ("MISCONF", "OOM", "READONLY", "BUSY", "NOREPLICAS", "CLUSTERDOWN", "MASTERDOWN", "NOPERM", "NOAUTH")
+        if isinstance(error, (exceptions.ReadOnlyError, exceptions.OutOfMemoryError)) or text.startswith(states):
+            return self._unavailable(f"refuses: {text}")
+        return Internal(f"The database at {self} did not understand: {text}")
+
+
+def _without_password(url: str) -> str:
+    """The URL as it may be shown."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return "(unreadable URL)"
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], query=""))

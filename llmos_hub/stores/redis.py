@@ -1,0 +1,329 @@
+"""The store of resources on Valkey or Redis.
+
+Reading and deciding happen here, in Python; writing in one script that checks that nothing changed in
+between (`llmos_hub.stores._lua.COMMIT`), as the Kubernetes API server does it on etcd. A write without a
+resourceVersion is repeated on what is there now.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+from collections.abc import AsyncIterator, Callable, Sequence
+from datetime import datetime
+from typing import Any, Final, Literal, TypeVar
+
+from llmos.errors import AlreadyExists, Conflict, Internal, NotFound, PayloadTooLarge
+from llmos.resources.base import Resource, utcnow
+from llmos_hub.stores import rules
+from llmos_hub.stores._lua import COMMIT, LIST, RECORD
+from llmos_hub.stores.base import ADDED, DELETED, MODIFIED, Event, Listing, Selector, WatchEvent
+from llmos_hub.stores.database import Database
+from llmos_hub.stores.records import Codec, Record, Unreadable
+from llmos_hub.stores.sealing import Sealer
+from llmos_hub.stores.tail import Change, Scope, Tail, revision_of
+
+__all__ = ["RedisStore"]
+
+log = logging.getLogger(__name__)
+
+R = TypeVar("R", bound=Resource)
+_Values = list[tuple[tuple[str, str], bytes]]  # by namespace and name, what is stored
+
+MAX_SIZE: Final = 1_500_000
+"""Bytes of a resource, at most: etcd's limit, so that what fits here fits into a cluster."""
+MAX_EVENTS: Final = 100
+MAX_EVENT_MESSAGE: Final = 4096
+_ATTEMPTS: Final = 50  # a write without a precondition, on a resource that others write all the time
+_PARSE_AT_ONCE: Final = 100  # resources between two turns of the event loop: some milliseconds
+_LOGGED: Final = 1000  # values that were reported as unreadable and are not reported again
+
+
+class RedisStore:
+    """A `llmos_hub.stores.base.Store` on Valkey or Redis 7.0 and newer.
+
+    Parameters
+    ----------
+    database
+        The way there; the store closes it.
+    sealer
+        Encrypts write-only fields; without a key they are read as empty and can't be written.
+    keep_changes
+        How many changes, about, a watch can go back; more takes memory, less makes slow watches list again.
+    bookmark_interval
+        Seconds after which a quiet watch gets a bookmark.
+    watch_patience
+        Seconds without the database after which watches end.
+
+    Attributes
+    ----------
+    unreadable
+        How many stored values were skipped in lists and watches since this version can't read them.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        sealer: Sealer,
+        *,
+        keep_changes: int = 10_000,
+        bookmark_interval: float = 15.0,
+        watch_patience: float = 30.0,
+    ) -> None:
+        self._database = database
+        self._keys = database.keys
+        self._codec = Codec(sealer)
+        self._keep_changes = keep_changes
+        self._tail = Tail(database, self._of_change, bookmark_interval=bookmark_interval, patience=watch_patience)
+        self.unreadable = 0
+        self._logged: set[tuple[str, int]] = set()
+
+    # -- reading
+
+    async def get(self, kind: type[R], namespace: str | None, name: str) -> R:
+        """Read one; see `llmos_hub.stores.base.Store.get`."""
+        found = await self._read(kind, namespace, name)
+        if found is None:
+            raise rules.not_found(kind, namespace, name)
+        return found[1]
+
+    async def list(self, kind: type[R], namespace: str | None = None, *, labels: Selector | None = None) -> Listing[R]:
+        """Read all; see `llmos_hub.stores.base.Store.list`."""
+        rules.check_namespace(kind, namespace, required=False)
+        revision, values = await self._read_all(kind, namespace)
+        items: list[R] = []
+        for count, (key, raw) in enumerate(sorted(values)):
+            if count % _PARSE_AT_ONCE == _PARSE_AT_ONCE - 1:
+                await asyncio.sleep(0)
+            resource = self._readable(kind, "/".join(filter(None, key)), raw)
+            if resource is not None and rules.match(resource.metadata.labels, labels):
+                items.append(resource)
+        return Listing(items, revision)
+
+    async def _read_all(self, kind: type[Resource], namespace: str | None) -> tuple[str, _Values]:
+        """The revision, and by namespace and name every value of the kind as of then."""
+        arguments = [self._keys.objects(kind.plural)]
+        if namespace is not None or kind.scope == "Cluster":
+            arguments.append(namespace or "")
+        keys = [self._keys.revision, self._keys.namespaces(kind.plural)]
+        while True:
+            await self._database.epoch()
+            revision, *parts = await self._database.script(LIST, keys, arguments, repeatable=True)
+            if revision is not None:
+                break
+            self._database.forget()
+        values = [
+            ((space.decode(), name.decode()), raw)
+            for space, flat in zip(parts[::2], parts[1::2], strict=True)
+            for name, raw in zip(flat[::2], flat[1::2], strict=True)
+        ]
+        return revision.decode(), values
+
+    def _readable(self, kind: type[R], path: str, raw: bytes) -> R | None:
+        """The resource; None, a line in the log and a count where this version can't read it."""
+        revision = 0
+        try:
+            record = Record.split(raw)
+            revision = record.revision
+            return self._codec.decode(kind, record.body, record.revision)
+        except Unreadable as error:
+            self._skipped(f"{kind.kind_name()} {path}", revision, error)
+            return None
+
+    def _of_change(self, kind: type[R], change: Change) -> R | None:
+        try:
+            return self._codec.decode(kind, change.body, change.revision)
+        except Unreadable as error:
+            path = "/".join(filter(None, (change.namespace, change.name)))
+            self._skipped(f"{kind.kind_name()} {path}", change.revision, error)
+            return None
+
+    def _skipped(self, what: str, revision: int, error: Unreadable) -> None:
+        self.unreadable += 1
+        if (what, revision) not in self._logged and len(self._logged) < _LOGGED:
+            self._logged.add((what, revision))
+            log.error("%s is left out of lists and watches: this version can't read it: %s", what, error)
+
+    async def _read(self, kind: type[R], namespace: str | None, name: str) -> tuple[Record, R] | None:
+        """What is stored under that name."""
+        rules.check_namespace(kind, namespace)
+        raw = await self._database.run("HGET", self._keys.objects(kind.plural, namespace or ""), name, repeatable=True)
+        return self._parse(kind, namespace, name, raw)
+
+    def _parse(self, kind: type[R], namespace: str | None, name: str, raw: bytes | None) -> tuple[Record, R] | None:
+        if raw is None:
+            return None
+        try:
+            record = Record.split(raw)
+            return record, self._codec.decode(kind, record.body, record.revision)
+        except Unreadable as error:
+            path = f"{namespace}/{name}" if namespace else name
+            message = f'This version can\'t read {kind.kind_name()} "{path}": {error}. A newer one may have written it.'
+            raise Internal(message) from None
+
+    # -- watching
+
+    @contextlib.asynccontextmanager
+    async def watch(
+        self,
+        kind: type[R],
+        namespace: str | None = None,
+        *,
+        resource_version: str,
+        labels: Selector | None = None,
+    ) -> AsyncIterator[AsyncIterator[WatchEvent[R]]]:
+        """Follow changes; see `llmos_hub.stores.base.Store.watch`."""
+        rules.check_namespace(kind, namespace, required=False)
+        watch = await self._tail.open(kind, revision_of(resource_version), Scope(namespace, labels))
+        try:
+            yield watch
+        finally:
+            self._tail.release(watch)
+
+    # -- writing
+
+    async def create(self, resource: R) -> R:
+        """Store a new one; see `llmos_hub.stores.base.Store.create`."""
+        rules.check_namespace(type(resource), resource.metadata.namespace)
+        stored, _ = await self._commit(ADDED, rules.created(resource), None, spec_changed=True)
+        if stored is None:
+            raise rules.already_exists(resource)
+        return stored
+
+    async def update(self, resource: R) -> R:
+        """Replace all but status; see `llmos_hub.stores.base.Store.update`."""
+        kind, meta = type(resource), resource.metadata
+        return await self._change(kind, meta.namespace, meta.name, lambda current: rules.updated(current, resource))
+
+    async def patch_status(self, resource: R) -> R:
+        """Replace status; see `llmos_hub.stores.base.Store.patch_status`."""
+        kind, meta = type(resource), resource.metadata
+        return await self._change(kind, meta.namespace, meta.name, lambda current: rules.with_status(current, resource))
+
+    async def apply(self, resource: R) -> R:
+        """Create or replace spec; see `llmos_hub.stores.base.Store.apply`."""
+        kind, meta = type(resource), resource.metadata
+        for _ in range(_ATTEMPTS):
+            with contextlib.suppress(NotFound):
+                return await self._change(
+                    kind, meta.namespace, meta.name, lambda current: rules.applied(current, resource)
+                )
+            if meta.uid or meta.resource_version:
+                raise rules.conflict(kind, meta.namespace, meta.name, "was deleted since it was read")
+            with contextlib.suppress(AlreadyExists):
+                return await self.create(resource)
+        raise self._too_busy(kind, meta.namespace, meta.name)
+
+    async def delete(self, kind: type[R], namespace: str | None, name: str, *, uid: str | None = None) -> R:
+        """Delete, or mark for it; see `llmos_hub.stores.base.Store.delete`."""
+        return await self._change(kind, namespace, name, lambda current: rules.deleted(current, uid))
+
+    async def _change(
+        self, kind: type[R], namespace: str | None, name: str, decide: Callable[[R], rules.Outcome[R]]
+    ) -> R:
+        """Write what `decide` makes of the stored one; decide anew while others are faster."""
+        found = await self._read(kind, namespace, name)
+        for _ in range(_ATTEMPTS):
+            if found is None:
+                raise rules.not_found(kind, namespace, name)
+            record, current = found
+            outcome = decide(current)
+            if not outcome.changed:
+                return current
+            stored, raw = await self._commit(
+                DELETED if outcome.removed else MODIFIED,
+                outcome.resource,
+                record,
+                spec_changed=outcome.spec_changed,
+                labels_before=current.metadata.labels,
+            )
+            if stored is not None:
+                return stored
+            found = self._parse(kind, namespace, name, raw)
+        raise self._too_busy(kind, namespace, name)
+
+    @staticmethod
+    def _too_busy(kind: type[Resource], namespace: str | None, name: str) -> Conflict:
+        return rules.conflict(kind, namespace, name, f"was changed by others {_ATTEMPTS} times meanwhile")
+
+    async def _commit(
+        self,
+        operation: Literal["ADDED", "MODIFIED", "DELETED"],
+        resource: R,
+        before: Record | None,
+        *,
+        spec_changed: bool,
+        labels_before: Selector | None = None,
+    ) -> tuple[R | None, bytes | None]:
+        """Write it if `before` is still what is stored: what was stored; else None and what is there instead."""
+        kind, meta, keys = type(resource), resource.metadata, self._keys
+        sealed = None if spec_changed or before is None or not kind.write_only else self._codec.sealed(before.body)
+        body = self._codec.encode(resource, sealed)
+        if len(body) > MAX_SIZE:
+            message = f'{resource.kind} "{resource.key}" has {len(body)} bytes, over the limit of {MAX_SIZE}.'
+            raise PayloadTooLarge(message)
+        parsed = kind.parse(resource.dump())  # what can't be read back is refused here, before it is stored
+        namespace, labels = meta.namespace or "", json.dumps(meta.labels)
+        changed_labels = labels_before is not None and labels_before != meta.labels
+        arguments = [
+            *(operation, meta.name, before.revision if before else "", meta.uid, body, kind.plural, namespace),
+            *(labels, json.dumps(dict(labels_before or {})) if changed_labels else "", self._keep_changes),
+        ]
+        script_keys = [
+            *(keys.epoch, keys.revision, keys.changes, keys.objects(kind.plural, namespace)),
+            *(keys.namespaces(kind.plural), keys.events(kind.plural, namespace, meta.name)),
+        ]
+        while True:
+            await self._database.epoch()
+            done, *rest = await self._database.script(COMMIT, script_keys, arguments)
+            if done == 1:
+                parsed.metadata.resource_version = rest[0].decode()
+                return parsed, None
+            if done == 0:
+                return None, rest[0] if rest else None
+            self._database.forget()
+
+    # -- events
+
+    async def record(self, resource: Resource, type_: Literal["Normal", "Warning"], reason: str, message: str) -> None:
+        """Keep an event; see `llmos_hub.stores.base.Store.record`."""
+        meta, now = resource.metadata, utcnow().isoformat()
+        if len(message) > MAX_EVENT_MESSAGE:
+            message = message[: MAX_EVENT_MESSAGE - 1] + "…"
+        event = {"type": type_, "reason": reason, "message": message, "first": now, "last": now, "count": 1}
+        namespace = meta.namespace or ""
+        await self._database.script(
+            RECORD,
+            [self._keys.objects(resource.plural, namespace), self._keys.events(resource.plural, namespace, meta.name)],
+            [meta.name, meta.uid or "", json.dumps(event, ensure_ascii=False), MAX_EVENTS],
+        )
+
+    async def events(self, kind: type[Resource], namespace: str | None, name: str) -> Sequence[Event]:
+        """A resource's events; see `llmos_hub.stores.base.Store.events`."""
+        rules.check_namespace(kind, namespace)
+        key = self._keys.events(kind.plural, namespace or "", name)
+        return [_event(json.loads(raw)) for raw in await self._database.run("LRANGE", key, 0, -1, repeatable=True)]
+
+    # -- the connection
+
+    async def healthy(self) -> bool:
+        """Whether the database answers, within two seconds."""
+        return await self._database.ping(timeout=2.0)
+
+    async def close(self) -> None:
+        """Let go of everything; watches end with `Unavailable`."""
+        await self._tail.close()
+        await self._database.close()
+
+
+def _event(data: dict[str, Any]) -> Event:
+    return Event(
+        type=data["type"],
+        reason=data["reason"],
+        message=data["message"],
+        first=datetime.fromisoformat(data["first"]),
+        last=datetime.fromisoformat(data["last"]),
+        count=int(data["count"]),
+    )

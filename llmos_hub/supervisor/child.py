@@ -1,0 +1,297 @@
+"""One process: started or adopted, watched, started again when it dies or no longer answers, stopped.
+
+A child is a session of its own with its output in a file, so that it goes on when the supervisor dies and
+the next supervisor adopts it: everything known about it is in its record.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+from pathlib import Path
+
+from llmos_hub.processes import ProcessHandle
+from llmos_hub.supervisor.plan import Program
+from llmos_hub.supervisor.state import Record, StateFiles
+
+__all__ = ["Child", "State", "exit_words", "last_lines"]
+
+_PROBE_START = 0.05  # seconds between two questions while a process comes up
+_PROBE = 5.0  # seconds between two questions once it is up
+_BACKOFF_FIRST = 0.1  # seconds before it is started again the first time; doubles each time
+_BACKOFF_MAX = 30.0
+_STEADY = 60.0  # seconds of health after which the back-off begins anew
+
+
+class State(StrEnum):
+    """How a process stands."""
+
+    WAITING = "Waiting"
+    STARTING = "Starting"
+    READY = "Ready"
+    UNHEALTHY = "Unhealthy"
+    BACKOFF = "BackOff"
+    STOPPING = "Stopping"
+    STOPPED = "Stopped"
+
+
+def exit_words(status: int | None) -> str:
+    """How a process ended, in words; `status` is as from ``waitpid``, None where it wasn't our child."""
+    if status is None:
+        return "ended"
+    if os.WIFSIGNALED(status):
+        number = os.WTERMSIG(status)
+        return f"killed by signal {number}"
+    return f"exit status {os.waitstatus_to_exitcode(status)}"
+
+
+def last_lines(path: Path, count: int = 5) -> list[str]:
+    """The end of a log."""
+    try:
+        with path.open("rb") as file:
+            file.seek(0, os.SEEK_END)
+            file.seek(max(0, file.tell() - 8192))
+            lines = file.read().decode(errors="replace").splitlines()
+    except OSError:
+        return []
+    return [line for line in lines if line.strip()][-count:]
+
+
+@dataclass
+class _Watch:
+    """Waits for the end of one process through a pidfd, whether or not it is our child."""
+
+    handle: ProcessHandle
+    child: bool
+
+    async def ended(self) -> int | None:
+        """The ``waitpid`` status once it has ended; None where it wasn't our child."""
+        try:
+            fd = os.pidfd_open(self.handle.pid)
+        except OSError:
+            return self._status()
+        loop = asyncio.get_running_loop()
+        gone = asyncio.Event()
+        loop.add_reader(fd, gone.set)
+        try:
+            if self.handle.alive or self.child:
+                await gone.wait()
+        finally:
+            loop.remove_reader(fd)
+            os.close(fd)
+        return self._status()
+
+    def _status(self) -> int | None:
+        if not self.child:
+            return None
+        with contextlib.suppress(ChildProcessError):
+            pid, status = os.waitpid(self.handle.pid, os.WNOHANG)
+            return status if pid else None
+        return None
+
+
+class Child:
+    """Keeps one program running.
+
+    Parameters
+    ----------
+    program
+        What to run.
+    files
+        Where its record is kept.
+    base_environment
+        The environment under the program's own variables.
+    say
+        Prints a line for the one who looks.
+    changed
+        Called whenever its state changes.
+    restarted
+        Called when it is healthy again after it was started anew.
+    """
+
+    def __init__(
+        self,
+        program: Program,
+        files: StateFiles,
+        *,
+        base_environment: Mapping[str, str],
+        say: Callable[[str], None],
+        changed: Callable[[], None],
+        restarted: Callable[[str], Awaitable[None]],
+    ) -> None:
+        self.program = program
+        self.state = State.WAITING
+        self.since = time.time()
+        self.restarts = 0
+        self.reason = ""
+        self.handle: ProcessHandle | None = None
+        self.ready = asyncio.Event()
+        self.failed: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self._files = files
+        self._base = base_environment
+        self._say = say
+        self._changed = changed
+        self._restarted = restarted
+        self._ours = False
+        self._stopping = False
+        self._ever_ready = False
+
+    @property
+    def log(self) -> Path:
+        """Its log."""
+        return self._files.data_dir.logs / f"{self.program.name}.log"
+
+    def adopt(self, record: Record) -> None:
+        """Take over a process that an earlier supervisor started."""
+        self.handle = record.handle
+        self.since = record.since
+        self._ours = False
+        self._ever_ready = True
+
+    async def run(self) -> None:
+        """Start it unless it was adopted, and keep it running until `stop`."""
+        delay = _BACKOFF_FIRST
+        while not self._stopping:
+            started = time.monotonic()
+            if self.handle is None:
+                try:
+                    self._start()
+                except OSError as exc:
+                    self._died(f"can't be started: {exc.strerror or exc}")
+                    await asyncio.sleep(delay)
+                    delay = min(delay * 2, _BACKOFF_MAX)
+                    continue
+            words = await self._watch()
+            self.handle = None
+            self.ready.clear()
+            if self._stopping:
+                break
+            if time.monotonic() - started > _STEADY:
+                delay = _BACKOFF_FIRST
+            self._died(words, delay)
+            await asyncio.sleep(delay)
+            delay = min(delay * 2, _BACKOFF_MAX)
+
+    def _died(self, words: str, delay: float = 0.0) -> None:
+        self.restarts += 1
+        self._files.drop_record(self.program.name)
+        self._set(State.BACKOFF, words)
+        again = "starting again" if delay < 1 else f"starting again in {delay:.0f} s"
+        self._say(f"{self.program.name} stopped ({words}); {again}")
+        if not self._ever_ready and self.restarts >= 3 and not self.failed.done():
+            self.failed.set_result(words)
+
+    def _start(self) -> None:
+        environment = {**self._base, **self.program.environment}
+        fd = os.open(self.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        try:
+            stamp = datetime.now(UTC).isoformat(timespec="seconds")
+            os.write(fd, f"--- {stamp} starting {self.program.name}\n".encode())
+            process = subprocess.Popen(
+                self.program.argv,
+                env=environment,
+                cwd=self.program.cwd,
+                stdin=subprocess.DEVNULL,
+                stdout=fd,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        finally:
+            os.close(fd)
+        # the process is watched by its pidfd alone; Popen shall neither wait for it nor warn that it runs
+        process.returncode = 0
+        handle = ProcessHandle.of(process.pid)
+        assert handle is not None  # noqa: S101 - a child stays in the process table until it is waited for
+        self.handle = handle
+        self._ours = True
+        self.since = time.time()
+        self._files.write_record(
+            self.program.name, Record(handle.pid, handle.start_time, self.program.fingerprint, self.since)
+        )
+        self._set(State.STARTING)
+
+    async def _watch(self) -> str:
+        """Until the process has ended, by itself or because it no longer answered; how, in words."""
+        assert self.handle is not None  # noqa: S101 - `run` has started it
+        handle = self.handle
+        ended = asyncio.ensure_future(_Watch(handle, self._ours).ended())
+        health = asyncio.ensure_future(self._check_health())
+        try:
+            await asyncio.wait({ended, health}, return_when=asyncio.FIRST_COMPLETED)
+            if not ended.done():
+                trouble = health.result()
+                self._say(f"{self.program.name} does not answer ({trouble}); stopping it")
+                await self._end(handle, ended)
+                return trouble
+            return exit_words(ended.result())
+        finally:
+            for task in (ended, health):
+                task.cancel()
+            await asyncio.gather(ended, health, return_exceptions=True)
+
+    async def _end(self, handle: ProcessHandle, ended: asyncio.Future[int | None]) -> None:
+        handle.signal_group(signal.SIGTERM)
+        done, _ = await asyncio.wait({ended}, timeout=self.program.grace)
+        if not done:
+            handle.signal_group(signal.SIGKILL)
+            await asyncio.wait({ended}, timeout=10.0)
+
+    async def _check_health(self) -> str:
+        """Ask for its health as long as it has some; what is wrong, when that was so for too long."""
+        well = time.monotonic()
+        began = well
+        while True:
+            trouble = await self.program.probe.check()
+            now = time.monotonic()
+            if trouble is None:
+                well = now
+                if self.state is not State.READY:
+                    await self._became_ready(now - began)
+            else:
+                if self.state is State.READY:
+                    self._set(State.UNHEALTHY, trouble)
+                elif self.state is State.WAITING:
+                    self._set(State.STARTING, trouble)
+                limit = self.program.patience if self.ready.is_set() else self.program.start_timeout
+                if now - well > limit:
+                    return f"{trouble} for {now - well:.0f} s"
+            await asyncio.sleep(_PROBE if self.state is State.READY else _PROBE_START if now - began < 20 else 1.0)
+
+    async def _became_ready(self, took: float) -> None:
+        again = self._ever_ready and self.restarts > 0 and not self.ready.is_set()
+        self._ever_ready = True
+        self._set(State.READY)
+        self.ready.set()
+        if again:
+            self._say(f"{self.program.name} is back after {took:.1f} s")
+            await self._restarted(self.program.name)
+
+    def _set(self, state: State, reason: str = "") -> None:
+        self.state = state
+        self.reason = reason
+        self._changed()
+
+    async def stop(self) -> None:
+        """Stop it for good; first kindly, then surely."""
+        self._stopping = True
+        handle = self.handle
+        if handle is None:
+            self._set(State.STOPPED)
+            return
+        self._set(State.STOPPING)
+        ended = asyncio.ensure_future(_Watch(handle, child=False).ended())
+        try:
+            await self._end(handle, ended)
+        finally:
+            ended.cancel()
+            await asyncio.gather(ended, return_exceptions=True)
+        self._files.drop_record(self.program.name)
+        self._set(State.STOPPED)

@@ -1,0 +1,75 @@
+"""What the one who typed ``llmos up`` sees: words, times, paths."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from pathlib import Path
+
+__all__ = ["Console", "age", "size", "tilde"]
+
+
+def tilde(path: Path) -> str:
+    """A path as people write it: ``~/.local/share/llmos``.
+
+    >>> tilde(Path("/var/lib/llmos"))
+    '/var/lib/llmos'
+    """
+    home = Path.home()
+    return f"~/{path.relative_to(home)}" if path != home and path.is_relative_to(home) else str(path)
+
+
+def age(seconds: float) -> str:
+    """A span in the unit people would use.
+
+    >>> age(42), age(300), age(7300), age(800000)
+    ('42 s', '5 min', '2 h', '9 d')
+    """
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    if seconds < 100 * 60:
+        return f"{seconds / 60:.0f} min"
+    if seconds < 48 * 3600:
+        return f"{seconds / 3600:.0f} h"
+    return f"{seconds / 86400:.0f} d"
+
+
+def size(count: int) -> str:
+    """Bytes of memory.
+
+    >>> size(13_000_000), size(3_200_000_000)
+    ('12 MiB', '3.0 GiB')
+    """
+    if count < 1000 * 1024**2:
+        return f"{count / 1024**2:.0f} MiB"
+    return f"{count / 1024**3:.1f} GiB"
+
+
+class Console:
+    """Prints to standard output; a console that is gone (a closed terminal) is no reason to stop."""
+
+    def __init__(self) -> None:
+        self._open = True
+        # where set-up ran before (`make up`), its steps are counted on
+        step, _, steps = os.environ.pop("LLMOS_SETUP_STEP", "0/2").partition("/")
+        self._step, self._steps = int(step), steps
+
+    def line(self, text: str = "") -> None:
+        """Print a line."""
+        if self._open:
+            try:
+                sys.stdout.write(text + "\n")
+                sys.stdout.flush()
+            except OSError:
+                self._open = False
+
+    def step(self, title: str, detail: str = "", *, took: float | None = None) -> None:
+        """Print one step of the start: ``[3/4] Data directory   ~/.local/share/llmos  (new)``."""
+        self._step += 1
+        right = f"{took:6.1f} s" if took is not None else ""
+        self.line(f"[{self._step}/{self._steps}] {title:<23} {detail:<52}{right}".rstrip())
+
+    def event(self, text: str) -> None:
+        """Print what happened, with the time of day."""
+        self.line(f"  {time.strftime('%H:%M:%S')}  {text}")

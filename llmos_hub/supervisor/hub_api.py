@@ -1,0 +1,118 @@
+"""What the commands ask the Hub for: users, passwords, tokens."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote
+
+from llmos.errors import Forbidden, Invalid, NotFound, Unavailable
+from llmos_hub.names import API_PREFIX, GATEWAY_PREFIX, SCOPE_INVOKE, SCOPE_MANAGE
+from llmos_hub.supervisor.plan import Options
+from llmos_hub.supervisor.probes import http_request
+from llmos_hub.supervisor.secrets import Secrets, write_private
+
+__all__ = ["HubApi", "ensure_client_file", "token_scopes"]
+
+
+def token_scopes(*, invoke_only: bool = False) -> list[str]:
+    """What a token made for LLMOS may: call models, and unless `invoke_only` use the API as its owner."""
+    scopes = [SCOPE_INVOKE, f"access:services!service={GATEWAY_PREFIX.rpartition('/')[2]}"]
+    if not invoke_only:
+        scopes += [SCOPE_MANAGE, f"access:services!service={API_PREFIX.rpartition('/')[2]}"]
+    return scopes
+
+
+@dataclass(frozen=True)
+class HubApi:
+    """The Hub's REST API.
+
+    Attributes
+    ----------
+    url
+        ``http://127.0.0.1:8000/hub/api``.
+    token
+        Whose rights are used.
+    """
+
+    url: str
+    token: str
+
+    async def call(self, method: str, path: str, content: Any = None) -> Any:
+        """Ask for one thing; the decoded answer.
+
+        Raises
+        ------
+        Unavailable
+            The Hub doesn't answer.
+        NotFound, Forbidden, Invalid
+            It refuses, with its reason.
+        """
+        headers = {"Authorization": f"Bearer {self.token}", "Content-Type": "application/json"}
+        body = b"" if content is None else json.dumps(content).encode()
+        try:
+            answer = await http_request(self.url + path, method=method, headers=headers, body=body, timeout=20.0)
+        except OSError as exc:
+            site = self.url.removesuffix("/hub/api")
+            raise Unavailable(
+                f"The Hub at {site} does not answer. Is LLMOS running? Look: llmos status. Start it: llmos up"
+            ) from exc
+        try:
+            decoded = json.loads(answer.body) if answer.body else None
+        except ValueError:
+            decoded = None
+        if 200 <= answer.status < 300:
+            return decoded
+        reason = decoded.get("message") if isinstance(decoded, dict) else None
+        reason = str(reason or f"The Hub answered {method} {path} with HTTP {answer.status}.")
+        if answer.status == 404:
+            raise NotFound(reason)
+        if answer.status in (401, 403):
+            raise Forbidden(reason)
+        if answer.status >= 500:
+            raise Unavailable(f"{reason} Its log says more: llmos status shows where it is.")
+        raise Invalid(reason)
+
+    async def set_password(
+        self, user: str, password: str, *, one_time: bool, create: bool = False, admin: bool = False
+    ) -> None:
+        """Set a person's password; with `create` make the person, who must not be there yet."""
+        content = {"password": password, "one_time": one_time, "create": create, "admin": admin}
+        await self.call("POST", f"/llmos/users/{quote(user, safe='')}/password", content)
+
+    async def mint(self, user: str, *, note: str, scopes: list[str], expires_in: int | None = None) -> str:
+        """Make a token for a person."""
+        content = {"note": note, "scopes": scopes, "expires_in": expires_in}
+        answer = await self.call("POST", f"/users/{quote(user, safe='')}/tokens", content)
+        return str(answer["token"])
+
+    async def accepts(self, token: str) -> bool:
+        """Whether the Hub knows a token."""
+        try:
+            await HubApi(self.url, token).call("GET", "/user")
+        except (Forbidden, NotFound):
+            return False
+        return True
+
+
+async def ensure_client_file(options: Options, secrets: Secrets) -> None:
+    """Write addresses and a token for the CLI of the one who runs the platform, where they aren't there or have changed."""
+    path = options.data_dir.client
+    try:
+        stored = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        stored = {}
+    hub = HubApi(f"{options.hub_url}/hub/api", secrets.supervisor_token)
+    token = stored.get("token") if isinstance(stored, dict) else None
+    if not token or not await hub.accepts(token):
+        token = await hub.mint(options.admin, note="llmos CLI on the platform's own machine", scopes=token_scopes())
+    content = {
+        "url": options.hub_url + API_PREFIX,
+        "gateway_url": options.gateway_url,
+        "hub_url": options.hub_url,
+        "user": options.admin,
+        "token": token,
+    }
+    if content != stored:
+        write_private(path, json.dumps(content, indent=2) + "\n")

@@ -1,0 +1,86 @@
+"""The configuration of a workstation's JupyterHub; `jupyterhub -f` reads it.
+
+Everything it needs to know comes in the environment from the supervisor (`llmos_hub.supervisor.plan`).
+What a site adds stands in ``DATA_DIR/jupyterhub_config.py``, which is read before LLMOS is merged in.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from llmos_hub.authenticator import LLMOSAuthenticator
+from llmos_hub.hub_handlers import api_handlers
+from llmos_hub.jupyterhub_config import Tokens, configure
+from llmos_hub.names import ENV_INSTANCE, DataDir
+from llmos_spawners.local import LLMOSLocalSpawner
+
+
+def workstation(c: Any, environ: dict[str, str]) -> None:
+    """The settings of a Hub on one machine, before a site's own."""
+    data_dir = DataDir(Path(environ["LLMOS_DATA_DIR"]))
+    hub = c.JupyterHub
+    hub.bind_url = environ["LLMOS_HUB_URL"]
+    hub.hub_bind_url = f"http://127.0.0.1:{environ['LLMOS_HUB_PORT']}"
+    hub.db_url = f"sqlite:///{data_dir.hub / 'jupyterhub.sqlite'}"
+    hub.cookie_secret_file = str(data_dir.hub / "cookie_secret")
+    hub.upgrade_db = True
+    # told to stop, the Hub stops the servers; killed, it leaves them, and the next one takes them over
+    hub.cleanup_servers = True
+    hub.cleanup_proxy = False
+    c.ConfigurableHTTPProxy.should_start = False
+    c.ConfigurableHTTPProxy.api_url = environ["LLMOS_PROXY_API_URL"]
+    hub.template_paths = [str(Path(__file__).parents[1] / "templates")]
+    hub.extra_handlers = api_handlers()
+    hub.log_level = "INFO"
+
+    hub.authenticator_class = LLMOSAuthenticator
+    c.Authenticator.admin_users = {environ["LLMOS_ADMIN_USER"]}
+    c.LLMOSAuthenticator.first_password_file = str(data_dir.hub / "first-password")
+    c.LLMOSAuthenticator.admin_password_file = str(data_dir.admin_password)
+    hub.template_vars = {"llmos_passwords": True}
+
+    hub.spawner_class = LLMOSLocalSpawner
+    hub.allow_named_servers = True
+    hub.named_server_limit_per_user = 10  # a person who needs more has forgotten some
+    hub.concurrent_spawn_limit = 2 * (os.cpu_count() or 1)  # a start takes about two seconds of one core
+    hub.active_server_limit = 0
+    c.LLMOSLocalSpawner.homes = str(data_dir.homes)
+    c.LLMOSLocalSpawner.logs = str(data_dir.logs / "servers")
+    c.LLMOSLocalSpawner.openai_base_url = environ["LLMOS_GATEWAY_URL"] + "/v1"
+    c.LLMOSLocalSpawner.llmos_url = environ["LLMOS_API_URL"]
+    c.Spawner.environment = {ENV_INSTANCE: environ[ENV_INSTANCE]}
+
+    supervisor = json.loads(environ["LLMOS_TOKENS"])["llmos-supervisor"]
+    hub.services = [{"name": "llmos-supervisor", "api_token": supervisor, "display": False}]
+    hub.load_roles = [
+        {
+            "name": "llmos-supervisor",
+            "description": "`llmos user`, `llmos token`, and new routes after the proxy was started again",
+            "scopes": ["admin:users", "tokens", "proxy"],
+            "services": ["llmos-supervisor"],
+        }
+    ]
+
+
+def load(c: Any, load_subconfig: Any, environ: dict[str, str]) -> None:
+    """The whole configuration: the workstation's, the site's, LLMOS'."""
+    workstation(c, environ)
+    site = Path(environ["LLMOS_DATA_DIR"]) / "jupyterhub_config.py"
+    if site.exists():
+        load_subconfig(str(site))
+    tokens = json.loads(environ["LLMOS_TOKENS"])
+    configure(
+        c,
+        api_url=environ["LLMOS_API_ADDRESS"],
+        gateway_url=environ["LLMOS_GATEWAY_URL"],
+        tokens=Tokens(llmos=tokens["llmos"], llm=tokens["llm"]),
+        report=lambda line: print(f"LLMOS: {line}"),  # noqa: T201 - into the Hub's log
+    )
+
+
+if "get_config" in globals():
+    # read by JupyterHub, which puts these two names there
+    load(get_config(), load_subconfig, dict(os.environ))  # type: ignore[name-defined]  # noqa: F821

@@ -1,0 +1,263 @@
+"""The processes of a workstation: what each is started with, after which others, and how it is asked for its health.
+
+Pure: everything that was found out before (binaries, ports, secrets) comes in, a list of programs goes out.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from llmos_hub.names import API_PREFIX, ENV_DATA_DIR, ENV_INSTANCE, ENV_REDIS_URL, DataDir
+from llmos_hub.supervisor.probes import AliveProbe, HttpProbe, Probe, RedisProbe
+from llmos_hub.supervisor.secrets import Secrets
+
+__all__ = ["INTERNAL_PORTS", "Binaries", "Options", "Program", "make_plan"]
+
+INTERNAL_PORTS: Final = ("hub", "proxy-api", "api")
+"""Loopback ports that the platform chooses for itself and keeps."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What ``llmos up`` was told.
+
+    Attributes
+    ----------
+    data_dir
+        Where all state lies.
+    host, port
+        Where the Hub's proxy listens.
+    gateway_port
+        Where the gateway listens, on the same host.
+    redis_url
+        An external Valkey or Redis instead of the embedded one; empty for that.
+    admin
+        The first admin's name.
+    """
+
+    data_dir: DataDir
+    host: str = "127.0.0.1"
+    port: int = 8000
+    gateway_port: int = 8010
+    redis_url: str = ""
+    admin: str = "admin"
+
+    @property
+    def _connect_host(self) -> str:
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(self.host, self.host)  # noqa: S104 - compared, not bound
+        return f"[{host}]" if ":" in host else host
+
+    @property
+    def hub_url(self) -> str:
+        """The Hub's address from this machine."""
+        return f"http://{self._connect_host}:{self.port}"
+
+    @property
+    def gateway_url(self) -> str:
+        """The gateway's address from this machine, without ``/v1``."""
+        return f"http://{self._connect_host}:{self.gateway_port}"
+
+
+@dataclass(frozen=True)
+class Binaries:
+    """The programs that are started.
+
+    Attributes
+    ----------
+    python
+        The interpreter of the environment that LLMOS is installed in.
+    node, proxy
+        Node itself (no wrapper script: it would outlive a signal) and configurable-http-proxy's script.
+    valkey
+        The arguments that start the embedded Valkey; empty where an external one is used.
+    valkey_url
+        Its address with its password.
+    """
+
+    python: str
+    node: str
+    proxy: str
+    valkey: tuple[str, ...] = ()
+    valkey_url: str = ""
+
+
+@dataclass(frozen=True)
+class Program:
+    """One process to keep running.
+
+    Attributes
+    ----------
+    name
+        In words on the console, in the log's and the record's file name.
+    argv
+        The command.
+    environment
+        What is set for it, over what the supervisor has itself.
+    probe
+        How its health is asked for.
+    after
+        The programs that must be healthy before it is started.
+    start_timeout
+        Seconds from its start until it must be healthy.
+    patience
+        Seconds without health after which it is started again.
+    grace
+        Seconds it has to end after SIGTERM.
+    """
+
+    name: str
+    argv: tuple[str, ...]
+    environment: Mapping[str, str]
+    probe: Probe
+    after: tuple[str, ...] = ()
+    start_timeout: float = 60.0
+    patience: float = 60.0
+    grace: float = 10.0
+    cwd: Path = field(default_factory=Path.home)
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes when it would be started otherwise."""
+        told = [self.argv, sorted(self.environment.items())]
+        return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:32]
+
+
+def make_plan(options: Options, secrets: Secrets, ports: Mapping[str, int], binaries: Binaries) -> list[Program]:
+    """The programs in the order in which they are started; they are stopped in the reverse one."""
+    redis_url = options.redis_url or binaries.valkey_url
+    common = {
+        ENV_DATA_DIR: str(options.data_dir.root),
+        ENV_INSTANCE: secrets.instance,
+        "PYTHONUNBUFFERED": "1",  # a log that is read while it is written
+    }
+    platform = {
+        **common,
+        ENV_REDIS_URL: redis_url,
+        "JUPYTERHUB_API_URL": f"http://127.0.0.1:{ports['hub']}/hub/api",
+        "LLMOS_PUBLIC_URL": options.hub_url,
+        "LLMOS_GATEWAY_URL": options.gateway_url,
+    }
+    programs = []
+    if binaries.valkey:
+        programs.append(Program("valkey", binaries.valkey, common, RedisProbe(redis_url), grace=20.0))
+    needs_store = ("valkey",) if binaries.valkey else ()
+    programs += [
+        _proxy(options, secrets, ports, binaries, common),
+        _service(
+            "api",
+            binaries,
+            {
+                **platform,
+                "JUPYTERHUB_API_TOKEN": secrets.llmos_token,
+                "LLMOS_ENCRYPTION_KEY": secrets.encryption_key,
+                "LLMOS_HOST": "127.0.0.1",
+                "LLMOS_PORT": str(ports["api"]),
+            },
+            HttpProbe(f"http://127.0.0.1:{ports['api']}/healthz"),
+            needs_store,
+        ),
+        _service(
+            "gateway",
+            binaries,
+            {
+                **platform,
+                "JUPYTERHUB_API_TOKEN": secrets.llm_token,
+                "LLMOS_HOST": options.host,
+                "LLMOS_PORT": str(options.gateway_port),
+            },
+            HttpProbe(f"{options.gateway_url}/healthz"),
+            needs_store,
+        ),
+        _service(
+            "controllers",
+            binaries,
+            {
+                **platform,
+                "JUPYTERHUB_API_TOKEN": secrets.llmos_token,
+                "LLMOS_ENCRYPTION_KEY": secrets.encryption_key,
+            },
+            AliveProbe(),
+            needs_store,
+        ),
+        _hub(options, secrets, ports, binaries, common),
+    ]
+    return programs
+
+
+def _service(
+    name: str, binaries: Binaries, environment: Mapping[str, str], probe: Probe, after: tuple[str, ...]
+) -> Program:
+    # -P: the current directory's modules are not ours
+    argv = (binaries.python, "-P", "-m", "llmos_hub.app", name)
+    return Program(name, argv, environment, probe, after=after)
+
+
+def _proxy(
+    options: Options, secrets: Secrets, ports: Mapping[str, int], binaries: Binaries, common: Mapping[str, str]
+) -> Program:
+    argv = (
+        binaries.node,
+        # small young generation and heap: the proxy streams, and keeps what it once had
+        "--max-semi-space-size=2",
+        "--max-old-space-size=256",
+        binaries.proxy,
+        "--ip",
+        options.host,
+        "--port",
+        str(options.port),
+        "--api-ip",
+        "127.0.0.1",
+        "--api-port",
+        str(ports["proxy-api"]),
+        "--error-target",
+        f"http://127.0.0.1:{ports['hub']}/hub/error",
+        "--log-level",
+        "warn",
+    )
+    # CONFIGPROXY_AUTH_TOKEN is how configurable-http-proxy and the Hub are told it, never in argv
+    environment = {**common, "CONFIGPROXY_AUTH_TOKEN": secrets.proxy_token, "NODE_ENV": "production"}
+    return Program("proxy", argv, environment, HttpProbe(f"{options.hub_url}/_chp_healthz"))
+
+
+def _hub(
+    options: Options, secrets: Secrets, ports: Mapping[str, int], binaries: Binaries, common: Mapping[str, str]
+) -> Program:
+    argv = (
+        binaries.python,
+        "-P",
+        "-m",
+        "jupyterhub",
+        "-f",
+        str(Path(__file__).with_name("hub_config.py")),
+    )
+    environment = {
+        **common,
+        "CONFIGPROXY_AUTH_TOKEN": secrets.proxy_token,
+        "LLMOS_HUB_URL": options.hub_url,
+        "LLMOS_HUB_PORT": str(ports["hub"]),
+        "LLMOS_PROXY_API_URL": f"http://127.0.0.1:{ports['proxy-api']}",
+        "LLMOS_API_ADDRESS": f"http://127.0.0.1:{ports['api']}",
+        "LLMOS_GATEWAY_URL": options.gateway_url,
+        "LLMOS_API_URL": options.hub_url + API_PREFIX,
+        "LLMOS_ADMIN_USER": options.admin,
+        "LLMOS_TOKENS": json.dumps(
+            {"llmos": secrets.llmos_token, "llm": secrets.llm_token, "llmos-supervisor": secrets.supervisor_token}
+        ),
+    }
+    # servers have 10 seconds to end by themselves, then are made to; the Hub waits for them all
+    return Program(
+        "hub",
+        argv,
+        environment,
+        HttpProbe(f"http://127.0.0.1:{ports['hub']}/hub/health"),
+        after=(),
+        start_timeout=90.0,
+        patience=90.0,
+        grace=40.0,
+        cwd=options.data_dir.hub,
+    )

@@ -1,0 +1,126 @@
+"""Which TCP ports are free, and whose those are that aren't (Linux, proc(5))."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import random
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+
+from llmos.errors import Unavailable
+
+__all__ = ["Owner", "find_free_port", "is_free", "is_loopback", "owner_of"]
+
+# Below Linux' range of ephemeral ports (32768 on), so that no outgoing connection takes one while its owner restarts.
+_INTERNAL = range(20000, 32000)
+_LISTEN = "0A"  # TCP_LISTEN in /proc/net/tcp
+
+
+@dataclass(frozen=True)
+class Owner:
+    """Who listens on a port.
+
+    Attributes
+    ----------
+    pid, name, command
+        The process; its name is short (``python3``), its command the arguments after that.
+    """
+
+    pid: int
+    name: str
+    command: str
+
+    def __str__(self) -> str:
+        return f'{self.name} (pid {self.pid}, "{self.command}")' if self.command else f"{self.name} (pid {self.pid})"
+
+
+def is_loopback(host: str) -> bool:
+    """Whether nothing but this machine can connect to `host`."""
+    return host in ("localhost", "::1") or host.startswith("127.")
+
+
+def is_free(host: str, port: int) -> bool:
+    """Whether a server could listen there now.
+
+    Raises
+    ------
+    Unavailable
+        `host` is no address of this machine, or the port may not be used.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with contextlib.closing(socket.socket(family, socket.SOCK_STREAM)) as probe:
+        # as servers do: a port whose last connections linger in TIME_WAIT is free
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as exc:
+            if exc.errno == errno.EADDRINUSE:
+                return False
+            if exc.errno == errno.EACCES:
+                raise Unavailable(f"Port {port} is for root alone. Use one from 1024 on: --port 8000") from exc
+            raise Unavailable(f'"{host}" is no address of this machine. Use 127.0.0.1, or 0.0.0.0 for all.') from exc
+    return True
+
+
+def find_free_port(avoid: frozenset[int] = frozenset()) -> int:
+    """A free loopback port for a process of ours.
+
+    Raises
+    ------
+    Unavailable
+        None is found.
+    """
+    chooser = random.SystemRandom()
+    for _ in range(200):
+        port = chooser.choice(_INTERNAL)
+        if port not in avoid and is_free("127.0.0.1", port):
+            return port
+    raise Unavailable(f"No free port from {_INTERNAL.start} to {_INTERNAL.stop}. Stop what listens there.")
+
+
+def _listening_inodes(port: int) -> set[str]:
+    inodes = set()
+    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+        with contextlib.suppress(OSError):
+            for line in Path(table).read_text(encoding="ascii").splitlines()[1:]:
+                fields = line.split()
+                if fields[3] == _LISTEN and int(fields[1].rpartition(":")[2], 16) == port:
+                    inodes.add(f"socket:[{fields[9]}]")
+    return inodes
+
+
+def owner_of(port: int) -> Owner | None:
+    """The process that listens on a port; None where it can't be found (another person's, say)."""
+    inodes = _listening_inodes(port)
+    if not inodes:
+        return None
+    for entry in os.scandir("/proc"):
+        if not entry.name.isdigit():
+            continue
+        try:
+            descriptors = list(os.scandir(f"/proc/{entry.name}/fd"))
+        except OSError:
+            continue
+        for descriptor in descriptors:
+            with contextlib.suppress(OSError):
+                if os.readlink(descriptor.path) in inodes:
+                    return _describe(int(entry.name))
+    return None
+
+
+def _describe(pid: int) -> Owner:
+    try:
+        argv = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").strip("\0").split("\0")
+    except OSError:
+        argv = []
+    if not argv or not argv[0]:
+        return Owner(pid, "a process", "")
+    # `python3 -m http.server 8000` is known by "http.server"
+    rest = argv[1:]
+    if rest[:1] == ["-m"]:
+        rest = rest[1:]
+    words = " ".join(Path(word).name if word.startswith("/") else word for word in rest)
+    return Owner(pid, Path(argv[0]).name, words if len(words) <= 60 else words[:59] + "…")

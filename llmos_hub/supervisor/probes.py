@@ -1,0 +1,183 @@
+"""Whether a process does its work, asked over plain sockets: the supervisor carries no HTTP or Redis client."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+from urllib.parse import unquote, urlsplit
+
+__all__ = ["AliveProbe", "Answer", "HttpProbe", "Probe", "RedisProbe", "http_request"]
+
+_LIMIT = 256 * 1024  # bytes of an answer that are read
+
+
+class Probe(Protocol):
+    """One question, one answer."""
+
+    async def check(self) -> str | None:
+        """None where all is well, else what isn't, in a few words; answers within the probe's own timeout."""
+        ...
+
+
+async def _close(writer: asyncio.StreamWriter) -> None:
+    writer.close()
+    with contextlib.suppress(OSError):
+        await writer.wait_closed()
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came back.
+
+    Attributes
+    ----------
+    status
+        The HTTP status.
+    body
+        The body, its first 256 KiB at most.
+    """
+
+    status: int
+    body: bytes
+
+
+async def http_request(
+    url: str,
+    *,
+    method: str = "GET",
+    headers: Mapping[str, str] | None = None,
+    body: bytes = b"",
+    timeout: float = 5.0,
+) -> Answer:
+    """Ask one thing over plain TCP (HTTP/1.0: the answer ends with the connection, and is never chunked).
+
+    Raises
+    ------
+    OSError
+        Nobody answers, not in time (then a TimeoutError), or not in HTTP.
+    """
+    parts = urlsplit(url)
+    target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+    lines = [f"{method} {target} HTTP/1.0", f"Host: {parts.netloc}", *(f"{k}: {v}" for k, v in (headers or {}).items())]
+    if method != "GET":
+        lines.append(f"Content-Length: {len(body)}")
+    async with asyncio.timeout(timeout):
+        reader, writer = await asyncio.open_connection(parts.hostname, parts.port or 80)
+        try:
+            writer.write("\r\n".join([*lines, "", ""]).encode() + body)
+            await writer.drain()
+            received = bytearray()
+            # read the answer to its end: a server whose client hangs up early may log an error
+            while data := await reader.read(65536):
+                received += data[: max(0, _LIMIT - len(received))]
+        finally:
+            await _close(writer)
+    head, _, content = bytes(received).partition(b"\r\n\r\n")
+    words = head.split(maxsplit=2)
+    if len(words) < 2 or not words[0].startswith(b"HTTP/") or not words[1].isdigit():
+        raise OSError("no HTTP answer")
+    return Answer(int(words[1]), content)
+
+
+@dataclass(frozen=True)
+class HttpProbe:
+    """A GET that must be answered with 2xx.
+
+    Attributes
+    ----------
+    url
+        What to get.
+    timeout
+        Seconds to wait: longer than a garbage collection or a busy machine takes.
+    headers
+        Sent along.
+    """
+
+    url: str
+    timeout: float = 5.0
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+    async def check(self) -> str | None:
+        """Ask."""
+        try:
+            answer = await http_request(self.url, headers=self.headers, timeout=self.timeout)
+        except TimeoutError:
+            return f"no answer within {self.timeout:g} s"
+        except OSError as exc:
+            return exc.strerror or str(exc) or type(exc).__name__
+        return None if 200 <= answer.status < 300 else f"answers with HTTP {answer.status}"
+
+
+@dataclass(frozen=True)
+class RedisProbe:
+    """A ``PING`` that must be answered with ``PONG`` (RESP, https://valkey.io/topics/protocol/).
+
+    Attributes
+    ----------
+    url
+        ``unix://:PASSWORD@/path`` or ``redis://[USER]:PASSWORD@host:port``.
+    timeout
+        Seconds to wait.
+    """
+
+    url: str
+    timeout: float = 5.0
+
+    async def check(self) -> str | None:
+        """Ask."""
+        try:
+            async with asyncio.timeout(self.timeout):
+                return await self._ping()
+        except TimeoutError:
+            return f"no answer within {self.timeout:g} s"
+        except OSError as exc:
+            return exc.strerror or str(exc) or type(exc).__name__
+
+    async def _ping(self) -> str | None:
+        parts = urlsplit(self.url)
+        if parts.scheme == "unix":
+            reader, writer = await asyncio.open_unix_connection(unquote(parts.path))
+        else:
+            reader, writer = await asyncio.open_connection(
+                parts.hostname or "127.0.0.1", parts.port or 6379, ssl=True if parts.scheme == "rediss" else None
+            )
+        try:
+            if parts.password:
+                names = [unquote(parts.username)] if parts.username else []
+                writer.write(_command("AUTH", *names, unquote(parts.password)))
+                answer = await reader.readline()
+                if not answer.startswith(b"+OK"):
+                    return answer.decode(errors="replace").strip(" -\r\n") or "hung up"
+            writer.write(_command("PING"))
+            answer = await reader.readline()
+            return None if answer.startswith(b"+PONG") else answer.decode(errors="replace").strip(" -\r\n") or "hung up"
+        finally:
+            await _close(writer)
+
+
+def _command(*words: str) -> bytes:
+    parts = [f"*{len(words)}\r\n".encode()]
+    for word in words:
+        data = word.encode()
+        parts.append(b"$%d\r\n%s\r\n" % (len(data), data))
+    return b"".join(parts)
+
+
+@dataclass(frozen=True)
+class AliveProbe:
+    """For a process that listens nowhere: it is well when it has said so, or for as long as it lives.
+
+    Attributes
+    ----------
+    ready
+        Tells whether it has come up.
+    """
+
+    ready: Callable[[], bool] = lambda: True
+
+    async def check(self) -> str | None:
+        """Ask."""
+        return None if self.ready() else "not ready yet"

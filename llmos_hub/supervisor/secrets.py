@@ -1,0 +1,111 @@
+"""Passwords and tokens of the platform's own parts, made once and kept in one file.
+
+They stay the same over restarts, so that a new supervisor can adopt what an old one left running.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import secrets
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+
+from llmos.errors import Unavailable
+
+__all__ = ["Secrets", "make_password", "write_private"]
+
+# Short, unmistakable when read aloud or typed from a screen; 32 * 32 * 90 * 32 ways, about 21 bits:
+# enough for a password that is used once, behind a lock-out (`llmos_hub.authenticator`).
+_ADJECTIVES = (
+    "amber ample bold brave brief bright brisk calm clear cosy crisp eager early fair fleet fresh "
+    "gentle glad golden hardy keen light lively lucky mellow merry nimble plain quiet rapid sunny swift"
+).split()
+_ANIMALS = (
+    "badger beaver bison crane dingo eagle egret falcon ferret finch gecko heron hornet ibis jackal "
+    "kiwi lemur lynx marten marmot otter owl panda puffin quail raven robin seal stork tapir vole wren"
+).split()
+_PLACES = (
+    "bay beach brook canal cape cave cliff cove creek delta dune fen field fjord glade grove harbor hill "
+    "inlet island lagoon lake marsh meadow moor peak pond quay reef ridge shore valley"
+).split()
+
+
+def make_password() -> str:
+    """A one-time password such as ``mellow-otter-93-quay``."""
+    number = 10 + secrets.randbelow(90)
+    return f"{secrets.choice(_ADJECTIVES)}-{secrets.choice(_ANIMALS)}-{number}-{secrets.choice(_PLACES)}"
+
+
+def write_private(path: Path, text: str) -> None:
+    """Write a file whole or not at all, readable by its owner alone from its first byte on."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(fd, "w", encoding="utf-8") as file:
+        os.fchmod(file.fileno(), 0o600)
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def _token() -> str:
+    return secrets.token_hex(32)
+
+
+def _fernet_key() -> str:
+    # a Fernet key is 32 random bytes in URL-safe base 64 (https://github.com/fernet/spec)
+    return base64.urlsafe_b64encode(os.urandom(32)).decode()
+
+
+@dataclass(frozen=True)
+class Secrets:
+    """What the platform's parts prove themselves with.
+
+    Attributes
+    ----------
+    instance
+        The platform's id; no secret, but as lasting as these.
+    valkey_password
+        For the embedded Valkey.
+    proxy_token
+        With it the Hub sets the proxy's routes.
+    llmos_token, llm_token
+        The Hub API tokens of the API's and the gateway's service.
+    supervisor_token
+        The Hub API token with which `llmos user` and `llmos token` act and routes are set anew.
+    encryption_key
+        The Fernet key under which Credentials lie in the store.
+    """
+
+    instance: str = field(default_factory=lambda: secrets.token_hex(8))
+    valkey_password: str = field(default_factory=_token)
+    proxy_token: str = field(default_factory=_token)
+    llmos_token: str = field(default_factory=_token)
+    llm_token: str = field(default_factory=_token)
+    supervisor_token: str = field(default_factory=_token)
+    encryption_key: str = field(default_factory=_fernet_key)
+
+    @classmethod
+    def load(cls, path: Path) -> Secrets:
+        """Read them, and make and write those that are not there yet.
+
+        Raises
+        ------
+        Unavailable
+            The file can't be read as what it should be; a lost encryption key must not be replaced silently.
+        """
+        known = {f.name for f in fields(cls)}
+        try:
+            stored = json.loads(path.read_text(encoding="utf-8"))
+            values = {key: value for key, value in stored.items() if key in known and isinstance(value, str)}
+        except FileNotFoundError:
+            stored, values = {}, {}
+        except (OSError, ValueError, AttributeError) as exc:
+            message = f"{path} can't be read ({exc}). Restore it from a backup, or move it away to make new secrets."
+            raise Unavailable(message) from exc
+        result = cls(**values)
+        if asdict(result) != stored:
+            write_private(path, json.dumps(asdict(result), indent=2) + "\n")
+        return result

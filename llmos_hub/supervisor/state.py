@@ -1,0 +1,233 @@
+"""What a supervisor leaves for the next one: ports, process records, how it stands.
+
+``platform.json`` lasts (schema version, internal ports); what lies in ``run`` speaks of processes and is
+worth nothing without them. All writes replace the file whole.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import stat
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from llmos.errors import Conflict, Unavailable
+from llmos_hub.names import DataDir
+from llmos_hub.processes import ProcessHandle
+from llmos_hub.supervisor.secrets import write_private
+
+__all__ = ["SCHEMA", "Record", "StateFiles"]
+
+SCHEMA: Final = 1
+"""The layout of the data directory that this version writes."""
+
+MIGRATIONS: Final[Mapping[int, Callable[[DataDir], None]]] = {}
+"""What turns the layout of version N into that of N + 1, by N."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """A process that a supervisor started.
+
+    Attributes
+    ----------
+    pid, start_time
+        The process (`llmos_hub.processes.ProcessHandle`).
+    fingerprint
+        A hash of what it was started with; one started otherwise is not adopted.
+    since
+        When, in seconds since the epoch.
+    """
+
+    pid: int
+    start_time: int
+    fingerprint: str
+    since: float
+
+    @property
+    def handle(self) -> ProcessHandle:
+        """The process."""
+        return ProcessHandle(self.pid, self.start_time)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+class StateFiles:
+    """The files, by what they say.
+
+    Parameters
+    ----------
+    data_dir
+        The platform's data directory.
+    """
+
+    def __init__(self, data_dir: DataDir) -> None:
+        self.data_dir = data_dir
+        self._lock: int | None = None
+
+    @property
+    def _records(self) -> Path:
+        return self.data_dir.run / "processes"
+
+    @property
+    def _status(self) -> Path:
+        return self.data_dir.run / "status.json"
+
+    @property
+    def _platform(self) -> Path:
+        return self.data_dir.root / "platform.json"
+
+    def prepare(self) -> bool:
+        """Make the directories; True where the data directory is new.
+
+        Raises
+        ------
+        Unavailable
+            It can't be written, or belongs to someone else.
+        """
+        root = self.data_dir.root
+        new = not self._platform.exists()
+        try:
+            for directory in (root, self.data_dir.run, self.data_dir.logs, self._records, self.data_dir.hub):
+                directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            for directory in (root, self.data_dir.run):
+                found = directory.lstat()
+                if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
+                    raise Unavailable(f"{directory} belongs to someone else. Choose another: --data-dir DIR")
+                directory.chmod(0o700)
+            probe = root / f".writable.{os.getpid()}"
+            probe.touch()
+            probe.unlink()
+        except OSError as exc:
+            reason = exc.strerror or type(exc).__name__
+            raise Unavailable(f"{root} can't be written ({reason}). Choose another: --data-dir DIR") from exc
+        return new
+
+    def lock(self) -> None:
+        """Take the data directory for this process until it ends, however it ends.
+
+        Raises
+        ------
+        Conflict
+            Another supervisor has it.
+        """
+        fd = os.open(self.data_dir.root / "supervisor.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as exc:
+            pid = os.pread(fd, 32, 0).decode(errors="replace").strip() or "unknown"
+            os.close(fd)
+            root = self.data_dir.root
+            raise Conflict(
+                f"LLMOS already runs on {root} (pid {pid}). Look: llmos status. Stop it: llmos down. "
+                "For a second one give another --data-dir and --port."
+            ) from exc
+        os.ftruncate(fd, 0)
+        os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
+        self._lock = fd
+
+    def unlock(self) -> None:
+        """Let go of it."""
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def migrate(self) -> None:
+        """Bring an older data directory to this version's layout.
+
+        Raises
+        ------
+        Unavailable
+            A newer version of LLMOS has written it.
+        """
+        platform = _read(self._platform)
+        version = int(platform.get("schema", SCHEMA))
+        if version > SCHEMA:
+            raise Unavailable(
+                f"{self.data_dir.root} was written by a newer LLMOS (layout {version}, this one knows {SCHEMA}). "
+                "Update LLMOS, or choose another: --data-dir DIR"
+            )
+        while version < SCHEMA:
+            MIGRATIONS[version](self.data_dir)
+            version += 1
+        self._write_platform({**platform, "schema": SCHEMA})
+
+    def _write_platform(self, content: Mapping[str, Any]) -> None:
+        if content != _read(self._platform):
+            write_private(self._platform, json.dumps(content, indent=2) + "\n")
+
+    @property
+    def ports(self) -> dict[str, int]:
+        """The internal ports of last time."""
+        ports = _read(self._platform).get("ports")
+        return {k: v for k, v in ports.items() if isinstance(v, int)} if isinstance(ports, dict) else {}
+
+    @ports.setter
+    def ports(self, ports: Mapping[str, int]) -> None:
+        self._write_platform({**_read(self._platform), "ports": dict(ports)})
+
+    @property
+    def admin(self) -> str:
+        """The first admin's name, once there is one."""
+        return str(_read(self._platform).get("admin", ""))
+
+    @admin.setter
+    def admin(self, name: str) -> None:
+        self._write_platform({**_read(self._platform), "admin": name})
+
+    @property
+    def announced(self) -> bool:
+        """Whether the first admin's one-time password was shown."""
+        return bool(_read(self._platform).get("announced"))
+
+    @announced.setter
+    def announced(self, done: bool) -> None:
+        self._write_platform({**_read(self._platform), "announced": done})
+
+    def records(self) -> dict[str, Record]:
+        """The recorded processes that still run, by name."""
+        found = {}
+        for path in sorted(self._records.glob("*.json")):
+            try:
+                record = Record(**_read(path))
+            except TypeError:
+                continue
+            if record.handle.alive:
+                found[path.stem] = record
+        return found
+
+    def write_record(self, name: str, record: Record) -> None:
+        """Remember a process."""
+        write_private(self._records / f"{name}.json", json.dumps(asdict(record)))
+
+    def drop_record(self, name: str) -> None:
+        """Forget it."""
+        with contextlib.suppress(FileNotFoundError):
+            (self._records / f"{name}.json").unlink()
+
+    def status(self) -> dict[str, Any]:
+        """What the supervisor wrote last; empty where none did."""
+        return _read(self._status)
+
+    def write_status(self, content: Mapping[str, Any]) -> None:
+        """Say how it stands."""
+        write_private(self._status, json.dumps(content, indent=2) + "\n")
+
+    def supervisor(self) -> ProcessHandle | None:
+        """The supervisor, where one runs."""
+        said = self.status().get("supervisor")
+        if not isinstance(said, dict):
+            return None
+        handle = ProcessHandle(int(said.get("pid", 0)), int(said.get("start_time", 0)))
+        return handle if handle.alive else None

@@ -1,0 +1,238 @@
+"""Keeps the workstation's processes running and is the only one that stops them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from llmos.errors import BackendFailed
+from llmos_hub.names import ENV_INSTANCE
+from llmos_hub.processes import ProcessHandle, processes_with_environment
+from llmos_hub.supervisor.child import Child, State, last_lines
+from llmos_hub.supervisor.console import Console, tilde
+from llmos_hub.supervisor.logs import rotate_all
+from llmos_hub.supervisor.plan import Program
+from llmos_hub.supervisor.probes import http_request
+from llmos_hub.supervisor.state import Record, StateFiles
+
+__all__ = ["Supervisor", "adoptable", "base_environment", "stop_recorded", "sweep"]
+
+_ROTATE = 30.0  # seconds between two looks at the sizes of the logs
+# The parts are told these by the plan; what the one who starts us has set for something else must not leak in.
+_NOT_INHERITED = ("JUPYTERHUB_", "CONFIGPROXY_", "LLMOS_", "JPY_")
+
+
+def base_environment(environ: Mapping[str, str]) -> dict[str, str]:
+    """The starter's environment without what is meant for one part of a platform alone."""
+    return {key: value for key, value in environ.items() if not key.startswith(_NOT_INHERITED)}
+
+
+def adoptable(programs: Sequence[Program], records: Mapping[str, Record]) -> dict[str, Record]:
+    """The recorded processes that run exactly what is planned."""
+    planned = {program.name: program.fingerprint for program in programs}
+    return {name: record for name, record in records.items() if record.fingerprint == planned.get(name)}
+
+
+async def stop_recorded(records: Mapping[str, Record], order: Sequence[str], grace: float = 40.0) -> None:
+    """Stop processes of an earlier supervisor, the last started first."""
+    known = [name for name in reversed(order) if name in records]
+    for name in [*(name for name in records if name not in order), *known]:
+        await records[name].handle.stop_group(grace)
+
+
+async def sweep(instance: str, grace: float = 5.0) -> int:
+    """End whatever still carries the platform's mark (servers, models, what they left); how many there were."""
+    left = [handle for handle in processes_with_environment(ENV_INSTANCE, instance) if not _is_own(handle)]
+    total = len(left)
+    for number, patience in ((signal.SIGTERM, grace), (signal.SIGKILL, 5.0)):
+        for handle in left:
+            handle.send(number)
+        deadline = time.monotonic() + patience
+        for handle in left:
+            await handle.wait(max(0.0, deadline - time.monotonic()))
+        # what was started meanwhile carries the mark as well
+        left = [handle for handle in processes_with_environment(ENV_INSTANCE, instance) if not _is_own(handle)]
+        if not left:
+            break
+    return total
+
+
+def _is_own(handle: ProcessHandle) -> bool:
+    """Whether it is this program or one that waits for it: `llmos down` may be typed in a terminal of a server."""
+    pid = os.getpid()
+    while pid > 1:
+        if pid == handle.pid:
+            return True
+        parent = ProcessHandle.of(pid)
+        if parent is None:
+            return False
+        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:  # noqa: PTH123 - a plain read
+            pid = int(file.read().rpartition(")")[2].split()[1])
+    return False
+
+
+class Supervisor:
+    """Runs programs until it is told to stop.
+
+    Parameters
+    ----------
+    programs
+        What to run, in the order of their start.
+    files
+        Where the state is kept.
+    console
+        Who is told.
+    instance
+        The mark that everything the platform starts carries.
+    about
+        What is written into the status file beside the processes: addresses.
+    refresh_routes
+        The Hub's URL and headers to ask when the proxy was started anew; None to ask nobody.
+    """
+
+    def __init__(
+        self,
+        programs: Sequence[Program],
+        files: StateFiles,
+        console: Console,
+        *,
+        instance: str,
+        about: Mapping[str, Any],
+        refresh_routes: tuple[str, Mapping[str, str]] | None = None,
+    ) -> None:
+        self._files = files
+        self._console = console
+        self._instance = instance
+        self._about = about
+        self._refresh_routes = refresh_routes
+        self._began = time.time()
+        self._stop = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+        environment = base_environment(os.environ)
+        self.children = [
+            Child(
+                program,
+                files,
+                base_environment=environment,
+                say=self._say,
+                changed=self._changed,
+                restarted=self._child_restarted,
+            )
+            for program in programs
+        ]
+        self._quiet = False
+
+    def request_stop(self) -> None:
+        """Ask it to stop everything; a second time changes nothing."""
+        self._stop.set()
+
+    @property
+    def stop_requested(self) -> bool:
+        """Whether it was asked to."""
+        return self._stop.is_set()
+
+    async def start(self, adopted: Mapping[str, Record]) -> None:
+        """Start what isn't running, in order, as many at a time as may; returns when all is healthy or a stop is asked for.
+
+        Raises
+        ------
+        BackendFailed
+            A program doesn't come up; the last lines of its log are in the message.
+        """
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            loop.add_signal_handler(number, self.request_stop)
+        by_name = {child.program.name: child for child in self.children}
+        for name, record in adopted.items():
+            by_name[name].adopt(record)
+        self._changed()
+        self._tasks = [
+            asyncio.create_task(self._run(child, [by_name[name] for name in child.program.after]))
+            for child in self.children
+        ]
+        self._tasks.append(asyncio.create_task(self._rotate()))
+        everything = asyncio.gather(*(child.ready.wait() for child in self.children))
+        stopped = asyncio.ensure_future(self._stop.wait())
+        failures = [child.failed for child in self.children]
+        try:
+            await asyncio.wait({everything, stopped, *failures}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            everything.cancel()
+            stopped.cancel()
+            await asyncio.gather(everything, stopped, return_exceptions=True)
+        for child in self.children:
+            if child.failed.done() and not self._stop.is_set():
+                raise BackendFailed(self._why(child))
+
+    @staticmethod
+    def _why(child: Child) -> str:
+        lines = "".join(f"\n    {line[:200]}" for line in last_lines(child.log))
+        name = child.program.name
+        return f"{name} does not start ({child.failed.result()}). The end of {tilde(child.log)}:{lines}"
+
+    @staticmethod
+    async def _run(child: Child, after: Sequence[Child]) -> None:
+        for other in after:
+            await other.ready.wait()
+        await child.run()
+
+    async def wait(self) -> None:
+        """Until a stop is asked for."""
+        await self._stop.wait()
+
+    async def stop(self) -> None:
+        """Stop everything in the reverse order of the start, then whatever still carries the platform's mark."""
+        self._quiet = True
+        for child in reversed(self.children):
+            await child.stop()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await sweep(self._instance)
+        self._files.write_status({**self._about, "supervisor": None, "processes": {}})
+
+    async def _rotate(self) -> None:
+        directories = (self._files.data_dir.logs,)
+        while True:
+            await asyncio.sleep(_ROTATE)
+            await asyncio.to_thread(rotate_all, directories)
+
+    async def _child_restarted(self, name: str) -> None:
+        """A new proxy knows no routes; the Hub would look for itself after five minutes only."""
+        if name != "proxy" or self._refresh_routes is None:
+            return
+        url, headers = self._refresh_routes
+        # a Hub that doesn't answer is starting, and sets all routes then
+        with contextlib.suppress(OSError):
+            await http_request(url, method="POST", headers=headers, timeout=10.0)
+
+    def _say(self, text: str) -> None:
+        if not self._quiet:
+            self._console.event(text)
+
+    def _changed(self) -> None:
+        own = ProcessHandle.of(os.getpid())
+        assert own is not None  # noqa: S101 - this very process
+        processes = {
+            child.program.name: {
+                "state": str(child.state),
+                "reason": child.reason,
+                "pid": child.handle.pid if child.handle and child.state is not State.STOPPED else None,
+                "start_time": child.handle.start_time if child.handle else None,
+                "since": child.since,
+                "restarts": child.restarts,
+                "log": str(child.log),
+            }
+            for child in self.children
+        }
+        supervisor = {"pid": own.pid, "start_time": own.start_time, "since": self._began}
+        # a full disk must not stop what runs
+        with contextlib.suppress(OSError):
+            self._files.write_status(
+                {**self._about, "instance": self._instance, "supervisor": supervisor, "processes": processes}
+            )

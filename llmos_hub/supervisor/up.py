@@ -1,0 +1,208 @@
+"""``llmos up``: check everything that can be checked, start it, say where it is, keep it running."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+
+from llmos.errors import Conflict, LLMOSError, Unavailable
+from llmos_hub.names import ENV_REDIS_URL, DataDir
+from llmos_hub.supervisor.binaries import find_node, find_proxy
+from llmos_hub.supervisor.console import Console, tilde
+from llmos_hub.supervisor.hub_api import ensure_client_file
+from llmos_hub.supervisor.plan import INTERNAL_PORTS, Binaries, Options, make_plan
+from llmos_hub.supervisor.ports import find_free_port, is_free, is_loopback, owner_of
+from llmos_hub.supervisor.probes import RedisProbe, http_request
+from llmos_hub.supervisor.secrets import Secrets, make_password, write_private
+from llmos_hub.supervisor.state import Record, StateFiles
+from llmos_hub.supervisor.supervisor import Supervisor, adoptable, stop_recorded
+from llmos_hub.stores.valkey_binary import ServerConfig, find_valkey
+
+__all__ = ["up"]
+
+
+def up(options: Options) -> int:
+    """Run a platform in the foreground until it is stopped; the exit code."""
+    os.umask(0o077)
+    console = Console()
+    files = StateFiles(options.data_dir)
+    try:
+        return asyncio.run(_up(options, files, console))
+    except LLMOSError as exc:
+        sys.stderr.write(f"{exc.message}\n")
+        return 1
+    finally:
+        files.unlock()
+
+
+async def _up(options: Options, files: StateFiles, console: Console) -> int:
+    began = time.monotonic()
+    new = files.prepare()
+    files.lock()
+    files.migrate()
+    files.admin = files.admin or options.admin
+    options = replace(options, admin=files.admin)
+    secrets = Secrets.load(options.data_dir.secrets)
+    running = files.records()
+    binaries = _binaries(options, secrets)
+    _check_public_ports(options, running)
+    if options.redis_url and (trouble := await RedisProbe(options.redis_url).check()):
+        raise Unavailable(f"The Redis at {_without_password(options.redis_url)} does not answer: {trouble}.")
+    ports = _internal_ports(files, running)
+    programs = make_plan(options, secrets, ports, binaries)
+    adopted = adoptable(programs, running)
+    console.step("Data directory", f"{tilde(options.data_dir.root)}{'  (new)' if new else ''}")
+    await stop_recorded(
+        {name: record for name, record in running.items() if name not in adopted},
+        [program.name for program in programs],
+    )
+    password = _first_password(options.data_dir, files)
+    supervisor = Supervisor(
+        programs,
+        files,
+        console,
+        instance=secrets.instance,
+        about={"url": f"{options.hub_url}/", "gateway": f"{options.gateway_url}/v1", "port": options.port},
+        refresh_routes=(
+            f"http://127.0.0.1:{ports['hub']}/hub/api/proxy",
+            {"Authorization": f"Bearer {secrets.supervisor_token}"},
+        ),
+    )
+    try:
+        await supervisor.start(adopted)
+        if not supervisor.stop_requested:
+            await _log_in_page(options)
+            names = " · ".join(program.name for program in programs)
+            console.step("Starting", names, took=time.monotonic() - began)
+            await ensure_client_file(options, secrets)
+            _announce(options, console, password=password, adopted=adopted, took=time.monotonic() - began)
+            files.announced = True
+            await supervisor.wait()
+        console.line("Stopping. Servers and models are stopped as well; nothing that was saved is lost.")
+    finally:
+        await supervisor.stop()
+    console.line("Stopped. Start again with: llmos up")
+    return 0
+
+
+def _binaries(options: Options, secrets: Secrets) -> Binaries:
+    node, proxy = find_node(), find_proxy()
+    if options.redis_url:
+        return Binaries(sys.executable, node, proxy)
+    binary = find_valkey()
+    options.data_dir.valkey.mkdir(mode=0o700, exist_ok=True)
+    config = ServerConfig(
+        socket=options.data_dir.run / "valkey.sock",
+        directory=options.data_dir.valkey,
+        password=secrets.valkey_password,
+    )
+    path = config.write(options.data_dir.run / "valkey.conf")
+    return Binaries(sys.executable, node, proxy, tuple(binary.command(path)), config.url)
+
+
+def _check_public_ports(options: Options, running: Mapping[str, Record]) -> None:
+    """Before anything is started: the two ports that people type."""
+    if options.port == options.gateway_port:
+        raise Conflict(f"The Hub and the gateway can't both use port {options.port}. Give --gateway-port another.")
+    ours = {record.pid for record in running.values()}
+    for port, option in ((options.port, "--port"), (options.gateway_port, "--gateway-port")):
+        if is_free(options.host, port):
+            continue
+        owner = owner_of(port)
+        if owner and owner.pid in ours:
+            continue
+        whose = f"by {owner}" if owner else "by a process of someone else"
+        another = port + 100
+        how = (
+            f'make up ARGS="{option} {another}"' if os.environ.get("LLMOS_MAKE") else f"llmos up {option} {another}"
+        )
+        raise Conflict(f"Port {port} is taken {whose}. Use another: {how}")
+
+
+def _internal_ports(files: StateFiles, running: Mapping[str, Record]) -> dict[str, int]:
+    """Those of last time, but for one that somebody else has taken since."""
+    ports = files.ports
+    ours = {record.pid for record in running.values()}
+    for name in INTERNAL_PORTS:
+        port = ports.get(name)
+        if port:
+            if is_free("127.0.0.1", port):
+                continue
+            owner = owner_of(port)
+            if owner and owner.pid in ours:
+                continue
+        ports[name] = find_free_port(frozenset(ports.values()))
+    files.ports = ports
+    return ports
+
+
+def _first_password(data_dir: DataDir, files: StateFiles) -> str | None:
+    """The first admin's one-time password, as long as it wasn't shown; made where the starter hasn't given one."""
+    handed_over = data_dir.hub / "first-password"
+    if not (data_dir.hub / "jupyterhub.sqlite").exists():
+        given = os.environ.get("LLMOS_ADMIN_PASSWORD")
+        password = given or make_password()
+        write_private(handed_over, json.dumps({"password": password, "one_time": not given}))
+        if not given:
+            write_private(data_dir.admin_password, password + "\n")
+    if files.announced:
+        return None
+    try:
+        return data_dir.admin_password.read_text(encoding="utf-8").strip()
+    except FileNotFoundError:
+        return None
+
+
+def _without_password(url: str) -> str:
+    scheme, _, rest = url.partition("://")
+    return f"{scheme}://{rest.rpartition('@')[2]}"
+
+
+async def _log_in_page(options: Options) -> None:
+    """The last link of the chain: the page that people open, through the proxy."""
+    trouble = ""
+    for _ in range(100):
+        try:
+            status = (await http_request(f"{options.hub_url}/hub/login")).status
+        except OSError as exc:
+            trouble = str(exc)
+        else:
+            if status in (200, 302):
+                return
+            trouble = f"HTTP {status}"
+        await asyncio.sleep(0.05)
+    raise Unavailable(f"The log-in page at {options.hub_url}/hub/login does not open: {trouble}.")
+
+
+def _announce(
+    options: Options, console: Console, *, password: str | None, adopted: Mapping[str, Record], took: float
+) -> None:
+    if adopted:
+        console.event(f"took over what still ran: {', '.join(adopted)}")
+    who = f"log in as {options.admin}"
+    if password:
+        who += f", one-time password  {password}"
+    gateway = f"{options.gateway_url}/v1"
+    width = max(len(options.hub_url) + 1, len(gateway))
+    console.line()
+    console.line("  LLMOS is ready.")
+    console.line(f"    Notebooks   {options.hub_url + '/':<{width}}   {who}")
+    console.line(f"    Models      {gateway:<{width}}   (OpenAI-compatible; make a key with: llmos token)")
+    console.line(
+        "  Everyone who logs in runs as your own user on this machine and can read each other's files. "
+        'For separate users see README, "Many people".'
+    )
+    if not is_loopback(options.host):
+        console.line(
+            f"  Warning: {options.host} is open to the network without TLS: passwords and tokens can be read on the way. "
+            "Put a TLS proxy in front, or leave --host out."
+        )
+    if options.redis_url and not os.environ.get(ENV_REDIS_URL):
+        console.line(f"  Others on this machine can read --redis-url's password in the list of processes; {ENV_REDIS_URL} hides it.")
+    console.line(f"  Ctrl-C stops everything; the next start takes about {max(1, round(took))} s.")
+    console.line()

@@ -1,0 +1,171 @@
+"""Write docs/reference.md from the code: resources, errors, settings, environment, commands.
+
+``python tools/reference.py`` writes it; ``--check`` fails when what is there is stale.
+"""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, get_args
+
+from llmos.cli.parser import build_parser
+from llmos_hub.managers.settings import SETTINGS
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from llmos import errors
+from llmos.resources import API_VERSION, KINDS, Resource
+from llmos_hub.settings import ProcessSettings
+
+TARGET = Path(__file__).parent.parent / "docs" / "reference.md"
+
+
+def nested(annotation: Any) -> type[BaseModel] | None:
+    """The object type inside an annotation: ``list[Endpoint]``, ``ModelInfo | None``."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next((found for arg in get_args(annotation) if (found := nested(arg))), None)
+
+
+def type_name(schema: dict[str, Any]) -> str:
+    """A JSON Schema's type, for people."""
+    options = [s for s in schema.get("anyOf", [schema]) if s.get("type") != "null"]
+    first = options[0]
+    if "enum" in first:
+        return " \\| ".join(f"`{value}`" for value in first["enum"])
+    if "const" in first:
+        return f"`{first['const']}`"
+    if first.get("format") == "date-time":
+        return "time"
+    if first.get("type") == "array":
+        return f"list of {type_name(first['items'])}"
+    if first.get("type") == "object" and isinstance(first.get("additionalProperties"), dict):
+        return "map"
+    return str(first.get("type", "object"))
+
+
+def default_of(field: FieldInfo) -> str:
+    """How the default reads in a table."""
+    if field.is_required():
+        return "required"
+    if field.default is None or field.default_factory is not None:
+        return ""
+    return f"`{str(field.default).lower() if isinstance(field.default, bool) else field.default}`"
+
+
+def fields(cls: type[BaseModel], prefix: str) -> Iterator[str]:
+    """A table row for each field, those of nested objects below it."""
+    properties = cls.model_json_schema(by_alias=True).get("properties", {})
+    for name, field in cls.model_fields.items():
+        alias = field.alias or name
+        inner = nested(field.annotation)
+        text = " ".join((field.description or (inspect.getdoc(inner) if inner else "") or "").split())
+        kind = "object" if inner and "$ref" in str(properties[alias]) else type_name(properties[alias])
+        many = "[]" if inner and properties[alias].get("type") == "array" else ""
+        yield f"| `{prefix}{alias}{many}` | {kind} | {default_of(field)} | {text} |"
+        if inner is not None and inner.__name__ != "Condition":
+            yield from fields(inner, f"{prefix}{alias}{many}.")
+
+
+def resource(cls: type[Resource]) -> Iterator[str]:
+    """A section for one kind."""
+    yield f"### {cls.kind_name()}\n"
+    yield f"{inspect.getdoc(cls)}\n"
+    names = ", ".join(f"`{n}`" for n in (cls.plural, cls.singular, *cls.short_names))
+    yield f"Called {names}; {'in a namespace' if cls.scope == 'Namespaced' else 'for the whole platform'}.\n"
+    for part in ("spec", "status"):
+        inner = nested(cls.model_fields[part].annotation)
+        assert inner is not None
+        yield f"| {part} | type | default | |"
+        yield "| --- | --- | --- | --- |"
+        yield from fields(inner, f"{part}.")
+        yield ""
+
+
+def error_table() -> Iterator[str]:
+    """Every error's code."""
+    yield "| code | HTTP | what it means |"
+    yield "| --- | --- | --- |"
+    for name in sorted(errors.__all__):
+        cls = getattr(errors, name)
+        if inspect.isclass(cls) and issubclass(cls, errors.LLMOSError) and cls is not errors.LLMOSError:
+            yield f"| `{cls.code}` | {cls.status} | {' '.join((inspect.getdoc(cls) or '').split())} |"
+
+
+def settings_table() -> Iterator[str]:
+    """Every platform setting."""
+    yield "| setting | default | environment | |"
+    yield "| --- | --- | --- | --- |"
+    for name, setting in sorted(SETTINGS.items()):
+        yield f"| `{name}` | `{setting.default}` | `{setting.environment}` | {setting.description} |"
+
+
+def environment_list() -> Iterator[str]:
+    """What the platform's processes read, from the settings' docstring."""
+    lines = (inspect.getdoc(ProcessSettings) or "").splitlines()
+    start = next(i for i, line in enumerate(lines) if line.startswith("---")) + 1
+    for line in lines[start:]:
+        yield f"- **{line}**:" if line and not line.startswith(" ") else f"  {line.strip().replace('``', '`')}"
+
+
+def command_list() -> Iterator[str]:
+    """The help of every verb of the command."""
+    parser = build_parser()
+    for action in parser._actions:  # noqa: SLF001 - argparse offers no other way to its subparsers
+        if isinstance(action, argparse._SubParsersAction):  # noqa: SLF001 - as above
+            for name, sub in sorted(action.choices.items()):
+                yield f"### llmos {name}\n"
+                yield f"```\n{sub.format_help().rstrip()}\n```\n"
+
+
+def page() -> str:
+    """The whole page."""
+    lines = [
+        "# Reference",
+        "",
+        "Made from the code by `make generate`; don't edit it.",
+        "",
+        f"## Resources (`{API_VERSION}`)",
+        "",
+        *(line for cls in KINDS.values() for line in resource(cls)),
+        "## Settings",
+        "",
+        *settings_table(),
+        "",
+        "## Errors",
+        "",
+        "Every error carries its code and, where a request was made, the request's id.",
+        "",
+        *error_table(),
+        "",
+        "## Environment of the platform's processes",
+        "",
+        "Set by the supervisor; a cluster's chart sets the same.",
+        "",
+        *environment_list(),
+        "",
+        "## Commands",
+        "",
+        *command_list(),
+    ]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def main() -> int:
+    """Write or check."""
+    text = page()
+    if "--check" in sys.argv[1:]:
+        if not TARGET.exists() or TARGET.read_text(encoding="utf-8") != text:
+            sys.stderr.write("docs/reference.md is stale. Write it anew with: make generate\n")
+            return 1
+        return 0
+    TARGET.write_text(text, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
