@@ -13,7 +13,7 @@ from llmos.client.progress import Progress
 from llmos.errors import Invalid, ModelNotReady
 from llmos.resources import ModelService
 
-__all__ = ["derive_name", "failure", "make_modelservice", "too_slow"]
+__all__ = ["derive_name", "failure", "make_modelservice", "make_patch", "too_slow"]
 
 _RESOURCES = ("cpu", "memory", "gpus", "gpu_type", "gpuType")
 """Fields of ``spec.resources`` that may be said without it."""
@@ -68,11 +68,7 @@ def make_modelservice(
     """
     if name is None and model is None:
         raise Invalid("A service without a model needs a name, as in: --name chat")
-    fields = {to_camel(key): value for key, value in spec.items() if key not in _RESOURCES and value is not None}
-    resources = {to_camel(key): spec[key] for key in _RESOURCES if spec.get(key) is not None}
-    if resources:
-        given = fields.get("resources")
-        fields["resources"] = {**(given if isinstance(given, Mapping) else {}), **resources}
+    fields = make_patch(spec)
     if model is not None:
         fields["model"] = model
     metadata: dict[str, Any] = {"name": name if name is not None else derive_name(model or "")}
@@ -81,6 +77,20 @@ def make_modelservice(
     if labels:
         metadata["labels"] = dict(labels)
     return ModelService.parse({"kind": "ModelService", "metadata": metadata, "spec": fields})
+
+
+def make_patch(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields of a spec as they are on the wire; what is None is left out.
+
+    >>> make_patch({"replicas": 2, "memory": "4Gi", "credential_ref": None})
+    {'replicas': 2, 'resources': {'memory': '4Gi'}}
+    """
+    fields = {to_camel(key): value for key, value in spec.items() if key not in _RESOURCES and value is not None}
+    resources = {to_camel(key): spec[key] for key in _RESOURCES if spec.get(key) is not None}
+    if resources:
+        given = fields.get("resources")
+        fields["resources"] = {**(given if isinstance(given, Mapping) else {}), **resources}
+    return fields
 
 
 def failure(progress: Progress) -> ModelNotReady:

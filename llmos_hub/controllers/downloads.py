@@ -39,6 +39,8 @@ _TAIL = 200
 """Lines of a job's log that are read: the last progress and what was said before an error are among them."""
 _LOG_TIMEOUT = 5.0
 """Seconds that reading a log may take."""
+_FRESH = timedelta(seconds=10)
+"""A model that is gone so soon after its download is no cache that somebody emptied: that is tried less often."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,10 +129,12 @@ class Downloads:
             return download if job is None else _waiting(download, job)
         if job.phase == "Succeeded":
             files = await self._files(seen.ref, job)
-            if files is not None and Path(files.path).exists():
+            if files is not None and await asyncio.to_thread(Path(files.path).exists):  # it may be a network disk
                 return Download("Done", files=files, attempt=attempt)
-            self._done.pop(seen.ref, None)  # somebody has emptied the cache
-            return await self._start(service, directory, secrets, attempt=attempt + 1)
+            self._done.pop(seen.ref, None)
+            if job.started_at is None or now - job.started_at > _FRESH:  # somebody has emptied the cache
+                return await self._start(service, directory, secrets, attempt=attempt + 1)
+            return await self._failed(service, seen, job, secrets, now)
         if job.phase == "Failed":
             return await self._failed(service, seen, job, secrets, now)
         report = await self._report(seen.ref, job)
@@ -155,17 +159,17 @@ class Downloads:
         if seen.labels.get("llmos.ai/generation") != str(service.metadata.generation) or seen.labels.get(
             "llmos.ai/secrets"
         ) != fetch_secrets_digest(service, secrets):
-            return await self._start(service, directory, secrets, attempt=_other_than(attempt))
+            return await self._start(service, directory, secrets, attempt=1)
         known = condition(service.status.conditions, "Downloaded")
         since = known.last_transition_time if known is not None and known.reason == DOWNLOAD_FAILED else now
-        retry_at = since + timedelta(seconds=retry_delay(attempt % 1000))
+        retry_at = since + timedelta(seconds=retry_delay(attempt))
         if now >= retry_at:
             return await self._start(service, directory, secrets, attempt=attempt + 1)
         report = await self._report(seen.ref, job)
         return Download(
             "Failed",
             code=report.code or job.reason,
-            message=report.message or job.message or "The download ended without saying why.",
+            message=report.message or job.message or "The download has ended, but what it fetched is not there.",
             attempt=attempt,
             retry_at=retry_at,
             log_lines=tuple(report.text[-20:]),
@@ -234,11 +238,6 @@ def _progress(message: Mapping[str, Any]) -> DownloadProgress:
 def _attempt(seen: Observation) -> int:
     text = seen.labels.get("llmos.ai/attempt", "1")
     return int(text) if text.isdecimal() else 1
-
-
-def _other_than(attempt: int) -> int:
-    """The first try of a new series: another number than any of the old one, so that the job runs again."""
-    return (attempt // 1000 + 1) * 1000 + 1
 
 
 def _newest(seen: Observation) -> ReplicaState | None:

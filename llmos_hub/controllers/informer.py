@@ -71,15 +71,15 @@ class Informer(Generic[R]):
         """The resource as last heard of; None where there is none."""
         return self._resources.get(key)
 
-    def __iter__(self) -> Iterator[R]:
-        return iter(tuple(self._resources.values()))
+    def __iter__(self) -> Iterator[Key]:
+        return iter(tuple(self._resources))
 
     def __len__(self) -> int:
         return len(self._resources)
 
-    def keys(self) -> tuple[Key, ...]:
-        """Namespace and name of all."""
-        return tuple(self._resources)
+    def values(self) -> tuple[R, ...]:
+        """All of them."""
+        return tuple(self._resources.values())
 
     def written(self, resource: R) -> None:
         """Take over what the caller has just written, so that it doesn't read its own past.

@@ -20,6 +20,8 @@ __all__ = [
     "SERVE",
     "cache_directory",
     "fetch_environment",
+    "fetch_secrets_digest",
+    "fetch_source",
     "make_fetch",
     "make_ref",
     "make_serve",
@@ -97,7 +99,7 @@ def make_fetch(
     directory
         The cache.
     attempt
-        1, 2, 3 …: another number makes the job run again.
+        1, 2, 3 …: another number makes the job run again, as do another generation of the spec and other secrets.
     environment
         From `fetch_environment`.
     secrets
@@ -108,7 +110,7 @@ def make_fetch(
     token = {name: secrets[name] for name in _FETCH_SECRETS if name in secrets}
     template = ProcessTemplate(
         argv=argv,
-        env={"PYTHONUNBUFFERED": "1", "LLMOS_FETCH_ATTEMPT": str(attempt)},
+        env={"PYTHONUNBUFFERED": "1", "LLMOS_FETCH_RUN": f"{service.metadata.generation}.{attempt}"},
         # an address of a proxy or a mirror may hold a password
         secret_env={**environment, **token},
         completes=True,

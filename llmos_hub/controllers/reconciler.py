@@ -113,7 +113,7 @@ class Controller(Generic[R]):
         *,
         triggers: Iterable[Trigger] = (),
         metrics: QueueMetrics | None = None,
-        failed: Callable[[str], None] = lambda code: None,
+        failed: Callable[[str], None] | None = None,
         workers: int = _WORKERS,
         resync: float = _RESYNC,
     ) -> None:
@@ -136,7 +136,9 @@ class Controller(Generic[R]):
 
     async def run(self) -> None:
         """Work until cancelled; reconciles under way are finished first."""
-        workers = [asyncio.create_task(self._work(), name=f"{self.informer.kind.plural}-{n}") for n in range(self._workers)]
+        workers = [
+            asyncio.create_task(self._work(), name=f"{self.informer.kind.plural}-{n}") for n in range(self._workers)
+        ]
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self.informer.run())
@@ -164,7 +166,7 @@ class Controller(Generic[R]):
     async def _look_at_all(self) -> None:
         while True:
             await asyncio.sleep(self._resync)
-            for key in self.informer.keys():
+            for key in self.informer:
                 self.queue.add(key)
 
     async def _work(self) -> None:
@@ -186,7 +188,7 @@ class Controller(Generic[R]):
                     self.queue.forget(key)
                     return
                 result = await self.reconciler.reconcile(resource)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - one resource must not end the work for all; it is logged
             self._report(key, error, self.queue.retry(key))
             return
         self.queue.forget(key)
@@ -197,7 +199,8 @@ class Controller(Generic[R]):
 
     def _report(self, key: Key, error: Exception, delay: float) -> None:
         name = f"{self.informer.kind.singular} {'/'.join(part for part in key if part)}"
-        self._failed(error.code if isinstance(error, LLMOSError) else "internal")
+        if self._failed is not None:
+            self._failed(error.code if isinstance(error, LLMOSError) else "internal")
         if isinstance(error, Conflict | NotFound):
             logger.debug("%s changed meanwhile, looking again in %.2f s: %s", name, delay, error)
         elif isinstance(error, Unavailable):

@@ -56,7 +56,7 @@ class Teardown:
         try:
             async with asyncio.timeout(_TIMEOUT):
                 await self._backend.delete(ref)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - raised by the next `begin`
             logger.warning("%s/%s: its %s processes can't be stopped: %s", ref.namespace, ref.name, ref.part, error)
             self._errors[ref] = error
         finally:

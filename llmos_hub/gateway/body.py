@@ -50,7 +50,14 @@ def _checked(model: object) -> str:
     return model
 
 
-_TYPES = {int: "a number", float: "a number", bool: "true or false", type(None): "null", list: "a list", dict: "an object"}
+_TYPES = {
+    int: "a number",
+    float: "a number",
+    bool: "true or false",
+    type(None): "null",
+    list: "a list",
+    dict: "an object",
+}
 
 
 async def find_model(body: bytes) -> str | None:

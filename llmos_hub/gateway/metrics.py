@@ -111,14 +111,18 @@ class Metrics(Collector):
     def collect(self) -> Iterator[Metric]:
         """As prometheus_client asks for it."""
         labels = ["model", "endpoint", "code"]
-        requests = CounterMetricFamily("llmos_gateway_requests", "Requests, by status sent to the client.", labels=labels)
+        requests = CounterMetricFamily(
+            "llmos_gateway_requests", "Requests, by status sent to the client.", labels=labels
+        )
         for (endpoint, status), count in list(self.refused.items()):
             requests.add_metric(["", endpoint, str(status)], count)
         duration = HistogramMetricFamily(
             "llmos_gateway_request_duration_seconds", "From a request's head to its answer's end.", labels=["model"]
         )
         first = HistogramMetricFamily(
-            "llmos_gateway_first_byte_seconds", "From a request's head to the first byte of its answer.", labels=["model"]
+            "llmos_gateway_first_byte_seconds",
+            "From a request's head to the first byte of its answer.",
+            labels=["model"],
         )
         outstanding = GaugeMetricFamily("llmos_gateway_outstanding", "Requests under way.", labels=["model"])
         retries = CounterMetricFamily(

@@ -31,23 +31,8 @@ _MAX_DELIVERED: Final = 2
 a request must not go through all replicas."""
 
 
-class Truncated(Exception):  # noqa: N818 - what is the case
+class Truncated(Exception):
     """The answer can't be finished: the client's connection must be closed, lest a part look like a whole."""
-
-
-class _Attempt:
-    """The connection that is now in use, to be closed when the client leaves."""
-
-    __slots__ = ("connection", "gone")
-
-    def __init__(self) -> None:
-        self.connection: Connection | None = None
-        self.gone = False
-
-    def client_gone(self) -> None:
-        self.gone = True
-        if self.connection is not None:
-            self.connection.abort(Broken("the client left"))
 
 
 async def forward(request: Request, route: Route, target: bytes, body: bytes) -> None:
@@ -67,50 +52,118 @@ async def forward(request: Request, route: Route, target: bytes, body: bytes) ->
     Truncated
         The engine broke off in the middle of an answer that can't be marked as broken.
     """
-    head = _request_head(request, target, len(body))
-    attempt = _Attempt()
-    tried: list[Replica] = []
-    delivered = 0
-    failure: UpstreamError = ConnectFailed("it has no replica")
-    request.client.watch(attempt.client_gone)
+    exchange = _Exchange(request, route, _request_head(request, target, len(body)), body)
+    request.client.watch(exchange.client_gone)
     route.metrics.outstanding += 1
     try:
-        while delivered < _MAX_DELIVERED:
-            replica = route.balancer.choose(route.replicas, tried, asyncio.get_running_loop().time())
-            if replica is None:
-                break
-            replica.outstanding += 1
-            try:
-                connection = await _exchange(replica, attempt, head, body)
-                await _pass_back(request, route, replica, connection)
-            except ConnectFailed as error:
-                failure = error
-            except UpstreamError as error:
-                if attempt.gone:
-                    raise ClientGone from None
-                if isinstance(error, TimedOut):
-                    raise _failed(route, error) from None
-                failure = error
-                delivered += 1
-            else:
-                return
-            finally:
-                replica.outstanding -= 1
-                attempt.connection = _let_go(attempt.connection)
-            if attempt.gone:
-                raise ClientGone
-            tried.append(replica)
-            route.metrics.retries += 1
-            log.warning("req=%s model=%s replica=%s failed before its first byte: %s", request.id, route.key, replica.id, failure)
-        raise _failed(route, failure)
+        await exchange.run()
     finally:
         route.metrics.outstanding -= 1
         request.client.unwatch()
 
 
-def _let_go(connection: Connection | None) -> None:
-    if connection is not None:
-        connection.release()
+class _Exchange:
+    """One request on its way through one or more replicas."""
+
+    __slots__ = ("_body", "_connection", "_gone", "_head", "_loop", "_request", "_route")
+
+    def __init__(self, request: Request, route: Route, head: bytes, body: bytes) -> None:
+        self._request = request
+        self._route = route
+        self._head = head
+        self._body = body
+        self._loop = asyncio.get_running_loop()
+        self._connection: Connection | None = None
+        self._gone = False
+
+    def client_gone(self) -> None:
+        """Close the connection to the engine, which then stops computing; whoever waits on it is woken."""
+        self._gone = True
+        if self._connection is not None:
+            self._connection.abort(Broken("the client left"))
+
+    async def run(self) -> None:
+        """Try replicas until one answers."""
+        route = self._route
+        tried: list[Replica] = []
+        delivered = 0
+        failure: UpstreamError = ConnectFailed("it has no replica")
+        while delivered < _MAX_DELIVERED:
+            replica = route.balancer.choose(route.replicas, tried, self._loop.time())
+            if replica is None:
+                break
+            replica.outstanding += 1
+            try:
+                head = await self._ask(replica)
+                await self._pass_back(replica, head)
+            except UpstreamError as error:
+                failure = error
+            else:
+                return
+            finally:
+                replica.outstanding -= 1
+                if self._connection is not None:
+                    self._connection.release()
+                    self._connection = None
+            if self._gone:
+                raise ClientGone
+            if isinstance(failure, TimedOut):
+                break
+            delivered += isinstance(failure, Broken)
+            tried.append(replica)
+            route.metrics.retries += 1
+            message = "req=%s model=%s replica=%s failed before its first byte: %s"
+            log.warning(message, self._request.id, route.key, replica.id, failure)
+        raise _failed(route, failure)
+
+    async def _ask(self, replica: Replica) -> Head:
+        """Send the request and wait for the answer's head.
+
+        A pooled connection that turns out to have been closed meanwhile says nothing of the replica: a fresh
+        one is tried. Where that is refused, the replica died, perhaps of this request.
+        """
+        pooled = self._connection = replica.pooled()
+        if pooled is not None:
+            try:
+                pooled.send(self._head, self._body)
+                return await pooled.head()
+            except Broken:
+                if pooled.answered or self._gone:
+                    raise
+                pooled.abort()
+                self._connection = None
+        try:
+            connection = await replica.connect()
+        except ConnectFailed as error:
+            if pooled is not None:
+                raise Broken(f"it closed the connection, and now: {error}") from None
+            raise
+        self._connection = connection
+        if self._gone:
+            raise Broken("the client left")
+        connection.send(self._head, self._body)
+        return await connection.head()
+
+    async def _pass_back(self, replica: Replica, head: Head) -> None:
+        """Stream the answer. From here on nothing is sent again: an error becomes the answer's end."""
+        request, connection = self._request, self._connection
+        assert connection is not None
+        request.first_byte = self._loop.time()
+        self._route.metrics.first_byte.observe(request.first_byte - request.began)
+        write = request.client.write
+        await request.start(head.status, _response_headers(head))
+        data, last = b"", False
+        try:
+            while not last:
+                data, last = await connection.read()
+                request.sent += len(data)
+                await write(data, more=not last)
+        except UpstreamError as error:
+            if self._gone:
+                raise ClientGone from None
+            message = "req=%s model=%s replica=%s broke off in its answer: %s"
+            log.warning(message, request.id, self._route.key, replica.id, error)
+            await _break_off(request, self._route, head, data, error)
 
 
 def _failed(route: Route, error: UpstreamError) -> UpstreamFailed:
@@ -130,55 +183,9 @@ def _request_head(request: Request, target: bytes, length: int) -> bytes:
     return b"".join(lines)
 
 
-async def _exchange(replica: Replica, attempt: _Attempt, head: bytes, body: bytes) -> Connection:
-    """Send the request and wait for the answer's head. A pooled connection that turns out to have been closed
-    meanwhile says nothing of the replica: a fresh one is tried."""
-    pooled = replica.pooled()
-    if pooled is not None:
-        attempt.connection = pooled
-        try:
-            pooled.send(head, body)
-            await pooled.head()
-        except Broken:
-            if pooled.answered or attempt.gone:
-                raise
-            pooled.abort()
-        else:
-            return pooled
-    attempt.connection = None
-    connection = await replica.connect()
-    attempt.connection = connection
-    if attempt.gone:
-        raise Broken("the client left")
-    connection.send(head, body)
-    await connection.head()
-    return connection
-
-
-async def _pass_back(request: Request, route: Route, replica: Replica, connection: Connection) -> None:
-    """Stream the answer. From the first byte on nothing is sent again: errors become the answer's end."""
-    head = await connection.head()
-    loop = asyncio.get_running_loop()
-    request.first_byte = loop.time()
-    route.metrics.first_byte.observe(request.first_byte - request.began)
-    client = request.client
-    data, last = b"", False
-    await request.start(head.status, _response_headers(head))
-    try:
-        while not last:
-            data, last = await connection.read()
-            request.sent += len(data)
-            await client.write(data, more=not last)
-    except UpstreamError as error:
-        if connection.gone_by_client:
-            raise ClientGone from None
-        log.warning("req=%s model=%s replica=%s broke off in its answer: %s", request.id, route.key, replica.id, error)
-        await _break_off(request, route, head, data, error)
-
-
 def _response_headers(head: Head) -> Headers:
     given = head.headers
-    headers = [(name, given[name]) for name in _TO_CLIENT if name in given]
+    headers: Headers = [(name, given[name]) for name in _TO_CLIENT if name in given]
     if b"content-length" in given and b"transfer-encoding" not in given:
         headers.append((b"content-length", given[b"content-length"]))
     if given.get(b"content-type", b"").startswith(_EVENT_STREAM):

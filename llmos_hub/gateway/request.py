@@ -13,7 +13,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from llmos.errors import BadRequest, Cause, PayloadTooLarge, RequestTimeout, Unauthorized, Unavailable, UnsupportedMediaType
+from llmos.errors import (
+    BadRequest,
+    Cause,
+    PayloadTooLarge,
+    RequestTimeout,
+    Unauthorized,
+    Unavailable,
+    UnsupportedMediaType,
+)
 from llmos_hub.gateway.options import MIB, GatewayOptions
 from llmos_hub.names import HEADER_REQUEST_ID
 
@@ -82,7 +90,11 @@ class Request:
     caller, model
         Whose it is and which model is asked, for the log; empty while unknown.
     body_read
-        Whether the whole body was received; where it was not, the connection can't be used again.
+        Whether the whole body was received.
+    retry_after
+        After how many seconds to try again, told with an error that passes.
+    counted
+        Whether the metrics of a model have it.
     """
 
     method: str
@@ -99,6 +111,8 @@ class Request:
     caller: str = ""
     model: str = ""
     body_read: bool = False
+    retry_after: int = 2
+    counted: bool = False
 
     async def start(self, status: int, headers: Headers) -> None:
         """Begin the answer, with the request's id in its headers."""
@@ -224,7 +238,7 @@ async def read_body(request: Request, options: GatewayOptions, budget: BodyBudge
                 piece, more = await request.client.receive()
                 size += len(piece)
                 if size > options.max_body:
-                    raise _too_large(options)
+                    raise _too_large(options)  # noqa: TRY301 - what was taken is given back below
                 if size > taken:
                     budget.take(size - taken)
                     taken = size

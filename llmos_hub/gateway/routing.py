@@ -254,4 +254,6 @@ def not_ready(route: Route) -> tuple[ModelNotReady, int]:
 def wrong_task(route: Route, path: str) -> Unsupported:
     """The error for a model that is asked for what it is not made for."""
     does = _TASKS.get(route.task, f"is for {route.task}")
-    return Unsupported(f'Model "{route.name}" {does} and can\'t answer {path}. Use {_ENDPOINTS.get(route.task, "another endpoint")}.')
+    return Unsupported(
+        f'Model "{route.name}" {does} and can\'t answer {path}. Use {_ENDPOINTS.get(route.task, "another endpoint")}.'
+    )

@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, cast
 from urllib.parse import urlsplit
 
 import httptools
@@ -171,8 +171,7 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Called by the event loop."""
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's are, without being subclasses
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Called by the event loop."""
@@ -260,7 +259,18 @@ class Replica:
         Until when (in the loop's time) others are preferred, since it refused a connection.
     """
 
-    __slots__ = ("_host", "_idle", "_path", "_port", "_retired", "_upstreams", "aside_until", "id", "outstanding", "url")
+    __slots__ = (
+        "_host",
+        "_idle",
+        "_path",
+        "_port",
+        "_retired",
+        "_upstreams",
+        "aside_until",
+        "id",
+        "outstanding",
+        "url",
+    )
 
     def __init__(self, upstreams: Upstreams, id_: str, url: str) -> None:
         self.id = id_

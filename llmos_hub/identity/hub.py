@@ -115,7 +115,7 @@ class HubIdentity:
         if flight is None:
             flight = asyncio.create_task(self._ask(key, token, returning=stale is not None))
             self._flights[key] = flight
-            flight.add_done_callback(lambda _: self._flights.pop(key, None))
+            flight.add_done_callback(lambda done: self._landed(key, done))
         try:
             # a caller that gives up must not take the answer from the others that wait for it
             return await asyncio.shield(flight)
@@ -129,6 +129,11 @@ class HubIdentity:
             flight.cancel()
         await asyncio.gather(*flights, return_exceptions=True)
         await self._client.aclose()
+
+    def _landed(self, key: bytes, flight: asyncio.Task[Caller]) -> None:
+        self._flights.pop(key, None)
+        if not flight.cancelled():
+            flight.exception()  # seen, even when all who waited for it are gone
 
     def _without_hub(self, stale: Caller | None) -> Caller:
         if stale is not None:
@@ -169,9 +174,7 @@ class HubIdentity:
                 self._retry_at = 0.0
                 raise Unauthorized(_UNKNOWN_TOKEN)
             response.raise_for_status()
-            body = response.json()
-            if not isinstance(body, dict):
-                raise TypeError
+            body: Mapping[str, Any] = dict(response.json())
         except (httpx.HTTPError, ValueError, TypeError) as error:
             self._retry_at = self._clock() + _PAUSE
             raise Unavailable(f"The Hub does not answer as it should ({type(error).__name__}).") from error

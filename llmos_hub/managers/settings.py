@@ -34,9 +34,6 @@ __all__ = [
 T = TypeVar("T")
 logger = logging.getLogger(__name__)
 
-_REMEMBERED_FOR: Final = 5.0
-"""Seconds until a changed Setting counts."""
-
 
 @dataclass(frozen=True, slots=True)
 class Definition(Generic[T]):
@@ -117,10 +114,13 @@ class PlatformSettings:
         Where the Settings are.
     environ
         Where the variables are; the process's own unless told otherwise.
+    remembered_for
+        Seconds until a changed Setting counts.
     """
 
-    def __init__(self, store: Store, environ: Mapping[str, str] | None = None) -> None:
+    def __init__(self, store: Store, environ: Mapping[str, str] | None = None, *, remembered_for: float = 5.0) -> None:
         self._store = store
+        self._remembered_for = remembered_for
         self._environ = os.environ if environ is None else environ
         self._stored: dict[str, str] = {}
         self._read_at: float | None = None
@@ -128,7 +128,7 @@ class PlatformSettings:
     async def value(self, definition: Definition[T]) -> T:
         """The value in force; while the store is away, the one last known."""
         now = time.monotonic()
-        if self._read_at is None or now - self._read_at >= _REMEMBERED_FOR:
+        if self._read_at is None or now - self._read_at >= self._remembered_for:
             self._read_at = now  # also after a failure: the store isn't asked by every request meanwhile
             try:
                 listing = await self._store.list(Setting)
@@ -152,10 +152,6 @@ class PlatformSettings:
                 return text, source
         return definition.default, "default"
 
-    def forget(self) -> None:
-        """Read anew at the next question: a Setting was just changed through this process."""
-        self._read_at = None
-
 
 class SettingRules(KindRules[Setting]):
     """Every setting there is can be seen, none other can be set."""
@@ -177,20 +173,16 @@ class SettingRules(KindRules[Setting]):
             try:
                 definition.parse(new.spec.value)
             except ValueError as error:
-                cause = Cause("spec.value", f"{error}. ({definition.description})")
+                cause = Cause("spec.value", f"{error}. {definition.description}")
                 raise Invalid(str(cause), causes=[cause]) from None
-
-    def status_after(self, old: Setting | None, stored: Setting) -> Setting | None:
-        """Nothing to store: a Setting's status is made when it is read."""
-        del old, stored
-        self._settings.forget()
-        return None
 
     async def present(self, resource: Setting) -> Setting:
         """With value, default, source and description."""
         definition = DEFINITIONS.get(resource.metadata.name)
         if definition is None:  # left from another version
-            status = SettingStatus(value=resource.spec.value or "", description="Not known to this version: not in use.")
+            status = SettingStatus(
+                value=resource.spec.value or "", description="Not known to this version: not in use."
+            )
             return resource.model_copy(update={"status": status})
         value, source = self._settings.in_force(definition, resource.spec.value)
         status = SettingStatus.model_validate(

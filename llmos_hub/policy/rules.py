@@ -13,7 +13,7 @@ from llmos.errors import Forbidden
 from llmos.resources import Resource
 from llmos_hub.names import PUBLIC_NAMESPACE, SCOPE_INVOKE, SCOPE_MANAGE, user_namespace
 
-__all__ = ["Caller", "Decision", "Verb", "may", "require"]
+__all__ = ["Caller", "Decision", "Verb", "may", "require", "require_admin"]
 
 Verb = Literal["get", "list", "watch", "create", "update", "delete", "logs", "invoke"]
 READING: frozenset[str] = frozenset({"get", "list", "watch", "logs"})
@@ -92,3 +92,22 @@ def require(caller: Caller, verb: Verb, kind: type[Resource], namespace: str | N
     decision = may(caller, verb, kind, namespace)
     if not decision.allowed:
         raise Forbidden(decision.reason)
+
+
+def require_admin(caller: Caller, what: str) -> None:
+    """Let admins through, with a token that may use the API.
+
+    Parameters
+    ----------
+    what
+        Completes "Only admins may …".
+
+    Raises
+    ------
+    Forbidden
+        With the reason.
+    """
+    if SCOPE_MANAGE not in caller.scopes:
+        raise Forbidden(f"This token lacks the scope {SCOPE_MANAGE}. Make one that has it on the Hub's token page.")
+    if not caller.admin:
+        raise Forbidden(f"Only admins may {what}.")

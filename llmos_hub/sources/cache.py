@@ -90,7 +90,8 @@ class Cache:
         try:
             data = json.loads((self.directory / "refs" / f"{_key(uri)}.json").read_text(encoding="utf-8"))
             model = ModelFiles.load(data)
-            present = model.uri == uri and Path(model.path).is_file()
+            beside = list(Path(model.path).parent.iterdir())  # further parts
+            present = model.uri == uri and Path(model.path) in beside and all(path.is_file() for path in beside)
         except (OSError, ValueError, TypeError):
             return None
         return model if present else None

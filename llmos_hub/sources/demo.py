@@ -111,9 +111,9 @@ _DEMOS: Final = {
     ),
     "minilm": _Demo(
         file="all-MiniLM-L6-v2.F16.gguf",
-        size=0,
-        sha256="MINILM",
-        label="An embedding model for English sentences of up to 256 words.",
+        size=46_223_232,
+        sha256="c436f830270e23a4210f5261725ae5559564fc0f057dcc92e433bca8cc36150d",  # as gguf 0.19 writes it
+        label="A small embedding model for English sentences and short paragraphs.",
         make=_convert_minilm,
     ),
 }

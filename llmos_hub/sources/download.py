@@ -187,7 +187,7 @@ def _writing(partial: Path) -> Iterator[None]:
         raise words_for(error, partial.parent) from error
 
 
-def _begin(remote: Remote, partial: Path, meter: Meter) -> tuple["hashlib._Hash", int]:
+def _begin(remote: Remote, partial: Path, meter: Meter) -> tuple[hashlib._Hash, int]:
     """Hash of and number of the bytes that are there from before."""
     digest, done = hashlib.sha256(), 0
     if partial.exists():
@@ -237,5 +237,3 @@ def _check(remote: Remote, done: int, sha256: str, partial: Path) -> None:
         f"{httpx.URL(remote.url).host} changes files, or the repository changed."
     )
     raise SourceFailed(message)
-
-

@@ -37,7 +37,10 @@ def _report(progress: Progress) -> None:
     _emit({"type": "progress", "file": progress.file, "done": progress.done, "total": progress.total, "rate": rate})
 
 
-def _fetch(uri: str, directory: str) -> dict[str, Any]:
+def _fetch(argv: Sequence[str]) -> dict[str, Any]:
+    if len(argv) != 2:
+        raise UsageError(_USAGE)
+    uri, directory = argv
     where = Path(directory).absolute()
     try:
         return source_of(uri).fetch(uri, where, _report).dump()
@@ -64,9 +67,7 @@ def main(argv: Sequence[str]) -> int:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     error: LLMOSError
     try:
-        if len(argv) != 2:
-            raise UsageError(_USAGE)
-        model = _fetch(*argv)
+        model = _fetch(argv)
     except LLMOSError as raised:
         error = raised
     except BrokenPipeError:

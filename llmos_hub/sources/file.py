@@ -97,9 +97,11 @@ def _check(path: Path) -> None:
         message = f"There is no file {path} on the machine that runs LLMOS.{near}"
         raise SourceFailed(message) from error
     except PermissionError as error:
-        message = f"{path} can't be read by uid {os.geteuid()}, under which LLMOS looks at models. Allow it: chmod a+r {path}"
+        message = (
+            f"{path} can't be read by uid {os.geteuid()}, under which LLMOS looks at models. Allow it: chmod a+r {path}"
+        )
         raise SourceFailed(message) from error
     if magic != MAGIC:
         what = "safetensors weights" if path.suffix == ".safetensors" else "no GGUF model"
-        message = f"{path} holds {what}. llama.cpp, the engine here, needs a file that begins with "GGUF"."
+        message = f"{path} holds {what}. llama.cpp, the engine here, needs a GGUF file."
         raise Invalid(message)

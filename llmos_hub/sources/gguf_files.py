@@ -16,7 +16,9 @@ from typing import Final
 __all__ = ["PREFERENCE", "Candidate", "Choice", "candidates", "choose", "name_of_part", "part_of"]
 
 _PART = re.compile(r"^(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})(?P<suffix>\.gguf)$", re.IGNORECASE)
-_QUANTIZATION = re.compile(r"(?<![A-Za-z0-9])((?:I?Q\d+|TQ\d|MXFP4|NVFP4)(?:_[A-Z0-9]+)*|BF16|F16|F32)(?![A-Za-z0-9])", re.IGNORECASE)
+_QUANTIZATION = re.compile(
+    r"(?<![A-Za-z0-9])((?:I?Q\d+|TQ\d|MXFP4|NVFP4)(?:_[A-Z0-9]+)*|BF16|F16|F32)(?![A-Za-z0-9])", re.IGNORECASE
+)
 _NOT_A_MODEL = re.compile(r"mmproj|imatrix|ggml-vocab|(?<![a-z])lora(?![a-z])", re.IGNORECASE)
 
 PREFERENCE: Final = (
@@ -120,8 +122,13 @@ def choose(models: Sequence[Candidate], wanted: str | None) -> Choice:
         return Choice(best, f"{best.title} is the only GGUF model there")
     if best.quantization in PREFERENCE:
         first = PREFERENCE.index(best.quantization) == 0
-        why = "the usual balance of size and quality" if first else f"there is no {' or '.join(PREFERENCE[:2])}" \
-            if PREFERENCE.index(best.quantization) > 1 else f"there is no {PREFERENCE[0]}"
+        why = (
+            "the usual balance of size and quality"
+            if first
+            else f"there is no {' or '.join(PREFERENCE[:2])}"
+            if PREFERENCE.index(best.quantization) > 1
+            else f"there is no {PREFERENCE[0]}"
+        )
     else:
         why = "it is the smallest"
     return Choice(best, f"{best.title} was chosen of {len(whole)} GGUF models: {why}")

@@ -224,7 +224,9 @@ def _read_file(path: Path) -> _Contents:
             raise reader.invalid('it doesn\'t begin with "GGUF"')
         version = reader.number(_U32)
         if version not in (2, 3):
-            why = "it is big-endian" if version in (2 << 24, 3 << 24) else f"version {version} of the format is not known"
+            why = (
+                "it is big-endian" if version in (2 << 24, 3 << 24) else f"version {version} of the format is not known"
+            )
             raise reader.invalid(why)
         tensors, keys = reader.number(_U64), reader.number(_U64)
         if tensors > _MAX_TENSORS or keys > _MAX_KEYS:

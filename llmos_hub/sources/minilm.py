@@ -130,7 +130,7 @@ def _write_keys(writer: Any, configuration: dict[str, Any]) -> None:
 def _write_vocabulary(writer: Any, vocabulary: list[str]) -> None:
     import gguf
 
-    kind = {piece: gguf.TokenType.CONTROL for piece in _SPECIAL} | {"[UNK]": gguf.TokenType.UNKNOWN}
+    kind = dict.fromkeys(_SPECIAL, gguf.TokenType.CONTROL) | {"[UNK]": gguf.TokenType.UNKNOWN}
     writer.add_tokenizer_model("bert")
     writer.add_token_list([_token(piece) for piece in vocabulary])
     writer.add_token_types([kind.get(piece, gguf.TokenType.NORMAL) for piece in vocabulary])

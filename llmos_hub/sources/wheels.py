@@ -88,7 +88,9 @@ class IndexSettings:
         certificates = environ.get("PIP_CERT") or configured.get("cert") or environ.get("SSL_CERT_FILE")
         return cls(
             indexes=(index, *extra.split()),
-            find_links=tuple(_local(link) for link in shlex.split(links) if "://" not in link or link.startswith("file:")),
+            find_links=tuple(
+                _local(link) for link in shlex.split(links) if "://" not in link or link.startswith("file:")
+            ),
             certificates=certificates or None,
         )
 
@@ -101,7 +103,12 @@ def _pip_configuration(environ: Mapping[str, str]) -> dict[str, str]:
     """What pip's configuration files say for every command; later files win, as in pip."""
     home = Path(environ.get("HOME") or "/nonexistent")
     user = Path(environ.get("XDG_CONFIG_HOME") or home / ".config")
-    files = [Path("/etc/xdg/pip/pip.conf"), Path("/etc/pip.conf"), home / ".pip" / "pip.conf", user / "pip" / "pip.conf"]
+    files = [
+        Path("/etc/xdg/pip/pip.conf"),
+        Path("/etc/pip.conf"),
+        home / ".pip" / "pip.conf",
+        user / "pip" / "pip.conf",
+    ]
     files.append(Path(sys.prefix) / "pip.conf")
     only = environ.get("PIP_CONFIG_FILE")
     files = [] if only == os.devnull else [*files, Path(only)] if only else files
@@ -134,7 +141,9 @@ def _links(response: httpx.Response) -> dict[str, str]:
         return {f["filename"]: urljoin(base, f["url"]) for f in files}
     page = _Anchors()
     page.feed(response.text)
-    return {unquote(urlsplit(link).path).rpartition("/")[2]: urljoin(base, link).partition("#")[0] for link in page.links}
+    return {
+        unquote(urlsplit(link).path).rpartition("/")[2]: urljoin(base, link).partition("#")[0] for link in page.links
+    }
 
 
 def _address(wheel: PinnedWheel, index: str, client: httpx.Client) -> str | None:

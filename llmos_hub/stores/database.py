@@ -15,7 +15,7 @@ import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
 from redis import exceptions
 from redis.asyncio import ConnectionPool
@@ -228,8 +228,6 @@ class Database:
             try:
                 async with asyncio.timeout(start + limit - time.monotonic()):
                     return await self._once(command, sent)
-            except _REFUSED as error:
-                raise self._unavailable(f"refuses the log-in: {error}") from None
             except exceptions.NoScriptError:
                 raise
             except exceptions.ResponseError as error:
@@ -237,6 +235,8 @@ class Database:
             except TimeoutError:
                 raise self._unavailable(f"did not answer within {limit:g} s") from None
             except (exceptions.RedisError, OSError) as error:
+                if isinstance(error, _REFUSED) or isinstance(error.__cause__, _REFUSED):
+                    raise self._unavailable(f"refuses the log-in: {error}") from None
                 may_repeat = repeatable or not sent[0] or isinstance(error, _NOT_RUN)
                 pause = _RETRY_PAUSES[min(attempt, len(_RETRY_PAUSES) - 1)]
                 attempt += 1
@@ -362,4 +362,4 @@ def _without_password(url: str) -> str:
         parts = urlsplit(url)
     except ValueError:
         return "(unreadable URL)"
-    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], query=""))
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"

@@ -53,16 +53,19 @@ def workstation(c: Any, environ: dict[str, str]) -> None:
     c.LLMOSLocalSpawner.llmos_url = environ["LLMOS_API_URL"]
     c.Spawner.environment = {ENV_INSTANCE: environ[ENV_INSTANCE]}
 
-    supervisor = json.loads(environ["LLMOS_TOKENS"])["llmos-supervisor"]
-    hub.services = [{"name": "llmos-supervisor", "api_token": supervisor, "display": False}]
-    hub.load_roles = [
-        {
-            "name": "llmos-supervisor",
-            "description": "`llmos user`, `llmos token`, and new routes after the proxy was started again",
-            "scopes": ["admin:users", "tokens", "proxy"],
-            "services": ["llmos-supervisor"],
-        }
-    ]
+
+def add_supervisor(c: Any, token: str) -> None:
+    """The supervisor's own access, merged in after a site's settings as LLMOS' services are."""
+    hub = c.JupyterHub
+    services, roles = list(hub.get("services", [])), list(hub.get("load_roles", []))
+    hub.services = [*services, {"name": "llmos-supervisor", "api_token": token, "display": False}]
+    role = {
+        "name": "llmos-supervisor",
+        "description": "`llmos user`, `llmos token`, and new routes after the proxy was started again",
+        "scopes": ["admin:users", "tokens", "proxy"],
+        "services": ["llmos-supervisor"],
+    }
+    hub.load_roles = [*roles, role]
 
 
 def load(c: Any, load_subconfig: Any, environ: dict[str, str]) -> None:
@@ -72,6 +75,7 @@ def load(c: Any, load_subconfig: Any, environ: dict[str, str]) -> None:
     if site.exists():
         load_subconfig(str(site))
     tokens = json.loads(environ["LLMOS_TOKENS"])
+    add_supervisor(c, tokens["llmos-supervisor"])
     configure(
         c,
         api_url=environ["LLMOS_API_ADDRESS"],

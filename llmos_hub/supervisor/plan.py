@@ -231,7 +231,7 @@ def _hub(
         binaries.python,
         "-P",
         "-m",
-        "jupyterhub",
+        "llmos_hub.supervisor.hub_main",
         "-f",
         str(Path(__file__).with_name("hub_config.py")),
     )

@@ -1,0 +1,1 @@
+"""Spawners for JupyterHub whose servers can use LLMOS at once."""

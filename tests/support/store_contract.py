@@ -438,8 +438,9 @@ class _Watching:
         created = await store.create(model())
         created.spec.replicas = 2
         updated = await store.update(created)
-        updated.status.phase = "Ready"
-        patched = await store.patch_status(updated)
+        ready = updated.model_copy(deep=True)
+        ready.status.phase = "Ready"
+        patched = await store.patch_status(ready)
         await store.delete(ModelService, ADA, "chat")
         async with store.watch(ModelService, resource_version=start) as events:
             seen = [await next_change(events) for _ in range(4)]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+import os
 import shutil
 import signal
 from pathlib import Path
@@ -33,13 +35,9 @@ def _recorded(record: ReplicaRecord, boot: str) -> ProcessHandle | None:
 def _leader(handles: list[ProcessHandle]) -> ProcessHandle | None:
     """The one that leads their session: it is the one that was started."""
     for handle in handles:
-        stat = Path(f"/proc/{handle.pid}/stat")
-        try:
-            session = int(stat.read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()[3])
-        except OSError:
-            continue
-        if session == handle.pid:
-            return handle
+        with contextlib.suppress(ProcessLookupError):
+            if os.getsid(handle.pid) == handle.pid:
+                return handle
     return None
 
 

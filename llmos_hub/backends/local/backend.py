@@ -93,7 +93,7 @@ class LocalBackend:
             records = await asyncio.to_thread(load_workloads, self._directory)
             found = await asyncio.to_thread(marked_processes, self._marker)
             for record in records.values():
-                deployment = self._deployments[record.ref] = Deployment(record, self._surroundings)
+                deployment = self._deployments[record.ref] = Deployment(record, self._surroundings, saved=True)
                 await adopt(deployment, self._runtime_dir, found)
             await kill_strangers(found)
             sockets = {replica.place.socket for replica in self._replicas()}
@@ -134,7 +134,11 @@ class LocalBackend:
             return
 
     async def close(self, *, stop: bool = False) -> None:
-        """Let go; everything goes on running, unless `stop`. What is wanted stays written down either way."""
+        """Let go; everything goes on running, unless `stop`.
+
+        What is wanted stays written down either way: the next `start` brings it back, and a job that was stopped
+        is run again; one that was over stays over.
+        """
         if self._watcher is not None:
             self._watcher.cancel()
             await asyncio.wait([self._watcher])
@@ -162,11 +166,13 @@ class LocalBackend:
             self._forget(current)
         deployment = current
         if deployment is None:
-            deployment = Deployment(WorkloadRecord(workload.ref, {}, ()), self._surroundings)
+            deployment = Deployment(WorkloadRecord(workload.ref, {}, ()), self._surroundings, saved=False)
             self._deployments[workload.ref] = deployment
         try:
             await deployment.apply(workload)
         except OSError as error:
+            if current is None and not deployment.replicas:
+                self._deployments.pop(workload.ref, None)
             message = f"{workload.ref.name} can't be recorded in {self._directory}: {error.strerror or error}."
             raise BackendFailed(message) from error
 
@@ -189,8 +195,9 @@ class LocalBackend:
         """Stop all its processes, wait until they are gone, and remove what is kept of it."""
         deployment = self._deployments.get(ref)
         if deployment is not None:
-            await asyncio.shield(deployment.remove())
-            self._forget(deployment)
+            removal = deployment.remove()
+            removal.add_done_callback(lambda task: None if task.cancelled() else self._forget(deployment))
+            await asyncio.shield(removal)
 
     def _forget(self, deployment: Deployment) -> None:
         if self._deployments.get(deployment.ref) is deployment:
@@ -225,12 +232,15 @@ class LocalBackend:
         return any((replica.state.endpoint or "").endswith(f":{port}") for replica in self._replicas())
 
     async def _watch(self) -> None:
+        told = ""
         while True:
             try:
                 await self._look_at_memory()
                 await asyncio.to_thread(self._rotate_logs, [replica.place.log for replica in self._replicas()])
             except OSError as error:
-                log.warning("Memory and logs of replicas can't be looked after: %s", error)
+                if str(error) != told:
+                    told = str(error)
+                    log.warning("Memory and logs of replicas can't be looked after: %s", error)
             await asyncio.sleep(self._options.memory_period)
 
     async def _look_at_memory(self) -> None:

@@ -14,6 +14,7 @@ from llmos_hub.backends.local.options import Options
 from llmos_hub.backends.local.records import KnownTemplate, Place, ReplicaRecord, WorkloadRecord
 from llmos_hub.backends.local.replica import Replica
 from llmos_hub.backends.local.rollout import Member, Start, decide
+from llmos_hub.backends.local.threads import in_thread
 from llmos_hub.workload import Observation, ReplicaState, Workload
 
 __all__ = ["Deployment", "Surroundings"]
@@ -50,9 +51,17 @@ class Surroundings:
 
 
 class Deployment:
-    """Keeps as many replicas of each role as are wanted, of the newest template; the `Owner` of its replicas."""
+    """Keeps as many replicas of each role as are wanted, of the newest template; the `Owner` of its replicas.
 
-    def __init__(self, record: WorkloadRecord, surroundings: Surroundings) -> None:
+    Parameters
+    ----------
+    record
+        What is wanted.
+    saved
+        Whether that is on disk.
+    """
+
+    def __init__(self, record: WorkloadRecord, surroundings: Surroundings, *, saved: bool) -> None:
         self.record = record
         self.ref = record.ref
         self.name = record.ref.name
@@ -64,7 +73,7 @@ class Deployment:
         self.removal: asyncio.Task[None] | None = None
         self._surroundings = surroundings
         self._saving = asyncio.Lock()
-        self._saved_serial = -1
+        self._saved_serial = record.serial if saved else -1
         self._step: asyncio.Handle | None = None
         self._shown: Observation | None = None
         self._memory_told = 0.0
@@ -93,7 +102,7 @@ class Deployment:
             try:
                 await self._save()
             except OSError:
-                self.record = before
+                self.record = replace(before, serial=self.record.serial)
                 raise
         self.reconcile()
 
@@ -105,7 +114,7 @@ class Deployment:
     async def _save(self) -> None:
         async with self._saving:
             record = self.record
-            await asyncio.to_thread(record.write, self.directory)
+            await in_thread(record.write, self.directory)
             self._saved_serial = record.serial
 
     def reconcile(self) -> None:
@@ -200,7 +209,7 @@ class Deployment:
     async def _remove(self) -> None:
         await self.stop_all()
         async with self._saving:
-            await asyncio.to_thread(shutil.rmtree, self.directory, ignore_errors=True)
+            await in_thread(shutil.rmtree, self.directory, ignore_errors=True)
         self._surroundings.notify(self)
 
     async def stop_all(self) -> None:

@@ -60,7 +60,7 @@ def rotate(path: Path, limit: int) -> bool:
 
 
 class _Lines:
-    """Cuts bytes into lines: of a bounded length, of a progress bar (``\\r``) the newest state only."""
+    r"""Cuts bytes into lines: of a bounded length, of a progress bar (``\r``) the newest state only."""
 
     def __init__(self) -> None:
         self._rest = b""
@@ -175,7 +175,7 @@ class _File:
         start, found = _start_of_tail(self._file, self._offset, tail) if tail is not None else (0, 0)
         if tail is None or found < tail:
             with contextlib.suppress(OSError):
-                older = _older(self.path).open("rb")  # noqa: SIM115 - closed once it is read
+                older = _older(self.path).open("rb")
                 end = older.seek(0, os.SEEK_END)
                 self._add(older, _start_of_tail(older, end, tail - found)[0] if tail is not None else 0, end)
         self._add(self._file, start, self._offset)
@@ -208,7 +208,7 @@ class _File:
             return
         if self._rotated:
             with contextlib.suppress(OSError):
-                older = _older(self.path).open("rb")  # noqa: SIM115 - closed once it is read
+                older = _older(self.path).open("rb")
                 self._add(older, self._offset, older.seek(0, os.SEEK_END))
             self._offset, self._older, self._rotated = 0, inode, False
         size = self._size()
@@ -289,8 +289,8 @@ async def read_logs(
     try:
         for file in files.values():
             await asyncio.to_thread(file.begin, tail)
-            while file.pending and (lines := await asyncio.to_thread(file.read)) is not None:
-                for line in lines:
+            while file.pending:
+                for line in await asyncio.to_thread(file.read) or ():
                     yield line
             if not follow:
                 for line in file.end():

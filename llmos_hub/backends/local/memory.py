@@ -69,7 +69,7 @@ def _number(path: Path) -> int | None:
 
 
 def _kilobytes(text: str) -> int:
-    return int(text.split()[0]) * 1024
+    return int(text.split(maxsplit=1)[0]) * 1024
 
 
 def _groups(root: Path) -> Iterator[tuple[Path, str, str, str]]:

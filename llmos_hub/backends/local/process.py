@@ -98,7 +98,7 @@ def spawn(
         command = ["/bin/sh", "-c", _NOTE_EXIT, "llmos-job", str(note_exit), *command]
     output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
     try:
-        child = subprocess.Popen(  # noqa: S603 - what a workload says is what is run
+        child = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
             stdout=output,
@@ -111,7 +111,12 @@ def spawn(
         os.close(output)
     handle = ProcessHandle.of(child.pid)
     assert handle is not None, "a child stays, if as a zombie, until it is waited for"
-    return Running(handle, child=child, note_exit=note_exit, marker=environment[ENV_REPLICA])
+    try:
+        return Running(handle, child=child, note_exit=note_exit, marker=environment[ENV_REPLICA])
+    except OSError:
+        child.kill()
+        child.wait()
+        raise
 
 
 def noted_exit(note: Path) -> Exit | None:
@@ -240,9 +245,9 @@ def marked_processes(prefix: str) -> dict[str, list[ProcessHandle]]:
         if not entry.name.isdigit():
             continue
         value = _environment_value(entry.name, f"{ENV_REPLICA}=".encode())
-        if value is not None and value.startswith(prefix) and (handle := ProcessHandle.of(int(entry.name))):
-            if handle.alive:
-                found.setdefault(value, []).append(handle)
+        handle = ProcessHandle.of(int(entry.name)) if value is not None and value.startswith(prefix) else None
+        if value is not None and handle is not None and handle.alive:
+            found.setdefault(value, []).append(handle)
     return found
 
 

@@ -21,6 +21,7 @@ from llmos_hub.backends.local.probes import Answer, http_get, probe_delay
 from llmos_hub.backends.local.process import ENV_REPLICA, Running, fill, find_program, free_port, noted_exit, spawn
 from llmos_hub.backends.local.records import KnownTemplate, Place, ReplicaRecord, boot_id
 from llmos_hub.backends.local.rollout import Member
+from llmos_hub.backends.local.threads import in_thread
 from llmos_hub.workload import Probe, ReplicaState
 
 __all__ = ["Owner", "Replica"]
@@ -225,8 +226,7 @@ class Replica:
 
     async def _hold(self) -> None:
         """Wait for what it needs: the back-off's end, its secrets, memory."""
-        while (left := self._retry - time.monotonic()) > 0:
-            await asyncio.sleep(left)
+        await asyncio.sleep(max(0.0, self._retry - time.monotonic()))
         if not self._known.complete:
             failure = failures.credentials_needed(self._failure, self._owner.name)
             self._set(phase="Waiting", reason=failure.reason, message=failure.message, retry_at=None)
@@ -251,7 +251,7 @@ class Replica:
         elif template.readiness or template.liveness or any("{socket}" in text for text in texts):
             endpoint = f"unix://{values['socket']}"
         await self._owner.save()
-        await asyncio.to_thread(self._prepare)
+        await in_thread(self._prepare)
         start = self._place.log.stat().st_size if self._place.log.exists() else 0
         attempt = record.attempt + 1
         self._record = replace(
@@ -287,7 +287,7 @@ class Replica:
         self._place.socket.unlink(missing_ok=True)
 
     async def _write(self) -> None:
-        await asyncio.to_thread(self._record.write, self._place, self._known)
+        await in_thread(self._record.write, self._place, self._known)
 
     async def _note(self) -> None:
         """As `_write`, where the process matters more than the record of it."""
@@ -335,7 +335,7 @@ class Replica:
         options = self._owner.options
         code = ending.number if ending else None
         self._failure = failure
-        lines = await asyncio.to_thread(self._last_lines)
+        lines = await in_thread(self._last_lines)
         shown: dict[str, Any] = {
             "exit_code": code,
             "reason": failure.reason,
@@ -406,8 +406,8 @@ class Replica:
                 answer = await http_get(endpoint, probe.path, probe.timeout)
         now = datetime.now(UTC)
         self._record = replace(self._record, ready_at=now)
+        await self._note()  # first, so that the next controller has it ready from its first moment on
         self._set(phase="Ready", ready_at=now, exit_code=None, reason="", message="", last_log_lines=())
-        await self._note()
         return True
 
     async def _keep_ready(self, endpoint: str, probe: Probe) -> None:
@@ -446,7 +446,7 @@ class Replica:
             if drain > 0:
                 await asyncio.wait([process.exited], timeout=drain)
             await process.stop(self._known.template.grace)
-        await asyncio.to_thread(self._remove_files)
+        await in_thread(self._remove_files)
         self._process, self.admitted = None, False
         self._owner.gone(self)
 

@@ -1,0 +1,109 @@
+"""From ``sys.argv`` to an exit code: 0 done, 1 refused or failed, 2 wrong usage, 130 interrupted."""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from llmos.cli.parser import PLATFORM_VERBS, HelpRequested, Verb, parse
+from llmos.errors import LLMOSError, UsageError
+
+__all__ = ["main"]
+
+EXIT_FAILED = 1
+EXIT_USAGE = 2
+EXIT_INTERRUPTED = 130
+EXIT_BROKEN_PIPE = 141
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command.
+
+    Parameters
+    ----------
+    argv
+        The words after ``llmos``; unset, the process's own.
+
+    Returns
+    -------
+    int
+        The exit code.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal that can't show "…" must not end the command
+    try:
+        return _run(words)
+    except BrokenPipeError:
+        _silence_stdout()
+        return EXIT_BROKEN_PIPE
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
+    except LLMOSError as error:
+        _tell(error)
+        return EXIT_USAGE if isinstance(error, UsageError) else EXIT_FAILED
+    except Exception as error:  # noqa: BLE001 - the last resort: one line instead of a traceback
+        _tell(error)
+        return EXIT_FAILED
+
+
+def _run(words: list[str]) -> int:
+    if words and words[0] in PLATFORM_VERBS:
+        from llmos.cli.hub import run_platform_verb
+
+        return run_platform_verb(words)
+    if words and words[0] in {"--version", "-V", "version"}:
+        import llmos
+
+        sys.stdout.write(f"llmos {llmos.__version__}\n")
+        return 0
+    try:
+        verb, args = parse(words)
+    except HelpRequested as help_:
+        sys.stdout.write(help_.text)
+        sys.stdout.flush()
+        return 0
+    _run_verb(verb, args)
+    sys.stdout.flush()
+    return 0
+
+
+def _run_verb(verb: Verb, args: Any) -> None:
+    from llmos.cli.terminal import TerminalOutput
+
+    output = TerminalOutput()
+    if not verb.needs_client:
+        verb.run(None, args, output)
+        return
+    from llmos.client import Client
+
+    with Client() as client:
+        verb.run(client, args, output)
+
+
+def _tell(error: BaseException) -> None:
+    """One line; the traceback only for those who ask for it."""
+    if os.environ.get("LLMOS_DEBUG"):
+        import traceback
+
+        traceback.print_exception(error)
+        return
+    if isinstance(error, LLMOSError):
+        text = str(error)
+    else:
+        text = f"{type(error).__name__}: {error} (internal). This is a mistake in llmos; LLMOS_DEBUG=1 shows where."
+    from llmos.present.text import clean
+
+    sys.stderr.write(clean(text) + "\n")
+
+
+def _silence_stdout() -> None:
+    """Nobody reads any more: what is still buffered must not raise again at exit."""
+    try:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except (OSError, ValueError):
+        return

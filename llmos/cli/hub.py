@@ -1,0 +1,43 @@
+"""Verbs of the platform itself, which ``llmos-hub`` does."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from llmos.errors import Unsupported
+
+__all__ = ["run_platform_verb"]
+
+
+def _find() -> str | None:
+    """The program beside this interpreter, else on PATH."""
+    beside = Path(sys.executable).parent / "llmos-hub"
+    return str(beside) if os.access(beside, os.X_OK) else shutil.which("llmos-hub")
+
+
+def run_platform_verb(words: Sequence[str]) -> int:
+    """Become ``llmos-hub`` with the same words; returns only where that fails.
+
+    Raises
+    ------
+    Unsupported
+        The platform isn't installed here.
+    """
+    program = _find()
+    if program is None:
+        message = (
+            f"`llmos {words[0]}` is about the platform itself, which is not installed here. "
+            "Install it with: pip install 'llmos[platform]'"
+        )
+        raise Unsupported(message)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    try:
+        os.execv(program, [program, *words])  # noqa: S606 - becoming it is the point: signals reach it directly
+    except OSError as error:
+        message = f"{program} can't be started: {error.strerror}."
+        raise Unsupported(message) from None

@@ -1,0 +1,187 @@
+"""Files with resources: YAML or JSON, several documents, checked here before anything is asked of the platform.
+
+Mistakes are told with file and line: ``chat.yaml:7: spec.resources.memory: "2GiB" is not a quantity. …``
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from llmos.errors import Cause, Invalid
+from llmos.resources import Resource, parse
+
+__all__ = ["Manifest", "read_manifests"]
+
+_SUFFIXES = (".yaml", ".yml", ".json")
+_LIMIT = 16 * 1024 * 1024
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """A resource and where it was written.
+
+    Attributes
+    ----------
+    resource
+        What is described.
+    place
+        ``chat.yaml:1``.
+    """
+
+    resource: Resource
+    place: str
+
+
+class _Loader(yaml.SafeLoader):
+    """As YAML's safe loader, but a key that comes twice is a mistake and dates stay text, as in JSON."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[Any] = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if isinstance(key, str) and key in seen:
+                message = f'"{key}" is here twice'
+                raise yaml.MarkedYAMLError(problem=message, problem_mark=key_node.start_mark)
+            if isinstance(key, str):
+                seen.add(key)
+        return super().construct_mapping(node, deep=deep)
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+
+
+def read_manifests(paths: Sequence[str]) -> list[Manifest]:
+    """Everything that the files describe, in their order.
+
+    Parameters
+    ----------
+    paths
+        Files, directories (all ``.yaml``, ``.yml`` and ``.json`` in them) or ``-`` for standard input.
+
+    Raises
+    ------
+    Invalid
+        With every mistake of every file, each with file and line.
+    """
+    manifests: list[Manifest] = []
+    causes: list[Cause] = []
+    for path in paths:
+        for name, text in _texts(path):
+            for found in _documents(name, text):
+                if isinstance(found, Manifest):
+                    manifests.append(found)
+                else:
+                    causes += found
+    if causes:
+        more = f" (and {len(causes) - 3} more)" if len(causes) > 3 else ""
+        raise Invalid("; ".join(str(cause) for cause in causes[:3]) + more, causes=causes)
+    if not manifests:
+        message = f"There is no resource in {', '.join(paths)}."
+        raise Invalid(message)
+    return manifests
+
+
+def _texts(path: str) -> Iterator[tuple[str, str]]:
+    if path == "-":
+        yield "standard input", sys.stdin.read(_LIMIT)
+        return
+    place = Path(path).expanduser()
+    files = sorted(p for p in place.iterdir() if p.suffix in _SUFFIXES) if place.is_dir() else [place]
+    for file in files:
+        try:
+            yield str(file), file.read_text(encoding="utf-8")
+        except FileNotFoundError:
+            message = f"There is no file {file}."
+            raise Invalid(message) from None
+        except UnicodeDecodeError:
+            message = f"{file} is not a text in UTF-8."
+            raise Invalid(message) from None
+        except OSError as error:
+            message = f"{file} can't be read: {error.strerror}."
+            raise Invalid(message) from None
+
+
+def _documents(name: str, text: str) -> Iterator[Manifest | list[Cause]]:
+    """Each document's resource, or what is wrong with it."""
+    if text.lstrip()[:1] in {"{", "["}:
+        try:
+            data = json.loads(text)
+        except json.JSONDecodeError as error:
+            yield [Cause(f"{name}:{error.lineno}", f"not JSON: {error.msg}")]
+            return
+        yield from _resources(data, f"{name}:1", lambda _: f"{name}:1")
+        return
+    loader = _Loader(text)
+    try:
+        while loader.check_node():
+            node = loader.get_node()
+            assert node is not None, "check_node said that there is one"
+            data = loader.construct_document(node)
+            if data is not None:
+                yield from _resources(data, f"{name}:{node.start_mark.line + 1}", _Lines(name, node))
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark is not None else 1
+        yield [Cause(f"{name}:{line}", error.problem or "not YAML")]
+    except yaml.YAMLError as error:
+        yield [Cause(name, f"not YAML: {error}")]
+    finally:
+        loader.dispose()
+
+
+def _resources(data: Any, place: str, locate: Any) -> Iterator[Manifest | list[Cause]]:
+    """The resource of a document, or those of a ``List``."""
+    if isinstance(data, dict) and data.get("kind") == "List":
+        items = data.get("items")
+        for n, item in enumerate(items if isinstance(items, list) else []):
+            yield from _resources(item, place, lambda path, n=n: locate(f"items[{n}]" + (f".{path}" if path else "")))
+        return
+    if isinstance(data, list):
+        for n, item in enumerate(data):
+            yield from _resources(item, place, lambda path, n=n: locate(f"[{n}]" + (f".{path}" if path else "")))
+        return
+    try:
+        yield Manifest(parse(data), place)
+    except Invalid as error:
+        found = error.causes or (Cause("", error.message),)
+        yield [Cause(locate(cause.field), str(cause)) for cause in found]
+
+
+class _Lines:
+    """Finds the line of a field in a YAML document."""
+
+    def __init__(self, name: str, root: yaml.Node) -> None:
+        self._name = name
+        self._root = root
+
+    def __call__(self, path: str) -> str:
+        """``file:line`` of the field at `path`, or of the nearest one around it."""
+        node, line = self._root, self._root.start_mark.line
+        for key, index in re.findall(r"([^.\[\]]+)|\[(\d+)\]", path):
+            found = _item(node, int(index)) if index else _value(node, key)
+            if found is None:
+                break
+            node, line = found
+        return f"{self._name}:{line + 1}"
+
+
+def _value(node: yaml.Node, key: str) -> tuple[yaml.Node, int] | None:
+    if not isinstance(node, yaml.MappingNode):
+        return None
+    return next(((value, name.start_mark.line) for name, value in node.value if name.value == key), None)
+
+
+def _item(node: yaml.Node, index: int) -> tuple[yaml.Node, int] | None:
+    if not isinstance(node, yaml.SequenceNode) or index >= len(node.value):
+        return None
+    return node.value[index], node.value[index].start_mark.line

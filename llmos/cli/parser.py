@@ -1,0 +1,229 @@
+"""Words to a verb and its arguments; never exits, never prints, so that a notebook can use it as well.
+
+A verb is a line in `VERBS` and, in its module, two functions: ``configure_VERB(parser)`` and
+``run_VERB(client, args, output)``. Its module is imported when the verb is used, which keeps ``llmos --help``
+and every completion fast.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any, NoReturn
+
+from llmos.errors import UsageError
+
+__all__ = ["VERBS", "HelpRequested", "Parser", "Verb", "build_parser", "overview", "parse"]
+
+
+class HelpRequested(Exception):
+    """``--help`` was among the words.
+
+    Attributes
+    ----------
+    text
+        The help.
+    """
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.text = text
+
+
+class _Help(argparse.Action):
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> NoReturn:
+        raise HelpRequested(parser.format_help())
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse, but a mistake raises `UsageError` and ``--help`` raises `HelpRequested`."""
+
+    def __init__(self, prog: str, *, description: str = "", example: str = "") -> None:
+        super().__init__(
+            prog=prog,
+            description=description,
+            epilog=f"for example:\n{example}" if example else None,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            add_help=False,
+            allow_abbrev=False,
+        )
+        self.add_argument("-h", "--help", action=_Help, nargs=0, help="show this")
+
+    def error(self, message: str) -> NoReturn:
+        """Raise instead of exiting."""
+        text = f"{self.prog}: {message}. More: {self.prog} --help"
+        raise UsageError(text)
+
+
+@dataclass(frozen=True)
+class Verb:
+    """Something that ``llmos`` and ``%llmos`` can be told to do.
+
+    Attributes
+    ----------
+    name
+        The word.
+    summary
+        What it does, for the overview.
+    module
+        The module in ``llmos.cli.verbs`` that has its two functions.
+    example
+        Lines to try, without ``llmos`` before them.
+    needs_client
+        Whether it asks the platform.
+    notebook
+        Whether it makes sense in a notebook.
+    """
+
+    name: str
+    summary: str
+    module: str
+    example: tuple[str, ...]
+    needs_client: bool = True
+    notebook: bool = True
+
+    def _function(self, prefix: str) -> Callable[..., Any]:
+        function: Callable[..., Any] = getattr(import_module(f"llmos.cli.verbs.{self.module}"), f"{prefix}_{self.name}")
+        return function
+
+    def configure(self, parser: Parser) -> None:
+        """Give the parser this verb's arguments."""
+        self._function("configure")(parser)
+
+    def run(self, client: Any, args: argparse.Namespace, output: Any) -> Any:
+        """Do it.
+
+        Parameters
+        ----------
+        client
+            `llmos.Client`; None for a verb that needs none.
+        args
+            What `parse` made of the words.
+        output
+            `llmos.cli.output.Output`.
+
+        Returns
+        -------
+        object
+            What it found or made, for a notebook; a terminal shows what went to `output`.
+        """
+        return self._function("run")(client, args, output)
+
+
+def _verbs(*verbs: Verb) -> dict[str, Verb]:
+    return {verb.name: verb for verb in verbs}
+
+
+VERBS = _verbs(
+    Verb(
+        "serve",
+        "make a model answer",
+        "serve",
+        (
+            "serve demo://smollm2 --name chat",
+            "serve hf://Qwen/Qwen3-4B-GGUF --memory 6Gi --arg=--ctx-size --arg=8192",
+        ),
+    ),
+    Verb("ps", "show model services: state, memory, replicas", "ps", ("ps", "ps -w")),
+    Verb(
+        "chat", "talk to a model", "chat", ("chat chat", 'chat chat "What is a dictionary in Python?"'), notebook=False
+    ),
+    Verb("logs", "show what a model service's processes wrote", "logs", ("logs chat", "logs chat -f --tail 20")),
+    Verb("stop", "run a model service no longer, but keep it", "change", ("stop chat",)),
+    Verb("start", "run a stopped model service again", "change", ("start chat",)),
+    Verb("scale", "set the number of replicas", "change", ("scale chat 2",)),
+    Verb("set", "change a model service", "change", ("set chat --memory 6Gi", "set chat --arg=--ctx-size --arg=8192")),
+    Verb("models", "show the names that clients can ask for", "models", ("models",)),
+    Verb(
+        "get",
+        "show resources",
+        "get",
+        ("get modelservices", "get modelservice chat -o yaml", "get credentials -w", "get ms -l team=vision -o wide"),
+    ),
+    Verb("describe", "show everything about one resource", "describe", ("describe modelservice chat",)),
+    Verb("events", "show what happened to a resource", "describe", ("events modelservice chat",)),
+    Verb("apply", "create or change what files describe", "apply", ("apply -f chat.yaml", "apply -f - --dry-run")),
+    Verb("delete", "delete resources", "delete", ("delete modelservice chat", "delete -f chat.yaml --yes")),
+    Verb(
+        "explain", "what a kind or a field is", "explain", ("explain modelservice.spec.resources",), needs_client=False
+    ),
+    Verb("whoami", "who the token speaks for", "whoami", ("whoami",)),
+    Verb(
+        "completion",
+        "print a completion script for a shell",
+        "completion",
+        ("completion bash > ~/.local/share/bash-completion/completions/llmos", "completion fish | source"),
+        needs_client=False,
+        notebook=False,
+    ),
+)
+
+PLATFORM_VERBS = {
+    "up": "start the platform on this machine",
+    "down": "stop it",
+    "status": "show what of it runs, since when, with how much memory",
+    "doctor": "find out what is wrong",
+    "token": "make a token for programs",
+    "user": "add, list and remove people",
+}
+"""What ``llmos-hub`` does; it parses its own arguments."""
+
+
+def build_parser(verb: Verb, prog: str = "llmos") -> Parser:
+    """The parser of one verb."""
+    example = "\n".join(f"  {prog} {line}" for line in verb.example)
+    parser = Parser(
+        f"{prog} {verb.name}", description=f"{verb.summary[:1].upper()}{verb.summary[1:]}.", example=example
+    )
+    verb.configure(parser)
+    return parser
+
+
+def overview(prog: str = "llmos", *, verbs: Iterable[Verb] = VERBS.values(), platform: bool = True) -> str:
+    """What can be done, a line each."""
+    lines = [f"usage: {prog} VERB …", "", "Models and resources"]
+    lines += [f"  {verb.name:<11} {verb.summary}" for verb in verbs]
+    if platform:
+        lines += ["", "The platform itself (on the machine where it runs)"]
+        lines += [f"  {name:<11} {summary}" for name, summary in PLATFORM_VERBS.items()]
+    lines += ["", f"An example and all options of a verb: {prog} VERB --help"]
+    return "\n".join(lines) + "\n"
+
+
+def parse(
+    words: Sequence[str], *, prog: str = "llmos", only: Callable[[Verb], bool] | None = None
+) -> tuple[Verb, argparse.Namespace]:
+    """The verb that the words begin with, and its arguments.
+
+    Parameters
+    ----------
+    words
+        Such as ``["serve", "demo://tiny"]``.
+    prog
+        How the command is called here: ``llmos``, ``%llmos``.
+    only
+        Which verbs there are here; unset, all.
+
+    Raises
+    ------
+    UsageError
+        The words make no sense; the message suggests some that do.
+    HelpRequested
+        ``--help`` was among them.
+    """
+    verbs = {name: verb for name, verb in VERBS.items() if only is None or only(verb)}
+    if not words or words[0] in {"-h", "--help", "help"}:
+        if len(words) > 1 and words[0] == "help" and words[1] in verbs:
+            raise HelpRequested(build_parser(verbs[words[1]], prog).format_help())
+        raise HelpRequested(overview(prog, verbs=verbs.values(), platform=only is None))
+    name, *rest = words
+    if name not in verbs:
+        from llmos.present.text import did_you_mean
+
+        known = [*verbs, *(PLATFORM_VERBS if only is None else ())]
+        hint = did_you_mean(name, known) or f" There are: {', '.join(known)}."
+        message = f'{prog}: there is no verb "{name[:80]}".{hint}'
+        raise UsageError(message)
+    return verbs[name], build_parser(verbs[name], prog).parse_args(rest)

@@ -1,0 +1,113 @@
+"""``stop``, ``start``, ``scale`` and ``set``: changes of a service that is there."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from llmos.cli.common import add_namespace, suggesting
+from llmos.cli.output import Output
+from llmos.cli.parser import Parser
+from llmos.cli.verbs.serve import add_spec_options, spec_options
+from llmos.cli.waiting import wait_shown
+from llmos.client._sync.client import Client
+from llmos.client.serving import make_patch
+from llmos.errors import UsageError
+from llmos.resources import ModelService
+
+__all__ = [
+    "configure_scale",
+    "configure_set",
+    "configure_start",
+    "configure_stop",
+    "run_scale",
+    "run_set",
+    "run_start",
+    "run_stop",
+]
+
+
+def _configure_named(parser: Parser) -> None:
+    parser.add_argument("name", metavar="NAME", help="which model service")
+    add_namespace(parser)
+
+
+def _configure_wait(parser: Parser, *, default: bool) -> None:
+    if default:
+        parser.add_argument("--no-wait", dest="wait", action="store_false", help="return at once")
+    else:
+        parser.add_argument("--wait", action="store_true", help="wait until it is Ready")
+    parser.add_argument("--timeout", metavar="SECONDS", type=float, help="wait no longer than this")
+
+
+def configure_stop(parser: Parser) -> None:
+    """Arguments of ``stop``."""
+    _configure_named(parser)
+
+
+def configure_start(parser: Parser) -> None:
+    """Arguments of ``start``."""
+    _configure_named(parser)
+    _configure_wait(parser, default=True)
+
+
+def configure_scale(parser: Parser) -> None:
+    """Arguments of ``scale``."""
+    _configure_named(parser)
+    parser.add_argument("replicas", metavar="N", type=int, help="how many processes serve it at once")
+    _configure_wait(parser, default=False)
+
+
+def configure_set(parser: Parser) -> None:
+    """Arguments of ``set``."""
+    _configure_named(parser)
+    parser.add_argument("--model", metavar="MODEL", help="serve another model under this name")
+    add_spec_options(parser)
+    _configure_wait(parser, default=False)
+
+
+def _patch(client: Client, args: argparse.Namespace, spec: dict[str, Any]) -> ModelService:
+    with suggesting(client, args.name, args.namespace):
+        return client.collection(ModelService).patch(args.name, {"spec": spec}, namespace=args.namespace)
+
+
+def run_stop(client: Client, args: argparse.Namespace, output: Output) -> ModelService:
+    """Run a service no longer, but keep it."""
+    service = _patch(client, args, {"paused": True})
+    output.text(f"{args.name} is stopped. Start it again with: {output.hints.command} start {args.name}")
+    return service
+
+
+def run_start(client: Client, args: argparse.Namespace, output: Output) -> ModelService:
+    """Run a stopped service again."""
+    service = _patch(client, args, {"paused": False})
+    return _end(client, service, args, output, "is starting")
+
+
+def run_scale(client: Client, args: argparse.Namespace, output: Output) -> ModelService:
+    """Set how many replicas there are."""
+    if args.replicas < 0:
+        raise UsageError("llmos scale: the number of replicas can't be less than 0.")
+    service = _patch(client, args, {"replicas": args.replicas})
+    return _end(
+        client, service, args, output, f"is going to {args.replicas} replica{'' if args.replicas == 1 else 's'}"
+    )
+
+
+def run_set(client: Client, args: argparse.Namespace, output: Output) -> ModelService:
+    """Change some fields of a service's spec."""
+    given = spec_options(args)
+    if args.model:
+        given["model"] = args.model
+    if not given:
+        raise UsageError("llmos set: what? For example --memory 6Gi. All options: llmos set --help")
+    service = _patch(client, args, make_patch(given))
+    words = ", ".join(f"{key} {value}" for key, value in given.items() if key != "env")
+    return _end(client, service, args, output, f"is changing: {words or 'its environment'}")
+
+
+def _end(client: Client, service: ModelService, args: argparse.Namespace, output: Output, words: str) -> ModelService:
+    if args.wait:
+        return wait_shown(client, service, output, timeout=args.timeout)
+    output.text(f"{args.name} {words}. Look with: {output.hints.command} ps")
+    return service

@@ -1,0 +1,165 @@
+"""``chat``: talk to a model in the terminal."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from contextlib import closing
+from typing import Any
+
+from llmos.cli.output import Output
+from llmos.cli.parser import Parser
+from llmos.client._sync.client import Client
+from llmos.errors import LLMOSError, ModelNotFound, UsageError
+from llmos.present.chat import chat_footer
+from llmos.present.text import did_you_mean
+
+__all__ = ["configure_chat", "run_chat"]
+
+_WELCOME = 'Talking to {model}. Ctrl-D ends, Ctrl-C stops an answer, /new starts over, """ begins and ends many lines.'
+
+
+def configure_chat(parser: Parser) -> None:
+    """Arguments of ``chat``."""
+    parser.add_argument(
+        "model", metavar="MODEL", nargs="?", help="a name from `llmos models`; unset, the only one there is"
+    )
+    parser.add_argument(
+        "prompt", metavar="PROMPT", nargs="*", help="ask this and end; unset, what comes on standard input"
+    )
+    parser.add_argument("--system", metavar="TEXT", help="how the model should behave")
+    parser.add_argument(
+        "--temperature", metavar="T", type=float, help="0 for the most likely answer, higher for variety"
+    )
+    parser.add_argument("--max-tokens", metavar="N", type=int, help="at most so long an answer")
+
+
+def run_chat(client: Client, args: argparse.Namespace, output: Output) -> str:
+    """Ask once, or go on asking; returns the last answer."""
+    model = args.model or _only_model(client, output)
+    options = {"temperature": args.temperature, "max_tokens": args.max_tokens}
+    talk = _Talk(client, output, model, {k: v for k, v in options.items() if v is not None}, args.system)
+    if args.prompt:
+        piped = "" if sys.stdin.isatty() else _piped()
+        return talk.ask(" ".join(args.prompt) + (f"\n\n{piped}" if piped else ""))
+    if not sys.stdin.isatty():
+        prompt = _piped()
+        if not prompt:
+            raise UsageError("llmos chat: nothing came on standard input. Write the question after the model's name.")
+        return talk.ask(prompt)
+    return _converse(talk, output)
+
+
+def _piped() -> str:
+    return sys.stdin.read().strip()
+
+
+def _only_model(client: Client, output: Output) -> str:
+    """The model that must be meant."""
+    names = [model.id for model in client.models()]
+    if not names:
+        raise ModelNotFound("There is no model that you may use. Serve one with: llmos serve demo://smollm2")
+    if len(names) > 1:
+        message = f"llmos chat: which model? You can use: {', '.join(names[:20])}."
+        raise UsageError(message)
+    output.note(f"Asking {names[0]}, the only model there is.")
+    return names[0]
+
+
+class _Talk:
+    """A conversation so far."""
+
+    def __init__(self, client: Client, output: Output, model: str, options: dict[str, Any], system: str | None) -> None:
+        self._client = client
+        self._output = output
+        self.model = model
+        self._options = options
+        self._system = [{"role": "system", "content": system}] if system else []
+        self._messages = list(self._system)
+
+    def restart(self) -> None:
+        """Forget what was said."""
+        self._messages = list(self._system)
+
+    def ask(self, prompt: str) -> str:
+        """Ask, write the answer as it comes, and keep both; a question without an answer is not kept."""
+        messages = [*self._messages, {"role": "user", "content": prompt}]
+        answer: list[str] = []
+        tokens: int | None = None
+        first_after: float | None = None
+        begun = time.monotonic()
+        try:
+            with closing(self._client.stream_chat(self.model, messages, **self._options)) as chunks:
+                for chunk in chunks:
+                    if chunk.text or chunk.reasoning:
+                        first_after = first_after if first_after is not None else time.monotonic() - begun
+                    if chunk.text:
+                        answer.append(chunk.text)
+                        self._output.piece(chunk.text)
+                    tokens = chunk.completion_tokens if chunk.completion_tokens is not None else tokens
+        except ModelNotFound as error:
+            raise self._better(error) from None
+        finally:
+            if answer:
+                self._output.piece("\n")
+                self._messages = [*messages, {"role": "assistant", "content": "".join(answer)}]
+        self._output.footer(chat_footer(tokens=tokens, first_after=first_after, seconds=time.monotonic() - begun))
+        return "".join(answer)
+
+    def _better(self, error: ModelNotFound) -> ModelNotFound:
+        """With the names that the caller may use, where the gateway didn't say them."""
+        if "You can use" in error.message or "Did you mean" in error.message:
+            return error
+        try:
+            names = [model.id for model in self._client.models()]
+        except LLMOSError:
+            return error
+        listed = f" You can use: {', '.join(names[:20])}." if names else ""
+        return ModelNotFound(
+            f"{error.message.rstrip('.')}.{listed}{did_you_mean(self.model, names)}", request_id=error.request_id
+        )
+
+
+def _converse(talk: _Talk, output: Output) -> str:
+    """Questions from a terminal, until Ctrl-D."""
+    _history()
+    output.note(_WELCOME.format(model=talk.model))
+    answer = ""
+    while True:
+        try:
+            prompt = _question()
+        except EOFError:
+            output.piece("\n")
+            return answer
+        if prompt == "/new":
+            talk.restart()
+            output.note("Started over.")
+        elif prompt in {"/bye", "/exit", "/quit"}:
+            return answer
+        elif prompt:
+            try:
+                answer = talk.ask(prompt)
+            except KeyboardInterrupt:
+                output.note("Stopped the answer.")
+            except LLMOSError as error:
+                output.note(str(error))
+
+
+def _question() -> str:
+    """One line, or many between triple quotes."""
+    text = input("> ").strip()
+    if not text.startswith('"""'):
+        return text
+    lines = [text.removeprefix('"""')]
+    while not lines[-1].rstrip().endswith('"""'):
+        lines.append(input(". "))
+    return "\n".join(lines).rstrip().removesuffix('"""').strip()
+
+
+def _history() -> None:
+    """Line editing, where Python has it."""
+    try:
+        import readline  # noqa: F401 - importing it is what gives `input` its editing
+    except ImportError:
+        return

@@ -1,0 +1,21 @@
+"""``completion``: scripts for shells, made from the parsers themselves."""
+
+from __future__ import annotations
+
+import argparse
+
+from llmos.cli.completion import SHELLS
+from llmos.cli.output import Output
+from llmos.cli.parser import Parser
+
+__all__ = ["configure_completion", "run_completion"]
+
+
+def configure_completion(parser: Parser) -> None:
+    """Arguments of ``completion``."""
+    parser.add_argument("shell", choices=sorted(SHELLS), help="for which shell")
+
+
+def run_completion(client: None, args: argparse.Namespace, output: Output) -> None:  # noqa: ARG001 - every verb's signature
+    """Print the script."""
+    output.text(SHELLS[args.shell]())

@@ -1,0 +1,60 @@
+"""``delete``: asks once on a terminal, and names what goes."""
+
+from __future__ import annotations
+
+import argparse
+
+from llmos.cli.common import Target, add_namespace, suggesting, targets
+from llmos.cli.manifests import read_manifests
+from llmos.cli.output import Output
+from llmos.cli.parser import Parser
+from llmos.client._sync.client import Client
+from llmos.errors import UsageError
+
+__all__ = ["configure_delete", "run_delete"]
+
+
+def configure_delete(parser: Parser) -> None:
+    """Arguments of ``delete``."""
+    parser.add_argument("kind", metavar="KIND", nargs="?", help="modelservice, credential, …; or KIND/NAME")
+    parser.add_argument("names", metavar="NAME", nargs="*", help="whose")
+    parser.add_argument("-f", "--filename", metavar="FILE", action="append", help="what this file describes")
+    parser.add_argument("-y", "--yes", action="store_true", help="don't ask")
+    parser.add_argument("--dry-run", action="store_true", help="check everything, delete nothing")
+    parser.add_argument("--no-wait", action="store_true", help="don't wait until it is gone")
+    add_namespace(parser)
+
+
+def run_delete(client: Client, args: argparse.Namespace, output: Output) -> list[str]:
+    """Delete some resources and wait until they are gone."""
+    wanted = _wanted(args)
+    for target, namespace in wanted:  # a wrong name among many must not leave half of them deleted
+        with suggesting(client, target.name, namespace, target.kind):
+            client.collection(target.kind).get(target.name, namespace=namespace)
+    names = ", ".join(str(target) for target, _ in wanted)
+    if not (args.yes or args.dry_run) and not output.confirm(f"Delete {names}? This can't be undone."):
+        output.note("Nothing was deleted.")
+        return []
+    for target, namespace in wanted:
+        client.collection(target.kind).delete(target.name, namespace=namespace, dry_run=args.dry_run)
+    for target, namespace in wanted:
+        if not (args.no_wait or args.dry_run):
+            client.collection(target.kind).wait_deleted(target.name, namespace=namespace)
+        word = "would be deleted (dry run)" if args.dry_run else "is being deleted" if args.no_wait else "deleted"
+        output.text(f"{target} {word}")
+    return [str(target) for target, _ in wanted]
+
+
+def _wanted(args: argparse.Namespace) -> list[tuple[Target, str | None]]:
+    if args.filename and args.kind:
+        raise UsageError("llmos delete: either -f FILE or KIND NAME, not both.")
+    if args.filename:
+        found = [manifest.resource for manifest in read_manifests(args.filename)]
+        return [(Target(type(r), r.metadata.name), r.metadata.namespace or args.namespace) for r in found]
+    if not args.kind:
+        raise UsageError("llmos delete: what? KIND NAME, or -f FILE. More: llmos delete --help")
+    named = targets(args.kind, args.names)
+    if not named:
+        message = f"llmos delete: which {args.kind}? Write its name after it."
+        raise UsageError(message)
+    return [(target, args.namespace) for target in named]

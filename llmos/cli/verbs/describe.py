@@ -1,0 +1,69 @@
+"""``describe`` and ``events``: one resource, closely."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+
+from llmos.cli.common import Target, add_namespace, suggesting, targets
+from llmos.cli.output import Output
+from llmos.cli.parser import Parser
+from llmos.client._sync.client import Client
+from llmos.client.messages import Event
+from llmos.errors import NotFound, UsageError
+from llmos.present.describe import describe, events_table
+from llmos.resources import Resource
+from llmos.resources.base import utcnow
+
+__all__ = ["configure_describe", "configure_events", "run_describe", "run_events"]
+
+
+def configure_describe(parser: Parser) -> None:
+    """Arguments of ``describe``."""
+    parser.add_argument(
+        "kind", metavar="KIND", help="modelservice, credential, setting; or the name of a model service"
+    )
+    parser.add_argument("names", metavar="NAME", nargs="*", help="whose")
+    add_namespace(parser)
+
+
+configure_events = configure_describe
+
+
+def _targets(args: argparse.Namespace) -> list[Target]:
+    """Model services are what people mostly ask about, so a lone word may be the name of one."""
+    if not args.names and "/" not in args.kind:
+        try:
+            targets(args.kind, [])
+        except UsageError:
+            return targets("modelservice", [args.kind])
+        message = f"Which {args.kind}? Write its name after it."
+        raise UsageError(message)
+    return targets(args.kind, args.names)
+
+
+def run_describe(client: Client, args: argparse.Namespace, output: Output) -> list[Resource]:
+    """Show everything about some resources."""
+    found = []
+    for n, target in enumerate(_targets(args)):
+        collection = client.collection(target.kind)
+        with suggesting(client, target.name, args.namespace, target.kind):
+            resource = collection.get(target.name, namespace=args.namespace)
+        try:
+            events: Sequence[Event] = collection.events(target.name, namespace=args.namespace)
+        except NotFound:
+            events = ()
+        output.lines([*([()] if n else []), *describe(resource, events, now=utcnow())])
+        found.append(resource)
+    return found
+
+
+def run_events(client: Client, args: argparse.Namespace, output: Output) -> list[Event]:
+    """Show what happened to some resources."""
+    found: list[Event] = []
+    for target in _targets(args):
+        with suggesting(client, target.name, args.namespace, target.kind):
+            events = client.collection(target.kind).events(target.name, namespace=args.namespace)
+        output.show(events_table(events, now=utcnow()))
+        found += events
+    return found

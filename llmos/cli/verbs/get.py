@@ -1,0 +1,119 @@
+"""``get``: resources as tables and documents."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from llmos.cli.common import Target, add_namespace, find_kind, list_everywhere, suggesting, targets
+from llmos.cli.output import Output
+from llmos.cli.parser import Parser
+from llmos.client._sync.client import Client
+from llmos.errors import UsageError
+from llmos.present.resources import as_json, as_list, as_yaml, resource_table
+from llmos.resources import Resource
+from llmos.resources.base import utcnow
+
+__all__ = ["configure_get", "run_get"]
+
+
+def configure_get(parser: Parser) -> None:
+    """Arguments of ``get``."""
+    parser.add_argument("kind", metavar="KIND", help="modelservices, credentials, settings, or KIND/NAME")
+    parser.add_argument("names", metavar="NAME", nargs="*", help="only these")
+    parser.add_argument(
+        "-o",
+        "--output",
+        choices=("table", "wide", "json", "yaml", "name"),
+        default="table",
+        help="how to show it (default: table)",
+    )
+    parser.add_argument("--json", dest="output", action="store_const", const="json", help="the same as -o json")
+    parser.add_argument("-l", "--selector", metavar="A=1,B=2", help="only what has these labels")
+    parser.add_argument("-w", "--watch", action="store_true", help="go on and show what changes")
+    add_namespace(parser, everywhere=True)
+
+
+def run_get(client: Client, args: argparse.Namespace, output: Output) -> Sequence[Resource]:
+    """Show resources."""
+    wanted = targets(args.kind, args.names)
+    kind = wanted[0].kind if wanted else find_kind(args.kind)
+    if any(target.kind is not kind for target in wanted):
+        raise UsageError("llmos get: one kind at a time, please.")
+    if args.watch:
+        return _watch(client, kind, [target.name for target in wanted], args, output)
+    found = _find(client, kind, wanted, args)
+    _show(kind, found, args, output, single=len(wanted) == 1)
+    return found
+
+
+def _find(client: Client, kind: type[Resource], wanted: list[Target], args: argparse.Namespace) -> Sequence[Resource]:
+    if not wanted:
+        if args.all_namespaces:
+            return list_everywhere(client, kind, args.selector)
+        return client.collection(kind).list(namespace=args.namespace, labels=args.selector)
+    found = []
+    for target in wanted:
+        with suggesting(client, target.name, args.namespace, kind):
+            found.append(client.collection(kind).get(target.name, namespace=args.namespace))
+    return found
+
+
+def _show(
+    kind: type[Resource], found: Sequence[Resource], args: argparse.Namespace, output: Output, *, single: bool
+) -> None:
+    if args.output in {"json", "yaml"}:
+        document = found[0].dump() if single else as_list(found)
+        output.text(as_json(document) if args.output == "json" else as_yaml(document))
+    elif args.output == "name":
+        if found:
+            output.text("\n".join(f"{kind.singular}/{resource.metadata.name}" for resource in found))
+    else:
+        output.show(
+            resource_table(
+                kind,
+                found,
+                now=utcnow(),
+                namespaces=args.all_namespaces and kind.scope == "Namespaced",
+                wide=args.output == "wide",
+                where=args.namespace or "",
+            )
+        )
+
+
+def _watch(
+    client: Client, kind: type[Resource], names: list[str], args: argparse.Namespace, output: Output
+) -> Sequence[Resource]:
+    """Tables are redrawn; documents follow one another, one a line in JSON, each with what happened to it."""
+    collection = client.collection(kind)
+    where = "*" if args.all_namespaces else args.namespace
+    if args.output in {"table", "wide"}:
+        with output.live() as live:
+            for step in collection.steps(namespace=where, labels=args.selector):
+                items = [item for item in step.items.values() if not names or item.metadata.name in names]
+                items.sort(key=lambda item: item.key)
+                if step.away:
+                    output.note(step.away)
+                live.show(
+                    resource_table(
+                        kind,
+                        items,
+                        now=utcnow(),
+                        namespaces=bool(args.all_namespaces),
+                        wide=args.output == "wide",
+                        where=args.namespace or "",
+                    )
+                )
+    for event in collection.watch(namespace=where, labels=args.selector, on_away=output.note):
+        if names and event.resource.metadata.name not in names:
+            continue
+        data: dict[str, Any] = {"type": event.type, "object": event.resource.dump()}
+        if args.output == "json":
+            output.text(json.dumps(data, ensure_ascii=False))
+        elif args.output == "yaml":
+            output.text(as_yaml(data) + "\n---")
+        else:
+            output.text(f"{event.type.lower()} {kind.singular}/{event.resource.metadata.name}")
+    return []

@@ -1,0 +1,106 @@
+"""``serve``: from a model's address to a service that answers."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from llmos.cli.common import add_namespace
+from llmos.cli.output import Output
+from llmos.cli.parser import Parser
+from llmos.cli.waiting import wait_shown
+from llmos.client._sync.client import Client
+from llmos.client.serving import make_modelservice
+from llmos.errors import NotFound, UsageError
+from llmos.resources import ModelService
+
+__all__ = ["add_spec_options", "configure_serve", "run_serve", "spec_options"]
+
+
+def configure_serve(parser: Parser) -> None:
+    """Arguments of ``serve``."""
+    parser.add_argument(
+        "model",
+        metavar="MODEL",
+        nargs="?",
+        help="hf://org/repo[:file], file:///path/model.gguf, demo://smollm2; none with --engine custom",
+    )
+    parser.add_argument("--name", help="what clients ask for; unset, made from MODEL")
+    add_spec_options(parser)
+    parser.add_argument("--no-wait", action="store_true", help="return at once; it goes on by itself")
+    parser.add_argument("--timeout", metavar="SECONDS", type=float, help="wait no longer than this")
+    parser.add_argument("--dry-run", action="store_true", help="check everything, start nothing")
+    add_namespace(parser)
+
+
+def add_spec_options(parser: argparse.ArgumentParser) -> None:
+    """Options for the fields of a ModelService's spec; unset ones are None."""
+    parser.add_argument("--replicas", metavar="N", type=int, help="how many processes serve it at once (default: 1)")
+    parser.add_argument("--memory", metavar="4Gi", help="the most memory a replica may use")
+    parser.add_argument("--cpu", metavar="N", help="CPUs a replica computes on, such as 2 or 500m")
+    parser.add_argument("--gpus", metavar="N", type=int, help="GPUs a replica gets")
+    parser.add_argument("--engine", metavar="NAME", help="auto, llamacpp or custom (default: auto)")
+    parser.add_argument("--task", metavar="NAME", help="auto, generate, embed or rerank (default: auto)")
+    parser.add_argument(
+        "--arg",
+        dest="args",
+        metavar="=WORD",
+        action="append",
+        help="one more word for the engine, as in --arg=--ctx-size --arg=8192; may be repeated",
+    )
+    parser.add_argument("--env", metavar="A=1", action="append", help="an environment variable; may be repeated")
+    parser.add_argument("--alias", dest="aliases", metavar="NAME", action="append", help="a further name it answers to")
+    parser.add_argument("--credential", metavar="NAME", help="the Credential that opens a gated model")
+
+
+def spec_options(args: argparse.Namespace) -> dict[str, Any]:
+    """The fields of a spec that were given.
+
+    Raises
+    ------
+    UsageError
+        An option can't be read.
+    """
+    given = {
+        "replicas": args.replicas,
+        "memory": args.memory,
+        "cpu": args.cpu,
+        "gpus": args.gpus,
+        "engine": args.engine,
+        "task": args.task,
+        "args": args.args,
+        "aliases": args.aliases,
+        "credential_ref": args.credential,
+    }
+    if args.env:
+        pairs = [item.partition("=") for item in args.env]
+        wrong = [name for name, sign, _ in pairs if not sign or not name]
+        if wrong:
+            message = f'--env: "{wrong[0][:80]}" should read NAME=VALUE.'
+            raise UsageError(message)
+        given["env"] = {name: value for name, _, value in pairs}
+    return {key: value for key, value in given.items() if value is not None}
+
+
+def run_serve(client: Client, args: argparse.Namespace, output: Output) -> ModelService:
+    """Apply a ModelService and wait until it is Ready."""
+    spec = spec_options(args)
+    wanted = make_modelservice(args.model, args.name, args.namespace, None, spec)
+    name = wanted.metadata.name
+    collection = client.collection(ModelService)
+    try:
+        before = collection.get(name, namespace=args.namespace)
+    except NotFound:
+        before = None
+    service = collection.apply(wanted, namespace=args.namespace, dry_run=args.dry_run)
+    if before is not None and before.spec.model != service.spec.model:
+        output.note(f"{name} served {before.spec.model} so far and now serves {service.spec.model}.")
+    if args.dry_run:
+        output.text(f"modelservice/{name} {'created' if before is None else 'changed'} (dry run: nothing was changed)")
+        return service
+    if args.no_wait:
+        output.text(
+            f"modelservice/{name} {'created' if before is None else 'changed'}. It goes on by itself; look with: llmos ps"
+        )
+        return service
+    return wait_shown(client, service, output, timeout=args.timeout)

@@ -1,0 +1,44 @@
+"""Waiting for a service where somebody looks on."""
+
+from __future__ import annotations
+
+from contextlib import closing
+
+from llmos.cli.output import Output
+from llmos.client._sync.client import Client
+from llmos.errors import ModelNotReady
+from llmos.present.transcript import Transcript
+from llmos.resources import ModelService
+
+__all__ = ["wait_shown"]
+
+
+def wait_shown(client: Client, service: ModelService, output: Output, *, timeout: float | None = None) -> ModelService:
+    """Wait until `service` is Ready and show its way there.
+
+    Raises
+    ------
+    ModelNotReady
+        It failed, or `timeout` is over.
+    KeyboardInterrupt
+        Ctrl-C; it was said that the service goes on.
+    """
+    name = service.metadata.name
+    transcript = Transcript(output.hints)
+    watch = client.wait_ready(name, namespace=service.metadata.namespace, timeout=timeout)
+    try:
+        with output.live() as live, closing(watch) as states:
+            for progress in states:
+                transcript.add(progress)
+                live.show(transcript)
+                service = progress.resource or service
+    except KeyboardInterrupt:
+        output.note(f"Stopped watching; {name} goes on by itself. Look with: {output.hints.command} ps")
+        raise
+    except ModelNotReady as error:
+        if service.status.phase == "Failed" and service.status.message:
+            # the reason is in the line above
+            message = f"{name} failed. More: {output.hints.command} describe modelservice {name}"
+            raise ModelNotReady(message, request_id=error.request_id) from None
+        raise
+    return service

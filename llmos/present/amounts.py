@@ -1,0 +1,114 @@
+"""Times, sizes and rates in the words that people use."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from llmos.resources.quantities import format_bytes
+
+__all__ = ["age", "count", "done_of", "duration", "format_bytes", "memory_of", "rate", "stopwatch", "time_left"]
+
+
+def duration(seconds: float) -> str:
+    """How long, roughly, as ages are told.
+
+    >>> [duration(s) for s in (0.4, 59, 60, 3599, 7200, 100_000, 200_000)]
+    ['0 s', '59 s', '1 min', '59 min', '2 h', '27 h', '2 d']
+    """
+    seconds = max(0, int(seconds))
+    if seconds < 60:
+        return f"{seconds} s"
+    if seconds < 3600:
+        return f"{seconds // 60} min"
+    if seconds < 48 * 3600:
+        return f"{seconds // 3600} h"
+    return f"{seconds // 86400} d"
+
+
+def stopwatch(seconds: float) -> str:
+    """How long, exactly, as results are told.
+
+    >>> [stopwatch(s) for s in (0.42, 23.84, 75, 3700)]
+    ['0.4 s', '23.8 s', '1 min 15 s', '1 h 1 min']
+    """
+    if seconds < 60:
+        return f"{max(0.0, seconds):.1f} s"
+    whole = int(seconds)
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def age(since: datetime | None, now: datetime) -> str:
+    """How long ago, or ``-``."""
+    return duration((now - since).total_seconds()) if since is not None else "-"
+
+
+def count(number: int) -> str:
+    """A number with separators.
+
+    >>> count(9310)
+    '9,310'
+    """
+    return f"{number:,}"
+
+
+def _gigabytes(number: float) -> tuple[str, str]:
+    text, unit = format_bytes(number, binary=False).split()
+    return text, unit
+
+
+def done_of(done: int, total: int | None) -> str:
+    """How much of how much, in one unit and, while it changes, of one width.
+
+    >>> done_of(1_400_000_000, 2_500_000_000), done_of(7_000_000, 93_000_000), done_of(512, None)
+    ('1.4 of 2.5 GB', ' 7 of 93 MB', '512 B')
+    """
+    if not total:
+        return format_bytes(done, binary=False)
+    whole, unit = _gigabytes(total)
+    factor = {"B": 1, "kB": 1e3, "MB": 1e6, "GB": 1e9, "TB": 1e12}[unit]
+    digits = 1 if "." in whole else 0
+    return f"{min(done, total) / factor:.{digits}f}".rjust(len(whole)) + f" of {whole} {unit}"
+
+
+def rate(bytes_per_second: float | None) -> str:
+    """Bytes a second, or nothing.
+
+    >>> rate(58_200_000), rate(None)
+    ('58 MB/s', '')
+    """
+    return f"{format_bytes(bytes_per_second, binary=False)}/s" if bytes_per_second else ""
+
+
+def time_left(done: int, total: int | None, bytes_per_second: float | None) -> str:
+    """How long the rest will take, or nothing.
+
+    >>> time_left(1_400_000_000, 2_500_000_000, 58_000_000)
+    '19 s left'
+    """
+    if not total or not bytes_per_second or done >= total:
+        return ""
+    return f"{duration((total - done) / bytes_per_second + 0.5)} left"
+
+
+def memory_of(used: int | None, limit: int | None) -> str:
+    """Memory in use and allowed.
+
+    >>> memory_of(int(2.9 * 2**30), 4 * 2**30), memory_of(246 * 2**20, 2**30), memory_of(None, None)
+    ('2.9/4 GiB', '0.24/1 GiB', '-')
+    """
+    if used is None:
+        return "-"
+    if not limit:
+        return format_bytes(used)
+    for factor, unit in ((2**30, "GiB"), (2**20, "MiB")):
+        if limit >= factor:
+            return f"{_short(used / factor)}/{_short(limit / factor)} {unit}"
+    return f"{used}/{limit} B"
+
+
+def _short(number: float) -> str:
+    digits = 0 if number >= 100 else 1 if number >= 1 else 2
+    text = f"{number:.{digits}f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text

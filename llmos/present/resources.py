@@ -1,0 +1,109 @@
+"""Any resource as a row, and as a document."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from llmos.present.amounts import age
+from llmos.present.modelservices import TONES
+from llmos.present.tables import Row, Table
+from llmos.present.text import Tone
+from llmos.resources import API_VERSION, Resource
+
+__all__ = ["as_json", "as_list", "as_yaml", "cell", "field_at", "resource_table"]
+
+_TEXT_LIMIT = 60
+
+
+def field_at(resource: Resource, path: str) -> Any:
+    """The value at a path such as ``status.readyReplicas``; None where there is none."""
+    value: Any = resource.dump()
+    for part in path.split("."):
+        if not isinstance(value, dict):
+            return None
+        value = value.get(part)
+    return value
+
+
+def cell(value: Any) -> str:
+    """A value as a table shows it."""
+    if value is None or value in ("", [], {}):
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list):
+        return ", ".join(cell(item) for item in value)
+    if isinstance(value, dict):
+        return ", ".join(f"{key}={cell(item)}" for key, item in value.items())
+    return str(value)
+
+
+def resource_table(
+    kind: type[Resource],
+    resources: Sequence[Resource],
+    *,
+    now: datetime,
+    namespaces: bool = False,
+    wide: bool = False,
+    where: str = "",
+) -> Table:
+    """A row per resource, with the columns that its kind names.
+
+    Parameters
+    ----------
+    kind, resources
+        What to show.
+    now
+        From when to tell ages.
+    namespaces
+        Whether to show which namespace each is in.
+    wide
+        Whether to show labels and reasons as well, and nothing shortened.
+    where
+        Where was looked, for the sentence when nothing was found.
+    """
+    extra = [("MESSAGE", "status.message"), ("LABELS", "metadata.labels")] if wide else []
+    extra = [(heading, path) for heading, path in extra if heading == "LABELS" or _has_message(kind)]
+    headings = ["NAME", *(heading for heading, _ in kind.columns), "AGE", *(heading for heading, _ in extra)]
+    rows = []
+    for resource in resources:
+        shown = [cell(field_at(resource, path)) for _, path in kind.columns]
+        if not wide:
+            shown = [text if len(text) <= _TEXT_LIMIT else text[: _TEXT_LIMIT - 1] + "…" for text in shown]
+        cells = [resource.metadata.name, *shown, age(resource.metadata.creation_timestamp, now)]
+        cells += [cell(field_at(resource, path)) for _, path in extra]
+        if namespaces:
+            cells.insert(0, resource.metadata.namespace or "-")
+        tones: dict[str, Tone] = {"STATE": TONES.get(str(field_at(resource, "status.phase")), "")}
+        rows.append(Row(cells, tones))
+    if namespaces:
+        headings.insert(0, "NAMESPACE")
+    place = f" in {where}" if where else ""
+    elastic = [heading for heading, _ in (*extra, *kind.columns)]
+    return Table(headings, rows, empty=f"There are no {kind.plural}{place}.", elastic=[] if wide else elastic)
+
+
+def _has_message(kind: type[Resource]) -> bool:
+    status = kind.model_fields["status"].annotation
+    return "message" in getattr(status, "model_fields", {})
+
+
+def as_list(resources: Sequence[Resource]) -> dict[str, Any]:
+    """Several resources as one document that ``apply -f`` reads again."""
+    return {"apiVersion": API_VERSION, "kind": "List", "items": [resource.dump() for resource in resources]}
+
+
+def as_json(data: Any) -> str:
+    """Data as indented JSON."""
+    return json.dumps(data, indent=2, ensure_ascii=False)
+
+
+def as_yaml(data: Any) -> str:
+    """Data as YAML in its own order."""
+    import yaml
+
+    text: str = yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=110)
+    return text.rstrip("\n")

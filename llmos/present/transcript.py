@@ -1,0 +1,139 @@
+"""The way of a service to Ready, a line per phase: redrawn in place while it goes on, a plain record afterwards."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from llmos.client.progress import Progress
+from llmos.present.amounts import done_of, format_bytes, rate, stopwatch, time_left
+from llmos.present.modelservices import TONES, engine_of, why_recognised
+from llmos.present.text import Line, Span, clean, fit, line, pad
+
+__all__ = ["Hints", "Transcript"]
+
+_PHASE_WIDTH = 12
+_PLAIN_EVERY = 10.0
+"""Seconds between two lines of one download where nothing can be redrawn."""
+
+
+@dataclass(frozen=True)
+class Hints:
+    """How the next command is written where this is shown.
+
+    Attributes
+    ----------
+    chat
+        With ``{name}`` in it: ``llmos chat {name}`` or ``%%chat {name}``.
+    command
+        ``llmos`` or ``%llmos``.
+    """
+
+    chat: str = "llmos chat {name}"
+    command: str = "llmos"
+
+
+class Transcript:
+    """What has been seen of a service, as lines.
+
+    Parameters
+    ----------
+    hints
+        How the next command is written.
+    """
+
+    def __init__(self, hints: Hints | None = None) -> None:
+        self._hints = hints or Hints()
+        self._past: list[Line] = []
+        self._now: Progress | None = None
+        self._told: tuple[str, str, str] | None = None
+        self._told_at: datetime | None = None
+
+    def add(self, progress: Progress) -> None:
+        """Take in what was seen."""
+        before = self._now
+        if before is not None and before.phase not in {progress.phase, "Pending"}:
+            self._past.append(_finished(before, progress.changed))
+        self._now = progress
+
+    def lines(self, *, now: datetime, width: int | None = None) -> list[Line]:
+        """A line per phase that is over, and one (more when it failed) for the one that isn't."""
+        current = _current(self._now, self._hints, now) if self._now is not None else []
+        return [fit(line_, width) for line_ in [*self._past, *current]]
+
+    def news(self, *, now: datetime) -> list[Line]:
+        """Where nothing can be redrawn: the lines that are worth printing now, each phase and reason once."""
+        if self._now is None:
+            return []
+        told = (self._now.phase, self._now.message, self._now.away)
+        waited = (now - self._told_at).total_seconds() if self._told_at is not None else _PLAIN_EVERY
+        if told == self._told and (self._now.download is None or waited < _PLAIN_EVERY):
+            return []
+        self._told, self._told_at = told, now
+        return _current(self._now, self._hints, now)
+
+
+def _start(progress: Progress, word: str) -> Line:
+    tone = TONES.get(progress.phase, "")
+    return line(Span(f"{progress.name}   ", "bold"), Span(pad(word, _PHASE_WIDTH), tone))
+
+
+def _finished(progress: Progress, until: datetime) -> Line:
+    """The line that stays of a phase."""
+    took = Span(f"   {stopwatch((until - progress.phase_started).total_seconds())}", "dim")
+    if progress.phase == "Downloading" and progress.download is not None:
+        load = progress.download
+        size = f"   {format_bytes(load.total, binary=False)}" if load.total else ""
+        return (*_start(progress, "Downloaded"), Span(" " + clean(load.file) + size), took)
+    text = _reason(progress)
+    return (*_start(progress, progress.phase), Span(f" {text}" if text else ""), took)
+
+
+def _reason(progress: Progress) -> str:
+    if progress.message:
+        return clean(progress.message)
+    if progress.phase == "Starting" and progress.resource is not None:
+        return clean(why_recognised(progress.resource)) or engine_of(progress.resource)
+    return ""
+
+
+def _current(progress: Progress, hints: Hints, now: datetime) -> list[Line]:
+    if progress.away:
+        return [(*_start(progress, progress.phase), Span(" " + clean(progress.away), "bad"))]
+    if progress.ready:
+        return [_ready(progress, hints)]
+    lines = [_going_on(progress, now)]
+    if progress.phase == "Failed":
+        lines += [line(Span(f"   │ {clean(text)}", "dim")) for text in progress.log_lines[-10:]]
+    return lines
+
+
+def _going_on(progress: Progress, now: datetime) -> Line:
+    start = _start(progress, progress.phase)
+    load = progress.download
+    if load is not None:
+        parts = [
+            clean(load.file),
+            done_of(load.done, load.total),
+            rate(load.rate),
+            time_left(load.done, load.total, load.rate),
+        ]
+        return (*start, Span(" " + "   ".join(part for part in parts if part)))
+    reason = _reason(progress)
+    if progress.failed:
+        return (*start, Span(f" {reason}" if reason else ""))
+    seconds = int(max(0.0, (now - progress.phase_started).total_seconds()))
+    return (*start, Span(f" {reason}   " if reason else " "), Span(f"{seconds} s", "dim"))
+
+
+def _ready(progress: Progress, hints: Hints) -> Line:
+    """How long it took, and how to use it."""
+    service = progress.resource
+    took = stopwatch(progress.elapsed)
+    name = progress.name
+    if service is not None and service.status.task == "embed":
+        use = f'OpenAI().embeddings.create(model="{name}", …)'
+    else:
+        use = f'{hints.chat.format(name=name)}   ·   OpenAI().chat.completions.create(model="{name}", …)'
+    less = f"   {clean(progress.message)}" if progress.phase == "Degraded" and progress.message else ""
+    return (*_start(progress, progress.phase), Span(f" {took}{less}   →   {use}"))

@@ -1,0 +1,169 @@
+"""The API process: the application, and serving it until it is told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import difflib
+import logging
+import signal
+from collections.abc import AsyncIterator, Iterator
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.types import Receive, Scope, Send
+
+from llmos.errors import NotFound, UsageError
+from llmos.resources import API_VERSION, KINDS
+from llmos_hub.api.dependencies import Addresses, Services
+from llmos_hub.api.metrics import Metrics
+from llmos_hub.api.middleware import RequestMiddleware
+from llmos_hub.api.routes import make_routes
+from llmos_hub.api.streams import Streams
+from llmos_hub.identity import HubIdentity, Identity
+from llmos_hub.managers.logs import LocalLogReader, LogReader
+from llmos_hub.managers.resources import ResourceManager
+from llmos_hub.managers.settings import PlatformSettings
+from llmos_hub.names import API_PREFIX
+from llmos_hub.settings import ProcessSettings
+from llmos_hub.stores import Store, open_store
+
+__all__ = ["make_app", "serve"]
+
+logger = logging.getLogger(__name__)
+
+_GRACE = 5
+"""Seconds that requests under way get when the process is told to stop."""
+
+
+def make_app(
+    store: Store,
+    identity: Identity,
+    logs: LogReader,
+    *,
+    addresses: Addresses | None = None,
+    settings: PlatformSettings | None = None,
+    prefix: str = API_PREFIX,
+    check_streams_every: float = 15.0,
+) -> Starlette:
+    """The API as an ASGI application.
+
+    Parameters
+    ----------
+    store
+        Where resources are. Not closed by the application.
+    identity
+        Knows whose a token is. Not closed either.
+    logs
+        Reads the logs of workloads.
+    addresses
+        What is told to people and clients.
+    settings
+        The limits; by default from the store and the environment.
+    prefix
+        The path under the Hub, answered as well as none.
+    check_streams_every
+        Seconds between two looks whether the caller may still see an open stream.
+    """
+    metrics = Metrics()
+    settings = settings or PlatformSettings(store)
+    app = Starlette(routes=make_routes(), middleware=[Middleware(RequestMiddleware, metrics=metrics, prefix=prefix)])
+    app.router.redirect_slashes = False
+    app.router.default = _unknown_address
+    app.state.services = Services(
+        store=store,
+        identity=identity,
+        resources=ResourceManager(store, settings),
+        settings=settings,
+        logs=logs,
+        streams=Streams(metrics, check_every=check_streams_every),
+        metrics=metrics,
+        addresses=addresses or Addresses(),
+    )
+    return app
+
+
+async def _unknown_address(scope: Scope, receive: Receive, send: Send) -> None:
+    """Say that there is nothing here, and what may have been meant."""
+    del receive, send
+    if scope["type"] != "http":
+        raise NotFound("There is nothing but HTTP here.")
+    path: str = scope["path"]
+    plurals = sorted(kind.plural for kind in KINDS.values())
+    hint = f"Kinds are below /apis/{API_VERSION}/namespaces/NAMESPACE/: {', '.join(plurals)}. See /docs."
+    for word in path.split("/"):
+        close = difflib.get_close_matches(word[:80], plurals, n=1)
+        if close and word not in plurals:
+            hint = f'Did you mean "{close[0]}"?'
+    raise NotFound(f"There is nothing at {path[:200]}. {hint}")
+
+
+class _Server(uvicorn.Server):
+    """Leaves signals to `serve`, which has streams to end before connections can be closed."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+async def serve(settings: ProcessSettings) -> None:
+    """Serve until SIGTERM or SIGINT.
+
+    Raises
+    ------
+    UsageError
+        A setting is missing.
+    """
+    if not (settings.hub_api_url and settings.hub_token):
+        raise UsageError("JUPYTERHUB_API_URL and JUPYTERHUB_API_TOKEN are not set. `llmos up` sets them.")
+    if not settings.encryption_key:
+        raise UsageError(
+            "LLMOS_ENCRYPTION_KEY is not set, without which no Credential can be kept. `llmos up` sets it."
+        )
+    async with _opened(settings) as app:
+        services: Services = app.state.services
+        config = uvicorn.Config(
+            app,
+            host=settings.host,
+            port=settings.port,
+            lifespan="off",
+            ws="none",
+            access_log=False,
+            log_config=None,
+            server_header=False,
+            timeout_graceful_shutdown=_GRACE,
+            # the Hub's proxy keeps connections; closing earlier than it does loses requests
+            timeout_keep_alive=75,
+        )
+        server = _Server(config)
+
+        def stop() -> None:
+            services.streams.closing.set()
+            server.should_exit = True
+
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop)
+        logger.info("The API listens on http://%s:%d", settings.host, settings.port)
+        try:
+            await server.serve()
+        finally:
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.remove_signal_handler(number)
+
+
+@contextlib.asynccontextmanager
+async def _opened(settings: ProcessSettings) -> AsyncIterator[Starlette]:
+    """The application with real parts, which are closed afterwards."""
+    async with contextlib.AsyncExitStack() as stack:
+        store = open_store(settings.redis_url, encryption_key=settings.encryption_key)
+        stack.push_async_callback(store.close)
+        identity = HubIdentity(settings.hub_api_url, settings.hub_token)
+        stack.push_async_callback(identity.close)
+        yield make_app(
+            store,
+            identity,
+            LocalLogReader(settings.data_dir.workloads),
+            addresses=Addresses(public=settings.public_url.rstrip("/"), gateway=settings.gateway_url.rstrip("/")),
+        )

@@ -1,0 +1,122 @@
+"""Request bodies: bounded in size, time and depth, as JSON or YAML."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any, Final
+
+import yaml
+from starlette.requests import ClientDisconnect, Request
+
+from llmos.errors import Invalid, PayloadTooLarge, Unavailable, UnsupportedMediaType, UsageError
+
+__all__ = ["APPLY_PATCH", "JSON", "MERGE_PATCH", "YAML", "content_type", "decode", "read_body"]
+
+JSON: Final = "application/json"
+YAML: Final = "application/yaml"
+APPLY_PATCH: Final = "application/apply-patch+yaml"
+MERGE_PATCH: Final = "application/merge-patch+json"
+
+_YAML_TYPES: Final = frozenset({YAML, APPLY_PATCH, "application/x-yaml", "text/yaml", "text/x-yaml"})
+_JSON_TYPES: Final = frozenset({JSON, MERGE_PATCH})
+_TIMEOUT: Final = 30.0
+_DEPTH: Final = 64
+"""Levels of a manifest; the deepest kind has seven."""
+_AT_ONCE: Final = 16_384
+"""Bytes of YAML that are read on the spot; more would hold up everyone else for a noticeable time."""
+
+_Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+def content_type(request: Request, default: str = JSON) -> str:
+    """The body's media type without parameters."""
+    return request.headers.get("content-type", default).partition(";")[0].strip().lower() or default
+
+
+async def read_body(request: Request, limit: int) -> bytes:
+    """The whole body.
+
+    Raises
+    ------
+    PayloadTooLarge
+        It is over `limit` bytes; no more than that is read.
+    UsageError
+        It doesn't come.
+    """
+    declared = request.headers.get("content-length", "")
+    if declared.isascii() and declared.isdigit() and int(declared[:20]) > limit:
+        raise _too_large(limit)
+    chunks: list[bytes] = []
+    size = 0
+    try:
+        async with asyncio.timeout(_TIMEOUT):
+            async for chunk in request.stream():
+                size += len(chunk)
+                if size > limit:
+                    raise _too_large(limit)
+                chunks.append(chunk)
+    except TimeoutError:
+        raise UsageError(f"The request's body did not arrive within {_TIMEOUT:.0f} seconds.") from None
+    except ClientDisconnect:
+        raise Unavailable("The client went away before its request was complete.") from None
+    return b"".join(chunks)
+
+
+async def decode(body: bytes, media_type: str) -> Any:
+    """What the body says.
+
+    Raises
+    ------
+    UnsupportedMediaType
+        Neither JSON nor YAML.
+    Invalid
+        It can't be read; the message says where.
+    """
+    if media_type in _JSON_TYPES:
+        return _json(body)
+    if media_type not in _YAML_TYPES:
+        raise UnsupportedMediaType(f'Content-Type "{media_type[:80]}" is not read here. Use {JSON} or {YAML}.')
+    if len(body) <= _AT_ONCE:
+        return _yaml(body)
+    return await asyncio.to_thread(_yaml, body)
+
+
+def _too_large(limit: int) -> PayloadTooLarge:
+    return PayloadTooLarge(f"The request's body is over {limit} bytes, which is the most that is read here.")
+
+
+def _refuse_constant(name: str) -> Any:
+    message = f"{name} is not JSON"
+    raise ValueError(message)
+
+
+def _json(body: bytes) -> Any:
+    try:
+        return json.loads(body, parse_constant=_refuse_constant)
+    except json.JSONDecodeError as error:
+        raise Invalid(f"The body is not JSON: line {error.lineno}, column {error.colno}: {error.msg}.") from None
+    except UnicodeDecodeError:
+        raise Invalid("The body is not JSON: it is not UTF-8.") from None
+    except (ValueError, RecursionError) as error:
+        reason = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)[:200]
+        raise Invalid(f"The body is not JSON: {reason}.") from None
+
+
+def _yaml(body: bytes) -> Any:
+    """Parse YAML, without aliases: some lines of nested ones stand for gigabytes once they are walked."""
+    try:
+        depth = 0
+        for event in yaml.parse(body, Loader=_Loader):
+            if isinstance(event, yaml.AliasEvent):
+                raise Invalid(f"YAML aliases (*{event.anchor}) are not read here. Write the value out.")
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if depth > _DEPTH:
+                raise Invalid(f"The body is nested more than {_DEPTH} levels deep.")
+        return yaml.load(body, Loader=_Loader)  # noqa: S506 - a safe loader, the C one where there is one
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
+        raise Invalid(f"The body is not YAML: {where}{error.problem or 'it can not be read'}.") from None
+    except (yaml.YAMLError, ValueError) as error:
+        raise Invalid(f"The body is not YAML: {str(error).splitlines()[0][:200]}.") from None

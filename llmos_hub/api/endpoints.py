@@ -1,0 +1,128 @@
+"""An address and what can be done there: routing, authentication and the OpenAPI page share this description."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
+
+from llmos.errors import MethodNotAllowed, Unauthorized
+from llmos.resources import Resource
+from llmos_hub.api.dependencies import Call, Services
+
+__all__ = ["Endpoint", "Operation", "route"]
+
+Handler = Callable[[Call], Awaitable[Response]]
+OpenHandler = Callable[[Request, Services], Awaitable[Response]]
+Body = Literal["", "resource", "patch", "options"]
+Returns = Literal["resource", "list", "status", "object", "text", "html", "events"]
+
+_BEARER: Final = re.compile(r"^(?:bearer|token)\s+(\S+)$", re.IGNORECASE)
+_MAX_HEADER: Final = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One method of an address.
+
+    Attributes
+    ----------
+    handler
+        Answers for an authenticated caller.
+    summary
+        A line for the OpenAPI page.
+    parameters
+        The query's parameters, by their names in `llmos_hub.api.openapi.PARAMETERS`.
+    body, returns
+        What goes in and out.
+    created
+        Whether the answer may be 201.
+    """
+
+    handler: Handler
+    summary: str
+    parameters: tuple[str, ...] = ()
+    body: Body = ""
+    returns: Returns = "resource"
+    created: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class OpenOperation:
+    """One method of an address that answers everyone, without a token."""
+
+    handler: OpenHandler
+    summary: str
+    returns: Returns = "object"
+
+
+class Endpoint:
+    """The ASGI application of one address.
+
+    Parameters
+    ----------
+    template
+        The address with its parameters in braces.
+    operations
+        By HTTP method.
+    kind
+        The kind that it is for; `Resource` where it is for none in particular.
+    refusal
+        What is said to other methods, where that needs more words than usual.
+    """
+
+    def __init__(
+        self,
+        template: str,
+        operations: Mapping[str, Operation | OpenOperation],
+        *,
+        kind: type[Resource] = Resource,
+        refusal: str = "",
+    ) -> None:
+        self.template = template
+        self.operations = operations
+        self.kind = kind
+        self._refusal = refusal
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request."""
+        request = Request(scope, receive, send)
+        services: Services = request.app.state.services
+        operation = self.operations.get(request.method)
+        if operation is None:
+            allowed = ", ".join(sorted(self.operations))
+            raise MethodNotAllowed(self._refusal or f"{request.method[:20]} is not possible here. Possible: {allowed}.")
+        if isinstance(operation, OpenOperation):
+            response = await operation.handler(request, services)
+        else:
+            token = bearer_token(request, services)
+            caller = await services.identity.authenticate(token)
+            scope["llmos.caller"] = caller.name
+            response = await operation.handler(Call(request, services, caller, token, self.kind))
+        await response(scope, receive, send)
+
+
+def bearer_token(request: Request, services: Services) -> str:
+    """The token in the Authorization header, the only place where one is looked for; cookies never are.
+
+    Raises
+    ------
+    Unauthorized
+        There is none.
+    """
+    found = _BEARER.match(request.headers.get("authorization", "")[:_MAX_HEADER])
+    if found is None:
+        page = f": {services.addresses.public}/hub/token" if services.addresses.public else "."
+        raise Unauthorized(f'Send "Authorization: Bearer TOKEN" with a token from the Hub\'s token page{page}')
+    return found[1]
+
+
+def route(endpoint: Endpoint) -> Route:
+    """The route of an endpoint, which looks at the method itself."""
+    return Route(endpoint.template, endpoint, name=endpoint.template)

@@ -1,0 +1,82 @@
+"""What there is: Kubernetes' discovery documents, and who the caller is."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from starlette.responses import JSONResponse, Response
+
+from llmos.resources import API_VERSION, KINDS, Resource
+from llmos_hub.api.dependencies import Call
+
+__all__ = ["api_group", "api_groups", "api_resources", "whoami"]
+
+_GROUP, _, _VERSION = API_VERSION.partition("/")
+_VERBS = ("create", "delete", "get", "list", "patch", "update", "watch")
+
+
+def _group() -> dict[str, Any]:
+    version = {"groupVersion": API_VERSION, "version": _VERSION}
+    return {"name": _GROUP, "versions": [version], "preferredVersion": version}
+
+
+async def api_groups(call: Call) -> Response:
+    """The one group there is."""
+    del call
+    return JSONResponse({"kind": "APIGroupList", "apiVersion": "v1", "groups": [_group()]})
+
+
+async def api_group(call: Call) -> Response:
+    """Its one version."""
+    del call
+    return JSONResponse({"kind": "APIGroup", "apiVersion": "v1", **_group()})
+
+
+async def api_resources(call: Call) -> Response:
+    """The kinds, and what can be done with them."""
+    del call
+    resources = [entry for cls in KINDS.values() for entry in _entries(cls)]
+    return JSONResponse(
+        {"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": API_VERSION, "resources": resources}
+    )
+
+
+def _entries(cls: type[Resource]) -> list[dict[str, Any]]:
+    namespaced, kind = cls.scope == "Namespaced", cls.kind_name()
+    subresources = ["status", "events", *(["logs"] if cls.has_logs else [])]
+    return [
+        {
+            "name": cls.plural,
+            "singularName": cls.singular,
+            "shortNames": list(cls.short_names),
+            "namespaced": namespaced,
+            "kind": kind,
+            "verbs": list(_VERBS),
+        },
+        *(
+            {
+                "name": f"{cls.plural}/{sub}",
+                "singularName": "",
+                "namespaced": namespaced,
+                "kind": kind,
+                "verbs": ["get"],
+            }
+            for sub in subresources
+        ),
+    ]
+
+
+async def whoami(call: Call) -> Response:
+    """Whose token this is, what it may, and where things are."""
+    caller, addresses = call.caller, call.services.addresses
+    return JSONResponse(
+        {
+            "name": caller.name,
+            "admin": caller.admin,
+            "namespace": caller.namespace,
+            "groups": sorted(caller.groups),
+            "scopes": sorted(caller.scopes),
+            "gatewayURL": addresses.gateway,
+            "publicURL": addresses.public,
+        }
+    )

@@ -1,0 +1,151 @@
+"""Reading and writing resources of any kind. Each handler parses, authorises, calls the manager, answers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from starlette.responses import JSONResponse, Response
+
+from llmos.errors import Cause, Invalid, UnsupportedMediaType
+from llmos.resources import API_VERSION, Resource
+from llmos_hub.api import bodies
+from llmos_hub.api.dependencies import Call
+from llmos_hub.api.handlers.watches import watch_resources
+from llmos_hub.api.rendering import event_list, listing, respond
+from llmos_hub.managers.settings import MAX_BODY_BYTES
+from llmos_hub.policy import require
+
+__all__ = [
+    "create_resource",
+    "delete_resource",
+    "get_resource",
+    "list_events",
+    "list_resources",
+    "patch_resource",
+    "replace_resource",
+]
+
+
+async def list_resources(call: Call) -> Response:
+    """List or, with ``?watch=1``, watch."""
+    if call.flag("watch"):
+        return await watch_resources(call)
+    labels, name = call.labels, call.only_name
+    require(call.caller, "list", call.kind, call.namespace)
+    found = await call.services.resources.list(call.kind, call.namespace, labels=labels, name=name)
+    return JSONResponse(listing(call.kind, found))
+
+
+async def get_resource(call: Call) -> Response:
+    """One resource, also as ``…/status``."""
+    require(call.caller, "get", call.kind, call.namespace)
+    return respond(await call.services.resources.get(call.kind, call.namespace, call.name))
+
+
+async def list_events(call: Call) -> Response:
+    """What happened to a resource."""
+    require(call.caller, "get", call.kind, call.namespace)
+    return JSONResponse(event_list(await call.services.resources.events(call.kind, call.namespace, call.name)))
+
+
+async def create_resource(call: Call) -> Response:
+    """Store a new one."""
+    require(call.caller, "create", call.kind, call.namespace)
+    dry_run = call.dry_run
+    resource = _resource(call, await _body(call), name=None)
+    return respond(await call.services.resources.create(resource, dry_run=dry_run), created=True)
+
+
+async def replace_resource(call: Call) -> Response:
+    """Replace an existing one."""
+    require(call.caller, "update", call.kind, call.namespace)
+    dry_run = call.dry_run
+    resource = _resource(call, await _body(call), name=call.name)
+    return respond(await call.services.resources.update(resource, dry_run=dry_run))
+
+
+async def patch_resource(call: Call) -> Response:
+    """Apply, or merge a patch; the Content-Type tells which."""
+    media_type = bodies.content_type(call.request)
+    if media_type not in {bodies.APPLY_PATCH, bodies.MERGE_PATCH}:
+        raise UnsupportedMediaType(
+            f'Content-Type "{media_type[:80]}" is no patch that is known here. Use {bodies.APPLY_PATCH} with a whole '
+            f"manifest, or {bodies.MERGE_PATCH} with what is to change."
+        )
+    require(call.caller, "update", call.kind, call.namespace)
+    dry_run = call.dry_run
+    if media_type == bodies.MERGE_PATCH:
+        patch = await _body(call)
+        merge = call.services.resources.merge
+        return respond(await merge(call.kind, call.namespace, call.name, patch, dry_run=dry_run))
+    require(call.caller, "create", call.kind, call.namespace)
+    body = await _body(call, maybe_yaml=True)
+    resource, created = await call.services.resources.apply(_resource(call, body, name=call.name), dry_run=dry_run)
+    return respond(resource, created=created)
+
+
+async def delete_resource(call: Call) -> Response:
+    """Delete one; a body of DeleteOptions may name the uid that is meant."""
+    require(call.caller, "delete", call.kind, call.namespace)
+    dry_run = call.dry_run
+    uid = _precondition(await _body(call, empty={}))
+    delete = call.services.resources.delete
+    return respond(await delete(call.kind, call.namespace, call.name, uid=uid, dry_run=dry_run))
+
+
+async def _body(call: Call, *, empty: Any = None, maybe_yaml: bool = False) -> Any:
+    """The decoded body; `empty` where there is none."""
+    media_type = bodies.content_type(call.request)
+    body = await bodies.read_body(call.request, await call.services.settings.value(MAX_BODY_BYTES))
+    if not body.strip():
+        if empty is not None:
+            return empty
+        raise Invalid(f"The request has no body. Send a {call.kind.kind_name()} as JSON or YAML.")
+    if maybe_yaml and body.lstrip().startswith(b"{"):
+        media_type = bodies.JSON  # most who apply send JSON; it is read a hundred times as fast
+    return await bodies.decode(body, media_type)
+
+
+def _precondition(options: Any) -> str | None:
+    preconditions = options.get("preconditions") if isinstance(options, Mapping) else None
+    uid = preconditions.get("uid") if isinstance(preconditions, Mapping) else None
+    if uid is not None and not isinstance(uid, str):
+        raise Invalid("preconditions.uid: must be a text", causes=[Cause("preconditions.uid", "must be a text")])
+    return uid
+
+
+def _resource(call: Call, body: Any, *, name: str | None) -> Resource:
+    """The resource in the body, with what the address says already filled in.
+
+    Status is left out without a word, as Kubernetes does: who sends back what they read sends it too.
+
+    Raises
+    ------
+    Invalid
+        It doesn't fit the kind, or names another place than the address.
+    """
+    if not isinstance(body, Mapping):
+        return call.kind.parse(body)
+    data = {"apiVersion": API_VERSION, "kind": call.kind.kind_name(), **body}
+    data.pop("status", None)
+    causes = [
+        Cause(field, f'is "{str(data[field])[:80]}", but this address is for {expected}')
+        for field, expected in (("apiVersion", API_VERSION), ("kind", call.kind.kind_name()))
+        if data[field] != expected
+    ]
+    metadata = data.get("metadata", {})
+    if isinstance(metadata, Mapping):
+        metadata = {**metadata}
+        for field, expected in (("name", name), ("namespace", call.namespace)):
+            if expected is None:
+                continue
+            given = metadata.setdefault(field, expected)
+            if given is None:
+                metadata[field] = expected
+            elif given != expected:
+                causes.append(Cause(f"metadata.{field}", f'is "{str(given)[:80]}", but the address says "{expected}"'))
+        data["metadata"] = metadata
+    if causes:
+        raise Invalid("; ".join(str(c) for c in causes), causes=causes)
+    return call.kind.parse(data)

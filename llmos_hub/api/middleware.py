@@ -1,0 +1,136 @@
+"""What happens to every request: an id, one line in the log, a count, and errors put into words."""
+
+from __future__ import annotations
+
+import logging
+import re
+import secrets
+import time
+from typing import Final
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from llmos.errors import Internal, LLMOSError, MethodNotAllowed, Unauthorized
+from llmos_hub.api.endpoints import Endpoint
+from llmos_hub.api.metrics import Metrics
+from llmos_hub.names import HEADER_REQUEST_ID
+
+__all__ = ["RequestMiddleware"]
+
+logger = logging.getLogger("llmos_hub.api")
+
+_SANE_ID: Final = re.compile(r"^[A-Za-z0-9._-]{4,64}$")
+_METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+_HEADERS: Final = {
+    # the API shares the Hub's origin: nothing that people wrote may ever be taken for a page
+    "x-content-type-options": "nosniff",
+    "cache-control": "no-store",
+    "content-security-policy": "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'",
+}
+
+
+class RequestMiddleware:
+    """Around the whole application.
+
+    Parameters
+    ----------
+    app
+        The application.
+    metrics
+        Where requests are counted.
+    prefix
+        The path under the Hub, which the application answers as well as none.
+    """
+
+    def __init__(self, app: ASGIApp, *, metrics: Metrics, prefix: str) -> None:
+        self._app, self._metrics, self._prefix = app, metrics, prefix.rstrip("/")
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request, whatever happens."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        await _Exchange(self._app, self._metrics, self._with_prefix(scope), receive, send).run()
+
+    def _with_prefix(self, scope: Scope) -> Scope:
+        path: str = scope["path"]
+        if self._prefix and (path == self._prefix or path.startswith(self._prefix + "/")):
+            scope["root_path"] = self._prefix
+            if path == self._prefix:
+                scope["path"] = path + "/"
+        return scope
+
+
+class _Exchange:
+    """One request and its answer."""
+
+    def __init__(self, app: ASGIApp, metrics: Metrics, scope: Scope, receive: Receive, send: Send) -> None:
+        self._app, self._metrics, self._scope, self._receive, self._send = app, metrics, scope, receive, send
+        given = Headers(scope=scope).get(HEADER_REQUEST_ID, "")
+        self._id = given if _SANE_ID.match(given) else secrets.token_hex(6)
+        scope["llmos.request_id"] = self._id
+        self._status = 0
+        self._begun_at = time.perf_counter()
+        method = scope["method"]
+        self._method = method if method in _METHODS else "OTHER"
+
+    @property
+    def _route(self) -> str:
+        endpoint = self._scope.get("endpoint")
+        return endpoint.template if isinstance(endpoint, Endpoint) else "none"
+
+    async def run(self) -> None:
+        """Answer it."""
+        try:
+            await self._app(self._scope, self._receive, self._answer)
+        except LLMOSError as error:
+            await self._refuse(error)
+        except Exception:
+            logger.exception("Request %s to %s failed", self._id, self._route)
+            if self._status:
+                raise  # too late for words: the connection is cut, so that nobody takes it for complete
+            await self._refuse(Internal("The platform made a mistake. The log knows more under the request's id."))
+        finally:
+            logger.info(
+                "req=%s caller=%s %s %s (%s) %d %.1f ms",
+                self._id,
+                self._scope.get("llmos.caller", "-"),
+                self._method,
+                _printable(self._scope["path"]),
+                self._route,
+                self._status,
+                (time.perf_counter() - self._begun_at) * 1000,
+            )
+
+    async def _answer(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self._status = message["status"]
+            headers = MutableHeaders(scope=message)
+            headers[HEADER_REQUEST_ID] = self._id
+            for name, value in _HEADERS.items():
+                headers.setdefault(name, value)
+            seconds = time.perf_counter() - self._begun_at
+            self._metrics.answered(self._route, self._method, self._status, seconds)
+        await self._send(message)
+
+    async def _refuse(self, error: LLMOSError) -> None:
+        error.request_id = self._id
+        headers = {}
+        if isinstance(error, Unauthorized):
+            headers["www-authenticate"] = "Bearer"
+        endpoint = self._scope.get("endpoint")
+        if isinstance(error, MethodNotAllowed) and isinstance(endpoint, Endpoint):
+            headers["allow"] = ", ".join(sorted(endpoint.operations))
+        if error.status in {429, 503}:
+            headers["retry-after"] = "1"
+        if error.status >= 500:
+            logger.warning("Request %s to %s: %s", self._id, self._route, error, exc_info=error.__cause__)
+        response = JSONResponse(error.to_status(), status_code=error.status, headers=headers)
+        await response(self._scope, self._receive, self._answer)
+
+
+def _printable(path: str) -> str:
+    """The path, fit for one line of a log."""
+    return "".join(c if c.isprintable() and c != " " else "?" for c in path[:200])

@@ -1,0 +1,102 @@
+"""The addresses of the API, made from `KINDS`: Kubernetes' own layout, so that its client code works here."""
+
+from __future__ import annotations
+
+from starlette.routing import Route
+
+from llmos.resources import API_VERSION, KINDS, Resource
+from llmos_hub.api.endpoints import Endpoint, OpenOperation, Operation, route
+from llmos_hub.api.handlers import discovery, documents, health
+from llmos_hub.api.handlers.logs import read_log
+from llmos_hub.api.handlers.resources import (
+    create_resource,
+    delete_resource,
+    get_resource,
+    list_events,
+    list_resources,
+    patch_resource,
+    replace_resource,
+)
+
+__all__ = ["make_routes"]
+
+_BASE = f"/apis/{API_VERSION}"
+_STATUS_REFUSAL = "Status is written by the platform alone. Change spec instead."
+_LIST_PARAMETERS = ("labelSelector", "fieldSelector", "watch", "resourceVersion", "timeoutSeconds")
+
+
+def make_routes() -> list[Route]:
+    """Every address there is."""
+    endpoints = [*_open_endpoints(), *_discovery_endpoints()]
+    for kind in KINDS.values():
+        endpoints += _kind_endpoints(kind)
+    return [route(endpoint) for endpoint in endpoints]
+
+
+def _open_endpoints() -> list[Endpoint]:
+    page = OpenOperation(documents.page, "This page", "html")
+    return [
+        Endpoint("/", {"GET": page}),
+        Endpoint("/docs", {"GET": page}),
+        Endpoint("/openapi.json", {"GET": OpenOperation(documents.openapi_document, "The API in OpenAPI 3.1")}),
+        Endpoint("/health", _with_head(OpenOperation(health.health, "Whether the process is alive"))),
+        Endpoint("/ready", _with_head(OpenOperation(health.ready, "Whether requests can be answered"))),
+        Endpoint("/metrics", {"GET": OpenOperation(health.metrics, "Counters for Prometheus", "text")}),
+    ]
+
+
+def _with_head(operation: OpenOperation) -> dict[str, OpenOperation]:
+    return {"GET": operation, "HEAD": operation}
+
+
+def _discovery_endpoints() -> list[Endpoint]:
+    group = API_VERSION.partition("/")[0]
+    return [
+        Endpoint("/apis", {"GET": Operation(discovery.api_groups, "The API's groups", returns="object")}),
+        Endpoint(f"/apis/{group}", {"GET": Operation(discovery.api_group, "The group's versions", returns="object")}),
+        Endpoint(_BASE, {"GET": Operation(discovery.api_resources, "The kinds there are", returns="object")}),
+        Endpoint(
+            f"{_BASE}/whoami",
+            {"GET": Operation(discovery.whoami, "Whose token this is, and what it may", returns="object")},
+        ),
+    ]
+
+
+def _kind_endpoints(kind: type[Resource]) -> list[Endpoint]:
+    everywhere = f"{_BASE}/{kind.plural}"
+    listing = Operation(list_resources, f"List or watch {kind.plural}", _LIST_PARAMETERS, returns="list")
+    if kind.scope == "Cluster":
+        return _collection(kind, everywhere, listing)
+    of_all = Operation(
+        list_resources, f"List or watch {kind.plural} of all namespaces", _LIST_PARAMETERS, returns="list"
+    )
+    return [
+        Endpoint(everywhere, {"GET": of_all}, kind=kind),
+        *_collection(kind, f"{_BASE}/namespaces/{{namespace}}/{kind.plural}", listing),
+    ]
+
+
+def _collection(kind: type[Resource], collection: str, listing: Operation) -> list[Endpoint]:
+    item = f"{collection}/{{name}}"
+    one = kind.singular
+    create = Operation(create_resource, f"Create a {one}", ("dryRun",), "resource", created=True)
+    operations = {
+        "GET": Operation(get_resource, f"Read a {one}"),
+        "PUT": Operation(replace_resource, f"Replace a {one}", ("dryRun",), "resource"),
+        "PATCH": Operation(
+            patch_resource, f"Apply a {one}, or merge a patch into it", ("dryRun",), "patch", created=True
+        ),
+        "DELETE": Operation(delete_resource, f"Delete a {one}", ("dryRun",), "options"),
+    }
+    status = Operation(get_resource, f"Read a {one} with its status")
+    events = Operation(list_events, f"What happened to a {one}", returns="events")
+    endpoints = [
+        Endpoint(collection, {"GET": listing, "POST": create}, kind=kind),
+        Endpoint(item, operations, kind=kind),
+        Endpoint(f"{item}/status", {"GET": status}, kind=kind, refusal=_STATUS_REFUSAL),
+        Endpoint(f"{item}/events", {"GET": events}, kind=kind),
+    ]
+    if kind.has_logs:
+        logs = Operation(read_log, f"The log of a {one}", ("tailLines", "follow", "replica"), returns="text")
+        endpoints.append(Endpoint(f"{item}/logs", {"GET": logs}, kind=kind))
+    return endpoints

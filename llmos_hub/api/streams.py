@@ -1,0 +1,197 @@
+"""Answers without an end: watches and followed logs, a line at a time.
+
+A stream ends when its client is gone, when its time is up, when the process stops, and when the caller may no
+longer see what it shows: a token that is revoked must not go on reading for half an hour.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from typing import Final
+
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from llmos.errors import Internal, LLMOSError, TooManyRequests, Unavailable
+from llmos_hub.api.metrics import Metrics
+
+__all__ = ["LineStream", "Streams", "begun"]
+
+logger = logging.getLogger(__name__)
+
+_CHECK_EVERY: Final = 15.0
+_LAST_WORDS: Final = 5.0
+"""Seconds that a client which reads slowly gets for the end of its stream."""
+
+
+class Streams:
+    """The streams that are open.
+
+    Parameters
+    ----------
+    metrics
+        Told of each.
+    check_every
+        Seconds between two looks whether the caller may still see what a stream shows.
+    """
+
+    def __init__(self, metrics: Metrics, *, check_every: float = _CHECK_EVERY) -> None:
+        self._metrics = metrics
+        self._open: Counter[str] = Counter()
+        self.check_every = check_every
+        self.closing = asyncio.Event()
+        """Set when the process stops: streams end themselves then."""
+
+    @contextlib.contextmanager
+    def counted(self, owner: str, limit: int) -> Iterator[None]:
+        """Hold one of the owner's streams.
+
+        Raises
+        ------
+        TooManyRequests
+            They have `limit` already.
+        """
+        if self._open[owner] >= limit:
+            raise TooManyRequests(f"You have {limit} watches and followed logs open, which is the most. Close some.")
+        self._open[owner] += 1
+        self._metrics.stream_opened()
+        try:
+            yield
+        finally:
+            self._metrics.stream_closed()
+            self._open[owner] -= 1
+            if not self._open[owner]:
+                del self._open[owner]
+
+
+class LineStream(Response):
+    """Sends lines as they come.
+
+    Parameters
+    ----------
+    lines
+        What to send, line ends included.
+    streams
+        The process's streams.
+    resources
+        Let go of when the stream has ended, however it ends.
+    lifetime
+        Seconds after which it ends.
+    check
+        Called now and then; raises when the caller may no longer see what the stream shows.
+    failure
+        What is sent last when something went wrong, since the status is sent already.
+    media_type
+        Of the whole.
+    """
+
+    def __init__(
+        self,
+        lines: AsyncIterator[bytes],
+        *,
+        streams: Streams,
+        resources: contextlib.AsyncExitStack,
+        lifetime: float,
+        check: Callable[[], Awaitable[None]],
+        failure: Callable[[LLMOSError], bytes],
+        media_type: str,
+    ) -> None:
+        super().__init__(media_type=media_type)
+        # this class knows no length, and a proxy must pass on each line at once
+        del self.headers["content-length"]
+        self.headers["x-accel-buffering"] = "no"
+        self._lines, self._streams, self._resources = lines, streams, resources
+        self._lifetime, self._check, self._failure = lifetime, check, failure
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send it all."""
+        del scope
+        async with self._resources:
+            await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+            gone = asyncio.create_task(_disconnected(receive))
+            work = (
+                asyncio.create_task(self._pump(send)),
+                asyncio.create_task(self._keep_checking()),
+                asyncio.create_task(self._stopping()),
+            )
+            tasks = (gone, *work)
+            try:
+                await asyncio.wait(tasks, timeout=self._lifetime, return_when=asyncio.FIRST_COMPLETED)
+                error = _what_went_wrong(work)
+                left = gone.done()
+            finally:
+                for task in tasks:
+                    task.cancel()
+                await asyncio.gather(*tasks, return_exceptions=True)
+            if not left:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(_LAST_WORDS):
+                        body = self._failure(error) if error else b""
+                        await send({"type": "http.response.body", "body": body, "more_body": False})
+
+    async def _pump(self, send: Send) -> None:
+        async for line in self._lines:
+            await send({"type": "http.response.body", "body": line, "more_body": True})
+
+    async def _keep_checking(self) -> None:
+        while True:
+            await asyncio.sleep(self._streams.check_every)
+            await self._check()
+
+    async def _stopping(self) -> None:
+        await self._streams.closing.wait()
+        raise Unavailable("The API is being restarted. Go on with a new request.")
+
+
+def _what_went_wrong(tasks: tuple[asyncio.Task[None], ...]) -> LLMOSError | None:
+    for task in tasks:
+        if not task.done() or task.cancelled() or (error := task.exception()) is None:
+            continue
+        if isinstance(error, LLMOSError):
+            return error
+        logger.error("A stream broke off", exc_info=error)
+        return Internal("The platform made a mistake. The log knows more.")
+    return None
+
+
+async def _disconnected(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+async def begun(lines: AsyncIterator[bytes], *, patience: float = 0.3) -> AsyncIterator[bytes]:
+    """The same lines; but what goes wrong at once goes wrong here, while there still is a status to say it with.
+
+    Parameters
+    ----------
+    patience
+        Seconds to wait for the first line.
+    """
+
+    async def first_line() -> bytes:
+        return await anext(lines)
+
+    first = asyncio.create_task(first_line())
+    try:
+        await asyncio.wait({first}, timeout=patience)
+    except asyncio.CancelledError:
+        first.cancel()
+        raise
+    if first.done() and isinstance(error := first.exception(), LLMOSError):
+        raise error
+
+    async def rest() -> AsyncIterator[bytes]:
+        try:
+            yield await first
+        except StopAsyncIteration:
+            return
+        finally:
+            first.cancel()
+        async for line in lines:
+            yield line
+
+    return rest()

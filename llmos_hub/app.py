@@ -1,0 +1,174 @@
+"""``llmos-hub``: the platform's own program; each subcommand imports what it needs and no more.
+
+Options are plain arguments, not traits: the supervisor stays in memory for as long as the platform runs,
+and the processes it starts take theirs from the environment.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from llmos.errors import LLMOSError, UsageError
+from llmos_hub.names import DEFAULT_GATEWAY_PORT, DEFAULT_PORT, ENV_REDIS_URL, DataDir, default_data_dir
+
+__all__ = ["main"]
+
+_PROCESSES = ("api", "gateway", "controllers")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a subcommand; the exit code: 0 done, 1 refused or failed, 2 wrong usage."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        if arguments[:1] == ["fetch"]:
+            from llmos_hub.sources.fetch import main as fetch
+
+            return fetch(arguments[1:])
+        if len(arguments) == 1 and arguments[0] in _PROCESSES:
+            return _serve(arguments[0])
+        return _dispatch(_parser().parse_args(arguments))
+    except UsageError as exc:
+        sys.stderr.write(f"{exc.message}\n")
+        return 2
+    except LLMOSError as exc:
+        sys.stderr.write(f"{exc.message}\n")
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+def _serve(name: str) -> int:
+    import asyncio
+
+    from llmos_hub.settings import ProcessSettings
+
+    settings = ProcessSettings.from_environment()
+    if name == "api":
+        from llmos_hub.api.app import serve
+    elif name == "gateway":
+        from llmos_hub.gateway.app import serve
+    else:
+        from llmos_hub.controllers.runner import serve
+    try:
+        import uvloop
+    except ImportError:  # pragma: no cover - an extra on platforms that have it
+        asyncio.run(serve(settings))
+    else:
+        uvloop.run(serve(settings))
+    return 0
+
+
+def _dispatch(options: argparse.Namespace) -> int:
+    data_dir = DataDir(options.data_dir)
+    if options.command == "up":
+        from llmos_hub.supervisor.plan import Options
+        from llmos_hub.supervisor.up import up
+
+        return up(
+            Options(
+                data_dir=data_dir,
+                host=options.host,
+                port=options.port,
+                gateway_port=options.gateway_port,
+                redis_url=options.redis_url,
+                admin=os.environ.get("LLMOS_ADMIN_USER", "admin").strip().lower() or "admin",
+            )
+        )
+    if options.command == "down":
+        from llmos_hub.supervisor.down import down
+
+        return down(data_dir)
+    if options.command == "status":
+        from llmos_hub.supervisor.status import status
+
+        return status(data_dir, as_json=options.json)
+    if options.command == "doctor":
+        from llmos_hub.supervisor.doctor import doctor
+
+        return doctor(data_dir, port=options.port, gateway_port=options.gateway_port, host=options.host)
+    from llmos_hub.supervisor import accounts
+
+    if options.command == "token":
+        return accounts.token(
+            data_dir, user=options.user, invoke_only=options.invoke_only, expires=options.expires, note=options.note
+        )
+    if options.action == "add":
+        return accounts.add_user(data_dir, options.name, admin=options.admin)
+    return accounts.reset_password(data_dir, options.name)
+
+
+def _port(text: str) -> int:
+    if not text.isdigit() or not 1 <= int(text) <= 65535:
+        raise argparse.ArgumentTypeError(f'"{text[:20]}" is not a port (1 to 65535)')
+    return int(text)
+
+
+def _redis_url(text: str) -> str:
+    if text and not text.startswith(("unix://", "redis://", "rediss://")):
+        raise argparse.ArgumentTypeError("give unix://:PASSWORD@/path.sock or redis://:PASSWORD@host:6379/0")
+    return text
+
+
+def _path(text: str) -> Path:
+    return Path(text).expanduser().absolute()
+
+
+def _add_listen_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1, this machine)")
+    parser.add_argument("--port", type=_port, default=DEFAULT_PORT, help=f"the Hub's port (default: {DEFAULT_PORT})")
+    parser.add_argument(
+        "--gateway-port", type=_port, default=DEFAULT_GATEWAY_PORT, help=f"the models' port (default: {DEFAULT_GATEWAY_PORT})"
+    )
+
+
+def _parser() -> argparse.ArgumentParser:
+    # people type `llmos`, which hands these words on
+    parser = argparse.ArgumentParser(prog="llmos", description="Runs an LLMOS platform on this machine.", allow_abbrev=False)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    data_dir = argparse.ArgumentParser(add_help=False)
+    data_dir.add_argument(
+        "--data-dir", type=_path, default=default_data_dir(), help=f"where all state lies (default: {default_data_dir()})"
+    )
+
+    def add(name: str, text: str, example: str) -> argparse.ArgumentParser:
+        return commands.add_parser(
+            name, help=text, description=text, epilog=f"example: {example}", parents=[data_dir], allow_abbrev=False
+        )
+
+    up = add("up", "Start everything and keep it running until Ctrl-C.", "llmos up --port 8100")
+    _add_listen_options(up)
+    up.add_argument(
+        "--redis-url",
+        type=_redis_url,
+        default=os.environ.get(ENV_REDIS_URL, ""),
+        help=f"a Valkey or Redis of your own instead of the embedded one (better in {ENV_REDIS_URL}: arguments can be read by others)",
+    )
+    add("down", "Stop everything, servers and models included.", "llmos down")
+    status = add("status", "What runs, since when, with how much memory.", "llmos status --json")
+    status.add_argument("--json", action="store_true", help="for programs")
+    doctor = add("doctor", "Check what could keep LLMOS from running well here.", "llmos doctor")
+    _add_listen_options(doctor)
+    token = add("token", "Make a token and print it.", "llmos token --invoke-only --expires 30d --note laptop")
+    token.add_argument("--user", default="", help="whose (default: the first admin's)")
+    token.add_argument("--invoke-only", action="store_true", help="may call models and nothing else")
+    token.add_argument("--expires", default="", help="how long it holds: 12h, 30d (default: until it is deleted)")
+    token.add_argument("--note", default="", help="what it is for; shown on the Hub's token page")
+    user = add("user", "Make people and passwords.", "llmos user add ada")
+    actions = user.add_subparsers(dest="action", required=True, metavar="ACTION")
+    # given before or after the action: an action's own default must not cover what was given before it
+    late = argparse.ArgumentParser(add_help=False)
+    late.add_argument("--data-dir", type=_path, default=argparse.SUPPRESS, help=argparse.SUPPRESS)
+    new = actions.add_parser("add", help="make a person and print a one-time password", parents=[late])
+    new.add_argument("name")
+    new.add_argument("--admin", action="store_true", help="may do everything")
+    password = actions.add_parser("password", help="set a new one-time password and print it", parents=[late])
+    password.add_argument("name")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,248 @@
+"""A backend without processes, for tests of what stands on one: things happen when the test says so.
+
+It decides rollouts by the same rules as the local backend and passes the same contract suite.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import Any
+
+from llmos.errors import BackendFailed, NotFound
+from llmos_hub.backends.changes import Changes, Subscription
+from llmos_hub.backends.local.rollout import Member, Start, decide
+from llmos_hub.workload import Observation, ReplicaState, Role, Workload, WorkloadRef
+
+__all__ = ["Behaviour", "FakeBackend", "World"]
+
+
+@dataclass(frozen=True, slots=True)
+class Behaviour:
+    """How a replica turns out right after its start.
+
+    Attributes
+    ----------
+    state
+        Fields of `ReplicaState`; without a phase it is ``Ready``.
+    log
+        What it writes.
+    """
+
+    state: dict[str, Any] = field(default_factory=dict)
+    log: tuple[str, ...] = ()
+
+
+@dataclass
+class _Entry:
+    workload: Workload
+    replicas: dict[str, ReplicaState] = field(default_factory=dict)
+    logs: dict[str, list[str]] = field(default_factory=dict)
+    serial: int = 0
+
+
+@dataclass
+class World:
+    """What outlives the backend, as processes and records do."""
+
+    entries: dict[WorkloadRef, _Entry] = field(default_factory=dict)
+
+
+def _always_ready(workload: Workload, role: Role, index: int) -> Behaviour:
+    del workload, role, index
+    return Behaviour()
+
+
+class FakeBackend:
+    """Implements `Backend` in memory.
+
+    Parameters
+    ----------
+    behave
+        Called at each start of a replica; by default all are ready at once.
+    world
+        That of an earlier one, to take it over.
+
+    Attributes
+    ----------
+    applied
+        Every workload that was applied, in order.
+    deleted
+        Every workload that was deleted.
+    failure
+        When set, `apply` raises `BackendFailed` with this message.
+    """
+
+    def __init__(
+        self, behave: Callable[[Workload, Role, int], Behaviour] = _always_ready, *, world: World | None = None
+    ) -> None:
+        self.behave = behave
+        self.world = world or World()
+        self.applied: list[Workload] = []
+        self.deleted: list[WorkloadRef] = []
+        self.failure: str | None = None
+        self._changes = Changes()
+
+    # What tests say
+
+    def set(self, ref: WorkloadRef, replica: str | None = None, **fields: Any) -> None:
+        """Change the state of one replica, or of all that are there, and let the rollout go on.
+
+        Raises
+        ------
+        KeyError
+            There is no such workload or replica.
+        """
+        entry = self.world.entries[ref]
+        for name in [replica] if replica is not None else list(entry.replicas):
+            state = replace(entry.replicas[name], **fields)
+            if state.phase == "Ready" and state.ready_at is None:
+                state = replace(state, ready_at=datetime.now(UTC))
+            entry.replicas[name] = state
+        self._roll_out(entry)
+        self._changes.notify(ref)
+
+    def say(self, ref: WorkloadRef, line: str, replica: str | None = None) -> None:
+        """Have a replica, or all, write a line to its log."""
+        entry = self.world.entries[ref]
+        for name in [replica] if replica is not None else list(entry.logs):
+            entry.logs[name].append(line)
+        self._changes.notify(ref)
+
+    # What reconcilers call
+
+    async def start(self) -> None:
+        """Nothing to do: the world is there."""
+
+    async def apply(self, workload: Workload) -> None:
+        """Make it so at once."""
+        if self.failure is not None:
+            raise BackendFailed(self.failure)
+        self.applied.append(workload)
+        new = workload.ref not in self.world.entries
+        entry = self.world.entries.setdefault(workload.ref, _Entry(workload))
+        before = (entry.workload, dict(entry.replicas))
+        entry.workload = workload
+        self._roll_out(entry)
+        if new or before != (workload, entry.replicas):
+            self._changes.notify(workload.ref)
+
+    async def observe(self, ref: WorkloadRef) -> Observation | None:
+        """How it is now."""
+        entry = self.world.entries.get(ref)
+        if entry is None:
+            return None
+        workload = entry.workload
+        wanted = sorted((role.name, role.template.hash) for role in workload.roles for _ in range(role.count))
+        there = sorted((state.role, state.template) for state in entry.replicas.values())
+        states = sorted(entry.replicas.values(), key=lambda s: (s.role, s.index, int(s.id.rpartition("-")[2])))
+        return Observation(ref, tuple(states), updated=wanted == there, labels=dict(workload.labels))
+
+    async def refs(self) -> Sequence[WorkloadRef]:
+        """Every workload there is."""
+        return tuple(self.world.entries)
+
+    async def logs(
+        self, ref: WorkloadRef, *, replica: str | None = None, tail: int | None = 200, follow: bool = False
+    ) -> AsyncIterator[str]:
+        """Lines of the log."""
+        entry = self.world.entries.get(ref)
+        if entry is None or (replica is not None and replica not in entry.logs):
+            message = f"There is no log of {replica or ref.name}."
+            raise NotFound(message)
+        changed = self.changes()
+        shown: dict[str, int] = {}
+        for name in [replica] if replica is not None else list(entry.logs):
+            lines = list(entry.logs[name])
+            shown[name] = len(lines)
+            for line in lines if tail is None else lines[max(0, len(lines) - tail) :]:
+                yield line
+        while follow and not self._over(ref, entry, replica):
+            async for _ in changed:
+                break
+            else:
+                return
+            for name in [replica] if replica is not None else list(entry.logs):
+                lines = entry.logs.get(name, [])[shown.get(name, 0) :]
+                shown[name] = shown.get(name, 0) + len(lines)
+                for line in lines:
+                    yield line
+
+    def _over(self, ref: WorkloadRef, entry: _Entry, replica: str | None) -> bool:
+        if self.world.entries.get(ref) is not entry or (replica is not None and replica not in entry.replicas):
+            return True
+        states = [state for state in entry.replicas.values() if replica in {None, state.id}]
+        return bool(states) and all(state.phase in {"Succeeded", "Failed"} for state in states)
+
+    async def delete(self, ref: WorkloadRef) -> None:
+        """Forget it."""
+        self.deleted.append(ref)
+        if self.world.entries.pop(ref, None) is not None:
+            self._changes.notify(ref)
+
+    def changes(self) -> Subscription:
+        """Workloads whose observation changed, from this call on."""
+        return self._changes.subscribe()
+
+    async def close(self, *, stop: bool = False) -> None:
+        """End those who listen; `stop` ends all replicas."""
+        if stop:
+            for entry in self.world.entries.values():
+                entry.replicas.clear()
+        self._changes.close()
+
+    # Rollout
+
+    def _roll_out(self, entry: _Entry) -> None:
+        names = {role.name for role in entry.workload.roles}
+        for state in [s for s in entry.replicas.values() if s.role not in names]:
+            self._stop(entry, state.id)
+        for role in entry.workload.roles:
+            while steps := decide(role.count, self._members(entry, role), completes=role.template.completes):
+                for step in steps:
+                    if isinstance(step, Start):
+                        self._start(entry, role, step.index)
+                    else:
+                        self._stop(entry, step.id)
+
+    @staticmethod
+    def _members(entry: _Entry, role: Role) -> list[Member]:
+        return [
+            Member(state.id, state.index, state.template == role.template.hash, state.phase in {"Ready", "Succeeded"})
+            for state in entry.replicas.values()
+            if state.role == role.name
+        ]
+
+    def _start(self, entry: _Entry, role: Role, index: int) -> None:
+        entry.serial += 1
+        name = f"{role.name}-{index}-{entry.serial}"
+        behaviour = self.behave(entry.workload, role, index)
+        now = datetime.now(UTC)
+        state = ReplicaState(
+            id=name,
+            role=role.name,
+            index=index,
+            phase="Ready",
+            endpoint=f"unix:///fake/{entry.workload.ref.id}/{name}.sock",
+            template=role.template.hash,
+            pid=next(_PIDS),
+            started_at=now,
+            memory_limit=role.template.memory_limit,
+        )
+        state = replace(state, **behaviour.state)
+        if state.phase in {"Ready", "NotReady"}:
+            state = replace(state, ready_at=now)
+        elif state.phase not in {"Starting", "Stopping"}:
+            state = replace(state, pid=None)
+        entry.replicas[name] = state
+        entry.logs[name] = list(behaviour.log)
+
+    @staticmethod
+    def _stop(entry: _Entry, name: str) -> None:
+        del entry.replicas[name]
+        del entry.logs[name]
+
+
+_PIDS = itertools.count(2**22 + 1)  # over the kernel's PID_MAX_LIMIT: no real process has such a one

@@ -1,0 +1,65 @@
+"""A few pages for probes and Prometheus: ``/health``, ``/ready``, ``/metrics``.
+
+Plain HTTP/1.1 over asyncio's streams, one request a connection: a web framework would be most of this
+process' memory.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+
+__all__ = ["Page", "serve_pages"]
+
+Page = Callable[[], Awaitable[tuple[int, str]]]
+"""Makes a page: HTTP status and text."""
+
+_TIMEOUT = 10.0
+"""Seconds that a request may take from the connection to the last byte."""
+_MAX_REQUEST = 16 * 1024
+_REASONS = {200: "OK", 400: "Bad Request", 404: "Not Found", 405: "Method Not Allowed", 503: "Service Unavailable"}
+
+
+@asynccontextmanager
+async def serve_pages(host: str, port: int, pages: Mapping[str, Page]) -> AsyncIterator[int]:
+    """Answer GET and HEAD for these paths while the context lasts; gives the port (of port 0: the one that was free)."""
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(TimeoutError, OSError, asyncio.IncompleteReadError):
+            async with asyncio.timeout(_TIMEOUT):
+                await _answer(reader, writer, pages)
+        writer.close()
+        with contextlib.suppress(OSError):
+            await writer.wait_closed()
+
+    server = await asyncio.start_server(handle, host, port, limit=_MAX_REQUEST)
+    async with server:
+        yield server.sockets[0].getsockname()[1]
+
+
+async def _answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, pages: Mapping[str, Page]) -> None:
+    try:
+        head = await reader.readuntil(b"\r\n\r\n")
+        method, target, _ = head.split(b"\r\n", 1)[0].decode("ascii").split(" ")
+    except (asyncio.LimitOverrunError, ValueError):
+        method, target = "", ""
+    page = pages.get(target.partition("?")[0])
+    if not method:
+        status, text = 400, "This is not an HTTP request that is understood here.\n"
+    elif method not in ("GET", "HEAD"):
+        status, text = 405, "GET is all that can be done here.\n"
+    elif page is None:
+        status, text = 404, f"There are: {', '.join(pages)}\n"
+    else:
+        status, text = await page()
+    body = text.encode()
+    writer.write(
+        f"HTTP/1.1 {status} {_REASONS.get(status, 'Unknown')}\r\n"
+        "Content-Type: text/plain; version=0.0.4; charset=utf-8\r\n"
+        f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n".encode()
+    )
+    if method != "HEAD":
+        writer.write(body)
+    await writer.drain()

@@ -1,0 +1,74 @@
+"""What the controllers count, in Prometheus' form (https://prometheus.io/docs/instrumenting/exposition_formats/)."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+__all__ = ["ControllerMetrics", "Metrics"]
+
+_BUCKETS = (0.001, 0.005, 0.025, 0.1, 0.5, 2.5, 10.0, 60.0)
+"""Seconds: from a look at the memory alone to a hanging database."""
+
+
+class Metrics:
+    """The controllers' metrics, labelled by kind."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        kinds = ("kind",)
+        self.depth = Gauge("llmos_workqueue_depth", "Resources that wait for a worker.", kinds, registry=self.registry)
+        self.waited = Histogram(
+            "llmos_workqueue_wait_seconds",
+            "Time that a resource waited for a worker.",
+            kinds,
+            registry=self.registry,
+            buckets=_BUCKETS,
+        )
+        self.worked = Histogram(
+            "llmos_reconcile_seconds", "Time that a look took.", kinds, registry=self.registry, buckets=_BUCKETS
+        )
+        self.retried = Counter(
+            "llmos_workqueue_retries", "Looks that were repeated after an error.", kinds, registry=self.registry
+        )
+        self.failed = Counter(
+            "llmos_reconcile_errors",
+            "Looks that failed, by the error's code.",
+            ("kind", "code"),
+            registry=self.registry,
+        )
+
+    def of(self, kind: str) -> ControllerMetrics:
+        """Those of one kind."""
+        return ControllerMetrics(self, kind)
+
+
+class ControllerMetrics:
+    """One kind's; a `llmos_hub.controllers.workqueue.QueueMetrics`."""
+
+    def __init__(self, metrics: Metrics, kind: str) -> None:
+        self._depth = metrics.depth.labels(kind)
+        self._waited = metrics.waited.labels(kind)
+        self._worked = metrics.worked.labels(kind)
+        self._retried = metrics.retried.labels(kind)
+        self._failed = metrics.failed
+        self._kind = kind
+
+    def depth(self, keys: int) -> None:
+        """So many keys wait for a worker now."""
+        self._depth.set(keys)
+
+    def waited(self, seconds: float) -> None:
+        """A key waited that long for a worker."""
+        self._waited.observe(seconds)
+
+    def worked(self, seconds: float) -> None:
+        """A worker had a key for that long."""
+        self._worked.observe(seconds)
+
+    def retried(self) -> None:
+        """A key was added again after a failure."""
+        self._retried.inc()
+
+    def failed(self, code: str) -> None:
+        """A look raised an error of that code."""
+        self._failed.labels(self._kind, code).inc()

@@ -1,0 +1,284 @@
+"""The ModelService reconciler: fetch the model, serve it, say how it is.
+
+Nothing here waits for a process: jobs and replicas run in the backend, whose changes bring the resource back.
+Everything that must be remembered is in the resource's status or in the backend, so that any other
+controller process can go on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+
+from llmos.errors import Invalid, LLMOSError, NotFound
+from llmos.resources import Credential, ModelService
+from llmos.resources.base import utcnow
+from llmos.resources.modelservice import ModelServiceSpec, ModelServiceStatus
+from llmos_hub.backends.base import Backend
+from llmos_hub.controllers import modelservice_events as events
+from llmos_hub.controllers.downloads import Downloads
+from llmos_hub.controllers.informer import Key, key_of
+from llmos_hub.controllers.modelservice_status import Choice, Facts, deleting, make_status, settle
+from llmos_hub.controllers.modelservice_workloads import FETCH, SERVE, make_ref, make_serve, wanted_replicas
+from llmos_hub.controllers.reconciler import Result
+from llmos_hub.controllers.teardown import Teardown
+from llmos_hub.engines.base import Engine, Machine
+from llmos_hub.names import WORKLOADS_FINALIZER, DataDir
+from llmos_hub.sources.base import ModelFiles
+from llmos_hub.stores.base import Store
+from llmos_hub.workload import Observation, Workload, WorkloadRef
+
+__all__ = ["Choose", "ModelServiceReconciler"]
+
+Choose = Callable[[ModelServiceSpec, ModelFiles | None, Machine], tuple[Engine, str]]
+"""Chooses an engine, and says why; `llmos_hub.engines.choose`."""
+
+_PROGRESS = 0.5
+"""Seconds between two looks at a download: often enough to be watched, seldom enough for the database."""
+_MEMORY = 10.0
+"""Seconds between two writes of nothing but memory in use."""
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class _Seen:
+    """What is remembered of a resource between two looks; only to save work."""
+
+    uid: str | None
+    written: float = -_MEMORY
+
+
+@dataclass(slots=True)
+class _Found:
+    """What a look has brought: the facts, and what is to be told beside what the status tells."""
+
+    facts: Facts
+    told: list[events.Happening] = field(default_factory=list)
+
+
+class ModelServiceReconciler:
+    """Makes ModelServices so.
+
+    Parameters
+    ----------
+    store, backend
+        Where resources are and where workloads run.
+    data_dir
+        Where the model cache is.
+    machine
+        What there is to compute on.
+    choose
+        Chooses an engine.
+    environment
+        What downloads are given of the platform's own environment.
+    requeue
+        Called with the key of a resource to look at again.
+    clock
+        Now.
+    """
+
+    kind = ModelService
+
+    def __init__(
+        self,
+        store: Store,
+        backend: Backend,
+        *,
+        data_dir: DataDir,
+        machine: Machine,
+        choose: Choose,
+        environment: Mapping[str, str],
+        requeue: Callable[[Key], None],
+        clock: Callable[[], datetime] = utcnow,
+    ) -> None:
+        self._store = store
+        self._backend = backend
+        self._machine = machine
+        self._choose = choose
+        self._clock = clock
+        self._downloads = Downloads(backend, data_dir, environment)
+        self._teardown = Teardown(backend, lambda ref: requeue((ref.namespace, ref.name)))
+        self._seen: dict[Key, _Seen] = {}
+
+    async def reconcile(self, resource: ModelService) -> Result[ModelService]:
+        """Look at one; see `llmos_hub.controllers.reconciler.Reconciler`."""
+        service = resource
+        key = key_of(service)
+        seen = self._seen.get(key)
+        if seen is None or seen.uid != service.metadata.uid:
+            await self._take_down(key, but=service.metadata.uid)
+            self._seen[key] = _Seen(service.metadata.uid)
+        if service.metadata.deletion_timestamp is not None:
+            return await self._delete(service)
+        if WORKLOADS_FINALIZER not in service.metadata.finalizers:
+            finalizers = [*service.metadata.finalizers, WORKLOADS_FINALIZER]
+            meta = service.metadata.model_copy(update={"finalizers": finalizers})
+            service = await self._store.update(service.model_copy(update={"metadata": meta}))
+        if wanted_replicas(service) == 0:
+            return await self._pause(service)
+        found = await self._look(service)
+        return await self._report(service, found)
+
+    async def gone(self, key: Key) -> None:
+        """There is no such resource: nothing may run for it.
+
+        The store is asked once more: a resource that can't be read (written by a newer version, say) isn't
+        listed, but what runs for it goes on.
+        """
+        self._seen.pop(key, None)
+        try:
+            there = await self._store.get(ModelService, *key)
+        except NotFound:
+            await self._take_down(key, but=None)
+        else:
+            await self._take_down(key, but=there.metadata.uid)
+
+    async def close(self) -> None:
+        """Let go; what is being taken down is found again at the next start."""
+        await self._teardown.close()
+
+    # What is there, and what shall be
+
+    async def _look(self, service: ModelService) -> _Found:
+        """Bring the workloads to what the spec says, as far as that is possible now."""
+        ref, fetch = make_ref(service, SERVE), make_ref(service, FETCH)
+        facts = Facts(self._clock(), observation=await self._backend.observe(ref))
+        if self._teardown.busy(ref) or self._teardown.busy(fetch):
+            return _Found(facts)  # it comes again when that has ended
+        try:
+            secrets = await self._secrets(service)
+        except Invalid as refusal:
+            return _Found(replace(facts, refusal=refusal))
+        files = None
+        if service.spec.model is not None:
+            download = await self._downloads.look(service, secrets, facts.now)
+            facts = replace(facts, download=download)
+            if download.files is None:
+                return _Found(facts)
+            files = download.files
+        elif await self._backend.observe(fetch) is not None:
+            self._drop(fetch)  # from when the spec named a model
+        try:
+            choice = self._plan(service, files)
+        except LLMOSError as refusal:
+            return _Found(replace(facts, refusal=refusal))
+        return await self._serve(replace(facts, choice=choice), make_serve(service, choice.plan, secrets))
+
+    async def _serve(self, facts: Facts, workload: Workload) -> _Found:
+        role = workload.roles[0]
+        told = events.scaled(facts.observation.labels if facts.observation else {}, role.count)
+        await self._backend.apply(workload)
+        observation = await self._backend.observe(workload.ref)
+        return _Found(replace(facts, template=role.template.hash, observation=observation), told)
+
+    def _plan(self, service: ModelService, files: ModelFiles | None) -> Choice:
+        engine, reason = self._choose(service.spec, files, self._machine)
+        return Choice(engine.name, reason, engine.plan(service.spec, files, self._machine))
+
+    async def _secrets(self, service: ModelService) -> Mapping[str, str]:
+        name, namespace = service.spec.credential_ref, service.metadata.namespace
+        if name is None:
+            return {}
+        try:
+            credential = await self._store.get(Credential, namespace, name)
+        except NotFound:
+            raise Invalid(
+                f'spec.credentialRef: there is no Credential "{name}" in {namespace}. It goes on once there is one.'
+            ) from None
+        return credential.spec.data
+
+    # What is to end
+
+    async def _pause(self, service: ModelService) -> Result[ModelService]:
+        """Run nothing: first nobody is sent there any more, then the processes end."""
+        ref, fetch = make_ref(service, SERVE), make_ref(service, FETCH)
+        result = await self._report(service, _Found(Facts(self._clock(), observation=await self._backend.observe(ref))))
+        await self._drain(ref)
+        job = await self._backend.observe(fetch)
+        if job is not None and any(replica.phase != "Succeeded" for replica in job.replicas):
+            self._drop(fetch)  # one that is done is kept, so that it need not be done again
+        return result
+
+    async def _delete(self, service: ModelService) -> Result[ModelService]:
+        """End everything, the endpoints first; the last thing to go is the finalizer."""
+        if WORKLOADS_FINALIZER not in service.metadata.finalizers:
+            return Result()
+        ref, fetch = make_ref(service, SERVE), make_ref(service, FETCH)
+        seen = await self._backend.observe(ref)
+        replicas = len(seen.replicas) if seen is not None else 0
+        service = await self._write(service, deleting(service, replicas), None)
+        left = [part for part in (ref, fetch) if await self._backend.observe(part) is not None]
+        for part in left:
+            if part != ref or not await self._drain(ref):
+                self._drop(part)
+        if left or self._teardown.busy(ref) or self._teardown.busy(fetch):
+            return Result(resource=service)  # it comes again with each that ends
+        finalizers = [name for name in service.metadata.finalizers if name != WORKLOADS_FINALIZER]
+        meta = service.metadata.model_copy(update={"finalizers": finalizers})
+        return Result(resource=await self._store.update(service.model_copy(update={"metadata": meta})))
+
+    async def _drain(self, ref: WorkloadRef) -> bool:
+        """Let its processes finish what they are doing and end; whether there still are any."""
+        seen = await self._backend.observe(ref)
+        if seen is None or not seen.replicas or self._teardown.busy(ref):
+            return False
+        await self._backend.apply(Workload(ref, ()))
+        return True
+
+    async def _take_down(self, key: Key, *, but: str | None) -> None:
+        """End what runs for resources that had this name before, and are gone."""
+        for ref in await self._backend.refs():
+            if (ref.kind, ref.namespace, ref.name) == (ModelService.kind_name(), *key) and ref.uid != but:
+                logger.info("%s/%s: its resource is gone, stopping its %s processes", ref.namespace, ref.name, ref.part)
+                self._drop(ref)
+
+    def _drop(self, ref: WorkloadRef) -> None:
+        self._downloads.forget(ref)
+        self._teardown.begin(ref)
+
+    # What is said
+
+    async def _report(self, service: ModelService, found: _Found) -> Result[ModelService]:
+        status = make_status(service, found.facts)
+        after = _when_to_look(found.facts)
+        changed, more = settle(service.status, status)
+        seen = self._seen[key_of(service)]
+        loop_time = asyncio.get_running_loop().time()
+        if changed and not more and (wait := seen.written + _MEMORY - loop_time) > 0:
+            after = min(after, wait) if after is not None else wait
+        elif changed:
+            seen.written = loop_time
+            service = await self._write(service, status, found.facts.observation)
+        await self._tell(service, found.told)
+        return Result(after, service)
+
+    async def _write(
+        self, service: ModelService, status: ModelServiceStatus, observation: Observation | None
+    ) -> ModelService:
+        """Write a status that is another, and tell what happened; in this order, so that nothing is told twice."""
+        if status == service.status:
+            return service
+        told = events.compare(service, status, observation)
+        written = await self._store.patch_status(service.model_copy(update={"status": status}))
+        await self._tell(written, told)
+        return written
+
+    async def _tell(self, service: ModelService, happenings: Iterable[events.Happening]) -> None:
+        for happening in happenings:
+            await self._store.record(service, happening.type, happening.reason, happening.message)
+
+
+def _when_to_look(facts: Facts) -> float | None:
+    """Seconds after which something may have changed of which nobody tells."""
+    download = facts.download
+    if download is None:
+        return None
+    if download.state == "Running":
+        return _PROGRESS
+    if download.state == "Failed" and download.retry_at is not None:
+        return max(0.1, (download.retry_at - facts.now).total_seconds())
+    return None

@@ -1,0 +1,95 @@
+"""Engine ``custom``: any program that speaks OpenAI's API, started by the command in ``spec.args``."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from llmos.errors import Cause, Insufficient, Invalid
+from llmos.resources.modelservice import ModelServiceSpec
+from llmos.resources.quantities import format_bytes, parse_quantity
+from llmos_hub.engines.base import Machine, Plan, Verdict
+from llmos_hub.engines.llamacpp import task_of
+from llmos_hub.sources.base import ModelFiles
+from llmos_hub.workload import Probe, ProcessTemplate
+
+__all__ = ["Custom"]
+
+_READINESS = Probe("/v1/models", period=1.0, timeout=5.0, failures=5)
+
+
+class Custom:
+    """Runs the command; the platform only needs to know where it listens."""
+
+    name = "custom"
+    title = "custom command"
+
+    def accepts(self, model: ModelFiles | None, machine: Machine) -> Verdict:  # noqa: ARG002 - the protocol's
+        """Everything: whether the program can serve the model, it says itself."""
+        return Verdict(True, "spec.args says what to run")
+
+    def plan(self, spec: ModelServiceSpec, model: ModelFiles | None, machine: Machine) -> Plan:
+        """The command with ``{model}`` filled in; ``{port}`` and ``{socket}`` are the backend's to fill in.
+
+        Raises
+        ------
+        Invalid
+            The command doesn't say where to listen, or wants a model where there is none.
+        Insufficient
+            More memory or GPUs are asked for than there are.
+        """
+        _check_listens(spec)
+        _check_resources(spec, machine)
+        path = model.path if model else ""
+        if model is None and any("{model}" in text for text in (*spec.args, *spec.env.values())):
+            message = "spec.args: {model} stands for the model's file, but spec.model is empty."
+            raise Invalid(message, causes=[Cause("spec.model", "required by {model} in args")])
+        memory = int(parse_quantity(spec.resources.memory)) if spec.resources.memory else None
+        template = ProcessTemplate(
+            argv=tuple(argument.replace("{model}", path) for argument in spec.args),
+            env={name: value.replace("{model}", path) for name, value in spec.env.items()},
+            readiness=_READINESS,
+            startup_timeout=1800.0,  # nobody knows what it loads
+            memory_limit=memory,
+            cpus=float(parse_quantity(spec.resources.cpu)) if spec.resources.cpu else None,
+        )
+        task, reason = _task(spec, model)
+        program = spec.args[0].rpartition("/")[2]
+        return Plan(
+            template, task, reason, None, f"{program}, as spec.args says; ready when GET {_READINESS.path} answers"
+        )
+
+
+def _task(spec: ModelServiceSpec, model: ModelFiles | None) -> tuple[Literal["generate", "embed", "rerank"], str]:
+    if spec.task != "auto":
+        return spec.task, "spec.task says so"
+    if model is not None and model.header.architecture:
+        return task_of(model.header)
+    return "generate", "nothing says otherwise; spec.task can"
+
+
+def _check_listens(spec: ModelServiceSpec) -> None:
+    if not spec.args:
+        message = 'spec.args: engine custom needs its command, such as ["my-server", "--port", "{port}"].'
+        raise Invalid(message, causes=[Cause("spec.args", "is empty")])
+    texts = (*spec.args, *spec.env.values())
+    ways = [way for way in ("{port}", "{socket}") if any(way in text for text in texts)]
+    if not ways:
+        message = (
+            "spec.args: the command doesn't say where to listen. Put {port} (a free port on 127.0.0.1) or {socket} "
+            '(the path of a unix socket) where it belongs, such as ["my-server", "--port", "{port}"].'
+        )
+        raise Invalid(message, causes=[Cause("spec.args", "neither {port} nor {socket} is in it")])
+    if len(ways) == 2:
+        message = "spec.args: both {port} and {socket} are in the command; the platform reaches it at one. Keep one."
+        raise Invalid(message, causes=[Cause("spec.args", "both {port} and {socket} are in it")])
+
+
+def _check_resources(spec: ModelServiceSpec, machine: Machine) -> None:
+    if spec.resources.gpus > len(machine.gpus):
+        message = (
+            f"spec.resources.gpus: {spec.resources.gpus} asked for, this machine has {len(machine.gpus) or 'none'}."
+        )
+        raise Insufficient(message, causes=[Cause("spec.resources.gpus", f"{len(machine.gpus)} found")])
+    if spec.resources.memory and parse_quantity(spec.resources.memory) > machine.memory:
+        message = f"spec.resources.memory: {spec.resources.memory} asked for, this machine has {format_bytes(machine.memory)}."
+        raise Insufficient(message, causes=[Cause("spec.resources.memory", "more than the machine has")])

@@ -1,0 +1,308 @@
+"""llama.cpp, through `xllamacpp`: GGUF models on CPUs, and on GPUs where its build has them."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import math
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import PurePath
+from typing import Any, Final, Literal
+
+from llmos.errors import Cause, Insufficient, Invalid, Unsupported
+from llmos.resources.modelservice import ModelServiceSpec
+from llmos.resources.quantities import format_bytes, parse_quantity
+from llmos_hub.engines.base import Machine, Plan, Verdict
+from llmos_hub.engines.llamacpp_arguments import BadArgument, Parameter, parse
+from llmos_hub.engines.memory import MIB, Estimate, Settings, estimate
+from llmos_hub.sources.base import Header, ModelFiles
+from llmos_hub.workload import Probe, ProcessTemplate
+
+__all__ = ["LlamaCpp", "task_of"]
+
+Task = Literal["generate", "embed", "rerank"]
+
+_LADDER: Final = ((4, 8192), (2, 8192), (2, 4096), (1, 4096), (1, 2048), (1, 1024))
+"""Requests at once and tokens for each, from what is best on; the first that fits the memory is taken."""
+_LADDER_EMBED: Final = ((4, 2048), (4, 1024), (4, 512), (1, 512))
+_MODEST: Final = 512 * MIB
+"""Memory beside the weights that nobody is surprised by."""
+_LIMIT_FLOOR: Final = 256 * MIB
+_HTTP_THREADS: Final = 32
+"""Threads for requests that wait, so that health checks find one free."""
+_LIVENESS: Final = Probe("/health", period=10.0, timeout=10.0, failures=12)
+"""Forgiving: a busy machine is no reason to throw away what is being answered."""
+_READINESS: Final = Probe("/health", period=1.0, timeout=5.0, failures=5)
+_GENERATING_ENCODERS: Final = ("t5",)
+_NOT_SERVED: Final = {
+    "clip": "it is the vision part of a model (mmproj), not a model: name it in args with --mmproj",
+    "dream": "diffusion models have no server in llama.cpp",
+    "llada": "diffusion models have no server in llama.cpp",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _Build:
+    """What the installed llama.cpp knows.
+
+    Attributes
+    ----------
+    parameters
+        Its parameters; None where it isn't installed here (in a cluster it is in the engine's image).
+    devices
+        The devices beside CPUs that it can compute on.
+    """
+
+    parameters: Mapping[str, Parameter] | None = None
+    devices: tuple[str, ...] = ()
+
+
+@lru_cache(maxsize=1)
+def _build() -> _Build:
+    """Ask the installed llama.cpp, once, in a process of its own: its library stays out of ours."""
+    if importlib.util.find_spec("xllamacpp") is None:
+        return _Build()
+    command = [sys.executable, "-I", "-m", "llmos_hub.engines.llamacpp_server", "--describe"]
+    try:
+        output = subprocess.run(command, check=True, capture_output=True, timeout=20).stdout
+        data = json.loads(output)
+    except (OSError, subprocess.SubprocessError, ValueError):
+        return _Build()
+    parameters = {name: Parameter(kind, tuple(choices)) for name, (kind, *choices) in data["parameters"].items()}
+    return _Build(parameters, tuple(data["devices"]))
+
+
+def task_of(header: Header) -> tuple[Task, str]:
+    """What a model is for, and how its header shows it."""
+    if header.classifier or header.pooling == "rank":
+        return "rerank", "the header has a classification head"
+    if header.pooling in ("mean", "cls", "last"):
+        return "embed", f"the header asks for {header.pooling} pooling"
+    if not header.causal and not header.architecture.startswith(_GENERATING_ENCODERS):
+        return "embed", "the header says that attention is not causal: an encoder"
+    return "generate", "the header names neither pooling nor a classification head"
+
+
+class LlamaCpp:
+    """Serves GGUF files."""
+
+    name = "llamacpp"
+    title = "llama.cpp"
+
+    def accepts(self, model: ModelFiles | None, machine: Machine) -> Verdict:
+        """GGUF, of an architecture that llama.cpp's server can serve."""
+        if model is None:
+            return Verdict(False, "it needs a model")
+        if model.format != "gguf":
+            return Verdict(False, f"it reads GGUF, the files are {model.format}")
+        if reason := _NOT_SERVED.get(model.header.architecture):
+            return Verdict(False, reason)
+        where = f"on {machine.gpus[0]}" if machine.gpus and _build().devices else "no GPU found"
+        return Verdict(True, f"{where}, the file is GGUF")
+
+    def plan(self, spec: ModelServiceSpec, model: ModelFiles | None, machine: Machine) -> Plan:
+        """The process that serves it, or why it can't be.
+
+        Raises
+        ------
+        Invalid
+            An argument isn't known.
+        Unsupported
+            The model can't do `spec.task`, or this llama.cpp can't use GPUs that were asked for.
+        Insufficient
+            Memory or GPUs don't suffice.
+        """
+        verdict = self.accepts(model, machine)
+        if not verdict.accepted or model is None:
+            message = f"{self.title} can't serve {spec.model}: {verdict.reason}."
+            raise Unsupported(message)
+        task, task_reason = _task(spec, model)
+        on_gpu = _uses_gpu(spec, machine)
+        users = _users_arguments(spec)
+        settings, need = _fit(spec, model, machine, task, users, on_gpu=on_gpu)
+        threads = math.ceil(parse_quantity(spec.resources.cpu)) if spec.resources.cpu else machine.cpus
+        flags = _flags(spec, model, task, settings, threads, on_gpu=on_gpu)
+        module = [sys.executable, "-I", "-m", "llmos_hub.engines.llamacpp_server"]
+        template = ProcessTemplate(
+            argv=(*module, "--socket", "{socket}", "--model", model.path, *flags, "--", *spec.args),
+            env=dict(spec.env),
+            readiness=_READINESS,
+            liveness=_LIVENESS,
+            startup_timeout=60.0 + model.size / 20e6,  # a slow disk reads 20 MB/s
+            memory_limit=_limit(spec, machine, need.total, on_gpu=on_gpu),
+            memory_request=None if on_gpu else need.total,
+            cpus=float(parse_quantity(spec.resources.cpu)) if spec.resources.cpu else None,
+        )
+        where = f"the GPU ({machine.gpus[0]})" if on_gpu else f"{threads} thread{'s' if threads != 1 else ''}"
+        summary = f"{self.title} on {where}: {verdict.reason}"
+        notes = tuple(_notes(model, task, settings, users, need, on_gpu=on_gpu))
+        return Plan(template, task, task_reason, None if on_gpu else need.total, summary, notes)
+
+
+def _task(spec: ModelServiceSpec, model: ModelFiles) -> tuple[Task, str]:
+    """What the model will be asked for; `spec.task` wins where the model can."""
+    able, reason = task_of(model.header)
+    if spec.task in ("auto", able):
+        return able, reason
+    if spec.task == "embed" and able == "generate":
+        return "embed", "spec.task says so; this model was made to generate, so its embeddings may be poor"
+    name = model.header.name or PurePath(model.path).name
+    what = {"generate": "a generating", "embed": "an embedding", "rerank": "a reranking"}[able]
+    message = (
+        f'spec.task: {name} is {what} model ({reason}) and can\'t be served for "{spec.task}". '
+        f"Leave task out, or choose a model that was made to {spec.task}."
+    )
+    raise Unsupported(message, causes=[Cause("spec.task", f"the model can only {able}")])
+
+
+def _uses_gpu(spec: ModelServiceSpec, machine: Machine) -> bool:
+    """Whether layers go to a GPU: where there is one and this build can use it."""
+    wanted, there = spec.resources.gpus, len(machine.gpus)
+    if wanted > there:
+        found = "none was found" if there == 0 else f"there {'is' if there == 1 else 'are'} {there}"
+        message = f"spec.resources.gpus: {wanted} GPU{'s' if wanted > 1 else ''} asked for, {found} on this machine. llama.cpp also computes on CPUs: leave gpus out."
+        raise Insufficient(message, causes=[Cause("spec.resources.gpus", found)])
+    if not machine.gpus:
+        return False
+    usable = bool(_build().devices)
+    if wanted and not usable:
+        message = "spec.resources.gpus: the llama.cpp that is installed here computes on CPUs only. Leave gpus out, or install a build of xllamacpp for your GPU."
+        raise Unsupported(message, causes=[Cause("spec.resources.gpus", "this llama.cpp computes on CPUs only")])
+    return usable
+
+
+def _users_arguments(spec: ModelServiceSpec) -> Mapping[str, Any]:
+    """`spec.args`, checked where llama.cpp is installed to check them against."""
+    if not spec.args:
+        return {}
+    for placeholder in ("{port}", "{socket}"):
+        if any(placeholder in argument for argument in spec.args):
+            message = f"spec.args: {placeholder} is for engine custom; the platform decides where llama.cpp listens."
+            raise Invalid(message, causes=[Cause("spec.args", f"{placeholder} can't be used")])
+    parameters = _build().parameters
+    if parameters is None:
+        return {}
+    try:
+        return parse(spec.args, parameters)
+    except BadArgument as error:
+        message = f"spec.args: {error}."
+        raise Invalid(message, causes=[Cause("spec.args", str(error))]) from error
+
+
+def _settings(task: Task, slots: int, per_slot: int, header: Header, users: Mapping[str, Any]) -> Settings:
+    """Settings for so many requests at once; what the user says wins."""
+    slots = max(1, int(users.get("n_parallel", slots)))
+    trained = header.context_length or per_slot
+    context = int(users.get("n_ctx", 0)) or min(trained, per_slot) * slots
+    # An embedding is computed of a whole text at once.
+    batch = context // slots if task != "generate" else min(512, context)
+    settings = Settings(
+        context=context,
+        slots=slots,
+        batch=int(users.get("n_ubatch", batch)),
+        key_type=str(users.get("cache_type_k", "f16")),
+        value_type=str(users.get("cache_type_v", "f16")),
+        embeddings=task != "generate",
+    )
+    kept = 0 if task != "generate" else min(1024 * MIB, max(16 * MIB, estimate(header, 0, settings).context // 2))
+    return replace(settings, prompt_cache=int(users["cache_ram_mib"]) * MIB if "cache_ram_mib" in users else kept)
+
+
+def _fit(
+    spec: ModelServiceSpec, model: ModelFiles, machine: Machine, task: Task, users: Mapping[str, Any], *, on_gpu: bool
+) -> tuple[Settings, Estimate]:
+    """The best settings whose memory is there and in proportion to the model."""
+    there = int(parse_quantity(spec.resources.memory)) if spec.resources.memory else machine.memory
+    modest = model.size + (max(_MODEST, model.size // 2) if task == "generate" else 2 * _MODEST)
+    enough = there if spec.resources.memory else min(there, modest)
+    tried: list[tuple[Settings, Estimate]] = []
+    for slots, per_slot in _LADDER if task == "generate" else _LADDER_EMBED:
+        settings = _settings(task, slots, per_slot, model.header, users)
+        need = estimate(model.header, model.size, settings)
+        if need.total <= enough:
+            return settings, need
+        tried.append((settings, need))
+    settings, need = tried[-1]
+    if need.total > there and not on_gpu:
+        raise _too_large(spec, model, machine, settings, need)
+    return settings, need
+
+
+def _too_large(
+    spec: ModelServiceSpec, model: ModelFiles, machine: Machine, settings: Settings, need: Estimate
+) -> Insufficient:
+    """Say what is missing, in numbers, and what would do."""
+    name = model.header.name or PurePath(model.path).name
+    parts = f"{format_bytes(need.weights)} weights, {format_bytes(need.context + need.compute + need.prompt_cache)} for {settings.context:,} tokens of context and buffers"
+    field = "spec.resources.memory" if spec.resources.memory else "spec.model"
+    limit = int(parse_quantity(spec.resources.memory)) if spec.resources.memory else machine.memory
+    have = (
+        f"spec.resources.memory gives it {format_bytes(limit)}"
+        if spec.resources.memory
+        else f"this machine has {format_bytes(limit)}"
+    )
+    smaller = _smaller(model, limit)
+    fits = spec.resources.memory and need.total <= machine.memory
+    advice = f"Give it {math.ceil(need.total / 2**30 * 4) / 4:g}Gi. " if fits else ""
+    if need.weights + _LIMIT_FLOOR < limit:
+        advice += f"Less context needs less: args --ctx-size {max(512, settings.context // 4)}. "
+    message = f"{name} needs {format_bytes(need.total)} of memory ({parts}); {have}. {advice}{smaller}".strip()
+    return Insufficient(
+        message, causes=[Cause(field, f"needs {format_bytes(need.total)}, there is {format_bytes(limit)}")]
+    )
+
+
+def _smaller(model: ModelFiles, limit: int) -> str:
+    """A stronger quantization that would fit, as advice."""
+    bits = {"Q8_0": 8.5, "Q6_K": 6.6, "Q5_K_M": 5.7, "Q4_K_M": 4.9, "Q3_K_M": 3.9, "Q2_K": 3.0}
+    for name, each in bits.items():
+        size = int(model.header.parameters * each / 8)
+        if size < model.size * 0.9 and size + _MODEST < limit:
+            return f"Smaller: the same model as {name} (about {format_bytes(size, binary=False)})."
+    return "Take a model with fewer parameters."
+
+
+def _limit(spec: ModelServiceSpec, machine: Machine, need: int, *, on_gpu: bool) -> int | None:
+    if spec.resources.memory:
+        return int(parse_quantity(spec.resources.memory))
+    return None if on_gpu else min(machine.memory, 2 * need + _LIMIT_FLOOR)
+
+
+def _flags(
+    spec: ModelServiceSpec, model: ModelFiles, task: Task, settings: Settings, threads: int, *, on_gpu: bool
+) -> Iterator[str]:
+    """Our part of llama.cpp's command line; the user's comes after it and wins."""
+    name = spec.served_model_name or model.header.name or PurePath(model.path).name
+    yield from ("--ctx-size", str(settings.context), "--parallel", str(settings.slots))
+    yield from ("--threads", str(threads), "--threads-http", str(_HTTP_THREADS + 4 * settings.slots))
+    yield from ("--cache-ram", str(settings.prompt_cache // MIB), "--alias", name.replace(",", " "))
+    yield from ("--jinja", "--metrics", "--no-ui")
+    if not on_gpu:
+        yield from ("--no-fit", "--n-gpu-layers", "0")
+    if task == "generate":
+        return
+    yield from ("--embedding", "--batch-size", str(settings.batch), "--ubatch-size", str(settings.batch))
+    if task == "rerank":
+        yield from ("--pooling", "rank")
+    elif model.header.pooling in (None, "none"):
+        yield from ("--pooling", "mean")
+
+
+def _notes(
+    model: ModelFiles, task: Task, settings: Settings, users: Mapping[str, Any], need: Estimate, *, on_gpu: bool
+) -> Iterator[str]:
+    """What was chosen for the user, with its reason."""
+    per_slot = settings.context // settings.slots
+    if "n_ctx" not in users:
+        trained = model.header.context_length
+        more = f"; the model was trained for {trained:,}, more with args --ctx-size" if trained > per_slot else ""
+        at_once = f", {settings.slots} at once" if settings.slots > 1 else ""
+        yield f"{'Context' if task == 'generate' else 'Texts'} of {per_slot:,} tokens per request{at_once}{more}."
+    if task == "generate" and not model.header.chat_template:
+        yield "The file has no chat template, so chats may come out wrong; give one with args --chat-template-file."
+    if not on_gpu:
+        yield f"About {format_bytes(need.total)} of memory: {format_bytes(need.weights)} weights, {format_bytes(need.context)} context."

@@ -1,0 +1,285 @@
+"""llama.cpp's command line, as far as its parameters go: flags to typed values.
+
+`xllamacpp` has llama.cpp's parameters as an object, not its command line. So a flag is understood in two ways:
+by the name that llama.cpp's own server has for it (``--ctx-size 8192``, ``-c 8192``, ``--no-warmup``), through the
+table below; and by the name of any parameter there is (``--n-ctx=8192``, ``--sampling.top-k 40``). Types and
+choices come from the object itself, so nothing is out of reach that the installed version knows.
+
+Only the standard library is imported: the engine's process uses this too and must start fast.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+__all__ = ["ALIASES", "RESERVED", "BadArgument", "Parameter", "parse", "schema_of"]
+
+
+class BadArgument(ValueError):
+    """An argument that llama.cpp doesn't know or can't use; the message is for people."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """One of llama.cpp's parameters.
+
+    Attributes
+    ----------
+    kind
+        ``bool``, ``int``, ``float``, ``str``, ``enum``, ``list``, ``set`` or ``dict``.
+    choices
+        The short names of an enumeration's members: ``q8_0`` for ``GGML_TYPE_Q8_0``.
+    """
+
+    kind: str
+    choices: tuple[str, ...] = ()
+
+
+# llama-server's names, without dashes before them, where they aren't the parameter's own. "!" turns a switch around.
+ALIASES: Final[Mapping[str, str]] = {
+    "c": "n_ctx", "ctx-size": "n_ctx", "n": "n_predict", "predict": "n_predict", "b": "n_batch",
+    "batch-size": "n_batch", "ub": "n_ubatch", "ubatch-size": "n_ubatch", "np": "n_parallel", "parallel": "n_parallel",
+    "keep": "n_keep", "t": "cpuparams.n_threads", "threads": "cpuparams.n_threads",
+    "tb": "cpuparams_batch.n_threads", "threads-batch": "cpuparams_batch.n_threads", "threads-http": "n_threads_http",
+    "prio": "cpuparams.priority", "poll": "cpuparams.poll", "cpu-strict": "cpuparams.strict_cpu",
+    "ngl": "n_gpu_layers", "gpu-layers": "n_gpu_layers", "sm": "split_mode", "ts": "tensor_split", "mg": "main_gpu",
+    "fit": "fit_params", "fit-ctx": "fit_params_min_ctx", "fit-target": "fit_params_target",
+    "fa": "flash_attn_type", "flash-attn": "flash_attn_type", "ctk": "cache_type_k", "ctv": "cache_type_v",
+    "kvu": "kv_unified", "cram": "cache_ram_mib", "cache-ram": "cache_ram_mib", "cache-reuse": "n_cache_reuse",
+    "ctxcp": "n_ctx_checkpoints", "ctx-checkpoints": "n_ctx_checkpoints", "swa-checkpoints": "n_ctx_checkpoints",
+    "cb": "cont_batching", "context-shift": "ctx_shift", "kv-offload": "!no_kv_offload", "op-offload": "!no_op_offload",
+    "repack": "!no_extra_bufts", "perf": "!no_perf", "mmproj": "mmproj.path", "mm": "mmproj.path",
+    "mmproj-offload": "mmproj_use_gpu", "pooling": "pooling_type", "attention": "attention_type",
+    "embeddings": "embedding", "reranking": "rerank", "jinja": "use_jinja", "metrics": "endpoint_metrics",
+    "slots": "endpoint_slots", "props": "endpoint_props", "a": "model_alias", "alias": "model_alias",
+    "tags": "model_tags", "sps": "slot_prompt_similarity", "chat-template-kwargs": "default_template_kwargs",
+    "reasoning-budget": "sampling.reasoning_budget_tokens",
+    "reasoning-budget-message": "sampling.reasoning_budget_message", "rope-scaling": "rope_scaling_type",
+    "override-tensor": "tensor_buft_overrides", "ot": "tensor_buft_overrides", "s": "sampling.seed",
+    "seed": "sampling.seed", "temp": "sampling.temp", "temperature": "sampling.temp", "top-k": "sampling.top_k",
+    "top-p": "sampling.top_p", "min-p": "sampling.min_p", "typical": "sampling.typ_p", "typical-p": "sampling.typ_p",
+    "xtc-probability": "sampling.xtc_probability", "xtc-threshold": "sampling.xtc_threshold",
+    "repeat-last-n": "sampling.penalty_last_n", "repeat-penalty": "sampling.penalty_repeat",
+    "presence-penalty": "sampling.penalty_present", "frequency-penalty": "sampling.penalty_freq",
+    "dry-multiplier": "sampling.dry_multiplier", "dry-base": "sampling.dry_base",
+    "dry-allowed-length": "sampling.dry_allowed_length", "dry-penalty-last-n": "sampling.dry_penalty_last_n",
+    "dynatemp-range": "sampling.dynatemp_range", "dynatemp-exp": "sampling.dynatemp_exponent",
+    "mirostat": "sampling.mirostat", "mirostat-lr": "sampling.mirostat_eta", "mirostat-ent": "sampling.mirostat_tau",
+    "samplers": "sampling.samplers", "grammar": "sampling.grammar.grammar", "ignore-eos": "sampling.ignore_eos",
+    "spec-type": "speculative.types", "md": "speculative.draft.mparams.path",
+    "model-draft": "speculative.draft.mparams.path", "spec-draft-model": "speculative.draft.mparams.path",
+    "ngld": "speculative.draft.n_gpu_layers", "gpu-layers-draft": "speculative.draft.n_gpu_layers",
+    "spec-draft-ngl": "speculative.draft.n_gpu_layers", "draft": "speculative.draft.n_max",
+    "draft-max": "speculative.draft.n_max", "draft-min": "speculative.draft.n_min",
+    "draft-p-min": "speculative.draft.p_min", "spec-draft-n-max": "speculative.draft.n_max",
+    "spec-draft-n-min": "speculative.draft.n_min", "spec-draft-p-min": "speculative.draft.p_min",
+    "ctkd": "speculative.draft.cache_type_k", "ctvd": "speculative.draft.cache_type_v",
+    "threads-draft": "speculative.draft.cpuparams.n_threads", "lcs": "speculative.ngram_cache.lookup_cache_static",
+    "lcd": "speculative.ngram_cache.lookup_cache_dynamic", "lv": "verbosity", "log-verbosity": "verbosity",
+    "mlock": "load_mode=mlock", "no-mmap": "load_mode=none", "mmap": "load_mode=mmap", "lora": "lora_adapters",
+}  # fmt: skip
+
+RESERVED: Final[Mapping[str, str]] = {
+    "hostnames": "the platform decides where the engine listens",
+    "port": "the platform decides where the engine listens",
+    "api_prefix": "the platform decides where the engine listens",
+    "reuse_port": "the platform decides where the engine listens",
+    "ssl_file_cert": "the platform decides where the engine listens",
+    "ssl_file_key": "the platform decides where the engine listens",
+    "api_keys": "the gateway checks who asks; make a key there",
+    "hf_token": "arguments are readable by everyone on the machine; use spec.credentialRef",
+    "model.path": "the model is spec.model",
+    "model.url": "the model is spec.model",
+    "model.hf_repo": "the model is spec.model",
+    "model.hf_file": "the model is spec.model",
+    "model.docker_repo": "the model is spec.model",
+    "models_dir": "one service serves one model",
+    "models_preset": "one service serves one model",
+    "models_preset_hf": "one service serves one model",
+    "embedding": "say spec.task: embed",
+    "rerank": "say spec.task: rerank",
+}
+"""Parameters that users may not set, and why."""
+_RESERVED_FLAGS: Final[Mapping[str, str]] = {
+    "host": "hostnames", "m": "model.path", "model": "model.path", "mu": "model.url", "model-url": "model.url",
+    "hf": "model.hf_repo", "hfr": "model.hf_repo", "hf-repo": "model.hf_repo", "hff": "model.hf_file",
+    "hf-file": "model.hf_file", "docker-repo": "model.docker_repo", "api-key": "api_keys", "api-key-file": "api_keys",
+    "ssl-key-file": "ssl_file_key", "ssl-cert-file": "ssl_file_cert", "hft": "hf_token",
+}  # fmt: skip
+_FILES: Final = {"chat-template-file": "chat_template", "grammar-file": "sampling.grammar.grammar"}
+_TRUE, _FALSE = ("true", "on", "yes", "1", "enabled"), ("false", "off", "no", "0", "disabled")
+
+
+def schema_of(parameters: Any) -> dict[str, Parameter]:
+    """Every parameter of a ``CommonParams`` object, by its dotted name, with its type."""
+    return dict(_walk(parameters, "", 0))
+
+
+def _walk(node: Any, prefix: str, depth: int) -> Iterator[tuple[str, Parameter]]:
+    for name in dir(node):
+        if name.startswith("_"):
+            continue
+        value = getattr(node, name)
+        path, kind = prefix + name, type(value)
+        if kind in (bool, int, float, str, list, set, dict):
+            yield path, Parameter(kind.__name__)
+        elif hasattr(kind, "__members__"):
+            yield path, Parameter("enum", tuple(_short_names(list(kind.__members__))))
+        elif not callable(value) and depth < 4:
+            yield from _walk(value, path + ".", depth + 1)
+
+
+def _short_names(members: Sequence[str]) -> Iterator[str]:
+    """What makes members differ, in lower case: ``f16`` of ``GGML_TYPE_F16``."""
+    words = [m.split("_") for m in members]
+    common = 0
+    while all(len(w) > common + 1 and w[common] == words[0][common] for w in words):
+        common += 1
+    return ("_".join(w[common:]).lower() for w in words)
+
+
+def parse(arguments: Sequence[str], schema: Mapping[str, Parameter], *, trusted: bool = False) -> dict[str, Any]:
+    """Read a command line.
+
+    Parameters
+    ----------
+    arguments
+        Flags and values, as llama.cpp's server takes them.
+    schema
+        What there is.
+    trusted
+        Whether parameters that users may not set are allowed.
+
+    Returns
+    -------
+    dict
+        Dotted name to value; of an enumeration its short name; of ``chat_template`` given as a file ``{"file": path}``.
+
+    Raises
+    ------
+    BadArgument
+        A flag isn't known (with what was probably meant), or its value doesn't fit.
+    """
+    values: dict[str, Any] = {}
+    rest = list(arguments)
+    while rest:
+        flag = rest.pop(0)
+        if not flag.startswith("-") or flag in ("-", "--"):
+            message = f'"{flag[:60]}" stands where a flag such as --ctx-size should stand'
+            raise BadArgument(message)
+        name, equals, given = flag.lstrip("-").partition("=")
+        target, turned = _resolve(name, flag, schema, trusted=trusted)
+        path, has_fixed, fixed = target.partition("=")
+        if has_fixed:
+            values[path] = fixed
+        elif name in _FILES:
+            values[path] = {"file": given if equals else _next(rest, flag)}
+        elif schema[path].kind == "bool":
+            takes_value = not equals and bool(rest) and rest[0].lower() in _TRUE + _FALSE
+            text = given if equals else rest.pop(0) if takes_value else "true"
+            values[path] = _switch(text, flag) != turned
+        elif turned:
+            values[path] = _turned_off(path, flag, schema)
+        else:
+            values[path] = _convert(given if equals else _next(rest, flag, schema[path]), schema[path], flag)
+    return values
+
+
+def _next(rest: list[str], flag: str, parameter: Parameter | None = None) -> str:
+    follows_flag = bool(rest) and rest[0].startswith("-") and not rest[0][1:2].isdigit()
+    if not rest or follows_flag:
+        if parameter is not None and "enabled" in parameter.choices:
+            return "enabled"  # -fa alone
+        message = f"{flag} needs a value"
+        raise BadArgument(message)
+    return rest.pop(0)
+
+
+def _resolve(name: str, flag: str, schema: Mapping[str, Parameter], *, trusted: bool) -> tuple[str, bool]:
+    """The parameter that a flag means, and whether it turns it around."""
+    reserved = _RESERVED_FLAGS.get(name)
+    target, turned = ALIASES.get(name) or _FILES.get(name) or reserved or name.replace("-", "_"), False
+    if target.startswith("!"):
+        target, turned = target[1:], True
+    known = target.partition("=")[0] in schema
+    if not known and target not in RESERVED and name.startswith("no-"):
+        target, turned = _resolve(name[3:], flag, schema, trusted=trusted)
+        return target, not turned
+    if target in RESERVED and not trusted:
+        message = f"{flag.partition('=')[0]} can't be set here: {RESERVED[target]}"
+        raise BadArgument(message)
+    if not known:
+        raise BadArgument(_unknown(flag, name, schema))
+    return target, turned
+
+
+def _unknown(flag: str, name: str, schema: Mapping[str, Parameter]) -> str:
+    words = [*ALIASES, *(path.replace("_", "-") for path in schema if path not in RESERVED)]
+    words = [w for w in words if len(w) > 3]
+    meant = difflib.get_close_matches(name.replace("_", "-"), words, n=1, cutoff=0.6)
+    hint = f' Did you mean "--{meant[0]}"?' if meant else ""
+    return f'"{flag.partition("=")[0][:60]}" is no argument of the llama.cpp that is installed here.{hint}'
+
+
+def _switch(text: str, flag: str) -> bool:
+    if text.lower() in _TRUE + _FALSE:
+        return text.lower() in _TRUE
+    message = f'{flag.partition("=")[0]}: "{text[:40]}" is neither on nor off'
+    raise BadArgument(message)
+
+
+def _turned_off(path: str, flag: str, schema: Mapping[str, Parameter]) -> Any:
+    """The value that ``--no-…`` means for what isn't a switch."""
+    if "disabled" in schema[path].choices:
+        return "disabled"
+    message = f'"{flag[:60]}" makes no sense: it is no switch, it takes a value'
+    raise BadArgument(message)
+
+
+def _convert(text: str, parameter: Parameter, flag: str) -> Any:
+    name = flag.partition("=")[0]
+    try:
+        if parameter.kind == "int":
+            return int(text)
+        if parameter.kind == "float":
+            return float(text)
+        if parameter.kind in ("list", "set"):
+            items = (
+                json.loads(text) if text.startswith("[") else [item.strip() for item in text.split(",") if item.strip()]
+            )
+            return [_item(item) for item in items]
+        if parameter.kind == "dict":
+            value = json.loads(text)
+            return {str(k): v if isinstance(v, str) else json.dumps(v) for k, v in value.items()}
+    except (ValueError, AttributeError) as error:
+        wanted = {"int": "a whole number", "float": "a number", "dict": "a JSON object"}.get(parameter.kind, "a list")
+        message = f'{name}: "{text[:60]}" is not {wanted}'
+        raise BadArgument(message) from error
+    if parameter.kind == "enum":
+        return _choice(text, parameter, name)
+    return text
+
+
+def _item(item: Any) -> Any:
+    """A number where it reads as one."""
+    for number in (int, float):
+        try:
+            return number(item)
+        except (TypeError, ValueError):
+            continue
+    return item
+
+
+def _choice(text: str, parameter: Parameter, name: str) -> str:
+    lowered = text.lower().replace("-", "_")
+    synonyms = {"on": "enabled", "off": "disabled", "true": "enabled", "false": "disabled"}
+    for candidate in (lowered, synonyms.get(lowered, lowered)):
+        if candidate in parameter.choices:
+            return candidate
+    listed = ", ".join(c for c in parameter.choices if c not in ("count", "unspecified"))
+    message = f'{name}: "{text[:40]}" is none of {listed}'
+    raise BadArgument(message)

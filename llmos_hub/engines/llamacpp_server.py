@@ -1,0 +1,164 @@
+"""The process in which llama.cpp serves one model: ``python -m llmos_hub.engines.llamacpp_server``.
+
+llama.cpp's own server runs in it, through `xllamacpp`; this gives it its parameters, a socket, and an end on
+SIGTERM. It is a process of its own since llama.cpp ends the whole process on some bad models. Imports are
+few, because they are part of the time until a model answers.
+
+Arguments: ``--socket PATH --model PATH [llama.cpp's flags] [-- the user's flags]``; or ``--describe``, which prints
+what flags there are as JSON.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import stat
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from llmos_hub.engines.llamacpp_arguments import BadArgument, parse, schema_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["main"]
+
+
+def _fail(message: str) -> NoReturn:
+    """End with a last line that says why."""
+    sys.stderr.write(f"llama.cpp did not start: {message}\n")
+    sys.stderr.flush()
+    os._exit(1)  # not by SystemExit: threads of llama.cpp may still hold the interpreter up
+
+
+def _describe() -> None:
+    """Print every parameter with its type, and the devices that this build can compute on."""
+    import json
+
+    from xllamacpp import CommonParams, get_device_info
+
+    schema = {name: [p.kind, *p.choices] for name, p in schema_of(CommonParams()).items()}
+    devices = [d["name"] for d in get_device_info() if "CPU" not in str(d["type"])]
+    json.dump({"parameters": schema, "devices": devices}, sys.stdout)
+
+
+def _set(parameters: Any, path: str, value: Any) -> None:
+    """Set a parameter by its dotted name, with the type that it has."""
+    *owners, name = path.split(".")
+    owner = parameters
+    for each in owners:
+        owner = getattr(owner, each)
+    if isinstance(value, dict) and set(value) == {"file"}:
+        with open(value["file"], encoding="utf-8") as file:  # noqa: PTH123 - pathlib would be the slowest import here
+            value = file.read()
+    kind = type(getattr(owner, name))
+    if path == "lora_adapters":
+        value = [_adapter(str(item)) for item in value]
+    elif path == "speculative.types":
+        value = [_member(type(getattr(owner, name)[0]), str(item)) for item in value]
+    elif kind is set:
+        value = {str(item) for item in value}
+    elif hasattr(kind, "__members__"):
+        value = _member(kind, value)
+    setattr(owner, name, value)
+
+
+def _member(kind: Any, short: str) -> Any:
+    """An enumeration's member by its short name."""
+    wanted = short.lower().replace("-", "_")
+    for name, member in kind.__members__.items():
+        if name.lower().endswith("_" + wanted):
+            return member
+    message = f'"{short[:40]}" is none of {", ".join(kind.__members__)}'
+    raise BadArgument(message)
+
+
+def _adapter(text: str) -> Any:
+    """A LoRA adapter given as ``PATH`` or ``PATH:SCALE``."""
+    from xllamacpp import CommonAdapterLoraInfo
+
+    path, colon, scale = text.rpartition(":")
+    adapter = CommonAdapterLoraInfo()
+    adapter.path, adapter.scale = (path, float(scale)) if colon else (text, 1.0)
+    return adapter
+
+
+def _parameters(socket: str, ours: Sequence[str], users: Sequence[str]) -> Any:
+    from xllamacpp import CommonParams
+
+    parameters = CommonParams()
+    parameters.hostnames = [socket]
+    parameters.port = 0
+    schema = schema_of(parameters)
+    values: Mapping[str, Any] = {**parse(ours, schema, trusted=True), **parse(users, schema)}
+    for path, value in values.items():
+        try:
+            _set(parameters, path, value)
+        except (TypeError, ValueError, OverflowError, OSError) as error:
+            message = f"{path} can't be {value!r}: {error}"
+            raise BadArgument(message) from error
+    return parameters
+
+
+def _make_way(socket: str) -> None:
+    """Remove a socket that an earlier process left; refuse anything else that lies there."""
+    if not socket.endswith(".sock"):
+        _fail(f"the socket's name must end in .sock, {socket} doesn't")
+    try:
+        kind = os.lstat(socket).st_mode
+    except FileNotFoundError:
+        return
+    if not stat.S_ISSOCK(kind):
+        _fail(f"{socket} exists and is no socket")
+    os.unlink(socket)  # noqa: PTH108 - see above
+
+
+def _serve_until_told(socket: str) -> NoReturn:
+    def stop(_number: int, _frame: object) -> NoReturn:
+        if os.path.exists(socket):  # noqa: PTH110
+            os.unlink(socket)  # noqa: PTH108
+        sys.stderr.write("llama.cpp stopped, as asked.\n")
+        sys.stderr.flush()
+        os._exit(0)  # what is being answered is broken off: whoever stops a replica takes it out of service first
+
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
+    while True:
+        signal.pause()
+
+
+def main(argv: Sequence[str]) -> None:
+    """Serve until SIGTERM; a failure to start ends with exit code 1 and says why in its last line.
+
+    Until the model is loaded, signals have their default effect, which is to end at once.
+    """
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    if list(argv) == ["--describe"]:
+        _describe()
+        return
+    if len(argv) < 4 or argv[0] != "--socket" or argv[2] != "--model":
+        _fail("usage: --socket PATH --model PATH [flags] [-- flags]")
+    socket, model, rest = argv[1], argv[3], list(argv[4:])
+    cut = rest.index("--") if "--" in rest else len(rest)
+    try:
+        parameters = _parameters(socket, ["--model.path", model, *rest[:cut]], rest[cut + 1 :])
+    except BadArgument as error:
+        _fail(f"{error}.")
+    _make_way(socket)
+    from xllamacpp import Server
+
+    mask = os.umask(0o117)  # the socket is for owner and group; the directory decides who gets at it
+    try:
+        server = Server(parameters)
+    except RuntimeError:
+        _fail(f"it can't load {model} with these settings; the lines above say why.")
+    os.umask(mask)
+    if not os.path.exists(socket):  # noqa: PTH110 - see above
+        _fail(f"it listens at {server.listening_address} instead of {socket}.")
+    _serve_until_told(socket)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

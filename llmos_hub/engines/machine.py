@@ -1,0 +1,94 @@
+"""What this machine has to compute on, as far as this process may use it.
+
+Containers count: CPU affinity, CPU quota and memory limit of the control group (v1 and v2) cap what the
+hardware has. GPUs are read from the NVIDIA driver's own files, without starting anything.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from llmos_hub.engines.base import Machine
+
+__all__ = ["detect"]
+
+_UNLIMITED = 2**60  # v1 writes "no limit" as a number close to 2**63
+
+
+def detect(root: Path = Path("/")) -> Machine:
+    """Look at the machine.
+
+    Parameters
+    ----------
+    root
+        Where ``proc`` and ``sys`` are; another one in tests.
+    """
+    groups = list(_control_groups(root))
+    quota = min((q for q in map(_cpu_quota, groups) if q is not None), default=None)
+    affinity = len(os.sched_getaffinity(0))
+    cpus = affinity if quota is None else min(affinity, max(1, int(quota + 0.999)))
+    limits = (limit for limit in map(_memory_limit, groups) if limit is not None)
+    return Machine(cpus=cpus, memory=min([_total_memory(root), *limits]), gpus=tuple(_gpus(root)))
+
+
+def _read(path: Path) -> str | None:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace").strip()
+    except OSError:
+        return None
+
+
+def _total_memory(root: Path) -> int:
+    found = re.search(r"^MemTotal:\s*(\d+) kB", _read(root / "proc/meminfo") or "", re.MULTILINE)
+    return int(found[1]) * 1024 if found else os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def _control_groups(root: Path) -> Iterator[Path]:
+    """Directories of the groups that this process is in, and those above them, of either version.
+
+    In a container its own group is usually mounted as the root, so that the path which the kernel names isn't
+    there; going up from it ends at the mount point, which is.
+    """
+    for line in (_read(root / "proc/self/cgroup") or "").splitlines():
+        number, controllers, path = [*line.split(":", 2), "", ""][:3]
+        mount = root / "sys/fs/cgroup"
+        if number != "0":
+            if not {"cpu", "memory"} & set(controllers.split(",")):
+                continue
+            mount = mount / controllers
+        group = mount / path.strip("/")
+        while group != mount:
+            yield group
+            group = group.parent
+        yield mount
+
+
+def _cpu_quota(group: Path) -> float | None:
+    """CPUs that a group may use on average."""
+    if limit := _read(group / "cpu.max"):
+        quota, _, period = limit.partition(" ")
+    else:
+        quota, period = _read(group / "cpu.cfs_quota_us") or "", _read(group / "cpu.cfs_period_us") or ""
+    if not quota.isdigit() or not period.isdigit() or int(period) == 0:
+        return None  # "max", -1 or nothing: no quota
+    return int(quota) / int(period)
+
+
+def _memory_limit(group: Path) -> int | None:
+    limit = _read(group / "memory.max") or _read(group / "memory.limit_in_bytes") or ""
+    return int(limit) if limit.isdigit() and 0 < int(limit) < _UNLIMITED else None
+
+
+def _gpus(root: Path) -> Iterator[str]:
+    """Names of the GPUs that the NVIDIA driver has."""
+    folder = root / "proc/driver/nvidia/gpus"
+    try:
+        entries = sorted(folder.iterdir())
+    except OSError:
+        return
+    for entry in entries:
+        found = re.search(r"^Model:\s*(.+)$", _read(entry / "information") or "", re.MULTILINE)
+        yield found[1].strip() if found else "NVIDIA GPU"

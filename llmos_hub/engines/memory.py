@@ -1,0 +1,93 @@
+"""How much memory llama.cpp will need for a model, from its header.
+
+Four parts: the weights, as large as the file; the keys and values of every token of context; the buffers it
+computes in; and prompts that it keeps to answer again faster. The factors of the buffers were fitted to what
+llama.cpp reports for models of different sizes; the tests hold the sum against measured memory.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from llmos_hub.sources.base import Header
+
+__all__ = ["MIB", "Estimate", "Settings", "estimate"]
+
+MIB: Final = 2**20
+_PROCESS: Final = 32 * MIB
+"""Interpreter, llama.cpp's code and its vocabulary."""
+_BUFFER_PER_VALUE: Final = 52
+"""Bytes of compute buffer for each token of a batch and each of the embedding's values."""
+_BYTES_OF_TYPE: Final = {
+    "f32": 4.0, "f16": 2.0, "bf16": 2.0, "q8_0": 34 / 32, "q5_1": 24 / 32, "q5_0": 22 / 32, "q4_1": 20 / 32,
+    "q4_0": 18 / 32, "iq4_nl": 18 / 32,
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Of llama.cpp's settings those that cost memory.
+
+    Attributes
+    ----------
+    context
+        Tokens, of all slots together.
+    slots
+        Requests answered at once.
+    batch
+        Tokens computed at once.
+    key_type, value_type
+        How the context is stored: ``f16``, ``q8_0``.
+    prompt_cache
+        Bytes of prompts kept.
+    embeddings
+        Whether it computes embeddings, which takes an output for each token.
+    """
+
+    context: int
+    slots: int = 1
+    batch: int = 512
+    key_type: str = "f16"
+    value_type: str = "f16"
+    prompt_cache: int = 0
+    embeddings: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """Bytes, by what they are for."""
+
+    weights: int
+    context: int
+    compute: int
+    prompt_cache: int
+
+    @property
+    def total(self) -> int:
+        """All together, the process itself included."""
+        return _PROCESS + self.weights + self.context + self.compute + self.prompt_cache
+
+
+def bytes_per_token(header: Header, key_type: str = "f16", value_type: str = "f16") -> int:
+    """Bytes that a token of context takes in all layers; 0 for an encoder, which keeps none.
+
+    With grouped-query attention there are fewer heads of keys and values than of queries.
+    """
+    if not header.causal:
+        return 0
+    heads = header.head_count_kv or header.head_count
+    per_head = header.embedding_length // header.head_count if header.head_count else 0
+    keys = (header.key_length or per_head) * _BYTES_OF_TYPE.get(key_type, 2.0)
+    values = (header.value_length or per_head) * _BYTES_OF_TYPE.get(value_type, 2.0)
+    return round(header.block_count * heads * (keys + values))
+
+
+def estimate(header: Header, file_size: int, settings: Settings) -> Estimate:
+    """What a process with these settings will need at its peak."""
+    per_slot = settings.context // max(1, settings.slots)
+    compute = settings.batch * (_BUFFER_PER_VALUE * header.embedding_length + 2 * per_slot)
+    outputs = settings.batch if settings.embeddings else settings.slots
+    compute += outputs * header.vocabulary * 4
+    context = settings.context * bytes_per_token(header, settings.key_type, settings.value_type)
+    return Estimate(weights=file_size, context=context, compute=compute, prompt_cache=settings.prompt_cache)

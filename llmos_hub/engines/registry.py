@@ -1,0 +1,46 @@
+"""The engines there are. A new one is a module with a class, and a line in `ENGINES`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from llmos.errors import Unsupported
+from llmos.resources.modelservice import ModelServiceSpec
+from llmos_hub.engines.base import Engine, Machine
+from llmos_hub.engines.custom import Custom
+from llmos_hub.engines.llamacpp import LlamaCpp
+from llmos_hub.sources.base import ModelFiles
+
+__all__ = ["ENGINES", "choose"]
+
+ENGINES: Final[Mapping[str, Engine]] = {engine.name: engine for engine in (LlamaCpp(), Custom())}
+"""By name, in the order in which ``auto`` asks them."""
+_ONLY_BY_NAME: Final = ("custom",)
+
+
+def choose(spec: ModelServiceSpec, model: ModelFiles | None, machine: Machine) -> tuple[Engine, str]:
+    """The engine that will serve a model, and why, as half a sentence.
+
+    Raises
+    ------
+    Unsupported
+        The engine that `spec` names can't serve these files, or none can; the message has each one's reason.
+    """
+    if spec.engine != "auto":
+        engine = ENGINES[spec.engine]
+        verdict = engine.accepts(model, machine)
+        if not verdict.accepted:
+            message = f"{engine.title} can't serve {spec.model}: {verdict.reason}."
+            raise Unsupported(message)
+        return engine, f"spec.engine says so; {verdict.reason}"
+    reasons = []
+    for name, engine in ENGINES.items():
+        if name in _ONLY_BY_NAME:
+            continue
+        verdict = engine.accepts(model, machine)
+        if verdict.accepted:
+            return engine, verdict.reason
+        reasons.append(f"{engine.title}: {verdict.reason}")
+    message = f"No engine here can serve {spec.model}. {'; '.join(reasons)}."
+    raise Unsupported(message)

@@ -1,0 +1,231 @@
+"""The gateway: an OpenAI-compatible front for all models, as an ASGI application and a process."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import resource
+from collections.abc import AsyncIterator
+
+from llmos.errors import Internal, LLMOSError, MethodNotAllowed, NotFound
+from llmos_hub.gateway.asgi import Receive, Scope, Send, make_request
+from llmos_hub.gateway.discovery import Discovery
+from llmos_hub.gateway.endpoints import ENDPOINTS, Context, Endpoint
+from llmos_hub.gateway.metrics import Metrics
+from llmos_hub.gateway.options import GatewayOptions
+from llmos_hub.gateway.proxy import Truncated
+from llmos_hub.gateway.request import BodyBudget, ClientGone, Headers, Request
+from llmos_hub.gateway.routing import Table, printable
+from llmos_hub.gateway.server import Server, listen
+from llmos_hub.gateway.upstream import Upstreams
+from llmos_hub.identity.base import Identity
+from llmos_hub.settings import ProcessSettings
+from llmos_hub.stores.base import Store
+
+__all__ = ["Gateway", "serve"]
+
+log = logging.getLogger(__name__)
+access = logging.getLogger("llmos_hub.gateway.access")
+
+_PASSING = frozenset({429, 502, 503})
+"""Errors that may be gone a little later: they say after how many seconds to try again."""
+_LINGER = 5.0
+_CLIENT_CLOSED = 499
+
+
+class Gateway:
+    """Finds the endpoint, renders errors, logs. Made within a running event loop.
+
+    Parameters
+    ----------
+    store
+        Where the models are.
+    identity
+        Knows whose a token is.
+    options
+        The bounds.
+    """
+
+    def __init__(self, store: Store, identity: Identity, options: GatewayOptions | None = None) -> None:
+        options = options or GatewayOptions()
+        self._upstreams = Upstreams(options)
+        metrics = Metrics()
+        table = Table(self._upstreams, metrics)
+        discovery = Discovery(store, table)
+        metrics.table_age = discovery.age
+        self.context = Context(identity, table, discovery, metrics, options, BodyBudget(options.max_buffered))
+        self._loop = asyncio.get_running_loop()
+        self._exact = {(e.path, e.method): e for e in ENDPOINTS}
+        self._below = [e for e in ENDPOINTS if e.path.endswith("/")]
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Follow the store meanwhile; afterwards all connections to replicas are closed."""
+        task = asyncio.create_task(self.context.discovery.run())
+        try:
+            yield
+        finally:
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+            self._upstreams.close()
+
+    def drain(self) -> None:
+        """Say at /ready that no new request should come here."""
+        self.context.draining = True
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """The ASGI application. Returning without a complete answer lets the server close the connection."""
+        if scope["type"] == "http":
+            await self.handle(make_request(scope, receive, send, self._loop.time()))
+
+    async def handle(self, request: Request) -> None:
+        """Answer a request, whatever happens; what can't be answered whole is left unfinished."""
+        endpoint: Endpoint | None = None
+        try:
+            endpoint = self._find(request)
+            await endpoint.handle(request, self.context)
+        except LLMOSError as error:
+            await self._refuse(request, error)
+        except ClientGone:
+            request.status = _CLIENT_CLOSED
+        except Truncated:
+            pass
+        except asyncio.CancelledError:
+            # Only the server cancels: its time to finish requests is over.
+            log.warning("req=%s was broken off: the gateway is stopping", request.id)
+        except Exception:
+            log.exception("req=%s failed", request.id)
+            message = "The gateway made a mistake; its log knows more under the request id."
+            await self._refuse(request, Internal(message))
+        finally:
+            self._note(request, endpoint)
+
+    def _find(self, request: Request) -> Endpoint:
+        method = "GET" if request.method == "HEAD" else request.method
+        path = request.path
+        endpoint = self._exact.get((path, method)) or self._exact.get((path.rstrip("/"), method))
+        if endpoint is not None:
+            return endpoint
+        below = next((e for e in self._below if path.startswith(e.path)), None)
+        if below is not None and below.method == method:
+            return below
+        allowed = [e.method for e in ENDPOINTS if e.path == path or e is below]
+        if allowed:
+            raise MethodNotAllowed(f"{printable(path)} takes {', '.join(allowed)}, not {printable(method)}.")
+        known = ", ".join(f"{e.method} {e.path}{'{id}' if e.path.endswith('/') else ''}" for e in ENDPOINTS)
+        raise NotFound(f"There is nothing at {printable(path)}. This gateway answers: {known}.")
+
+    async def _refuse(self, request: Request, error: LLMOSError) -> None:
+        if request.started:
+            log.error("req=%s failed in the middle of its answer: %s", request.id, error)
+            return
+        error.request_id = request.id
+        headers: Headers = []
+        if error.status == 401:
+            headers.append((b"www-authenticate", b"Bearer"))
+        if error.status in _PASSING:
+            headers.append((b"retry-after", b"%d" % request.retry_after))
+        if isinstance(error, MethodNotAllowed):
+            allowed = ", ".join(e.method for e in ENDPOINTS if request.path.startswith(e.path))
+            headers.append((b"allow", allowed.encode()))
+        body = json.dumps(error.to_openai(), ensure_ascii=False).encode()
+        if self._much_unread(request):
+            await self._refuse_and_close(request, error.status, headers, body)
+        else:
+            await request.answer(error.status, b"application/json", body, headers)
+
+    def _much_unread(self, request: Request) -> bool:
+        """Whether more of a body may be on its way than is worth taking, to keep the connection."""
+        if request.body_read:
+            return False
+        length = request.headers.get(b"content-length", b"0")
+        small = length.isdigit() and len(length) < 8 and int(length) <= self.context.options.max_head
+        return b"transfer-encoding" in request.headers or not small
+
+    async def _refuse_and_close(self, request: Request, status: int, headers: Headers, body: bytes) -> None:
+        """Answer while the client still sends, and take what comes for a moment before closing.
+
+        Closing at once would reset the connection, and the client's kernel might drop our answer unread
+        (RFC 9112, section 9.6).
+        """
+        await request.start(
+            status,
+            [
+                (b"content-type", b"application/json"),
+                (b"content-length", b"%d" % len(body)),
+                (b"connection", b"close"),
+                *headers,
+            ],
+        )
+        request.sent += len(body)
+        await request.client.write(body, more=True)
+        left = 2 * self.context.options.max_body
+        with contextlib.suppress(TimeoutError, ClientGone):
+            async with asyncio.timeout(_LINGER):
+                more = True
+                while more and left > 0:
+                    data, more = await request.client.receive()
+                    left -= len(data)
+        await request.client.write(b"", more=False)
+
+    def _note(self, request: Request, endpoint: Endpoint | None) -> None:
+        if not request.counted and not (endpoint is not None and endpoint.quiet):
+            self.context.metrics.refuse(endpoint.path if endpoint is not None else "", request.status)
+        level = logging.DEBUG if endpoint is not None and endpoint.quiet else logging.INFO
+        if not access.isEnabledFor(level):
+            return
+        access.log(
+            level,
+            "req=%s caller=%s model=%s %s %s status=%d ms=%.1f first_ms=%.1f bytes=%d",
+            request.id,
+            request.caller or "-",
+            request.model or "-",
+            printable(request.method),
+            endpoint.path if endpoint is not None else "-",
+            request.status,
+            (self._loop.time() - request.began) * 1000,
+            ((request.first_byte or self._loop.time()) - request.began) * 1000,
+            request.sent,
+        )
+
+
+async def serve(settings: ProcessSettings, options: GatewayOptions | None = None) -> None:
+    """Run the gateway on ``settings.host:settings.port`` until SIGTERM or SIGINT.
+
+    Raises
+    ------
+    UsageError
+        The port is taken, or the address can't be had.
+    """
+    from llmos_hub.identity import HubIdentity
+    from llmos_hub.stores import open_store
+
+    options = options or GatewayOptions()
+    sock = listen(settings.host, settings.port)
+    _allow_many_files()
+    identity = HubIdentity(hub_api_url=settings.hub_api_url, hub_token=settings.hub_token)
+    store = open_store(settings.redis_url, encryption_key="")
+    try:
+        gateway = Gateway(store, identity, options)
+        server = Server(gateway, options, sock, gateway.drain)
+        with server.stop_on_signals():
+            async with gateway.running():
+                log.info("the gateway listens on http://%s:%d/v1", *server.address)
+                await server.run_until_stopped()
+        log.info("the gateway has stopped")
+    finally:
+        sock.close()
+        await identity.close()
+        await store.close()
+
+
+def _allow_many_files() -> None:
+    """Each request needs two descriptors; the usual soft limit of 1024 is below what is allowed at once."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 65536 if hard == resource.RLIM_INFINITY else min(hard, 65536)
+    if soft < wanted:
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

@@ -1,0 +1,78 @@
+"""A `Client` over ASGI (https://asgi.readthedocs.io/en/latest/specs/www.html)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+from llmos_hub.gateway.request import ClientGone, Headers, Request, request_id
+from llmos_hub.names import GATEWAY_PREFIX
+
+__all__ = ["AsgiClient", "Receive", "Scope", "Send", "make_request"]
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+
+class AsgiClient:
+    """The one at the other end of an ASGI server's connection."""
+
+    __slots__ = ("_gone", "_receive", "_send", "_watcher")
+
+    def __init__(self, receive: Receive, send: Send) -> None:
+        self._receive = receive
+        self._send = send
+        self._gone: Callable[[], None] | None = None
+        self._watcher: asyncio.Task[None] | None = None
+
+    async def receive(self) -> tuple[bytes, bool]:
+        """As `Client.receive`."""
+        message = await self._receive()
+        if message["type"] == "http.disconnect":
+            raise ClientGone
+        return message.get("body", b""), message.get("more_body", False)
+
+    async def start(self, status: int, headers: Headers) -> None:
+        """As `Client.start`."""
+        await self._send({"type": "http.response.start", "status": status, "headers": headers})
+
+    async def write(self, data: bytes, *, more: bool) -> None:
+        """As `Client.write`; the server waits while its connection takes nothing."""
+        await self._send({"type": "http.response.body", "body": data, "more_body": more})
+
+    def watch(self, gone: Callable[[], None]) -> None:
+        """As `Client.watch`: after the body, `receive` has nothing to say but that the client left."""
+        self._gone = gone
+        self._watcher = asyncio.get_running_loop().create_task(self._watch())
+
+    def unwatch(self) -> None:
+        """As `Client.unwatch`."""
+        self._gone = None
+        if self._watcher is not None:
+            self._watcher.cancel()
+            self._watcher = None
+
+    async def _watch(self) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+        if self._gone is not None:
+            self._gone()
+
+
+def make_request(scope: Scope, receive: Receive, send: Send, now: float) -> Request:
+    """The request of an ASGI scope. Of a header that comes twice the last counts."""
+    path: str = scope["path"]
+    if path.startswith(GATEWAY_PREFIX + "/"):
+        path = path[len(GATEWAY_PREFIX) :]
+    headers = dict(scope["headers"])
+    return Request(
+        method=scope["method"],
+        path=path,
+        query=scope["query_string"],
+        headers=headers,
+        id=request_id(headers),
+        client=AsgiClient(receive, send),
+        began=now,
+    )

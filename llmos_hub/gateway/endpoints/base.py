@@ -1,0 +1,88 @@
+"""What an endpoint is: one path of the gateway."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from llmos_hub.gateway.discovery import Discovery
+from llmos_hub.gateway.metrics import Metrics
+from llmos_hub.gateway.options import GatewayOptions
+from llmos_hub.gateway.request import BodyBudget, Request, bearer_token
+from llmos_hub.gateway.routing import Table, require_invoke
+from llmos_hub.identity.base import Identity
+from llmos_hub.policy import Caller
+
+__all__ = ["Context", "Endpoint", "authenticate", "send_json"]
+
+
+@dataclass(slots=True, eq=False)
+class Context:
+    """What endpoints work with.
+
+    Attributes
+    ----------
+    draining
+        Set when the process is about to end.
+    """
+
+    identity: Identity
+    table: Table
+    discovery: Discovery
+    metrics: Metrics
+    options: GatewayOptions
+    budget: BodyBudget
+    draining: bool = False
+
+
+class Endpoint(Protocol):
+    """Answers requests to one path."""
+
+    @property
+    def method(self) -> str:
+        """The one it has."""
+        ...
+
+    @property
+    def path(self) -> str:
+        """Without the prefix under the Hub. One that ends in ``/`` answers what is below it."""
+        ...
+
+    @property
+    def quiet(self) -> bool:
+        """Whether it is asked so often, and says so little, that only a debugging log has it."""
+        ...
+
+    async def handle(self, request: Request, context: Context) -> None:
+        """Answer.
+
+        Raises
+        ------
+        LLMOSError
+            Rendered in OpenAI's format by the one who called.
+        """
+        ...
+
+
+async def authenticate(request: Request, context: Context) -> Caller:
+    """Who asks; they may invoke at least something.
+
+    Raises
+    ------
+    Unauthorized
+        Nobody we know.
+    Forbidden
+        The token is for other things.
+    Unavailable
+        The one who knows doesn't answer.
+    """
+    caller = await context.identity.authenticate(bearer_token(request.headers))
+    request.caller = caller.name
+    require_invoke(caller)
+    return caller
+
+
+async def send_json(request: Request, data: Any, status: int = 200) -> None:
+    """Answer with JSON."""
+    await request.answer(status, b"application/json", json.dumps(data, ensure_ascii=False).encode())

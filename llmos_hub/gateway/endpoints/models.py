@@ -1,0 +1,68 @@
+"""Which models there are, as OpenAI clients ask for it."""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import parse_qs
+
+from llmos_hub.gateway.endpoints.base import Context, authenticate, send_json
+from llmos_hub.gateway.request import Request
+from llmos_hub.gateway.routing import Route, display_name
+from llmos_hub.policy import Caller
+
+__all__ = ["ListModels", "RetrieveModel"]
+
+
+def make_model(caller: Caller, route: Route, name: str) -> dict[str, Any]:
+    """OpenAI's model object; ``root`` as vLLM has it, and beside it how the model is."""
+    return {
+        "id": display_name(caller, route, name),
+        "object": "model",
+        "created": route.created,
+        "owned_by": route.namespace,
+        "root": display_name(caller, route, route.name),
+        "task": route.task or None,
+        "phase": route.phase,
+        "ready": bool(route.replicas),
+    }
+
+
+class ListModels:
+    """Every model that the caller may invoke, under each of its names.
+
+    Those on the caller's search path; with ``?all=1`` those of all namespaces that they may invoke in, which
+    for an admin are all there are.
+    """
+
+    method = "GET"
+    path = "/v1/models"
+    quiet = False
+
+    async def handle(self, request: Request, context: Context) -> None:
+        """Answer with OpenAI's list object."""
+        caller = await authenticate(request, context)
+        query = parse_qs(request.query.decode("ascii", "replace"), max_num_fields=20) if request.query else {}
+        everywhere = query.get("all", ["0"])[-1] in {"1", "true"}
+        models = [
+            make_model(caller, route, name)
+            for route in context.table.visible(caller, everywhere=everywhere)
+            for name in route.names
+        ]
+        await send_json(request, {"object": "list", "data": models})
+
+
+class RetrieveModel:
+    """One model; its name may have slashes."""
+
+    method = "GET"
+    path = "/v1/models/"
+    quiet = False
+
+    async def handle(self, request: Request, context: Context) -> None:
+        """Answer with OpenAI's model object."""
+        caller = await authenticate(request, context)
+        name = request.path.removeprefix(self.path)
+        route = context.table.resolve(caller, name)
+        request.model = route.key
+        bare = name if name in route.names else name.removeprefix(f"{route.namespace}/")
+        await send_json(request, make_model(caller, route, bare))

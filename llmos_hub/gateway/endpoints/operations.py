@@ -1,0 +1,52 @@
+"""For those who run the gateway: whether it lives, whether it can serve, what it counts. No token needed."""
+
+from __future__ import annotations
+
+from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
+
+from llmos_hub.gateway.endpoints.base import Context, send_json
+from llmos_hub.gateway.request import Request
+
+__all__ = ["Health", "MetricsPage", "Ready"]
+
+
+class Health:
+    """The process answers; nothing is said of store, Hub or models."""
+
+    method = "GET"
+    path = "/health"
+    quiet = True
+
+    async def handle(self, request: Request, context: Context) -> None:  # noqa: ARG002 - the protocol's signature
+        """Answer."""
+        await send_json(request, {"status": "ok"})
+
+
+class Ready:
+    """The gateway knows the models and takes requests."""
+
+    method = "GET"
+    path = "/ready"
+    quiet = True
+
+    async def handle(self, request: Request, context: Context) -> None:
+        """Answer 200 or 503 with the reason."""
+        if context.draining:
+            await send_json(request, {"status": "stopping", "message": "The gateway is being stopped."}, 503)
+        elif not context.discovery.ready.is_set():
+            message = "The list of models has not come from the store yet."
+            await send_json(request, {"status": "starting", "message": message}, 503)
+        else:
+            await send_json(request, {"status": "ok"})
+
+
+class MetricsPage:
+    """The counts, without anything that says whose they are."""
+
+    method = "GET"
+    path = "/metrics"
+    quiet = True
+
+    async def handle(self, request: Request, context: Context) -> None:
+        """Answer in Prometheus' text format."""
+        await request.answer(200, CONTENT_TYPE_PLAIN_0_0_4.encode(), context.metrics.render())

@@ -1,0 +1,268 @@
+"""``hf://org/repo[@revision][:file]``: models of the Hugging Face Hub, or of a server that speaks as it does.
+
+What is there and where comes from ``huggingface_hub``; the bytes are fetched by `download`, since that library
+begins a file anew after a break, and a model may have 40 GB. ``HF_ENDPOINT`` and ``HF_TOKEN`` count; a token
+that somebody left in the home directory doesn't, since it isn't the one of the person who asks.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any, Final
+
+import httpx2
+from huggingface_hub import HfApi, constants, hf_hub_url
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HfHubHTTPError,
+    HFValidationError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+from huggingface_hub.utils import build_hf_headers
+
+from llmos.errors import Invalid, SourceFailed
+from llmos_hub.sources.base import Header, ModelFiles, Progress
+from llmos_hub.sources.cache import Cache
+from llmos_hub.sources.download import Meter, Refused, Remote, download, new_client
+from llmos_hub.sources.gguf_files import Candidate, candidates, choose
+from llmos_hub.sources.gguf_header import read_header
+
+__all__ = ["HuggingFaceSource", "parse"]
+
+Report = Callable[[Progress], None]
+
+_TIMEOUT: Final = 10.0
+_URI = re.compile(r"^hf://(?P<repo>[\w.-]+/[\w.-]+)(@(?P<revision>[\w./-]+))?(:(?P<file>.+))?$")
+_COMMIT = re.compile(r"^[0-9a-f]{40}$")
+
+
+@dataclass(frozen=True, slots=True)
+class _File:
+    """A file of a repository at one commit."""
+
+    path: str
+    size: int
+    sha256: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Repository:
+    """A repository at one commit."""
+
+    name: str
+    commit: str
+    files: dict[str, _File]
+
+
+def parse(uri: str) -> tuple[str, str | None, str | None]:
+    """Repository, revision and file (or quantization) of a URI.
+
+    >>> parse("hf://ada/tiny-GGUF@main:tiny-Q8_0.gguf")
+    ('ada/tiny-GGUF', 'main', 'tiny-Q8_0.gguf')
+
+    Raises
+    ------
+    SourceFailed
+        It doesn't read so.
+    """
+    found = _URI.match(uri)
+    if found is None:
+        message = (
+            f'"{uri[:120]}" should read hf://org/repo, hf://org/repo:file.gguf or hf://org/repo@revision:file.gguf'
+        )
+        raise SourceFailed(message)
+    return found["repo"], found["revision"], found["file"]
+
+
+class HuggingFaceSource:
+    """Repositories of a model hub."""
+
+    scheme = "hf"
+
+    def __init__(self) -> None:
+        self._endpoint = constants.ENDPOINT
+        self._token = os.environ.get("HF_TOKEN") or None
+
+    @property
+    def _host(self) -> str:
+        return httpx2.URL(self._endpoint).host
+
+    def fetch(self, uri: str, directory: Path, report: Report) -> ModelFiles:
+        """Have the model that the URI means in the cache, at the commit that its revision points to now.
+
+        Where the hub can't be reached, what was fetched before under the same URI is used, and the note says so.
+
+        Raises
+        ------
+        SourceFailed
+            There is no such repository or file, it is gated, or the transfer failed.
+        Invalid
+            There is nothing that an engine here reads, or the file is damaged.
+        """
+        repo, revision, wanted = parse(uri)
+        cache = Cache(directory)
+        known = cache.recorded(uri)
+        if known and revision and known.revision == revision and _COMMIT.match(revision):
+            return known  # a commit never changes
+        with cache.exclusively(uri, report) as tell:
+            try:
+                repository = self._look_up(repo, revision)
+            except _Unreachable as unreachable:
+                known = cache.recorded(uri)
+                if known is None:
+                    raise SourceFailed(unreachable.message) from unreachable
+                note = f"{self._host} can't be reached; this is commit {known.revision[:8]}, fetched before"
+                return ModelFiles.load({**known.dump(), "note": note})
+            known = cache.recorded(uri)  # perhaps by the one that was waited for
+            if known and known.revision == repository.commit:
+                return known
+            chosen, reason = _choose(repository, wanted)
+            path, size, header = self._fetch_files(repository, chosen, cache, tell)
+            return cache.record(ModelFiles(uri, repository.commit, str(path), "gguf", size, header, note=reason))
+
+    def _look_up(self, repo: str, revision: str | None) -> _Repository:
+        """What the repository holds."""
+        api = HfApi(endpoint=self._endpoint, token=self._token or False)
+        try:
+            info = api.model_info(repo, revision=revision, files_metadata=True, timeout=_TIMEOUT)
+        except (GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError) as error:
+            raise self._refusal(repo, revision, error) from error
+        except HFValidationError as error:
+            message = f'"{repo}" is not the name of a repository: {str(error)[:200]}'
+            raise SourceFailed(message) from error
+        except OfflineModeIsEnabled as error:
+            raise _Unreachable(f"{repo} can't be looked up: HF_HUB_OFFLINE is set on this machine.") from error
+        except HfHubHTTPError as error:
+            status = error.response.status_code
+            if status >= 500 or status == 429:
+                raise _Unreachable(f"{self._host} has trouble (HTTP {status}). Try again in a minute.") from error
+            message = f"{self._host} answered HTTP {status} for {repo}." + (
+                " Is the token in HF_TOKEN still valid?" if status == 401 else ""
+            )
+            raise SourceFailed(message) from error
+        except httpx2.HTTPError as error:
+            raise _Unreachable(self._no_connection(repo, error)) from error
+        files = {
+            s.rfilename: _File(s.rfilename, s.size or 0, s.lfs.sha256 if s.lfs else None) for s in info.siblings or ()
+        }
+        return _Repository(repo, info.sha or "", files)
+
+    def _no_connection(self, repo: str, error: Exception) -> str:
+        why = "it does not answer in time" if isinstance(error, httpx2.TimeoutException) else str(error).rstrip(".")
+        return (
+            f"{repo} can't be looked up: no connection to {self._host} ({why or type(error).__name__}). Is this machine "
+            "online? Behind a proxy, set HTTPS_PROXY; for a mirror, HF_ENDPOINT. Without a network, use "
+            "demo://smollm2, demo://tiny or file:///path/model.gguf."
+        )
+
+    def _refusal(self, repo: str, revision: str | None, error: Exception) -> SourceFailed:
+        if isinstance(error, GatedRepoError):
+            return SourceFailed(self._gated(repo))
+        if isinstance(error, RevisionNotFoundError):
+            return SourceFailed(f'{repo} has no revision "{revision}". Leave it out for the newest: hf://{repo}')
+        with_token = "or the token in HF_TOKEN may not see it" if self._token else "or it is private"
+        return SourceFailed(
+            f'There is no repository "{repo}" on {self._host}, {with_token}. Check the spelling at '
+            f"{self._endpoint}/{repo}; for a private one name a Credential with HF_TOKEN in spec.credentialRef."
+        )
+
+    def _gated(self, repo: str) -> str:
+        if self._token:
+            return (
+                f"{repo} is gated, and the token in HF_TOKEN does not open it. Accept its terms at "
+                f"{self._endpoint}/{repo} with the account that the token belongs to, then try again."
+            )
+        return (
+            f"{repo} is gated. Accept its terms at {self._endpoint}/{repo}, make a token at "
+            f"{self._endpoint}/settings/tokens, keep it in a Credential with the key HF_TOKEN, and name that in spec.credentialRef."
+        )
+
+    def _fetch_files(
+        self, repository: _Repository, chosen: Candidate, cache: Cache, report: Report
+    ) -> tuple[Path, int, Header]:
+        """Have all files of the model in the cache; returns the first one's path, the size of all, and the header."""
+        files = [repository.files[path] for path in chosen.files]
+        here = {f.path for f in files if f.sha256 and cache.blob(f.sha256).exists()}
+        missing = sum(f.size - _begun(cache, repository, f) for f in files if f.path not in here)
+        cache.check_space(missing, chosen.title)
+        blobs, before = [], 0
+        with new_client() as client:
+            for file in files:
+                meter = Meter(report, PurePosixPath(file.path).name, chosen.size, before=before)
+                blobs.append((PurePosixPath(file.path).name, self._fetch_file(repository, file, cache, meter, client)))
+                before += file.size
+        paths = cache.name(blobs)
+        return paths[0], sum(path.stat().st_size for path in paths), read_header(*paths)
+
+    def _fetch_file(self, repository: _Repository, file: _File, cache: Cache, meter: Meter, client: Any) -> str:
+        """Have one file in the cache; returns its hash."""
+        if file.sha256 and cache.blob(file.sha256).exists():
+            return file.sha256
+        url = hf_hub_url(repository.name, file.path, revision=repository.commit, endpoint=self._endpoint)
+        headers = build_hf_headers(token=self._token or False, library_name="llmos")
+        remote = Remote(url, PurePosixPath(file.path).name, file.size or None, file.sha256, headers)
+        partial = cache.partial(_partial_name(repository, file))
+        try:
+            digest = download(remote, partial, meter, client)
+        except Refused as refused:
+            raise self._refused(repository.name, file, refused) from refused
+        cache.publish(partial, digest)
+        return digest
+
+    def _refused(self, repo: str, file: _File, refused: Refused) -> SourceFailed:
+        if refused.status == 401 or refused.headers.get("x-error-code") == "GatedRepo":
+            return SourceFailed(self._gated(repo))
+        if refused.status == 403:
+            return SourceFailed(
+                f"{self._host} refuses {file.path} of {repo}: {refused.headers.get('x-error-message', 'HTTP 403')}."
+            )
+        return SourceFailed(f"{self._host} answered HTTP {refused.status} for {file.path} of {repo}.")
+
+
+class _Unreachable(Exception):
+    """The hub doesn't answer; what is here already may do."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+
+
+def _partial_name(repository: _Repository, file: _File) -> str:
+    """Under which name a file grows: its hash, else what it is called and where."""
+    return file.sha256 or f"{repository.commit}-{PurePosixPath(file.path).name}"
+
+
+def _begun(cache: Cache, repository: _Repository, file: _File) -> int:
+    partial = cache.partial(_partial_name(repository, file))
+    return min(file.size, partial.stat().st_size) if partial.exists() else 0
+
+
+def _choose(repository: _Repository, wanted: str | None) -> tuple[Candidate, str]:
+    """The model of the repository that is meant, and why."""
+    models = candidates({path: file.size for path, file in repository.files.items()})
+    if not models:
+        raise _nothing_to_serve(repository)
+    choice = choose(models, wanted)
+    if choice.candidate is None:
+        message = f"{repository.name}: {choice.reason}."
+        raise SourceFailed(message)
+    return choice.candidate, choice.reason
+
+
+def _nothing_to_serve(repository: _Repository) -> Invalid:
+    base = repository.name.rpartition("/")[2]
+    hint = (
+        f'Look for a conversion, usually called "{base}-GGUF" (of the same or another organisation), '
+        f"and serve that: hf://…/{base}-GGUF"
+    )
+    if any(path.endswith((".safetensors", ".bin", ".pt")) for path in repository.files):
+        return Invalid(
+            f"{repository.name} holds weights as safetensors or PyTorch files; the engine here, llama.cpp, reads GGUF. {hint}"
+        )
+    return Invalid(f"{repository.name} holds no GGUF model. {hint}")

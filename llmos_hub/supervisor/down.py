@@ -1,0 +1,52 @@
+"""``llmos down``: stop a platform from elsewhere, also one whose supervisor is dead."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+
+from llmos_hub.names import DataDir
+from llmos_hub.supervisor.secrets import Secrets
+from llmos_hub.supervisor.state import StateFiles
+from llmos_hub.supervisor.supervisor import stop_recorded, sweep
+
+__all__ = ["ORDER", "down"]
+
+ORDER = ("valkey", "proxy", "api", "gateway", "controllers", "hub")
+_TIMEOUT = 120.0  # seconds: servers have ten, each part has its own
+
+
+def down(data_dir: DataDir) -> int:
+    """Stop it and wait until it is gone; the exit code."""
+    files = StateFiles(data_dir)
+    supervisor = files.supervisor()
+    if supervisor is not None:
+        supervisor.send(signal.SIGTERM)
+        sys.stdout.write(f"Stopping LLMOS in {data_dir.root} (pid {supervisor.pid}) …\n")
+        sys.stdout.flush()
+        if not supervisor.wait_blocking(_TIMEOUT):
+            sys.stderr.write(
+                f"It has not stopped within {_TIMEOUT:.0f} s. What it still runs: llmos status. "
+                f"To end it at once: kill -9 {supervisor.pid}, then llmos down again.\n"
+            )
+            return 1
+        sys.stdout.write("Stopped.\n")
+        return 0
+    if not data_dir.secrets.exists():
+        sys.stdout.write(f"No platform has run in {data_dir.root}.\n")
+        return 0
+    return asyncio.run(_without_supervisor(data_dir, files))
+
+
+async def _without_supervisor(data_dir: DataDir, files: StateFiles) -> int:
+    records = files.records()
+    instance = Secrets.load(data_dir.secrets).instance
+    await stop_recorded(records, ORDER)
+    swept = await sweep(instance)
+    for name in records:
+        files.drop_record(name)
+    files.write_status({**files.status(), "supervisor": None, "processes": {}})
+    count = len(records) + swept
+    sys.stdout.write(f"Stopped {count} processes whose supervisor was gone.\n" if count else "Nothing was running.\n")
+    return 0

@@ -1,0 +1,142 @@
+"""``llmos status``: what runs, since when, with how much memory; also when the supervisor is dead."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from llmos_hub.names import ENV_INSTANCE, DataDir
+from llmos_hub.processes import processes_with_environment
+from llmos_hub.supervisor.console import age, size, tilde
+from llmos_hub.supervisor.secrets import Secrets
+from llmos_hub.supervisor.state import StateFiles
+
+__all__ = ["collect", "memory_of", "render", "status"]
+
+
+def memory_of(pid: int) -> int:
+    """Bytes of memory that a process adds: its proportional set size, which counts shared pages once (proc(5))."""
+    try:
+        for line in Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii").splitlines():
+            if line.startswith("Pss:"):
+                return int(line.split()[1]) * 1024
+    except (OSError, ValueError):
+        pass
+    try:
+        resident = int(Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()[1])
+    except (OSError, ValueError, IndexError):
+        return 0
+    return resident * os.sysconf("SC_PAGE_SIZE")
+
+
+def _session(pid: int) -> int:
+    try:
+        return os.getsid(pid)
+    except OSError:
+        return 0
+
+
+def _memory_by_session(instance: str, leaders: set[int]) -> dict[int, int]:
+    """Bytes by session, of every process that carries the platform's mark or belongs to a session it leads.
+
+    Both, since a program may write its title over its environment (Valkey does), and what a person starts may
+    leave its session.
+    """
+    pids = {handle.pid for handle in processes_with_environment(ENV_INSTANCE, instance)} if instance else set()
+    pids |= {int(entry.name) for entry in os.scandir("/proc") if entry.name.isdigit() and _session(int(entry.name)) in leaders}
+    sessions: dict[int, int] = {}
+    for pid in pids:
+        session = _session(pid)
+        sessions[session] = sessions.get(session, 0) + memory_of(pid)
+    return sessions
+
+
+def collect(data_dir: DataDir) -> dict[str, Any]:
+    """Everything `llmos status` says, for programs."""
+    files = StateFiles(data_dir)
+    said = files.status()
+    supervisor = files.supervisor()
+    records = files.records()
+    known = said.get("processes") or {}
+    sessions = _memory_by_session(
+        Secrets.load(data_dir.secrets).instance if data_dir.secrets.exists() else "",
+        {record.pid for record in records.values()},
+    )
+    now = time.time()
+    processes = []
+    for name in dict.fromkeys([*known, *records]):
+        told, record = known.get(name, {}), records.get(name)
+        # without a supervisor nobody knows more than that it runs
+        state = told.get("state", "Running") if supervisor else ("Running" if record else "Stopped")
+        processes.append(
+            {
+                "name": name,
+                "state": state,
+                "reason": told.get("reason", ""),
+                "pid": record.pid if record else None,
+                "seconds": round(now - record.since) if record else None,
+                "memory": sessions.pop(record.pid, 0) if record else 0,
+                "restarts": told.get("restarts", 0),
+                "log": told.get("log", str(data_dir.logs / f"{name}.log")),
+            }
+        )
+    own = memory_of(supervisor.pid) if supervisor else 0
+    return {
+        "running": supervisor is not None,
+        "dataDir": str(data_dir.root),
+        "url": said.get("url"),
+        "gateway": said.get("gateway"),
+        "supervisor": {
+            "pid": supervisor.pid if supervisor else None,
+            "seconds": round(supervisor.age) if supervisor else None,
+            "memory": own,
+        },
+        "processes": processes,
+        "others": {"sessions": len(sessions), "memory": sum(sessions.values())},
+        "memory": own + sum(p["memory"] for p in processes) + sum(sessions.values()),
+    }
+
+
+def render(found: dict[str, Any]) -> str:
+    """For people."""
+    supervisor, processes = found["supervisor"], found["processes"]
+    alive = [p for p in processes if p["pid"]]
+    root = tilde(Path(found["dataDir"]))
+    if not found["running"] and not alive:
+        return f"LLMOS does not run in {root}. Start it: llmos up\n"
+    lines = []
+    if found["running"]:
+        lines.append(f"LLMOS at {found['url']}, models at {found['gateway']}")
+        lines.append(f"up {age(supervisor['seconds'])}, {size(found['memory'])} of memory, state in {root}")
+    else:
+        lines.append(
+            f"The supervisor in {root} is dead; what it started goes on. Take it over: llmos up. Stop it: llmos down"
+        )
+    rows = [("NAME", "STATE", "SINCE", "MEMORY", "RESTARTS", "LOG")]
+    if found["running"]:
+        rows.append(("supervisor", "Ready", age(supervisor["seconds"]), size(supervisor["memory"]), "-", "-"))
+    for process in processes:
+        state = f"{process['state']} ({process['reason']})" if process["reason"] else process["state"]
+        since = age(process["seconds"]) if process["seconds"] is not None else "-"
+        memory = size(process["memory"]) if process["pid"] else "-"
+        rows.append((process["name"], state, since, memory, str(process["restarts"]), tilde(Path(process["log"]))))
+    others = found["others"]
+    if others["sessions"]:
+        rows.append((f"servers, models: {others['sessions']}", "Running", "", size(others["memory"]), "", ""))
+    widths = [max(len(row[column]) for row in rows) for column in range(5)]
+    lines.append("")
+    lines += [
+        "  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[5]]).rstrip() for row in rows
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def status(data_dir: DataDir, *, as_json: bool) -> int:
+    """Print it; the exit code is 1 where nothing supervises."""
+    found = collect(data_dir)
+    sys.stdout.write(json.dumps(found, indent=2) + "\n" if as_json else render(found))
+    return 0 if found["running"] else 1

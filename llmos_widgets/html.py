@@ -1,0 +1,63 @@
+"""What the terminal shows as lines of spans, as HTML for a notebook; pure.
+
+Colours are JupyterLab's own variables, so that light and dark themes both read well; every colour has a word
+beside it. The same text goes along as ``text/plain`` for the saved document, for consoles and for screen readers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from html import escape
+
+from llmos.present.tables import Table
+from llmos.present.text import Line, Renderable, plain
+
+__all__ = ["bundle", "lines_html", "table_html"]
+
+_TONES = {
+    "good": "color:var(--jp-success-color1,#2e7d32)",
+    "busy": "color:var(--jp-warn-color1,#b26a00)",
+    "bad": "color:var(--jp-error-color1,#c62828)",
+    "dim": "opacity:.7",
+    "bold": "font-weight:600",
+}
+_PRE = "margin:0;white-space:pre-wrap;line-height:1.45;font-family:var(--jp-code-font-family,monospace);font-size:var(--jp-code-font-size,13px)"
+_CELL = "text-align:left;padding:.2em 1.2em .2em 0;vertical-align:top;white-space:nowrap"
+_NOTE = "text-align:left;padding:0 0 .4em 1.2em;opacity:.75;white-space:normal"
+
+
+def _span(text: str, tone: str) -> str:
+    safe = escape(text)
+    return f'<span style="{_TONES[tone]}">{safe}</span>' if tone in _TONES and text.strip() else safe
+
+
+def lines_html(lines: Sequence[Line]) -> str:
+    """Lines as they are, in colour."""
+    text = "\n".join("".join(_span(span.text, span.tone) for span in line) for line in lines)
+    return f'<pre style="{_PRE}">{text}</pre>'
+
+
+def table_html(table: Table) -> str:
+    """A real table: headings for screen readers, a row's note across the whole width below it."""
+    if not table.rows:
+        return f'<p style="opacity:.75">{escape(table.empty)}</p>'
+    head = "".join(f'<th scope="col" style="{_CELL}">{escape(heading)}</th>' for heading in table.headings)
+    rows = []
+    for row in table.rows:
+        cells = "".join(
+            f'<td style="{_CELL}">{_span(cell, row.tones.get(heading, ""))}</td>'
+            for heading, cell in zip(table.headings, row.cells, strict=True)
+        )
+        rows.append(f"<tr>{cells}</tr>")
+        if row.note:
+            rows.append(f'<tr><td colspan="{len(table.headings)}" style="{_NOTE}">└ {escape(row.note)}</td></tr>')
+    return f'<table style="margin:0;border-collapse:collapse"><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table>'
+
+
+def bundle(content: Renderable, now: datetime) -> dict[str, str]:
+    """What a notebook needs to show `content`: HTML, and the same as plain text."""
+    lines = content.lines(now=now, width=None)
+    table = content if isinstance(content, Table) else getattr(content, "table", lambda **_: None)(now=now)
+    html = table_html(table) if isinstance(table, Table) else lines_html(lines)
+    return {"text/html": html, "text/plain": "\n".join(plain(line) for line in lines)}

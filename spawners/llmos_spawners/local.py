@@ -1,0 +1,270 @@
+"""Notebook servers as processes of this machine, all under the platform's own uid.
+
+One home per person keeps their files apart, not safe from each other: who runs code here can read what
+the platform's user can read. The console and the README say so.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+from jupyterhub.spawner import LocalProcessSpawner
+from tornado import web
+from traitlets import Unicode, default
+
+from llmos_spawners.environment import mint_invoke_token, platform_environment, revoke_tokens, slug
+from llmos_spawners.profiles import BadOptions, choose_size, options_from_form, render_form
+
+__all__ = ["LLMOSLocalSpawner"]
+
+# What a server may know of the Hub's environment. All else is left out: the Hub's holds its secrets.
+_KEEP = (
+    "LANG LANGUAGE LC_ALL LC_CTYPE TZ "
+    "HTTP_PROXY HTTPS_PROXY NO_PROXY http_proxy https_proxy no_proxy SSL_CERT_FILE SSL_CERT_DIR REQUESTS_CA_BUNDLE "
+    "CUDA_VISIBLE_DEVICES NVIDIA_VISIBLE_DEVICES LD_LIBRARY_PATH HF_ENDPOINT"
+).split()
+_SYSTEM_PATH = "/usr/local/bin:/usr/bin:/bin"
+
+
+def _start_time(pid: int) -> int:
+    """When a process was started (field 22 of ``/proc/PID/stat``, proc(5)); 0 where there is none or it is a zombie.
+
+    A pid is used again; pid and start time together are one process.
+    """
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return 0
+    fields = text.rpartition(")")[2].split()
+    return 0 if fields[0] in "ZX" else int(fields[19])
+
+
+class LLMOSLocalSpawner(LocalProcessSpawner):  # type: ignore[misc]  # the Hub publishes no types
+    """Starts notebook servers as local processes with a home, a model token and the platform's addresses."""
+
+    homes = Unicode(
+        "",
+        config=True,
+        help="The directory that holds one home per person, each mode 0700; made when a person starts a server first.",
+    )
+    logs = Unicode("", config=True, help="The directory that holds one log per server, mode 0600; empty: the Hub's log.")
+    openai_base_url = Unicode(
+        "", config=True, help="The gateway's address with ``/v1``: ``OPENAI_BASE_URL`` in every server."
+    )
+    llmos_url = Unicode("", config=True, help="The API's address: ``LLMOS_URL`` in every server.")
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._start_time = 0
+        self._token = ""
+        self._log_file: int | None = None
+
+    # Defaults: a site's configuration overrides each.
+
+    @default("env_keep")  # type: ignore[untyped-decorator]
+    def _default_env_keep(self) -> list[str]:
+        return list(_KEEP)
+
+    @default("options_form")  # type: ignore[untyped-decorator]
+    def _default_options_form(self) -> Any:
+        return lambda spawner: render_form((spawner.user_options or {}).get("size"))
+
+    @default("options_from_form")  # type: ignore[untyped-decorator]
+    def _default_options_from_form(self) -> Any:
+        return options_from_form
+
+    @default("apply_user_options")  # type: ignore[untyped-decorator]
+    def _default_apply_user_options(self) -> Any:
+        return type(self).apply_options
+
+    @default("cmd")  # type: ignore[untyped-decorator]
+    def _default_cmd(self) -> list[str]:
+        # by its interpreter: a PATH can't lead elsewhere, and -P keeps the home's own modules out of the server
+        return [sys.executable, "-P", "-m", "llmos_spawners.singleuser"]
+
+    @default("interrupt_timeout")  # type: ignore[untyped-decorator]
+    def _default_interrupt_timeout(self) -> int:
+        return 5
+
+    @default("term_timeout")  # type: ignore[untyped-decorator]
+    def _default_term_timeout(self) -> int:
+        return 5
+
+    @property
+    def home(self) -> Path:
+        """The person's home; a name such as ``../x`` can't lead out of the directory of homes."""
+        return Path(self.homes) / slug(self.user.name)
+
+    @property
+    def log_path(self) -> Path | None:
+        """The server's log."""
+        if not self.logs:
+            return None
+        server = f"--{slug(self.name)}" if self.name else ""
+        return Path(self.logs) / f"{slug(self.user.name)}{server}.log"
+
+    def get_args(self) -> list[str]:
+        """The server's arguments."""
+        args = [*super().get_args(), f"--ServerApp.root_dir={self.home}"]
+        if os.geteuid() == 0:
+            args.append("--allow-root")
+        return args
+
+    def user_env(self, env: dict[str, str]) -> dict[str, str]:
+        """The person's own variables; the passwd entry is the platform's, not theirs."""
+        bin_dir = str(Path(sys.executable).parent)
+        return {
+            **env,
+            "USER": self.user.name,
+            "LOGNAME": self.user.name,
+            "HOME": str(self.home),
+            "SHELL": "/bin/bash" if Path("/bin/bash").exists() else "/bin/sh",
+            "PATH": f"{bin_dir}:{_SYSTEM_PATH}",
+            "VIRTUAL_ENV": sys.prefix,
+            "LANG": env.get("LANG") or "C.UTF-8",
+            **platform_environment(
+                openai_base_url=self.openai_base_url, llmos_url=self.llmos_url, token=self._token
+            ),
+        }
+
+    def make_preexec_fn(self, name: str) -> None:
+        """None: everyone shares one uid, there is nothing to change between fork and exec."""
+        return
+
+    async def move_certs(self, paths: dict[str, str]) -> dict[str, str]:
+        """Leave internal certificates where they are: everyone shares one uid."""
+        return paths
+
+    def apply_options(self, options: dict[str, Any]) -> None:
+        """Take over a start's options, from the form or from the API.
+
+        Raises
+        ------
+        HTTPError
+            400: an option that there isn't.
+        """
+        try:
+            size = choose_size(options)
+        except BadOptions as exc:
+            raise web.HTTPError(400, str(exc)) from exc
+        self.mem_limit = size.memory
+        self.cpu_limit = size.cpu
+
+    async def start(self) -> tuple[str, int]:
+        """Make the home, mint the model token, start the server."""
+        self.home.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.home.chmod(0o700)
+        self._token = mint_invoke_token(self)
+        with self._output() as output:
+            self.popen_kwargs = {**self.popen_kwargs, "cwd": str(self.home), "umask": 0o077, **output}
+            address: tuple[str, int] = await super().start()
+        self._start_time = _start_time(self.pid)
+        # a Hub that dies from here on leaves to the next one what it needs to find the process
+        self.orm_spawner.state = self.get_state()
+        self.db.commit()
+        await self._wait_for_listener(*address)
+        return address
+
+    async def _wait_for_listener(self, host: str, port: int) -> None:
+        """Until the server listens or has died: the Hub asks in growing steps and would notice seconds later."""
+        while await self.poll() is None:
+            try:
+                _, writer = await asyncio.open_connection(host, port)
+            except OSError:
+                await asyncio.sleep(0.05)
+            else:
+                writer.close()
+                return
+
+    @contextlib.contextmanager
+    def _output(self) -> Any:
+        """Where the server's output goes: a file, so that it goes on when the Hub dies."""
+        path = self.log_path
+        if path is None:
+            yield {"stdin": subprocess.DEVNULL}
+            return
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        try:
+            yield {"stdin": subprocess.DEVNULL, "stdout": fd, "stderr": fd}
+        finally:
+            os.close(fd)
+
+    async def poll(self) -> int | None:
+        """None while the server runs; a process that got its pid since is not it."""
+        if self.proc is None and self.pid and self._start_time and _start_time(self.pid) != self._start_time:
+            self.clear_state()
+            return 0
+        status: int | None = await super().poll()
+        return status
+
+    async def stop(self, now: bool = False) -> None:
+        """Stop the server, then whatever of its process group is left."""
+        pid, started = self.pid, self._start_time
+        await super().stop(now=now)
+        if pid and started and _start_time(pid) in (0, started):
+            # the group outlives its leader as long as it has members, and its id isn't used again until then
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(pid, signal.SIGKILL)
+
+    async def run_post_stop_hook(self) -> None:
+        """After every stop, also of a server that died or that an earlier Hub started: its tokens end."""
+        revoke_tokens(self)
+        self._token = ""
+        if (done := super().run_post_stop_hook()) is not None:
+            await done
+
+    def get_state(self) -> dict[str, Any]:
+        """What the next Hub needs to find the process again."""
+        state: dict[str, Any] = super().get_state()
+        if self.pid and self._start_time:
+            state["start_time"] = self._start_time
+        return state
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Find it again."""
+        super().load_state(state)
+        self._start_time = int(state.get("start_time", 0))
+
+    def clear_state(self) -> None:
+        """Forget it."""
+        super().clear_state()
+        self._start_time = 0
+
+    async def progress(self) -> AsyncIterator[dict[str, Any]]:
+        """What the page shows while the server starts."""
+        yield {"progress": 10, "message": f"Home {self.home.name}, a token for models"}
+        began = time.monotonic()
+        while not self.pid:
+            await asyncio.sleep(0.1)
+        yield {"progress": 30, "message": f"Starting Jupyter (pid {self.pid})"}
+        said = ""
+        while True:
+            await asyncio.sleep(1)
+            line = self._last_log_line()
+            if line and line != said:
+                said = line
+                waited = time.monotonic() - began
+                yield {"progress": min(90, 30 + int(5 * waited)), "message": line}
+
+    def _last_log_line(self) -> str:
+        path = self.log_path
+        if path is None:
+            return ""
+        try:
+            with path.open("rb") as file:
+                file.seek(0, os.SEEK_END)
+                file.seek(max(0, file.tell() - 2048))
+                lines = file.read().decode(errors="replace").splitlines()
+        except OSError:
+            return ""
+        return next((line.strip()[:200] for line in reversed(lines) if line.strip()), "")

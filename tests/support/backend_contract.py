@@ -1,0 +1,290 @@
+"""What every backend does: one suite for all of them.
+
+A test module subclasses `BackendContract` and gives it two fixtures: ``backend`` (started, and closed after
+the test) and ``programs`` (templates that behave in a known way, and a way to follow one backend by another).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
+
+import pytest
+
+from llmos.errors import NotFound
+from llmos_hub.backends.base import Backend
+from llmos_hub.workload import Observation, ProcessTemplate, Role, Workload, WorkloadRef
+
+
+@dataclass
+class Programs:
+    """Templates of known behaviour.
+
+    Attributes
+    ----------
+    serving
+        Becomes ready; the text makes a different template of it.
+    unready
+        Runs and never becomes ready.
+    crashing
+        Writes ``last words`` and exits with 3.
+    job
+        Writes ``working`` and exits with that code.
+    missing
+        Its program isn't there.
+    successor
+        Lets go of a backend and starts another in its place.
+    """
+
+    serving: Callable[[str], ProcessTemplate]
+    unready: ProcessTemplate
+    crashing: ProcessTemplate
+    job: Callable[[int], ProcessTemplate]
+    missing: ProcessTemplate
+    successor: Callable[[Backend], Awaitable[Backend]]
+
+
+def workload(
+    template: ProcessTemplate, *, count: int = 1, name: str = "chat", uid: str = "u1", **labels: str
+) -> Workload:
+    ref = WorkloadRef("ModelService", "user-ada", name, uid)
+    return Workload(ref, (Role("replica", count, template),), labels)
+
+
+async def until(
+    backend: Backend, ref: WorkloadRef, good: Callable[[Observation], bool], *, timeout: float = 15.0
+) -> Observation:
+    """Wait for an observation; woken by `changes`, which is thereby tested too."""
+    changes = backend.changes()
+    seen = None
+    try:
+        async with asyncio.timeout(timeout):
+            while True:
+                seen = await backend.observe(ref)
+                if seen is not None and good(seen):
+                    return seen
+                async for changed in changes:
+                    if changed == ref:
+                        break
+                else:
+                    pytest.fail("the changes ended")
+    except TimeoutError:
+        pytest.fail(f"not seen within {timeout} s; last: {seen}")
+
+
+def ready(count: int) -> Callable[[Observation], bool]:
+    """All done, and so many ready."""
+    return lambda seen: seen.updated and [r.phase for r in seen.replicas] == ["Ready"] * count
+
+
+def phase(wanted: str) -> Callable[[Observation], bool]:
+    """All replicas are in that phase, and there are some."""
+    return lambda seen: {r.phase for r in seen.replicas} == {wanted}
+
+
+class BackendContract:
+    """See the module."""
+
+    async def test_serves(self, backend: Backend, programs: Programs) -> None:
+        wanted = workload(programs.serving("a"), count=2, team="vision")
+        await backend.apply(wanted)
+        seen = await until(backend, wanted.ref, ready(2))
+        assert seen.ref == wanted.ref
+        assert seen.labels == {"team": "vision"}
+        assert list(await backend.refs()) == [wanted.ref]
+        assert [r.index for r in seen.replicas] == [0, 1]
+        assert len({r.endpoint for r in seen.replicas}) == 2
+        for replica in seen.replicas:
+            assert replica.endpoint is not None
+            assert replica.endpoint.startswith(("unix:///", "http://127.0.0.1:"))
+            assert replica.role == "replica"
+            assert replica.template == wanted.roles[0].template.hash
+            assert replica.pid is not None
+            assert replica.started_at is not None
+            assert replica.ready_at is not None
+            assert replica.ready_at >= replica.started_at
+            assert (replica.restarts, replica.reason, replica.message) == (0, "", "")
+
+    async def test_the_same_again_changes_nothing(self, backend: Backend, programs: Programs) -> None:
+        wanted = workload(programs.serving("a"))
+        await backend.apply(wanted)
+        before = await until(backend, wanted.ref, ready(1))
+        await backend.apply(workload(programs.serving("a")))
+        after = await until(backend, wanted.ref, ready(1))
+        assert [(r.id, r.pid, r.endpoint) for r in after.replicas] == [
+            (r.id, r.pid, r.endpoint) for r in before.replicas
+        ]
+
+    async def test_scales_and_keeps_what_runs(self, backend: Backend, programs: Programs) -> None:
+        wanted = workload(programs.serving("a"), count=1)
+        await backend.apply(wanted)
+        first = (await until(backend, wanted.ref, ready(1))).replicas[0]
+        await backend.apply(workload(programs.serving("a"), count=3))
+        seen = await until(backend, wanted.ref, ready(3))
+        assert seen.replicas[0].pid == first.pid
+        assert [r.index for r in seen.replicas] == [0, 1, 2]
+        await backend.apply(workload(programs.serving("a"), count=1))
+        seen = await until(backend, wanted.ref, ready(1))
+        assert seen.replicas[0].pid == first.pid
+        await backend.apply(workload(programs.serving("a"), count=0))
+        seen = await until(backend, wanted.ref, ready(0))
+        assert seen.replicas == ()
+        assert list(await backend.refs()) == [wanted.ref], "scaled to nothing is not deleted"
+
+    async def test_a_changed_template_replaces_all(self, backend: Backend, programs: Programs) -> None:
+        wanted = workload(programs.serving("a"), count=2)
+        await backend.apply(wanted)
+        before = await until(backend, wanted.ref, ready(2))
+        changed = workload(programs.serving("b"), count=2)
+        await backend.apply(changed)
+        after = await until(backend, wanted.ref, ready(2))
+        assert {r.template for r in after.replicas} == {changed.roles[0].template.hash}
+        assert {r.id for r in after.replicas}.isdisjoint({r.id for r in before.replicas})
+        assert [r.index for r in after.replicas] == [0, 1]
+
+    async def test_a_template_that_does_not_get_ready_takes_nothing_away(
+        self, backend: Backend, programs: Programs
+    ) -> None:
+        wanted = workload(programs.serving("a"), count=2)
+        await backend.apply(wanted)
+        before = await until(backend, wanted.ref, ready(2))
+        await backend.apply(workload(programs.unready, count=2))
+        seen = await until(backend, wanted.ref, lambda o: any(r.phase == "Starting" and r.pid for r in o.replicas))
+        assert not seen.updated
+        assert {r.id for r in seen.replicas if r.phase == "Ready"} == {r.id for r in before.replicas}
+        assert len(seen.replicas) == 3, "one more at a time"
+        await backend.apply(wanted)
+        after = await until(backend, wanted.ref, ready(2))
+        assert [r.pid for r in after.replicas] == [r.pid for r in before.replicas]
+
+    async def test_several_roles(self, backend: Backend, programs: Programs) -> None:
+        ref = WorkloadRef("MLCluster", "user-ada", "ray", "u2")
+        head = Role("head", 1, programs.serving("head"))
+        await backend.apply(Workload(ref, (head, Role("worker", 2, programs.serving("worker")))))
+        seen = await until(backend, ref, ready(3))
+        assert [r.role for r in seen.replicas] == ["head", "worker", "worker"]
+        await backend.apply(Workload(ref, (head,)))
+        after = await until(backend, ref, ready(1))
+        assert after.replicas[0].pid == seen.replicas[0].pid
+
+    async def test_a_crash_is_told_with_its_last_lines(self, backend: Backend, programs: Programs) -> None:
+        wanted = workload(programs.crashing)
+        await backend.apply(wanted)
+        (replica,) = (await until(backend, wanted.ref, phase("Waiting"))).replicas
+        assert replica.reason == "Crashed"
+        assert "exit code 3" in replica.message
+        assert replica.exit_code == 3
+        assert replica.restarts >= 1
+        assert replica.pid is None
+        assert replica.retry_at is not None
+        assert "last words" in replica.last_log_lines
+
+    async def test_a_program_that_is_not_there(self, backend: Backend, programs: Programs) -> None:
+        wanted = workload(programs.missing)
+        await backend.apply(wanted)
+        (replica,) = (await until(backend, wanted.ref, phase("Waiting"))).replicas
+        assert replica.reason == "NotFound"
+        assert programs.missing.argv[0] in replica.message
+        assert replica.retry_at is not None
+
+    async def test_a_job_succeeds_once(self, backend: Backend, programs: Programs) -> None:
+        wanted = workload(programs.job(0))
+        await backend.apply(wanted)
+        (replica,) = (await until(backend, wanted.ref, phase("Succeeded"))).replicas
+        assert replica.exit_code == 0
+        await backend.apply(wanted)
+        seen = await until(backend, wanted.ref, phase("Succeeded"))
+        assert seen.updated
+        assert [r.id for r in seen.replicas] == [replica.id]
+        assert [line async for line in backend.logs(wanted.ref)] == ["working"]
+
+    async def test_a_job_fails_and_is_not_repeated(self, backend: Backend, programs: Programs) -> None:
+        wanted = workload(programs.job(4))
+        await backend.apply(wanted)
+        (replica,) = (await until(backend, wanted.ref, phase("Failed"))).replicas
+        assert (replica.exit_code, replica.reason, replica.restarts) == (4, "Crashed", 0)
+        assert "exit code 4" in replica.message
+        assert list(replica.last_log_lines) == ["working"]
+        await backend.apply(workload(programs.job(0)))
+        (other,) = (await until(backend, wanted.ref, phase("Succeeded"))).replicas
+        assert other.id != replica.id
+
+    async def test_logs(self, backend: Backend, programs: Programs) -> None:
+        wanted = workload(programs.job(0), count=2)
+        await backend.apply(wanted)
+        seen = await until(backend, wanted.ref, phase("Succeeded"))
+        assert [line async for line in backend.logs(wanted.ref)] == ["working", "working"]
+        one = seen.replicas[0].id
+        assert [line async for line in backend.logs(wanted.ref, replica=one)] == ["working"]
+        assert [line async for line in backend.logs(wanted.ref, tail=0)] == []
+        async with asyncio.timeout(10):
+            assert [line async for line in backend.logs(wanted.ref, follow=True)] == ["working", "working"]
+        with pytest.raises(NotFound):
+            _ = [line async for line in backend.logs(wanted.ref, replica="replica-9-9")]
+        with pytest.raises(NotFound):
+            _ = [line async for line in backend.logs(replace(wanted.ref, name="other"))]
+
+    async def test_delete_removes_all(self, backend: Backend, programs: Programs) -> None:
+        wanted = workload(programs.serving("a"), count=2)
+        other = workload(programs.serving("a"), name="other")
+        await backend.apply(wanted)
+        await backend.apply(other)
+        await until(backend, wanted.ref, ready(2))
+        await until(backend, other.ref, ready(1))
+        await backend.delete(wanted.ref)
+        assert await backend.observe(wanted.ref) is None
+        assert list(await backend.refs()) == [other.ref]
+        with pytest.raises(NotFound):
+            _ = [line async for line in backend.logs(wanted.ref)]
+        await backend.delete(wanted.ref)
+        await backend.apply(wanted)
+        await until(backend, wanted.ref, ready(2))
+
+    async def test_a_name_used_anew_is_another_workload(self, backend: Backend, programs: Programs) -> None:
+        first, second = workload(programs.serving("a"), uid="u1"), workload(programs.serving("a"), uid="u2")
+        await backend.apply(first)
+        await backend.apply(second)
+        one, two = await until(backend, first.ref, ready(1)), await until(backend, second.ref, ready(1))
+        assert one.replicas[0].endpoint != two.replicas[0].endpoint
+
+    async def test_unknown_is_none(self, backend: Backend, programs: Programs) -> None:
+        assert await backend.observe(workload(programs.unready).ref) is None
+        assert list(await backend.refs()) == []
+
+    async def test_changes_are_told_once_for_all(self, backend: Backend, programs: Programs) -> None:
+        changes = backend.changes()
+        wanted = workload(programs.serving("a"), count=2)
+        await backend.apply(wanted)
+        await until(backend, wanted.ref, ready(2))
+        async with asyncio.timeout(5):
+            assert await anext(changes) == wanted.ref
+        following = asyncio.ensure_future(anext(changes))
+        done, _ = await asyncio.wait([following], timeout=0.1)
+        assert not done, "several changes of one workload come as one, and nothing is told when nothing changes"
+        await backend.delete(wanted.ref)
+        async with asyncio.timeout(5):
+            assert await following == wanted.ref
+
+    async def test_what_runs_goes_on_under_the_next_backend(self, backend: Backend, programs: Programs) -> None:
+        wanted, job = workload(programs.serving("a"), count=2), workload(programs.job(0), name="job")
+        await backend.apply(wanted)
+        await backend.apply(job)
+        before = await until(backend, wanted.ref, ready(2))
+        done = await until(backend, job.ref, phase("Succeeded"))
+        changes = backend.changes()
+        successor = await programs.successor(backend)
+        async with asyncio.timeout(5):
+            assert [ref async for ref in changes] == [], "closing ends the changes"
+        after = await successor.observe(wanted.ref)
+        assert after is not None
+        assert after.updated
+        assert [(r.id, r.phase, r.pid, r.endpoint) for r in after.replicas] == [
+            (r.id, "Ready", r.pid, r.endpoint) for r in before.replicas
+        ]
+        assert set(await successor.refs()) == {wanted.ref, job.ref}
+        again = await until(successor, job.ref, phase("Succeeded"))
+        assert [r.id for r in again.replicas] == [r.id for r in done.replicas], "a job that is done isn't run again"
+        await successor.apply(wanted)
+        after = await until(successor, wanted.ref, ready(2))
+        assert [r.pid for r in after.replicas] == [r.pid for r in before.replicas]

@@ -1,0 +1,169 @@
+"""A gateway on a free port, with a store and people to ask."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+import httpx
+import openai
+
+from llmos.errors import LLMOSError, Unauthorized
+from llmos.resources import ModelService
+from llmos_hub.gateway.app import Gateway
+from llmos_hub.gateway.options import GatewayOptions
+from llmos_hub.gateway.server import Server, listen
+from llmos_hub.identity import Identity
+from llmos_hub.names import SCOPE_INVOKE, SCOPE_MANAGE
+from llmos_hub.policy import Caller
+from llmos_hub.stores import Store
+from tests.support.fake_upstream import FakeUpstream
+
+__all__ = ["ADA", "ADMIN", "GRACE", "FakeIdentity", "RunningGateway", "service"]
+
+ADA, GRACE, ADMIN, NARROW = "ada-token", "grace-token", "admin-token", "manage-only-token"
+
+
+class FakeIdentity:
+    """Knows a few people by heart."""
+
+    def __init__(self) -> None:
+        invoke = frozenset({SCOPE_INVOKE})
+        self.callers = {
+            ADA: Caller("ada", scopes=invoke),
+            GRACE: Caller("grace", scopes=invoke),
+            ADMIN: Caller("root", admin=True, scopes=invoke),
+            NARROW: Caller("ada", scopes=frozenset({SCOPE_MANAGE})),
+        }
+        self.error: LLMOSError | None = None
+        self.asked: list[str] = []
+
+    async def authenticate(self, token: str) -> Caller:
+        self.asked.append(token)
+        if self.error is not None:
+            raise self.error
+        if token not in self.callers:
+            raise Unauthorized("Nobody has this token (any more).")
+        return self.callers[token]
+
+    async def close(self) -> None:
+        pass
+
+
+_: type[Identity] = FakeIdentity
+
+
+def service(
+    name: str,
+    *upstreams: FakeUpstream | str,
+    namespace: str = "user-ada",
+    task: str = "generate",
+    phase: str = "Ready",
+    message: str = "",
+    **spec: Any,
+) -> ModelService:
+    """A model service with its status, as the controllers would write it."""
+    urls = [u if isinstance(u, str) else u.url for u in upstreams]
+    return ModelService.parse(
+        {
+            "kind": "ModelService",
+            "metadata": {"name": name, "namespace": namespace},
+            "spec": {"model": "demo://tiny", **spec},
+            "status": {
+                "phase": phase,
+                "message": message,
+                "task": task,
+                "endpoints": [{"replica": f"r{i}", "url": url} for i, url in enumerate(urls)],
+            },
+        }
+    )
+
+
+class RunningGateway:
+    """The gateway under test, a real server on a real port."""
+
+    def __init__(self, gateway: Gateway, server: Server, store: Store, identity: FakeIdentity) -> None:
+        self.gateway = gateway
+        self.server = server
+        self.store = store
+        self.identity = identity
+        self.port = server.address[1]
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.http = httpx.AsyncClient(base_url=self.url, timeout=20, trust_env=False)
+        self.httpd: asyncio.Task[None] | None = None
+
+    async def add(self, *services: ModelService) -> None:
+        """Store them as a user and a controller would, and wait until the gateway knows."""
+        for wanted in services:
+            created = await self.store.create(wanted)
+            await self.store.patch_status(created.model_copy(update={"status": wanted.status}))
+        for wanted in services:
+            await self.until(wanted)
+
+    async def change(self, wanted: ModelService) -> None:
+        """Take over spec and status of `wanted`."""
+        stored = await self.store.apply(wanted)
+        await self.store.patch_status(stored.model_copy(update={"status": wanted.status}))
+        await self.until(wanted)
+
+    async def until(self, wanted: ModelService) -> None:
+        """Wait until the table has this status."""
+        key = (wanted.metadata.namespace, wanted.metadata.name)
+        urls = [e.url for e in wanted.status.endpoints]
+        async with asyncio.timeout(10):
+            while True:
+                route = self.gateway.context.table._routes.get(key)
+                if route is not None and route.phase == wanted.status.phase and [r.url for r in route.replicas] == urls:
+                    return
+                await asyncio.sleep(0.002)
+
+    async def post(self, path: str, body: Any, token: str = ADA, **headers: str) -> httpx.Response:
+        """One request with httpx."""
+        return await self.http.post(path, json=body, headers={"authorization": f"Bearer {token}", **headers})
+
+    async def get(self, path: str, token: str = ADA) -> httpx.Response:
+        return await self.http.get(path, headers={"authorization": f"Bearer {token}"})
+
+    async def chat(self, model: str = "chat", token: str = ADA, **more: Any) -> httpx.Response:
+        body = {"model": model, "messages": [{"role": "user", "content": "hello"}], **more}
+        return await self.post("/v1/chat/completions", body, token)
+
+    @contextlib.asynccontextmanager
+    async def openai(self, token: str = ADA, prefix: str = "") -> AsyncIterator[openai.AsyncOpenAI]:
+        """The real client, which sends a request once."""
+        async with openai.AsyncOpenAI(base_url=f"{self.url}{prefix}/v1", api_key=token, max_retries=0) as client:
+            yield client
+
+    async def raw(self, data: bytes) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """A connection on which these bytes were sent."""
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+        writer.write(data)
+        await writer.drain()
+        return reader, writer
+
+
+@contextlib.asynccontextmanager
+async def running_gateway(
+    store: Store, options: GatewayOptions | None = None, services: Sequence[ModelService] = ()
+) -> AsyncIterator[RunningGateway]:
+    """Start one, and stop it whatever is still under way."""
+    options = options or GatewayOptions()
+    identity = FakeIdentity()
+    gateway = Gateway(store, identity, options)
+    server = Server(gateway, options, listen("127.0.0.1", 0), gateway.drain)
+    running = RunningGateway(gateway, server, store, identity)
+    async with gateway.running(), running.http:
+        task = running.httpd = asyncio.create_task(server.run_until_stopped())
+        try:
+            async with asyncio.timeout(10):
+                await gateway.context.discovery.ready.wait()
+                while not server.started:
+                    await asyncio.sleep(0.002)
+            await running.add(*services)
+            yield running
+        finally:
+            server.stop()
+            server.stop()
+            await asyncio.wait_for(task, 40)

@@ -1,0 +1,91 @@
+"""What the tests of the local backend share."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from llmos_hub.backends.local import LocalBackend, Options
+from llmos_hub.workload import Probe, ProcessTemplate, ReplicaState
+from tests.support import fake_engine
+
+QUICK = Options(drain=0.05, back_off_first=0.2, memory_period=0.1, memory_retry=0.1, first_probe=0.02, memory_news=60.0)
+ENGINE = (sys.executable, "-IS", fake_engine.__file__, "--socket", "{socket}")
+HEALTH = Probe("/health", period=0.1, timeout=1.0, failures=2)
+
+
+def engine(name: str = "fake", *arguments: str, **fields: object) -> ProcessTemplate:
+    """A fake engine on a socket."""
+    return ProcessTemplate((*ENGINE, "--name", name, *arguments), **{"readiness": HEALTH, "grace": 2.0, **fields})
+
+
+def script(text: str, **fields: object) -> ProcessTemplate:
+    """A shell script."""
+    return ProcessTemplate(("/bin/sh", "-c", text), grace=2.0, **fields)
+
+
+async def ask(replica: ReplicaState, path: str) -> str:
+    """The body of the answer to one GET; OSError where there is none."""
+    assert replica.endpoint is not None
+    if replica.endpoint.startswith("unix://"):
+        reader, writer = await asyncio.open_unix_connection(replica.endpoint.removeprefix("unix://"))
+    else:
+        reader, writer = await asyncio.open_connection("127.0.0.1", int(replica.endpoint.rpartition(":")[2]))
+    try:
+        writer.write(f"GET {path} HTTP/1.1\r\n\r\n".encode())
+        answer = await asyncio.wait_for(reader.read(), 10)
+    finally:
+        writer.close()
+    if not answer:
+        raise ConnectionResetError
+    return answer.decode().partition("\r\n\r\n")[2]
+
+
+def alive(pid: int) -> bool:
+    """Whether that process runs; a zombie doesn't."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
+
+
+@dataclass
+class Kit:
+    """Makes backends on one pair of directories; all are closed after the test."""
+
+    directory: Path
+    runtime_dir: Path
+    made: list[LocalBackend]
+
+    def make(self, **options: object) -> LocalBackend:
+        """One that isn't started."""
+        self.made.append(LocalBackend(self.directory, self.runtime_dir, **{"options": QUICK, **options}))
+        return self.made[-1]
+
+    async def started(self, **options: object) -> LocalBackend:
+        """One that is."""
+        backend = self.make(**options)
+        await backend.start()
+        return backend
+
+    async def successor(self, backend: LocalBackend) -> LocalBackend:
+        """Another in the place of one that let go."""
+        await backend.close()
+        return await self.started()
+
+
+@pytest.fixture
+async def kit(tmp_path: Path):
+    kit = Kit(tmp_path / "workloads", tmp_path / "w", [])
+    yield kit
+    for backend in kit.made:
+        await backend.close(stop=True)
+
+
+@pytest.fixture
+async def backend(kit: Kit) -> LocalBackend:
+    return await kit.started()

@@ -1,0 +1,286 @@
+"""A whole real platform for tests: started, asked, stopped and killed as its users would.
+
+It is started by the same command as `llmos up`, on free ports, in a directory of its own, and ended by pid.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import httpx
+import pytest
+
+from llmos_hub.names import ENV_INSTANCE
+from llmos_hub.processes import ProcessHandle, processes_with_environment
+from llmos_hub.supervisor.ports import find_free_port
+
+ADMIN_PASSWORD = "correct-horse-battery"
+COMMAND = (sys.executable, "-m", "llmos_hub.app")
+
+
+def wait_until(condition: Callable[[], Any], timeout: float = 30.0, what: str = "") -> Any:
+    """The first true value of `condition`; a failure after `timeout` seconds."""
+    deadline = time.monotonic() + timeout
+    while True:
+        if value := condition():
+            return value
+        if time.monotonic() > deadline:
+            pytest.fail(f"not within {timeout:g} s: {what or condition}")
+        time.sleep(0.05)
+
+
+@dataclass
+class Platform:
+    """One platform.
+
+    Attributes
+    ----------
+    root
+        Its data directory.
+    port, gateway_port
+        Where people reach it.
+    environment
+        Set for it over the test's own.
+    """
+
+    root: Path
+    port: int = field(default_factory=find_free_port)
+    gateway_port: int = field(default_factory=find_free_port)
+    environment: dict[str, str] = field(default_factory=lambda: {"LLMOS_ADMIN_PASSWORD": ADMIN_PASSWORD})
+    options: tuple[str, ...] = ()
+    command: tuple[str, ...] = COMMAND
+    process: subprocess.Popen[bytes] | None = None
+
+    # Addresses and secrets
+
+    @property
+    def hub_url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def api_url(self) -> str:
+        return f"{self.hub_url}/services/llmos"
+
+    @property
+    def gateway_url(self) -> str:
+        return f"http://127.0.0.1:{self.gateway_port}"
+
+    @property
+    def secrets(self) -> dict[str, str]:
+        return json.loads((self.root / "secrets.json").read_text())
+
+    @property
+    def client(self) -> dict[str, str]:
+        """What the CLI finds: addresses and the admin's token."""
+        return json.loads((self.root / "client.json").read_text())
+
+    @property
+    def output(self) -> str:
+        """What was printed on the console so far."""
+        path = self.root.with_name(self.root.name + ".out")
+        return path.read_text() if path.exists() else ""
+
+    def log(self, name: str) -> str:
+        return (self.root / "logs" / f"{name}.log").read_text()
+
+    # Life
+
+    def run(self, *arguments: str, timeout: float = 60.0) -> subprocess.CompletedProcess[str]:
+        """Another command on the same data directory, to its end."""
+        command = [*self.command, *arguments, "--data-dir", str(self.root)]
+        environment = {**os.environ, **self.environment}
+        return subprocess.run(command, capture_output=True, text=True, timeout=timeout, env=environment, check=False)
+
+    def spawn(self) -> None:
+        """Start `up` without waiting."""
+        arguments = ["--port", str(self.port), "--gateway-port", str(self.gateway_port), *self.options]
+        output = self.root.with_name(self.root.name + ".out")
+        with output.open("wb") as file:
+            self.process = subprocess.Popen(
+                [*self.command, "up", "--data-dir", str(self.root), *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, **self.environment},
+                start_new_session=True,
+            )
+
+    def start(self, timeout: float = 90.0) -> float:
+        """Start it and wait until it is ready; seconds it took."""
+        began = time.monotonic()
+        self.spawn()
+        process = self.process
+        assert process is not None
+
+        def ready() -> bool:
+            if process.poll() is not None:
+                pytest.fail(f"`up` ended with {process.returncode}:\n{self.output}")
+            return "LLMOS is ready." in self.output
+
+        wait_until(ready, timeout, f"LLMOS is ready.\n{self.output}")
+        return time.monotonic() - began
+
+    def stop(self, timeout: float = 90.0) -> int | None:
+        """Ctrl-C; the exit code."""
+        if self.process is None:
+            return None
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGINT)
+        try:
+            return self.process.wait(timeout)
+        finally:
+            self.clean_up()
+
+    def clean_up(self) -> list[int]:
+        """End whatever is left, by pid; the pids of those that should not have been there."""
+        left = self.marked()
+        for handle in left:
+            handle.send(signal.SIGKILL)
+        return [handle.pid for handle in left]
+
+    def marked(self) -> list[ProcessHandle]:
+        """Every process that carries the platform's mark, and those on record (Valkey overwrites its environment)."""
+        found = processes_with_environment(ENV_INSTANCE, self.secrets["instance"]) if self.root.exists() else []
+        for path in (self.root / "run" / "processes").glob("*.json"):
+            record = json.loads(path.read_text())
+            handle = ProcessHandle(record["pid"], record["start_time"])
+            if handle.alive and handle not in found:
+                found.append(handle)
+        return found
+
+    def status(self) -> dict[str, Any]:
+        return json.loads(self.run("status", "--json").stdout)
+
+    def handle(self, name: str) -> ProcessHandle:
+        """The process of one part, or of the supervisor."""
+        if name == "supervisor":
+            assert self.process is not None
+            found = ProcessHandle.of(self.process.pid)
+            assert found is not None
+            return found
+        record = json.loads((self.root / "run" / "processes" / f"{name}.json").read_text())
+        return ProcessHandle(record["pid"], record["start_time"])
+
+    def kill(self, name: str) -> ProcessHandle:
+        """kill -9."""
+        handle = self.handle(name)
+        assert handle.send(signal.SIGKILL)
+        if name == "supervisor" and self.process is not None:
+            self.process.wait(10)
+        else:
+            handle.wait_blocking(10)
+        return handle
+
+    def wait_replaced(self, name: str, old: ProcessHandle, timeout: float = 60.0) -> ProcessHandle:
+        """Wait until another process does the work of `old`, well."""
+
+        def replaced() -> bool:
+            try:
+                said = json.loads((self.root / "run" / "status.json").read_text())["processes"][name]
+            except (OSError, ValueError, KeyError):
+                return False
+            return said["state"] == "Ready" and said["pid"] != old.pid
+
+        wait_until(replaced, timeout, f"{name} is back\n{self.output}")
+        return self.handle(name)
+
+    # People
+
+    def hub(self, method: str, path: str, *, token: str = "", body: Any = None) -> httpx.Response:
+        """One request to the Hub's API, with the supervisor's token unless another is given."""
+        headers = {"Authorization": f"Bearer {token or self.secrets['supervisor_token']}"}
+        return httpx.request(method, f"{self.hub_url}/hub/api{path}", headers=headers, json=body, timeout=30)
+
+    def add_user(self, name: str, password: str = "", *, admin: bool = False) -> str:
+        """Make a person with a password of their own; the password."""
+        password = password or f"{name}-has-a-password"
+        body = {"password": password, "one_time": False, "create": True, "admin": admin}
+        answer = self.hub("POST", f"/llmos/users/{quote(name, safe='')}/password", body=body)
+        assert answer.status_code == 201, answer.text
+        return password
+
+    def token(self, user: str, *scopes: str, note: str = "test") -> str:
+        """A token of a person; without scopes it may all that they may."""
+        body = {"note": note, **({"scopes": list(scopes)} if scopes else {})}
+        answer = self.hub("POST", f"/users/{quote(user, safe='')}/tokens", body=body)
+        assert answer.status_code == 201, answer.text
+        return answer.json()["token"]
+
+    @contextmanager
+    def browser(self, user: str, password: str) -> Iterator[httpx.Client]:
+        """A client that has logged in through the page, with its cookies."""
+        with httpx.Client(base_url=self.hub_url, timeout=30, follow_redirects=True) as client:
+            answer = self.log_in(client, user, password)
+            assert "login" not in answer.url.path, answer.text
+            yield client
+
+    def log_in(self, client: httpx.Client, user: str, password: str) -> httpx.Response:
+        """Send the log-in form as a browser does."""
+        page = client.get("/hub/login")
+        found = re.search(r'name="_xsrf" value="([^"]+)"', page.text)
+        assert found, page.text
+        form = {"username": user, "password": password, "_xsrf": found[1]}
+        return client.post("/hub/login", data=form)
+
+    def start_server(self, user: str, token: str, name: str = "", options: dict[str, Any] | None = None) -> str:
+        """Start a notebook server and wait until it is ready; its URL."""
+        path = f"/users/{quote(user, safe='')}/" + (f"servers/{name}" if name else "server")
+        answer = self.hub("POST", path, token=token, body=options)
+        assert answer.status_code in (201, 202), answer.text
+
+        def ready() -> bool:
+            found = self.hub("GET", f"/users/{quote(user, safe='')}", token=token).json()
+            return bool(found["servers"].get(name, {}).get("ready"))
+
+        wait_until(ready, 60, f"{user}'s server is ready")
+        return f"{self.hub_url}/user/{quote(user, safe='')}/" + (f"{name}/" if name else "")
+
+    def stop_server(self, user: str, token: str, name: str = "") -> None:
+        """Stop it and wait until it is gone."""
+        path = f"/users/{quote(user, safe='')}/" + (f"servers/{name}" if name else "server")
+        answer = self.hub("DELETE", path, token=token)
+        assert answer.status_code in (202, 204), answer.text
+
+        def gone() -> bool:
+            return name not in self.hub("GET", f"/users/{quote(user, safe='')}", token=token).json()["servers"]
+
+        wait_until(gone, 60, f"{user}'s server is gone")
+
+    def server_environment(self, user: str, name: str = "") -> dict[str, str]:
+        """The environment that a running server was started with."""
+        for handle in self.marked():
+            environ = Path(f"/proc/{handle.pid}/environ").read_bytes().decode().split("\0")
+            values = dict(line.split("=", 1) for line in environ if "=" in line)
+            if values.get("JUPYTERHUB_USER") == user and values.get("JUPYTERHUB_SERVER_NAME", "") == name:
+                return values
+        pytest.fail(f"{user} has no server {name!r}")
+
+
+@contextmanager
+def running_platform(root: Path, **kwargs: Any) -> Iterator[Platform]:
+    """A platform that runs, and doesn't after."""
+    started = Platform(root, **kwargs)
+    try:
+        started.start()
+        yield started
+    finally:
+        started.stop()
+
+
+@pytest.fixture(scope="session")
+def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
+    """One platform for all tests that leave it as they found it."""
+    with running_platform(tmp_path_factory.mktemp("platform") / "data") as started:
+        yield started

@@ -1,0 +1,27 @@
+"""The local backend keeps the contract, with real processes."""
+
+from __future__ import annotations
+
+import pytest
+
+from llmos_hub.workload import ProcessTemplate
+from tests.support.backend_contract import BackendContract, Programs
+from tests.support.local_backend import HEALTH, backend, engine, kit, script
+
+__all__ = ["backend", "kit"]
+
+
+@pytest.fixture
+def programs(kit):
+    return Programs(
+        serving=engine,
+        unready=engine("unready", "--start-delay", "60"),
+        crashing=script("echo last words; exit 3", readiness=HEALTH),
+        job=lambda code: script(f"echo working; exit {code}", completes=True),
+        missing=ProcessTemplate(("llmos-no-such-program",)),
+        successor=kit.successor,
+    )
+
+
+class TestContract(BackendContract):
+    pass

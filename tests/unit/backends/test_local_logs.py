@@ -1,0 +1,138 @@
+"""Logs: rotation under a writer, the end of a file, following."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+
+import pytest
+
+from llmos_hub.backends.local.logs import last_lines, read_logs, rotate
+from llmos_hub.backends.local.records import KnownTemplate, Place, ReplicaRecord, WorkloadRecord
+from llmos_hub.workload import ProcessTemplate
+from tests.support.backend_contract import workload
+
+
+@pytest.fixture
+def place(tmp_path):
+    """A replica's files, as the backend lays them out."""
+    wanted = workload(ProcessTemplate(("x",)))
+    directory = tmp_path / wanted.ref.id
+    WorkloadRecord(wanted.ref, {}, ()).write(directory)
+    place = Place.of(directory, tmp_path, "replica-0-1")
+    place.own.mkdir(parents=True)
+    ReplicaRecord("replica-0-1", "replica", 0).write(place, KnownTemplate.of(wanted.roles[0].template))
+    return place
+
+
+def read(place, **options):
+    wanted = workload(ProcessTemplate(("x",)))
+    return read_logs(place.directory.parent.parent, wanted.ref, **options)
+
+
+async def collect(place, **options):
+    return [line async for line in read(place, **options)]
+
+
+@pytest.mark.parametrize("ending", ["\n", ""])
+@pytest.mark.parametrize("tail", [1, 3, 4999, 5000, 9999, None])
+async def test_the_last_lines_in_order(place, tail, ending):
+    lines = [f"{n} " + "x" * (n % 90) for n in range(5000)]
+    place.log.write_text("\n".join(lines) + ending)
+    assert await collect(place, tail=tail) == (lines if tail is None else lines[-tail:])
+    assert last_lines(place.log) == lines[-20:]
+
+
+async def test_the_last_lines_reach_into_the_older_file(place):
+    place.log.write_text("one\ntwo\n")
+    assert rotate(place.log, 5)
+    assert not rotate(place.log, 5)
+    with place.log.open("a") as file:
+        file.write("three\n")
+    assert await collect(place) == ["one", "two", "three"]
+    assert await collect(place, tail=2) == ["two", "three"]
+    assert await collect(place, tail=1) == ["three"]
+
+
+async def test_empty_and_missing_logs(place):
+    assert await collect(place) == []
+    place.log.write_text("")
+    assert await collect(place) == []
+    assert last_lines(place.log) == []
+
+
+async def test_only_the_last_start_counts_for_a_status(place):
+    place.log.write_text("of the first start\nof the second\n")
+    assert last_lines(place.log, start=19) == ["of the second"]
+    assert last_lines(place.log, start=999) == ["of the first start", "of the second"]
+
+
+async def test_lines_have_a_limit(place):
+    place.log.write_bytes(b"a" * 300_000 + b"\nshort\n" + b"\xff\xfe\n" + b"b" * 40_000)
+    long, short, broken, last = await collect(place)
+    assert len(long) < 17_000
+    assert long.endswith("a …")
+    assert short == "short"
+    assert broken == "��"
+    assert last.endswith("b …")
+    assert max(map(len, last_lines(place.log))) <= 500
+
+
+async def test_of_a_progress_bar_the_last_state(place):
+    place.log.write_bytes(b"10 %\r20 %\r100 %\r\ndone\r\n")
+    assert await collect(place) == ["100 %", "done"]
+
+
+async def test_following_survives_rotations_and_loses_nothing(place):
+    program = "import sys, time\nfor n in range(3000):\n    print(n, flush=True)\n    time.sleep(0.0002)"
+    output = os.open(place.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    process = await asyncio.create_subprocess_exec(sys.executable, "-c", program, stdout=output)
+    os.close(output)
+    found, rotations = [], 0
+
+    async def follow():
+        async for line in read(place, follow=True):
+            found.append(int(line))
+            if line == "2999":
+                return
+
+    async def rotating():
+        nonlocal rotations
+        while process.returncode is None:
+            await asyncio.sleep(0.3)
+            rotations += await asyncio.to_thread(rotate, place.log, 3000)
+
+    async with asyncio.timeout(20):
+        await asyncio.gather(follow(), rotating(), process.wait())
+    assert rotations >= 2
+    # What is written in the instant of the cut may be lost; nothing comes twice or out of order.
+    assert found == sorted(set(found))
+    assert len(found) >= 2990
+
+
+async def test_following_ends_when_the_replica_is_gone(place):
+    place.log.write_text("one\n")
+    lines = read(place, follow=True)
+    async with asyncio.timeout(5):
+        assert await anext(lines) == "one"
+        with place.log.open("a") as file:
+            file.write("last")
+        for path in (place.log, place.record):
+            path.unlink()
+        place.own.rmdir()
+        place.directory.rmdir()
+        (place.directory.parent / "workload.json").unlink()
+        assert [line async for line in lines] == ["last"]
+
+
+async def test_following_all_takes_up_new_replicas(place):
+    place.log.write_text("one\n")
+    lines = read(place, follow=True)
+    async with asyncio.timeout(5):
+        assert await anext(lines) == "one"
+        other = Place.of(place.directory.parent, place.socket.parent, "replica-1-2")
+        other.own.mkdir(parents=True)
+        other.log.write_text("two\n")
+        assert await anext(lines) == "two"
+        await lines.aclose()

