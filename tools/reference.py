@@ -5,20 +5,20 @@
 
 from __future__ import annotations
 
-import argparse
 import inspect
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, get_args
 
-from llmos.cli.parser import build_parser
-from llmos_hub.managers.settings import SETTINGS
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from llmos import errors
+from llmos.cli.parser import VERBS, build_parser
 from llmos.resources import API_VERSION, KINDS, Resource
+from llmos_hub.managers.settings import DEFINITIONS
 from llmos_hub.settings import ProcessSettings
 
 TARGET = Path(__file__).parent.parent / "docs" / "reference.md"
@@ -52,7 +52,7 @@ def default_of(field: FieldInfo) -> str:
     """How the default reads in a table."""
     if field.is_required():
         return "required"
-    if field.default is None or field.default_factory is not None:
+    if field.default in (None, "") or field.default_factory is not None:
         return ""
     return f"`{str(field.default).lower() if isinstance(field.default, bool) else field.default}`"
 
@@ -66,7 +66,7 @@ def fields(cls: type[BaseModel], prefix: str) -> Iterator[str]:
         text = " ".join((field.description or (inspect.getdoc(inner) if inner else "") or "").split())
         kind = "object" if inner and "$ref" in str(properties[alias]) else type_name(properties[alias])
         many = "[]" if inner and properties[alias].get("type") == "array" else ""
-        yield f"| `{prefix}{alias}{many}` | {kind} | {default_of(field)} | {text} |"
+        yield f"| `{prefix}{alias}{many}` | {kind} | {default_of(field)} | {text.replace('``', '`')} |"
         if inner is not None and inner.__name__ != "Condition":
             yield from fields(inner, f"{prefix}{alias}{many}.")
 
@@ -93,15 +93,15 @@ def error_table() -> Iterator[str]:
     for name in sorted(errors.__all__):
         cls = getattr(errors, name)
         if inspect.isclass(cls) and issubclass(cls, errors.LLMOSError) and cls is not errors.LLMOSError:
-            yield f"| `{cls.code}` | {cls.status} | {' '.join((inspect.getdoc(cls) or '').split())} |"
+            yield f"| `{cls.code}` | {cls.status} | {' '.join((inspect.getdoc(cls) or '').split()).replace('``', '`')} |"
 
 
 def settings_table() -> Iterator[str]:
     """Every platform setting."""
     yield "| setting | default | environment | |"
     yield "| --- | --- | --- | --- |"
-    for name, setting in sorted(SETTINGS.items()):
-        yield f"| `{name}` | `{setting.default}` | `{setting.environment}` | {setting.description} |"
+    for name, setting in sorted(DEFINITIONS.items()):
+        yield f"| `{name}` | `{setting.default}` | `{setting.variable}` | {setting.description} |"
 
 
 def environment_list() -> Iterator[str]:
@@ -114,12 +114,9 @@ def environment_list() -> Iterator[str]:
 
 def command_list() -> Iterator[str]:
     """The help of every verb of the command."""
-    parser = build_parser()
-    for action in parser._actions:  # noqa: SLF001 - argparse offers no other way to its subparsers
-        if isinstance(action, argparse._SubParsersAction):  # noqa: SLF001 - as above
-            for name, sub in sorted(action.choices.items()):
-                yield f"### llmos {name}\n"
-                yield f"```\n{sub.format_help().rstrip()}\n```\n"
+    for name, verb in sorted(VERBS.items()):
+        yield f"### llmos {name}\n"
+        yield f"```\n{build_parser(verb).format_help().rstrip()}\n```\n"
 
 
 def page() -> str:
@@ -157,6 +154,7 @@ def page() -> str:
 
 def main() -> int:
     """Write or check."""
+    os.environ["COLUMNS"] = "100"  # argparse wraps help to the terminal otherwise
     text = page()
     if "--check" in sys.argv[1:]:
         if not TARGET.exists() or TARGET.read_text(encoding="utf-8") != text:

@@ -30,6 +30,7 @@ __all__ = [
 ]
 
 R = TypeVar("R", bound=Resource)
+_MODEL_FIELDS = frozenset({"id", "object", "owned_by", "created", "root", "task", "phase", "ready"})
 
 
 class Listing(list[R], Generic[R]):
@@ -148,6 +149,12 @@ class AvailableModel:
         The namespace it is in.
     created
         When it was made, in seconds since 1970.
+    root
+        The name it has itself; another than `id` where that is an alias.
+    task
+        ``generate``, ``embed`` or ``rerank``; empty while it isn't known.
+    phase, ready
+        How the service is, and whether a replica answers.
     extra
         Whatever else the gateway says of it.
     """
@@ -155,6 +162,10 @@ class AvailableModel:
     id: str
     owned_by: str = ""
     created: int = 0
+    root: str = ""
+    task: str = ""
+    phase: str = ""
+    ready: bool = False
     extra: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -248,7 +259,11 @@ def read_models(data: Any) -> list[AvailableModel]:
                 id=str(item["id"]),
                 owned_by=str(item.get("owned_by", "")),
                 created=created if isinstance(created, int) else 0,
-                extra={k: v for k, v in item.items() if k not in {"id", "object", "owned_by", "created"}},
+                root=str(item.get("root") or item["id"]),
+                task=str(item.get("task") or ""),
+                phase=str(item.get("phase") or ""),
+                ready=bool(item.get("ready", False)),
+                extra={key: value for key, value in item.items() if key not in _MODEL_FIELDS},
             )
         )
     return models

@@ -54,7 +54,7 @@ Timestamp = Annotated[datetime, PlainSerializer(_rfc3339, return_type=str, when_
 
 
 def _check_name(name: str) -> str:
-    if len(name) > 63 or not _NAME.match(name):
+    if len(name) > 63 or not _NAME.fullmatch(name):
         meant = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:63].strip("-")
         message = f'"{name[:80]}" is not a name: use 1 to 63 of a-z, 0-9 and "-", not first or last' + (
             f'. Did you mean "{meant}"?' if meant else "."
@@ -69,10 +69,10 @@ Name = Annotated[str, AfterValidator(_check_name)]
 
 def _check_labels(labels: dict[str, str]) -> dict[str, str]:
     for key, value in labels.items():
-        if not _LABEL_KEY.match(key):
+        if not _LABEL_KEY.fullmatch(key):
             message = f'"{key[:80]}" is not a label key: letters, digits, "-", "_", ".", at most 63, an optional "domain/" before'
             raise ValueError(message)
-        if not _LABEL_VALUE.match(value):
+        if not _LABEL_VALUE.fullmatch(value):
             message = f'"{value[:80]}" (of {key}) is not a label value: at most 63 letters, digits, "-", "_", "."'
             raise ValueError(message)
     return labels

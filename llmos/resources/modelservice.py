@@ -36,11 +36,11 @@ _MODEL_ID = re.compile(r"^[A-Za-z0-9][\w.:/-]{0,127}$")
 
 
 def _check_uri(uri: str) -> str:
-    found = _URI.match(uri)
+    found = _URI.fullmatch(uri)
     if not found:
         meant = (
             f' Did you mean "hf://{uri}"?'
-            if _HF.match(uri)
+            if _HF.fullmatch(uri)
             else f' Did you mean "file://{uri}"?'
             if uri.startswith("/")
             else ""
@@ -53,7 +53,7 @@ def _check_uri(uri: str) -> str:
     if scheme not in _SCHEMES:
         message = f'"{scheme}://" is no source that is known here. Use one of: {", ".join(s + "://" for s in _SCHEMES)}'
         raise ValueError(message)
-    if scheme == "hf" and (not _HF.match(rest) or ".." in rest):
+    if scheme == "hf" and (not _HF.fullmatch(rest) or ".." in rest):
         message = (
             f'"{uri[:120]}" should read hf://org/repo, hf://org/repo:file.gguf or hf://org/repo@revision:file.gguf'
         )
@@ -66,14 +66,14 @@ def _check_uri(uri: str) -> str:
 
 def _check_env(env: dict[str, str]) -> dict[str, str]:
     for name in env:
-        if not _ENV_NAME.match(name):
+        if not _ENV_NAME.fullmatch(name):
             message = f'"{name[:80]}" is not the name of an environment variable'
             raise ValueError(message)
     return env
 
 
 def _check_model_id(name: str) -> str:
-    if not _MODEL_ID.match(name):
+    if not _MODEL_ID.fullmatch(name):
         message = (
             f'"{name[:80]}" is not a model name: letters, digits and . _ : / -, at most 128, a letter or digit first'
         )

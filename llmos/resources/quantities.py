@@ -56,7 +56,7 @@ def parse_quantity(text: str) -> Decimal:
     ValueError
         The text is not a quantity; the message suggests one.
     """
-    found = _QUANTITY.match(text)
+    found = _QUANTITY.fullmatch(text)
     if not found:
         message = f'"{text[:40]}" is not a quantity. {_suggestion(text)}'
         raise ValueError(message)

@@ -69,7 +69,7 @@ class _Exchange:
     def __init__(self, app: ASGIApp, metrics: Metrics, scope: Scope, receive: Receive, send: Send) -> None:
         self._app, self._metrics, self._scope, self._receive, self._send = app, metrics, scope, receive, send
         given = Headers(scope=scope).get(HEADER_REQUEST_ID, "")
-        self._id = given if _SANE_ID.match(given) else secrets.token_hex(6)
+        self._id = given if _SANE_ID.fullmatch(given) else secrets.token_hex(6)
         scope["llmos.request_id"] = self._id
         self._status = 0
         self._begun_at = time.perf_counter()

@@ -163,7 +163,7 @@ class ModelServiceReconciler:
         elif await self._backend.observe(fetch) is not None:
             self._drop(fetch)  # from when the spec named a model
         try:
-            choice = self._plan(service, files)
+            choice = await asyncio.to_thread(self._plan, service, files)
         except LLMOSError as refusal:
             return _Found(replace(facts, refusal=refusal))
         return await self._serve(replace(facts, choice=choice), make_serve(service, choice.plan, secrets))
@@ -176,6 +176,7 @@ class ModelServiceReconciler:
         return _Found(replace(facts, template=role.template.hash, observation=observation), told)
 
     def _plan(self, service: ModelService, files: ModelFiles | None) -> Choice:
+        """In a thread: an engine may have to ask its own program what it knows."""
         engine, reason = self._choose(service.spec, files, self._machine)
         return Choice(engine.name, reason, engine.plan(service.spec, files, self._machine))
 

@@ -124,6 +124,7 @@ async def serve(settings: ProcessSettings) -> None:
     BackendFailed
         The directory of workloads can't be used, or another controllers process is in charge of it.
     """
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     stop: asyncio.Future[signal.Signals] = asyncio.get_running_loop().create_future()
     store = open_store(settings.redis_url, settings.encryption_key)
     backend = LocalBackend(settings.data_dir.workloads, settings.data_dir.run)

@@ -189,7 +189,7 @@ def _users_arguments(spec: ModelServiceSpec) -> Mapping[str, Any]:
     try:
         return parse(spec.args, parameters)
     except BadArgument as error:
-        message = f"spec.args: {error}."
+        message = f"spec.args: {error}" + ("" if str(error).endswith("?") else ".")
         raise Invalid(message, causes=[Cause("spec.args", str(error))]) from error
 
 
@@ -276,7 +276,7 @@ def _flags(
     spec: ModelServiceSpec, model: ModelFiles, task: Task, settings: Settings, threads: int, *, on_gpu: bool
 ) -> Iterator[str]:
     """Our part of llama.cpp's command line; the user's comes after it and wins."""
-    name = spec.served_model_name or model.header.name or PurePath(model.path).name
+    name = spec.served_model_name or PurePath(model.path).stem
     yield from ("--ctx-size", str(settings.context), "--parallel", str(settings.slots))
     yield from ("--threads", str(threads), "--threads-http", str(_HTTP_THREADS + 4 * settings.slots))
     yield from ("--cache-ram", str(settings.prompt_cache // MIB), "--alias", name.replace(",", " "))

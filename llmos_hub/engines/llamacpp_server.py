@@ -145,7 +145,7 @@ def main(argv: Sequence[str]) -> None:
     try:
         parameters = _parameters(socket, ["--model.path", model, *rest[:cut]], rest[cut + 1 :])
     except BadArgument as error:
-        _fail(f"{error}.")
+        _fail(f"{error}" if str(error).endswith("?") else f"{error}.")
     _make_way(socket)
     from xllamacpp import Server
 

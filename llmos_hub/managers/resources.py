@@ -260,7 +260,7 @@ class ResourceManager:
         """Refuse what fits its type but not its place."""
         kind, namespace = type(new), new.metadata.namespace
         writes.check_namespace(kind, namespace)
-        if namespace is not None and not _NAMESPACE.match(namespace):
+        if namespace is not None and not _NAMESPACE.fullmatch(namespace):
             cause = Cause("metadata.namespace", f'"{namespace}" is none: use user-NAME, group-NAME or public')
             raise Invalid(str(cause), causes=[cause])
         _check_texts(new)

@@ -24,7 +24,6 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
-from huggingface_hub.utils import build_hf_headers
 
 from llmos.errors import Invalid, SourceFailed
 from llmos_hub.sources.base import Header, ModelFiles, Progress
@@ -86,7 +85,7 @@ class HuggingFaceSource:
     scheme = "hf"
 
     def __init__(self) -> None:
-        self._endpoint = constants.ENDPOINT
+        self._endpoint = (os.environ.get("HF_ENDPOINT") or constants.ENDPOINT).rstrip("/")
         self._token = os.environ.get("HF_TOKEN") or None
 
     @property
@@ -205,7 +204,7 @@ class HuggingFaceSource:
         if file.sha256 and cache.blob(file.sha256).exists():
             return file.sha256
         url = hf_hub_url(repository.name, file.path, revision=repository.commit, endpoint=self._endpoint)
-        headers = build_hf_headers(token=self._token or False, library_name="llmos")
+        headers = {"User-Agent": "llmos"} | ({"Authorization": f"Bearer {self._token}"} if self._token else {})
         remote = Remote(url, PurePosixPath(file.path).name, file.size or None, file.sha256, headers)
         partial = cache.partial(_partial_name(repository, file))
         try:

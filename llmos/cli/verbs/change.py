@@ -87,7 +87,7 @@ def run_start(client: Client, args: argparse.Namespace, output: Output) -> Model
 def run_scale(client: Client, args: argparse.Namespace, output: Output) -> ModelService:
     """Set how many replicas there are."""
     if args.replicas < 0:
-        raise UsageError("llmos scale: the number of replicas can't be less than 0.")
+        raise UsageError("The number of replicas can't be less than 0.")
     service = _patch(client, args, {"replicas": args.replicas})
     return _end(
         client, service, args, output, f"is going to {args.replicas} replica{'' if args.replicas == 1 else 's'}"
@@ -100,7 +100,7 @@ def run_set(client: Client, args: argparse.Namespace, output: Output) -> ModelSe
     if args.model:
         given["model"] = args.model
     if not given:
-        raise UsageError("llmos set: what? For example --memory 6Gi. All options: llmos set --help")
+        raise UsageError(f"Set what? For example: {output.hints.command} set {args.name} --memory 6Gi")
     service = _patch(client, args, make_patch(given))
     words = ", ".join(f"{key} {value}" for key, value in given.items() if key != "env")
     return _end(client, service, args, output, f"is changing: {words or 'its environment'}")

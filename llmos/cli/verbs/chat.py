@@ -57,13 +57,14 @@ def _piped() -> str:
 
 def _only_model(client: Client, output: Output) -> str:
     """The model that must be meant."""
-    names = [model.id for model in client.models()]
+    usable = [model for model in client.models() if model.id == model.root and model.task in {"", "generate"}]
+    names = [model.id for model in usable if model.ready] or [model.id for model in usable]
     if not names:
         raise ModelNotFound("There is no model that you may use. Serve one with: llmos serve demo://smollm2")
     if len(names) > 1:
         message = f"llmos chat: which model? You can use: {', '.join(names[:20])}."
         raise UsageError(message)
-    output.note(f"Asking {names[0]}, the only model there is.")
+    output.note(f"Asking {names[0]}, the only model that is ready to chat.")
     return names[0]
 
 

@@ -47,14 +47,14 @@ def run_delete(client: Client, args: argparse.Namespace, output: Output) -> list
 
 def _wanted(args: argparse.Namespace) -> list[tuple[Target, str | None]]:
     if args.filename and args.kind:
-        raise UsageError("llmos delete: either -f FILE or KIND NAME, not both.")
+        raise UsageError("Either -f FILE or KIND NAME, not both.")
     if args.filename:
         found = [manifest.resource for manifest in read_manifests(args.filename)]
         return [(Target(type(r), r.metadata.name), r.metadata.namespace or args.namespace) for r in found]
     if not args.kind:
-        raise UsageError("llmos delete: what? KIND NAME, or -f FILE. More: llmos delete --help")
+        raise UsageError("Delete what? KIND NAME, or -f FILE.")
     named = targets(args.kind, args.names)
     if not named:
-        message = f"llmos delete: which {args.kind}? Write its name after it."
+        message = f"Which {args.kind}? Write its name after it."
         raise UsageError(message)
     return [(target, args.namespace) for target in named]

@@ -41,7 +41,7 @@ def run_get(client: Client, args: argparse.Namespace, output: Output) -> Sequenc
     wanted = targets(args.kind, args.names)
     kind = wanted[0].kind if wanted else find_kind(args.kind)
     if any(target.kind is not kind for target in wanted):
-        raise UsageError("llmos get: one kind at a time, please.")
+        raise UsageError("One kind at a time, please.")
     if args.watch:
         return _watch(client, kind, [target.name for target in wanted], args, output)
     found = _find(client, kind, wanted, args)

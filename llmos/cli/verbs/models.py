@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import asdict
 
 from llmos.cli.output import Output
 from llmos.cli.parser import Parser
 from llmos.client._sync.client import Client
 from llmos.client.messages import AvailableModel
+from llmos.present.modelservices import TONES
 from llmos.present.resources import as_json
 from llmos.present.tables import Row, Table
 
@@ -23,9 +25,11 @@ def run_models(client: Client, args: argparse.Namespace, output: Output) -> list
     """Show the models that the gateway answers for."""
     models = client.models()
     if args.json:
-        output.text(as_json([{"id": model.id, "owned_by": model.owned_by, **model.extra} for model in models]))
+        output.text(as_json([asdict(model) for model in models]))
         return models
-    rows = [Row([model.id, model.owned_by or "-"]) for model in models]
-    empty = "There is no model that you may use. Serve one with: llmos serve demo://smollm2"
-    output.show(Table(["NAME", "OWNER"], rows, empty=empty))
+    rows = [
+        Row([m.id, m.task or "-", m.phase or "-", m.owned_by or "-"], {"STATE": TONES.get(m.phase, "")}) for m in models
+    ]
+    empty = f"There is no model that you may use. Serve one with: {output.hints.command} serve demo://smollm2"
+    output.show(Table(["NAME", "TASK", "STATE", "NAMESPACE"], rows, empty=empty, elastic=("NAME",)))
     return models

@@ -100,7 +100,7 @@ def run_serve(client: Client, args: argparse.Namespace, output: Output) -> Model
         return service
     if args.no_wait:
         output.text(
-            f"modelservice/{name} {'created' if before is None else 'changed'}. It goes on by itself; look with: llmos ps"
+            f"modelservice/{name} {'created' if before is None else 'changed'}. It goes on by itself; look with: {output.hints.command} ps"
         )
         return service
     return wait_shown(client, service, output, timeout=args.timeout)

@@ -12,7 +12,7 @@ from llmos.client._async.transport import AsyncTransport
 from llmos.client._async.watching import fetch_listing, steps
 from llmos.client.messages import Event, Listing, Step, WatchEvent, read_event, read_resource
 from llmos.client.requests import APPLY, MERGE, Body, label_selector, make_body, resource_path
-from llmos.client.timing import AsyncText
+from llmos.client.timing import AsyncText, asleep
 from llmos.errors import NotFound, Unavailable
 from llmos.resources import Resource
 
@@ -285,11 +285,22 @@ class AsyncCollection(Generic[R]):
         tail
             Only so many lines from the end.
         follow
-            Go on as more is written, without end.
+            Go on as more is written, without end; the API's own limit of a stream's life is bridged.
         replica
             Of this replica alone.
         """
         path = resource_path(self.kind, await self._namespace(namespace), name, "logs")
+        while True:
+            async with aclosing(self._log_stream(path, tail, follow, replica)) as pieces:
+                async for text in pieces:
+                    yield text
+            if not follow:
+                return
+            # the API ends every stream after a while, so that a forgotten one doesn't stay for ever
+            tail = 0
+            await asleep(1.0)
+
+    async def _log_stream(self, path: str, tail: int | None, follow: bool, replica: str | None) -> AsyncGenerator[str]:
         params = {}
         if tail is not None:
             params["tailLines"] = str(tail)

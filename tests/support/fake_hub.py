@@ -1,0 +1,124 @@
+"""A small HTTP server that speaks the Hub's API as far as the platform uses it.
+
+The answers are those of JupyterHub 6.1: ``GET /user`` tells every valid token its owner's name, groups,
+whether they are an admin, and the token's scopes; an unknown token gets 403.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import Counter
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from llmos_hub.names import SCOPE_INVOKE, SCOPE_MANAGE
+from tests.support.asgi import serving
+
+__all__ = ["FakeHub", "FakeUser", "fake_hub"]
+
+
+@dataclass
+class FakeUser:
+    admin: bool = False
+    groups: tuple[str, ...] = ()
+
+
+@dataclass
+class FakeHub:
+    """Users and tokens, to be changed at will while it runs.
+
+    ``failing`` is a status that all requests get; ``silent`` holds all answers back until it is set;
+    ``asked`` counts requests per path and token.
+    """
+
+    users: dict[str, FakeUser] = field(default_factory=dict)
+    tokens: dict[str, dict[str, Any]] = field(default_factory=dict)
+    failing: int | None = None
+    terse: bool = False
+    answering: asyncio.Event = field(default_factory=asyncio.Event)
+    asked: Counter[str] = field(default_factory=Counter)
+    at_once: int = 0
+    most_at_once: int = 0
+    url: str = ""
+    service_token: str = "the-services-own-token"
+
+    def __post_init__(self) -> None:
+        self.answering.set()
+
+    def add_user(self, name: str, *, admin: bool = False, groups: tuple[str, ...] = ()) -> None:
+        self.users[name] = FakeUser(admin, groups)
+
+    def add_token(self, owner: str, token: str, *, scopes: tuple[str, ...] = (SCOPE_MANAGE, SCOPE_INVOKE)) -> str:
+        self.users.setdefault(owner, FakeUser())
+        self.tokens[token] = {"kind": "user", "name": owner, "scopes": list(scopes)}
+        return token
+
+    def add_service_token(self, service: str, token: str) -> str:
+        self.tokens[token] = {"kind": "service", "name": service, "scopes": [SCOPE_MANAGE]}
+        return token
+
+    def revoke(self, token: str) -> None:
+        self.tokens.pop(token)
+
+    def user_model(self, name: str) -> dict[str, Any]:
+        user = self.users[name]
+        return {"kind": "user", "name": name, "admin": user.admin, "groups": list(user.groups)}
+
+    async def get_self(self, request: Request) -> Response:
+        token = _token(request)
+        self.asked[token] += 1
+        self.at_once += 1
+        self.most_at_once = max(self.most_at_once, self.at_once)
+        try:
+            await self.answering.wait()
+        finally:
+            self.at_once -= 1
+        if self.failing:
+            return JSONResponse({"status": self.failing, "message": "…"}, status_code=self.failing)
+        found = self.tokens.get(token)
+        if found is None:
+            return JSONResponse({"status": 403, "message": None}, status_code=403)
+        if found["kind"] == "service":
+            return JSONResponse({**found, "admin": False, "token_id": "a1", "session_id": None})
+        model = {"name": found["name"], "kind": "user"} if self.terse else self.user_model(found["name"])
+        own = [f"read:users:{part}!user={found['name']}" for part in ("groups", "name")]
+        return JSONResponse({**model, "scopes": sorted([*found["scopes"], *own]), "token_id": "a2"})
+
+    async def get_user(self, request: Request) -> Response:
+        name = request.path_params["name"]
+        if _token(request) != self.service_token:
+            return JSONResponse({"status": 403, "message": "Action is not authorized"}, status_code=403)
+        if name not in self.users:
+            return JSONResponse({"status": 404, "message": None}, status_code=404)
+        return JSONResponse(self.user_model(name))
+
+    def app(self) -> Starlette:
+        return Starlette(routes=[Route("/hub/api/user", self.get_self), Route("/hub/api/users/{name}", self.get_user)])
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[FakeHub]:
+        async with serving(self.app()) as url:
+            self.url = f"{url}/hub/api"
+            try:
+                yield self
+            finally:
+                self.answering.set()
+
+
+def _token(request: Request) -> str:
+    return request.headers.get("authorization", "").removeprefix("Bearer ")
+
+
+@pytest.fixture
+async def fake_hub() -> AsyncIterator[FakeHub]:
+    """A Hub with nobody in it."""
+    async with FakeHub().running() as hub:
+        yield hub

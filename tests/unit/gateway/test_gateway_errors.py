@@ -1,0 +1,382 @@
+"""Every way in which the gateway says no: the status, OpenAI's format, and what to do."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import httpx
+import openai
+import pytest
+
+from llmos.errors import Unavailable
+from llmos_hub.gateway.endpoints import ENDPOINTS
+from llmos_hub.gateway.options import GatewayOptions
+from llmos_hub.stores import Store
+from tests.support.fake_upstream import Call, MakeUpstream
+from tests.support.gateway import ADA, ADMIN, GRACE, NARROW, RunningGateway, running_gateway, service
+
+
+def said(answer: httpx.Response, status: int, code: str) -> str:
+    """Check an error's outer form; returns its message."""
+    assert answer.status_code == status, answer.text
+    error = answer.json()["error"]
+    assert set(error) == {"message", "type", "param", "code", "request_id"}
+    assert error["code"] == code
+    assert error["request_id"] == answer.headers["x-request-id"]
+    assert answer.headers["content-type"] == "application/json"
+    return str(error["message"])
+
+
+# who asks
+
+
+@pytest.mark.parametrize("endpoint", [e for e in ENDPOINTS if not e.quiet], ids=lambda e: e.path)
+async def test_every_endpoint_wants_a_token(gateway: RunningGateway, endpoint: Any) -> None:
+    """Taken from the list of endpoints itself, so that a new one is covered or fails."""
+    path = endpoint.path + ("x" if endpoint.path.endswith("/") else "")
+    for prefix in ("", "/services/llm"):
+        for extra in ("", f"?token={ADA}&access_token={ADA}&api_key={ADA}"):
+            answer = await gateway.http.request(endpoint.method, prefix + path + extra, content=b'{"model": "chat"}')
+            message = said(answer, 401, "unauthorized")
+            assert message.startswith('No token was sent. Send the header "Authorization: Bearer TOKEN".')
+            assert answer.headers["www-authenticate"] == "Bearer"
+    assert gateway.identity.asked == []
+
+
+@pytest.mark.parametrize("endpoint", [e for e in ENDPOINTS if e.quiet], ids=lambda e: e.path)
+async def test_only_these_need_none(gateway: RunningGateway, endpoint: Any) -> None:
+    assert endpoint.path in {"/health", "/ready", "/metrics"}
+    for prefix in ("", "/services/llm"):
+        assert (await gateway.http.get(prefix + endpoint.path)).status_code == 200
+
+
+@pytest.mark.parametrize("value", ["", "Bearer", "Bearer ", f"token {ADA}", "Basic YTpi", ADA, "Bearer \xe4"])
+async def test_other_authorizations(gateway: RunningGateway, value: str) -> None:
+    cookies = {"cookie": f"jupyterhub-services={ADA}; token={ADA}"}
+    headers = {**cookies, "authorization": value.encode("latin-1")}
+    answer = await gateway.http.get("/v1/models", headers=headers)
+    message = said(answer, 401, "unauthorized")
+    assert "llmos token" in message
+    assert ADA not in message
+
+
+@pytest.mark.parametrize("scheme", ["Bearer", "bearer", "BEARER"])
+async def test_the_schemes_case_does_not_matter(gateway: RunningGateway, scheme: str) -> None:
+    answer = await gateway.http.get("/v1/models", headers={"authorization": f"{scheme} {ADA}"})
+    assert answer.status_code == 200
+
+
+async def test_an_unknown_token(gateway: RunningGateway) -> None:
+    said(await gateway.get("/v1/models", "nobodys-token"), 401, "unauthorized")
+    async with gateway.openai("nobodys-token") as client:
+        with pytest.raises(openai.AuthenticationError):
+            await client.models.list()
+
+
+async def test_a_token_without_the_scope(gateway: RunningGateway, upstreams: MakeUpstream) -> None:
+    await gateway.add(service("chat", await upstreams()))
+    for answer in (await gateway.chat(token=NARROW), await gateway.get("/v1/models", NARROW)):
+        assert "lacks the scope custom:llmos:invoke" in said(answer, 403, "forbidden")
+
+
+async def test_the_hub_is_away(gateway: RunningGateway) -> None:
+    gateway.identity.error = Unavailable("The Hub does not answer.")
+    answer = await gateway.chat()
+    said(answer, 503, "unavailable")
+    assert answer.headers["retry-after"] == "2"
+
+
+# which model
+
+
+async def test_unknown_and_forbidden_models_are_the_same(gateway: RunningGateway, upstreams: MakeUpstream) -> None:
+    upstream = await upstreams()
+    await gateway.add(
+        service("chat", upstream),
+        service("embed", upstream, task="embed"),
+        service("tiny", upstream, namespace="public"),
+        service("secret", upstream, namespace="user-grace"),
+    )
+    unknown = said(await gateway.chat("chta"), 404, "model_not_found")
+    assert unknown == (
+        'No model "chta" that you may use. You can use: chat, embed, public/tiny. Did you mean "chat"?'
+    )
+    with_slash = said(await gateway.chat("tinny"), 404, "model_not_found")
+    assert with_slash.endswith('Did you mean "public/tiny"?')
+    for asked in ("secret", "user-grace/secret", "user-grace/nothing", "user-nobody/secret", "/", "user-grace/"):
+        message = said(await gateway.chat(asked), 404, "model_not_found")
+        assert message == f'No model "{asked}" that you may use. You can use: chat, embed, public/tiny.'
+        retrieved = await gateway.get(f"/v1/models/{asked}")
+        if asked != "/":
+            assert said(retrieved, 404, "model_not_found") == message
+    assert (await gateway.chat("user-grace/secret", ADMIN)).status_code == 200
+    assert (await gateway.chat("secret", GRACE)).status_code == 200
+    assert [c.path for c in upstream.calls] == ["/v1/chat/completions"] * 2
+
+
+async def test_someone_without_models(gateway: RunningGateway) -> None:
+    message = said(await gateway.chat(), 404, "model_not_found")
+    assert message.endswith("You have no model yet. Start one in a notebook: %llmos serve demo://smollm2 --name chat")
+
+
+@pytest.mark.parametrize("asked", ["x" * 5000, "a\nb\x00\x1b[31m", "ä" * 200, "../../etc/passwd"])
+async def test_odd_names_are_shown_harmlessly(gateway: RunningGateway, asked: str) -> None:
+    message = said(await gateway.chat(asked), 404, "model_not_found")
+    assert len(message) < 300
+    assert all(c.isprintable() for c in message)
+
+
+@pytest.mark.parametrize(
+    ("phase", "message", "hint", "seconds"),
+    [
+        ("Pending", "", "It waits to be started.", "3"),
+        ("Downloading", "1.4 of 2.5 GB", "Its files are being downloaded. 1.4 of 2.5 GB.", "10"),
+        ("Starting", "llama.cpp loads the model.", "It is starting. llama.cpp loads the model.", "2"),
+        ("Paused", "", "It is paused; start it with: %llmos start chat.", "60"),
+        ("Failed", "Out of memory", "%llmos describe chat. Out of memory.", "30"),
+        ("Degraded", "", "None of its replicas answers at the moment.", "2"),
+    ],
+)
+async def test_a_model_that_is_not_ready(
+    gateway: RunningGateway, phase: str, message: str, hint: str, seconds: str
+) -> None:
+    await gateway.add(service("chat", phase=phase, message=message))
+    answer = await gateway.chat()
+    text = said(answer, 503, "model_not_ready")
+    assert text.startswith(f'Model "chat" is not ready ({phase}). ')
+    assert text.endswith(hint)
+    assert answer.headers["retry-after"] == seconds
+
+
+async def test_the_wrong_task(gateway: RunningGateway, upstreams: MakeUpstream) -> None:
+    upstream = await upstreams()
+    await gateway.add(service("chat", upstream), service("embed", upstream, task="embed"), service("any", upstream, task=""))
+    assert said(await gateway.chat("embed"), 400, "unsupported") == (
+        'Model "embed" makes embeddings and can\'t answer /v1/chat/completions. Use /v1/embeddings.'
+    )
+    embedding = {"input": "x"}
+    answer = await gateway.post("/v1/embeddings", {"model": "chat", **embedding})
+    assert said(answer, 400, "unsupported") == (
+        'Model "chat" generates text and can\'t answer /v1/embeddings. '
+        "Use /v1/chat/completions or /v1/completions."
+    )
+    assert upstream.calls == []
+    assert (await gateway.chat("any")).status_code == 200
+    assert (await gateway.post("/v1/embeddings", {"model": "any", **embedding})).status_code == 200
+
+
+# what was sent
+
+
+@pytest.mark.parametrize(
+    ("body", "param", "part"),
+    [
+        (b"", None, "is not JSON: it is empty"),
+        (b"{", None, "is not JSON: Expecting property name"),
+        (b'{"model": "chat",}', None, "at line 1, column 1"),
+        (b"\xff\xfe\xfd", None, "is not JSON: it is not UTF-8"),
+        (b"[" * 100_000, None, "must be a JSON object"),
+        (b"[" * 50_000, None, "it is nested too deep"),
+        (b"[]", None, "must be a JSON object, not a list"),
+        (b'"chat"', None, "must be a JSON object, not a text"),
+        (b"{}", "model", "`model` is missing"),
+        (b'{"model": 1}', "model", "`model` must be a text, not a number"),
+        (b'{"model": null}', "model", "`model` must be a text, not null"),
+        (b'{"model": ""}', "model", "`model` is empty"),
+        (b'{"a": "' + b"x" * 100_000 + b'", "model": ["chat"]}', "model", "`model` must be a text, not a list"),
+        (b'{"a": "' + b"x" * 100_000 + b'"}', "model", "`model` is missing"),
+        (b'{"a": "' + b"x" * 100_000, None, "has no end"),
+    ],
+)
+async def test_bodies_that_say_no_model(gateway: RunningGateway, body: bytes, param: str | None, part: str) -> None:
+    headers = {"authorization": f"Bearer {ADA}"}
+    answer = await gateway.http.post("/v1/chat/completions", content=body, headers=headers)
+    assert part in said(answer, 400, "bad_request")
+    assert answer.json()["error"]["param"] == param
+    async with gateway.openai() as client:
+        with pytest.raises(openai.NotFoundError):  # the same connection goes on
+            await client.chat.completions.create(model="x", messages=[])
+
+
+async def test_a_compressed_body(gateway: RunningGateway) -> None:
+    answer = await gateway.post("/v1/chat/completions", {}, **{"content-encoding": "gzip"})
+    assert "without Content-Encoding" in said(answer, 415, "unsupported_media_type")
+
+
+@pytest.mark.parametrize("framing", ["length", "chunked"])
+async def test_a_body_that_is_too_large(store: Store, upstreams: MakeUpstream, framing: str) -> None:
+    upstream = await upstreams()
+    options = GatewayOptions(max_body=1 << 20)
+    async with running_gateway(store, options, [service("chat", upstream)]) as gateway:
+        body = json.dumps({"model": "chat", "x": "x" * (5 << 20)}).encode()
+
+        async def pieces():
+            for start in range(0, len(body), 100_000):
+                yield body[start : start + 100_000]
+
+        headers = {"authorization": f"Bearer {ADA}"}
+        content: Any = body if framing == "length" else pieces()
+        answer = await gateway.http.post("/v1/chat/completions", content=content, headers=headers)
+        assert "larger than 1 MiB" in said(answer, 413, "payload_too_large")
+        assert (await gateway.chat()).status_code == 200
+        assert gateway.gateway.context.budget._left == options.max_buffered
+    assert len(upstream.calls) == 1
+
+
+async def test_a_stranger_can_not_make_the_gateway_hold_a_body(gateway: RunningGateway) -> None:
+    """The token is looked at before the body: nothing of it is waited for."""
+    head = b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nauthorization: Bearer no\r\ncontent-length: 30000000\r\n\r\n"
+    reader, writer = await gateway.raw(head)
+    answer = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 3)
+    assert answer.startswith(b"HTTP/1.1 401 ")
+    assert b"connection: close" in answer
+    writer.close()
+
+
+async def test_memory_for_bodies_is_bounded(store: Store, upstreams: MakeUpstream) -> None:
+    upstream = await upstreams()
+    go_on = asyncio.Event()
+
+    async def hold(call: Call) -> None:
+        await go_on.wait()
+        await upstream.speak(call)
+
+    upstream.behave = hold
+    options = GatewayOptions(max_buffered=1 << 20)
+    async with running_gateway(store, options, [service("chat", upstream)]) as gateway:
+        first = asyncio.create_task(gateway.chat(x="x" * 600_000))
+        await upstream.next_call()
+        assert "busy with other large requests" in said(await gateway.chat(x="x" * 600_000), 503, "unavailable")
+        go_on.set()
+        assert (await first).status_code == 200
+        assert (await gateway.chat(x="x" * 600_000)).status_code == 200
+
+
+async def test_requests_at_once_are_bounded(store: Store, upstreams: MakeUpstream) -> None:
+    upstream = await upstreams()
+    go_on = asyncio.Event()
+
+    async def hold(call: Call) -> None:
+        await go_on.wait()
+        await upstream.speak(call)
+
+    upstream.behave = hold
+    async with running_gateway(store, GatewayOptions(max_requests=2), [service("chat", upstream)]) as gateway:
+        held = [asyncio.create_task(gateway.chat()) for _ in range(2)]
+        async with asyncio.timeout(5):
+            while len(upstream.calls) < 2:
+                await asyncio.sleep(0.005)
+        answer = await gateway.chat()
+        assert "serves 2 requests at once" in said(answer, 503, "unavailable")
+        assert answer.headers["retry-after"] == "2"
+        assert (await gateway.http.get("/health")).status_code == 200
+        go_on.set()
+        assert [(await h).status_code for h in held] == [200, 200]
+
+
+# where
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [("GET", "/"), ("GET", "/v1"), ("POST", "/v1/files"), ("GET", "/services/llm/"), ("GET", "/v1/../health"), ("GET", "/%2e")],
+)
+async def test_unknown_routes_name_the_known(gateway: RunningGateway, method: str, path: str) -> None:
+    message = said(await gateway.http.request(method, path), 404, "not_found")
+    for endpoint in ENDPOINTS:
+        assert f"{endpoint.method} {endpoint.path}" in message
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "allowed"),
+    [
+        ("GET", "/v1/chat/completions", "POST"),
+        ("OPTIONS", "/v1/chat/completions", "POST"),
+        ("DELETE", "/v1/models/chat", "GET"),
+        ("POST", "/v1/models", "GET"),
+        ("PUT", "/services/llm/health", "GET"),
+    ],
+)
+async def test_the_wrong_method(gateway: RunningGateway, method: str, path: str, allowed: str) -> None:
+    answer = await gateway.http.request(method, path, headers={"origin": "https://evil.example.org"})
+    assert f"takes {allowed}, not {method}" in said(answer, 405, "method_not_allowed")
+    assert answer.headers["allow"] == allowed
+    assert not [h for h in answer.headers if h.startswith("access-control")]
+
+
+# models
+
+
+async def test_who_sees_which_models(gateway: RunningGateway, upstreams: MakeUpstream) -> None:
+    upstream = await upstreams()
+    await gateway.add(
+        service("chat", upstream, aliases=["gpt-4o"]),
+        service("tiny", namespace="public", phase="Downloading"),
+        service("secret", upstream, namespace="user-grace"),
+        service("own", upstream, namespace="user-root"),
+    )
+
+    async def ids(token: str, query: str = "") -> list[str]:
+        return [m["id"] for m in (await gateway.get(f"/v1/models{query}", token)).json()["data"]]
+
+    assert await ids(ADA) == ["chat", "gpt-4o", "public/tiny"]
+    assert await ids(ADA, "?all=1") == ["chat", "gpt-4o", "public/tiny"]
+    assert await ids(GRACE) == ["secret", "public/tiny"]
+    assert await ids(ADMIN) == ["own", "public/tiny"]
+    assert await ids(ADMIN, "?all=1") == [
+        "own",
+        "public/tiny",
+        "user-ada/chat",
+        "user-ada/gpt-4o",
+        "user-grace/secret",
+    ]
+    model = (await gateway.get("/v1/models/public/tiny")).json()
+    assert (await gateway.get("/v1/models/public%2Ftiny")).json() == model
+    assert model.pop("created") > 1_700_000_000
+    assert model == {
+        "id": "public/tiny",
+        "object": "model",
+        "owned_by": "public",
+        "root": "public/tiny",
+        "task": "generate",
+        "phase": "Downloading",
+        "ready": False,
+    }
+    async with gateway.openai() as client:
+        assert (await client.models.retrieve("public/tiny")).owned_by == "public"
+        assert (await client.models.retrieve("gpt-4o")).id == "gpt-4o"
+
+
+async def test_metrics_and_logs_say_nothing_of_people(
+    gateway: RunningGateway, upstreams: MakeUpstream, caplog: pytest.LogCaptureFixture
+) -> None:
+    upstream = await upstreams()
+    await gateway.add(service("chat", upstream), service("tiny", upstream, namespace="public"))
+    with caplog.at_level("INFO", "llmos_hub.gateway.access"):
+        await gateway.chat("chat", prompt="my secret prompt")
+        await gateway.chat("tiny")
+        await gateway.chat("nothing")
+    text = (await gateway.http.get("/metrics")).text
+    assert 'llmos_gateway_requests_total{code="200",endpoint="/v1/chat/completions",model="public/tiny"} 1.0' in text
+    assert 'llmos_gateway_requests_total{code="404",endpoint="/v1/chat/completions",model=""} 1.0' in text
+    assert "llmos_gateway_first_byte_seconds_bucket" in text
+    assert "ada" not in text
+    lines = [r.getMessage() for r in caplog.records if r.name == "llmos_hub.gateway.access"]
+    assert len(lines) == 3
+    assert "caller=ada model=user-ada/chat POST /v1/chat/completions status=200 ms=" in lines[0]
+    assert ADA not in str(lines)
+    assert "secret" not in str(lines)
+
+
+async def test_a_mistake_of_ours_is_said_without_its_details(
+    gateway: RunningGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: Any, **__: Any) -> None:
+        message = "internal detail"
+        raise RuntimeError(message)
+
+    monkeypatch.setattr(gateway.gateway.context.table, "resolve", broken)
+    message = said(await gateway.chat(), 500, "internal")
+    assert "detail" not in message

@@ -1,0 +1,82 @@
+"""What the package promises to programs that only talk to LLMOS."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+
+import pytest
+
+from tools import unasync
+
+BARE = """
+import sys
+from importlib.metadata import packages_distributions
+ALLOWED = {"httpx", "httpcore", "h11", "anyio", "sniffio", "idna", "certifi", "pydantic", "pydantic_core",
+           "annotated_types", "typing_extensions", "typing_inspection", "yaml", "_yaml", "llmos"}
+OTHERS = set(packages_distributions()) - ALLOWED
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in OTHERS:
+            raise ModuleNotFoundError(f"not installed: {name}", name=name)
+sys.meta_path.insert(0, Refuse())
+"""
+
+
+def test_the_synchronous_client_is_what_would_be_generated_now():
+    assert unasync.stale() == [], "run: python tools/unasync.py"
+
+
+def test_a_stale_copy_is_noticed(monkeypatch: pytest.MonkeyPatch, tmp_path, capsys: pytest.CaptureFixture[str]):
+    for name, text in unasync.generate().items():
+        (tmp_path / name).write_text(text)
+    (tmp_path / "client.py").write_text("old")
+    (tmp_path / "left_over.py").write_text("")
+    monkeypatch.setattr(unasync, "TARGET", tmp_path)
+    monkeypatch.setattr(unasync, "ROOT", tmp_path)
+    assert unasync.main(["--check"]) == 1
+    assert "client.py is stale" in capsys.readouterr().err
+    assert unasync.main([]) == 0
+    assert unasync.stale() == []
+
+
+def test_nothing_but_httpx_pydantic_and_yaml_is_needed():
+    code = (
+        BARE
+        + """
+import pkgutil, importlib, llmos
+for module in pkgutil.walk_packages(llmos.__path__, "llmos."):
+    importlib.import_module(module.name)
+assert not any(name.partition(".")[0] == "llmos_hub" for name in sys.modules)
+from llmos.cli import main
+assert main(["explain", "modelservice"]) == 0
+try:
+    llmos.Client("http://127.0.0.1:1/services/llmos", "t").openai()
+except llmos.errors.Unsupported as error:
+    assert "pip install openai" in str(error)
+else:
+    raise SystemExit("openai was there")
+"""
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "ModelService" in done.stdout
+
+
+def test_importing_llmos_loads_nothing_heavy():
+    code = "import sys, llmos; print([n for n in ('httpx', 'pydantic', 'yaml', 'openai') if n in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_help_comes_at_once():
+    code = "import sys; from llmos.cli import main; main(['--help']); print([n for n in ('httpx', 'pydantic', 'yaml') if n in sys.modules], file=sys.stderr)"
+    best = 9.0
+    for _ in range(3):
+        begun = time.perf_counter()
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+        best = min(best, time.perf_counter() - begun)
+    assert done.stderr.strip() == "[]"
+    # 0.03 s when measured alone; the rest is room for a busy machine
+    assert best < 0.15

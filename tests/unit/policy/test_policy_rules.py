@@ -1,0 +1,74 @@
+"""Who may do what: the whole table, so that a change of a rule is seen here."""
+
+from __future__ import annotations
+
+from typing import get_args
+
+import pytest
+
+from llmos.errors import Forbidden
+from llmos.resources import KINDS, Credential, ModelService, Resource, Setting
+from llmos_hub.names import SCOPE_INVOKE, SCOPE_MANAGE
+from llmos_hub.policy import Caller, Verb, may, require, require_admin
+
+BOTH = frozenset({SCOPE_MANAGE, SCOPE_INVOKE})
+ADA = Caller("ada", scopes=BOTH)
+ROOT = Caller("root", admin=True, scopes=BOTH)
+VERBS: tuple[Verb, ...] = get_args(Verb)
+READ: tuple[Verb, ...] = ("get", "list", "watch", "logs")
+WRITE: tuple[Verb, ...] = ("create", "update", "delete")
+
+
+def allowed(caller: Caller, kind: type[Resource], namespace: str | None) -> set[Verb]:
+    return {verb for verb in VERBS if may(caller, verb, kind, namespace).allowed}
+
+
+@pytest.mark.parametrize("kind", KINDS.values())
+def test_admins_may_everything_everywhere(kind: type[Resource]) -> None:
+    for namespace in (None, "public", "user-ada", "group-vision"):
+        assert allowed(ROOT, kind, namespace) == set(VERBS)
+
+
+@pytest.mark.parametrize("kind", [k for k in KINDS.values() if k.scope == "Namespaced"])
+def test_ones_own_namespace_is_ones_own(kind: type[Resource]) -> None:
+    assert allowed(ADA, kind, "user-ada") == set(VERBS)
+
+
+@pytest.mark.parametrize("kind", [k for k in KINDS.values() if k.scope == "Namespaced"])
+@pytest.mark.parametrize("namespace", [None, "user-grace", "user-ada-2", "group-vision", "user-", "default", "USER-ADA"])
+def test_nothing_of_anybody_elses(kind: type[Resource], namespace: str | None) -> None:
+    assert allowed(ADA, kind, namespace) == set()
+
+
+def test_public_is_to_read_and_to_use() -> None:
+    assert allowed(ADA, ModelService, "public") == {*READ, "invoke"}
+    assert allowed(ADA, Credential, "public") == set()
+
+
+def test_settings_are_to_read() -> None:
+    assert allowed(ADA, Setting, None) == set(READ)
+
+
+@pytest.mark.parametrize("caller", [ADA, ROOT])
+def test_a_token_may_not_more_than_its_scopes(caller: Caller) -> None:
+    narrow = Caller(caller.name, admin=caller.admin, scopes=frozenset({SCOPE_INVOKE}))
+    manage = Caller(caller.name, admin=caller.admin, scopes=frozenset({SCOPE_MANAGE}))
+    none = Caller(caller.name, admin=caller.admin)
+    assert allowed(narrow, ModelService, caller.namespace) == {"invoke"}
+    assert allowed(manage, ModelService, caller.namespace) == set(VERBS) - {"invoke"}
+    assert allowed(none, ModelService, caller.namespace) == set()
+    with pytest.raises(Forbidden, match=SCOPE_MANAGE):
+        require_admin(narrow, "look")
+
+
+def test_a_refusal_says_whose_it_would_be() -> None:
+    with pytest.raises(Forbidden, match="You may not delete modelservices in user-grace. Yours is user-ada."):
+        require(ADA, "delete", ModelService, "user-grace")
+    with pytest.raises(Forbidden, match="Only admins may look at this"):
+        require_admin(ADA, "look at this")
+    require_admin(ROOT, "look at this")
+
+
+def test_names_that_differ_have_namespaces_that_differ() -> None:
+    names = ["ada", "Ada", "ada ", "a-da", "ada-", "ada--2", "ada@example.org", "ada-example-org", "é", "è", "a" * 60]
+    assert len({Caller(n).namespace for n in names}) == len(names)
