@@ -121,17 +121,25 @@ def _add_listen_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1, this machine)")
     parser.add_argument("--port", type=_port, default=DEFAULT_PORT, help=f"the Hub's port (default: {DEFAULT_PORT})")
     parser.add_argument(
-        "--gateway-port", type=_port, default=DEFAULT_GATEWAY_PORT, help=f"the models' port (default: {DEFAULT_GATEWAY_PORT})"
+        "--gateway-port",
+        type=_port,
+        default=DEFAULT_GATEWAY_PORT,
+        help=f"the models' port (default: {DEFAULT_GATEWAY_PORT})",
     )
 
 
 def _parser() -> argparse.ArgumentParser:
     # people type `llmos`, which hands these words on
-    parser = argparse.ArgumentParser(prog="llmos", description="Runs an LLMOS platform on this machine.", allow_abbrev=False)
+    parser = argparse.ArgumentParser(
+        prog="llmos", description="Runs an LLMOS platform on this machine.", allow_abbrev=False
+    )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     data_dir = argparse.ArgumentParser(add_help=False)
     data_dir.add_argument(
-        "--data-dir", type=_path, default=default_data_dir(), help=f"where all state lies (default: {default_data_dir()})"
+        "--data-dir",
+        type=_path,
+        default=default_data_dir(),
+        help=f"where all state lies (default: {default_data_dir()})",
     )
 
     def add(name: str, text: str, example: str) -> argparse.ArgumentParser:

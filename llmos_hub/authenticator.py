@@ -84,7 +84,15 @@ def check_strength(password: str, user: str) -> str | None:
         return f"A password needs at least {MIN_LENGTH} characters."
     if len(password) > MAX_LENGTH:
         return f"A password may have at most {MAX_LENGTH} characters."
-    if password.lower() in (user.lower(), "password", "12345678", "123456789", "1234567890", "qwertyuiop", "jupyterhub"):
+    if password.lower() in (
+        user.lower(),
+        "password",
+        "12345678",
+        "123456789",
+        "1234567890",
+        "qwertyuiop",
+        "jupyterhub",
+    ):
         return "This password is among the first that anyone would try. Take another."
     return None
 

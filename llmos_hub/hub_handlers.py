@@ -108,7 +108,7 @@ class UserPasswordHandler(APIHandler):  # type: ignore[misc]  # the Hub publishe
 
     async def _create(self, name: str, *, admin: bool) -> Any:
         if not name or not self.authenticator.validate_username(name):
-            raise web.HTTPError(400, f'"{name[:64]}" can\'t be a user\'s name.')
+            raise web.HTTPError(400, f"\"{name[:64]}\" can't be a user's name.")
         user = self.user_from_username(name)
         if admin:
             user.admin = True
@@ -127,5 +127,3 @@ def authenticator_handlers() -> list[tuple[str, Any]]:
 def api_handlers() -> list[tuple[str, Any]]:
     """What the Hub's configuration adds below ``/hub``."""
     return [("/api/llmos/users/([^/]+)/password", UserPasswordHandler)]
-
-

@@ -71,6 +71,7 @@ def make_app(
     app = Starlette(routes=make_routes(), middleware=[Middleware(RequestMiddleware, metrics=metrics, prefix=prefix)])
     app.router.redirect_slashes = False
     app.router.default = _unknown_address
+    app.state.documents = {}
     app.state.services = Services(
         store=store,
         identity=identity,

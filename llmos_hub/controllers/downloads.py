@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal
@@ -39,6 +39,8 @@ _TAIL = 200
 """Lines of a job's log that are read: the last progress and what was said before an error are among them."""
 _LOG_TIMEOUT = 5.0
 """Seconds that reading a log may take."""
+_MESSAGE = 2000
+"""Characters of an error's message at most: it goes into the status."""
 _FRESH = timedelta(seconds=10)
 """A model that is gone so soon after its download is no cache that somebody emptied: that is tried less often."""
 
@@ -84,7 +86,6 @@ class _Report:
     code: str = ""
     message: str = ""
     info: str = ""
-    text: list[str] = field(default_factory=list)
 
 
 def retry_delay(attempt: int) -> float:
@@ -166,13 +167,15 @@ class Downloads:
         if now >= retry_at:
             return await self._start(service, directory, secrets, attempt=attempt + 1)
         report = await self._report(seen.ref, job)
+        message = report.message or job.message or "The download has ended, but what it fetched is not there."
         return Download(
             "Failed",
             code=report.code or job.reason,
-            message=report.message or job.message or "The download has ended, but what it fetched is not there.",
+            message=message[:_MESSAGE],
             attempt=attempt,
             retry_at=retry_at,
-            log_lines=tuple(report.text[-20:]),
+            # from the backend, which has taken secrets out
+            log_lines=tuple(line for line in job.last_log_lines if "type" not in _parse(line)),
         )
 
     async def _files(self, ref: WorkloadRef, job: ReplicaState) -> ModelFiles | None:
@@ -210,8 +213,6 @@ def read_report(lines: list[str]) -> _Report:
         elif kind == "error":
             report.code = str(message.get("code", ""))
             report.message = str(message.get("message", ""))
-        elif line.strip():
-            report.text.append(line)
     return report
 
 

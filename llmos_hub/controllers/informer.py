@@ -17,7 +17,7 @@ from llmos.resources import Resource
 from llmos_hub.controllers.workqueue import Backoff
 from llmos_hub.stores.base import BOOKMARK, DELETED, Store, WatchEvent
 
-__all__ = ["Informer", "Key"]
+__all__ = ["Informer", "Key", "key_of"]
 
 R = TypeVar("R", bound=Resource)
 Key = tuple[str | None, str]

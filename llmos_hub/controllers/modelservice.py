@@ -164,9 +164,10 @@ class ModelServiceReconciler:
             self._drop(fetch)  # from when the spec named a model
         try:
             choice = await asyncio.to_thread(self._plan, service, files)
+            workload = make_serve(service, choice.plan, secrets)
         except LLMOSError as refusal:
             return _Found(replace(facts, refusal=refusal))
-        return await self._serve(replace(facts, choice=choice), make_serve(service, choice.plan, secrets))
+        return await self._serve(replace(facts, choice=choice), workload)
 
     async def _serve(self, facts: Facts, workload: Workload) -> _Found:
         role = workload.roles[0]

@@ -29,6 +29,7 @@ from llmos_hub.workload import Observation, ReplicaState
 
 __all__ = ["Choice", "Facts", "deleting", "make_status", "settle"]
 
+_MIB = 2**20
 _REPEATED = 2
 """Crashes in a row after which a service that doesn't answer is called Failed."""
 
@@ -114,7 +115,7 @@ def make_status(service: ModelService, facts: Facts) -> ModelServiceStatus:
         replicas=len(replicas),
         ready_replicas=0 if stopped else len(ready),
         desired_replicas=old.desired_replicas,
-        replica_statuses=[status for replica in replicas if (status := _replica_status(replica))],
+        replica_statuses=[_replica_status(r, old) for r in replicas],
         endpoints=[] if stopped else [Endpoint(replica=r.id, url=r.endpoint or "") for r in ready],
         last_log_lines=list(verdict.log_lines),
         memory_estimate=choice.plan.memory_estimate if choice else old.memory_estimate if known else None,
@@ -168,7 +169,7 @@ def _judge(service: ModelService, facts: Facts) -> _Verdict:
     if facts.download is not None and facts.download.state == "Running":
         message = _download_message(facts.download)
         if ready:
-            message += " The previous one answers until then."
+            message += " What was started before answers until then."
         return _Verdict("Downloading", "Downloading", message)
     return _judge_replicas(service, facts, replicas, ready)
 
@@ -209,6 +210,8 @@ def _judge_silent(old: ModelServiceStatus, facts: Facts, trouble: ReplicaState |
     phase: Phase = "Starting"
     if trouble.reason == "InsufficientMemory":
         phase = "Pending"
+    elif trouble.phase == "NotReady":
+        phase = "Degraded"
     elif trouble.reason == "NotFound":
         phase = "Failed"
     elif trouble.restarts >= _REPEATED:
@@ -357,23 +360,22 @@ def _model_info(download: Download | None) -> ModelInfo | None:
     )
 
 
-def _replica_status(replica: ReplicaState) -> ReplicaStatus | None:
-    if replica.phase == "Succeeded":
-        return None
+def _replica_status(replica: ReplicaState, old: ModelServiceStatus) -> ReplicaStatus:
+    before = next((r.memory for r in old.replica_statuses if r.id == replica.id), None)
     return ReplicaStatus(
         id=replica.id,
-        phase=replica.phase,
+        # what serves is no job, so it never succeeds
+        phase="Stopping" if replica.phase == "Succeeded" else replica.phase,
         restarts=replica.restarts,
-        memory=_rounded(replica.memory),
+        memory=_steady(before, replica.memory),
         memory_limit=replica.memory_limit,
         started_at=replica.started_at,
         message="" if replica.phase == "Ready" else replica.message,
     )
 
 
-def _rounded(count: int | None) -> int | None:
-    """Bytes to about two per cent, so that the breathing of a process is no news."""
-    if count is None:
-        return None
-    step = 1 << max(0, count.bit_length() - 6)
-    return (count + step // 2) // step * step
+def _steady(before: int | None, now: int | None) -> int | None:
+    """Bytes in use, to whole MiB; what was said before while it is right to 3 %: a process' breathing is no news."""
+    if before is not None and now is not None and abs(now - before) <= before * 0.03:
+        return before
+    return None if now is None else (now + _MIB // 2) // _MIB * _MIB

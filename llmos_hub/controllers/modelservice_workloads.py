@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from llmos.errors import Cause, Invalid
 from llmos.resources import ModelService
 from llmos.resources.quantities import parse_quantity
 from llmos_hub.engines.base import Plan
@@ -108,11 +109,16 @@ def make_fetch(
     # -P: the current directory's modules are not ours
     argv = (sys.executable, "-P", "-m", "llmos_hub.sources.fetch", str(service.spec.model), str(directory))
     token = {name: secrets[name] for name in _FETCH_SECRETS if name in secrets}
+    # the address of a proxy or a mirror may hold a name and a password
+    secret = {name: value for name, value in environment.items() if "@" in value}
     template = ProcessTemplate(
         argv=argv,
-        env={"PYTHONUNBUFFERED": "1", "LLMOS_FETCH_RUN": f"{service.metadata.generation}.{attempt}"},
-        # an address of a proxy or a mirror may hold a password
-        secret_env={**environment, **token},
+        env={
+            **{name: value for name, value in environment.items() if name not in secret},
+            "PYTHONUNBUFFERED": "1",
+            "LLMOS_FETCH_RUN": f"{service.metadata.generation}.{attempt}",
+        },
+        secret_env={**secret, **token},
         completes=True,
         grace=3.0,
     )
@@ -136,6 +142,11 @@ def make_serve(service: ModelService, plan: Plan, secrets: Mapping[str, str]) ->
         The engine's process.
     secrets
         The Credential's data; what opens the model's source is of no use here.
+
+    Raises
+    ------
+    Invalid
+        A variable is the platform's own: by it the platform finds its processes again, to end them.
     """
     estimate = plan.memory_estimate
     limit = plan.template.memory_limit
@@ -147,6 +158,8 @@ def make_serve(service: ModelService, plan: Plan, secrets: Mapping[str, str]) ->
     if request is None and estimate:
         request = min(estimate, limit) if limit else estimate
     others = {name: value for name, value in secrets.items() if name not in _FETCH_SECRETS}
+    _refuse_our_names("spec.env", plan.template.env)
+    _refuse_our_names("spec.credentialRef", others)
     template = replace(
         plan.template,
         memory_limit=limit,
@@ -156,3 +169,10 @@ def make_serve(service: ModelService, plan: Plan, secrets: Mapping[str, str]) ->
     count = wanted_replicas(service)
     labels = {"llmos.ai/replicas": str(count), "llmos.ai/template": template.hash}
     return Workload(make_ref(service, SERVE), (Role(REPLICA, count, template),), labels)
+
+
+def _refuse_our_names(field: str, names: Iterable[str]) -> None:
+    for name in names:
+        if name.startswith("LLMOS_"):
+            text = f"{name} can't be set: variables that begin with LLMOS_ are the platform's own"
+            raise Invalid(f"{field}: {text}.", causes=[Cause(field, text)])

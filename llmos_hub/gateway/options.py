@@ -46,8 +46,7 @@ class GatewayOptions:
     pool_idle
         How long an unused connection to a replica is kept. Below the 5 s after which llama.cpp closes its own.
     pool_size
-        Unused connections kept per replica. Each holds one of llama.cpp's HTTP threads, which also answer
-        health probes, so there must not be many.
+        Unused connections kept per replica; more than requests come at once to a replica are of no use.
     aside
         How long a replica that refused a connection is passed over while others are there.
     drain
@@ -67,6 +66,6 @@ class GatewayOptions:
     first_byte_timeout: float = 600.0
     idle_timeout: float = 300.0
     pool_idle: float = 4.0
-    pool_size: int = 8
+    pool_size: int = 64
     aside: float = 2.0
     drain: float = 30.0

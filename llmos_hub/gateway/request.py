@@ -30,6 +30,7 @@ __all__ = ["BodyBudget", "Client", "ClientGone", "Headers", "Request", "bearer_t
 Headers = list[tuple[bytes, bytes]]
 
 _REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._-]{1,128}")
+_OTHER_SCHEMES: Final = (b"basic", b"token", b"digest", b"negotiate")
 _REQUEST_ID_HEADER: Final = HEADER_REQUEST_ID.encode()
 
 
@@ -154,18 +155,15 @@ def bearer_token(headers: dict[bytes, bytes]) -> str:
     if scheme.lower() == b"bearer" and token and token.isascii():
         return token.decode()
     if value:
-        what = f'The Authorization header must read "Bearer TOKEN", not "{_word(scheme)} …".'
+        # of what was sent only a scheme's name is said again: it may be the token itself
+        sent = f', not "{scheme.decode()} …"' if scheme.lower() in _OTHER_SCHEMES else ""
+        what = f'The Authorization header must read "Bearer TOKEN"{sent}.'
     else:
         what = 'No token was sent. Send the header "Authorization: Bearer TOKEN".'
     raise Unauthorized(
         f"{what} OpenAI clients do with api_key=TOKEN or OPENAI_API_KEY, which is set in notebooks. "
         "Make a token with: llmos token"
     )
-
-
-def _word(scheme: bytes) -> str:
-    word = scheme.decode("latin-1")
-    return word if re.fullmatch(r"[A-Za-z-]{1,20}", word) and word.lower() != "bearer" else "…"
 
 
 class BodyBudget:

@@ -288,6 +288,8 @@ class ResourceManager:
 
     async def _not_found(self, kind: type[Resource], namespace: str | None, name: str) -> NotFound:
         """The error, with the name that may be meant: what the caller may get, they may list."""
+        if await self._rules_of(kind).absent(name) is not None:
+            return NotFound(f'The {kind.singular} "{name}" has its default, so nothing is stored. Set it with apply.')
         where = f" in {namespace}" if namespace else ""
         try:
             names = [r.metadata.name for r in (await self._store.list(kind, namespace)).items]

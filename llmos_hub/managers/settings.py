@@ -34,6 +34,9 @@ __all__ = [
 T = TypeVar("T")
 logger = logging.getLogger(__name__)
 
+_COMPLAINTS: Final = 100
+"""Values that are complained about, once each."""
+
 
 @dataclass(frozen=True, slots=True)
 class Definition(Generic[T]):
@@ -123,6 +126,7 @@ class PlatformSettings:
         self._remembered_for = remembered_for
         self._environ = os.environ if environ is None else environ
         self._stored: dict[str, str] = {}
+        self._complained: set[tuple[str, str]] = set()
         self._read_at: float | None = None
 
     async def value(self, definition: Definition[T]) -> T:
@@ -147,7 +151,9 @@ class PlatformSettings:
             try:
                 definition.parse(text)
             except ValueError as error:
-                logger.warning("Setting %s from the %s is left out: %s", definition.name, source, error)
+                if (definition.name, text) not in self._complained and len(self._complained) < _COMPLAINTS:
+                    self._complained.add((definition.name, text))
+                    logger.warning("Setting %s from the %s is left out: %s", definition.name, source, error)
             else:
                 return text, source
         return definition.default, "default"

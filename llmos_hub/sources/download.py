@@ -219,7 +219,7 @@ def _chunks(remote: Remote, done: int, client: httpx.Client) -> Iterator[tuple[b
         if response.status_code >= 400:
             raise Refused(response.status_code, response.headers)
         restarted = bool(done) and response.status_code != 206
-        for chunk in response.iter_raw(_CHUNK):
+        for chunk in response.iter_raw():  # as it arrives: gathered chunks would be lost in a break
             yield chunk, restarted
             restarted = False
 

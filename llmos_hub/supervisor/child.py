@@ -249,7 +249,8 @@ class Child:
         well = time.monotonic()
         began = well
         while True:
-            trouble = await self.program.probe.check()
+            coming_up = self.program.ready if self.program.ready and not self.ready.is_set() else self.program.probe
+            trouble = await coming_up.check()
             now = time.monotonic()
             if trouble is None:
                 well = now

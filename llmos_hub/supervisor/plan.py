@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Final
 
 from llmos_hub.names import API_PREFIX, ENV_DATA_DIR, ENV_INSTANCE, ENV_REDIS_URL, DataDir
-from llmos_hub.supervisor.probes import AliveProbe, HttpProbe, Probe, RedisProbe
+from llmos_hub.supervisor.probes import HttpProbe, Probe, RedisProbe
 from llmos_hub.supervisor.secrets import Secrets
 
 __all__ = ["INTERNAL_PORTS", "Binaries", "Options", "Program", "make_plan"]
 
-INTERNAL_PORTS: Final = ("hub", "proxy-api", "api")
+INTERNAL_PORTS: Final = ("hub", "proxy-api", "api", "controllers")
 """Loopback ports that the platform chooses for itself and keeps."""
 
 
@@ -100,6 +100,9 @@ class Program:
         What is set for it, over what the supervisor has itself.
     probe
         How its health is asked for.
+    ready
+        What must be well before it counts as started, where that is more than its health: a process that waits
+        for another one is healthy, and starting it again would help nobody.
     after
         The programs that must be healthy before it is started.
     start_timeout
@@ -114,6 +117,7 @@ class Program:
     argv: tuple[str, ...]
     environment: Mapping[str, str]
     probe: Probe
+    ready: Probe | None = None
     after: tuple[str, ...] = ()
     start_timeout: float = 60.0
     patience: float = 60.0
@@ -158,7 +162,7 @@ def make_plan(options: Options, secrets: Secrets, ports: Mapping[str, int], bina
                 "LLMOS_HOST": "127.0.0.1",
                 "LLMOS_PORT": str(ports["api"]),
             },
-            HttpProbe(f"http://127.0.0.1:{ports['api']}/healthz"),
+            f"http://127.0.0.1:{ports['api']}",
             needs_store,
         ),
         _service(
@@ -170,7 +174,7 @@ def make_plan(options: Options, secrets: Secrets, ports: Mapping[str, int], bina
                 "LLMOS_HOST": options.host,
                 "LLMOS_PORT": str(options.gateway_port),
             },
-            HttpProbe(f"{options.gateway_url}/healthz"),
+            options.gateway_url,
             needs_store,
         ),
         _service(
@@ -180,8 +184,10 @@ def make_plan(options: Options, secrets: Secrets, ports: Mapping[str, int], bina
                 **platform,
                 "JUPYTERHUB_API_TOKEN": secrets.llmos_token,
                 "LLMOS_ENCRYPTION_KEY": secrets.encryption_key,
+                "LLMOS_HOST": "127.0.0.1",
+                "LLMOS_PORT": str(ports["controllers"]),
             },
-            AliveProbe(),
+            f"http://127.0.0.1:{ports['controllers']}",
             needs_store,
         ),
         _hub(options, secrets, ports, binaries, common),
@@ -190,11 +196,12 @@ def make_plan(options: Options, secrets: Secrets, ports: Mapping[str, int], bina
 
 
 def _service(
-    name: str, binaries: Binaries, environment: Mapping[str, str], probe: Probe, after: tuple[str, ...]
+    name: str, binaries: Binaries, environment: Mapping[str, str], url: str, after: tuple[str, ...]
 ) -> Program:
     # -P: the current directory's modules are not ours
     argv = (binaries.python, "-P", "-m", "llmos_hub.app", name)
-    return Program(name, argv, environment, probe, after=after)
+    health, ready = HttpProbe(f"{url}/health"), HttpProbe(f"{url}/ready")
+    return Program(name, argv, environment, health, ready=ready, after=after)
 
 
 def _proxy(

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 from urllib.parse import unquote, urlsplit
 
-__all__ = ["AliveProbe", "Answer", "HttpProbe", "Probe", "RedisProbe", "http_request"]
+__all__ = ["Answer", "HttpProbe", "Probe", "RedisProbe", "http_request"]
 
 _LIMIT = 256 * 1024  # bytes of an answer that are read
 
@@ -164,20 +164,3 @@ def _command(*words: str) -> bytes:
         data = word.encode()
         parts.append(b"$%d\r\n%s\r\n" % (len(data), data))
     return b"".join(parts)
-
-
-@dataclass(frozen=True)
-class AliveProbe:
-    """For a process that listens nowhere: it is well when it has said so, or for as long as it lives.
-
-    Attributes
-    ----------
-    ready
-        Tells whether it has come up.
-    """
-
-    ready: Callable[[], bool] = lambda: True
-
-    async def check(self) -> str | None:
-        """Ask."""
-        return None if self.ready() else "not ready yet"

@@ -47,7 +47,11 @@ def _memory_by_session(instance: str, leaders: set[int]) -> dict[int, int]:
     leave its session.
     """
     pids = {handle.pid for handle in processes_with_environment(ENV_INSTANCE, instance)} if instance else set()
-    pids |= {int(entry.name) for entry in os.scandir("/proc") if entry.name.isdigit() and _session(int(entry.name)) in leaders}
+    pids |= {
+        int(entry.name)
+        for entry in os.scandir("/proc")
+        if entry.name.isdigit() and _session(int(entry.name)) in leaders
+    }
     sessions: dict[int, int] = {}
     for pid in pids:
         session = _session(pid)
@@ -130,7 +134,8 @@ def render(found: dict[str, Any]) -> str:
     widths = [max(len(row[column]) for row in rows) for column in range(5)]
     lines.append("")
     lines += [
-        "  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[5]]).rstrip() for row in rows
+        "  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[5]]).rstrip()
+        for row in rows
     ]
     return "\n".join(lines) + "\n"
 

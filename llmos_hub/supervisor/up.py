@@ -95,13 +95,16 @@ def _binaries(options: Options, secrets: Secrets) -> Binaries:
     if options.redis_url:
         return Binaries(sys.executable, node, proxy)
     binary = find_valkey()
-    options.data_dir.valkey.mkdir(mode=0o700, exist_ok=True)
+    # a directory of its own: the sockets beside it are the models', and are cleared away by whoever runs those
+    place = options.data_dir.run / "valkey"
+    for directory in (options.data_dir.valkey, place):
+        directory.mkdir(mode=0o700, exist_ok=True)
     config = ServerConfig(
-        socket=options.data_dir.run / "valkey.sock",
+        socket=place / "valkey.sock",
         directory=options.data_dir.valkey,
         password=secrets.valkey_password,
     )
-    path = config.write(options.data_dir.run / "valkey.conf")
+    path = config.write(place / "valkey.conf")
     return Binaries(sys.executable, node, proxy, tuple(binary.command(path)), config.url)
 
 
@@ -118,9 +121,7 @@ def _check_public_ports(options: Options, running: Mapping[str, Record]) -> None
             continue
         whose = f"by {owner}" if owner else "by a process of someone else"
         another = port + 100
-        how = (
-            f'make up ARGS="{option} {another}"' if os.environ.get("LLMOS_MAKE") else f"llmos up {option} {another}"
-        )
+        how = f'make up ARGS="{option} {another}"' if os.environ.get("LLMOS_MAKE") else f"llmos up {option} {another}"
         raise Conflict(f"Port {port} is taken {whose}. Use another: {how}")
 
 
@@ -203,6 +204,8 @@ def _announce(
             "Put a TLS proxy in front, or leave --host out."
         )
     if options.redis_url and not os.environ.get(ENV_REDIS_URL):
-        console.line(f"  Others on this machine can read --redis-url's password in the list of processes; {ENV_REDIS_URL} hides it.")
+        console.line(
+            f"  Others on this machine can read --redis-url's password in the list of processes; {ENV_REDIS_URL} hides it."
+        )
     console.line(f"  Ctrl-C stops everything; the next start takes about {max(1, round(took))} s.")
     console.line()

@@ -56,7 +56,9 @@ class LLMOSLocalSpawner(LocalProcessSpawner):  # type: ignore[misc]  # the Hub p
         config=True,
         help="The directory that holds one home per person, each mode 0700; made when a person starts a server first.",
     )
-    logs = Unicode("", config=True, help="The directory that holds one log per server, mode 0600; empty: the Hub's log.")
+    logs = Unicode(
+        "", config=True, help="The directory that holds one log per server, mode 0600; empty: the Hub's log."
+    )
     openai_base_url = Unicode(
         "", config=True, help="The gateway's address with ``/v1``: ``OPENAI_BASE_URL`` in every server."
     )
@@ -131,9 +133,7 @@ class LLMOSLocalSpawner(LocalProcessSpawner):  # type: ignore[misc]  # the Hub p
             "PATH": f"{bin_dir}:{_SYSTEM_PATH}",
             "VIRTUAL_ENV": sys.prefix,
             "LANG": env.get("LANG") or "C.UTF-8",
-            **platform_environment(
-                openai_base_url=self.openai_base_url, llmos_url=self.llmos_url, token=self._token
-            ),
+            **platform_environment(openai_base_url=self.openai_base_url, llmos_url=self.llmos_url, token=self._token),
         }
 
     def make_preexec_fn(self, name: str) -> None:

@@ -107,6 +107,9 @@ class HubEndpoint:
         self._thread.start()
 
     def stop(self) -> None:
+        """Stop answering; does nothing the second time."""
+        if not self._thread.is_alive():
+            return
         self.gate.set()
         self._server.shutdown()
         self._thread.join(5)
@@ -178,7 +181,16 @@ def _handler(hub: HubEndpoint) -> type[BaseHTTPRequestHandler]:
                 return
             siblings = entries if blobs else [{"rfilename": e["rfilename"]} for e in entries]
             gated = "manual" if repository.gated else False
-            self._json({"id": name, "modelId": name, "sha": commit, "private": repository.private, "gated": gated, "siblings": siblings})
+            self._json(
+                {
+                    "id": name,
+                    "modelId": name,
+                    "sha": commit,
+                    "private": repository.private,
+                    "gated": gated,
+                    "siblings": siblings,
+                }
+            )
 
         def _resolve(self, name: str, revision: str, path: str) -> None:
             if not (found := self._find(name, revision)):
@@ -193,7 +205,12 @@ def _handler(hub: HubEndpoint) -> type[BaseHTTPRequestHandler]:
                 self._refuse(404, "EntryNotFound", "Entry not found")
                 return
             digest = hashlib.sha256(content).hexdigest()
-            headers = {"X-Repo-Commit": commit, "X-Linked-Size": str(len(content)), "X-Linked-ETag": f'"{digest}"', "ETag": f'"{digest}"'}
+            headers = {
+                "X-Repo-Commit": commit,
+                "X-Linked-Size": str(len(content)),
+                "X-Linked-ETag": f'"{digest}"',
+                "ETag": f'"{digest}"',
+            }
             # another host than the hub's, as the CDN is: credentials must not follow
             self._send(302, headers | {"Location": f"http://localhost:{hub.port}/cdn/{name}/{path}"})
 
@@ -247,7 +264,9 @@ def _handler(hub: HubEndpoint) -> type[BaseHTTPRequestHandler]:
                 hub.sent += len(data)
 
         def _refuse(self, status: int, code: str, message: str) -> None:
-            self._send(status, {"X-Error-Code": code, "X-Error-Message": message}, json.dumps({"error": message}).encode())
+            self._send(
+                status, {"X-Error-Code": code, "X-Error-Message": message}, json.dumps({"error": message}).encode()
+            )
 
         def _json(self, data: Any) -> None:
             self._send(200, {"Content-Type": "application/json"}, json.dumps(data).encode())

@@ -26,7 +26,7 @@ def configure_chat(parser: Parser) -> None:
         "model", metavar="MODEL", nargs="?", help="a name from `llmos models`; unset, the only one there is"
     )
     parser.add_argument(
-        "prompt", metavar="PROMPT", nargs="*", help="ask this and end; unset, what comes on standard input"
+        "prompt", metavar="PROMPT", nargs="*", default=[], help="ask this and end; unset, what comes on standard input"
     )
     parser.add_argument("--system", metavar="TEXT", help="how the model should behave")
     parser.add_argument(

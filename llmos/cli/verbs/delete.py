@@ -17,7 +17,7 @@ __all__ = ["configure_delete", "run_delete"]
 def configure_delete(parser: Parser) -> None:
     """Arguments of ``delete``."""
     parser.add_argument("kind", metavar="KIND", nargs="?", help="modelservice, credential, …; or KIND/NAME")
-    parser.add_argument("names", metavar="NAME", nargs="*", help="whose")
+    parser.add_argument("names", metavar="NAME", nargs="*", default=[], help="whose")
     parser.add_argument("-f", "--filename", metavar="FILE", action="append", help="what this file describes")
     parser.add_argument("-y", "--yes", action="store_true", help="don't ask")
     parser.add_argument("--dry-run", action="store_true", help="check everything, delete nothing")

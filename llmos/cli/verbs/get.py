@@ -22,7 +22,7 @@ __all__ = ["configure_get", "run_get"]
 def configure_get(parser: Parser) -> None:
     """Arguments of ``get``."""
     parser.add_argument("kind", metavar="KIND", help="modelservices, credentials, settings, or KIND/NAME")
-    parser.add_argument("names", metavar="NAME", nargs="*", help="only these")
+    parser.add_argument("names", metavar="NAME", nargs="*", default=[], help="only these")
     parser.add_argument(
         "-o",
         "--output",

@@ -252,7 +252,11 @@ def marked_processes(prefix: str) -> dict[str, list[ProcessHandle]]:
 
 
 def kill_leftovers(session: int, marker: str) -> None:
-    """Kill the processes of a session whose leader is gone, and those that left it but carry the marker."""
+    """Kill the processes of a session whose leader is gone, and those that left it but carry the marker.
+
+    Returns when they are gone, which takes a moment after SIGKILL.
+    """
+    killed = []
     for entry in os.scandir("/proc"):
         if not entry.name.isdigit():
             continue
@@ -260,5 +264,7 @@ def kill_leftovers(session: int, marker: str) -> None:
         with contextlib.suppress(OSError):
             if os.getsid(pid) == session or _environment_value(entry.name, f"{ENV_REPLICA}=".encode()) == marker:
                 handle = ProcessHandle.of(pid)
-                if handle is not None:
-                    handle.send(signal.SIGKILL)
+                if handle is not None and handle.send(signal.SIGKILL):
+                    killed.append(handle)
+    for handle in killed:
+        handle.wait_blocking(5.0)

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import shutil
+import signal
 import time
 from collections.abc import Mapping
 from dataclasses import replace
@@ -28,6 +29,7 @@ __all__ = ["Owner", "Replica"]
 
 log = logging.getLogger(__name__)
 
+_FROM_OUTSIDE: Final = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGKILL})
 _SECRET_LENGTH: Final = 8  # shorter values are not worth hiding and would blank out words
 
 
@@ -211,7 +213,7 @@ class Replica:
 
     async def _live(self) -> None:
         if self._process is None and self._record.pid is not None:
-            await self._settle(noted_exit(self._place.exit) or Exit())
+            await self._ended_meanwhile()
         while not self.finished:
             try:
                 if self._process is None:
@@ -310,6 +312,20 @@ class Replica:
         return ending
 
     # How it ended
+
+    async def _ended_meanwhile(self) -> None:
+        """Settle how it ended while no controller was there.
+
+        A job that was ended from outside (with the platform, most likely, or the machine) is run again; one that
+        ended by itself is over. Anything else is started again, at once, since nothing says that it can't run.
+        """
+        ending = noted_exit(self._place.exit) or Exit()
+        outside = ending.code is None and ending.signal in {None, *_FROM_OUTSIDE}
+        if outside and (self._known.template.completes or self._record.boot != boot_id()):
+            log.info("%s of %s was ended from outside and is started again", self.state.id, self._owner.name)
+            return
+        await self._settle(ending)
+        self._crashes, self._retry = 0, 0.0
 
     async def _settle(self, ending: Exit) -> None:
         """Decide what an end means and when it starts again, if it does."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import signal
 import subprocess
@@ -84,15 +85,15 @@ async def test_one_killed_between_starting_and_writing_it_down_leaves_no_orphan(
 
 
 async def test_what_died_meanwhile_is_noticed_and_started(kit, backend):
-    wanted = workload(engine(), count=2)
+    wanted = workload(engine("slow", "--start-delay", "0.3"), count=2)
     await backend.apply(wanted)
     before = await until(backend, wanted.ref, ready(2))
     await backend.close()
     os.kill(before.replicas[0].pid, signal.SIGKILL)
     os.waitpid(before.replicas[0].pid, 0)
     backend = await kit.started()
-    seen = await until(backend, wanted.ref, lambda o: o.replicas[0].phase == "Waiting")
-    assert seen.replicas[0].reason == "Crashed"
+    seen = await until(backend, wanted.ref, lambda o: o.replicas[0].reason == "Crashed")
+    assert seen.replicas[0].restarts == 1
     assert "while the controllers were away" in seen.replicas[0].message
     assert seen.replicas[1].pid == before.replicas[1].pid
     await until(backend, wanted.ref, ready(2))
@@ -109,6 +110,9 @@ async def test_secrets_are_waited_for(kit, backend):
     told = "as soon as its credentials are handed over anew"
     (seen,) = (await until(backend, wanted.ref, lambda o: told in o.replicas[0].message)).replicas
     assert (seen.phase, seen.reason) == ("Waiting", "Crashed")
+    backend = await kit.successor(backend)
+    (seen,) = (await until(backend, wanted.ref, lambda o: told in o.replicas[0].message)).replicas
+    assert seen.pid is None
     await backend.apply(wanted)
     (after,) = (await until(backend, wanted.ref, ready(1))).replicas
     assert await ask(after, "/env?KEY") == "s3cret-value"
@@ -134,6 +138,48 @@ async def test_a_job_that_ends_meanwhile_has_its_exit_code(kit, backend):
     backend = await kit.successor(backend)
     (failed,) = (await until(backend, late.ref, phase("Failed"))).replicas
     assert "killed by SIGKILL (9)" in failed.message
+
+
+async def test_a_job_that_was_ended_from_outside_is_run_again(kit, backend):
+    again = workload(script("echo go; test -e once && exit 0; touch once; sleep 60", completes=True))
+    await backend.apply(again)
+    (before,) = (await until(backend, again.ref, ready(1))).replicas
+    lines = backend.logs(again.ref, follow=True)
+    async with asyncio.timeout(5):
+        assert await anext(lines) == "go"
+    while not (kit.directory / again.ref.id / before.id / "dir" / "once").exists():
+        await asyncio.sleep(0.01)
+    await lines.aclose()
+    await backend.close()
+    os.killpg(before.pid, signal.SIGTERM)
+    os.waitpid(before.pid, 0)
+    backend = await kit.started()
+    (after,) = (await until(backend, again.ref, phase("Succeeded"))).replicas
+    assert after.id == before.id
+
+
+async def test_another_boot_means_that_nothing_runs(kit, backend):
+    wanted = workload(engine())
+    # The same pid and start time in the record of an earlier boot: somebody else's process.
+    other = subprocess.Popen(["sleep", "60"])
+    try:
+        await backend.apply(wanted)
+        (before,) = (await until(backend, wanted.ref, ready(1))).replicas
+        await backend.close()
+        os.killpg(before.pid, signal.SIGKILL)
+        os.waitpid(before.pid, 0)
+        file = kit.directory / wanted.ref.id / before.id / "record.json"
+        handle = ProcessHandle.of(other.pid)
+        record = json.loads(file.read_text())
+        file.write_text(json.dumps({**record, "pid": handle.pid, "start_time": handle.start_time, "boot": "earlier"}))
+        backend = await kit.started()
+        (after,) = (await until(backend, wanted.ref, ready(1))).replicas
+        assert (after.id, after.restarts) == (before.id, 0)
+        await backend.delete(wanted.ref)
+        assert other.poll() is None
+    finally:
+        other.kill()
+        other.wait()
 
 
 async def test_processes_that_no_record_knows_are_killed(kit):

@@ -136,6 +136,29 @@ async def test_its_own_writes_are_not_looked_at_again_and_what_others_write_is(s
         assert reconciler.seen[-1].status.replicas == 1, "it has its own status before its eyes"
 
 
+async def test_a_slow_write_does_not_hide_what_the_watch_brought_meanwhile(store: Store) -> None:
+    """The write's answer comes after the watch has brought a later change of somebody else."""
+
+    async def write_and_dawdle(resource: ModelService) -> Result[ModelService]:
+        if len(reconciler.seen) > 1:
+            return Result()
+        status = resource.status.model_copy(update={"replicas": 1})
+        written = await store.patch_status(resource.model_copy(update={"status": status}))
+        spec = written.spec.model_copy(update={"replicas": 3})
+        await store.update(written.model_copy(update={"spec": spec}))
+        async with asyncio.timeout(10):
+            while (known := controller.informer.get((NAMESPACE, "chat"))) is None or known.spec.replicas != 3:
+                await asyncio.sleep(0.005)
+        return Result(resource=written)
+
+    reconciler = Recording(write_and_dawdle)
+    controller = Controller(store, reconciler)
+    async with running(controller):
+        await store.create(service("chat"))
+        await reconciler.until(lambda: len(reconciler.seen) == 2)
+        assert reconciler.seen[-1].spec.replicas == 3
+
+
 async def test_a_failed_look_is_repeated_until_it_goes_well(store: Store) -> None:
     failures: list[Exception] = [
         Conflict("Somebody else was faster."),

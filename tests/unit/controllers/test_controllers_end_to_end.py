@@ -21,7 +21,9 @@ from llmos.errors import NotFound
 from llmos.resources import ModelService
 from llmos_hub.names import ENV_DATA_DIR, ENV_INSTANCE, ENV_REDIS_URL
 from llmos_hub.processes import ProcessHandle, processes_with_environment
+from llmos_hub.stores import open_store
 from llmos_hub.stores.base import Store
+from tests.support.valkey import ValkeyServer
 
 NAMESPACE = "user-ada"
 WAIT = 60.0
@@ -98,6 +100,16 @@ class Platform:
         message = f"{name} never came to that:\n{status}\n{log}"
         raise AssertionError(message)
 
+    async def told(self, name: str, *reasons: str) -> None:
+        """Wait for the newest events to be these; they are written right after the status."""
+        found: list[str] = []
+        for _ in range(100):
+            found = [event.reason for event in await self.store.events(ModelService, NAMESPACE, name)]
+            if found[-len(reasons) :] == list(reasons):
+                return
+            await asyncio.sleep(0.05)
+        raise AssertionError(found)
+
     async def ready(self, name: str, replicas: int = 1) -> ModelService:
         return await self.until(name, lambda r: answers(r, replicas))
 
@@ -125,19 +137,25 @@ async def chat(resource: ModelService, text: str = "hello") -> str:
         return str(answer.json()["choices"][0]["message"]["content"])
 
 
+@contextlib.asynccontextmanager
+async def opened(platform: Platform) -> AsyncIterator[Platform]:
+    """Nothing of it is left afterwards."""
+    try:
+        yield platform
+    finally:
+        if platform.process is not None and platform.process.returncode is None:
+            platform.process.kill()
+            await platform.process.wait()
+        for handle in platform.processes():
+            handle.send(signal.SIGKILL)
+            await handle.wait(5)
+
+
 @pytest.fixture
 async def platform(store: Store, redis_url: str, encryption_key: str) -> AsyncIterator[Platform]:
     with tempfile.TemporaryDirectory(prefix="llmos-") as directory:  # a short path, for sockets
-        platform = Platform(store, redis_url, encryption_key, Path(directory))
-        try:
+        async with opened(Platform(store, redis_url, encryption_key, Path(directory))) as platform:
             yield platform
-        finally:
-            if platform.process is not None and platform.process.returncode is None:
-                platform.process.kill()
-                await platform.process.wait()
-            for handle in platform.processes():
-                handle.send(signal.SIGKILL)
-                await handle.wait(5)
 
 
 async def test_a_model_answers_survives_its_controllers_and_ends_when_deleted(platform: Platform) -> None:
@@ -151,8 +169,7 @@ async def test_a_model_answers_survives_its_controllers_and_ends_when_deleted(pl
     assert resource.status.model.architecture
     first = await chat(resource)
     assert first
-    reasons = [event.reason for event in await store.events(ModelService, NAMESPACE, "chat")]
-    assert reasons == ["Accepted", "DownloadStarted", "Downloaded", "EngineChosen", "ReplicaStarted", "Ready"]
+    await platform.told("chat", "Accepted", "DownloadStarted", "Downloaded", "EngineChosen", "ReplicaStarted", "Ready")
 
     (replica,) = platform.processes()
     await platform.end(signal.SIGKILL)
@@ -205,6 +222,48 @@ async def test_sigterm_leaves_models_running_and_sigint_stops_them(platform: Pla
             await asyncio.sleep(0.05)
 
 
+async def test_what_runs_for_a_resource_that_went_meanwhile_is_stopped(platform: Platform) -> None:
+    await platform.start()
+    await platform.create("chat")
+    await platform.create("kept")
+    kept = await platform.ready("kept")
+    gone = await platform.ready("chat")
+    await platform.end(signal.SIGKILL)
+    assert len(platform.processes()) == 2
+    meta = gone.metadata.model_copy(update={"finalizers": [], "resource_version": None})
+    await platform.store.update(gone.model_copy(update={"metadata": meta}))
+    await platform.store.delete(ModelService, NAMESPACE, "chat")
+    await platform.start()
+    async with asyncio.timeout(30):
+        while len(platform.processes()) > 1:
+            await asyncio.sleep(0.05)
+    assert await chat(kept)
+
+
+async def test_models_go_on_while_the_database_is_away(
+    valkey_factory: ValkeyServer, encryption_key: str, tmp_path: Path
+) -> None:
+    store = open_store(valkey_factory.url, encryption_key)
+    try:
+        async with opened(Platform(store, valkey_factory.url, encryption_key, tmp_path)) as platform:
+            await platform.start()
+            await platform.create("chat")
+            resource = await platform.ready("chat")
+            (replica,) = platform.processes()
+            await asyncio.to_thread(valkey_factory.kill)
+            await platform.end(signal.SIGKILL)
+            await platform.start()  # adopts, and can ask nobody whether that is wanted
+            await asyncio.sleep(2)
+            assert replica.alive
+            assert await chat(resource)
+            await asyncio.to_thread(valkey_factory.start)
+            await platform.change("chat", replicas=2)
+            resource = await platform.ready("chat", 2)
+            assert replica.alive
+    finally:
+        await store.close()
+
+
 async def test_a_changed_spec_is_rolled_out_without_a_lost_answer(platform: Platform) -> None:
     await platform.start()
     await platform.create("chat")
@@ -254,6 +313,25 @@ async def test_what_can_not_be_served_says_why(platform: Platform) -> None:
     await platform.create("program", model=None, engine="custom", args=["no-such-program", "{port}"])
     resource = await platform.until("program", lambda r: r.status.phase == "Failed")
     assert "no-such-program" in resource.status.message
+
+
+async def test_a_replica_that_takes_too_much_memory_is_ended_and_says_so(platform: Platform) -> None:
+    await platform.start()
+    engine = Path(__file__).parents[2] / "support" / "fake_engine.py"
+    args = [sys.executable, str(engine), "--socket", "{socket}"]
+    await platform.create("leaky", model=None, engine="custom", args=args, resources={"memory": "96Mi"})
+    resource = await platform.ready("leaky")
+    path = resource.status.endpoints[0].url.removeprefix("unix://")
+    transport = httpx.AsyncHTTPTransport(uds=path)
+    async with httpx.AsyncClient(transport=transport, base_url="http://replica", timeout=10) as client:
+        await client.get("/leak?200")
+    resource = await platform.until("leaky", lambda r: not r.status.endpoints)
+    assert "leaky ran out of memory: used" in resource.status.message
+    assert "%llmos set leaky --memory" in resource.status.message
+    assert "Next try at" in resource.status.message
+    resource = await platform.ready("leaky")
+    assert resource.status.message.startswith("python")
+    await platform.told("leaky", "Ready", "OutOfMemory", "ReplicaStarted", "Ready")
 
 
 async def test_pages_for_probes(platform: Platform, unused_tcp_port: int) -> None:

@@ -116,7 +116,8 @@ class Bench:
     def failing_fetch(self, workload: Workload, role: Role, index: int) -> Behaviour:
         error = {"type": "error", "code": "source_failed", "message": "hub.example.org does not answer."}
         lines = ("Traceback: a line of the log", json.dumps(error))
-        return Behaviour({"phase": "Failed", "exit_code": 1} if role.name == "fetch" else {}, lines)
+        failed = {"phase": "Failed", "exit_code": 1, "last_log_lines": lines}
+        return Behaviour(failed if role.name == "fetch" else {}, lines)
 
     def done(self, uri: str) -> str:
         header = Header(architecture="llama", name="Tiny", quantization="Q8_0", chat_template=True)
@@ -373,8 +374,8 @@ async def test_downloads_get_the_way_through_proxies_and_replicas_do_not(bench: 
     await bench.settled()
     fetch, serve = bench.template("fetch"), bench.template("serve")
     assert fetch.argv[-1] == str(bench.data_dir.models / "shared")
-    assert fetch.secret_env["HF_ENDPOINT"] == "https://mirror.example.org"
-    assert fetch.secret_env["HTTPS_PROXY"] == "http://ada:pw@proxy:3128"
+    assert fetch.env["HF_ENDPOINT"] == "https://mirror.example.org"
+    assert fetch.secret_env == {"HTTPS_PROXY": "http://ada:pw@proxy:3128"}, "it holds a password"
     assert serve.secret_env == {}
     assert serve.env == {}
 
@@ -441,6 +442,14 @@ async def test_a_refused_change_leaves_what_answers_alone(bench: Bench) -> None:
     assert (await bench.settled()).status.phase == "Ready"
 
 
+async def test_variables_of_the_platform_can_not_be_set(bench: Bench) -> None:
+    await bench.create(env={"LLMOS_INSTANCE": "another"})
+    resource = await bench.settled()
+    assert resource.status.phase == "Failed"
+    assert resource.status.message.startswith("spec.env: LLMOS_INSTANCE can't be set")
+    assert bench.parts() == ["fetch"]
+
+
 # Changes
 
 
@@ -452,7 +461,7 @@ async def test_another_model_is_fetched_while_the_old_one_answers(bench: Bench) 
     await bench.change(model="demo://smollm2")
     resource, _ = await bench.look()
     assert resource.status.phase == "Downloading"
-    assert "The previous one answers until then." in resource.status.message
+    assert "What was started before answers until then." in resource.status.message
     assert [e.url for e in resource.status.endpoints] == old
     assert message_of(resource, "Ready")[0] == "True"
     assert resource.status.model is not None, "what answers is still described"
@@ -690,7 +699,8 @@ async def test_memory_in_use_alone_is_written_seldom_and_other_news_at_once(
     assert abs(memory - 400_000_000) < 400_000_000 * 0.02
     bench.backend.set(bench.ref("serve"), phase="NotReady", message="it hangs", memory=500_000_000)
     resource, _ = await bench.look()
-    assert resource.status.ready_replicas == 0
+    assert (resource.status.phase, resource.status.message) == ("Degraded", "it hangs")
+    assert resource.status.endpoints == []
 
 
 # The end

@@ -279,12 +279,13 @@ def test_a_watch_tells_every_change_and_begins_anew_when_versions_expire(client:
     with closing(client.modelservices.watch()) as events:
         first = next(events)
         assert (first.type, first.resource.metadata.name) == ("ADDED", "a")
-        _later(
+        thread = _later(
             lambda: _until(lambda: platform.watches == 1),
             lambda: platform.put(modelservice("b")),
             lambda: platform.status("b", phase="Ready"),
-        ).join()
+        )
         assert [next(events).type for _ in range(2)] == ["ADDED", "MODIFIED"]
+        thread.join()
         platform.remove("a")
         platform.forget()
         platform.put(modelservice("c"))

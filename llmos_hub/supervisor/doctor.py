@@ -1,0 +1,197 @@
+"""``llmos doctor``: what could keep LLMOS from running well here, and what to do about it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from llmos.errors import LLMOSError
+from llmos_hub.names import DataDir
+from llmos_hub.stores.valkey_binary import find_valkey
+from llmos_hub.supervisor.binaries import find_node, find_proxy
+from llmos_hub.supervisor.console import size
+from llmos_hub.supervisor.ports import is_free, owner_of
+from llmos_hub.supervisor.state import StateFiles
+
+__all__ = ["Finding", "doctor", "examine"]
+
+_GIB = 1024**3
+_DISK_LOW = 5 * _GIB  # a small model and room to write
+_DISK_OUT = 1 * _GIB
+_MEMORY_LOW = 2 * _GIB  # the platform idles at under half of it, a small model takes a quarter
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at.
+
+    Attributes
+    ----------
+    level
+        ``ok``, ``warn`` (works, but) or ``fail`` (doesn't work).
+    what
+        The thing.
+    detail
+        How it is.
+    advice
+        What to do; empty where nothing is to be done.
+    """
+
+    level: Literal["ok", "warn", "fail"]
+    what: str
+    detail: str
+    advice: str = ""
+
+
+def _python() -> Finding:
+    version = ".".join(map(str, sys.version_info[:3]))
+    return Finding("ok", "Python", f"{version} in {sys.prefix}")
+
+
+def _program(what: str, find: Callable[[], str]) -> Finding:
+    try:
+        return Finding("ok", what, find())
+    except LLMOSError as exc:
+        return Finding("fail", what, exc.message)
+
+
+def _node() -> str:
+    node = find_node()
+    try:
+        done = subprocess.run([node, "--version"], capture_output=True, text=True, timeout=10, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return node
+    return f"{done.stdout.strip()} at {node}"
+
+
+def _valkey() -> str:
+    found = find_valkey()
+    return f"{found.kind} {found.version} at {found.path}"
+
+
+def _port(host: str, port: int, option: str, ours: set[int]) -> Finding:
+    what = f"Port {port}"
+    try:
+        free = is_free(host, port)
+    except LLMOSError as exc:
+        return Finding("fail", what, exc.message)
+    if free:
+        return Finding("ok", what, "free")
+    owner = owner_of(port)
+    if owner and owner.pid in ours:
+        return Finding("ok", what, "ours")
+    return Finding("fail", what, f"taken by {owner or 'a process of someone else'}", f"llmos up {option} {port + 100}")
+
+
+def _data_dir(root: Path) -> Finding:
+    existing = root
+    while not existing.exists():
+        existing = existing.parent
+    if not os.access(existing, os.W_OK | os.X_OK):
+        return Finding("fail", "Data directory", f"{root} can't be written", "llmos up --data-dir DIR")
+    if root.exists() and root.stat().st_mode & 0o077:
+        return Finding("warn", "Data directory", f"{root} can be read by others", f"chmod 700 {root}")
+    return Finding("ok", "Data directory", str(root))
+
+
+def _disk(root: Path) -> Finding:
+    existing = root
+    while not existing.exists():
+        existing = existing.parent
+    free = shutil.disk_usage(existing).free
+    detail = f"{free / 1e9:.1f} GB free in {existing}"
+    if free < _DISK_OUT:
+        return Finding("fail", "Disk", detail, "make room, or choose another disk: --data-dir DIR")
+    if free < _DISK_LOW:
+        return Finding("warn", "Disk", detail, "large models won't fit; the cache can lie elsewhere: --data-dir DIR")
+    return Finding("ok", "Disk", detail)
+
+
+def _memory() -> Finding:
+    values = {}
+    for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
+        name, _, rest = line.partition(":")
+        values[name] = int(rest.split()[0]) * 1024
+    available, limit = values.get("MemAvailable", 0), _cgroup_limit()
+    detail = f"{size(available)} of {size(values.get('MemTotal', 0))} available"
+    if limit is not None and limit < available:
+        available = limit
+        detail += f", of which this group may use {size(limit)}"
+    if available < _MEMORY_LOW:
+        return Finding("warn", "Memory", detail, "small models only; stop other programs")
+    return Finding("ok", "Memory", detail)
+
+
+def _cgroup_limit() -> int | None:
+    """The memory limit of this process' own control group (version 2, else 1); None where there is none."""
+    try:
+        entries = Path("/proc/self/cgroup").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return None
+    for entry in entries:
+        _, controllers, path = entry.split(":", 2)
+        files = (
+            [Path(f"/sys/fs/cgroup{path}/memory.max")]
+            if not controllers
+            else [Path(f"/sys/fs/cgroup/memory{path}/memory.limit_in_bytes")]
+            if "memory" in controllers.split(",")
+            else []
+        )
+        for file in files:
+            try:
+                text = file.read_text(encoding="ascii").strip()
+            except OSError:
+                continue
+            # version 1 writes "no limit" as a number near 2^63
+            if text.isdigit() and int(text) < 2**60:
+                return int(text)
+    return None
+
+
+def _cgroup() -> Finding:
+    unified = Path("/sys/fs/cgroup/cgroup.controllers")
+    if unified.exists() and "memory" in unified.read_text(encoding="ascii").split():
+        return Finding("ok", "Control groups", "version 2")
+    return Finding("ok", "Control groups", "no version 2 with memory; models' memory is watched instead of limited")
+
+
+def _models(data_dir: DataDir) -> Finding:
+    try:
+        total = sum(path.stat().st_size for path in data_dir.models.rglob("*") if path.is_file())
+    except OSError as exc:
+        return Finding("warn", "Model cache", f"{data_dir.models} can't be read: {exc.strerror}", "check its owner")
+    return Finding("ok", "Model cache", f"{total / 1e9:.1f} GB in {data_dir.models}")
+
+
+def examine(data_dir: DataDir, *, host: str, port: int, gateway_port: int) -> list[Finding]:
+    """Look at everything."""
+    ours = {record.pid for record in StateFiles(data_dir).records().values()}
+    return [
+        _python(),
+        _program("Node.js", _node),
+        _program("Hub's proxy", find_proxy),
+        _program("Valkey", _valkey),
+        _port(host, port, "--port", ours),
+        _port(host, gateway_port, "--gateway-port", ours),
+        _data_dir(data_dir.root),
+        _disk(data_dir.root),
+        _memory(),
+        _cgroup(),
+        _models(data_dir),
+    ]
+
+
+def doctor(data_dir: DataDir, *, host: str, port: int, gateway_port: int) -> int:
+    """Print it; the exit code is 1 where something fails."""
+    findings = examine(data_dir, host=host, port=port, gateway_port=gateway_port)
+    for finding in findings:
+        sys.stdout.write(f"{finding.level:<5} {finding.what:<16} {finding.detail}\n")
+        if finding.advice:
+            sys.stdout.write(f"{'':<23}→ {finding.advice}\n")
+    return 1 if any(finding.level == "fail" for finding in findings) else 0

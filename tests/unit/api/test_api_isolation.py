@@ -1,0 +1,224 @@
+"""Two people: neither sees, changes or deletes what is the other's, over every route and method there is.
+
+The routes are listed from the application, so that a new one is covered, or fails here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import httpx
+import pytest
+from starlette.routing import Route
+
+from llmos.resources import KINDS, Credential, ModelService, Setting
+from llmos_hub.api.endpoints import Endpoint, OpenOperation
+from llmos_hub.api.routes import make_routes
+from llmos_hub.names import API_PREFIX, SCOPE_INVOKE
+from llmos_hub.stores import Store
+from tests.unit.api.conftest import SECRET, Api, credentials, manifest, models, token_of
+
+MARK = "only-ada-may-read-this"
+OPEN = {"/", "/docs", "/openapi.json", "/health", "/ready", "/metrics"}
+"""What answers without a token; nothing else may."""
+FOR_EVERYONE = OPEN | {"/apis", "/apis/llmos.ai", "/apis/llmos.ai/v1alpha1", "/apis/llmos.ai/v1alpha1/whoami"}
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+BODIES = (
+    ("application/json", json.dumps({"metadata": {"name": "chat"}, "spec": {"model": "demo://tiny"}})),
+    ("application/merge-patch+json", json.dumps({"spec": {"paused": True}})),
+    ("application/apply-patch+yaml", json.dumps({"spec": {"model": "demo://tiny"}})),
+)
+QUERIES: tuple[dict[str, str], ...] = ({}, {"watch": "1", "timeoutSeconds": "1"}, {"follow": "1", "dryRun": "All"})
+
+
+@dataclass(frozen=True)
+class Case:
+    """A method of a route, aimed at ada's things."""
+
+    path: str
+    template: str
+    method: str
+    offered: bool
+    open: bool
+
+    def __str__(self) -> str:
+        return f"{self.method} {self.path}"
+
+
+def _cases() -> Iterator[Case]:
+    for route in make_routes():
+        assert isinstance(route, Route)
+        endpoint = route.endpoint
+        assert isinstance(endpoint, Endpoint), f"{route.path} is not made of an Endpoint, so nothing asks who calls"
+        path = route.path.replace("{namespace}", "user-ada").replace("{name}", "chat")
+        assert "{" not in path, f"a new parameter in {path}: say here what is ada's"
+        for method in METHODS:
+            operation = endpoint.operations.get(method)
+            is_open = isinstance(operation, OpenOperation)
+            for prefix in ("", API_PREFIX):
+                yield Case(prefix + path, route.path, method, operation is not None, is_open)
+
+
+CASES = list(_cases())
+
+
+@pytest.fixture
+async def adas(api: Api, ada: httpx.AsyncClient, store: Store) -> Store:
+    """Things of ada's, each with a mark that nobody else may see."""
+    made = manifest(env={"MARK": MARK})
+    made["metadata"]["labels"] = {"mark": MARK}
+    assert (await ada.post(models(), json=made)).status_code == 201
+    secret = {"metadata": {"name": "chat", "annotations": {"mark": MARK}}, "spec": {"data": {"HF_TOKEN": SECRET}}}
+    assert (await ada.post(credentials(), json=secret)).status_code == 201
+    stored = await store.get(ModelService, "user-ada", "chat")
+    await store.record(stored, "Normal", "Started", MARK)
+    return store
+
+
+async def _snapshot(store: Store) -> list[dict[str, object]]:
+    return [r.dump() for kind in KINDS.values() for r in (await store.list(kind)).items]
+
+
+def test_every_kind_has_routes() -> None:
+    for kind in KINDS.values():
+        assert any(f"/{kind.plural}/{{name}}/status" in case.template for case in CASES)
+    assert {case.template for case in CASES if case.open} == OPEN
+
+
+async def _try(client: httpx.AsyncClient, case: Case) -> list[httpx.Response]:
+    """Every way to ask for it; one is enough where the answer can't depend on it."""
+    if not case.offered or case.template in FOR_EVERYONE or "/settings" in case.template:
+        return [
+            await client.request(case.method, case.path, content=BODIES[0][1], headers={"content-type": BODIES[0][0]})
+        ]
+    bodies = [({"content-type": media_type}, body) for media_type, body in BODIES]
+    return list(
+        await asyncio.gather(
+            *(
+                client.request(case.method, case.path, params=query, headers=headers, content=body)
+                for query in QUERIES
+                for headers, body in (bodies if case.method in {"POST", "PUT", "PATCH", "DELETE"} else [({}, None)])
+            )
+        )
+    )
+
+
+async def test_another_person_gets_nothing_and_changes_nothing(adas: Store, grace: httpx.AsyncClient) -> None:
+    before = await _snapshot(adas)
+    for case in CASES:
+        for response in await _try(grace, case):
+            assert MARK not in response.text, case
+            assert SECRET not in response.text, case
+            if case.template in FOR_EVERYONE:
+                continue
+            what_is_for_all = "/settings" in case.template and case.method == "GET"
+            if not case.offered:
+                assert response.status_code == 405, case
+            elif what_is_for_all:
+                assert response.status_code in {200, 404}, case
+            elif "/settings" in case.template:
+                assert response.status_code in {403, 415}, (case, response.text)
+            else:
+                assert response.status_code in {403, 415}, (case, response.text)
+                # the same whether it is there or not
+                assert "chat" not in response.text.replace("application/merge-patch", ""), case
+    assert await _snapshot(adas) == before
+
+
+async def test_a_refusal_is_the_same_whether_there_is_something_or_not(adas: Store, grace: httpx.AsyncClient) -> None:
+    for path in (models(), credentials()):
+        there = (await grace.get(f"{path}/chat")).json()
+        not_there = (await grace.get(f"{path}/nothing")).json()
+        assert there["message"] == not_there["message"]
+        assert there["code"] == not_there["code"] == 403
+
+
+@pytest.mark.parametrize(
+    "token", [None, "not-a-token-of-anyone", token_of("ada")[:-1], "token-of-ada-9876543210", "x" * 3000]
+)
+async def test_without_a_good_token_nothing_but_the_open_pages(adas: Store, api: Api, token: str | None) -> None:
+    before = await _snapshot(adas)
+    async with api.client(token) as client:
+        # cookies and tokens in the query are never looked at
+        client.cookies.set("jupyterhub-session-id", token_of("ada"))
+        for case in CASES:
+            response = await client.request(case.method, case.path, params={"token": token_of("ada")})
+            assert MARK not in response.text, case
+            if not case.offered:
+                assert response.status_code == 405, case
+            elif case.open and not case.path.startswith(f"{API_PREFIX}/metrics"):
+                assert response.status_code == 200, case
+            else:
+                assert response.status_code == 401, case
+                assert response.headers["www-authenticate"] == "Bearer"
+    assert await _snapshot(adas) == before
+
+
+async def test_a_token_for_models_only_does_nothing_here(adas: Store, api: Api) -> None:
+    token = api.hub.add_token("ada", "narrow-token-of-ada", scopes=(SCOPE_INVOKE,))
+    before = await _snapshot(adas)
+    async with api.client(token) as client:
+        for case in CASES:
+            if case.template in FOR_EVERYONE or not case.offered:
+                continue
+            for response in await _try(client, case):
+                assert response.status_code in {403, 415}, case
+                assert MARK not in response.text, case
+    assert await _snapshot(adas) == before
+
+
+async def test_other_ways_to_write_the_namespace(adas: Store, grace: httpx.AsyncClient) -> None:
+    paths = (
+        models().replace("user-ada", "user-grace/../user-ada"),
+        models().replace("user-ada", "user-grace%2F..%2Fuser-ada"),
+        models().replace("user-ada", "user-ada%00"),
+        models().replace("user-ada", "USER-ADA"),
+        models().replace("user-ada", "user-ada%20"),
+        models().replace("user-ada", ""),
+        models("grace").replace("modelservices", "modelservices/..%2F..%2Fuser-ada%2Fmodelservices%2Fchat"),
+        "/" + models(),
+        models() + "/",
+        f"{API_PREFIX}{API_PREFIX}{models()}",
+    )
+    for path in paths:
+        # httpx would tidy up a path that it is given alone
+        response = await grace.get(f"{str(grace.base_url).rstrip('/')}{path}")
+        assert response.status_code in {403, 404}, (path, response.text)
+        assert MARK not in response.text
+
+
+async def test_lists_of_everything_are_for_admins(
+    adas: Store, grace: httpx.AsyncClient, root: httpx.AsyncClient
+) -> None:
+    for kind in (ModelService, Credential):
+        path = f"/apis/llmos.ai/v1alpha1/{kind.plural}"
+        assert (await grace.get(path)).status_code == 403
+        assert (await grace.get(path, params={"watch": "1"})).status_code == 403
+        listed = await root.get(path)
+        assert [i["metadata"]["name"] for i in listed.json()["items"]] == ["chat"]
+        assert SECRET not in listed.text
+
+
+async def test_public_is_read_by_all_and_written_by_admins(
+    api: Api, root: httpx.AsyncClient, ada: httpx.AsyncClient
+) -> None:
+    path = "/apis/llmos.ai/v1alpha1/namespaces/public"
+    assert (await root.post(f"{path}/modelservices", json=manifest())).status_code == 201
+    assert (await root.post(f"{path}/credentials", json={"metadata": {"name": "hub"}})).status_code == 201
+    assert (await ada.get(f"{path}/modelservices/chat")).status_code == 200
+    assert (await ada.get(f"{path}/modelservices")).json()["items"][0]["metadata"]["name"] == "chat"
+    assert (await ada.delete(f"{path}/modelservices/chat")).status_code == 403
+    assert (await ada.post(f"{path}/modelservices", json=manifest("x"))).status_code == 403
+    assert (await ada.get(f"{path}/credentials")).status_code == 403
+    assert (await ada.get(f"{path}/credentials/hub")).status_code == 403
+
+
+async def test_settings_are_read_by_all_and_written_by_admins(ada: httpx.AsyncClient, store: Store) -> None:
+    path = "/apis/llmos.ai/v1alpha1/settings"
+    made = {"metadata": {"name": "api-max-streams-per-user"}, "spec": {"value": "1"}}
+    assert (await ada.get(path)).status_code == 200
+    assert (await ada.post(path, json=made)).status_code == 403
+    assert (await store.list(Setting)).items == []

@@ -1,0 +1,161 @@
+"""The routing table follows the store, and outlives it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from llmos.errors import Expired, Unavailable
+from llmos.resources import ModelService
+from llmos_hub.gateway.discovery import Discovery
+from llmos_hub.gateway.metrics import Metrics
+from llmos_hub.gateway.options import GatewayOptions
+from llmos_hub.gateway.routing import Table
+from llmos_hub.gateway.upstream import Upstreams
+from llmos_hub.stores import Store, open_store
+from llmos_hub.stores.base import BOOKMARK, DELETED, MODIFIED, Listing, WatchEvent
+from tests.support.fake_upstream import MakeUpstream
+from tests.support.gateway import RunningGateway, running_gateway, service
+from tests.support.valkey import ValkeyServer
+
+
+async def until_status(gateway: RunningGateway, status: int) -> None:
+    async with asyncio.timeout(20):
+        while (await gateway.chat()).status_code != status:
+            await asyncio.sleep(0.02)
+
+
+async def test_a_models_life(gateway: RunningGateway, upstreams: MakeUpstream, store: Store) -> None:
+    upstream = await upstreams()
+    assert (await gateway.chat()).status_code == 404
+    await gateway.add(service("chat", phase="Downloading"))
+    assert (await gateway.chat()).status_code == 503
+    await gateway.change(service("chat", upstream))
+    assert (await gateway.chat()).status_code == 200
+    await gateway.change(service("chat", phase="Paused"))
+    assert (await gateway.chat()).status_code == 503
+    await store.delete(ModelService, "user-ada", "chat")
+    await until_status(gateway, 404)
+
+
+async def test_models_are_served_while_the_store_is_away(
+    valkey_factory: ValkeyServer, upstreams: MakeUpstream, encryption_key: str
+) -> None:
+    upstream = await upstreams()
+    store = open_store(valkey_factory.url, encryption_key)
+    async with contextlib.aclosing(_Closing(store)), running_gateway(store, None, [service("chat", upstream)]) as gateway:
+        valkey_factory.kill()
+        for _ in range(20):
+            assert (await gateway.chat()).status_code == 200
+            await asyncio.sleep(0.01)
+        assert (await gateway.http.get("/ready")).status_code == 200
+        valkey_factory.start()
+        stored = await store.get(ModelService, "user-ada", "chat")
+        paused = service("chat", phase="Paused").status
+        await store.patch_status(stored.model_copy(update={"status": paused}))
+        await until_status(gateway, 503)  # what happened since is known soon
+
+
+class _Closing:
+    def __init__(self, store: Store) -> None:
+        self.store = store
+
+    async def aclose(self) -> None:
+        await self.store.close()
+
+
+async def test_not_ready_before_the_first_list(
+    valkey_factory: ValkeyServer, upstreams: MakeUpstream, encryption_key: str
+) -> None:
+    valkey_factory.kill()
+    store = open_store(valkey_factory.url, encryption_key)
+    upstreams_ = Upstreams(GatewayOptions())
+    discovery = Discovery(store, Table(upstreams_, Metrics()))
+    task = asyncio.create_task(discovery.run())
+    try:
+        await asyncio.sleep(0.3)
+        assert not discovery.ready.is_set()
+        assert discovery.age() is None
+        valkey_factory.start()
+        await asyncio.wait_for(discovery.ready.wait(), 20)
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        upstreams_.close()
+        await store.close()
+
+
+class Script:
+    """A store that does what a list says: what a real one does seldom, and at no time of the test's choosing."""
+
+    def __init__(self, *steps: Any) -> None:
+        self.steps = list(steps)
+        self.calls: list[str] = []
+        self.done = asyncio.Event()
+
+    def _next(self) -> Any:
+        step = self.steps.pop(0) if self.steps else None
+        if isinstance(step, Exception):
+            raise step
+        return step
+
+    async def list(self, kind: type, namespace: Any = None, **_: Any) -> Any:
+        self.calls.append("list")
+        return self._next()
+
+    @contextlib.asynccontextmanager
+    async def watch(self, kind: type, namespace: Any = None, *, resource_version: str, **_: Any) -> AsyncIterator[Any]:
+        self.calls.append(f"watch {resource_version}")
+
+        async def events() -> AsyncIterator[Any]:
+            while (event := self._next()) is not None:
+                yield event
+            self.done.set()
+            await asyncio.Event().wait()
+
+        yield events()
+
+
+def event(kind: Any, resource: ModelService | None, version: str) -> WatchEvent[ModelService]:
+    return WatchEvent(kind, resource, version)
+
+
+@pytest.mark.parametrize("failure", [Expired("too old"), RuntimeError("a bug")], ids=["expired", "bug"])
+async def test_an_expired_watch_lists_again(failure: Exception) -> None:
+    a, b = service("a"), service("b")
+    script = Script(Listing([a], "1"), event(BOOKMARK, None, "2"), failure, Listing([b], "9"))
+    names = await _follow(script)
+    assert script.calls == ["list", "watch 1", "list", "watch 9"]
+    assert names == {"b"}
+
+
+async def test_a_broken_watch_goes_on_where_it_was() -> None:
+    a, b = service("a"), service("b")
+    script = Script(
+        Unavailable("away"),
+        Listing([a], "1"),
+        event(MODIFIED, b, "4"),
+        Unavailable("away"),
+        Unavailable("still away"),
+        event(DELETED, a, "5"),
+    )
+    names = await _follow(script)
+    assert script.calls == ["list", "list", "watch 1", "watch 4", "watch 4"]
+    assert names == {"b"}
+
+
+async def _follow(script: Script) -> set[str]:
+    upstreams = Upstreams(GatewayOptions())
+    table = Table(upstreams, Metrics())
+    task = asyncio.create_task(Discovery(script, table).run())  # type: ignore[arg-type]
+    try:
+        await asyncio.wait_for(script.done.wait(), 10)
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        upstreams.close()
+    return {route.name for route in table._routes.values()}

@@ -1,0 +1,581 @@
+"""The command `llmos`, end to end against a small API over real HTTP."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from llmos.cli import main
+from llmos.cli.parser import VERBS, HelpRequested, build_parser, parse
+from llmos.errors import UsageError
+from tests.support.fake_api import FakePlatform, Serving, modelservice
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(environment: dict[str, str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Run a command; its exit code and what it wrote to both streams."""
+
+    def run(*words: str, stdin: str = "") -> tuple[int, str, str]:
+        monkeypatch.setattr("sys.stdin", io.StringIO(stdin))
+        code = main(words)
+        out, err = capsys.readouterr()
+        assert "Traceback" not in out + err
+        return code, out, err
+
+    return run
+
+
+def _until(condition: Callable[[], Any], seconds: float = 10.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come to that"
+        time.sleep(0.01)
+
+
+def _ready_when_watched(platform: FakePlatform, name: str, **status: Any) -> threading.Thread:
+    def act() -> None:
+        _until(lambda: platform.watches == 1)
+        platform.status(name, **({"phase": "Ready", "readyReplicas": 1, "task": "generate"} | status))
+
+    thread = threading.Thread(target=act)
+    thread.start()
+    return thread
+
+
+def test_serve_shows_progress_line_by_line_where_nothing_is_redrawn(run: Run, platform: FakePlatform):
+    thread = _ready_when_watched(platform, "tiny")
+    code, out, err = run("serve", "demo://tiny", "--memory", "1Gi", "--arg=--ctx-size", "--arg=512", "--env", "A=b=c")
+    thread.join()
+    assert (code, err) == (0, "")
+    first, last = out.splitlines()
+    assert first.startswith("tiny   Pending")
+    assert last.startswith("tiny   Ready")
+    assert last.endswith('→   llmos chat tiny   ·   OpenAI().chat.completions.create(model="tiny", …)')
+    spec = platform.objects["modelservices", "user-ada", "tiny"]["spec"]
+    assert (spec["resources"]["memory"], spec["args"], spec["env"]) == ("1Gi", ["--ctx-size", "512"], {"A": "b=c"})
+
+
+def test_serve_without_waiting_and_without_doing(run: Run, platform: FakePlatform):
+    assert run("serve", "demo://tiny", "--dry-run")[:2] == (
+        0,
+        "modelservice/tiny created (dry run: nothing was changed)\n",
+    )
+    assert platform.objects == {}
+    code, out, _ = run("serve", "demo://tiny", "--name", "chat", "--no-wait")
+    assert (code, out) == (0, "modelservice/chat created. It goes on by itself; look with: llmos ps\n")
+    code, _, err = run("serve", "demo://smollm2", "--name", "chat", "--no-wait")
+    assert err == "chat served demo://tiny so far and now serves demo://smollm2.\n"
+
+
+def test_serve_tells_a_failure_with_its_reason_and_log(run: Run, platform: FakePlatform):
+    thread = _ready_when_watched(
+        platform, "tiny", phase="Failed", message="the file is broken", lastLogLines=["bad magic"]
+    )
+    code, out, err = run("serve", "demo://tiny")
+    thread.join()
+    assert code == 1
+    assert out.splitlines()[1:] == ["tiny   Failed       the file is broken", "   │ bad magic"]
+    assert err == "tiny failed. More: llmos describe modelservice tiny (model_not_ready)\n"
+
+
+def test_mistakes_in_a_spec_name_the_field_and_the_fix(run: Run, platform: FakePlatform):
+    code, _, err = run("serve", "demo://tiny", "--memory", "2GiB")
+    assert (code, err) == (1, 'spec.resources.memory: "2GiB" is not a quantity. Did you mean "2Gi"? (invalid)\n')
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["gte"], 'llmos: there is no verb "gte". Did you mean "get"? (usage)'),
+        (["get"], "llmos get: the following arguments are required: KIND. More: llmos get --help (usage)"),
+        (["get", "modelservcie"], 'Did you mean "modelservice"? (usage)'),
+        (
+            ["scale", "chat", "two"],
+            "llmos scale: argument N: invalid int value: 'two'. More: llmos scale --help (usage)",
+        ),
+        (["set", "chat"], "Set what? For example: llmos set chat --memory 6Gi (usage)"),
+        (["delete", "ms"], "Which ms? Write its name after it. (usage)"),
+        (["serve", "demo://tiny", "--env", "A"], '--env: "A" should read NAME=VALUE. (usage)'),
+        (["explain", "ms.spec.replcas"], 'Did you mean "replicas"? (usage)'),
+        (["ps", "--jsno"], "llmos ps: unrecognized arguments: --jsno. More: llmos ps --help (usage)"),
+    ],
+)
+def test_wrong_usage_is_one_line_and_exit_code_2(run: Run, words: list[str], message: str):
+    code, out, err = run(*words)
+    assert (code, out) == (2, "")
+    assert err.endswith(message + "\n")
+    assert err.count("\n") == 1
+
+
+def test_get_in_every_form(run: Run, platform: FakePlatform):
+    platform.put(modelservice("chat", metadata={"labels": {"team": "vision"}}))
+    platform.put(modelservice("embed", "demo://minilm"))
+    assert run("get", "ms")[1].splitlines()[0].split() == ["NAME", "MODEL", "ENGINE", "STATE", "READY", "AGE"]
+    assert run("get", "models", "-o", "name")[1] == "modelservice/chat\nmodelservice/embed\n"
+    assert run("get", "ms", "-l", "team=vision", "-o", "name")[1] == "modelservice/chat\n"
+    assert json.loads(run("get", "ms", "chat", "--json")[1])["metadata"]["name"] == "chat"
+    assert json.loads(run("get", "ms/chat", "ms/embed", "-o", "json")[1])["kind"] == "List"
+    assert yaml.safe_load(run("get", "modelservice", "chat", "-o", "yaml")[1])["spec"]["model"] == "demo://smollm2"
+    assert "team=vision" in run("get", "ms", "chat", "-o", "wide")[1]
+    assert run("get", "credentials")[1] == "There are no credentials.\n"
+
+
+def test_names_that_are_not_there_are_answered_with_those_that_are(run: Run, platform: FakePlatform):
+    platform.put(modelservice("chat"))
+    platform.put(modelservice("secret", metadata={"namespace": "user-grace"}))
+    for words in (
+        ["get", "ms", "chta"],
+        ["describe", "chta"],
+        ["logs", "chta"],
+        ["stop", "chta"],
+        ["delete", "ms", "chta"],
+    ):
+        code, out, err = run(*words)
+        assert (code, out) == (1, "")
+        assert 'No modelservice "chta" in user-ada. There are: chat. Did you mean "chat"? (not_found · req ' in err
+        assert "secret" not in err
+
+
+def test_all_namespaces_are_those_that_the_caller_may_see(run: Run, platform: FakePlatform):
+    platform.put(modelservice("chat"))
+    platform.put(modelservice("tiny", metadata={"namespace": "public"}))
+    platform.put(modelservice("secret", metadata={"namespace": "user-grace"}))
+    assert [line.split()[:2] for line in run("ps", "-A")[1].splitlines()[1:]] == [
+        ["user-ada", "chat"],
+        ["public", "tiny"],
+    ]
+    platform.admin = True
+    assert "secret" in run("get", "ms", "-A")[1]
+
+
+def test_ps_for_people_and_for_programs(run: Run, platform: FakePlatform):
+    assert "Serve one with: llmos serve" in run("ps")[1]
+    platform.put(modelservice("chat"))
+    platform.status("chat", phase="Failed", message="needs more memory")
+    out = run("ps")[1]
+    assert "Failed" in out
+    assert out.splitlines()[2].strip() == "└ needs more memory"
+    assert json.loads(run("ps", "--json")[1])[0]["status"]["phase"] == "Failed"
+
+
+def test_describe_and_events(run: Run, platform: FakePlatform):
+    platform.put(modelservice("chat"))
+    platform.events["user-ada", "chat"] = [{"type": "Normal", "reason": "Started", "message": "on 2 threads"}]
+    for words in (["describe", "modelservice", "chat"], ["describe", "modelservice/chat"], ["describe", "chat"]):
+        code, out, _ = run(*words)
+        assert code == 0
+        assert out.startswith("Name:       chat\n")
+        assert "on 2 threads" in out
+    assert "Started" in run("events", "ms", "chat")[1]
+    assert run("describe", "credentials")[2].startswith("Which credentials?")
+
+
+MANIFESTS = """\
+apiVersion: llmos.ai/v1alpha1
+kind: ModelService
+metadata:
+  name: chat
+spec:
+  model: demo://smollm2
+  resources:
+    memory: 1Gi
+---
+kind: Credential
+metadata: {name: hub}
+spec: {data: {HF_TOKEN: "s3cret"}}
+"""
+
+
+def test_apply_creates_changes_and_leaves_alone(run: Run, platform: FakePlatform, tmp_path: Path):
+    file = tmp_path / "all.yaml"
+    file.write_text(MANIFESTS)
+    dry = " (dry run: nothing was changed)\n"
+    assert run("apply", "-f", str(file), "--dry-run")[1] == f"modelservice/chat created{dry}credential/hub created{dry}"
+    assert platform.objects == {}
+    assert run("apply", "-f", str(file))[1] == "modelservice/chat created\ncredential/hub created\n"
+    assert run("apply", "-f", str(file))[1].startswith("modelservice/chat unchanged\n")
+    assert run("apply", "-f", "-", stdin=MANIFESTS.replace("1Gi", "2Gi"))[1].startswith("modelservice/chat changed\n")
+    exported = run("get", "ms", "-o", "yaml")[1]
+    assert run("apply", "-f", "-", stdin=exported)[1] == "modelservice/chat unchanged\n"
+    assert run("apply", "-f", "-", stdin=run("get", "ms", "chat", "--json")[1])[1] == "modelservice/chat unchanged\n"
+
+
+def test_apply_checks_all_files_first_and_names_file_and_line(run: Run, platform: FakePlatform, tmp_path: Path):
+    (tmp_path / "a.yaml").write_text(MANIFESTS)
+    (tmp_path / "b.yml").write_text(MANIFESTS.replace("1Gi", "1GiB").replace("{data:", "{dta:"))
+    code, _, err = run("apply", "-f", str(tmp_path))
+    assert code == 1
+    assert f'{tmp_path}/b.yml:8: spec.resources.memory: "1GiB" is not a quantity. Did you mean "1Gi"?' in err
+    assert f'{tmp_path}/b.yml:12: spec.dta: there is no such field. Did you mean "data"?' in err
+    assert "s3cret" not in err
+    assert platform.objects == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("kind: ModelService\nkind: Setting\n", 'standard input:2: "kind" is here twice'),
+        ("a: [1\nb: 2\n", "standard input:2: "),
+        ('{"kind": ', "standard input:1: not JSON"),
+        ("kind: Pod\n", 'standard input:1: kind: "Pod" is not known here.'),
+        ("- 1\n", "standard input:1: A manifest needs a kind"),
+        ("", "There is no resource in -."),
+        (
+            "kind: List\nitems:\n- kind: ModelService\n  metadata: {name: A}\n  spec: {model: 'demo://x'}\n",
+            "standard input:4: metadata.name",
+        ),
+    ],
+)
+def test_what_is_no_manifest_is_named(run: Run, text: str, message: str):
+    code, _, err = run("apply", "-f", "-", stdin=text)
+    assert code == 1
+    assert err.startswith(message)
+    assert err.count("\n") == 1
+
+
+def test_a_file_that_is_not_there(run: Run, tmp_path: Path):
+    assert run("apply", "-f", str(tmp_path / "nix.yaml")) == (
+        1,
+        "",
+        f"There is no file {tmp_path}/nix.yaml. (invalid)\n",
+    )
+
+
+def test_an_error_of_the_api_names_the_document(run: Run, platform: FakePlatform):
+    text = MANIFESTS.replace("name: chat", "name: chat\n  namespace: user-grace")
+    code, _, err = run("apply", "-f", "-", stdin=text)
+    assert code == 1
+    assert err.startswith("standard input:1: You may not look into user-grace.")
+
+
+def test_delete_deletes_all_or_nothing(run: Run, platform: FakePlatform, tmp_path: Path):
+    platform.put(modelservice("a"))
+    platform.put(modelservice("b"))
+    assert run("delete", "ms", "a", "nix")[0] == 1
+    assert len(platform.objects) == 2
+    assert run("delete", "ms", "a", "--dry-run")[1] == "modelservice/a would be deleted (dry run)\n"
+    assert run("delete", "ms", "a", "b")[:2] == (0, "modelservice/a deleted\nmodelservice/b deleted\n")
+    assert platform.objects == {}
+    file = tmp_path / "c.yaml"
+    file.write_text(MANIFESTS.partition("---")[0])
+    run("apply", "-f", str(file))
+    assert run("delete", "-f", str(file), "-y")[1] == "modelservice/chat deleted\n"
+
+
+def test_logs(run: Run, platform: FakePlatform):
+    platform.put(modelservice("chat"))
+    platform.logs["user-ada", "chat"] = ["one", "two", "three"]
+    assert run("logs", "chat", "--tail", "2") == (0, "two\nthree\n", "")
+
+
+def test_changes(run: Run, platform: FakePlatform):
+    platform.put(modelservice("chat", spec={"resources": {"memory": "1Gi", "cpu": "2"}}))
+    spec = lambda: platform.objects["modelservices", "user-ada", "chat"]["spec"]  # noqa: E731 - read anew each time
+    assert run("stop", "chat")[1] == "chat is stopped. Start it again with: llmos start chat\n"
+    assert spec()["paused"]
+    assert run("start", "chat", "--no-wait")[0] == 0
+    assert not spec()["paused"]
+    assert run("scale", "chat", "2")[1] == "chat is going to 2 replicas. Look with: llmos ps\n"
+    assert spec()["replicas"] == 2
+    assert run("set", "chat", "--memory", "6Gi")[1] == "chat is changing: memory 6Gi. Look with: llmos ps\n"
+    assert spec()["resources"] == {"memory": "6Gi", "cpu": "2", "gpus": 0}
+    thread = _ready_when_watched(platform, "chat")
+    assert "Ready" in run("scale", "chat", "1", "--wait")[1]
+    thread.join()
+
+
+def test_chat_in_one_go(run: Run, platform: FakePlatform):
+    platform.put(modelservice("chat"))
+    assert run("chat", "chat", "What is a dictionary?") == (0, "A dictionary maps keys to values.\n", "")
+    assert platform.chats[-1]["messages"] == [{"role": "user", "content": "What is a dictionary?"}]
+    run("chat", "chat", "Sum this up:", stdin="a long text\n")
+    assert platform.chats[-1]["messages"][0]["content"] == "Sum this up:\n\na long text"
+    code, out, err = run("chat", stdin="hello")
+    assert (code, out) == (0, "A dictionary maps keys to values.\n")
+    assert err == "Asking chat, the only model that is ready to chat.\n"
+    assert run("chat", "chat")[0] == 2
+
+
+def test_chat_asks_which_model_when_there_are_several(run: Run, platform: FakePlatform):
+    assert "Serve one with" in run("chat", stdin="hi")[2]
+    platform.put(modelservice("a"))
+    platform.put(modelservice("b"))
+    code, _, err = run("chat", stdin="hi")
+    assert (code, err) == (2, "llmos chat: which model? You can use: a, b. (usage)\n")
+
+
+def test_models_and_whoami(run: Run, platform: FakePlatform, server: Serving):
+    platform.put(modelservice("chat"))
+    assert run("models")[1].splitlines()[1].split() == ["chat", "-", "-", "user-ada"]
+    out = run("whoami")[1]
+    assert "Name:       ada\n" in out
+    assert f"API:        {server.url} (from LLMOS_URL)\n" in out
+    assert json.loads(run("whoami", "--json")[1])["namespace"] == "user-ada"
+
+
+def test_a_platform_that_does_not_run_is_said_in_one_line(run: Run, server: Serving):
+    server.stop()
+    code, out, err = run("ps")
+    assert (code, out) == (1, "")
+    assert err == f"The API at {server.url} does not answer. Is LLMOS running? Start it with: make up (unavailable)\n"
+    server.restart()
+
+
+def test_a_mistake_of_ours_is_one_line_too(run: Run, monkeypatch: pytest.MonkeyPatch):
+    def broken(*_: Any) -> None:
+        raise RuntimeError("boom")
+
+    monkeypatch.setattr("llmos.cli.verbs.whoami.run_whoami", broken)
+    code, _, err = run("whoami")
+    assert code == 1
+    assert err.startswith("RuntimeError: boom (internal).")
+
+
+def test_every_verb_has_help_with_an_example():
+    for name, verb in VERBS.items():
+        with pytest.raises(HelpRequested) as help_:
+            parse([name, "--help"])
+        assert "for example:\n  llmos " in help_.value.text
+        for example in verb.example:
+            assert f"llmos {example}" in help_.value.text
+
+
+def test_examples_in_help_are_commands_that_parse():
+    import shlex
+
+    for verb in VERBS.values():
+        for example in verb.example:
+            words = shlex.split(example.partition(" > ")[0].partition(" | ")[0])
+            assert parse(words)[0] is verb
+
+
+def test_a_notebook_has_its_own_verbs_and_never_exits():
+    verb, args = parse(["serve", "demo://tiny"], prog="%llmos", only=lambda verb: verb.notebook)
+    assert (verb.name, args.model) == ("serve", "demo://tiny")
+    with pytest.raises(UsageError, match="there is no verb"):
+        parse(["completion", "bash"], prog="%llmos", only=lambda verb: verb.notebook)
+    with pytest.raises(HelpRequested, match="%llmos VERB"):
+        parse([], prog="%llmos", only=lambda verb: verb.notebook)
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_knows_every_verb_and_option(run: Run, shell: str):
+    code, script, _ = run("completion", shell)
+    assert code == 0
+    for name, verb in VERBS.items():
+        assert name in script
+        for action in build_parser(verb)._actions:
+            assert all(option.lstrip("-") in script for option in action.option_strings)
+
+
+def test_bash_completes_verbs_options_and_names(run: Run, platform: FakePlatform, tmp_path: Path):
+    platform.put(modelservice("chat"))
+    script = tmp_path / "llmos.bash"
+    script.write_text(run("completion", "bash")[1])
+    bin_ = tmp_path / "bin"
+    bin_.mkdir()
+    (bin_ / "llmos").write_text(
+        f'#!/bin/sh\nexec {sys.executable} -c "import sys; from llmos.cli import main; sys.exit(main())" "$@"\n'
+    )
+    (bin_ / "llmos").chmod(0o755)
+
+    def complete(*words: str) -> list[str]:
+        code = f"source {script}; COMP_WORDS=({' '.join(repr(w) for w in words)}); COMP_CWORD={len(words) - 1}; _llmos; echo ${{COMPREPLY[@]}}"
+        environ = os.environ | {"PATH": f"{bin_}:{os.environ['PATH']}"}
+        return subprocess.run(
+            ["bash", "-c", code], capture_output=True, text=True, timeout=30, check=True, env=environ
+        ).stdout.split()
+
+    assert complete("llmos", "des") == ["describe"]
+    assert complete("llmos", "ps", "--js") == ["--json"]
+    assert complete("llmos", "get", "mod") == ["modelservices"]
+    assert complete("llmos", "get", "modelservices", "ch") == ["chat"]
+    assert complete("llmos", "logs", "") == ["chat"]
+
+
+COMMAND = [sys.executable, "-c", "import sys; from llmos.cli import main; sys.exit(main())"]
+
+
+def _start(*words: str, **options: Any) -> subprocess.Popen[str]:
+    options = {
+        "stdin": subprocess.DEVNULL,
+        "stdout": subprocess.PIPE,
+        "stderr": subprocess.PIPE,
+        "text": True,
+    } | options
+    return subprocess.Popen([*COMMAND, *words], **options)
+
+
+def test_ctrl_c_stops_watching_and_never_the_model(environment: dict[str, str], platform: FakePlatform):
+    with _start("serve", "demo://tiny") as process:
+        _until(lambda: platform.watches == 1)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert out.startswith("tiny   Pending")
+    assert err == "Stopped watching; tiny goes on by itself. Look with: llmos ps\n"
+    assert ("modelservices", "user-ada", "tiny") in platform.objects
+
+
+def test_a_reader_that_goes_away_is_no_error(environment: dict[str, str], platform: FakePlatform):
+    for n in range(3):
+        platform.put(modelservice(f"m{n}"))
+    read, write = os.pipe()
+    os.close(read)
+    with os.fdopen(write, "w") as gone, _start("get", "ms", "-o", "yaml", stdout=gone) as process:
+        _, err = process.communicate(timeout=20)
+    assert (process.returncode, err) == (141, "")
+
+
+def test_get_watch_for_programs_is_a_line_per_change(environment: dict[str, str], platform: FakePlatform):
+    platform.put(modelservice("chat"))
+    with _start("get", "ms", "-w", "-o", "json") as process:
+        assert process.stdout is not None
+        assert json.loads(process.stdout.readline())["type"] == "ADDED"
+        _until(lambda: platform.watches == 1)
+        platform.status("chat", phase="Ready")
+        changed = json.loads(process.stdout.readline())
+        assert (changed["type"], changed["object"]["status"]["phase"]) == ("MODIFIED", "Ready")
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=20)
+    assert process.returncode == 130
+
+
+def _on_a_terminal(words: list[str], act: Callable[[], None], **environ: str) -> tuple[int, str]:
+    """Run a command on a terminal of its own; what that showed."""
+    controller, terminal = pty.openpty()
+    with _start(*words, stdin=terminal, stdout=terminal, stderr=terminal, env=os.environ | environ) as process:
+        os.close(terminal)
+        thread = threading.Thread(target=act)
+        thread.start()
+        shown = b""
+        while True:
+            try:
+                piece = os.read(controller, 65536)
+            except OSError:  # Linux's way to say that the other side is closed
+                break
+            if not piece:
+                break
+            shown += piece
+        process.wait(timeout=20)
+    thread.join()
+    os.close(controller)
+    return process.returncode, shown.decode()
+
+
+def test_on_a_terminal_progress_is_redrawn_in_place(environment: dict[str, str], platform: FakePlatform):
+    def act() -> None:
+        _until(lambda: platform.watches == 1)
+        platform.status("tiny", phase="Starting", message="llama.cpp on 2 threads")
+        time.sleep(0.7)  # long enough for the stopwatch to be redrawn
+        platform.status("tiny", phase="Ready")
+
+    code, shown = _on_a_terminal(["serve", "demo://tiny"], act, TERM="xterm", COLUMNS="60")
+    assert code == 0
+    assert shown.count("Starting") >= 3
+    assert "\x1b[1A" in shown
+    assert "\x1b[32mReady" in shown
+    last = shown.rpartition("\x1b[J")[0].rpartition("\x1b[2K")[0].rpartition("A\r")[2]
+    assert "Starting" in last
+    code, shown = _on_a_terminal(["ps"], lambda: None, TERM="xterm", NO_COLOR="1", COLUMNS="60")
+    assert code == 0
+    assert "\x1b" not in shown
+    assert max(map(len, shown.splitlines())) <= 60
+
+
+def test_deletion_is_asked_about_on_a_terminal(environment: dict[str, str], platform: FakePlatform):
+    platform.put(modelservice("chat"))
+    controller, terminal = pty.openpty()
+    with _start("delete", "ms", "chat", stdin=terminal, stdout=terminal, stderr=terminal) as process:
+        os.close(terminal)
+        shown = b""
+        while b"[y/N]" not in shown:
+            shown += os.read(controller, 4096)
+        os.write(controller, b"n\n")
+        while b"Nothing was deleted." not in shown:
+            shown += os.read(controller, 4096)
+        assert process.wait(timeout=20) == 0
+    os.close(controller)
+    assert b"Delete modelservice/chat? This can't be undone. [y/N]" in shown
+    assert ("modelservices", "user-ada", "chat") in platform.objects
+
+
+def test_an_answer_cannot_steer_the_terminal(environment: dict[str, str], platform: FakePlatform):
+    platform.put(modelservice("chat"))
+    platform.answer = ["\x1b]0;owned\x07", "fine"]
+    code, shown = _on_a_terminal(["chat", "chat", "hi"], lambda: None, TERM="xterm", NO_COLOR="1")
+    # standard input is a terminal too, so the question is the argument's alone
+    assert code == 0
+    assert "\x1b" not in shown
+    assert "fine" in shown
+    assert "12 tokens · first after" in shown
+
+
+def test_a_conversation_in_the_terminal(environment: dict[str, str], platform: FakePlatform):
+    platform.put(modelservice("chat"))
+    controller, terminal = pty.openpty()
+    with _start(
+        "chat", "chat", stdin=terminal, stdout=terminal, stderr=terminal, env=os.environ | {"TERM": "dumb"}
+    ) as process:
+        os.close(terminal)
+        shown = b""
+
+        def say(text: bytes, until: bytes, times: int) -> None:
+            nonlocal shown
+            os.write(controller, text)
+            while shown.count(until) < times:
+                shown += os.read(controller, 4096)
+
+        while b"> " not in shown:
+            shown += os.read(controller, 4096)
+        say(b"one\n", b"tokens", 1)
+        say(b"two\n", b"tokens", 2)
+        say(b"/new\n", b"Started over", 1)
+        say(b"three\n", b"tokens", 3)
+        os.write(controller, b"/bye\n")
+        assert process.wait(timeout=20) == 0
+    os.close(controller)
+    assert [len(chat["messages"]) for chat in platform.chats] == [1, 3, 1]
+
+
+def test_platform_verbs_become_llmos_hub(tmp_path: Path):
+    program = tmp_path / "llmos-hub"
+    program.write_text('#!/bin/sh\necho "hub: $@"\nexit 7\n')
+    program.chmod(0o755)
+    code = f"import sys; sys.executable = {str(tmp_path / 'python')!r}; from llmos.cli import main; sys.exit(main(sys.argv[1:]))"
+    done = subprocess.run(
+        [sys.executable, "-c", code, "up", "--port", "8100"], capture_output=True, text=True, timeout=20, check=False
+    )
+    assert (done.returncode, done.stdout) == (7, "hub: up --port 8100\n")
+    program.unlink()
+    done = subprocess.run(
+        [sys.executable, "-c", code, "doctor"],
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=False,
+        env={"PATH": str(tmp_path)},
+    )
+    assert done.returncode == 1
+    assert "Install it with: pip install 'llmos[platform]'" in done.stderr
+
+
+def test_version_and_overview(run: Run):
+    assert run("--version")[1].startswith("llmos 0.")
+    assert "  serve " in run()[1]
+    assert "for example:" in run("help", "serve")[1]

@@ -1,0 +1,102 @@
+"""``file://``: models where they lie."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from llmos.errors import Invalid, SourceFailed
+from llmos_hub.sources import source_of
+from llmos_hub.sources.base import ModelFiles
+from tests.support.gguf_builder import build_gguf
+
+
+def fetch(path: Path | str, tmp_path: Path) -> ModelFiles:
+    uri = f"file://{path}"
+    return source_of(uri).fetch(uri, tmp_path / "cache", lambda _progress: None)
+
+
+def test_a_file_is_used_where_it_lies(tmp_path: Path):
+    path = tmp_path / "m.gguf"
+    path.write_bytes(build_gguf())
+    model = fetch(path, tmp_path)
+    assert model.path == str(path)
+    assert model.size == path.stat().st_size
+    assert model.header.quantization == "Q4_K_M"
+    assert not (tmp_path / "cache").exists()
+
+
+def test_the_revision_changes_with_the_file(tmp_path: Path):
+    path = tmp_path / "m.gguf"
+    path.write_bytes(build_gguf())
+    before = fetch(path, tmp_path).revision
+    assert fetch(path, tmp_path).revision == before
+    os.utime(path, (1, 1))
+    assert fetch(path, tmp_path).revision != before
+
+
+def test_a_name_with_a_space_can_be_written_encoded(tmp_path: Path):
+    path = tmp_path / "my model.gguf"
+    path.write_bytes(build_gguf())
+    assert fetch(str(path).replace(" ", "%20"), tmp_path).path == str(path)
+
+
+def test_all_parts_are_found_from_any_of_them(tmp_path: Path):
+    paths = [tmp_path / f"m-0000{i}-of-00002.gguf" for i in (1, 2)]
+    paths[0].write_bytes(build_gguf())
+    with pytest.raises(SourceFailed, match=r"m-00002-of-00002\.gguf"):
+        fetch(paths[0], tmp_path)
+    paths[1].write_bytes(build_gguf({"split.no": 1}))
+    model = fetch(paths[1], tmp_path)
+    assert model.path == str(paths[0])
+    assert model.size == sum(p.stat().st_size for p in paths)
+    assert model.header.parameters == 2048
+
+
+def test_what_is_not_a_model_is_refused_without_showing_its_content(tmp_path: Path):
+    path = tmp_path / "secret"
+    path.write_text("hunter2 is the password")
+    with pytest.raises(Invalid, match="needs a GGUF file") as caught:
+        fetch(path, tmp_path)
+    assert "hunt" not in caught.value.message
+
+
+def test_safetensors_are_called_by_their_name(tmp_path: Path):
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(b"\x10\0\0\0\0\0\0\0{}")
+    with pytest.raises(Invalid, match="safetensors"):
+        fetch(path, tmp_path)
+
+
+@pytest.mark.parametrize("name", ["no.gguf", "nowhere/no.gguf"])
+def test_a_missing_file_is_said_to_be_missing(tmp_path: Path, name: str):
+    with pytest.raises(SourceFailed, match="There is no file"):
+        fetch(tmp_path / name, tmp_path)
+
+
+def test_a_directory_is_answered_with_what_it_holds(tmp_path: Path):
+    (tmp_path / "a.gguf").write_bytes(build_gguf())
+    with pytest.raises(SourceFailed, match=r"is a directory.*a\.gguf"):
+        fetch(tmp_path, tmp_path)
+
+
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path):
+    os.mkfifo(tmp_path / "pipe.gguf")
+    with pytest.raises(SourceFailed, match="not a regular file"):
+        fetch(tmp_path / "pipe.gguf", tmp_path)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_a_file_without_permission_is_answered_with_how_to_allow_it(tmp_path: Path):
+    path = tmp_path / "m.gguf"
+    path.write_bytes(build_gguf())
+    path.chmod(0)
+    with pytest.raises(SourceFailed, match="chmod a\\+r"):
+        fetch(path, tmp_path)
+
+
+def test_an_unknown_scheme_names_the_known_ones():
+    with pytest.raises(SourceFailed, match="demo://"):
+        source_of("ftp://example.org/m.gguf")
