@@ -12,3 +12,49 @@ help:  ## Show this
 
 up:  ## Set up what is missing and start LLMOS: make up ARGS="--port 8100"
 	@exec $(PYTHON) tools/bootstrap.py $(ARGS)
+
+DEV = $(PYTHON) tools/bootstrap.py --lock dev --only-install
+RUN := $(VENV)/bin
+.PHONY: test test-browser bench lint format generate lock
+
+test:  ## Set up what is missing and run the unit and integration tests
+	@$(DEV)
+	$(RUN)/python -m pytest $(ARGS)
+
+test-browser:  ## The README's session in a real Chromium (installed by apt-get where it is missing)
+	@$(DEV)
+	@tests/browser/chromium.sh
+	$(RUN)/python -m pytest tests/browser $(ARGS)
+
+bench:  ## The figures of docs/benchmarks.md
+	@$(DEV)
+	$(RUN)/python -m tests.benchmarks $(ARGS)
+
+lint:  ## ruff, mypy --strict, import-linter, and that generated files are up to date
+	@$(DEV)
+	$(RUN)/ruff check
+	$(RUN)/ruff format --check
+	$(RUN)/mypy
+	$(RUN)/lint-imports
+	$(RUN)/python tools/unasync.py --check
+	$(RUN)/python tools/reference.py --check
+
+format:  ## ruff's formatter and safe fixes
+	@$(DEV)
+	$(RUN)/ruff check --fix --exit-zero
+	$(RUN)/ruff format
+
+generate:  ## Write what is made from other code: the sync SDK, docs/reference.md
+	@$(DEV)
+	$(RUN)/python tools/unasync.py
+	$(RUN)/python tools/reference.py
+
+lock:  ## Resolve requirements/*.txt anew
+	@$(DEV)
+	@for extra in platform dev; do \
+	    $(RUN)/uv pip compile --quiet --upgrade pyproject.toml --extra $$extra --extra setup --universal --python-version 3.11 \
+	        --generate-hashes --no-header --no-annotate --output-file requirements/$$extra.txt \
+	        $$([ $$extra = dev ] && echo --constraint requirements/platform.txt); \
+	done
+	@echo "uv" | $(RUN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 \
+	    --generate-hashes --no-header --no-annotate --output-file requirements/bootstrap.txt -

@@ -21,10 +21,12 @@ from typing import Any, Final
 
 from jupyterhub import orm
 from jupyterhub.auth import Authenticator
-from sqlalchemy import Boolean, Column, ForeignKey, Integer, Unicode, inspect
+from sqlalchemy import Boolean, Column, ForeignKey, Integer, Unicode
 from sqlalchemy.orm import Session, object_session
 from tornado import web
-from traitlets import Float, Integer as IntegerTrait, Unicode as UnicodeTrait
+from traitlets import Float
+from traitlets import Integer as IntegerTrait
+from traitlets import Unicode as UnicodeTrait
 
 __all__ = ["LLMOSAuthenticator", "PasswordRow", "check_strength", "hash_password", "verify_password"]
 
@@ -171,7 +173,7 @@ class LLMOSAuthenticator(Authenticator):  # type: ignore[misc]  # the Hub publis
 
     async def authenticate(self, handler: Any, data: dict[str, str]) -> str | None:
         """Check a name and a password (`data` is the log-in form's, or a token request's ``auth``)."""
-        name = self.normalize_username(str(data.get("username", "")))
+        name: str = self.normalize_username(str(data.get("username", "")))
         password = str(data.get("password", ""))
         if wait := self._attempts.locked_for(name):
             self.log.warning("Log-in as %r refused: locked for another %.0f s", name[:64], wait)
@@ -204,8 +206,7 @@ class LLMOSAuthenticator(Authenticator):  # type: ignore[misc]  # the Hub publis
         db.commit()
         self._attempts.succeeded(user.name)
         if not one_time and self.admin_password_file and user.name in self.admin_users:
-            with contextlib.suppress(FileNotFoundError):
-                Path(self.admin_password_file).unlink()
+            _remove(Path(self.admin_password_file))
 
     async def add_user(self, user: orm.User) -> None:
         """As the Hub asks for every user at its start: the first admin gets the first password."""
@@ -214,24 +215,34 @@ class LLMOSAuthenticator(Authenticator):  # type: ignore[misc]  # the Hub publis
         if db is None or user.name not in self.admin_users or not self.first_password_file:
             return
         file = Path(self.first_password_file)
-        if not file.exists():
+        first = _read_first_password(file)
+        if first is None:
             return
-        inspector = inspect(db.get_bind())
-        assert inspector is not None  # noqa: S101 - an engine can be inspected
-        if not inspector.has_table(PasswordRow.__tablename__):
-            PasswordRow.__table__.create(db.get_bind())
-        first = json.loads(file.read_text(encoding="utf-8"))
         # given by whoever starts the platform, who may choose a weak one for a try
         hashed = await asyncio.to_thread(hash_password, first["password"])
+        PasswordRow.__table__.create(db.get_bind(), checkfirst=True)
         db.merge(PasswordRow(user_id=user.id, hash=hashed, one_time=first["one_time"]))
         db.commit()
-        file.unlink()
+        _remove(file)
 
     def get_handlers(self, app: Any) -> list[tuple[str, Any]]:
         """The log-in page and the page for one's own password."""
         from llmos_hub.hub_handlers import authenticator_handlers
 
         return [*super().get_handlers(app), *authenticator_handlers()]
+
+
+def _read_first_password(file: Path) -> dict[str, Any] | None:
+    try:
+        content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    return content
+
+
+def _remove(file: Path) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        file.unlink()
 
 
 def find_password(db: Session, name: str) -> PasswordRow | None:

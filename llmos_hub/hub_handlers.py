@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from jupyterhub import orm
 from jupyterhub.apihandlers.base import APIHandler
 from jupyterhub.handlers.base import BaseHandler
 from jupyterhub.handlers.login import LoginHandler
@@ -34,13 +33,13 @@ class OneTimeLoginHandler(LoginHandler):  # type: ignore[misc]  # the Hub publis
 class ChangePasswordHandler(BaseHandler):  # type: ignore[misc]  # the Hub publishes no types
     """One's own password; an admin's page for another's is the same with a name in the path."""
 
-    @web.authenticated  # type: ignore[untyped-decorator]
+    @web.authenticated
     async def get(self) -> None:
         """Show the form."""
         row = find_password(self.db, self.current_user.name)
         await self._page(one_time=bool(row and row.one_time))
 
-    @web.authenticated  # type: ignore[untyped-decorator]
+    @web.authenticated
     async def post(self) -> None:
         """Change it; the old one proves that it is its owner who sits there."""
         user = self.current_user

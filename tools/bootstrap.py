@@ -22,6 +22,11 @@ BIN = os.path.join(VENV, "bin")
 PYTHON = os.path.join(BIN, "python")
 PROXY_SOURCE = os.path.join(ROOT, "llmos_hub", "supervisor", "proxy")
 PROXY = os.path.join(VENV, "share", "llmos", "proxy")
+# Configuration that an editable install copies into the environment, where it doesn't follow the checkout.
+COPIED = (
+    os.path.join("llmos_widgets", "ipython"),
+    os.path.join("llmos_server_ext", "jupyter_server_config.d"),
+)
 STAMP = os.path.join(VENV, ".llmos-setup")
 LOG = os.path.join(ROOT, ".venv", "setup.log")
 MINIMUM = (3, 11)
@@ -39,12 +44,15 @@ def requirements(name):
 def fingerprint(lock):
     """Changes when anything that set-up depends on does."""
     digest = hashlib.sha256(sys.version.encode())
-    for path in (
+    paths = [
         requirements("bootstrap"),
         requirements(lock),
         os.path.join(ROOT, "pyproject.toml"),
         os.path.join(PROXY_SOURCE, "package-lock.json"),
-    ):
+    ]
+    for folder in COPIED:
+        paths += [os.path.join(ROOT, folder, name) for name in sorted(os.listdir(os.path.join(ROOT, folder)))]
+    for path in paths:
         with open(path, "rb") as file:
             digest.update(file.read())
     return digest.hexdigest()

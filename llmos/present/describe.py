@@ -8,11 +8,11 @@ from datetime import datetime
 from typing import Any
 
 from llmos.client.messages import Event
-from llmos.present.amounts import age, format_bytes, memory_of
+from llmos.present.amounts import age, count, format_bytes, memory_of
 from llmos.present.modelservices import TONES
 from llmos.present.resources import cell
 from llmos.present.tables import Row, Table
-from llmos.present.text import Line, Span, Tone, clean, line, pad, text_width
+from llmos.present.text import Line, Span, Tone, clean, facts, line, pad, text_width
 from llmos.resources import ModelService, Resource
 from llmos.resources.base import Condition
 
@@ -20,6 +20,7 @@ __all__ = ["describe", "events_table"]
 
 _OWN_SECTIONS = frozenset({"conditions", "replicaStatuses", "lastLogLines", "endpoints"})
 _BYTES = frozenset({"memoryEstimate", "fileSize"})
+_NUMBERS = frozenset({"parameters", "contextLength"})
 _MOMENTS = frozenset({"startedAt", "readyAt", "lastChanged"})
 
 
@@ -89,6 +90,8 @@ def _fields(data: Any, now: datetime, prefix: str = "") -> list[tuple[str, str, 
 def _value(key: str, value: Any, now: datetime) -> str:
     if key in _BYTES and isinstance(value, int):
         return format_bytes(value, binary=key == "memoryEstimate")
+    if key in _NUMBERS and isinstance(value, int):
+        return count(value)
     if key in _MOMENTS and isinstance(value, str):
         return f"{age(datetime.fromisoformat(value), now)} ago"
     if key == "args" and isinstance(value, list):
@@ -101,7 +104,12 @@ def _value(key: str, value: Any, now: datetime) -> str:
 def _pairs(pairs: Iterable[tuple[str, str, Tone]], indent: str) -> list[Line]:
     pairs = list(pairs)
     width = max((text_width(label) for label, _, _ in pairs), default=0) + 1
-    return [line(indent + pad(f"{label}:", width) + "  ", Span(clean(value), tone)) for label, value, tone in pairs]
+    lines: list[Line] = []
+    for label, value, tone in pairs:
+        first, *more = facts(value) or [""]
+        lines.append(line(indent + pad(f"{label}:", width) + "  ", Span(first, tone)))
+        lines += [line(indent + " " * (width + 2), Span(fact, tone)) for fact in more]
+    return lines
 
 
 def _section(title: str, pairs: list[tuple[str, str, Tone]]) -> list[Line]:

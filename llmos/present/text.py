@@ -17,6 +17,7 @@ __all__ = [
     "clean",
     "clean_block",
     "did_you_mean",
+    "facts",
     "fit",
     "line",
     "line_width",
@@ -71,6 +72,15 @@ def clean_block(text: str) -> str:
     return "".join(
         char if char in "\n\t" or unicodedata.category(char) not in {"Cc", "Zl", "Zp"} else "" for char in text
     )
+
+
+def facts(text: str) -> list[str]:
+    """The facts of a message that has several, as the platform joins them.
+
+    >>> facts("no GPU found · about 67 MiB")
+    ['no GPU found', 'about 67 MiB']
+    """
+    return [fact.strip() for fact in clean(text).split(" · ") if fact.strip()]
 
 
 def text_width(text: str) -> int:

@@ -8,7 +8,7 @@ from datetime import datetime
 from llmos.client.progress import Progress
 from llmos.present.amounts import done_of, format_bytes, rate, stopwatch, time_left
 from llmos.present.modelservices import TONES, engine_of, why_recognised
-from llmos.present.text import Line, Span, clean, fit, line, pad
+from llmos.present.text import Line, Span, clean, facts, fit, line, line_width, pad
 
 __all__ = ["Hints", "Transcript"]
 
@@ -53,7 +53,7 @@ class Transcript:
         """Take in what was seen."""
         before = self._now
         if before is not None and before.phase not in {progress.phase, "Pending"}:
-            self._past.append(_finished(before, progress.changed))
+            self._past += _finished(before, progress.changed)
         self._now = progress
 
     def lines(self, *, now: datetime, width: int | None = None) -> list[Line]:
@@ -78,23 +78,34 @@ def _start(progress: Progress, word: str) -> Line:
     return line(Span(f"{progress.name}   ", "bold"), Span(pad(word, _PHASE_WIDTH), tone))
 
 
-def _finished(progress: Progress, until: datetime) -> Line:
-    """The line that stays of a phase."""
+def _finished(progress: Progress, until: datetime) -> list[Line]:
+    """The lines that stay of a phase."""
     took = Span(f"   {stopwatch((until - progress.phase_started).total_seconds())}", "dim")
     if progress.phase == "Downloading" and progress.download is not None:
         load = progress.download
         size = f"   {format_bytes(load.total, binary=False)}" if load.total else ""
-        return (*_start(progress, "Downloaded"), Span(" " + clean(load.file) + size), took)
-    text = _reason(progress)
-    return (*_start(progress, progress.phase), Span(f" {text}" if text else ""), took)
+        return [(*_start(progress, "Downloaded"), Span(" " + clean(load.file) + size), took)]
+    return _with_reason(progress, took)
 
 
-def _reason(progress: Progress) -> str:
+def _with_reason(progress: Progress, end: Span | None = None) -> list[Line]:
+    """The phase and why, a line per fact; `end` comes after the first."""
+    first, *more = _reasons(progress) or [""]
+    start = _start(progress, progress.phase)
+    indent = " " * line_width(start)
+    ending = (end,) if end is not None else ()
+    return [
+        (*start, Span(f" {first}" if first else ""), *ending),
+        *(line(Span(f"{indent} {fact}", "dim")) for fact in more),
+    ]
+
+
+def _reasons(progress: Progress) -> list[str]:
     if progress.message:
-        return clean(progress.message)
+        return facts(progress.message)
     if progress.phase == "Starting" and progress.resource is not None:
-        return clean(why_recognised(progress.resource)) or engine_of(progress.resource)
-    return ""
+        return facts(why_recognised(progress.resource)) or facts(engine_of(progress.resource))
+    return []
 
 
 def _current(progress: Progress, hints: Hints, now: datetime) -> list[Line]:
@@ -102,14 +113,9 @@ def _current(progress: Progress, hints: Hints, now: datetime) -> list[Line]:
         return [(*_start(progress, progress.phase), Span(" " + clean(progress.away), "bad"))]
     if progress.ready:
         return [_ready(progress, hints)]
-    lines = [_going_on(progress, now)]
-    if progress.phase == "Failed":
-        lines += [line(Span(f"   │ {clean(text)}", "dim")) for text in progress.log_lines[-10:]]
-    return lines
-
-
-def _going_on(progress: Progress, now: datetime) -> Line:
-    start = _start(progress, progress.phase)
+    if progress.failed:
+        logged = progress.log_lines[-10:] if progress.phase == "Failed" else ()
+        return [*_with_reason(progress), *(line(Span(f"   │ {clean(text)}", "dim")) for text in logged)]
     load = progress.download
     if load is not None:
         parts = [
@@ -118,12 +124,10 @@ def _going_on(progress: Progress, now: datetime) -> Line:
             rate(load.rate),
             time_left(load.done, load.total, load.rate),
         ]
-        return (*start, Span(" " + "   ".join(part for part in parts if part)))
-    reason = _reason(progress)
-    if progress.failed:
-        return (*start, Span(f" {reason}" if reason else ""))
+        return [(*_start(progress, progress.phase), Span(" " + "   ".join(part for part in parts if part)))]
     seconds = int(max(0.0, (now - progress.phase_started).total_seconds()))
-    return (*start, Span(f" {reason}   " if reason else " "), Span(f"{seconds} s", "dim"))
+    blank = "   " if _reasons(progress) else " "
+    return _with_reason(progress, Span(f"{blank}{seconds} s", "dim"))
 
 
 def _ready(progress: Progress, hints: Hints) -> Line:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import difflib
+import errno
 import logging
 import signal
+import socket
 from collections.abc import AsyncIterator, Iterator
 
 import uvicorn
@@ -114,20 +116,22 @@ async def serve(settings: ProcessSettings) -> None:
     Raises
     ------
     UsageError
-        A setting is missing.
+        A setting is missing, or the address can't be listened on.
     """
+    _log_to_stderr()
     if not (settings.hub_api_url and settings.hub_token):
         raise UsageError("JUPYTERHUB_API_URL and JUPYTERHUB_API_TOKEN are not set. `llmos up` sets them.")
     if not settings.encryption_key:
         raise UsageError(
             "LLMOS_ENCRYPTION_KEY is not set, without which no Credential can be kept. `llmos up` sets it."
         )
-    async with _opened(settings) as app:
+    listener = _listen(settings.host, settings.port)
+    async with contextlib.AsyncExitStack() as stack:
+        stack.callback(listener.close)
+        app = await stack.enter_async_context(_opened(settings))
         services: Services = app.state.services
         config = uvicorn.Config(
             app,
-            host=settings.host,
-            port=settings.port,
             lifespan="off",
             ws="none",
             access_log=False,
@@ -146,12 +150,35 @@ async def serve(settings: ProcessSettings) -> None:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop)
-        logger.info("The API listens on http://%s:%d", settings.host, settings.port)
+        logger.info("The API listens on http://%s:%d", *listener.getsockname()[:2])
         try:
-            await server.serve()
+            await server.serve(sockets=[listener])
         finally:
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.remove_signal_handler(number)
+
+
+def _log_to_stderr() -> None:
+    """Where nobody has said otherwise; at INFO only what is ours: httpx would write a line per question to the Hub."""
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    ours = logging.getLogger("llmos_hub")
+    if ours.level == logging.NOTSET:
+        ours.setLevel(logging.INFO)
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """The socket to serve on, with an error in words where that can't be."""
+    # the protocol is named because asyncio sets TCP_NODELAY only then; without it, answers take 40 ms
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+    except OSError as error:
+        listener.close()
+        why = "is taken by another program" if error.errno == errno.EADDRINUSE else f"can't be had: {error.strerror}"
+        raise UsageError(f"The API's address {host}:{port} {why}. LLMOS_HOST and LLMOS_PORT set another.") from None
+    return listener
 
 
 @contextlib.asynccontextmanager

@@ -124,7 +124,7 @@ class LlamaCpp:
         on_gpu = _uses_gpu(spec, machine)
         users = _users_arguments(spec)
         settings, need = _fit(spec, model, machine, task, users, on_gpu=on_gpu)
-        threads = math.ceil(parse_quantity(spec.resources.cpu)) if spec.resources.cpu else machine.cpus
+        threads = _threads(spec, machine)
         flags = _flags(spec, model, task, settings, threads, on_gpu=on_gpu)
         module = [sys.executable, "-I", "-m", "llmos_hub.engines.llamacpp_server"]
         template = ProcessTemplate(
@@ -139,8 +139,21 @@ class LlamaCpp:
         )
         where = f"the GPU ({machine.gpus[0]})" if on_gpu else f"{threads} thread{'s' if threads != 1 else ''}"
         summary = f"{self.title} on {where}: {verdict.reason}"
-        notes = tuple(_notes(model, task, settings, users, need, on_gpu=on_gpu))
-        return Plan(template, task, task_reason, None if on_gpu else need.total, summary, notes)
+        notes = [*_notes(model, task, settings, users, need, on_gpu=on_gpu)]
+        if threads == machine.cpus - 1 and not spec.resources.cpu:
+            notes.append(f"One of {machine.cpus} CPUs is left to everything else; resources.cpu says otherwise.")
+        return Plan(template, task, task_reason, None if on_gpu else need.total, summary, tuple(notes))
+
+
+def _threads(spec: ModelServiceSpec, machine: Machine) -> int:
+    """Threads to compute on: the CPUs asked for, else all but one.
+
+    llama.cpp's threads wait for each other at every step, so one that shares its CPU with something else holds up all: on
+    two CPUs with another busy process, two threads gave 20 tokens a second where one gave 120.
+    """
+    if spec.resources.cpu:
+        return math.ceil(parse_quantity(spec.resources.cpu))
+    return max(1, machine.cpus - 1)
 
 
 def _task(spec: ModelServiceSpec, model: ModelFiles) -> tuple[Task, str]:
@@ -217,7 +230,7 @@ def _fit(
 ) -> tuple[Settings, Estimate]:
     """The best settings whose memory is there and in proportion to the model."""
     there = int(parse_quantity(spec.resources.memory)) if spec.resources.memory else machine.memory
-    modest = model.size + (max(_MODEST, model.size // 2) if task == "generate" else 2 * _MODEST)
+    modest = model.size + (max(_MODEST, model.size * 4 // 5) if task == "generate" else 2 * _MODEST)
     enough = there if spec.resources.memory else min(there, modest)
     tried: list[tuple[Settings, Estimate]] = []
     for slots, per_slot in _LADDER if task == "generate" else _LADDER_EMBED:

@@ -143,15 +143,17 @@ def main(argv: Sequence[str]) -> None:
     socket, model, rest = argv[1], argv[3], list(argv[4:])
     cut = rest.index("--") if "--" in rest else len(rest)
     try:
+        import xllamacpp
+    except ImportError as error:
+        _fail(f"xllamacpp can't be imported: {error}. Is it installed, and the system's libgomp (package libgomp1)?")
+    try:
         parameters = _parameters(socket, ["--model.path", model, *rest[:cut]], rest[cut + 1 :])
     except BadArgument as error:
         _fail(f"{error}" if str(error).endswith("?") else f"{error}.")
     _make_way(socket)
-    from xllamacpp import Server
-
     mask = os.umask(0o117)  # the socket is for owner and group; the directory decides who gets at it
     try:
-        server = Server(parameters)
+        server = xllamacpp.Server(parameters)
     except RuntimeError:
         _fail(f"it can't load {model} with these settings; the lines above say why.")
     os.umask(mask)

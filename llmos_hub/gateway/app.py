@@ -24,7 +24,7 @@ from llmos_hub.identity.base import Identity
 from llmos_hub.settings import ProcessSettings
 from llmos_hub.stores.base import Store
 
-__all__ = ["Gateway", "lean_logging", "serve"]
+__all__ = ["Gateway", "serve"]
 
 log = logging.getLogger(__name__)
 access = logging.getLogger("llmos_hub.gateway.access")
@@ -120,7 +120,9 @@ class Gateway:
         raise NotFound(f"There is nothing at {printable(path)}. This gateway answers: {known}.")
 
     def _methods(self, path: str) -> str:
-        found = {e.method for e in ENDPOINTS if e.path == path} or {e.method for e in self._below if path.startswith(e.path)}
+        found = {e.method for e in ENDPOINTS if e.path == path} or {
+            e.method for e in self._below if path.startswith(e.path)
+        }
         return ", ".join(sorted(found))
 
     async def _refuse(self, request: Request, error: LLMOSError) -> None:
@@ -208,7 +210,7 @@ async def serve(settings: ProcessSettings, options: GatewayOptions | None = None
     from llmos_hub.stores import open_store
 
     options = options or GatewayOptions()
-    lean_logging()
+    _log_to_stderr()
     sock = listen(settings.host, settings.port)
     _allow_many_files()
     identity = HubIdentity(hub_api_url=settings.hub_api_url, hub_token=settings.hub_token)
@@ -227,14 +229,12 @@ async def serve(settings: ProcessSettings, options: GatewayOptions | None = None
         await store.close()
 
 
-def lean_logging() -> None:
-    """Don't gather for each log line what no format here shows; a fifth of what a line costs.
-
-    https://docs.python.org/3/howto/logging.html#optimization
-    """
-    logging.logThreads = False
-    logging.logProcesses = False
-    logging.logMultiprocessing = False
+def _log_to_stderr() -> None:
+    """Where nobody has said otherwise; at INFO only what is ours, since httpx would write a line per question to the Hub."""
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    ours = logging.getLogger("llmos_hub")
+    if ours.level == logging.NOTSET:
+        ours.setLevel(logging.INFO)
 
 
 def _allow_many_files() -> None:

@@ -20,7 +20,7 @@ __all__ = ["Truncated", "forward"]
 
 log = logging.getLogger(__name__)
 
-_TO_ENGINE: Final = (b"content-type", b"accept", b"traceparent", b"tracestate")
+_TO_ENGINE: Final = (b"accept", b"traceparent", b"tracestate")
 """What an engine gets of a client's headers. A list of what may pass rather than of what may not: tokens,
 cookies, addresses and whatever a proxy in front adds stay here without being named."""
 _TO_CLIENT: Final = (b"content-type", b"content-encoding", b"cache-control", b"retry-after", b"allow")
@@ -179,6 +179,9 @@ def _request_head(request: Request, target: bytes, length: int) -> bytes:
     for name in _TO_ENGINE:
         if name in given:
             lines += (name, b": ", given[name], b"\r\n")
+    # The type is what the body was found to be, whatever the client called it: curl -d says it is a form, and
+    # llama.cpp takes no large forms.
+    lines.append(b"content-type: application/json\r\n")
     lines.append(b"content-length: %d\r\nx-request-id: %s\r\n\r\n" % (length, request.id.encode()))
     return b"".join(lines)
 
@@ -198,7 +201,8 @@ def _response_headers(head: Head) -> Headers:
 async def _break_off(request: Request, route: Route, head: Head, last: bytes, error: UpstreamError) -> None:
     """End an answer that the engine did not: with an error event where the client can tell it from the answer."""
     between_events = request.sent == 0 or last.endswith((b"\n\n", b"\r\n\r\n"))
-    if not head.headers.get(b"content-type", b"").startswith(_EVENT_STREAM) or not between_events:
+    events = head.headers.get(b"content-type", b"").startswith(_EVENT_STREAM) and b"content-length" not in head.headers
+    if not events or not between_events:
         raise Truncated(str(error))
     failure: LLMOSError = UpstreamFailed(
         f'Model "{route.name}" broke off in the middle of its answer: {error}. Ask again.', request_id=request.id

@@ -27,7 +27,6 @@ __all__ = ["Server", "listen"]
 log = logging.getLogger(__name__)
 
 _SILENT_PEER = 120
-_JOINED = 64 * 1024
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -71,53 +70,6 @@ class _TooLarge(Exception):
     pass
 
 
-class _Joining:
-    """A transport that sends an answer's head together with what follows it in the same turn of the loop.
-
-    uvicorn writes them one by one, each a system call, which together cost a tenth of a short request.
-    """
-
-    __slots__ = ("_call_soon", "_handle", "_head", "_transport")
-
-    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
-        self._transport = transport
-        self._call_soon = loop.call_soon
-        self._head = b""
-        self._handle: asyncio.Handle | None = None
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._transport, name)
-
-    def write(self, data: bytes) -> None:
-        """Keep a head back until the next write, at most until this turn's end."""
-        if self._handle is not None:
-            head = self._take()
-            if len(data) <= _JOINED:
-                data = head + data
-            else:
-                self._transport.write(head)
-        elif data.startswith(b"HTTP/1.1 ") and data.endswith(b"\r\n\r\n"):
-            self._head = data
-            self._handle = self._call_soon(self._flush)
-            return
-        self._transport.write(data)
-
-    def close(self) -> None:
-        """Close once all is sent."""
-        if self._handle is not None:
-            self._flush()
-        self._transport.close()
-
-    def _take(self) -> bytes:
-        assert self._handle is not None
-        self._handle.cancel()
-        self._handle = None
-        return self._head
-
-    def _flush(self) -> None:
-        self._transport.write(self._take())
-
-
 class BoundedProtocol(HttpToolsProtocol):
     """uvicorn's protocol, which by itself takes a head of any size and waits for one for ever."""
 
@@ -134,8 +86,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Refuse what is too many."""
-        joining = _Joining(cast("asyncio.Transport", transport), self.loop)
-        super().connection_made(cast("asyncio.Transport", joining))
+        super().connection_made(cast("asyncio.Transport", transport))
         if len(self.connections) > self.options.max_connections:
             self.transport.abort()
 

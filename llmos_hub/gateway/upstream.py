@@ -135,6 +135,11 @@ class Connection(asyncio.Protocol):
             self._transport.resume_reading()
         return data, self._complete
 
+    @property
+    def overdue(self) -> str:
+        """What it means when the deadline has passed."""
+        return "the client took nothing for too long" if self._paused else "it was silent for too long"
+
     async def _wait(self) -> None:
         self._waiter = self._loop.create_future()
         try:
@@ -224,6 +229,8 @@ class Connection(asyncio.Protocol):
         if status < 200:  # 100 Continue, 103 Early Hints: the answer is still to come
             self._headers = {}
             return
+        if status > 599:
+            raise Broken(f"it answers with status {status}")
         self._unproductive = 0
         headers = self._headers
         self._to_the_end = b"content-length" not in headers and b"transfer-encoding" not in headers
@@ -237,7 +244,8 @@ class Connection(asyncio.Protocol):
         self._size += len(body)
         if self._size > _HIGH_WATER and not self._paused and self._transport is not None:
             self._paused = True
-            self.deadline = _NEVER  # it is the client who lets us wait
+            # now it is the client who lets us wait; an engine is not held for one who takes nothing any more
+            self.deadline = self._loop.time() + self._options.idle_timeout
             self._transport.pause_reading()
 
     def on_message_complete(self) -> None:
@@ -381,7 +389,7 @@ class Upstreams:
     def _sweep(self) -> None:
         now = self.loop.time()
         for connection in [c for c in self.active if c.deadline < now]:
-            connection.abort(TimedOut("it was silent for too long"))
+            connection.abort(TimedOut(connection.overdue))
         for replica in self._replicas.values():
             replica.close_idle(now - self.options.pool_idle)
         self._timer = self.loop.call_later(self._interval, self._sweep)

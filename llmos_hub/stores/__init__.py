@@ -2,9 +2,22 @@
 
 from __future__ import annotations
 
-from llmos_hub.stores.base import Event, Listing, Selector, Store, WatchEvent
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from llmos_hub.stores.base import Event, Listing, Selector, Store, WatchEvent
 
 __all__ = ["Event", "Listing", "Selector", "Store", "WatchEvent", "open_store"]
+
+
+def __getattr__(name: str) -> Any:
+    # the resource types are loaded by those who use them: the supervisor takes the server's program from here, and
+    # would carry 25 MB of pydantic for nothing
+    if name in __all__:
+        from llmos_hub.stores import base
+
+        return getattr(base, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def open_store(url: str, encryption_key: str = "") -> Store:

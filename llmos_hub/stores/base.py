@@ -93,8 +93,10 @@ class Event:
 class Store(Protocol):
     """Resources by kind, namespace and name.
 
-    Every method raises `llmos.errors.Unavailable` when the database doesn't answer in time. What was
-    returned is stored: it survives the death of any process.
+    Every method raises `llmos.errors.Unavailable` when the database doesn't answer in time; a write may then
+    have been done or not, so that its caller reads again. What was returned is stored: it survives the death
+    of any process. What is returned is the caller's own to change. Every method raises `llmos.errors.Invalid`
+    where a namespace is given for a kind that has none, or missing for one that needs it.
     """
 
     async def get(self, kind: type[R], namespace: str | None, name: str) -> R:
@@ -104,11 +106,13 @@ class Store(Protocol):
         ------
         NotFound
             There is none.
+        Internal
+            It can't be read by this version, or not with this key; `list` and `watch` leave such a one out.
         """
         ...
 
     async def list(self, kind: type[R], namespace: str | None = None, *, labels: Selector | None = None) -> Listing[R]:
-        """Read all of a kind, in one namespace or (None) in all."""
+        """Read all of a kind, in one namespace or (None) in all; ordered, and consistent with its resourceVersion."""
         ...
 
     def watch(
@@ -123,24 +127,35 @@ class Store(Protocol):
 
         Used as ``async with store.watch(...) as events: async for event in events: ...``. A resource that
         comes to match, or no longer matches, `labels` is reported as ``ADDED`` or ``DELETED``. A bookmark comes
-        at least every 30 seconds.
+        at least every 30 seconds. A wait that is cancelled (``asyncio.wait_for(anext(events), …)``) loses nothing.
+        Errors come on entering or from the iterator.
 
         Raises
         ------
         Expired
             The store no longer knows all changes since then: list again.
         Unavailable
-            The database is gone; nothing was skipped so far.
+            The database is gone, for half a minute if it was there before; nothing was skipped so far.
+        Invalid
+            `resource_version` is none that a store gave out.
         """
         ...
 
     async def create(self, resource: R) -> R:
         """Store a new one; sets uid, resourceVersion, generation 1 and creationTimestamp, and ignores those given.
 
+        ``status`` starts empty, whatever was given: `patch_status` alone writes it.
+
         Raises
         ------
         AlreadyExists
             There is one of that name.
+        Invalid
+            It doesn't fit its own type and could not be read back.
+        PayloadTooLarge
+            It is larger than etcd would take.
+        Forbidden
+            The kind has secrets and this process has no key for them.
         """
         ...
 
@@ -156,6 +171,8 @@ class Store(Protocol):
             There is none.
         Conflict
             `resource` carries a resourceVersion (or uid) and the stored one is another.
+        Invalid
+            A finalizer is added though deletion was asked for; or as for `create`.
         """
         ...
 
@@ -165,7 +182,7 @@ class Store(Protocol):
         Raises
         ------
         Conflict
-            As for `update`; or deletion was asked for.
+            As for `update`; or deletion was asked for; or it carries a resourceVersion or uid and is gone.
         """
         ...
 
@@ -192,7 +209,10 @@ class Store(Protocol):
         ...
 
     async def record(self, resource: Resource, type_: Literal["Normal", "Warning"], reason: str, message: str) -> None:
-        """Keep an event with the resource, the newest 100; one equal to the newest is counted there."""
+        """Keep an event with the resource, the newest 100; one equal to the newest is counted there.
+
+        Nothing happens where the resource (that of the same uid) is gone. A message is cut after 4,096 characters.
+        """
         ...
 
     async def events(self, kind: type[Resource], namespace: str | None, name: str) -> Sequence[Event]:

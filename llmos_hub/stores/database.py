@@ -8,23 +8,18 @@ while, so that a restart of the server passes unnoticed; a write that may have a
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 from redis import exceptions
-from redis.asyncio import ConnectionPool
-from redis.asyncio.connection import AbstractConnection
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 
-from llmos.errors import Internal, Unavailable, UsageError
+from llmos.errors import Internal, Unavailable
 from llmos_hub.stores._lua import PREPARE, Script
+from llmos_hub.stores.connections import Connections, without_password
 
 __all__ = ["SCHEMA_VERSION", "Database", "Keys", "Migration"]
 
@@ -36,7 +31,6 @@ SCHEMA_VERSION: Final = 1
 Migration = Callable[["Database"], Awaitable[None]]
 """Rewrites a database of one version into the next; must bear being run again after a break."""
 
-_CONNECT_TIMEOUT = 2.0  # seconds; a local socket takes none
 _RETRY_PAUSES = (0.0, 0.02, 0.05, 0.1, 0.2, 0.3)  # seconds between attempts; the last one repeats
 _MIGRATION_LOCK = 600  # seconds after which another process may try
 _NOT_RUN = (exceptions.BusyLoadingError,)  # the server said so: it executed nothing
@@ -93,68 +87,6 @@ class Keys:
         return f"{self.prefix}:events:{plural}:{namespace}/{name}"
 
 
-class Connections:
-    """The connections, at most so many; one that broke, or whose answer was not read whole, is never used again.
-
-    The client library's own pool awaits while it takes a connection back, and so loses one when its user is
-    cancelled twice; here that is one synchronous step.
-
-    Raises
-    ------
-    UsageError
-        The URL can't be read.
-    """
-
-    def __init__(self, url: str, name: str, limit: int) -> None:
-        try:
-            factory = ConnectionPool.from_url(
-                url,
-                socket_timeout=None,  # the operation's own time limit covers the answer
-                socket_connect_timeout=_CONNECT_TIMEOUT,
-                retry=Retry(NoBackoff(), 0),
-                protocol=2,
-                decode_responses=False,
-            )
-        except ValueError as error:
-            message = f"{name} is not the address of a database: {error}"
-            raise UsageError(message) from None
-        self._make: Callable[[], AbstractConnection] = factory.make_connection
-        self._slots = asyncio.Semaphore(limit)
-        self._idle: list[AbstractConnection] = []
-        self._open: set[AbstractConnection] = set()
-
-    @contextlib.asynccontextmanager
-    async def one(self) -> AsyncIterator[AbstractConnection]:
-        """A connection that is ready for a command."""
-        async with self._slots:
-            connection = self._idle.pop() if self._idle else self._make()
-            self._open.add(connection)
-            try:
-                await self._ready(connection)
-                yield connection
-            except exceptions.ResponseError:
-                self._idle.append(connection)  # a whole answer was read: the connection is fine
-                raise
-            except BaseException:
-                # an answer may still be under way, which the next user must not take for theirs
-                self._open.discard(connection)
-                await connection.disconnect(nowait=True)
-                raise
-            self._idle.append(connection)
-
-    @staticmethod
-    async def _ready(connection: AbstractConnection) -> None:
-        await connection.connect()  # type: ignore[no-untyped-call]
-        if await connection.can_read():  # the server has hung up since
-            await connection.disconnect(nowait=True)
-            await connection.connect()  # type: ignore[no-untyped-call]
-
-    async def close(self) -> None:
-        """Close them all, those in use too."""
-        for connection in list(self._open):
-            await connection.disconnect()
-
-
 class Database:
     """A pool of connections to one database.
 
@@ -193,11 +125,11 @@ class Database:
         self.timeout = timeout
         self._patience = patience
         self._migrations = dict(migrations or {})
-        self._name = _without_password(url)
+        self._name = without_password(url)
         self._epoch: str | None = None
         self._preparing = asyncio.Lock()
         self._closed = False
-        self._connections = Connections(url, self._name, max_connections)
+        self._connections = Connections(url, max_connections)
 
     def __str__(self) -> str:
         return self._name
@@ -297,17 +229,17 @@ class Database:
             )
             raise Unavailable(message)
         if version < SCHEMA_VERSION:
-            await self._migrate(version)
+            await self._migrate()
         await self._warn_of_settings()
         return str(epoch.decode())
 
-    async def _migrate(self, version: int) -> None:
+    async def _migrate(self) -> None:
         """Bring the layout up to date, one version after the other, in one process at a time."""
-        token = uuid.uuid4().hex
-        if not await self.run("SET", self.keys.migration, token, "NX", "EX", _MIGRATION_LOCK):
+        if not await self.run("SET", self.keys.migration, "1", "NX", "EX", _MIGRATION_LOCK):
             message = f"The database at {self} is being brought to a newer layout. Try again in a moment."
             raise Unavailable(message)
         try:
+            version = int(await self.run("GET", self.keys.schema, repeatable=True))  # another may have been faster
             while version < SCHEMA_VERSION:
                 log.info("Bringing the database at %s from layout %d to %d.", self, version, version + 1)
                 if version not in self._migrations:
@@ -354,12 +286,3 @@ class Database:
         if isinstance(error, (exceptions.ReadOnlyError, exceptions.OutOfMemoryError)) or text.startswith(states):
             return self._unavailable(f"refuses: {text}")
         return Internal(f"The database at {self} did not understand: {text}")
-
-
-def _without_password(url: str) -> str:
-    """The URL as it may be shown."""
-    try:
-        parts = urlsplit(url)
-    except ValueError:
-        return "(unreadable URL)"
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"

@@ -20,10 +20,11 @@ from llmos.resources.base import Resource, utcnow
 from llmos_hub.stores import rules
 from llmos_hub.stores._lua import COMMIT, LIST, RECORD
 from llmos_hub.stores.base import ADDED, DELETED, MODIFIED, Event, Listing, Selector, WatchEvent
+from llmos_hub.stores.changes import Change, Scope, revision_of
 from llmos_hub.stores.database import Database
 from llmos_hub.stores.records import Codec, Record, Unreadable
 from llmos_hub.stores.sealing import Sealer
-from llmos_hub.stores.tail import Change, Scope, Tail, revision_of
+from llmos_hub.stores.tail import Tail
 
 __all__ = ["RedisStore"]
 

@@ -10,155 +10,35 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import logging
 import time
 from collections import defaultdict, deque
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cached_property
-from typing import Any, Final, Generic, Literal, TypeVar, cast
+from typing import Any, Final, Generic, TypeVar
 
-from llmos.errors import Expired, Invalid, LLMOSError, Unavailable
+from llmos.errors import LLMOSError, Unavailable
 from llmos.resources.base import Resource
 from llmos_hub.stores._lua import STATE
-from llmos_hub.stores.base import ADDED, BOOKMARK, DELETED, MODIFIED, Selector, WatchEvent
+from llmos_hub.stores.base import BOOKMARK, WatchEvent
+from llmos_hub.stores.changes import Change, Scope, State, changes_of, expired, revision_of_id
 from llmos_hub.stores.database import Database
-from llmos_hub.stores.rules import match
 
-__all__ = ["Change", "Decode", "Scope", "State", "Tail", "Watch", "revision_of"]
+__all__ = ["Decode", "Tail", "Watch"]
 
 log = logging.getLogger(__name__)
 
 R = TypeVar("R", bound=Resource)
-Decode = Callable[[type[R], "Change"], R | None]
+Decode = Callable[[type[R], Change], R | None]
 """The resource of a change; None where this version can't read it."""
 
-PAGE: Final = 500
-"""Changes read at once: a few milliseconds of the event loop's time."""
+PAGE: Final = 200
+"""Changes read at once: some milliseconds of the event loop's time, and half a megabyte as a rule."""
 QUEUE: Final = 1024
 """Changes that wait for one watch before it must catch up by itself."""
 BLOCK: Final = 5.0
 """Seconds for which the server holds a read that finds nothing; then the reader checks who it talks to."""
 _PAUSES: Final = (0.05, 0.1, 0.2, 0.5, 1.0)  # seconds between attempts to reach the server
 _BEHIND_PAUSE: Final = 0.05  # seconds to wait where the reader is ahead of what can be read
-
-
-class Change:
-    """An entry of the stream.
-
-    Parameters
-    ----------
-    revision
-        Its revision.
-    fields
-        The entry's fields as the script wrote them.
-    """
-
-    __slots__ = ("__dict__", "_before", "_labels", "body", "kind", "name", "namespace", "revision", "type")
-
-    def __init__(self, revision: int, fields: list[bytes]) -> None:
-        values = dict(zip(fields[::2], fields[1::2], strict=True))
-        self.revision = revision
-        # an entry without these fields is of no kind that anyone here watches
-        self.type = cast("Literal['ADDED', 'MODIFIED', 'DELETED']", values.get(b"t", b"").decode())
-        self.kind = values.get(b"k", b"").decode()
-        self.namespace = values.get(b"n", b"").decode()
-        self.name = values.get(b"m", b"").decode()
-        self.body = values.get(b"o", b"")
-        self._labels = values.get(b"l", b"{}")
-        self._before = values.get(b"p", b"")
-
-    @cached_property
-    def labels(self) -> dict[str, str]:
-        """The resource's labels after the change, for a removal as they last were."""
-        return cast("dict[str, str]", json.loads(self._labels))
-
-    @cached_property
-    def labels_before(self) -> dict[str, str]:
-        """The resource's labels before the change."""
-        return cast("dict[str, str]", json.loads(self._before)) if self._before else self.labels
-
-    def seen_by(self, selector: Selector | None) -> Literal["ADDED", "MODIFIED", "DELETED"] | None:
-        """What the change is to one who sees only what matches `selector`."""
-        now = match(self.labels, selector)
-        if self.type != MODIFIED:
-            return self.type if now else None
-        before = match(self.labels_before, selector)
-        if now:
-            return MODIFIED if before else ADDED
-        return DELETED if before else None
-
-
-def _changes(entries: Any) -> list[Change]:
-    return [Change(_of_id(entry_id), fields) for entry_id, fields in entries]
-
-
-def _of_id(entry_id: bytes) -> int:
-    return int(entry_id.partition(b"-")[0])
-
-
-def revision_of(resource_version: str) -> int:
-    """The revision that a resourceVersion stands for.
-
-    Raises
-    ------
-    Invalid
-        It is none that a store gave out.
-    """
-    if not (resource_version.isascii() and resource_version.isdigit()):
-        message = f'resourceVersion: "{resource_version[:40]}" is none that this store gave out. List again and watch from there.'
-        raise Invalid(message)
-    return int(resource_version)
-
-
-def _expired(revision: int) -> Expired:
-    return Expired(
-        f"The changes since resourceVersion {revision} are not known any more. List again and watch from there."
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class State:
-    """Where the database is.
-
-    Attributes
-    ----------
-    epoch
-        Which database it is.
-    revision
-        Its newest revision.
-    first
-        The oldest revision in the stream, None where it is empty.
-    """
-
-    epoch: str
-    revision: int
-    first: int | None
-
-    def reaches(self, revision: int) -> bool:
-        """Whether all changes after `revision` can be read; no if it is none of this database's."""
-        known_from = self.revision if self.first is None else self.first - 1
-        return known_from <= revision <= self.revision
-
-    def check(self, revision: int) -> None:
-        """The same as an error.
-
-        Raises
-        ------
-        Expired
-            Some were trimmed; or the revision is none of this database's.
-        """
-        if not self.reaches(revision):
-            raise _expired(revision)
-
-
-@dataclass(frozen=True, slots=True)
-class Scope:
-    """What of a kind a watch sees: a namespace or (None) all, and the labels that must be there."""
-
-    namespace: str | None = None
-    labels: Selector | None = None
 
 
 class Watch(Generic[R]):
@@ -190,7 +70,7 @@ class Watch(Generic[R]):
                 if (event := self._event(change)) is not None:
                     return event
             if self.error is not None:
-                raise self.error
+                raise type(self.error)(self.error.message)  # one of its own: others raise the same elsewhere
             if time.monotonic() - self._told >= self._tail.bookmark_interval:
                 return self._bookmark()
             if self._tail.join(self):
@@ -272,7 +152,7 @@ class Tail:
                 STATE, [keys.epoch, keys.revision, keys.changes], [], repeatable=True
             )
             if epoch is not None:
-                return State(epoch.decode(), int(revision), _of_id(first) if first else None)
+                return State(epoch.decode(), int(revision), revision_of_id(first) if first else None)
             self._database.forget()
         message = f"The database at {self._database} is being emptied."
         raise Unavailable(message)
@@ -329,20 +209,20 @@ class Tail:
                 if not entries:
                     state = await self.state()
                     if state.epoch != watch.epoch:
-                        raise _expired(watch.position)
+                        raise expired(watch.position)
                     state.check(watch.position)
                     await asyncio.sleep(_BEHIND_PAUSE)
                     return []
                 break
             except Unavailable:
                 if watch.error is not None:
-                    raise watch.error from None
+                    raise type(watch.error)(watch.error.message) from None
                 if time.monotonic() - start > self._patience:
                     raise
                 await asyncio.sleep(_PAUSES[-1])
-        changes = _changes(entries)
+        changes = changes_of(entries)
         if changes[0].revision != watch.position + 1:
-            raise _expired(watch.position)
+            raise expired(watch.position)
         wanted = [change for change in changes if watch.wants(change)]
         if not wanted or wanted[-1] is not changes[-1]:
             wanted.append(changes[-1])  # not wanted, but it carries the position
@@ -362,7 +242,7 @@ class Tail:
         for watch in self._all:
             if watch.error is None and not (keep and keep(watch)):
                 watch.error = error
-                watch.woken.set()
+            watch.woken.set()  # those that are kept have to join anew
         self._joined.clear()
 
     async def _run(self) -> None:
@@ -398,7 +278,7 @@ class Tail:
             return
         log.warning("The database at %s no longer has all changes; watches must list again.", self._database)
         self._end(
-            _expired(self.position),
+            expired(self.position),
             lambda watch: watch.epoch == state.epoch and state.reaches(watch.position) and not watch.queue,
         )
         self.position, self._epoch = state.revision, state.epoch
@@ -413,9 +293,9 @@ class Tail:
         )
         if not reply:
             return False
-        for change in _changes(reply[0][1]):
+        for change in changes_of(reply[0][1]):
             if change.revision != self.position + 1:
-                self._end(_expired(self.position))
+                self._end(expired(self.position))
             self.position = change.revision
             self._hand_out(change)
         return True

@@ -209,7 +209,7 @@ class Child:
         # the process is watched by its pidfd alone; Popen shall neither wait for it nor warn that it runs
         process.returncode = 0
         handle = ProcessHandle.of(process.pid)
-        assert handle is not None  # noqa: S101 - a child stays in the process table until it is waited for
+        assert handle is not None
         self.handle = handle
         self._ours = True
         self.since = time.time()
@@ -220,7 +220,7 @@ class Child:
 
     async def _watch(self) -> str:
         """Until the process has ended, by itself or because it no longer answered; how, in words."""
-        assert self.handle is not None  # noqa: S101 - `run` has started it
+        assert self.handle is not None
         handle = self.handle
         ended = asyncio.ensure_future(_Watch(handle, self._ours).ended())
         health = asyncio.ensure_future(self._check_health())

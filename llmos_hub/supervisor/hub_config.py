@@ -11,11 +11,12 @@ import os
 from pathlib import Path
 from typing import Any
 
+from llmos_spawners.local import LLMOSLocalSpawner
+
 from llmos_hub.authenticator import LLMOSAuthenticator
 from llmos_hub.hub_handlers import api_handlers
 from llmos_hub.jupyterhub_config import Tokens, configure
 from llmos_hub.names import ENV_INSTANCE, DataDir
-from llmos_spawners.local import LLMOSLocalSpawner
 
 
 def workstation(c: Any, environ: dict[str, str]) -> None:

@@ -33,7 +33,7 @@ def rotate(path: Path, *, max_bytes: int = MAX_BYTES, keep: int = KEEP) -> bool:
         if older.exists():
             older.replace(path.with_name(f"{path.name}.{number + 1}"))
     copy = path.with_name(f"{path.name}.1")
-    with path.open("rb") as source, open(copy, "wb", opener=_private) as target:  # noqa: PTH123 - Path.open takes no opener
+    with path.open("rb") as source, open(copy, "wb", opener=_private) as target:
         shutil.copyfileobj(source, target)
     os.truncate(path, 0)
     return True

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import os
 import random
 import socket
 from dataclasses import dataclass
@@ -97,17 +96,14 @@ def owner_of(port: int) -> Owner | None:
     inodes = _listening_inodes(port)
     if not inodes:
         return None
-    for entry in os.scandir("/proc"):
-        if not entry.name.isdigit():
+    for process in Path("/proc").iterdir():
+        if not process.name.isdigit():
             continue
-        try:
-            descriptors = list(os.scandir(f"/proc/{entry.name}/fd"))
-        except OSError:
-            continue
-        for descriptor in descriptors:
-            with contextlib.suppress(OSError):
-                if os.readlink(descriptor.path) in inodes:
-                    return _describe(int(entry.name))
+        with contextlib.suppress(OSError):  # it has gone, or is another person's
+            for descriptor in (process / "fd").iterdir():
+                with contextlib.suppress(OSError):
+                    if str(descriptor.readlink()) in inodes:
+                        return _describe(int(process.name))
     return None
 
 

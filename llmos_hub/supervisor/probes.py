@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -20,6 +21,13 @@ class Probe(Protocol):
     async def check(self) -> str | None:
         """None where all is well, else what isn't, in a few words; answers within the probe's own timeout."""
         ...
+
+
+def _words(error: OSError) -> str:
+    """What the system says; asyncio puts a sentence of its own, with the address, in its place."""
+    if error.errno and error.errno > 0:
+        return os.strerror(error.errno)
+    return str(error) or type(error).__name__
 
 
 async def _close(writer: asyncio.StreamWriter) -> None:
@@ -107,7 +115,7 @@ class HttpProbe:
         except TimeoutError:
             return f"no answer within {self.timeout:g} s"
         except OSError as exc:
-            return exc.strerror or str(exc) or type(exc).__name__
+            return _words(exc)
         return None if 200 <= answer.status < 300 else f"answers with HTTP {answer.status}"
 
 
@@ -134,7 +142,7 @@ class RedisProbe:
         except TimeoutError:
             return f"no answer within {self.timeout:g} s"
         except OSError as exc:
-            return exc.strerror or str(exc) or type(exc).__name__
+            return _words(exc)
 
     async def _ping(self) -> str | None:
         parts = urlsplit(self.url)

@@ -160,7 +160,8 @@ class Supervisor:
         stopped = asyncio.ensure_future(self._stop.wait())
         failures = [child.failed for child in self.children]
         try:
-            await asyncio.wait({everything, stopped, *failures}, return_when=asyncio.FIRST_COMPLETED)
+            waited: set[asyncio.Future[Any]] = {everything, stopped, *failures}
+            await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
         finally:
             everything.cancel()
             stopped.cancel()
@@ -217,7 +218,7 @@ class Supervisor:
 
     def _changed(self) -> None:
         own = ProcessHandle.of(os.getpid())
-        assert own is not None  # noqa: S101 - this very process
+        assert own is not None
         processes = {
             child.program.name: {
                 "state": str(child.state),

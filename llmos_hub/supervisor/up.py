@@ -12,6 +12,7 @@ from dataclasses import replace
 
 from llmos.errors import Conflict, LLMOSError, Unavailable
 from llmos_hub.names import ENV_REDIS_URL, DataDir
+from llmos_hub.stores.valkey_binary import ServerConfig, find_valkey
 from llmos_hub.supervisor.binaries import find_node, find_proxy
 from llmos_hub.supervisor.console import Console, tilde
 from llmos_hub.supervisor.hub_api import ensure_client_file
@@ -21,7 +22,6 @@ from llmos_hub.supervisor.probes import RedisProbe, http_request
 from llmos_hub.supervisor.secrets import Secrets, make_password, write_private
 from llmos_hub.supervisor.state import Record, StateFiles
 from llmos_hub.supervisor.supervisor import Supervisor, adoptable, stop_recorded
-from llmos_hub.stores.valkey_binary import ServerConfig, find_valkey
 
 __all__ = ["up"]
 

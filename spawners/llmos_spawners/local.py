@@ -28,10 +28,11 @@ __all__ = ["LLMOSLocalSpawner"]
 
 # What a server may know of the Hub's environment. All else is left out: the Hub's holds its secrets.
 _KEEP = (
-    "LANG LANGUAGE LC_ALL LC_CTYPE TZ "
-    "HTTP_PROXY HTTPS_PROXY NO_PROXY http_proxy https_proxy no_proxy SSL_CERT_FILE SSL_CERT_DIR REQUESTS_CA_BUNDLE "
-    "CUDA_VISIBLE_DEVICES NVIDIA_VISIBLE_DEVICES LD_LIBRARY_PATH HF_ENDPOINT"
-).split()
+    *("LANG", "LANGUAGE", "LC_ALL", "LC_CTYPE", "TZ"),
+    *("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy"),
+    *("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE"),
+    *("CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES", "LD_LIBRARY_PATH", "HF_ENDPOINT"),
+)
 _SYSTEM_PATH = "/usr/local/bin:/usr/bin:/bin"
 
 
@@ -48,7 +49,7 @@ def _start_time(pid: int) -> int:
     return 0 if fields[0] in "ZX" else int(fields[19])
 
 
-class LLMOSLocalSpawner(LocalProcessSpawner):  # type: ignore[misc]  # the Hub publishes no types
+class LLMOSLocalSpawner(LocalProcessSpawner):
     """Starts notebook servers as local processes with a home, a model token and the platform's addresses."""
 
     homes = Unicode(
@@ -64,6 +65,8 @@ class LLMOSLocalSpawner(LocalProcessSpawner):  # type: ignore[misc]  # the Hub p
     )
     llmos_url = Unicode("", config=True, help="The API's address: ``LLMOS_URL`` in every server.")
 
+    popen_kwargs: dict[str, Any]
+
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self._start_time = 0
@@ -72,32 +75,32 @@ class LLMOSLocalSpawner(LocalProcessSpawner):  # type: ignore[misc]  # the Hub p
 
     # Defaults: a site's configuration overrides each.
 
-    @default("env_keep")  # type: ignore[untyped-decorator]
+    @default("env_keep")
     def _default_env_keep(self) -> list[str]:
         return list(_KEEP)
 
-    @default("options_form")  # type: ignore[untyped-decorator]
+    @default("options_form")
     def _default_options_form(self) -> Any:
         return lambda spawner: render_form((spawner.user_options or {}).get("size"))
 
-    @default("options_from_form")  # type: ignore[untyped-decorator]
+    @default("options_from_form")
     def _default_options_from_form(self) -> Any:
         return options_from_form
 
-    @default("apply_user_options")  # type: ignore[untyped-decorator]
+    @default("apply_user_options")
     def _default_apply_user_options(self) -> Any:
         return type(self).apply_options
 
-    @default("cmd")  # type: ignore[untyped-decorator]
+    @default("cmd")
     def _default_cmd(self) -> list[str]:
         # by its interpreter: a PATH can't lead elsewhere, and -P keeps the home's own modules out of the server
         return [sys.executable, "-P", "-m", "llmos_spawners.singleuser"]
 
-    @default("interrupt_timeout")  # type: ignore[untyped-decorator]
+    @default("interrupt_timeout")
     def _default_interrupt_timeout(self) -> int:
         return 5
 
-    @default("term_timeout")  # type: ignore[untyped-decorator]
+    @default("term_timeout")
     def _default_term_timeout(self) -> int:
         return 5
 
@@ -116,7 +119,8 @@ class LLMOSLocalSpawner(LocalProcessSpawner):  # type: ignore[misc]  # the Hub p
 
     def get_args(self) -> list[str]:
         """The server's arguments."""
-        args = [*super().get_args(), f"--ServerApp.root_dir={self.home}"]
+        quiet = ["--LabApp.news_url=None", "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate"]
+        args = [*super().get_args(), f"--ServerApp.root_dir={self.home}", *quiet]  # nobody here updates JupyterLab
         if os.geteuid() == 0:
             args.append("--allow-root")
         return args
@@ -136,7 +140,7 @@ class LLMOSLocalSpawner(LocalProcessSpawner):  # type: ignore[misc]  # the Hub p
             **platform_environment(openai_base_url=self.openai_base_url, llmos_url=self.llmos_url, token=self._token),
         }
 
-    def make_preexec_fn(self, name: str) -> None:
+    def make_preexec_fn(self, name: str) -> None:  # noqa: ARG002 - the Hub's signature
         """None: everyone shares one uid, there is nothing to change between fork and exec."""
         return
 
@@ -244,7 +248,7 @@ class LLMOSLocalSpawner(LocalProcessSpawner):  # type: ignore[misc]  # the Hub p
         """What the page shows while the server starts."""
         yield {"progress": 10, "message": f"Home {self.home.name}, a token for models"}
         began = time.monotonic()
-        while not self.pid:
+        while not self.pid:  # noqa: ASYNC110 - the Hub tells nobody of the start
             await asyncio.sleep(0.1)
         yield {"progress": 30, "message": f"Starting Jupyter (pid {self.pid})"}
         said = ""

@@ -20,6 +20,7 @@ import argparse
 import asyncio
 import contextlib
 import json
+import logging
 import os
 import socket
 import statistics
@@ -34,7 +35,11 @@ import uvloop
 
 ROOT = Path(__file__).resolve().parents[2]
 BODY = json.dumps(
-    {"messages": [{"role": "user", "content": "What is a dictionary in Python? " * 6}], "model": "chat", "stream": False}
+    {
+        "messages": [{"role": "user", "content": "What is a dictionary in Python? " * 6}],
+        "model": "chat",
+        "stream": False,
+    }
 ).encode()
 STREAM = BODY.replace(b'"stream": false', b'"stream": true')
 
@@ -44,19 +49,18 @@ STREAM = BODY.replace(b'"stream": false', b'"stream": true')
 
 async def run_gateway(port: int, engine: str, profile: bool) -> None:
     from llmos.resources import ModelService
-    from llmos_hub.gateway.app import Gateway, lean_logging
+    from llmos_hub.gateway.app import Gateway
     from llmos_hub.gateway.options import GatewayOptions
     from llmos_hub.gateway.server import Server, listen
     from tests.support.gateway import FakeIdentity, service
 
-    import logging
-
-    logging.basicConfig(level=logging.INFO, stream=open(os.devnull, "w"))  # lines are made and written
-    lean_logging()
+    lines = Path(os.devnull).open("w")  # noqa: SIM115 - to the process's end
+    logging.basicConfig(level=logging.INFO, stream=lines)  # a line per request is made and written
     options = GatewayOptions()
     gateway = Gateway(None, FakeIdentity(), options)  # type: ignore[arg-type]
     made: ModelService = service("chat", engine)
     gateway.context.table.put(made)
+    gateway.context.discovery.ready.set()
     server = Server(gateway, options, listen("127.0.0.1", port))
     with server.stop_on_signals():
         if profile:
@@ -88,7 +92,9 @@ async def run_example(port: int, engine: str) -> None:
     async def proxy(request: Request) -> StreamingResponse:
         body = await request.body()
         json.loads(body)["model"]
-        sent = client.build_request("POST", request.url.path, content=body, headers={"content-type": "application/json"})
+        sent = client.build_request(
+            "POST", request.url.path, content=body, headers={"content-type": "application/json"}
+        )
         answer = await client.send(sent, stream=True)
 
         async def chunks() -> Any:
@@ -197,7 +203,7 @@ def free_port() -> int:
 
 
 async def answers(port: int) -> None:
-    for _ in range(400):
+    for _ in range(2000):
         with contextlib.suppress(OSError):
             _, writer = await asyncio.open_connection("127.0.0.1", port)
             writer.close()
@@ -257,7 +263,9 @@ async def measure(options: argparse.Namespace) -> None:
             print(f"{'':18}{'requests/s':>12}{'p50 ms':>9}{'p99 ms':>9}{'first byte ms':>15}{'CPU us/request':>16}")
             for name, results in rounds.items():
                 row = {k: statistics.median(r[k] for r in results) for k in results[0]}
-                print(f"{name:18}{row['rps']:12,.0f}{row['p50']:9.2f}{row['p99']:9.2f}{row['first']:15.2f}{row['cpu']:16.0f}")
+                print(
+                    f"{name:18}{row['rps']:12,.0f}{row['p50']:9.2f}{row['p99']:9.2f}{row['first']:15.2f}{row['cpu']:16.0f}"
+                )
 
 
 def main() -> None:

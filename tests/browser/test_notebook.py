@@ -121,12 +121,12 @@ def test_log_in_and_start_a_server(running: Platform, page: Page, shoot):
     shoot("2-profile")
     page.locator("input[type=submit], button[type=submit]").last.click()
     page.wait_for_url(re.compile("/user/ada/"), timeout=60_000)
-    expect(page.locator(".jp-Launcher-card").first).to_be_visible(timeout=60_000)
+    expect(page.locator(".jp-LauncherCard").first).to_be_visible(timeout=60_000)
     shoot("3-lab")
 
 
 def test_the_session_of_the_readme(running: Platform, page: Page, shoot):
-    page.locator('.jp-LauncherCard[data-category="Notebook"], .jp-Launcher-card').first.click()
+    page.locator('.jp-LauncherCard[data-category="Notebook"]').first.click()
     notebook = Notebook(page)
     expect(notebook.cells).to_have_count(1)
     expect(page.locator(".jp-Notebook-ExecutionIndicator")).to_have_attribute("data-status", "idle", timeout=60_000)

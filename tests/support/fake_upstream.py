@@ -11,7 +11,6 @@ import argparse
 import asyncio
 import contextlib
 import json
-import os
 import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -198,7 +197,10 @@ class _Fast(asyncio.Protocol):
 
     def __init__(self, size: int, events: int) -> None:
         body = json.dumps(completion("x" * size)).encode()
-        self.plain = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body)
+        self.plain = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s" % (
+            len(body),
+            body,
+        )
         event = f"data: {json.dumps(delta('word'))}\n\n".encode()
         self.chunk = b"%x\r\n%s\r\n" % (len(event), event)
         self.events = events
@@ -245,7 +247,7 @@ async def main() -> None:
 
     if options.socket:
         with contextlib.suppress(FileNotFoundError):
-            os.unlink(options.socket)
+            Path(options.socket).unlink()
         server: Any = await loop.create_unix_server(factory, options.socket, backlog=1024)
     else:
         server = await loop.create_server(factory, "127.0.0.1", options.port, backlog=1024)

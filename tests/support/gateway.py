@@ -146,7 +146,11 @@ class RunningGateway:
 
 @contextlib.asynccontextmanager
 async def running_gateway(
-    store: Store, options: GatewayOptions | None = None, services: Sequence[ModelService] = ()
+    store: Store,
+    options: GatewayOptions | None = None,
+    services: Sequence[ModelService] = (),
+    *,
+    until_ready: bool = True,
 ) -> AsyncIterator[RunningGateway]:
     """Start one, and stop it whatever is still under way."""
     options = options or GatewayOptions()
@@ -158,7 +162,8 @@ async def running_gateway(
         task = running.httpd = asyncio.create_task(server.run_until_stopped())
         try:
             async with asyncio.timeout(10):
-                await gateway.context.discovery.ready.wait()
+                if until_ready:
+                    await gateway.context.discovery.ready.wait()
                 while not server.started:
                     await asyncio.sleep(0.002)
             await running.add(*services)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,7 +23,7 @@ from urllib.parse import quote
 import httpx
 import pytest
 
-from llmos_hub.names import ENV_INSTANCE
+from llmos_hub.names import ENV_INSTANCE, DataDir
 from llmos_hub.processes import ProcessHandle, processes_with_environment
 from llmos_hub.supervisor.ports import find_free_port
 
@@ -76,6 +77,11 @@ class Platform:
     @property
     def gateway_url(self) -> str:
         return f"http://127.0.0.1:{self.gateway_port}"
+
+    @property
+    def run_dir(self) -> Path:
+        """Sockets and records; elsewhere when the test's own path is too long for a socket."""
+        return DataDir(self.root).run
 
     @property
     def secrets(self) -> dict[str, str]:
@@ -142,6 +148,8 @@ class Platform:
             return self.process.wait(timeout)
         finally:
             self.clean_up()
+            if self.run_dir.parent != self.root:
+                shutil.rmtree(self.run_dir, ignore_errors=True)
 
     def clean_up(self) -> list[int]:
         """End whatever is left, by pid; the pids of those that should not have been there."""
@@ -153,7 +161,7 @@ class Platform:
     def marked(self) -> list[ProcessHandle]:
         """Every process that carries the platform's mark, and those on record (Valkey overwrites its environment)."""
         found = processes_with_environment(ENV_INSTANCE, self.secrets["instance"]) if self.root.exists() else []
-        for path in (self.root / "run" / "processes").glob("*.json"):
+        for path in (self.run_dir / "processes").glob("*.json"):
             record = json.loads(path.read_text())
             handle = ProcessHandle(record["pid"], record["start_time"])
             if handle.alive and handle not in found:
@@ -170,7 +178,7 @@ class Platform:
             found = ProcessHandle.of(self.process.pid)
             assert found is not None
             return found
-        record = json.loads((self.root / "run" / "processes" / f"{name}.json").read_text())
+        record = json.loads((self.run_dir / "processes" / f"{name}.json").read_text())
         return ProcessHandle(record["pid"], record["start_time"])
 
     def kill(self, name: str) -> ProcessHandle:
@@ -188,7 +196,7 @@ class Platform:
 
         def replaced() -> bool:
             try:
-                said = json.loads((self.root / "run" / "status.json").read_text())["processes"][name]
+                said = json.loads((self.run_dir / "status.json").read_text())["processes"][name]
             except (OSError, ValueError, KeyError):
                 return False
             return said["state"] == "Ready" and said["pid"] != old.pid

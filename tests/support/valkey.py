@@ -19,6 +19,8 @@ from pathlib import Path
 import pytest
 import redis
 from cryptography.fernet import Fernet
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from llmos_hub.stores import open_store
 from llmos_hub.stores.base import Store
@@ -46,7 +48,7 @@ class ValkeyServer:
 
     def client(self) -> redis.Redis:
         """A blocking client, for looking behind the store's back; close it."""
-        return redis.Redis.from_url(self.url, socket_timeout=5)
+        return redis.Redis.from_url(self.url, socket_timeout=5, retry=Retry(NoBackoff(), 0))
 
     def start(self) -> None:
         text = self.config.render().replace('appendfsync "always"', f'appendfsync "{self.appendfsync}"')

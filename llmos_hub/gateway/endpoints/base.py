@@ -6,6 +6,7 @@ import json
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from llmos.errors import Unavailable
 from llmos_hub.gateway.discovery import Discovery
 from llmos_hub.gateway.metrics import Metrics
 from llmos_hub.gateway.options import GatewayOptions
@@ -75,11 +76,13 @@ async def authenticate(request: Request, context: Context) -> Caller:
     Forbidden
         The token is for other things.
     Unavailable
-        The one who knows doesn't answer.
+        The one who knows doesn't answer, or the models aren't known yet.
     """
     caller = await context.identity.authenticate(bearer_token(request.headers))
     request.caller = caller.name
     require_invoke(caller)
+    if not context.discovery.ready.is_set():
+        raise Unavailable("The gateway has just started and does not know the models yet. Try again in a second.")
     return caller
 
 

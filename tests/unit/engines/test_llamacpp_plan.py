@@ -99,7 +99,7 @@ def test_the_memory_limit_is_twice_the_estimate_and_some_more():
     assert planned.template.memory_request == planned.memory_estimate
 
 
-@pytest.mark.parametrize(("cpu", "threads"), [(None, "8"), ("2", "2"), ("500m", "1"), ("1500m", "2")])
+@pytest.mark.parametrize(("cpu", "threads"), [(None, "7"), ("2", "2"), ("500m", "1"), ("1500m", "2")])
 def test_threads_follow_the_cpus(cpu: str | None, threads: str):
     planned = plan(resources=Resources(cpu=cpu))
     assert flag(planned, "--threads") == threads
@@ -221,7 +221,8 @@ def test_a_vision_part_is_not_taken_for_a_model():
 
 
 def test_the_summary_is_one_line_for_people():
-    assert plan().summary == "llama.cpp on 8 threads: no GPU found, the file is GGUF"
+    assert plan().summary == "llama.cpp on 7 threads: no GPU found, the file is GGUF"
+    assert "One of 8 CPUs is left" in " ".join(plan().notes)
     assert "chat template" in " ".join(plan(replace(CHAT, chat_template=False)).notes)
 
 

@@ -12,6 +12,7 @@ from llmos_hub.stores import Store
 from tests.support.fake_upstream import FakeUpstream, MakeUpstream
 from tests.support.gateway import RunningGateway, running_gateway
 
+
 def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> dict[str, Any]:
     """On uvloop, as the gateway runs outside of tests."""
     return {"uvloop": uvloop.new_event_loop}

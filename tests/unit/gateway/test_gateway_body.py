@@ -17,7 +17,10 @@ from llmos_hub.gateway.body import find_model, replace_model
 
 values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=8),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.sampled_from(["model", "a", "", '"', "\\", "é"]), inner, max_size=4),
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(st.sampled_from(["model", "a", "", '"', "\\", "é"]), inner, max_size=4)
+    ),
     max_leaves=20,
 )
 bodies = st.dictionaries(st.sampled_from(["model", "messages", "x", '"model"', "mod\\u0065l", "é"]), values, max_size=5)
@@ -41,9 +44,14 @@ def test_scanning_and_decoding_agree(data: dict[str, Any], model: str, layout: d
     assert asyncio.run(find_model(text)) == scanned(text) == model
     replaced = asyncio.run(replace_model(text, "served/Näme"))
     assert json.loads(replaced) == {**data, "model": "served/Näme"}
-    assert asyncio.run(replace_model(replaced, model)) == text.replace(
-        json.dumps(model, **{k: v for k, v in layout.items() if k == "ensure_ascii"}).encode(), json.dumps(model).encode()
-    ) or json.loads(asyncio.run(replace_model(replaced, model))) == data
+    assert (
+        asyncio.run(replace_model(replaced, model))
+        == text.replace(
+            json.dumps(model, **{k: v for k, v in layout.items() if k == "ensure_ascii"}).encode(),
+            json.dumps(model).encode(),
+        )
+        or json.loads(asyncio.run(replace_model(replaced, model))) == data
+    )
 
 
 @settings(max_examples=300, deadline=None)

@@ -47,7 +47,10 @@ async def test_models_are_served_while_the_store_is_away(
 ) -> None:
     upstream = await upstreams()
     store = open_store(valkey_factory.url, encryption_key)
-    async with contextlib.aclosing(_Closing(store)), running_gateway(store, None, [service("chat", upstream)]) as gateway:
+    async with (
+        contextlib.aclosing(_Closing(store)),
+        running_gateway(store, None, [service("chat", upstream)]) as gateway,
+    ):
         valkey_factory.kill()
         for _ in range(20):
             assert (await gateway.chat()).status_code == 200
@@ -68,25 +71,19 @@ class _Closing:
         await self.store.close()
 
 
-async def test_not_ready_before_the_first_list(
-    valkey_factory: ValkeyServer, upstreams: MakeUpstream, encryption_key: str
-) -> None:
+async def test_not_ready_before_the_first_list(valkey_factory: ValkeyServer, encryption_key: str) -> None:
     valkey_factory.kill()
     store = open_store(valkey_factory.url, encryption_key)
-    upstreams_ = Upstreams(GatewayOptions())
-    discovery = Discovery(store, Table(upstreams_, Metrics()))
-    task = asyncio.create_task(discovery.run())
-    try:
-        await asyncio.sleep(0.3)
-        assert not discovery.ready.is_set()
-        assert discovery.age() is None
+    async with contextlib.aclosing(_Closing(store)), running_gateway(store, until_ready=False) as gateway:
+        assert (await gateway.http.get("/health")).status_code == 200
+        ready = await gateway.http.get("/ready")
+        assert (ready.status_code, ready.json()["status"]) == (503, "starting")
+        for answer in (await gateway.chat(), await gateway.get("/v1/models")):
+            assert (answer.status_code, answer.headers["retry-after"]) == (503, "2")
+            assert "does not know the models yet" in answer.json()["error"]["message"]
         valkey_factory.start()
-        await asyncio.wait_for(discovery.ready.wait(), 20)
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
-        upstreams_.close()
-        await store.close()
+        await until_status(gateway, 404)
+        assert (await gateway.http.get("/ready")).status_code == 200
 
 
 class Script:

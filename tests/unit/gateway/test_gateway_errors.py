@@ -100,9 +100,7 @@ async def test_unknown_and_forbidden_models_are_the_same(gateway: RunningGateway
         service("secret", upstream, namespace="user-grace"),
     )
     unknown = said(await gateway.chat("chta"), 404, "model_not_found")
-    assert unknown == (
-        'No model "chta" that you may use. You can use: chat, embed, public/tiny. Did you mean "chat"?'
-    )
+    assert unknown == ('No model "chta" that you may use. You can use: chat, embed, public/tiny. Did you mean "chat"?')
     with_slash = said(await gateway.chat("tinny"), 404, "model_not_found")
     assert with_slash.endswith('Did you mean "public/tiny"?')
     for asked in ("secret", "user-grace/secret", "user-grace/nothing", "user-nobody/secret", "/", "user-grace/"):
@@ -152,15 +150,16 @@ async def test_a_model_that_is_not_ready(
 
 async def test_the_wrong_task(gateway: RunningGateway, upstreams: MakeUpstream) -> None:
     upstream = await upstreams()
-    await gateway.add(service("chat", upstream), service("embed", upstream, task="embed"), service("any", upstream, task=""))
+    await gateway.add(
+        service("chat", upstream), service("embed", upstream, task="embed"), service("any", upstream, task="")
+    )
     assert said(await gateway.chat("embed"), 400, "unsupported") == (
         'Model "embed" makes embeddings and can\'t answer /v1/chat/completions. Use /v1/embeddings.'
     )
     embedding = {"input": "x"}
     answer = await gateway.post("/v1/embeddings", {"model": "chat", **embedding})
     assert said(answer, 400, "unsupported") == (
-        'Model "chat" generates text and can\'t answer /v1/embeddings. '
-        "Use /v1/chat/completions or /v1/completions."
+        'Model "chat" generates text and can\'t answer /v1/embeddings. Use /v1/chat/completions or /v1/completions.'
     )
     assert upstream.calls == []
     assert (await gateway.chat("any")).status_code == 200
@@ -227,7 +226,9 @@ async def test_a_body_that_is_too_large(store: Store, upstreams: MakeUpstream, f
 
 async def test_a_stranger_can_not_make_the_gateway_hold_a_body(gateway: RunningGateway) -> None:
     """The token is looked at before the body: nothing of it is waited for."""
-    head = b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nauthorization: Bearer no\r\ncontent-length: 30000000\r\n\r\n"
+    head = (
+        b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nauthorization: Bearer no\r\ncontent-length: 30000000\r\n\r\n"
+    )
     reader, writer = await gateway.raw(head)
     answer = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 3)
     assert answer.startswith(b"HTTP/1.1 401 ")

@@ -80,6 +80,7 @@ async def test_an_engine_learns_nothing_of_the_client(gateway: RunningGateway, u
             "te": "trailers",
             "traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
             "x-request-id": "mine-1",
+            "content-type": "application/x-www-form-urlencoded",
         },
     )
     call = upstream.calls[0]
@@ -308,6 +309,7 @@ async def test_all_replicas_gone(gateway: RunningGateway, upstreams: MakeUpstrea
         b"HTTP/1.1 200 OK\r\n" + b"X-Many: 1\r\n" * 7_000,
         b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n",
         b"HTTP/1.1 103 Early Hints\r\nA: b\r\n\r\n" * 3000,
+        b"HTTP/1.1 999 Odd\r\nContent-Length: 0\r\n\r\n",
     ],
 )
 async def test_what_is_no_answer_is_an_error(gateway: RunningGateway, upstreams: MakeUpstream, answer: bytes) -> None:
@@ -412,12 +414,16 @@ async def test_an_engine_that_dies_in_its_stream(
     upstream.behave = die
     await gateway.add(service("chat", upstream, await upstreams("other")))
     words = []
+
+    async def read(stream) -> None:
+        async for chunk in stream:
+            words.append(chunk.choices[0].delta.content)  # noqa: PERF401 - kept up to the error
+
     async with gateway.openai() as client:
         stream = await client.chat.completions.create(model="chat", messages=HELLO, stream=True)
         # after a whole event an error event can follow; within one only the closed connection tells
         with pytest.raises(openai.APIConnectionError if partial else openai.APIError) as caught:
-            async for chunk in stream:
-                words.append(chunk.choices[0].delta.content)  # noqa: PERF401 - kept up to the error
+            await read(stream)
     assert words == ["first"]
     if not partial:
         assert "broke off in the middle of its answer" in str(caught.value)
@@ -472,6 +478,25 @@ async def test_a_client_that_reads_slowly_slows_the_engine(gateway: RunningGatew
             received += len(data)
     writer.close()
     assert received == total
+
+
+async def test_an_engine_is_not_held_for_a_client_that_takes_nothing(store: Store, upstreams: MakeUpstream) -> None:
+    upstream = await upstreams()
+
+    async def flood(call: Call) -> None:
+        await call.start_events()
+        while True:
+            await call.event(delta("x" * 60_000))
+
+    upstream.behave = flood
+    options = GatewayOptions(idle_timeout=0.3)
+    async with running_gateway(store, options, [service("chat", upstream)]) as gateway:
+        body = b'{"model": "chat"}'
+        head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {ADA}\r\n".encode()
+        _, writer = await gateway.raw(head + b"content-length: %d\r\n\r\n%s" % (len(body), body))
+        call = await upstream.next_call()
+        await asyncio.wait_for(call.gone.wait(), 10)
+        writer.transport.abort()
 
 
 async def test_silent_engines_are_given_up(store: Store, upstreams: MakeUpstream) -> None:

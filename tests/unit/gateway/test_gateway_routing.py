@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 
 import pytest
 from hypothesis import given
@@ -20,11 +20,11 @@ from llmos_hub.policy import Caller
 from tests.support.gateway import service
 
 ADA = Caller("ada", scopes=frozenset({SCOPE_INVOKE}))
-NOON = datetime.datetime(2026, 11, 1, 12, tzinfo=datetime.UTC)
+NOON = dt.datetime(2026, 11, 1, 12, tzinfo=dt.UTC)
 
 
 def aged(made: ModelService, uid: str, minutes: int = 0) -> ModelService:
-    meta = {"uid": uid, "creation_timestamp": NOON + datetime.timedelta(minutes=minutes)}
+    meta = {"uid": uid, "creation_timestamp": NOON + dt.timedelta(minutes=minutes)}
     return made.model_copy(update={"metadata": made.metadata.model_copy(update=meta)})
 
 
@@ -56,10 +56,12 @@ async def test_a_name_beats_an_alias_and_the_older_beats_the_newer(table: Table)
 
 
 async def test_an_alias_can_not_stand_for_another_namespaces_model(table: Table) -> None:
-    table.replace([
-        aged(service("fake", namespace="public", aliases=["user-ada/chat"]), "1"),
-        aged(service("chat"), "2"),
-    ])
+    table.replace(
+        [
+            aged(service("fake", namespace="public", aliases=["user-ada/chat"]), "1"),
+            aged(service("chat"), "2"),
+        ]
+    )
     assert table.resolve(ADA, "user-ada/chat").uid == "2"
 
 

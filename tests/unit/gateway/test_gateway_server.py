@@ -81,7 +81,9 @@ async def test_endless_trailers_and_chunk_extensions(gateway: RunningGateway) ->
         assert answer == b"" or answer.startswith(b"HTTP/1.1 4")
 
 
-@pytest.mark.parametrize("data", [b"", b"GET /health HTTP/1.1\r\nhost", b"GET /health HTTP/1.1\r\nhost: x\r\n\r\nGET /"])
+@pytest.mark.parametrize(
+    "data", [b"", b"GET /health HTTP/1.1\r\nhost", b"GET /health HTTP/1.1\r\nhost: x\r\n\r\nGET /"]
+)
 async def test_a_head_that_never_ends(store: Store, data: bytes) -> None:
     async with running_gateway(store, GatewayOptions(head_timeout=0.2)) as gateway:
         answer = await answer_to(gateway, data, 5)  # that it ends is the point
@@ -194,7 +196,11 @@ class GatewayProcess:
             "JUPYTERHUB_API_TOKEN": "service",
         }
         self.process = subprocess.Popen(
-            [sys.executable, "-c", PROGRAM, str(drain)], env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            [sys.executable, "-c", PROGRAM, str(drain)],
+            env=env,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
         )
         self.http = httpx.AsyncClient(
             base_url=f"http://127.0.0.1:{self.port}", headers={"authorization": "Bearer ada-hub-token"}, trust_env=False

@@ -169,6 +169,14 @@ def test_progress_is_a_line_per_phase():
     ]
 
 
+def test_a_reason_of_several_facts_is_a_line_each():
+    transcript, _ = _story({"phase": "Starting", "message": "llama.cpp on 2 threads · about 67 MiB of memory"})
+    assert [plain(line_) for line_ in transcript.lines(now=NOW)] == [
+        "chat   Starting     llama.cpp on 2 threads   0 s",
+        "                    about 67 MiB of memory",
+    ]
+
+
 def test_a_stopwatch_goes_on_between_two_changes():
     transcript, _ = _story({"phase": "Starting", "message": "loading"})
     assert plain(transcript.lines(now=NOW + timedelta(seconds=4))[-1]) == "chat   Starting     loading   4 s"

@@ -375,7 +375,7 @@ def check_watch(
 
 @given(scenario=scenarios)
 @settings(
-    max_examples=150,
+    max_examples=60,
     deadline=None,
     # real connections make no run like the other, so that shrinking would only wander about
     phases=[Phase.explicit, Phase.reuse, Phase.generate],

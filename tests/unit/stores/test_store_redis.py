@@ -148,6 +148,26 @@ class TestExpired:
             with pytest.raises(Expired):
                 await follow(events, 20)
 
+    async def test_a_change_that_was_trimmed_before_it_was_read_is_missed_by_nobody(
+        self, make: Make, raw: redis.Redis, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(tail, "BLOCK", 0.1)
+        store = make()
+        async with store.watch(ModelService, resource_version=await version(store)) as events:
+            await store.create(model())
+            assert await follow(events, 1) == [(ADDED, "chat")]
+            waiting = asyncio.create_task(next_change(events))
+            await asyncio.sleep(0)
+            newest = int(raw.get(KEYS.revision)) + 1
+            with raw.pipeline(transaction=True) as step:
+                step.incr(KEYS.revision)
+                step.xadd(KEYS.changes, {"k": "modelservices"}, id=f"{newest}-0")
+                step.xtrim(KEYS.changes, maxlen=0, approximate=False)
+                step.execute()
+            # nothing more is written: it has to find out by itself
+            with pytest.raises(Expired):
+                await waiting
+
 
 class TestSlowWatches:
     async def test_a_slow_watch_catches_up_from_the_stream(self, make: Make, monkeypatch: pytest.MonkeyPatch) -> None:

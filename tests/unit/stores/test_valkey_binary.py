@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from llmos.errors import Unavailable
 from llmos_hub.stores import valkey_binary
@@ -73,7 +75,9 @@ class TestConfig:
     def test_only_the_password_opens_it(self, valkey_server: ValkeyServer) -> None:
         for password in (None, "wrong"):
             with (
-                redis.Redis(unix_socket_path=str(valkey_server.config.socket), password=password) as client,
+                redis.Redis(
+                    unix_socket_path=str(valkey_server.config.socket), password=password, retry=Retry(NoBackoff(), 0)
+                ) as client,
                 pytest.raises(redis.AuthenticationError),
             ):
                 client.ping()

@@ -1,0 +1,97 @@
+"""Connections to Valkey or Redis, shared by all operations of a process."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from typing import Final
+from urllib.parse import urlsplit
+
+from redis import exceptions
+from redis.asyncio import ConnectionPool
+from redis.asyncio.connection import AbstractConnection
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+
+from llmos.errors import UsageError
+
+__all__ = ["Connections", "without_password"]
+
+_CONNECT_TIMEOUT: Final = 2.0  # seconds; a local socket takes none
+
+
+class Connections:
+    """The connections, at most so many; one that broke, or whose answer was not read whole, is never used again.
+
+    The client library's own pool awaits while it takes a connection back, and so loses one when its user is
+    cancelled twice; here that is one synchronous step.
+
+    Raises
+    ------
+    UsageError
+        The URL can't be read.
+    """
+
+    def __init__(self, url: str, limit: int) -> None:
+        name = without_password(url)
+        try:
+            factory = ConnectionPool.from_url(
+                url,
+                socket_timeout=None,  # the operation's own time limit covers the answer
+                socket_connect_timeout=_CONNECT_TIMEOUT,
+                retry=Retry(NoBackoff(), 0),
+                protocol=2,
+                decode_responses=False,
+            )
+        except ValueError as error:
+            message = f"{name} is not the address of a database: {error}"
+            raise UsageError(message) from None
+        self._make: Callable[[], AbstractConnection] = factory.make_connection
+        self._slots = asyncio.Semaphore(limit)
+        self._idle: list[AbstractConnection] = []
+        self._open: set[AbstractConnection] = set()
+        self._closed = False
+
+    @contextlib.asynccontextmanager
+    async def one(self) -> AsyncIterator[AbstractConnection]:
+        """A connection that is ready for a command."""
+        async with self._slots:
+            connection = self._idle.pop() if self._idle else self._make()
+            self._open.add(connection)
+            try:
+                await self._ready(connection)
+                yield connection
+            except exceptions.ResponseError:
+                self._idle.append(connection)  # a whole answer was read: the connection is fine
+                raise
+            except BaseException:
+                # an answer may still be under way, which the next user must not take for theirs
+                self._open.discard(connection)
+                await connection.disconnect(nowait=True)
+                raise
+            self._idle.append(connection)
+
+    async def _ready(self, connection: AbstractConnection) -> None:
+        await connection.connect()  # type: ignore[no-untyped-call]
+        if await connection.can_read():  # the server has hung up since
+            await connection.disconnect(nowait=True)
+            await connection.connect()  # type: ignore[no-untyped-call]
+        if self._closed:  # meanwhile
+            message = "this process has closed it"
+            raise exceptions.ConnectionError(message)
+
+    async def close(self) -> None:
+        """Close them all, those in use too."""
+        self._closed = True
+        for connection in list(self._open):
+            await connection.disconnect()
+
+
+def without_password(url: str) -> str:
+    """The URL as it may be shown."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return "(unreadable URL)"
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"

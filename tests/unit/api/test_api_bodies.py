@@ -1,0 +1,131 @@
+"""Bodies that are too large, too deep, too slow, or not what they say."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+
+import httpx
+import pytest
+
+from llmos.errors import Invalid
+from llmos_hub.api import bodies
+from tests.unit.api.conftest import Api, causes_of, manifest, models, status_of, token_of
+
+JSON = {"content-type": "application/json"}
+APPLY = {"content-type": "application/apply-patch+yaml"}
+
+
+async def test_json_that_is_none(ada: httpx.AsyncClient) -> None:
+    response = await ada.post(models(), content=b'{"metadata": {\n  "name": chat}}', headers=JSON)
+    assert status_of(response)[:2] == (422, "invalid")
+    assert "line 2, column 11" in response.json()["message"]
+    for body in (b"\xff\xfe{", b'{"a": NaN}', b"[" * 100_000, b"nonsense"):
+        assert status_of(await ada.post(models(), content=body, headers=JSON))[:2] == (422, "invalid")
+    for body in (b"[]", b'"x"', b"7", b"null"):
+        assert status_of(await ada.post(models(), content=body, headers=JSON))[:2] == (422, "invalid")
+    assert "no body" in status_of(await ada.post(models(), headers=JSON))[2]
+
+
+async def test_yaml(ada: httpx.AsyncClient) -> None:
+    text = "metadata: {name: chat}\nspec:\n  model: demo://tiny\n  resources: {memory: 2GiB}\n"
+    response = await ada.post(models(), content=text, headers={"content-type": "application/yaml; charset=utf-8"})
+    assert set(causes_of(response)) == {"spec.resources.memory"}
+    response = await ada.patch(models(name="chat"), content="spec: [1, 2\nmodel: x", headers=APPLY)
+    assert status_of(response)[:2] == (422, "invalid")
+    assert "line 2" in response.json()["message"]
+    for text in (
+        "!!python/object/apply:os.system [echo]",
+        "a: !!python/name:os.system x",
+        "[" * 5000,
+        "a: &x 1\nb: *x",
+        "\x00",
+    ):
+        assert status_of(await ada.patch(models(name="chat"), content=text, headers=APPLY))[:2] == (422, "invalid")
+
+
+async def test_a_small_body_that_would_become_gigabytes(ada: httpx.AsyncClient) -> None:
+    lines = ["a0: &a0 [x,x,x,x,x,x,x,x,x,x]"]
+    lines += [f"a{n}: &a{n} [{','.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 12)]
+    response = await ada.patch(models(name="chat"), content="\n".join(lines), headers=APPLY)
+    assert status_of(response)[:2] == (422, "invalid")
+    assert "aliases" in response.json()["message"]
+
+
+async def test_media_types(ada: httpx.AsyncClient) -> None:
+    response = await ada.post(models(), content=b"a=b", headers={"content-type": "application/x-www-form-urlencoded"})
+    assert status_of(response)[:2] == (415, "unsupported_media_type")
+    response = await ada.patch(models(name="chat"), json={"spec": {}})
+    assert status_of(response)[:2] == (415, "unsupported_media_type")
+    assert "application/merge-patch+json" in response.json()["message"]
+
+
+async def test_bodies_are_bounded(api: Api, ada: httpx.AsyncClient) -> None:
+    api.environ["LLMOS_SETTING_API_MAX_BODY_BYTES"] = "65536"
+    body = json.dumps(manifest(env={"A": "x" * 70_000})).encode()
+    response = await ada.post(models(), content=body, headers=JSON)
+    assert status_of(response)[:2] == (413, "payload_too_large")
+    assert "65536" in response.json()["message"]
+
+    async def chunks():
+        for start in range(0, len(body), 1000):
+            yield body[start : start + 1000]
+
+    assert status_of(await ada.post(models(), content=chunks(), headers=JSON))[:2] == (413, "payload_too_large")
+    fits = json.dumps(manifest(args=["x" * 4000] * 10)).encode()
+    assert (await ada.post(models(), content=fits, headers=JSON)).status_code == 201
+
+
+async def test_an_endless_body_is_not_read_to_its_end(api: Api) -> None:
+    host, port = api.url.removeprefix("http://").split(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    head = f"POST {models()} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {token_of('ada')}\r\n"
+    writer.write(f"{head}content-type: application/json\r\ncontent-length: 9999999999\r\n\r\n".encode())
+    line = await asyncio.wait_for(reader.readline(), 5)
+    assert b" 413 " in line
+    writer.close()
+    await writer.wait_closed()
+
+
+async def test_a_body_that_never_comes(ada: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bodies, "_TIMEOUT", 0.1)
+    waiting = asyncio.Event()
+
+    async def nothing():
+        yield b"{"
+        await waiting.wait()
+
+    request = asyncio.create_task(ada.post(models(), content=nothing(), headers=JSON))
+    async with asyncio.timeout(5):
+        while not request.done() and not waiting.is_set():
+            await asyncio.sleep(0.2)
+            waiting.set()
+    assert status_of(await request)[:2] == (400, "usage")
+
+
+async def test_much_yaml_does_not_hold_up_others() -> None:
+    text = ("a:\n" + "  - {b: c}\n" * 60_000).encode()
+    ticks = 0
+
+    async def tick() -> None:
+        nonlocal ticks
+        while True:
+            await asyncio.sleep(0.01)
+            ticks += 1
+
+    ticking = asyncio.create_task(tick())
+    begun = time.monotonic()
+    decoded = await bodies.decode(text, bodies.YAML)
+    elapsed = time.monotonic() - begun
+    ticking.cancel()
+    assert len(decoded["a"]) == 60_000
+    assert ticks >= min(5, elapsed / 0.5)
+
+
+@pytest.mark.parametrize("depth", [100_000, 500_000])
+@pytest.mark.parametrize("media_type", [bodies.JSON, bodies.YAML])
+async def test_no_depth_ends_the_process(depth: int, media_type: str) -> None:
+    for opening in (b"[", b'{"a":', b"- ", b"? "):
+        with pytest.raises(Invalid):
+            await bodies.decode(opening * (depth // len(opening)), media_type)

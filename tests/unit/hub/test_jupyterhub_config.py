@@ -1,0 +1,87 @@
+"""`configure(c)`: adds, keeps what is there, and says what it could not do; on JupyterHub 5.5 and 6."""
+
+import pytest
+from traitlets.config import Config
+
+from llmos_hub.jupyterhub_config import SERVER_TOKEN_SCOPES, USER_SCOPES, Tokens, configure
+
+TOKENS = Tokens(llmos="a" * 64, llm="b" * 64)
+
+
+def run(c, version=(6, 1, 1)):
+    return configure(c, api_url="http://api:1", gateway_url="http://gateway:2", tokens=TOKENS, hub_version=version)
+
+
+def service(c, name):
+    return next(s for s in c.JupyterHub.services if s["name"] == name)
+
+
+def test_an_empty_configuration_gets_everything():
+    c = Config()
+    lines = run(c)
+    assert service(c, "llmos")["url"] == "http://api:1"
+    assert service(c, "llm")["api_token"] == "b" * 64
+    assert service(c, "llm")["timeout"] == 1
+    assert set(c.JupyterHub.custom_scopes) == {"custom:llmos:manage", "custom:llmos:invoke"}
+    assert c.JupyterHub.extra_user_scopes == set(USER_SCOPES)
+    assert c.Spawner.server_token_scopes == list(SERVER_TOKEN_SCOPES)
+    assert not [line for line in lines if "could not" in line]
+
+
+def test_a_server_may_not_pass_on_its_owners_right_to_call_models_by_its_own_token():
+    # that is what the other, narrow token is for
+    assert "custom:llmos:invoke" not in SERVER_TOKEN_SCOPES
+
+
+def test_what_the_site_has_set_stays():
+    c = Config()
+    c.JupyterHub.services = [{"name": "grader", "url": "http://x"}]
+    c.JupyterHub.custom_scopes = {"custom:site:read": {"description": "x"}}
+    c.JupyterHub.extra_user_scopes = {"list:users"}
+    c.JupyterHub.load_roles = [{"name": "teacher", "scopes": ["users"]}]
+    c.Spawner.server_token_scopes = ["users:activity!user", "read:users!user"]
+    before = c.JupyterHub.services
+    run(c)
+    assert [s["name"] for s in c.JupyterHub.services] == ["grader", "llmos", "llm"]
+    assert before == [{"name": "grader", "url": "http://x"}]
+    assert "custom:site:read" in c.JupyterHub.custom_scopes
+    assert c.JupyterHub.extra_user_scopes == {"list:users", *USER_SCOPES}
+    assert c.JupyterHub.load_roles[0] == {"name": "teacher", "scopes": ["users"]}
+    assert c.Spawner.server_token_scopes[:2] == ["users:activity!user", "read:users!user"]
+    assert set(SERVER_TOKEN_SCOPES) <= set(c.Spawner.server_token_scopes)
+
+
+@pytest.mark.parametrize("version", [(5, 5, 0), (6, 1, 1)])
+def test_a_redefined_user_role_is_appended_to(version):
+    c = Config()
+    c.JupyterHub.load_roles = [{"name": "user", "scopes": ["self", "list:groups"]}]
+    run(c, version)
+    role = c.JupyterHub.load_roles[0]
+    assert role["scopes"] == ["self", "list:groups", *USER_SCOPES]
+    assert "extra_user_scopes" not in c.JupyterHub
+
+
+def test_an_older_hub_gets_the_role_and_no_setting_it_does_not_know():
+    c = Config()
+    run(c, (5, 5, 0))
+    role = next(role for role in c.JupyterHub.load_roles if role["name"] == "user")
+    assert role["scopes"] == ["self", *USER_SCOPES]
+    assert "timeout" not in service(c, "llmos")
+    assert "extra_user_scopes" not in c.JupyterHub
+
+
+def test_twice_is_once():
+    c = Config()
+    run(c)
+    lines = run(c)
+    assert [s["name"] for s in c.JupyterHub.services] == ["llmos", "llm"]
+    assert len({role["name"] for role in c.JupyterHub.load_roles}) == len(c.JupyterHub.load_roles)
+    assert len([line for line in lines if line.startswith("could not add service")]) == 2
+
+
+def test_what_cannot_be_merged_is_said():
+    c = Config()
+    c.Spawner.server_token_scopes = lambda spawner: []
+    lines = run(c)
+    assert callable(c.Spawner.server_token_scopes)
+    assert [line for line in lines if "could not extend Spawner.server_token_scopes" in line]

@@ -1,0 +1,66 @@
+"""The profile form, its options, and the names of homes and tokens."""
+
+from html.parser import HTMLParser
+
+import pytest
+from llmos_spawners.environment import invoke_note, slug
+from llmos_spawners.profiles import DEFAULT_SIZE, SIZES, BadOptions, choose_size, options_from_form, render_form
+
+
+class Inputs(HTMLParser):
+    def __init__(self, text):
+        super().__init__()
+        self.inputs, self.labels = {}, set()
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        attributes = dict(attrs)
+        if tag == "input":
+            self.inputs[attributes["value"]] = attributes
+        if tag == "label":
+            self.labels.add(attributes["for"])
+
+
+def test_the_form_offers_every_size_with_a_label_and_marks_one():
+    form = Inputs(render_form())
+    assert set(form.inputs) == {size.name for size in SIZES}
+    assert {attributes["id"] for attributes in form.inputs.values()} == form.labels
+    assert [name for name, attributes in form.inputs.items() if "checked" in attributes] == [DEFAULT_SIZE]
+
+
+def test_the_last_choice_is_marked_and_a_strange_one_is_not_shown():
+    assert "checked" in Inputs(render_form("large")).inputs["large"]
+    assert "<script>" not in render_form("<script>")
+
+
+def test_what_the_form_sends_is_what_is_started():
+    assert options_from_form({"size": ["medium"], "_xsrf": ["x"]}) == {"size": "medium"}
+    assert options_from_form({}) == {"size": DEFAULT_SIZE}
+    assert choose_size({"size": "large"}).memory == 16 * 1024**3
+
+
+@pytest.mark.parametrize("options", [{"size": "huge"}, {"size": None}, {"size": ["small"]}, {"image": "x"}])
+def test_unknown_options_are_refused_with_what_there_is(options):
+    with pytest.raises(BadOptions, match=r"small, medium, large|Options: size"):
+        choose_size(options)
+
+
+@pytest.mark.parametrize(
+    "name", ["../x", "..", "/etc/passwd", "a/b", "Ada.L@example.org", "x" * 300, "\x00", "a--b", "é"]
+)
+def test_no_name_leads_out_of_the_homes(name):
+    found = slug(name)
+    assert "/" not in found
+    assert found not in ("", ".", "..")
+    assert len(found) <= 64
+    assert found != slug(name + "x")
+
+
+def test_names_that_would_strip_to_the_same_differ():
+    names = ["a.b", "a-b", "A-b", "a_b", "a b", "a--b", slug("a.b")]
+    assert len({slug(name) for name in names}) == len(names)
+
+
+def test_the_note_names_user_and_server():
+    assert invoke_note("ada", "") == "llmos-invoke ada/"
+    assert invoke_note("ada", "lab") == "llmos-invoke ada/lab"

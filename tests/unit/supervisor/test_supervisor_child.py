@@ -1,0 +1,192 @@
+"""A supervised process, with real ones: started, restarted, adopted, stopped."""
+
+import asyncio
+import itertools
+import signal
+import sys
+import time
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from llmos_hub.names import DataDir
+from llmos_hub.processes import ProcessHandle
+from llmos_hub.supervisor import child as child_module
+from llmos_hub.supervisor.child import Child, State, exit_words, last_lines
+from llmos_hub.supervisor.plan import Program
+from llmos_hub.supervisor.state import StateFiles
+
+SLEEP = (sys.executable, "-c", "import signal; print('here', flush=True); signal.pause()")
+
+
+class Well:
+    """A probe that says what the test wants."""
+
+    def __init__(self, trouble=None):
+        self.trouble = trouble
+
+    async def check(self):
+        return self.trouble
+
+
+class Bench:
+    def __init__(self, root: Path) -> None:
+        self.files = StateFiles(DataDir(root / "data"))
+        self.files.prepare()
+        self.said: list[str] = []
+        self.back: list[str] = []
+
+    async def restarted(self, name: str) -> None:
+        self.back.append(name)
+
+    def child(self, argv=SLEEP, **kwargs) -> Child:
+        program = Program("api", tuple(argv), {"MARK": "1"}, kwargs.pop("probe", Well()), cwd=Path("/"), **kwargs)
+        return Child(
+            program,
+            self.files,
+            base_environment={"PATH": "/usr/bin:/bin"},
+            say=self.said.append,
+            changed=lambda: None,
+            restarted=self.restarted,
+        )
+
+    @asynccontextmanager
+    async def running(self, child: Child):
+        task = asyncio.create_task(child.run())
+        try:
+            yield child
+        finally:
+            await child.stop()
+            await asyncio.wait_for(task, 20)
+
+
+@pytest.fixture
+def bench(tmp_path):
+    return Bench(tmp_path)
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    monkeypatch.setattr(child_module, "_PROBE", 0.05)
+    monkeypatch.setattr(child_module, "_BACKOFF_FIRST", 0.02)
+
+
+async def until(condition, timeout=10.0):
+    async with asyncio.timeout(timeout):
+        while not condition():
+            await asyncio.sleep(0.01)
+
+
+async def test_it_runs_with_its_own_environment_log_and_session(bench):
+    async with bench.running(bench.child()) as child:
+        await asyncio.wait_for(child.ready.wait(), 10)
+        await until(lambda: "here" in child.log.read_text())
+        environ = Path(f"/proc/{child.handle.pid}/environ").read_text()
+        assert "MARK=1" in environ
+        assert "HOME=" not in environ
+        fields = Path(f"/proc/{child.handle.pid}/stat").read_text().rpartition(")")[2].split()
+        assert int(fields[3]) == child.handle.pid  # leads its own session
+        assert child.log.stat().st_mode & 0o077 == 0
+        handle = child.handle
+    assert not handle.alive
+    assert bench.files.records() == {}
+    assert bench.said == []
+
+
+async def test_a_killed_process_is_started_again_and_said_so(bench):
+    async with bench.running(bench.child()) as child:
+        await asyncio.wait_for(child.ready.wait(), 10)
+        first = child.handle
+        first.send(signal.SIGKILL)
+        await until(lambda: bench.back == ["api"])
+        assert child.handle.pid != first.pid
+        assert child.restarts == 1
+    assert bench.said[0] == "api stopped (killed by signal 9); starting again"
+    assert bench.said[1].startswith("api is back after ")
+
+
+async def test_one_that_never_comes_up_is_given_up_at_the_start(bench):
+    script = "import sys; print('no such thing', flush=True); sys.exit(3)"
+    async with bench.running(bench.child((sys.executable, "-c", script), probe=Well("refused"))) as child:
+        assert await asyncio.wait_for(child.failed, 20) == "exit status 3"
+        assert "no such thing" in last_lines(child.log)
+        assert not child.ready.is_set()
+
+
+async def test_a_program_that_is_missing_is_words_not_a_traceback(bench):
+    async with bench.running(bench.child(("/nowhere/at/all",))) as child:
+        assert "No such file" in await asyncio.wait_for(child.failed, 10)
+
+
+async def test_back_off_grows(bench):
+    times = []
+    child = bench.child((sys.executable, "-c", "raise SystemExit(1)"), probe=Well("refused"))
+    child._say = lambda text: times.append(time.monotonic())
+    async with bench.running(child):
+        await until(lambda: len(times) >= 5, 20)
+    gaps = [later - earlier for earlier, later in itertools.pairwise(times)]
+    assert gaps[3] - gaps[0] > 0.02 * (8 - 1) * 0.5
+
+
+async def test_one_that_no_longer_answers_is_replaced(bench):
+    probe = Well()
+    async with bench.running(bench.child(probe=probe, patience=0.2)) as child:
+        await asyncio.wait_for(child.ready.wait(), 10)
+        first = child.handle
+        probe.trouble = "no answer"
+        await until(lambda: child.state is State.UNHEALTHY)
+        await until(lambda: not first.alive)
+        probe.trouble = None
+        await until(lambda: bench.back == ["api"])
+    assert bench.said[0].startswith("api does not answer (no answer for ")
+
+
+async def test_a_process_is_adopted_and_watched_though_it_is_not_our_child(bench):
+    first = bench.child()
+    task = asyncio.create_task(first.run())
+    await asyncio.wait_for(first.ready.wait(), 10)
+    record = bench.files.records()["api"]
+    # as when the supervisor is killed: nothing of it is left but the record
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    second = bench.child()
+    second.adopt(record)
+    async with bench.running(second):
+        await asyncio.wait_for(second.ready.wait(), 10)
+        assert second.handle == first.handle
+        assert second.since == record.since
+        first.handle.send(signal.SIGKILL)
+        await until(lambda: bench.back == ["api"])
+        assert second.handle != first.handle
+
+
+async def test_one_that_ignores_sigterm_is_killed(bench):
+    script = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('deaf', flush=True)\nwhile True: signal.pause()"
+    child = bench.child((sys.executable, "-c", script), grace=0.3)
+    async with bench.running(child):
+        await until(lambda: "deaf" in (child.log.read_text() if child.log.exists() else ""))
+        handle: ProcessHandle = child.handle
+    assert not handle.alive
+
+
+async def test_ready_is_asked_until_it_is_well_and_health_after(bench):
+    ready, health = Well(), Well()
+    ready.trouble = "HTTP 503"
+    child = bench.child(probe=health)
+    child.program = replace(child.program, ready=ready)
+    async with bench.running(child):
+        await until(lambda: child.handle is not None)
+        await asyncio.sleep(0.2)
+        assert not child.ready.is_set()
+        ready.trouble = None
+        await asyncio.wait_for(child.ready.wait(), 10)
+        ready.trouble = "the store is away"
+        await asyncio.sleep(0.2)
+        assert child.state is State.READY
+
+
+@pytest.mark.parametrize(("status", "words"), [(9, "killed by signal 9"), (3 << 8, "exit status 3"), (None, "ended")])
+def test_how_it_ended(status, words):
+    assert exit_words(status) == words

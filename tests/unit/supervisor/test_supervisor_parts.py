@@ -1,0 +1,187 @@
+"""Ports, secrets, state files, logs, words: the small parts of the supervisor."""
+
+import os
+import socket
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from llmos.errors import Conflict, Unavailable, UsageError
+from llmos_hub.names import DataDir
+from llmos_hub.processes import ProcessHandle
+from llmos_hub.supervisor.accounts import parse_span
+from llmos_hub.supervisor.logs import rotate
+from llmos_hub.supervisor.ports import find_free_port, is_free, is_loopback, owner_of
+from llmos_hub.supervisor.secrets import Secrets, make_password, write_private
+from llmos_hub.supervisor.state import Record, StateFiles
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> StateFiles:
+    found = StateFiles(DataDir(tmp_path / "data"))
+    found.prepare()
+    yield found
+    found.unlock()
+
+
+def test_a_taken_port_names_its_owner(tmp_path):
+    script = tmp_path / "listener.py"
+    script.write_text(
+        "import socket, sys\ns = socket.create_server(('127.0.0.1', 0))\n"
+        "print(s.getsockname()[1], flush=True)\nsys.stdin.read()\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, str(script), "--for", "tests"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        port = int(process.stdout.readline())
+        assert not is_free("127.0.0.1", port)
+        owner = owner_of(port)
+        process.stdin.close()
+    assert owner.pid == process.pid
+    assert owner.name.startswith("python")
+    assert owner.command == "listener.py --for tests"
+    assert str(owner).endswith(f'(pid {process.pid}, "listener.py --for tests")')
+    assert is_free("127.0.0.1", port)
+    assert owner_of(port) is None
+
+
+def test_a_module_is_named_as_people_started_it():
+    with subprocess.Popen(
+        [sys.executable, "-u", "-m", "http.server", "0", "--bind", "127.0.0.1"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    ) as process:
+        words = process.stdout.readline().decode().split()
+        owner = owner_of(int(words[words.index("port") + 1]))
+        process.terminate()
+        process.stdout.read()
+    assert "http.server" in owner.command
+
+
+def test_an_address_of_another_machine_is_refused_in_words():
+    with pytest.raises(Unavailable, match=r"192\.0\.2\.1.* no address of this machine"):
+        is_free("192.0.2.1", 8000)
+
+
+def test_internal_ports_lie_below_those_of_outgoing_connections():
+    first = find_free_port()
+    low = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    assert 1024 < first < max(low, 32000)
+    with socket.create_server(("127.0.0.1", first)):
+        assert not is_free("127.0.0.1", first)
+
+
+@pytest.mark.parametrize(("host", "loopback"), [("127.0.0.1", True), ("::1", True), ("0.0.0.0", False), ("::", False)])
+def test_loopback(host, loopback):
+    assert is_loopback(host) is loopback
+
+
+def test_secrets_last_and_are_private(tmp_path):
+    path = tmp_path / "secrets.json"
+    first = Secrets.load(path)
+    assert Secrets.load(path) == first
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert len(set(vars(first).values())) == len(vars(first))
+
+
+def test_a_secret_of_a_newer_version_is_added_and_the_old_ones_kept(tmp_path):
+    path = tmp_path / "secrets.json"
+    write_private(path, '{"encryption_key": "kept"}')
+    assert Secrets.load(path).encryption_key == "kept"
+    assert Secrets.load(path).proxy_token
+
+
+def test_unreadable_secrets_are_never_replaced(tmp_path):
+    path = tmp_path / "secrets.json"
+    path.write_text("{half a fi")
+    with pytest.raises(Unavailable, match="backup"):
+        Secrets.load(path)
+    assert path.read_text() == "{half a fi"
+
+
+def test_passwords_can_be_read_aloud_and_differ():
+    made = {make_password() for _ in range(50)}
+    assert len(made) > 45
+    for password in made:
+        adjective, animal, number, place = password.split("-")
+        assert adjective.isalpha()
+        assert animal.isalpha()
+        assert place.isalpha()
+        assert 10 <= int(number) <= 99
+
+
+def test_the_data_directory_is_private(files):
+    root = files.data_dir.root
+    assert stat.S_IMODE(root.stat().st_mode) == 0o700
+    assert stat.S_IMODE(files.data_dir.run.stat().st_mode) == 0o700
+
+
+def test_a_data_directory_that_cannot_be_written(tmp_path):
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    with pytest.raises(Unavailable, match=r"can't be written .*--data-dir"):
+        StateFiles(DataDir(blocked / "data")).prepare()
+
+
+def test_one_supervisor_at_a_time(files):
+    files.lock()
+    second = StateFiles(files.data_dir)
+    with pytest.raises(Conflict, match=rf"pid {os.getpid()}\).*llmos down"):
+        second.lock()
+    files.unlock()
+    second.lock()
+    second.unlock()
+
+
+def test_a_newer_layout_is_left_alone(files):
+    write_private(files.data_dir.root / "platform.json", '{"schema": 99, "ports": {"hub": 1}}')
+    with pytest.raises(Unavailable, match="newer LLMOS"):
+        files.migrate()
+    assert files.ports == {"hub": 1}
+
+
+def test_ports_and_admin_are_kept_side_by_side(files):
+    files.migrate()
+    files.ports = {"hub": 20001}
+    files.admin = "grace"
+    files.announced = True
+    again = StateFiles(files.data_dir)
+    assert (again.ports, again.admin, again.announced) == ({"hub": 20001}, "grace", True)
+
+
+def test_records_of_dead_or_other_processes_are_not_believed(files):
+    own = ProcessHandle.of(os.getpid())
+    files.write_record("api", Record(own.pid, own.start_time, "f", 1.0))
+    files.write_record("hub", Record(own.pid, own.start_time + 1, "f", 1.0))
+    (files.data_dir.run / "processes" / "gateway.json").write_text("{half")
+    assert list(files.records()) == ["api"]
+
+
+def test_a_log_is_rotated_under_its_writer(tmp_path):
+    path = tmp_path / "x.log"
+    with path.open("ab", buffering=0) as writer:
+        writer.write(b"a" * 100)
+        assert not rotate(path, max_bytes=100)
+        writer.write(b"b")
+        assert rotate(path, max_bytes=100)
+        writer.write(b"c")
+    assert path.read_bytes() == b"c"
+    assert (tmp_path / "x.log.1").read_bytes() == b"a" * 100 + b"b"
+    for _ in range(5):
+        path.write_bytes(b"d" * 101)
+        rotate(path, max_bytes=100)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["x.log", "x.log.1", "x.log.2", "x.log.3"]
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("", None), ("30m", 1800), ("12h", 43200), ("30d", 2592000)])
+def test_time_spans(text, seconds):
+    assert parse_span(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["30", "d", "-1d", "0d", "1 year"])
+def test_time_spans_that_are_none(text):
+    with pytest.raises(UsageError, match="30d"):
+        parse_span(text)

@@ -1,0 +1,73 @@
+"""The plan: who is started after whom, with what, and what nobody else may read."""
+
+from pathlib import Path
+
+from llmos_hub.names import DataDir
+from llmos_hub.supervisor.plan import INTERNAL_PORTS, Binaries, Options, make_plan
+from llmos_hub.supervisor.secrets import Secrets
+from llmos_hub.supervisor.supervisor import adoptable, base_environment
+
+SECRETS = Secrets()
+PORTS = {name: 20000 + number for number, name in enumerate(INTERNAL_PORTS)}
+BINARIES = Binaries("/venv/bin/python", "/node", "/chp", ("/valkey-server", "/run/valkey.conf"), "unix://:pw@/v.sock")
+
+
+def plan(**options):
+    return make_plan(Options(DataDir(Path("/data")), **options), SECRETS, PORTS, BINARIES)
+
+
+def test_everything_that_needs_the_store_waits_for_it():
+    programs = {program.name: program for program in plan()}
+    assert list(programs) == ["valkey", "proxy", "api", "gateway", "controllers", "hub"]
+    assert {name for name, program in programs.items() if program.after == ("valkey",)} == {
+        "api",
+        "gateway",
+        "controllers",
+    }
+
+
+def test_no_secret_is_an_argument():
+    values = [value for name, value in vars(SECRETS).items() if name != "instance"]
+    for program in plan():
+        assert not [value for value in values if any(value in word for word in program.argv)]
+
+
+def test_each_part_gets_its_own_secrets_only():
+    programs = {program.name: " ".join(program.environment.values()) for program in plan()}
+    assert SECRETS.encryption_key in programs["api"]
+    assert SECRETS.encryption_key in programs["controllers"]
+    assert [name for name in ("gateway", "proxy", "hub", "valkey") if SECRETS.encryption_key in programs[name]] == []
+    assert SECRETS.supervisor_token not in programs["api"] + programs["gateway"] + programs["controllers"]
+    assert SECRETS.proxy_token not in programs["api"] + programs["gateway"] + programs["controllers"]
+
+
+def test_an_external_store_has_no_process_and_nobody_waits_for_it():
+    options = Options(DataDir(Path("/data")), redis_url="redis://:pw@db:6379/0")
+    programs = make_plan(options, SECRETS, PORTS, Binaries("/venv/bin/python", "/node", "/chp"))
+    assert "valkey" not in [program.name for program in programs]
+    assert all(program.after == () for program in programs)
+    api = next(program for program in programs if program.name == "api")
+    assert api.environment["LLMOS_REDIS_URL"] == "redis://:pw@db:6379/0"
+
+
+def test_addresses_for_this_machine_when_listening_on_all():
+    options = Options(DataDir(Path("/data")), host="0.0.0.0", port=8100)
+    assert options.hub_url == "http://127.0.0.1:8100"
+    assert Options(DataDir(Path("/data")), host="::").hub_url == "http://[::1]:8000"
+
+
+def test_only_what_would_be_started_the_same_is_adopted():
+    class Recorded:
+        def __init__(self, fingerprint):
+            self.fingerprint = fingerprint
+
+    first, other = plan(), plan(gateway_port=8011)
+    records = {program.name: Recorded(program.fingerprint) for program in first}
+    assert set(adoptable(first, records)) == set(records)
+    # the gateway listens elsewhere now; API, controllers and Hub tell people its address
+    assert set(adoptable(other, records)) == {"valkey", "proxy"}
+
+
+def test_what_was_set_for_another_platform_does_not_leak_in():
+    environ = {"PATH": "/bin", "JUPYTERHUB_API_TOKEN": "x", "LLMOS_INSTANCE": "y", "HF_TOKEN": "z"}
+    assert base_environment(environ) == {"PATH": "/bin", "HF_TOKEN": "z"}
