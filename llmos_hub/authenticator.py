@@ -226,10 +226,11 @@ class LLMOSAuthenticator(Authenticator):  # type: ignore[misc]  # the Hub publis
         _remove(file)
 
     def get_handlers(self, app: Any) -> list[tuple[str, Any]]:
-        """The log-in page and the page for one's own password."""
+        """The log-in page, in place of the Hub's own, and the page for one's own password."""
+        del app
         from llmos_hub.hub_handlers import authenticator_handlers
 
-        return [*super().get_handlers(app), *authenticator_handlers()]
+        return authenticator_handlers()
 
 
 def _read_first_password(file: Path) -> dict[str, Any] | None:

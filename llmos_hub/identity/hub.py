@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import re
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any, Final
 from urllib.parse import quote
 
-import httpx
+import httpcore
 
 from llmos.errors import Forbidden, TooManyRequests, Unauthorized, Unavailable
 from llmos_hub.identity.cache import TokenCache, fingerprint
@@ -37,6 +38,13 @@ _WAITING: Final = 256
 _PAUSE: Final = 2.0
 """Seconds between two tries when the Hub doesn't answer."""
 
+_NO_ANSWER: Final = (
+    httpcore.NetworkError,
+    httpcore.TimeoutException,
+    httpcore.ProtocolError,
+    httpcore.UnsupportedProtocol,
+    ValueError,
+)
 _UNKNOWN_TOKEN = "The Hub doesn't know this token (any more). Make a new one on the Hub's token page."  # noqa: S105 - a message
 
 
@@ -74,14 +82,11 @@ class HubIdentity:
         self._new = asyncio.Semaphore(_AT_ONCE)
         self._waiting = 0
         self._retry_at = 0.0  # not before this moment is a Hub asked that didn't answer; 0: it answers
-        self._client = httpx.AsyncClient(
-            base_url=hub_api_url.rstrip("/"),
-            timeout=_TIMEOUT,
-            # loopback or in-cluster: a proxy from the environment would see every token
-            trust_env=False,
-            # loading the authorities costs 10 MB, which http has no use for
-            verify=hub_api_url.startswith("https:"),
-            limits=httpx.Limits(max_connections=2 * _AT_ONCE + 2, max_keepalive_connections=2 * _AT_ONCE),
+        self._hub_api_url = hub_api_url.rstrip("/")
+        # not httpx, which takes 5 MB and a tenth of a second to import; nor does this look for a proxy in the
+        # environment, which would see every token
+        self._connections = httpcore.AsyncConnectionPool(
+            max_connections=2 * _AT_ONCE + 2, max_keepalive_connections=2 * _AT_ONCE, keepalive_expiry=30.0
         )
 
     async def authenticate(self, token: str) -> Caller:
@@ -128,7 +133,7 @@ class HubIdentity:
         for flight in flights:
             flight.cancel()
         await asyncio.gather(*flights, return_exceptions=True)
-        await self._client.aclose()
+        await self._connections.aclose()
 
     def _landed(self, key: bytes, flight: asyncio.Task[Caller]) -> None:
         self._flights.pop(key, None)
@@ -169,13 +174,17 @@ class HubIdentity:
 
     async def _get(self, path: str, token: str) -> Mapping[str, Any]:
         try:
-            response = await self._client.get(path, headers={"Authorization": f"Bearer {token}"})
-            if response.status_code in (401, 403):
+            response = await self._connections.request(
+                "GET",
+                self._hub_api_url + path,
+                headers={"Authorization": f"Bearer {token}", "Accept": "application/json"},
+                extensions={"timeout": dict.fromkeys(("connect", "read", "write", "pool"), _TIMEOUT)},
+            )
+            if response.status in (401, 403):
                 self._retry_at = 0.0
                 raise Unauthorized(_UNKNOWN_TOKEN)
-            response.raise_for_status()
-            body: Mapping[str, Any] = dict(response.json())
-        except (httpx.HTTPError, ValueError, TypeError) as error:
+            body = _object(response)
+        except _NO_ANSWER as error:
             self._retry_at = self._clock() + _PAUSE
             raise Unavailable(f"The Hub does not answer as it should ({type(error).__name__}).") from error
         self._retry_at = 0.0
@@ -203,6 +212,15 @@ class HubIdentity:
         except Unauthorized as error:
             raise Unavailable("The Hub refuses the platform's own token. Is the service llmos configured?") from error
         return {"admin": owner.get("admin") is True, "groups": owner.get("groups") or ()}
+
+
+def _object(response: httpcore.Response) -> Mapping[str, Any]:
+    """The JSON object of a good answer; ValueError where it is none."""
+    body = json.loads(response.content) if response.status == 200 else None
+    if not isinstance(body, dict):
+        message = f"HTTP {response.status}"
+        raise ValueError(message)  # noqa: TRY004 - one kind of error for everything that is no answer
+    return body
 
 
 def _scopes(owner: str, reported: Any) -> frozenset[str]:

@@ -96,6 +96,11 @@ class LLMOSLocalSpawner(LocalProcessSpawner):
         # by its interpreter: a PATH can't lead elsewhere, and -P keeps the home's own modules out of the server
         return [sys.executable, "-P", "-m", "llmos_spawners.singleuser"]
 
+    @default("poll_interval")
+    def _default_poll_interval(self) -> int:
+        # reading one file of /proc; the tokens of a server that died live until then
+        return 5
+
     @default("interrupt_timeout")
     def _default_interrupt_timeout(self) -> int:
         return 5

@@ -5,15 +5,16 @@ written in `COSTS`; the table that `test_the_costs` prints is the one in docs/ve
 """
 
 import itertools
-import os
 import signal
 import threading
 import time
+from pathlib import Path
 
 import httpx
 import pytest
 
 import llmos
+from llmos_hub.processes import ProcessHandle
 from tests.support.platform import Platform, running_platform, wait_until
 
 BODY = {"model": "tiny", "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 4, "temperature": 0}
@@ -85,14 +86,18 @@ def running(tmp_path_factory):
             yield platform, client, token
 
 
+def command_of(handle: ProcessHandle) -> str:
+    """Its command line; empty where it is gone or a zombie."""
+    try:
+        return Path(f"/proc/{handle.pid}/cmdline").read_text().replace("\0", " ").strip()
+    except OSError:
+        return ""
+
+
 def kill_replica(platform: Platform) -> None:
     """kill -9 of one engine process."""
     for handle in platform.marked():
-        try:
-            command = open(f"/proc/{handle.pid}/cmdline", "rb").read()
-        except OSError:
-            continue
-        if b"llamacpp_server" in command:
+        if "llamacpp_server" in command_of(handle):
             handle.send(signal.SIGKILL)
             return
     pytest.fail("no engine runs")
@@ -156,12 +161,12 @@ def test_ctrl_c_leaves_nothing_behind(tmp_path):
         token = platform.client["token"]
         with llmos.Client(url=platform.api_url, token=token) as client:
             client.serve("demo://tiny", name="tiny", timeout=60)
-        platform.start_server("admin", token)
-        assert platform.marked()
+        platform.start_server("admin", platform.token("admin"))
+        commands = " ".join(command_of(handle) for handle in platform.marked())
+        assert "llamacpp_server" in commands
+        assert "singleuser" in commands
         assert platform.stop() == 0
-        assert [
-            open(f"/proc/{h.pid}/cmdline").read() for h in platform.marked() if os.path.exists(f"/proc/{h.pid}")
-        ] == []
+        assert [command_of(handle) for handle in platform.marked()] == []
 
         platform.start()  # and all state is there again
         with llmos.Client(url=platform.api_url, token=platform.client["token"]) as client:

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from contextlib import closing
+from pathlib import Path
 
 import httpx
 import openai
@@ -141,7 +142,7 @@ def test_the_command_line_does_the_same(platform, ada, tmp_path):
 
     def run(*words, code=0, stdin=""):
         done = subprocess.run(
-            [sys.executable, "-m", "llmos.cli", *words],
+            [str(Path(sys.executable).with_name("llmos")), *words],
             capture_output=True, text=True, timeout=90, env=environment, input=stdin, check=False,
         )  # fmt: skip
         assert done.returncode == code, done.stdout + done.stderr

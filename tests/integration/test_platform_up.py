@@ -253,8 +253,8 @@ def test_tokens_of_a_server_that_died_by_itself_end_too(own):
     url = own.start_server("ada", token)
     environ = own.server_environment("ada")
     httpx.post(f"{url}api/shutdown", headers={"Authorization": f"Bearer {token}"}, timeout=30)
-    # the Hub looks every 30 seconds
-    wait_until(lambda: not works(environ["OPENAI_API_KEY"], own), 60, "its token is dead")
+    # the Hub looks every five seconds
+    wait_until(lambda: not works(environ["OPENAI_API_KEY"], own), 30, "its token is dead")
     assert not works(environ["JUPYTERHUB_API_TOKEN"], own)
 
 

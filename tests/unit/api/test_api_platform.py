@@ -87,7 +87,7 @@ async def test_unknown_methods(ada: httpx.AsyncClient) -> None:
     response = await ada.delete(models())
     assert status_of(response)[:2] == (405, "method_not_allowed")
     assert response.headers["allow"] == "GET, POST"
-    assert status_of(await ada.request("BREW", models()))[0] in (400, 405)
+    assert status_of(await ada.request("TRACE", models()))[:2] == (405, "method_not_allowed")
 
 
 async def test_request_ids(ada: httpx.AsyncClient, caplog: pytest.LogCaptureFixture) -> None:
@@ -206,7 +206,7 @@ async def test_the_openapi_document_has_every_address(api: Api, nobody: httpx.As
     text = json.dumps(document)
     references = set(re.findall(r'"#/components/schemas/(\w+)"', text))
     assert references <= set(document["components"]["schemas"])
-    assert {k for k in KINDS} <= references
+    assert set(KINDS) <= references
     assert "$defs" not in text
     ids = [o["operationId"] for p in document["paths"].values() for m, o in p.items() if m != "parameters"]
     assert len(ids) == len(set(ids))
