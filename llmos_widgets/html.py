@@ -22,7 +22,7 @@ _TONES = {
     "dim": "opacity:.7",
     "bold": "font-weight:600",
 }
-_PRE = "margin:0;white-space:pre-wrap;line-height:1.45;font-family:var(--jp-code-font-family,monospace);font-size:var(--jp-code-font-size,13px)"
+_PRE = "margin:0;white-space:pre-wrap;word-break:normal;overflow-wrap:anywhere;line-height:1.45;font-family:var(--jp-code-font-family,monospace);font-size:var(--jp-code-font-size,13px)"
 _CELL = "text-align:left;padding:.2em 1.2em .2em 0;vertical-align:top;white-space:nowrap"
 _NOTE = "text-align:left;padding:0 0 .4em 1.2em;opacity:.75;white-space:normal"
 

@@ -40,7 +40,7 @@ _PAUSE: Final = 2.0
 
 _NO_ANSWER: Final = (
     httpcore.NetworkError,
-    httpcore.TimeoutException,
+    TimeoutError,
     httpcore.ProtocolError,
     httpcore.UnsupportedProtocol,
     ValueError,
@@ -174,12 +174,12 @@ class HubIdentity:
 
     async def _get(self, path: str, token: str) -> Mapping[str, Any]:
         try:
-            response = await self._connections.request(
-                "GET",
-                self._hub_api_url + path,
-                headers={"Authorization": f"Bearer {token}", "Accept": "application/json"},
-                extensions={"timeout": dict.fromkeys(("connect", "read", "write", "pool"), _TIMEOUT)},
-            )
+            async with asyncio.timeout(_TIMEOUT):
+                response = await self._connections.request(
+                    "GET",
+                    self._hub_api_url + path,
+                    headers={"Authorization": f"Bearer {token}", "Accept": "application/json"},
+                )
             if response.status in (401, 403):
                 self._retry_at = 0.0
                 raise Unauthorized(_UNKNOWN_TOKEN)

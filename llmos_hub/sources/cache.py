@@ -143,15 +143,15 @@ class Cache:
             raise SourceFailed(message)
 
     @contextlib.contextmanager
-    def exclusively(self, uri: str, report: Report) -> Iterator[Report]:
-        """Be the only one that fetches `uri`; while another does, pass on how far that one is.
+    def exclusively(self, what: str, report: Report, *, title: str = "") -> Iterator[Report]:
+        """Be the only one that fetches `what` (a URI, a hash); while another does, pass on how far that one is.
 
         Yields the function to report progress with, which lets those who wait see it.
         """
-        path = self._in("locks") / f"{_key(uri)}.lock"
+        path = self._in("locks") / f"{_key(what)}.lock"
         shown = path.with_suffix(".progress")
         with path.open("ab") as lock:
-            self._wait(lock.fileno(), shown, uri, report)
+            self._wait(lock.fileno(), shown, title or what, report)
             shown.unlink(missing_ok=True)  # of one that was killed
 
             def tell(progress: Progress) -> None:
@@ -165,7 +165,7 @@ class Cache:
                 shown.unlink(missing_ok=True)
 
     @staticmethod
-    def _wait(lock: int, shown: Path, uri: str, report: Report) -> None:
+    def _wait(lock: int, shown: Path, title: str, report: Report) -> None:
         seen: dict[str, Any] = {}
         waiting = False
         while True:
@@ -174,7 +174,7 @@ class Cache:
             except BlockingIOError:
                 if not waiting:
                     waiting = True
-                    report(Progress("", 0, message=f"Another fetch of {uri} is under way; waiting for it."))
+                    report(Progress("", 0, message=f"Another fetch of {title} is under way; waiting for it."))
             else:
                 return
             with contextlib.suppress(OSError, ValueError, TypeError):

@@ -7,15 +7,17 @@ that somebody left in the home directory doesn't, since it isn't the one of the 
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
 import httpx2
-from huggingface_hub import HfApi, constants, hf_hub_url
+from huggingface_hub import HfApi, constants, hf_hub_download, hf_hub_url
 from huggingface_hub.errors import (
     GatedRepoError,
     HfHubHTTPError,
@@ -37,6 +39,9 @@ __all__ = ["HuggingFaceSource", "parse"]
 Report = Callable[[Progress], None]
 
 _TIMEOUT: Final = 10.0
+_LARGEST_BY_HTTP: Final = 50 * 10**9
+"""Bytes of the largest file that the Hub's CDN passes on by plain HTTP, where a broken transfer can be gone on with."""
+_SHA256 = re.compile(r"^[0-9a-f]{64}$")
 _URI = re.compile(r"^hf://(?P<repo>[\w.-]+/[\w.-]+)(@(?P<revision>[\w./-]+))?(:(?P<file>.+))?$")
 _COMMIT = re.compile(r"^[0-9a-f]{40}$")
 
@@ -148,9 +153,15 @@ class HuggingFaceSource:
         except httpx2.HTTPError as error:
             raise _Unreachable(self._no_connection(repo, error)) from error
         files = {
-            s.rfilename: _File(s.rfilename, s.size or 0, s.lfs.sha256 if s.lfs else None) for s in info.siblings or ()
+            s.rfilename: _File(
+                s.rfilename, s.size or 0, s.lfs.sha256 if s.lfs and _SHA256.match(s.lfs.sha256) else None
+            )
+            for s in info.siblings or ()
         }
-        return _Repository(repo, info.sha or "", files)
+        if not info.sha or not _COMMIT.match(info.sha):  # it becomes part of a file's name here
+            message = f"{self._host} names no commit for {repo}. Is HF_ENDPOINT a model hub?"
+            raise SourceFailed(message)
+        return _Repository(repo, info.sha, files)
 
     def _no_connection(self, repo: str, error: Exception) -> str:
         why = "it does not answer in time" if isinstance(error, httpx2.TimeoutException) else str(error).rstrip(".")
@@ -191,27 +202,59 @@ class HuggingFaceSource:
         missing = sum(f.size - _begun(cache, repository, f) for f in files if f.path not in here)
         cache.check_space(missing, chosen.title)
         blobs, before = [], 0
-        with new_client() as client:
-            for file in files:
-                meter = Meter(report, PurePosixPath(file.path).name, chosen.size, before=before)
-                blobs.append((PurePosixPath(file.path).name, self._fetch_file(repository, file, cache, meter, client)))
-                before += file.size
+        for file in files:
+            name = PurePosixPath(file.path).name
+            # another URI may mean the same file
+            with cache.exclusively(_partial_name(repository, file), report, title=name) as tell:
+                meter = Meter(tell, name, chosen.size, before=before)
+                blobs.append((name, self._fetch_file(repository, file, cache, meter)))
+            before += file.size
         paths = cache.name(blobs)
         return paths[0], sum(path.stat().st_size for path in paths), read_header(*paths)
 
-    def _fetch_file(self, repository: _Repository, file: _File, cache: Cache, meter: Meter, client: Any) -> str:
+    def _fetch_file(self, repository: _Repository, file: _File, cache: Cache, meter: Meter) -> str:
         """Have one file in the cache; returns its hash."""
         if file.sha256 and cache.blob(file.sha256).exists():
             return file.sha256
+        if file.size > _LARGEST_BY_HTTP:
+            return self._fetch_huge_file(repository, file, cache, meter)
         url = hf_hub_url(repository.name, file.path, revision=repository.commit, endpoint=self._endpoint)
         headers = {"User-Agent": "llmos"} | ({"Authorization": f"Bearer {self._token}"} if self._token else {})
         remote = Remote(url, PurePosixPath(file.path).name, file.size or None, file.sha256, headers)
         partial = cache.partial(_partial_name(repository, file))
         try:
-            digest = download(remote, partial, meter, client)
+            with new_client() as client:
+                digest = download(remote, partial, meter, client)
         except Refused as refused:
             raise self._refused(repository.name, file, refused) from refused
         cache.publish(partial, digest)
+        return digest
+
+    def _fetch_huge_file(self, repository: _Repository, file: _File, cache: Cache, meter: Meter) -> str:
+        """Have a file that the Hub's CDN doesn't pass on: its own client gets it by its own protocol, Xet."""
+        folder = cache.partial(_partial_name(repository, file)).with_suffix(".d")
+        try:
+            path = hf_hub_download(
+                repository.name,
+                file.path,
+                revision=repository.commit,
+                local_dir=folder,
+                token=self._token or False,
+                endpoint=self._endpoint,
+                tqdm_class=_bar(meter),
+            )
+        except (HfHubHTTPError, httpx2.HTTPError, RuntimeError, ValueError) as error:
+            message = f"{file.path} of {repository.name} could not be fetched: {str(error)[:300]}"
+            raise SourceFailed(message) from error
+        meter.say(f"Checking {file.size / 1e9:.0f} GB.")
+        with Path(path).open("rb") as content:
+            digest = hashlib.file_digest(content, "sha256").hexdigest()
+        if file.sha256 not in (None, digest):
+            shutil.rmtree(folder, ignore_errors=True)
+            message = f"{file.path} of {repository.name} is not what it should be by its SHA-256. It was thrown away; try again."
+            raise SourceFailed(message)
+        cache.publish(Path(path), digest)
+        shutil.rmtree(folder, ignore_errors=True)
         return digest
 
     def _refused(self, repo: str, file: _File, refused: Refused) -> SourceFailed:
@@ -230,6 +273,24 @@ class _Unreachable(Exception):
     def __init__(self, message: str) -> None:
         super().__init__(message)
         self.message = message
+
+
+def _bar(meter: Meter) -> Any:
+    """A progress bar that shows nothing and tells the meter."""
+    from tqdm import tqdm  # type: ignore[import-untyped]  # it comes without types
+
+    class Bar(tqdm):  # type: ignore[misc]  # see above
+        """Counts."""
+
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **{**kwargs, "disable": True})
+            self.count = int(kwargs.get("initial") or 0)
+
+        def update(self, n: float | None = 1) -> None:
+            self.count += int(n or 0)
+            meter.at(self.count)
+
+    return Bar
 
 
 def _partial_name(repository: _Repository, file: _File) -> str:

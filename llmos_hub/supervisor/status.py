@@ -96,7 +96,8 @@ def collect(data_dir: DataDir) -> dict[str, Any]:
         "gateway": said.get("gateway"),
         "supervisor": {
             "pid": supervisor.pid if supervisor else None,
-            "seconds": round(supervisor.age) if supervisor else None,
+            # not the process's own age: `make up` sets up first and becomes the supervisor
+            "seconds": round(now - said["supervisor"].get("since", now)) if supervisor else None,
             "memory": own,
         },
         "processes": processes,

@@ -124,8 +124,7 @@ class LLMOSLocalSpawner(LocalProcessSpawner):
 
     def get_args(self) -> list[str]:
         """The server's arguments."""
-        quiet = ["--LabApp.news_url=None", "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate"]
-        args = [*super().get_args(), f"--ServerApp.root_dir={self.home}", *quiet]  # nobody here updates JupyterLab
+        args = [*super().get_args(), f"--ServerApp.root_dir={self.home}"]
         if os.geteuid() == 0:
             args.append("--allow-root")
         return args
@@ -141,6 +140,7 @@ class LLMOSLocalSpawner(LocalProcessSpawner):
             "SHELL": "/bin/bash" if Path("/bin/bash").exists() else "/bin/sh",
             "PATH": f"{bin_dir}:{_SYSTEM_PATH}",
             "VIRTUAL_ENV": sys.prefix,
+            "JUPYTER_CONFIG_PATH": str(Path(__file__).parent / "jupyter"),  # defaults that a person can change
             "LANG": env.get("LANG") or "C.UTF-8",
             **platform_environment(openai_base_url=self.openai_base_url, llmos_url=self.llmos_url, token=self._token),
         }

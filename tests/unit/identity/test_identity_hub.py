@@ -221,3 +221,17 @@ async def test_what_is_remembered_is_bounded(fake_hub: FakeHub, clock: Clock, mo
     await identity.authenticate(TOKEN)
     assert fake_hub.asked[TOKEN] == 1
     await identity.close()
+
+
+async def test_a_hub_that_says_nothing_is_not_waited_for_long(
+    fake_hub: FakeHub, identity: HubIdentity, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("llmos_hub.identity.hub._TIMEOUT", 0.1)
+    fake_hub.add_token("ada", TOKEN)
+    await identity.authenticate(TOKEN)
+    fake_hub.answering.clear()
+    clock.now += 11
+    async with asyncio.timeout(2):
+        assert (await identity.authenticate(TOKEN)).name == "ada"
+    with pytest.raises(Unavailable):
+        await identity.authenticate("b" * 32)

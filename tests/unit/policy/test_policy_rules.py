@@ -35,7 +35,9 @@ def test_ones_own_namespace_is_ones_own(kind: type[Resource]) -> None:
 
 
 @pytest.mark.parametrize("kind", [k for k in KINDS.values() if k.scope == "Namespaced"])
-@pytest.mark.parametrize("namespace", [None, "user-grace", "user-ada-2", "group-vision", "user-", "default", "USER-ADA"])
+@pytest.mark.parametrize(
+    "namespace", [None, "user-grace", "user-ada-2", "group-vision", "user-", "default", "USER-ADA"]
+)
 def test_nothing_of_anybody_elses(kind: type[Resource], namespace: str | None) -> None:
     assert allowed(ADA, kind, namespace) == set()
 
@@ -62,7 +64,7 @@ def test_a_token_may_not_more_than_its_scopes(caller: Caller) -> None:
 
 
 def test_a_refusal_says_whose_it_would_be() -> None:
-    with pytest.raises(Forbidden, match="You may not delete modelservices in user-grace. Yours is user-ada."):
+    with pytest.raises(Forbidden, match=r"You may not delete modelservices in user-grace\. Yours is user-ada\."):
         require(ADA, "delete", ModelService, "user-grace")
     with pytest.raises(Forbidden, match="Only admins may look at this"):
         require_admin(ADA, "look at this")

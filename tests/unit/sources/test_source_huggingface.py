@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,7 +13,7 @@ import huggingface_hub
 import pytest
 
 from llmos.errors import Invalid, SourceFailed
-from llmos_hub.sources import download, source_of
+from llmos_hub.sources import download, huggingface, source_of
 from llmos_hub.sources.base import ModelFiles, Progress
 from tests.support.gguf_builder import build_gguf
 from tests.support.hub_endpoint import HubEndpoint, HubRepository, hub_endpoint
@@ -111,6 +113,38 @@ def test_what_a_broken_fetch_left_is_gone_on_with(hub: HubEndpoint, tmp_path: Pa
     assert hub.ranges == ["bytes=700000-"]
     assert hub.sent == len(MODEL) - 700_000
     assert not partial.exists()
+
+
+def test_two_uris_of_one_file_do_not_spoil_each_other(hub: HubEndpoint, tmp_path: Path):
+    hub.break_after = 400_000
+    hub.gate.clear()
+    uris = ["hf://ada/tiny-GGUF", "hf://ada/tiny-GGUF:Q4_K_M", "hf://ada/tiny-GGUF@main"]
+    with ThreadPoolExecutor(3) as pool:
+        fetches = [pool.submit(fetch, uri, tmp_path) for uri in uris]
+        while not hub.ranges:
+            time.sleep(0.01)
+        hub.gate.set()
+        paths = {fetched.result(60).path for fetched in fetches}
+    assert len(paths) == 1
+    assert Path(paths.pop()).read_bytes() == MODEL
+    assert hub.sent == len(MODEL)
+
+
+def test_a_file_too_large_for_the_cdn_comes_by_the_hubs_own_client(
+    hub: HubEndpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(huggingface, "_LARGEST_BY_HTTP", 1000)
+    seen: list[Progress] = []
+    model = fetch("hf://ada/tiny-GGUF", tmp_path, seen)
+    assert Path(model.path).read_bytes() == MODEL
+    assert max(p.done for p in seen) == len(MODEL)
+    assert not list((tmp_path / "cache" / "partial").iterdir())
+
+
+def test_a_hub_that_names_files_by_paths_is_not_followed(hub: HubEndpoint, tmp_path: Path):
+    hub.repositories["ada/tiny-GGUF"].commit = "../../../outside"
+    with pytest.raises(SourceFailed, match="names no commit"):
+        fetch("hf://ada/tiny-GGUF", tmp_path)
 
 
 def test_a_server_without_ranges_begins_anew(hub: HubEndpoint, tmp_path: Path):

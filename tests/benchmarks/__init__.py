@@ -1,0 +1,1 @@
+"""Figures, not tests: run by ``make bench``, written down in docs/benchmarks.md."""

@@ -1,0 +1,169 @@
+"""What the manager does when others write at the same time, and what it lets out."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from llmos.errors import AlreadyExists, Conflict, Insufficient, Unavailable
+from llmos.resources import Credential, ModelService, ObjectMeta, Setting
+from llmos.resources.credential import CredentialSpec
+from llmos.resources.modelservice import ModelServiceSpec
+from llmos.resources.setting import SettingSpec
+from llmos_hub.managers.locks import KeyedLocks
+from llmos_hub.managers.resources import ResourceManager
+from llmos_hub.managers.settings import DEFINITIONS, MAX_RESOURCES, MAX_STREAMS, PlatformSettings
+from llmos_hub.stores import Store
+
+
+def service(name: str = "chat", **spec: Any) -> ModelService:
+    return ModelService(
+        metadata=ObjectMeta(name=name, namespace="user-ada"), spec=ModelServiceSpec(model="demo://tiny", **spec)
+    )
+
+
+@pytest.fixture
+def manager(store: Store) -> ResourceManager:
+    return ResourceManager(store, PlatformSettings(store, {}, remembered_for=0))
+
+
+async def test_a_change_that_was_overtaken_is_made_anew(
+    store: Store, manager: ResourceManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await manager.create(service())
+    update, overtaken = store.update, 0
+
+    async def overtake(resource: ModelService) -> ModelService:
+        nonlocal overtaken
+        if overtaken < 3:
+            overtaken += 1
+            other = await store.get(ModelService, "user-ada", "chat")
+            other.metadata.annotations[f"n{overtaken}"] = "x"
+            await update(other)
+        return await update(resource)
+
+    monkeypatch.setattr(store, "update", overtake)
+    patched = await manager.merge(ModelService, "user-ada", "chat", {"spec": {"replicas": 4}})
+    assert patched.spec.replicas == 4
+    assert set(patched.metadata.annotations) == {"n1", "n2", "n3"}
+
+
+async def test_a_change_that_is_always_overtaken_gives_up(
+    store: Store, manager: ResourceManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await manager.create(service())
+    tries = 0
+
+    async def always(resource: ModelService) -> ModelService:
+        nonlocal tries
+        tries += 1
+        raise Conflict("changed since")
+
+    monkeypatch.setattr(store, "update", always)
+    with pytest.raises(Conflict):
+        await manager.merge(ModelService, "user-ada", "chat", {"spec": {"replicas": 4}})
+    assert tries == 5
+    with pytest.raises(Conflict):
+        await manager.merge(
+            ModelService,
+            "user-ada",
+            "chat",
+            {
+                "metadata": {
+                    "resourceVersion": (await manager.get(ModelService, "user-ada", "chat")).metadata.resource_version
+                }
+            },
+        )
+    assert tries == 6
+
+
+async def test_a_controllers_finalizer_survives_a_users_update(store: Store, manager: ResourceManager) -> None:
+    made = await manager.create(service())
+    stored = await store.get(ModelService, "user-ada", "chat")
+    stored.metadata.finalizers.append("llmos.ai/volumes")
+    await store.update(stored)
+    changed = service(replicas=2)
+    changed.metadata.finalizers = []
+    assert (await manager.update(changed)).metadata.finalizers == [*made.metadata.finalizers, "llmos.ai/volumes"]
+
+
+async def test_what_leaves_has_no_secrets(store: Store, manager: ResourceManager) -> None:
+    credential = Credential(
+        metadata=ObjectMeta(name="hub", namespace="user-ada"), spec=CredentialSpec(data={"A": "secret"})
+    )
+    shown = [
+        await manager.create(credential),
+        await manager.get(Credential, "user-ada", "hub"),
+        *(await manager.list(Credential, "user-ada")).items,
+        (await manager.apply(credential))[0],
+        await manager.update(credential),
+    ]
+    listing = await manager.list(Credential, None)
+    async with manager.watch(Credential, None, resource_version=listing.resource_version) as events:
+        await manager.merge(Credential, "user-ada", "hub", {"spec": {"data": {"B": "secret"}}})
+        event = await anext(events)
+        assert event.resource is not None
+        shown.append(event.resource)
+    shown.append(await manager.delete(Credential, "user-ada", "hub"))
+    assert all(c.spec.data == {} for c in shown)
+    assert shown[-1].status.keys == ["A", "B"]
+
+
+async def test_two_namespaces_do_not_wait_for_each_other() -> None:
+    locks = KeyedLocks()
+    async with locks.holding("a"):
+        async with asyncio.timeout(1), locks.holding("b"):
+            pass
+        waiting = asyncio.create_task(locks.holding("a").__aenter__())
+        await asyncio.sleep(0)
+        assert not waiting.done()
+    await waiting
+    assert len(locks._locks) == 1
+
+
+async def test_names_are_checked_over_all_that_is_there(manager: ResourceManager) -> None:
+    await manager.create(service("one", aliases=["a", "b"]))
+    with pytest.raises(AlreadyExists, match=r'metadata\.name: "a" is a name of one already'):
+        await manager.create(service("a"))
+    with pytest.raises(AlreadyExists):
+        await manager.apply(service("two", aliases=["b"]))
+    with pytest.raises(AlreadyExists):
+        await manager.create(service("two", served_model_name="b"), dry_run=True)
+    # its own names are no obstacle
+    assert (await manager.update(service("one", aliases=["b", "c"]))).spec.aliases == ["b", "c"]
+
+
+async def test_every_setting_can_be_read_and_explains_itself(manager: ResourceManager, store: Store) -> None:
+    settings = PlatformSettings(store, {})
+    for definition in DEFINITIONS.values():
+        assert await settings.value(definition) == definition.parse(definition.default)
+        assert len(definition.description) > 60
+        shown = await manager.get(Setting, None, definition.name)
+        assert definition.variable in shown.status.description
+
+
+async def test_a_setting_counts_and_the_last_one_known_counts_without_the_store(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = PlatformSettings(store, {}, remembered_for=0)
+    manager = ResourceManager(store, settings)
+    await manager.apply(Setting(metadata=ObjectMeta(name=MAX_STREAMS.name), spec=SettingSpec(value="7")))
+    assert await settings.value(MAX_STREAMS) == 7
+
+    async def away(*args: object, **kwargs: object) -> None:
+        raise Unavailable("gone")
+
+    monkeypatch.setattr(store, "list", away)
+    assert await settings.value(MAX_STREAMS) == 7
+
+
+async def test_the_limit_is_told(manager: ResourceManager, store: Store) -> None:
+    limited = ResourceManager(store, PlatformSettings(store, {MAX_RESOURCES.variable: "1"}, remembered_for=0))
+    await limited.create(service())
+    with pytest.raises(Insufficient, match="1 are allowed"):
+        await limited.create(service("more"))
+    with pytest.raises(Insufficient):
+        await limited.apply(service("more"))
+    assert (await limited.apply(service()))[1] is False
