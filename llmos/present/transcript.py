@@ -85,7 +85,7 @@ def _finished(progress: Progress, until: datetime) -> list[Line]:
         load = progress.download
         size = f"   {format_bytes(load.total, binary=False)}" if load.total else ""
         return [(*_start(progress, "Downloaded"), Span(" " + clean(load.file) + size), took)]
-    return _with_reason(progress, took)
+    return _with_reason(progress, took)[:1]  # what else was chosen is in `describe`
 
 
 def _with_reason(progress: Progress, end: Span | None = None) -> list[Line]:

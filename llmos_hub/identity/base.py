@@ -19,8 +19,12 @@ class Identity(Protocol):
         ------
         Unauthorized
             Nobody's (any more).
+        Forbidden
+            Known, but nobody that is served here.
         Unavailable
             The one who knows doesn't answer, and nothing recent is remembered.
+        TooManyRequests
+            More unknown tokens than can be checked.
         """
         ...
 

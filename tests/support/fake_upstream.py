@@ -174,6 +174,9 @@ class FakeUpstream:
         watch = asyncio.create_task(self._watch(call))
         try:
             await self.behave(call)
+        except ConnectionError:
+            call.gone.set()
+            raise
         finally:
             watch.cancel()
             await asyncio.gather(watch, return_exceptions=True)

@@ -19,7 +19,7 @@ from llmos_hub.processes import ProcessHandle, memory_of_group
 from tests.support.fake_hub import FakeHub
 from tests.unit.api.conftest import manifest, models, token_of, watching
 
-IDLE, BUSY = 60 * 2**20, 72 * 2**20
+IDLE, BUSY = 64 * 2**20, 76 * 2**20
 
 
 @dataclass

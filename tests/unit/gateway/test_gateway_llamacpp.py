@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import openai
@@ -21,7 +22,7 @@ HELLO = [{"role": "user", "content": "hello"}]
 
 @pytest.fixture
 def engine(tmp_path: Path, sockets: Path) -> Iterator[EngineProcess]:
-    spec = ModelServiceSpec(model="demo://tiny", args=["--slots"])
+    spec = ModelServiceSpec(model="demo://tiny", args=["--slots", "--ctx-size", "100000"])
     plan = LlamaCpp().plan(spec, demo_model("tiny", tmp_path), MACHINE)
     with engine_process(plan.template, sockets) as started:
         yield started
@@ -31,6 +32,11 @@ def engine(tmp_path: Path, sockets: Path) -> Iterator[EngineProcess]:
 async def chat(store: Store, engine: EngineProcess) -> RunningGateway:
     async with running_gateway(store, None, [service("chat", f"unix://{engine.socket}")]) as gateway:
         yield gateway
+
+
+async def read_all(chunks: AsyncIterator[Any]) -> None:
+    async for _ in chunks:
+        pass
 
 
 async def busy(engine: EngineProcess) -> bool:
@@ -75,7 +81,6 @@ async def test_an_engine_that_is_killed_in_its_stream(chat: RunningGateway, engi
         await anext(chunks)
         engine.process.kill()
         with pytest.raises(openai.APIError, match="broke off in the middle"):
-            while True:
-                await anext(chunks)
+            await read_all(chunks)
         with pytest.raises(openai.InternalServerError, match="did not answer: no connection"):
             await client.chat.completions.create(model="chat", messages=HELLO)
