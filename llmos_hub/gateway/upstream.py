@@ -184,7 +184,7 @@ class Connection(asyncio.Protocol):
         if self._busy:
             if exc is None and self._to_the_end and self._head is not None:
                 self._complete = True
-            self._error = self._error or Broken(f"it closed the connection{f' ({exc})' if exc else ''}")
+            self._error = self._error or Broken(f"it {'broke' if exc else 'closed'} the connection")
             self._wake()
         else:
             self._error = self._error or Broken("it closed the unused connection")

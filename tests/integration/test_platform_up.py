@@ -47,7 +47,7 @@ def test_a_taken_port_is_named_with_its_owner_and_nothing_is_started(tmp_path):
     assert f"Port {port} is taken by python" in done.stderr
     assert f"(pid {os.getpid()}," in done.stderr
     assert f"--port {port + 100}" in done.stderr
-    assert found.marked() == []
+    assert found.clean_up() == []
 
 
 def test_a_data_directory_that_cannot_be_written_is_one_line(tmp_path):
@@ -65,6 +65,7 @@ def test_a_redis_that_is_not_there_is_one_line_without_its_password(tmp_path):
     assert done.returncode == 1
     assert "127.0.0.1:1/0 does not answer: Connection refused" in done.stderr
     assert "s3cret" not in done.stderr
+    assert found.clean_up() == []
 
 
 def test_a_second_up_on_the_same_data_directory_names_the_first(platform):

@@ -148,14 +148,14 @@ class Platform:
             return self.process.wait(timeout)
         finally:
             self.clean_up()
-            if self.run_dir.parent != self.root:
-                shutil.rmtree(self.run_dir, ignore_errors=True)
 
     def clean_up(self) -> list[int]:
         """End whatever is left, by pid; the pids of those that should not have been there."""
         left = self.marked()
         for handle in left:
             handle.send(signal.SIGKILL)
+        if self.run_dir.parent != self.root:
+            shutil.rmtree(self.run_dir, ignore_errors=True)
         return [handle.pid for handle in left]
 
     def marked(self) -> list[ProcessHandle]:

@@ -82,5 +82,5 @@ async def test_an_engine_that_is_killed_in_its_stream(chat: RunningGateway, engi
         engine.process.kill()
         with pytest.raises(openai.APIError, match="broke off in the middle"):
             await read_all(chunks)
-        with pytest.raises(openai.InternalServerError, match="did not answer: no connection"):
+        with pytest.raises(openai.InternalServerError, match="did not answer: "):
             await client.chat.completions.create(model="chat", messages=HELLO)

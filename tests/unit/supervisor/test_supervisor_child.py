@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import shutil
 import signal
 import sys
 import time
@@ -64,7 +65,9 @@ class Bench:
 
 @pytest.fixture
 def bench(tmp_path):
-    return Bench(tmp_path)
+    made = Bench(tmp_path)
+    yield made
+    shutil.rmtree(made.files.data_dir.run)  # outside tmp_path where that is too long for a socket
 
 
 @pytest.fixture(autouse=True)

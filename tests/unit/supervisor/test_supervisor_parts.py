@@ -1,6 +1,7 @@
 """Ports, secrets, state files, logs, words: the small parts of the supervisor."""
 
 import os
+import shutil
 import socket
 import stat
 import subprocess
@@ -25,6 +26,7 @@ def files(tmp_path: Path) -> StateFiles:
     found.prepare()
     yield found
     found.unlock()
+    shutil.rmtree(found.data_dir.run)  # outside tmp_path where that is too long for a socket
 
 
 def test_a_taken_port_names_its_owner(tmp_path):
