@@ -12,12 +12,12 @@ from jupyterhub.scopes import needs_scope
 from tornado import web
 from tornado.httputil import url_concat
 
-from llmos_hub.authenticator import find_password
+from llmos_hub.passwords import find_password
 
 __all__ = ["api_handlers", "authenticator_handlers"]
 
 
-class OneTimeLoginHandler(LoginHandler):  # type: ignore[misc]  # the Hub publishes no types
+class OneTimeLoginHandler(LoginHandler):
     """The Hub's log-in page; whoever comes in with a one-time password is led to choose their own."""
 
     def get_next_url(self, user: Any = None, default: Any = None) -> str:
@@ -30,7 +30,7 @@ class OneTimeLoginHandler(LoginHandler):  # type: ignore[misc]  # the Hub publis
         return target
 
 
-class ChangePasswordHandler(BaseHandler):  # type: ignore[misc]  # the Hub publishes no types
+class ChangePasswordHandler(BaseHandler):
     """One's own password; an admin's page for another's is the same with a name in the path."""
 
     @web.authenticated
@@ -82,10 +82,10 @@ class ChangePasswordHandler(BaseHandler):  # type: ignore[misc]  # the Hub publi
         self.finish(html)
 
 
-class UserPasswordHandler(APIHandler):  # type: ignore[misc]  # the Hub publishes no types
+class UserPasswordHandler(APIHandler):
     """``POST /hub/api/llmos/users/NAME/password``: an admin makes a person, or sets a person's password."""
 
-    @needs_scope("admin:users")  # type: ignore[untyped-decorator]
+    @needs_scope("admin:users")
     async def post(self, name: str) -> None:
         """``{"password": …, "one_time": true, "create": false, "admin": false}``."""
         content = self.get_json_body()

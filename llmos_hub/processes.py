@@ -141,9 +141,9 @@ class ProcessHandle:
         with contextlib.suppress(ChildProcessError, OSError):
             os.waitpid(self.pid, os.WNOHANG)
 
-    async def stop_group(self, grace: float = 10.0) -> None:
-        """End the process and its group: SIGTERM, and SIGKILL to what is left after `grace` seconds."""
-        self.signal_group(signal.SIGTERM)
+    async def stop_group(self, grace: float = 10.0, first: signal.Signals = signal.SIGTERM) -> None:
+        """End the process and its group: `first`, and SIGKILL to what is left after `grace` seconds."""
+        self.signal_group(first)
         await self.wait(grace)
         if self.signal_group(signal.SIGKILL):
             await self.wait(5.0)

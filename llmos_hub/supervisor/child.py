@@ -237,8 +237,10 @@ class Child:
                 task.cancel()
             await asyncio.gather(ended, health, return_exceptions=True)
 
-    async def _end(self, handle: ProcessHandle, ended: asyncio.Future[int | None]) -> None:
-        handle.signal_group(signal.SIGTERM)
+    async def _end(
+        self, handle: ProcessHandle, ended: asyncio.Future[int | None], number: signal.Signals = signal.SIGTERM
+    ) -> None:
+        handle.signal_group(number)
         done, _ = await asyncio.wait({ended}, timeout=self.program.grace)
         if not done:
             handle.signal_group(signal.SIGKILL)
@@ -290,7 +292,7 @@ class Child:
         self._set(State.STOPPING)
         ended = asyncio.ensure_future(_Watch(handle, child=False).ended())
         try:
-            await self._end(handle, ended)
+            await self._end(handle, ended, self.program.end_signal)
         finally:
             ended.cancel()
             await asyncio.gather(ended, return_exceptions=True)

@@ -7,6 +7,7 @@ import signal
 import sys
 
 from llmos_hub.names import DataDir
+from llmos_hub.supervisor.plan import END_SIGNALS
 from llmos_hub.supervisor.secrets import Secrets
 from llmos_hub.supervisor.state import StateFiles
 from llmos_hub.supervisor.supervisor import stop_recorded, sweep
@@ -42,7 +43,7 @@ def down(data_dir: DataDir) -> int:
 async def _without_supervisor(data_dir: DataDir, files: StateFiles) -> int:
     records = files.records()
     instance = Secrets.load(data_dir.secrets).instance
-    await stop_recorded(records, ORDER)
+    await stop_recorded(records, ORDER, signals=END_SIGNALS)
     swept = await sweep(instance)
     for name in records:
         files.drop_record(name)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import signal
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +17,7 @@ from llmos_hub.names import API_PREFIX, ENV_DATA_DIR, ENV_INSTANCE, ENV_REDIS_UR
 from llmos_hub.supervisor.probes import HttpProbe, Probe, RedisProbe
 from llmos_hub.supervisor.secrets import Secrets
 
-__all__ = ["INTERNAL_PORTS", "Binaries", "Options", "Program", "make_plan"]
+__all__ = ["END_SIGNALS", "INTERNAL_PORTS", "Binaries", "Options", "Program", "make_plan"]
 
 INTERNAL_PORTS: Final = ("hub", "proxy-api", "api", "controllers")
 """Loopback ports that the platform chooses for itself and keeps."""
@@ -86,6 +87,11 @@ class Binaries:
     valkey_url: str = ""
 
 
+END_SIGNALS: Final[Mapping[str, signal.Signals]] = {"controllers": signal.SIGINT}
+"""What ends a program when everything is to end, where that isn't SIGTERM: at SIGTERM the controllers leave the models
+running for those that come after them, at SIGINT they stop them."""
+
+
 @dataclass(frozen=True)
 class Program:
     """One process to keep running.
@@ -110,7 +116,7 @@ class Program:
     patience
         Seconds without health after which it is started again.
     grace
-        Seconds it has to end after SIGTERM.
+        Seconds it has to end by itself.
     """
 
     name: str
@@ -123,6 +129,11 @@ class Program:
     patience: float = 60.0
     grace: float = 10.0
     cwd: Path = field(default_factory=Path.home)
+
+    @property
+    def end_signal(self) -> signal.Signals:
+        """What ends it when everything is to end."""
+        return END_SIGNALS.get(self.name, signal.SIGTERM)
 
     @property
     def fingerprint(self) -> str:
@@ -189,6 +200,7 @@ def make_plan(options: Options, secrets: Secrets, ports: Mapping[str, int], bina
             },
             f"http://127.0.0.1:{ports['controllers']}",
             needs_store,
+            grace=30.0,  # models have 10 seconds to end by themselves, then are made to
         ),
         _hub(options, secrets, ports, binaries, common),
     ]
@@ -196,12 +208,18 @@ def make_plan(options: Options, secrets: Secrets, ports: Mapping[str, int], bina
 
 
 def _service(
-    name: str, binaries: Binaries, environment: Mapping[str, str], url: str, after: tuple[str, ...]
+    name: str,
+    binaries: Binaries,
+    environment: Mapping[str, str],
+    url: str,
+    after: tuple[str, ...],
+    *,
+    grace: float = 10.0,
 ) -> Program:
     # -P: the current directory's modules are not ours
     argv = (binaries.python, "-P", "-m", "llmos_hub.app", name)
     health, ready = HttpProbe(f"{url}/health"), HttpProbe(f"{url}/ready")
-    return Program(name, argv, environment, health, ready=ready, after=after)
+    return Program(name, argv, environment, health, ready=ready, after=after, grace=grace)
 
 
 def _proxy(

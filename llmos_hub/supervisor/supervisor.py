@@ -38,11 +38,17 @@ def adoptable(programs: Sequence[Program], records: Mapping[str, Record]) -> dic
     return {name: record for name, record in records.items() if record.fingerprint == planned.get(name)}
 
 
-async def stop_recorded(records: Mapping[str, Record], order: Sequence[str], grace: float = 40.0) -> None:
-    """Stop processes of an earlier supervisor, the last started first."""
+async def stop_recorded(
+    records: Mapping[str, Record],
+    order: Sequence[str],
+    grace: float = 40.0,
+    *,
+    signals: Mapping[str, signal.Signals] | None = None,
+) -> None:
+    """Stop processes of an earlier supervisor, the last started first, each by SIGTERM unless `signals` has another."""
     known = [name for name in reversed(order) if name in records]
     for name in [*(name for name in records if name not in order), *known]:
-        await records[name].handle.stop_group(grace)
+        await records[name].handle.stop_group(grace, (signals or {}).get(name, signal.SIGTERM))
 
 
 async def sweep(instance: str, grace: float = 5.0) -> int:

@@ -149,9 +149,7 @@ def test_the_secret_itself_is_never_read_back_and_not_stored_in_the_clear(platfo
 
 def test_tokens_are_in_no_log(platform, people):
     secrets = [*people.values(), platform.client["token"], *(v for k, v in platform.secrets.items() if "token" in k)]
-    logs = [path for path in (platform.root / "logs").glob("*.log*")] + list(
-        (platform.root / "workloads").rglob("*.log")
-    )
+    logs = list((platform.root / "logs").glob("*.log*")) + list((platform.root / "workloads").rglob("*.log"))
     assert logs
     for path in logs:
         text = path.read_text(errors="replace")

@@ -174,3 +174,5 @@ def test_ctrl_c_leaves_nothing_behind(tmp_path):
             for progress in client.wait_ready("tiny", timeout=60):
                 last = progress
             assert last.ready
+            assert [replica.restarts for replica in last.resource.status.replica_statuses] == [0]
+            assert "Crashed" not in [event.reason for event in client.modelservices.events("tiny")]

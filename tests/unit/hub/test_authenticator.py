@@ -7,22 +7,17 @@ import pytest
 from jupyterhub import orm
 from tornado import web
 
-from llmos_hub import authenticator as module
-from llmos_hub.authenticator import (
-    LLMOSAuthenticator,
-    PasswordRow,
-    check_strength,
-    find_password,
-    hash_password,
-    verify_password,
-)
+from llmos_hub import authenticator as authenticator_module
+from llmos_hub import passwords
+from llmos_hub.authenticator import LLMOSAuthenticator
+from llmos_hub.passwords import PasswordRow, check_strength, find_password, hash_password, verify_password
 
 GOOD = "correct-horse-battery"
 
 
 @pytest.fixture(autouse=True)
 def cheap(monkeypatch):
-    monkeypatch.setattr(module, "_N", 2**4)
+    monkeypatch.setattr(passwords, "_N", 2**4)
 
 
 @pytest.fixture
@@ -60,7 +55,7 @@ def test_a_hash_fits_its_password_only_and_is_never_the_same():
 
 def test_the_cost_is_kept_with_the_hash(monkeypatch):
     kept = hash_password(GOOD)
-    monkeypatch.setattr(module, "_N", 2**5)
+    monkeypatch.setattr(passwords, "_N", 2**5)
     assert verify_password(GOOD, kept)
 
 
@@ -96,7 +91,7 @@ async def test_guessing_is_locked_out_for_people_who_exist_and_who_do_not(authen
 
 async def test_the_lock_grows_and_ends(authenticator, db, monkeypatch):
     now = [1000.0]
-    monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(authenticator_module.time, "monotonic", lambda: now[0])
     await authenticator.set_password(db, user(db, "ada"), GOOD, one_time=False)
     for _ in range(5):
         await log_in(authenticator, db, "ada", "wrong")
@@ -114,7 +109,7 @@ async def test_the_lock_grows_and_ends(authenticator, db, monkeypatch):
 
 
 async def test_names_made_up_at_random_do_not_fill_the_memory(authenticator, monkeypatch):
-    monkeypatch.setattr(module._Attempts, "_KEPT", 100)
+    monkeypatch.setattr(authenticator_module._Attempts, "_KEPT", 100)
     for number in range(500):
         authenticator._attempts.failed(f"name{number}")
     assert len(authenticator._attempts._failed) == 100
