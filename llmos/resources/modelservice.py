@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from difflib import get_close_matches
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, Field, model_validator
@@ -29,6 +30,7 @@ Task = Literal["auto", "generate", "embed", "rerank"]
 Phase = Literal["Pending", "Downloading", "Starting", "Ready", "Degraded", "Paused", "Failed", "Deleting"]
 
 _SCHEMES = ("hf", "file", "demo")
+_DEMOS = ("tiny", "smollm2", "minilm")
 _URI = re.compile(r"^([a-z][a-z0-9+]*)://(\S+)$")
 _HF = re.compile(r"^[\w.-]{1,96}/[\w.-]{1,96}(@[\w./-]{1,100})?(:[\w./ -]{1,255})?$")
 _ENV_NAME = re.compile(r"^[A-Za-z_][A-Za-z0-9_]{0,127}$")
@@ -57,6 +59,11 @@ def _check_uri(uri: str) -> str:
         message = (
             f'"{uri[:120]}" should read hf://org/repo, hf://org/repo:file.gguf or hf://org/repo@revision:file.gguf'
         )
+        raise ValueError(message)
+    if scheme == "demo" and rest not in _DEMOS:
+        close = get_close_matches(rest, _DEMOS, n=1)
+        meant = f'Did you mean "demo://{close[0]}"?' if close else f"There are: {', '.join(f'demo://{n}' for n in _DEMOS)}."
+        message = f'"{uri[:120]}" is no demo model. {meant}'
         raise ValueError(message)
     if scheme == "file" and (not rest.startswith("/") or "/../" in rest + "/"):
         message = f'"{uri[:120]}" needs an absolute path without "..": file:///path/model.gguf'

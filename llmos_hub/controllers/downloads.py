@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal
 
-from llmos.errors import NotFound
+from llmos.errors import Invalid, NotFound
 from llmos.resources import ModelService
 from llmos.resources.base import condition
 from llmos.resources.modelservice import DownloadProgress
@@ -62,7 +62,7 @@ class Download:
     attempt
         Which try this is.
     retry_at
-        When it is tried again after an error.
+        When it is tried again after an error; None where that would change nothing.
     log_lines
         What the job said before it failed.
     """
@@ -163,10 +163,11 @@ class Downloads:
             return await self._start(service, directory, secrets, attempt=1)
         known = condition(service.status.conditions, "Downloaded")
         since = known.last_transition_time if known is not None and known.reason == DOWNLOAD_FAILED else now
-        retry_at = since + timedelta(seconds=retry_delay(attempt))
-        if now >= retry_at:
-            return await self._start(service, directory, secrets, attempt=attempt + 1)
         report = await self._report(seen.ref, job)
+        # what was there and is no model won't be one in a minute; a changed spec is tried above
+        retry_at = None if report.code == Invalid.code else since + timedelta(seconds=retry_delay(attempt))
+        if retry_at is not None and now >= retry_at:
+            return await self._start(service, directory, secrets, attempt=attempt + 1)
         message = report.message or job.message or "The download has ended, but what it fetched is not there."
         return Download(
             "Failed",

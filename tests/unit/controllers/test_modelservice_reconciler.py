@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime, timedelta
@@ -327,6 +328,28 @@ async def test_a_failed_download_says_why_and_is_tried_again_later_and_later(ben
     bench.later(300)
     assert (await bench.settled()).status.phase == "Ready"
     assert (await bench.get()).status.last_log_lines == []
+
+
+async def test_what_is_no_model_is_not_fetched_again_and_again(bench: Bench) -> None:
+    def no_model(workload: Workload, role: Role, index: int) -> Behaviour:
+        behaviour = bench.failing_fetch(workload, role, index)
+        log = tuple(line.replace('"source_failed"', '"invalid"') for line in behaviour.log)
+        return dataclasses.replace(behaviour, log=log)
+
+    bench.starts = no_model
+    await bench.create()
+    await bench.look()
+    resource, _ = await bench.look()
+    assert resource.status.phase == "Failed"
+    assert "Next try" not in resource.status.message
+    serial = bench.backend.world.entries[bench.ref("fetch")].serial
+    bench.later(3600)
+    resource, _ = await bench.look()
+    assert resource.status.phase == "Failed"
+    assert bench.backend.world.entries[bench.ref("fetch")].serial == serial
+    bench.starts = bench.all_go_well
+    await bench.change(model="demo://smollm2")
+    assert (await bench.settled()).status.phase == "Ready"
 
 
 async def test_a_changed_spec_is_fetched_at_once_after_a_failure(bench: Bench) -> None:
