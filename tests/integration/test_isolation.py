@@ -16,9 +16,9 @@ SECRET = "the-secret-of-grace"
 
 @pytest.fixture(scope="module")
 def people(platform: Platform):
-    """Grace has a model, a credential and a server; mallory has an account."""
+    """Grace has a model, a credential and a server; oscar has an account."""
     tokens = {}
-    for name in ("grace", "mallory"):
+    for name in ("grace", "oscar"):
         platform.add_user(name)
         tokens[name] = platform.token(name)
     with llmos.Client(
@@ -34,14 +34,14 @@ def people(platform: Platform):
         yield tokens
 
 
-@pytest.fixture(params=["mallory", "invoke-only", "nobody"])
+@pytest.fixture(params=["oscar", "invoke-only", "nobody"])
 def attacker(request, people, platform):
     """Somebody else, grace's own token that may only call models, and somebody without a token."""
     if request.param == "nobody":
         return {}
     if request.param == "invoke-only":
         return {"Authorization": f"Bearer {platform.token('grace', 'custom:llmos:invoke')}"}
-    return {"Authorization": f"Bearer {people['mallory']}"}
+    return {"Authorization": f"Bearer {people['oscar']}"}
 
 
 def openapi_operations(platform: Platform) -> list[tuple[str, str]]:
@@ -93,7 +93,7 @@ def test_nobody_else_reads_changes_or_deletes(platform, people, attacker):
 
 
 def test_lists_of_all_namespaces_are_for_admins(platform, people):
-    headers = {"Authorization": f"Bearer {people['mallory']}"}
+    headers = {"Authorization": f"Bearer {people['oscar']}"}
     for cls in KINDS.values():
         answer = httpx.get(f"{platform.api_url}{GROUP}/{cls.plural}", headers=headers, timeout=10)
         assert answer.status_code == (403 if cls.scope == "Namespaced" else 200), cls.plural
@@ -104,7 +104,7 @@ def test_lists_of_all_namespaces_are_for_admins(platform, people):
 
 
 def test_settings_are_read_by_all_and_changed_by_admins(platform, people):
-    headers = {"Authorization": f"Bearer {people['mallory']}"}
+    headers = {"Authorization": f"Bearer {people['oscar']}"}
     names = [
         s["metadata"]["name"] for s in httpx.get(f"{platform.api_url}{GROUP}/settings", headers=headers).json()["items"]
     ]
@@ -117,7 +117,7 @@ def test_settings_are_read_by_all_and_changed_by_admins(platform, people):
 @pytest.mark.parametrize("base", ["gateway", "hub"])
 def test_nobody_else_calls_or_learns_of_a_model(platform, people, base, model):
     url = f"{platform.gateway_url}/v1" if base == "gateway" else f"{platform.hub_url}/services/llm/v1"
-    headers = {"Authorization": f"Bearer {people['mallory']}"}
+    headers = {"Authorization": f"Bearer {people['oscar']}"}
     unknown = httpx.post(f"{url}/chat/completions", headers=headers, json={"model": "user-grace/no", "messages": []})
     for path in ("chat/completions", "completions", "embeddings"):
         answer = httpx.post(

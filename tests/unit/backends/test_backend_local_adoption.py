@@ -73,7 +73,11 @@ async def test_a_killed_controller_is_followed_by_another(kit):
 async def test_one_killed_between_starting_and_writing_it_down_leaves_no_orphan(kit):
     async with controller(kit, "--die-after-spawn") as process:
         assert await asyncio.wait_for(process.wait(), 20) == -signal.SIGKILL
-    (marked,) = marked_processes(kit.make()._marker).values()
+    marker = kit.make()._marker
+    async with asyncio.timeout(5):  # the kernel shows an environment a moment after it has started the program
+        while not (found := marked_processes(marker)):
+            await asyncio.sleep(0.01)
+    (marked,) = found.values()
     backend = await kit.started()
     wanted = workload(engine())
     seen = await until(backend, wanted.ref, ready(1))

@@ -106,8 +106,8 @@ def test_the_conversation_goes_on_and_starts_over(shell):
 def test_the_answer_is_the_cells_value_and_shown_once(shell):
     shell.find_cell_magic("chat").__self__._client = FakeClient()
     with capture_output() as captured:
-        shell.run_cell("%%chat chat\nHello")
-    assert shell.user_ns["_"] == "**answer** 1"
+        result = shell.run_cell("%%chat chat\nHello")
+    assert result.result == "**answer** 1"
     shown = [o.data.get("text/markdown", "") for o in captured.outputs]
     assert all("7 tokens" in text or "**answer**" in text for text in shown)
     assert "answer" not in captured.stdout  # only what was displayed while it came
