@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from difflib import get_close_matches
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
 from llmos.resources.base import Condition, Model, Name, ObjectMeta, Resource, Timestamp
+from llmos.resources.podtemplate import check_pod_template
 from llmos.resources.quantities import CPU, Memory
 
 __all__ = [
@@ -88,6 +89,7 @@ def _check_model_id(name: str) -> str:
     return name
 
 
+PodTemplate = Annotated[dict[str, Any], AfterValidator(check_pod_template)]
 ModelURI = Annotated[str, Field(max_length=1024), AfterValidator(_check_uri)]
 ModelID = Annotated[str, AfterValidator(_check_model_id)]
 
@@ -135,6 +137,9 @@ class ModelServiceSpec(Model):
     the engine gets as environment variables."""
     paused: bool = False
     """Keep the service but run nothing."""
+    template: PodTemplate | None = None
+    """Changes to the pods, in a cluster only, merged strategically: ``{"spec": {"nodeSelector": {"disk": "fast"}}}``.
+    The engine's container is called ``engine``. What would reach beyond the pod can't be set."""
 
     @model_validator(mode="after")
     def _check_engine(self) -> ModelServiceSpec:
