@@ -63,7 +63,9 @@ def _check_uri(uri: str) -> str:
         raise ValueError(message)
     if scheme == "demo" and rest not in _DEMOS:
         close = get_close_matches(rest, _DEMOS, n=1)
-        meant = f'Did you mean "demo://{close[0]}"?' if close else f"There are: {', '.join(f'demo://{n}' for n in _DEMOS)}."
+        meant = (
+            f'Did you mean "demo://{close[0]}"?' if close else f"There are: {', '.join(f'demo://{n}' for n in _DEMOS)}."
+        )
         message = f'"{uri[:120]}" is no demo model. {meant}'
         raise ValueError(message)
     if scheme == "file" and (not rest.startswith("/") or "/../" in rest + "/"):

@@ -1,0 +1,157 @@
+"""What ``spec.template`` may change of a pod: a list of what is allowed, so that nothing is let through by mistake.
+
+The changes are merged strategically into the pod that the platform makes
+(https://kubernetes.io/docs/tasks/manage-kubernetes-objects/update-api-object-kubectl-patch/), with ``null`` and the
+``$patch`` directives. Whoever may create a resource gets no more by them than a pod of their own: nothing of the
+node, no other identity, no Secret, no label by which network policies tell pods apart.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterable, Mapping
+from difflib import get_close_matches
+from typing import Any, Final
+
+__all__ = ["check_pod_template"]
+
+_MAX_BYTES: Final = 32 * 1024
+_DIRECTIVE: Final = re.compile(r"^\$(patch|retainKeys|deleteFromPrimitiveList/\w+|setElementOrder/\w+)$")
+_FOREIGN_DOMAINS: Final = ("kubernetes.io", "k8s.io", "cncf.io", "istio.io", "jupyter.org", "llmos.ai")
+_MAX_ID: Final = 2**31 - 1
+
+_Check = Callable[[str, Any], None]
+
+
+def check_pod_template(template: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The template itself, if everything in it may be set.
+
+    Raises
+    ------
+    ValueError
+        Something may not, or is of the wrong shape; the message names its path.
+    """
+    if len(json.dumps(template)) > _MAX_BYTES:
+        message = f"is larger than {_MAX_BYTES // 1024} KiB as JSON"
+        raise ValueError(message)
+    _object("", template, {"metadata": _METADATA, "spec": _SPEC})
+    return template
+
+
+def _join(path: str, name: object) -> str:
+    return f"{path}[{name}]" if isinstance(name, int) else f"{path}.{name}" if path else str(name)
+
+
+def _refuse(path: str, why: str) -> ValueError:
+    return ValueError(f"{path} {why}")
+
+
+def _object(path: str, value: Any, allowed: Mapping[str, _Check]) -> None:
+    """An object whose fields are among the allowed ones, each as its check wants it; null takes a field away."""
+    if not isinstance(value, Mapping):
+        raise _refuse(path or "it", "must be an object")
+    for name, item in value.items():
+        where = _join(path, name)
+        if not isinstance(name, str):
+            raise _refuse(where, "is no name of a field")
+        if _DIRECTIVE.match(name):
+            continue
+        check = allowed.get(name)
+        if check is None:
+            close = get_close_matches(name, allowed, n=1)
+            meant = f'Did you mean "{close[0]}"?' if close else f"May be set there: {', '.join(allowed)}."
+            raise _refuse(where, f"can't be set. {meant}")
+        if item is not None:
+            check(where, item)
+
+
+def _fields(allowed: Mapping[str, _Check]) -> _Check:
+    return lambda path, value: _object(path, value, allowed)
+
+
+def _items(allowed: Mapping[str, _Check]) -> _Check:
+    def check(path: str, value: Any) -> None:
+        if not isinstance(value, list):
+            raise _refuse(path, "must be a list")
+        for index, item in enumerate(value):
+            _object(_join(path, index), item, allowed)
+
+    return check
+
+
+def _anything(path: str, value: Any) -> None:
+    """Not looked into: the API server does."""
+
+
+def _names_of_ones_own(path: str, value: Any) -> None:
+    """Labels or annotations: with a prefix that neither the cluster nor the platform reads."""
+    if not isinstance(value, Mapping):
+        raise _refuse(path, "must be an object")
+    for name, item in value.items():
+        domain = str(name).partition("/")[0]
+        if _DIRECTIVE.match(str(name)):
+            continue
+        if "/" not in str(name) or any(domain == d or domain.endswith("." + d) for d in _FOREIGN_DOMAINS):
+            raise _refuse(_join(path, name), 'can\'t be set. Use a prefix of your own, such as "example.org/team".')
+        if item is not None and not isinstance(item, str):
+            raise _refuse(_join(path, name), "must be a text")
+
+
+def _user(path: str, value: Any) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 < value <= _MAX_ID:
+        raise _refuse(path, "must be a number over 0: nothing runs as root")
+
+
+def _users(path: str, value: Any) -> None:
+    if not isinstance(value, list):
+        raise _refuse(path, "must be a list")
+    for index, item in enumerate(value):
+        _user(_join(path, index), item)
+
+
+def _same(names: Iterable[str]) -> dict[str, _Check]:
+    return dict.fromkeys(names, _anything)
+
+
+_ENV: Final = _items(
+    {
+        **_same(("name", "value")),
+        "valueFrom": _fields(_same(("fieldRef", "resourceFieldRef", "configMapKeyRef"))),
+    }
+)
+# no "host": the node's own agent would ask any address in the network for it
+_ACTIONS: Final[Mapping[str, _Check]] = {
+    "exec": _anything,
+    "sleep": _anything,
+    "grpc": _anything,
+    "httpGet": _fields(_same(("path", "port", "scheme", "httpHeaders"))),
+    "tcpSocket": _fields(_same(("port",))),
+}
+_HANDLER: Final = _fields(_ACTIONS)
+_NUMBERS: Final = ("initialDelaySeconds", "periodSeconds", "timeoutSeconds", "successThreshold", "failureThreshold")
+_PROBE: Final = _fields({**_ACTIONS, **_same((*_NUMBERS, "terminationGracePeriodSeconds"))})
+_CONTAINER: Final[Mapping[str, _Check]] = {
+    **_same(("name", "image", "imagePullPolicy", "command", "args", "workingDir", "resources", "restartPolicy")),
+    "volumeMounts": _anything,
+    "lifecycle": _fields({"preStop": _HANDLER, "postStart": _HANDLER}),
+    **dict.fromkeys(("livenessProbe", "readinessProbe", "startupProbe"), _PROBE),
+    "env": _ENV,
+    "envFrom": _items(_same(("prefix", "configMapRef"))),
+    "ports": _items(_same(("name", "containerPort", "protocol"))),
+    "securityContext": _fields({"runAsUser": _user, "runAsGroup": _user, "readOnlyRootFilesystem": _anything}),
+}
+_VOLUME: Final = _same(("name", "emptyDir", "persistentVolumeClaim", "configMap", "downwardAPI", "ephemeral"))
+_METADATA: Final = _fields({"labels": _names_of_ones_own, "annotations": _names_of_ones_own})
+_SPEC: Final = _fields(
+    {
+        **_same(("nodeSelector", "tolerations", "affinity", "topologySpreadConstraints", "runtimeClassName")),
+        **_same(("terminationGracePeriodSeconds", "imagePullSecrets", "hostAliases", "dnsConfig", "resourceClaims")),
+        "containers": _items(_CONTAINER),
+        "initContainers": _items(_CONTAINER),
+        "volumes": _items(_VOLUME),
+        "securityContext": _fields(
+            {"runAsUser": _user, "runAsGroup": _user, "fsGroup": _user, "supplementalGroups": _users}
+        ),
+    }
+)
