@@ -3,6 +3,7 @@
 Screenshots are written to ``LLMOS_SCREENSHOTS`` (a temporary directory where it isn't set).
 """
 
+import contextlib
 import os
 import re
 import shutil
@@ -80,7 +81,13 @@ class Notebook:
         self.page.keyboard.insert_text(source)
         self.page.keyboard.press("Shift+Enter")
         expect(self.cells).to_have_count(number + 2)
-        return Cell(cell)
+        for _ in range(10):  # JupyterLab drops what is run while it connects to the kernel: a person presses again
+            with contextlib.suppress(AssertionError):
+                expect(cell.locator(".jp-InputPrompt")).not_to_have_text("[ ]:", timeout=5_000)
+                return Cell(cell)
+            cell.locator(".cm-content").click()
+            self.page.keyboard.press("Shift+Enter")
+        pytest.fail("the kernel takes nothing")
 
 
 class Cell:
