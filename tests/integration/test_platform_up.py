@@ -17,7 +17,9 @@ from pathlib import Path
 import httpx
 import pytest
 
+from llmos_hub.names import DataDir
 from llmos_hub.processes import ProcessHandle
+from llmos_hub.supervisor.state import StateFiles
 from tests.support.platform import ADMIN_PASSWORD, Platform, running_platform, wait_until
 
 PARTS = ["valkey", "proxy", "api", "gateway", "controllers", "hub"]
@@ -47,6 +49,8 @@ def test_a_taken_port_is_named_with_its_owner_and_nothing_is_started(tmp_path):
     assert f"Port {port} is taken by python" in done.stderr
     assert f"(pid {os.getpid()}," in done.stderr
     assert f"--port {port + 100}" in done.stderr
+    assert f"--data-dir {found.root}" in done.stderr  # what is typed again starts the same platform
+    assert StateFiles(DataDir(found.root)).admin == ""  # the next try may still name another
     assert found.clean_up() == []
 
 
@@ -137,6 +141,18 @@ def test_a_new_person_comes_in_with_a_one_time_password_and_chooses_one(platform
     again = platform.run("user", "add", "newcomer")
     assert again.returncode == 1
     assert "llmos user password newcomer" in again.stderr
+
+
+def test_a_token_for_nobody_is_refused_in_words(platform):
+    done = platform.run("token", "--user", "nobody")
+    assert done.returncode == 1
+    assert done.stderr == 'There is no user "nobody". Make one: llmos user add nobody\n'
+
+
+def test_doctor_looks_at_the_ports_of_what_runs(platform):
+    words = platform.run("doctor").stdout
+    assert re.search(rf"ok +Port {platform.port} +ours", words)
+    assert re.search(rf"ok +Port {platform.gateway_port} +ours", words)
 
 
 def test_only_an_admin_sets_passwords(platform):
@@ -331,7 +347,9 @@ def test_a_stop_leaves_no_process_and_the_next_start_finds_all(tmp_path, how):
         forgotten.wait(10)
         assert not [handle for handle in handles if handle.alive]
         assert own.marked() == []
-        assert own.output.rstrip().endswith("Stopped. Start again with: llmos up")
+        assert re.search(
+            r"Stopped. Start again with: \S*llmos up --data-dir \S+ --port \d+ --gateway-port \d+\s*$", own.output
+        )
         assert own.run("status").returncode == 1
         if how == "SIGINT":
             ports = json.loads((own.root / "platform.json").read_text())["ports"]
