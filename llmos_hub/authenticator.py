@@ -14,7 +14,7 @@ import os
 import time
 from collections import OrderedDict
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from jupyterhub import orm
 from jupyterhub.auth import Authenticator
@@ -28,6 +28,9 @@ from llmos_hub.hub_handlers import authenticator_handlers
 from llmos_hub.passwords import MAX_LENGTH, PasswordRow, check_strength, find_password, hash_password, verify_password
 
 __all__ = ["LLMOSAuthenticator"]
+
+_LONGEST_NAME: Final = 255
+"""Characters of a name, as many as the Hub's database has; a longer one is nobody's and is not remembered either."""
 
 
 class _Attempts:
@@ -106,20 +109,35 @@ class LLMOSAuthenticator(Authenticator):
         """Check a name and a password (`data` is the log-in form's, or a token request's ``auth``)."""
         name: str = self.normalize_username(str(data.get("username", "")))
         password = str(data.get("password", ""))
-        if wait := self._attempts.locked_for(name):
-            self.log.warning("Log-in as %r refused: locked for another %.0f s", name[:64], wait)
-            raise web.HTTPError(403, f"Too many wrong passwords for this name. Try again in {_span(wait)}.")
+        if len(name) > _LONGEST_NAME:
+            self.log.warning("Log-in with a name of %d characters refused", len(name))
+            return None
+        self._refuse_locked(name)
         row = find_password(handler.db, name)
         # a name that doesn't exist takes as long as one that does
         kept = str(row.hash) if row else self._nobody
         async with self._hashing:
+            # again: many may have been sent at once, and the first of them failed while the others waited
+            self._refuse_locked(name)
             good = len(password) <= MAX_LENGTH and await asyncio.to_thread(verify_password, password, kept)
-        if not (good and row):
-            self._attempts.failed(name)
-            self.log.warning("Log-in as %r failed", name[:64])
-            return None
+            if not (good and row):
+                self._attempts.failed(name)
+                self.log.warning("Log-in as %r failed", name[:64])
+                return None
         self._attempts.succeeded(name)
         return name
+
+    def _refuse_locked(self, name: str) -> None:
+        """Refuse a name for which there were too many wrong passwords.
+
+        Raises
+        ------
+        HTTPError
+            403: the message says for how long.
+        """
+        if wait := self._attempts.locked_for(name):
+            self.log.warning("Log-in as %r refused: locked for another %.0f s", name[:64], wait)
+            raise web.HTTPError(403, f"Too many wrong passwords for this name. Try again in {_span(wait)}.")
 
     async def set_password(self, db: Session, user: orm.User, password: str, *, one_time: bool) -> None:
         """Set a person's password.

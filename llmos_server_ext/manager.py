@@ -20,7 +20,7 @@ PASSED_UP = frozenset({"accept", "content-type", "x-request-id"})
 """Headers of a request that go on. Cookies, Authorization and the XSRF token stay here."""
 PASSED_DOWN = frozenset({"content-type", "x-request-id", "retry-after", "cache-control"})
 """Headers of an answer that come back."""
-_PATH = re.compile(r"^[\w.~%:@/ -]{1,1024}$")
+_PATH = re.compile(r"[\w.~%:@/ -]{1,1024}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ def _clean_path(path: str) -> str:
         It doesn't, or has characters that no route of ours has.
     """
     decoded = unquote(unquote(path))
-    if not _PATH.match(path) or any(part in ("..", ".", "") for part in decoded.rstrip("/").split("/")):
+    if not _PATH.fullmatch(path) or any(part in ("..", ".", "") for part in decoded.rstrip("/").split("/")):
         raise NotFound("There is no such path under /llmos/.")
     return path
 

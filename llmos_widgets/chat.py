@@ -1,4 +1,4 @@
-"""``%%chat``: a conversation with a model, streamed into the cell as Markdown."""
+"""``%%chat``: a conversation with a model, streamed into the cell as formatted text."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 
 from llmos.errors import LLMOSError
 from llmos.present.chat import chat_footer
+from llmos_widgets.markdown import answer_html
 
 __all__ = ["Answer", "Conversation", "fill_in", "stream_answer"]
 
@@ -74,22 +75,23 @@ def fill_in(text: str, names: Mapping[str, Any]) -> str:
 
 
 class _Page:
-    """The answer as it grows, as Markdown, with a small grey line under it at the end."""
+    """The answer as it grows, formatted, with a small grey line under it at the end."""
 
     def __init__(self) -> None:
         self._handle: Any = None
         self._drawn_at = 0.0
 
-    def draw(self, text: str, *, footer: str = "", now: bool = False) -> None:
-        """Redraw, unless it was done just before."""
+    def draw(self, text: str, *, thought: str = "", footer: str = "", now: bool = False) -> None:
+        """Redraw, unless it was done just before; before there is a text, what the model thinks is shown."""
         moment = time.monotonic()
         if not now and moment - self._drawn_at < _EVERY:
             return
         self._drawn_at = moment
-        markdown = text
+        html = answer_html(text) if text or not thought else f"<p><em>{escape(thought)}</em></p>"
         if footer:
-            markdown += f'\n\n<small style="opacity:.6">{escape(footer)}</small>'
-        data = {"text/markdown": markdown, "text/plain": f"{text}\n\n{footer}" if footer else text}
+            html += f'<p><small style="opacity:.6">{escape(footer)}</small></p>'
+        # never text/markdown: JupyterLab would run what is in it (see `answer_html`)
+        data = {"text/html": html, "text/plain": f"{text}\n\n{footer}" if footer else text}
         if self._handle is None:
             from llmos_widgets.output import show_bundle
 
@@ -133,7 +135,7 @@ def stream_answer(client: Any, conversation: Conversation, prompt: str, options:
             tokens = chunk.completion_tokens if chunk.completion_tokens is not None else tokens
             if chunk.finish_reason == "length":
                 stopped = "cut off at the token limit"
-            page.draw(text or f"*{thought[-400:]}*")
+            page.draw(text, thought=thought[-400:])
     except KeyboardInterrupt:
         stopped = "interrupted"
     except LLMOSError as error:

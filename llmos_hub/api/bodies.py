@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from typing import Any, Final
 
 import yaml
 from starlette.requests import ClientDisconnect, Request
 
-from llmos.errors import Invalid, PayloadTooLarge, Unavailable, UnsupportedMediaType, UsageError
+from llmos.errors import Cause, Invalid, PayloadTooLarge, Unavailable, UnsupportedMediaType, UsageError
 
 __all__ = ["APPLY_PATCH", "JSON", "MERGE_PATCH", "YAML", "content_type", "decode", "read_body"]
 
@@ -23,10 +24,36 @@ _JSON_TYPES: Final = frozenset({JSON, MERGE_PATCH})
 _TIMEOUT: Final = 30.0
 _DEPTH: Final = 64
 """Levels of a manifest; the deepest kind has seven."""
+_NUMBER: Final = 64
+"""Characters of a number in YAML, which has notations (hexadecimal, base 60) of any length that take minutes to read."""
 _AT_ONCE: Final = 16_384
 """Bytes of YAML that are read on the spot; more would hold up everyone else for a noticeable time."""
 
-_Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_HALF: Final = re.compile("[\ud800-\udfff]")
+_SafeLoader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+class _Loader(_SafeLoader):  # type: ignore[misc]  # which of two bases it is depends on the installation
+    """A safe loader, the C one where there is one, that reads no endless numbers."""
+
+    def construct_yaml_int(self, node: Any) -> int:
+        """An integer."""
+        self._check_length(node)
+        return int(super().construct_yaml_int(node))
+
+    def construct_yaml_float(self, node: Any) -> float:
+        """A number."""
+        self._check_length(node)
+        return float(super().construct_yaml_float(node))
+
+    @staticmethod
+    def _check_length(node: Any) -> None:
+        if len(str(node.value)) > _NUMBER:
+            raise yaml.constructor.ConstructorError(None, None, "a number is too long", node.start_mark)
+
+
+_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_yaml_int)
+_Loader.add_constructor("tag:yaml.org,2002:float", _Loader.construct_yaml_float)
 
 
 def content_type(request: Request, default: str = JSON) -> str:
@@ -93,7 +120,9 @@ def _refuse_constant(name: str) -> Any:
 
 def _json(body: bytes) -> Any:
     try:
-        return json.loads(body, parse_constant=_refuse_constant)
+        data = json.loads(body, parse_constant=_refuse_constant)
+        if b"\\u" in body:
+            _refuse_half_characters("", data)
     except json.JSONDecodeError as error:
         raise Invalid(f"The body is not JSON: line {error.lineno}, column {error.colno}: {error.msg}.") from None
     except UnicodeDecodeError:
@@ -101,6 +130,27 @@ def _json(body: bytes) -> Any:
     except (ValueError, RecursionError) as error:
         reason = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)[:200]
         raise Invalid(f"The body is not JSON: {reason}.") from None
+    return data
+
+
+def _refuse_half_characters(path: str, value: Any) -> None:
+    r"""Refuse what JSON can say and no text can hold: ``\ud800``, a half of what UTF-16 needs two of.
+
+    Raises
+    ------
+    Invalid
+        With the field's path.
+    """
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            _refuse_half_characters(path, key)
+            _refuse_half_characters(f"{path}.{key}" if path else key, inner)
+    elif isinstance(value, list):
+        for index, inner in enumerate(value):
+            _refuse_half_characters(f"{path}[{index}]", inner)
+    elif isinstance(value, str) and not value.isascii() and (half := _HALF.search(value)):
+        cause = Cause(path, f"has half a character in it (\\u{ord(half[0]):04x}), which is no Unicode text")
+        raise Invalid(str(cause), causes=[cause])
 
 
 def _yaml(body: bytes) -> Any:
@@ -113,7 +163,7 @@ def _yaml(body: bytes) -> Any:
             depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
             if depth > _DEPTH:
                 raise Invalid(f"The body is nested more than {_DEPTH} levels deep.")
-        return yaml.load(body, Loader=_Loader)  # noqa: S506 - a safe loader, the C one where there is one
+        return yaml.load(body, Loader=_Loader)  # noqa: S506 - a safe loader
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""

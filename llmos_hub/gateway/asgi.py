@@ -64,7 +64,8 @@ class AsgiClient:
 def make_request(scope: Scope, receive: Receive, send: Send, now: float) -> Request:
     """The request of an ASGI scope. Of a header that comes twice the last counts."""
     path: str = scope["path"]
-    if path.startswith(GATEWAY_PREFIX + "/"):
+    through_hub = path.startswith(GATEWAY_PREFIX + "/")
+    if through_hub:
         path = path[len(GATEWAY_PREFIX) :]
     headers = dict(scope["headers"])
     return Request(
@@ -75,4 +76,5 @@ def make_request(scope: Scope, receive: Receive, send: Send, now: float) -> Requ
         id=request_id(headers),
         client=AsgiClient(receive, send),
         began=now,
+        through_hub=through_hub,
     )

@@ -75,7 +75,7 @@ async def find_model(body: bytes) -> str | None:
             return None
         try:
             return _checked(json.loads(body[slice(*spans[-1])]))
-        except ValueError:
+        except (ValueError, RecursionError):
             raise _not_json(f"the value of `model` at byte {spans[-1][0]} is none") from None
     try:
         data = json.loads(body)
@@ -86,6 +86,8 @@ async def find_model(body: bytes) -> str | None:
     except json.JSONDecodeError as error:
         detail = f"{error.msg} at line {error.lineno}, column {error.colno}" if body.strip() else "it is empty"
         raise _not_json(detail) from None
+    except ValueError as error:  # an integer of thousands of digits
+        raise _not_json(str(error).partition(";")[0]) from None
     if not isinstance(data, dict):
         raise BadRequest(f"The request body must be a JSON object, not {_TYPES.get(type(data), 'a text')}.")
     return _checked(data["model"]) if "model" in data else None

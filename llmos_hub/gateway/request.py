@@ -84,6 +84,8 @@ class Request:
         Who asks.
     began
         The loop's time at its beginning.
+    through_hub
+        Whether it came by the Hub's proxy, where everyone comes by.
     started
         Whether an answer was begun.
     status, sent, first_byte
@@ -105,6 +107,7 @@ class Request:
     id: str
     client: Client
     began: float
+    through_hub: bool = False
     started: bool = False
     status: int = 0
     sent: int = 0

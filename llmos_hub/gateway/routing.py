@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from difflib import get_close_matches
+from itertools import islice
 from typing import Final
 
 from llmos.errors import Forbidden, ModelNotFound, ModelNotReady, Unsupported
@@ -23,6 +24,10 @@ __all__ = ["Route", "Table", "not_ready", "wrong_task"]
 
 _NAMES_SHOWN: Final = 20
 _NAME_SHOWN: Final = 128
+_NAMES_COMPARED: Final = 50
+_NAME_COMPARED: Final = 64
+"""How many names, and names of what length, are looked through for the one that was meant. Comparing takes time with the
+square of the length: 20,000 aliases chosen for it would hold the gateway for a minute."""
 
 _TASKS: Final = {"generate": "generates text", "embed": "makes embeddings", "rerank": "ranks documents"}
 _ENDPOINTS: Final = {
@@ -200,7 +205,8 @@ class Table:
                 shown = display_name(caller, route, name)
                 meant.setdefault(name, shown)
                 meant.setdefault(shown, shown)
-        close = get_close_matches(model[:_NAME_SHOWN], meant, n=1)
+        compared = islice((name for name in meant if len(name) <= _NAME_COMPARED), _NAMES_COMPARED)
+        close = get_close_matches(model[:_NAME_COMPARED], compared, n=1)
         hint = f' Did you mean "{meant[close[0]]}"?' if close else ""
         return ModelNotFound(
             f'No model "{printable(model)}" that you may use. {self.suggestions(caller)}{hint}',

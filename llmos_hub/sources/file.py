@@ -53,6 +53,9 @@ def _existing(uri: str) -> Path:
         message = f'"{uri[:120]}" needs an absolute path: file:///path/model.gguf'
         raise SourceFailed(message)
     decoded = Path(unquote(str(plain)))
+    if ".." in decoded.parts:  # encoded, it would get past the check of spec.model
+        message = f'"{uri[:120]}" needs an absolute path without "..": file:///path/model.gguf'
+        raise SourceFailed(message)
     try:
         return plain if plain.exists() or not decoded.exists() else decoded
     except PermissionError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
 
+from llmos.errors import NotFound
 from llmos_hub.gateway.endpoints.base import Context, send_json
 from llmos_hub.gateway.request import Request
 
@@ -41,12 +42,20 @@ class Ready:
 
 
 class MetricsPage:
-    """The counts, without anything that says whose they are."""
+    """The counts, without anything that says whose they are; on the port itself, not under the Hub."""
 
     method = "GET"
     path = "/metrics"
     quiet = True
 
     async def handle(self, request: Request, context: Context) -> None:
-        """Answer in Prometheus' text format."""
+        """Answer in Prometheus' text format.
+
+        Raises
+        ------
+        NotFound
+            It was asked for through the Hub's proxy.
+        """
+        if request.through_hub:
+            raise NotFound("The counts are on the gateway's own port, under /metrics.")
         await request.answer(200, CONTENT_TYPE_PLAIN_0_0_4.encode(), context.metrics.render())

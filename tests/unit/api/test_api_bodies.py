@@ -45,6 +45,37 @@ async def test_yaml(ada: httpx.AsyncClient) -> None:
         assert status_of(await ada.patch(models(name="chat"), content=text, headers=APPLY))[:2] == (422, "invalid")
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "apiVersion: 0x" + "f" * 6_000,
+        "spec: {replicas: 1" + ":59" * 300_000 + "}",
+        "spec: {replicas: 1" + ":59" * 20_000 + ".5}",
+        "a: !!int '" + "7" * 5_000 + "'",
+    ],
+    ids=["hexadecimal", "base 60", "fraction in base 60", "decimal"],
+)
+async def test_numbers_without_end(ada: httpx.AsyncClient, text: str) -> None:
+    began = time.perf_counter()
+    response = await ada.patch(models(name="chat"), content=text, headers=APPLY)
+    assert status_of(response)[:2] == (422, "invalid")
+    assert "too long" in response.json()["message"]
+    assert time.perf_counter() - began < 5
+    fine = await bodies.decode(b"{a: 0x1f, b: 1:30, c: -1.5e+3, d: .inf, e: 010}", bodies.YAML)
+    assert fine == {"a": 31, "b": 90, "c": -1500.0, "d": float("inf"), "e": 8}
+
+
+async def test_half_a_character(ada: httpx.AsyncClient) -> None:
+    for field in ('"annotations": {"a": "\\ud800"}', '"annotations": {"\\udfff": "a"}', '"labels": {"a": "\\ud800"}'):
+        body = '{"metadata": {"name": "chat", FIELD}, "spec": {"model": "demo://tiny"}}'.replace("FIELD", field)
+        response = await ada.post(models(), content=body, headers=JSON)
+        assert status_of(response)[:2] == (422, "invalid")
+        assert "half a character" in response.json()["message"]
+        assert set(causes_of(response)) <= {"metadata.annotations.a", "metadata.annotations", "metadata.labels.a"}
+    body = '{"metadata": {"name": "whole", "annotations": {"a": "\\ud83d\\ude00"}}, "spec": {"model": "demo://tiny"}}'
+    assert (await ada.post(models(), content=body, headers=JSON)).status_code == 201
+
+
 async def test_a_small_body_that_would_become_gigabytes(ada: httpx.AsyncClient) -> None:
     lines = ["a0: &a0 [x,x,x,x,x,x,x,x,x,x]"]
     lines += [f"a{n}: &a{n} [{','.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 12)]

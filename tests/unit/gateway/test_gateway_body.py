@@ -126,6 +126,20 @@ async def test_large_bodies_let_others_run(text: bytes) -> None:
     assert longest < 0.7
 
 
+@pytest.mark.parametrize(
+    "text",
+    [b'{"model":"a","x":' + b"1" * 5_000 + b"}", b'{"model":' + b"[" * 3_000 + b"]" * 3_000 + b"}"],
+    ids=["digits", "nested"],
+)
+async def test_what_python_reads_no_further_is_refused(text: bytes) -> None:
+    """An integer of thousands of digits, a model name that is lists in lists: refused in words, small and large."""
+    with pytest.raises(BadRequest):
+        await find_model(text)
+    if b"[" in text:
+        with pytest.raises(BadRequest):
+            await find_model(text[:-1] + b',"x":"' + b"a" * module.SMALL + b'"}')
+
+
 @pytest.mark.parametrize("size", [20_000, 40_000])
 def test_nothing_is_scanned_twice_over(size: int) -> None:
     """Unfinished brackets and texts, where a backtracking pattern would take quadratic time."""

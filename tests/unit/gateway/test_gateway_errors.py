@@ -49,7 +49,8 @@ async def test_every_endpoint_wants_a_token(gateway: RunningGateway, endpoint: A
 async def test_only_these_need_none(gateway: RunningGateway, endpoint: Any) -> None:
     assert endpoint.path in {"/health", "/ready", "/metrics"}
     for prefix in ("", "/services/llm"):
-        assert (await gateway.http.get(prefix + endpoint.path)).status_code == 200
+        hidden = prefix and endpoint.path == "/metrics"  # on the port itself alone
+        assert (await gateway.http.get(prefix + endpoint.path)).status_code == (404 if hidden else 200)
 
 
 @pytest.mark.parametrize("value", ["", "Bearer", f"token {ADA}", "Basic YTpi", ADA, "Bearer \xe4"])
@@ -381,3 +382,10 @@ async def test_a_mistake_of_ours_is_said_without_its_details(
     monkeypatch.setattr(gateway.gateway.context.table, "resolve", broken)
     message = said(await gateway.chat(), 500, "internal")
     assert "detail" not in message
+
+
+async def test_the_counts_are_not_for_everyone_who_comes_by_the_hub(gateway: RunningGateway) -> None:
+    assert (await gateway.http.get("/metrics")).status_code == 200
+    answer = await gateway.http.get("/services/llm/metrics")
+    assert answer.status_code == 404
+    assert "own port" in answer.json()["error"]["message"]

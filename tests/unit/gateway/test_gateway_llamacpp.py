@@ -64,8 +64,8 @@ async def test_a_client_that_leaves_frees_the_slot(chat: RunningGateway, engine:
     endless = {"model": "chat", "messages": HELLO, "stream": True, "ignore_eos": True, "max_tokens": 1_000_000}
     headers = {"authorization": "Bearer ada-token"}
     async with chat.http.stream("POST", "/v1/chat/completions", json=endless, headers=headers) as answer:
-        async for _ in answer.aiter_raw():
-            break
+        chunks = answer.aiter_raw()  # held: an iterator that is let go of closes the stream
+        await anext(chunks)
         assert await busy(engine)
     async with asyncio.timeout(2):
         while await busy(engine):

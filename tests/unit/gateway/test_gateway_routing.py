@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import datetime as dt
+import random
+import time
 
 import pytest
 from hypothesis import given
@@ -41,6 +43,19 @@ async def test_the_own_namespace_comes_before_public(table: Table) -> None:
     assert table.resolve(ADA, "public/chat").key == "public/chat"
     table.remove(service("chat"))
     assert table.resolve(ADA, "chat").key == "public/chat"
+
+
+async def test_names_made_to_be_compared_slowly_hold_nobody_up(table: Table) -> None:
+    shuffled = random.Random(7)
+
+    def name() -> str:
+        return "".join(shuffled.sample("ab" * 64, 128))
+
+    table.replace([aged(service(f"m{n}", aliases=[name() for _ in range(20)]), str(n)) for n in range(100)])
+    began = time.perf_counter()
+    with pytest.raises(ModelNotFound):
+        table.resolve(ADA, name())
+    assert time.perf_counter() - began < 0.5
 
 
 async def test_a_name_beats_an_alias_and_the_older_beats_the_newer(table: Table) -> None:

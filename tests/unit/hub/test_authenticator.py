@@ -1,5 +1,6 @@
 """Passwords: hashing, strength, the lock after wrong ones, and what happens to them with their user."""
 
+import asyncio
 import json
 from types import SimpleNamespace
 
@@ -87,6 +88,26 @@ async def test_guessing_is_locked_out_for_people_who_exist_and_who_do_not(authen
         assert await log_in(authenticator, db, name, "wrong") is None
     with pytest.raises(web.HTTPError, match="Too many wrong passwords"):
         await log_in(authenticator, db, name, GOOD)
+
+
+async def test_many_guesses_at_once_are_no_more_than_one_after_the_other(authenticator, db, monkeypatch):
+    await authenticator.set_password(db, user(db, "ada"), GOOD, one_time=False)
+    tried = []
+
+    def verify(password, kept):
+        tried.append(password)
+        return verify_password(password, kept)
+
+    monkeypatch.setattr(authenticator_module, "verify_password", verify)
+    guesses = [log_in(authenticator, db, "ada", f"wrong{number}") for number in range(30)]
+    answers = await asyncio.gather(*guesses, log_in(authenticator, db, "ada", GOOD), return_exceptions=True)
+    assert "ada" not in answers
+    assert len(tried) <= 6  # five are free, and two are looked at at a time
+
+
+async def test_a_name_without_end_is_not_remembered(authenticator, db):
+    assert await log_in(authenticator, db, "a" * 1_000_000, GOOD) is None
+    assert not authenticator._attempts._failed
 
 
 async def test_the_lock_grows_and_ends(authenticator, db, monkeypatch):

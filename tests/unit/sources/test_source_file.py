@@ -43,6 +43,14 @@ def test_a_name_with_a_space_can_be_written_encoded(tmp_path: Path):
     assert fetch(str(path).replace(" ", "%20"), tmp_path).path == str(path)
 
 
+def test_a_path_does_not_lead_upwards_encoded_either(tmp_path: Path):
+    (tmp_path / "m.gguf").write_bytes(build_gguf())
+    with pytest.raises(SourceFailed, match=r'without "\.\."'):
+        fetch(f"{tmp_path}/x/%2e%2e/m.gguf", tmp_path)
+    with pytest.raises(SourceFailed, match=r'without "\.\."'):
+        fetch(f"{tmp_path}/..%2f{tmp_path.name}/m.gguf", tmp_path)
+
+
 def test_all_parts_are_found_from_any_of_them(tmp_path: Path):
     paths = [tmp_path / f"m-0000{i}-of-00002.gguf" for i in (1, 2)]
     paths[0].write_bytes(build_gguf())

@@ -108,8 +108,9 @@ def test_the_answer_is_the_cells_value_and_shown_once(shell):
     with capture_output() as captured:
         result = shell.run_cell("%%chat chat\nHello")
     assert result.result == "**answer** 1"
-    shown = [o.data.get("text/markdown", "") for o in captured.outputs]
-    assert all("7 tokens" in text or "**answer**" in text for text in shown)
+    shown = [o.data.get("text/html", "") for o in captured.outputs]
+    assert all("7 tokens" in text or "<strong>answer</strong>" in text for text in shown)
+    assert not any("text/markdown" in o.data for o in captured.outputs)  # JupyterLab runs what is in that
     assert "answer" not in captured.stdout  # only what was displayed while it came
 
 
