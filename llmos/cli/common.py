@@ -21,6 +21,7 @@ __all__ = [
     "list_everywhere",
     "suggesting",
     "targets",
+    "targets_or_service",
 ]
 
 PUBLIC = "public"
@@ -79,6 +80,24 @@ def targets(kind: str, names: Sequence[str]) -> list[Target]:
         return found
     cls = find_kind(kind)
     return [Target(cls, name) for name in names]
+
+
+def targets_or_service(kind: str, names: Sequence[str]) -> list[Target]:
+    """As `targets`, but a lone word may be the name of a model service: they are what people mostly mean.
+
+    Raises
+    ------
+    UsageError
+        There is no such kind, or no name.
+    """
+    if not names and "/" not in kind:
+        try:
+            find_kind(kind)
+        except UsageError:
+            return [Target(ModelService, kind)]
+        message = f"Which {kind}? Write its name after it."
+        raise UsageError(message)
+    return targets(kind, names)
 
 
 def _names_of(client: Client, kind: type[Resource], namespace: str | None) -> list[str]:

@@ -149,6 +149,7 @@ VERBS = _verbs(
     Verb(
         "explain", "what a kind or a field is", "explain", ("explain modelservice.spec.resources",), needs_client=False
     ),
+    Verb("nodes", "show the machines and what of them is free", "nodes", ("nodes", "nodes node1")),
     Verb("whoami", "who the token speaks for", "whoami", ("whoami",)),
     Verb(
         "completion",
@@ -166,7 +167,7 @@ PLATFORM_VERBS = {
     "status": "show what of it runs, since when, with how much memory",
     "doctor": "find out what is wrong",
     "token": "make a token for programs",
-    "user": "add, list and remove people",
+    "user": "add people, set new passwords",
 }
 """What ``llmos-hub`` does; it parses its own arguments."""
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import json
 import math
-import os
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -20,7 +19,6 @@ from llmos.resources.quantities import format_bytes, parse_quantity
 from llmos_hub.engines.base import Machine, Plan, Verdict
 from llmos_hub.engines.llamacpp_arguments import BadArgument, Parameter, parse
 from llmos_hub.engines.memory import MIB, Estimate, Settings, estimate
-from llmos_hub.engines.openmp import openmp_environment
 from llmos_hub.sources.base import Header, ModelFiles
 from llmos_hub.workload import Probe, ProcessTemplate
 
@@ -70,8 +68,7 @@ def _build() -> _Build:
         return _Build()
     command = [sys.executable, "-I", "-m", "llmos_hub.engines.llamacpp_server", "--describe"]
     try:
-        environment = {**os.environ, **openmp_environment()}
-        output = subprocess.run(command, check=True, capture_output=True, timeout=20, env=environment).stdout
+        output = subprocess.run(command, check=True, capture_output=True, timeout=20).stdout
         data = json.loads(output)
     except (OSError, subprocess.SubprocessError, ValueError):
         return _Build()
@@ -132,7 +129,7 @@ class LlamaCpp:
         module = [sys.executable, "-I", "-m", "llmos_hub.engines.llamacpp_server"]
         template = ProcessTemplate(
             argv=(*module, "--socket", "{socket}", "--model", model.path, *flags, "--", *spec.args),
-            env={**openmp_environment(), **spec.env},
+            env=dict(spec.env),
             readiness=_READINESS,
             liveness=_LIVENESS,
             startup_timeout=60.0 + model.size / 20e6,  # a slow disk reads 20 MB/s

@@ -5,7 +5,7 @@ SIGTERM. It is a process of its own since llama.cpp ends the whole process on so
 few, because they are part of the time until a model answers.
 
 Arguments: ``--socket PATH --model PATH [llama.cpp's flags] [-- the user's flags]``; or ``--describe``, which prints
-what flags there are as JSON.
+what flags there are as JSON. In a pod, which nobody shares, PATH is ``HOST:PORT``.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from llmos_hub.engines.llamacpp_arguments import BadArgument, parse, schema_of
+from llmos_hub.engines.openmp import with_openmp
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -88,8 +89,9 @@ def _parameters(socket: str, ours: Sequence[str], users: Sequence[str]) -> Any:
     from xllamacpp import CommonParams
 
     parameters = CommonParams()
-    parameters.hostnames = [socket]
-    parameters.port = 0
+    host, port = _address(socket) or (socket, 0)
+    parameters.hostnames = [host]
+    parameters.port = port
     schema = schema_of(parameters)
     values: Mapping[str, Any] = {**parse(ours, schema, trusted=True), **parse(users, schema)}
     for path, value in values.items():
@@ -101,8 +103,22 @@ def _parameters(socket: str, ours: Sequence[str], users: Sequence[str]) -> Any:
     return parameters
 
 
+def _address(socket: str) -> tuple[str, int] | None:
+    """Host and port where `socket` names such, and no path.
+
+    >>> _address("0.0.0.0:8080"), _address("[::]:8080"), _address("/run/a:1.sock")
+    (('0.0.0.0', 8080), ('::', 8080), None)
+    """
+    host, colon, port = socket.rpartition(":")
+    if not colon or "/" in socket or not port.isdigit():
+        return None
+    return host.removeprefix("[").removesuffix("]"), int(port)
+
+
 def _make_way(socket: str) -> None:
     """Remove a socket that an earlier process left; refuse anything else that lies there."""
+    if _address(socket) is not None:
+        return
     if not socket.endswith(".sock"):
         _fail(f"the socket's name must end in .sock, {socket} doesn't")
     try:
@@ -135,6 +151,7 @@ def main(argv: Sequence[str]) -> None:
     """
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+    with_openmp()
     if list(argv) == ["--describe"]:
         _describe()
         return
@@ -157,7 +174,7 @@ def main(argv: Sequence[str]) -> None:
     except RuntimeError:
         _fail(f"it can't load {model} with these settings; the lines above say why.")
     os.umask(mask)
-    if not os.path.exists(socket):  # noqa: PTH110 - see above
+    if _address(socket) is None and not os.path.exists(socket):  # noqa: PTH110 - see above
         _fail(f"it listens at {server.listening_address} instead of {socket}.")
     _serve_until_told(socket)
 

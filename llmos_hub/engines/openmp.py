@@ -1,23 +1,25 @@
 """The OpenMP runtime that llama.cpp's wheel needs from the system, where the system has none.
 
 ``xllamacpp`` links ``libgomp.so.1``, which comes with a compiler and is missing on a small Debian. LLVM's runtime
-speaks the same interface under the same name and comes as a package (``cmeel-libomp``).
+speaks the same interface under the same name and comes as a package (``cmeel-libomp``). The loader looks for it only
+where it was told to before the process began, so the process begins once more.
 """
 
 from __future__ import annotations
 
-import ctypes
-import functools
 import os
-import sysconfig
-from pathlib import Path
+import sys
 
-__all__ = ["openmp_environment"]
+__all__ = ["with_openmp"]
 
 LIBRARY = "libgomp.so.1"
+_ASKED = "LLMOS_OPENMP"
+"""Set in the second beginning, so that there is no third."""
 
 
 def _system_has(library: str) -> bool:
+    import ctypes
+
     try:
         ctypes.CDLL(library)
     except OSError:
@@ -25,11 +27,13 @@ def _system_has(library: str) -> bool:
     return True
 
 
-@functools.cache
-def openmp_environment(library: str = LIBRARY) -> dict[str, str]:
-    """What a process must have in its environment to load llama.cpp; empty where the system has all it needs."""
-    packaged = Path(sysconfig.get_path("purelib")) / "cmeel.prefix" / "lib"
-    if _system_has(library) or not (packaged / LIBRARY).exists():
-        return {}
+def with_openmp(library: str = LIBRARY) -> None:
+    """Begin this process again where llama.cpp could not be loaded otherwise; return where it can, or never could."""
+    packaged = os.path.join(sys.prefix, "lib", f"python{sys.version_info[0]}.{sys.version_info[1]}", "site-packages")  # noqa: PTH118 - pathlib costs more than all of this
+    directory = os.path.join(packaged, "cmeel.prefix", "lib")  # noqa: PTH118 - as above
+    if _ASKED in os.environ or _system_has(library) or not os.path.exists(os.path.join(directory, LIBRARY)):  # noqa: PTH110, PTH118
+        return
     inherited = os.environ.get("LD_LIBRARY_PATH")
-    return {"LD_LIBRARY_PATH": f"{packaged}:{inherited}" if inherited else str(packaged)}
+    path = f"{directory}:{inherited}" if inherited else directory
+    environment = {**os.environ, "LD_LIBRARY_PATH": path, _ASKED: "1"}
+    os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)  # noqa: S606 - the very same program

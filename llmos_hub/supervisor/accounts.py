@@ -7,7 +7,7 @@ import json
 import re
 import sys
 
-from llmos.errors import NotFound, UsageError
+from llmos.errors import Forbidden, NotFound, UsageError
 from llmos_hub.names import DataDir
 from llmos_hub.supervisor.hub_api import HubApi, token_scopes
 from llmos_hub.supervisor.secrets import Secrets, make_password
@@ -68,6 +68,10 @@ def token(data_dir: DataDir, *, user: str, invoke_only: bool, expires: str, note
     span = parse_span(expires)
     hub, admin = _hub(data_dir)
     scopes = token_scopes(invoke_only=invoke_only)
-    made = asyncio.run(hub.mint(user or admin, note=note or "llmos token", scopes=scopes, expires_in=span))
+    try:
+        made = asyncio.run(hub.mint(user or admin, note=note or "llmos token", scopes=scopes, expires_in=span))
+    except Forbidden as exc:
+        # we may mint for everybody: so the Hub answers where there is nobody of that name
+        raise NotFound(f'There is no user "{user or admin}". Make one: llmos user add {user or admin}') from exc
     sys.stdout.write(f"{made}\n")
     return 0

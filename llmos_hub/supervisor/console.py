@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import shlex
+import shutil
 import sys
 import time
 from pathlib import Path
 
-__all__ = ["Console", "age", "size", "tilde"]
+__all__ = ["Console", "age", "llmos_command", "size", "tilde"]
 
 
 def tilde(path: Path) -> str:
@@ -18,6 +20,21 @@ def tilde(path: Path) -> str:
     """
     home = Path.home()
     return f"~/{path.relative_to(home)}" if path != home and path.is_relative_to(home) else str(path)
+
+
+def llmos_command() -> str:
+    """How to type ``llmos`` here: as such where the shell finds it, else with where it lies."""
+    own = Path(sys.prefix) / "bin" / "llmos"
+    if (found := shutil.which("llmos")) and Path(found).resolve() == own.resolve():
+        return "llmos"
+    here = Path.cwd()
+    return shlex.quote(str(own.relative_to(here))) if own.is_relative_to(here) else _typed(own)
+
+
+def _typed(path: Path) -> str:
+    """A path as it can be typed into a shell: with `~` where nothing in it needs quoting."""
+    text = str(path)
+    return tilde(path) if shlex.quote(text) == text else shlex.quote(text)
 
 
 def age(seconds: float) -> str:

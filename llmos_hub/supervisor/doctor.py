@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
+from urllib.parse import urlsplit
 
 from llmos.errors import LLMOSError
 from llmos_hub.names import DataDir
@@ -171,7 +172,12 @@ def _models(data_dir: DataDir) -> Finding:
 
 def examine(data_dir: DataDir, *, host: str, port: int, gateway_port: int) -> list[Finding]:
     """Look at everything."""
-    ours = {record.pid for record in StateFiles(data_dir).records().values()}
+    files = StateFiles(data_dir)
+    ours = {record.pid for record in files.records().values()}
+    if ours:  # what runs has its ports already; the defaults are for a start
+        said = files.status()
+        port = int(said.get("port") or port)
+        gateway_port = urlsplit(str(said.get("gateway", ""))).port or gateway_port
     return [
         _python(),
         _program("Node.js", _node),

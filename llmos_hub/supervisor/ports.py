@@ -114,9 +114,9 @@ def _describe(pid: int) -> Owner:
         argv = []
     if not argv or not argv[0]:
         return Owner(pid, "a process", "")
-    # `python3 -m http.server 8000` is known by "http.server"
+    # `python3 -P -m http.server 8000` is known by "http.server", `node --max-old-space-size=256 proxy.js` by "proxy.js"
     rest = argv[1:]
-    if rest[:1] == ["-m"]:
+    while len(rest) > 1 and rest[0].startswith("-"):
         rest = rest[1:]
     words = " ".join(Path(word).name if word.startswith("/") else word for word in rest)
     return Owner(pid, Path(argv[0]).name, words if len(words) <= 60 else words[:59] + "…")

@@ -19,6 +19,7 @@ from typing import Any, Final
 from llmos.errors import Conflict, Unavailable
 from llmos_hub.names import DataDir
 from llmos_hub.processes import ProcessHandle
+from llmos_hub.supervisor.console import llmos_command
 from llmos_hub.supervisor.secrets import write_private
 
 __all__ = ["SCHEMA", "Record", "StateFiles"]
@@ -97,8 +98,8 @@ class StateFiles:
             It can't be written, or belongs to someone else.
         """
         root = self.data_dir.root
-        new = not self._platform.exists()
         try:
+            new = not self._platform.exists()
             for directory in (root, self.data_dir.run, self.data_dir.logs, self._records, self.data_dir.hub):
                 directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             for directory in (root, self.data_dir.run):
@@ -128,10 +129,10 @@ class StateFiles:
         except OSError as exc:
             pid = os.pread(fd, 32, 0).decode(errors="replace").strip() or "unknown"
             os.close(fd)
-            root = self.data_dir.root
+            root, llmos = self.data_dir.root, llmos_command()
             raise Conflict(
-                f"LLMOS already runs on {root} (pid {pid}). Look: llmos status. Stop it: llmos down. "
-                "For a second one give another --data-dir and --port."
+                f"LLMOS already runs on {root} (pid {pid}). Look: {llmos} status. Stop it: {llmos} down. "
+                "For a second one give another --data-dir, --port and --gateway-port."
             ) from exc
         os.ftruncate(fd, 0)
         os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)

@@ -5,16 +5,17 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shlex
 import sys
 import time
 from collections.abc import Mapping
 from dataclasses import replace
 
 from llmos.errors import Conflict, LLMOSError, Unavailable
-from llmos_hub.names import ENV_REDIS_URL, DataDir
+from llmos_hub.names import ENV_DATA_DIR, ENV_REDIS_URL, DataDir, default_data_dir
 from llmos_hub.stores.valkey_binary import ServerConfig, find_valkey
 from llmos_hub.supervisor.binaries import find_node, find_proxy
-from llmos_hub.supervisor.console import Console, tilde
+from llmos_hub.supervisor.console import Console, llmos_command, tilde
 from llmos_hub.supervisor.hub_api import ensure_client_file
 from llmos_hub.supervisor.plan import INTERNAL_PORTS, Binaries, Options, make_plan
 from llmos_hub.supervisor.ports import find_free_port, is_free, is_loopback, owner_of
@@ -45,14 +46,15 @@ async def _up(options: Options, files: StateFiles, console: Console) -> int:
     new = files.prepare()
     files.lock()
     files.migrate()
-    files.admin = files.admin or options.admin
-    options = replace(options, admin=files.admin)
+    # kept once it can start: an admin named by a start that a taken port ended would otherwise last
+    options = replace(options, admin=files.admin or options.admin)
     secrets = Secrets.load(options.data_dir.secrets)
     running = files.records()
     binaries = _binaries(options, secrets)
     _check_public_ports(options, running)
     if options.redis_url and (trouble := await RedisProbe(options.redis_url).check()):
         raise Unavailable(f"The Redis at {_without_password(options.redis_url)} does not answer: {trouble}.")
+    files.admin = options.admin
     ports = _internal_ports(files, running)
     programs = make_plan(options, secrets, ports, binaries)
     adopted = adoptable(programs, running)
@@ -86,7 +88,7 @@ async def _up(options: Options, files: StateFiles, console: Console) -> int:
         console.line("Stopping. Servers and models are stopped as well; nothing that was saved is lost.")
     finally:
         await supervisor.stop()
-    console.line("Stopped. Start again with: llmos up")
+    console.line(f"Stopped. Start again with: {_start_command(options)}")
     return 0
 
 
@@ -120,9 +122,23 @@ def _check_public_ports(options: Options, running: Mapping[str, Record]) -> None
         if owner and owner.pid in ours:
             continue
         whose = f"by {owner}" if owner else "by a process of someone else"
-        another = port + 100
-        how = f'make up ARGS="{option} {another}"' if os.environ.get("LLMOS_MAKE") else f"llmos up {option} {another}"
-        raise Conflict(f"Port {port} is taken {whose}. Use another: {how}")
+        another = port + 100 if port + 100 <= 65535 else port - 100
+        changed = replace(options, port=another) if option == "--port" else replace(options, gateway_port=another)
+        raise Conflict(f"Port {port} is taken {whose}. Use another: {_start_command(changed)}")
+
+
+def _start_command(options: Options) -> str:
+    """What to type to start it so; an external Redis is left out, since its address holds a password."""
+    arguments = []
+    if options.data_dir.root != default_data_dir():
+        arguments += ["--data-dir", str(options.data_dir.root)]
+    for option in ("host", "port", "gateway_port"):
+        value = getattr(options, option)
+        if value != getattr(Options, option):
+            arguments += [f"--{option.replace('_', '-')}", str(value)]
+    if not os.environ.get("LLMOS_MAKE"):
+        return f"{llmos_command()} up {shlex.join(arguments)}".rstrip()
+    return f'make up ARGS="{shlex.join(arguments)}"' if arguments else "make up"
 
 
 def _internal_ports(files: StateFiles, running: Mapping[str, Record]) -> dict[str, int]:
@@ -193,11 +209,13 @@ def _announce(
     console.line()
     console.line("  LLMOS is ready.")
     console.line(f"    Notebooks   {options.hub_url + '/':<{width}}   {who}")
-    console.line(f"    Models      {gateway:<{width}}   (OpenAI-compatible; make a key with: llmos token)")
-    console.line(
-        "  Everyone who logs in runs as your own user on this machine and can read each other's files. "
-        'For separate users see README, "Many people".'
-    )
+    console.line(f"    Models      {gateway:<{width}}   (OpenAI-compatible; make a key with: {llmos_command()} token)")
+    if options.data_dir.root != default_data_dir():
+        place = shlex.quote(str(options.data_dir.root))
+        console.line(f"    Commands    find it with: export {ENV_DATA_DIR}={place}")
+    account = "as root" if os.geteuid() == 0 else "as your own user"
+    console.line(f"  Everyone who logs in runs {account} on this machine and can read all that it can.")
+    console.line('  What that means for whom you let in: README, "Many people".')
     if not is_loopback(options.host):
         console.line(
             f"  Warning: {options.host} is open to the network without TLS: passwords and tokens can be read on the way. "
@@ -207,5 +225,6 @@ def _announce(
         console.line(
             f"  Others on this machine can read --redis-url's password in the list of processes; {ENV_REDIS_URL} hides it."
         )
-    console.line(f"  Ctrl-C stops everything; the next start takes about {max(1, round(took))} s.")
+    following = "" if adopted else f"; the next start takes about {max(1, round(took))} s"
+    console.line(f"  Ctrl-C stops everything{following}.")
     console.line()

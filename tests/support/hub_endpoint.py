@@ -254,14 +254,15 @@ def _handler(hub: HubEndpoint) -> type[BaseHTTPRequestHandler]:
             self._write(piece[len(first) :])
 
         def _write(self, data: bytes) -> None:
+            with hub.lock:
+                hub.sent += len(data)  # before: whoever has read the last byte may look at once
             try:
                 self.wfile.write(data)
                 self.wfile.flush()
             except OSError:
                 self.close_connection = True
-                return
-            with hub.lock:
-                hub.sent += len(data)
+                with hub.lock:
+                    hub.sent -= len(data)
 
         def _refuse(self, status: int, code: str, message: str) -> None:
             self._send(

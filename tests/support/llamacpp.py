@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -14,13 +16,28 @@ from pathlib import Path
 import httpx
 
 from llmos_hub.engines.base import Machine
+from llmos_hub.engines.llamacpp_arguments import Parameter
 from llmos_hub.sources.base import ModelFiles
 from llmos_hub.sources.demo import DemoSource
 from llmos_hub.workload import ProcessTemplate
 
-__all__ = ["MACHINE", "EngineProcess", "demo_model", "engine_process", "start_engine"]
+__all__ = ["MACHINE", "EngineProcess", "demo_model", "engine_process", "installed_parameters", "start_engine"]
 
 MACHINE = Machine(cpus=2, memory=8 * 2**30)
+
+
+def installed_parameters() -> dict[str, Parameter]:
+    """What the installed llama.cpp can be told, asked as the platform asks: where the system has no OpenMP, only a
+    process with the packaged one in its environment can load it.
+    """
+    done = subprocess.run(
+        [sys.executable, "-I", "-m", "llmos_hub.engines.llamacpp_server", "--describe"],
+        capture_output=True,
+        timeout=60,
+        check=True,
+    )
+    found = json.loads(done.stdout)["parameters"]
+    return {name: Parameter(kind, tuple(choices)) for name, (kind, *choices) in found.items()}
 
 
 @dataclass

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from llmos.cli.common import Target, add_namespace, suggesting, targets
+from llmos.cli.common import Target, add_namespace, suggesting, targets_or_service
 from llmos.cli.manifests import read_manifests
 from llmos.cli.output import Output
 from llmos.cli.parser import Parser
@@ -16,7 +16,9 @@ __all__ = ["configure_delete", "run_delete"]
 
 def configure_delete(parser: Parser) -> None:
     """Arguments of ``delete``."""
-    parser.add_argument("kind", metavar="KIND", nargs="?", help="modelservice, credential, …; or KIND/NAME")
+    parser.add_argument(
+        "kind", metavar="KIND", nargs="?", help="modelservice, credential, …; KIND/NAME; or the name of a model service"
+    )
     parser.add_argument("names", metavar="NAME", nargs="*", default=[], help="whose")
     parser.add_argument("-f", "--filename", metavar="FILE", action="append", help="what this file describes")
     parser.add_argument("-y", "--yes", action="store_true", help="don't ask")
@@ -53,8 +55,4 @@ def _wanted(args: argparse.Namespace) -> list[tuple[Target, str | None]]:
         return [(Target(type(r), r.metadata.name), r.metadata.namespace or args.namespace) for r in found]
     if not args.kind:
         raise UsageError("Delete what? KIND NAME, or -f FILE.")
-    named = targets(args.kind, args.names)
-    if not named:
-        message = f"Which {args.kind}? Write its name after it."
-        raise UsageError(message)
-    return [(target, args.namespace) for target in named]
+    return [(target, args.namespace) for target in targets_or_service(args.kind, args.names)]

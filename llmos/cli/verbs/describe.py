@@ -5,12 +5,12 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from llmos.cli.common import Target, add_namespace, suggesting, targets
+from llmos.cli.common import add_namespace, suggesting, targets_or_service
 from llmos.cli.output import Output
 from llmos.cli.parser import Parser
 from llmos.client._sync.client import Client
 from llmos.client.messages import Event
-from llmos.errors import NotFound, UsageError
+from llmos.errors import NotFound
 from llmos.present.describe import describe, events_table
 from llmos.resources import Resource
 from llmos.resources.base import utcnow
@@ -30,22 +30,10 @@ def configure_describe(parser: Parser) -> None:
 configure_events = configure_describe
 
 
-def _targets(args: argparse.Namespace) -> list[Target]:
-    """Model services are what people mostly ask about, so a lone word may be the name of one."""
-    if not args.names and "/" not in args.kind:
-        try:
-            targets(args.kind, [])
-        except UsageError:
-            return targets("modelservice", [args.kind])
-        message = f"Which {args.kind}? Write its name after it."
-        raise UsageError(message)
-    return targets(args.kind, args.names)
-
-
 def run_describe(client: Client, args: argparse.Namespace, output: Output) -> list[Resource]:
     """Show everything about some resources."""
     found = []
-    for n, target in enumerate(_targets(args)):
+    for n, target in enumerate(targets_or_service(args.kind, args.names)):
         collection = client.collection(target.kind)
         with suggesting(client, target.name, args.namespace, target.kind):
             resource = collection.get(target.name, namespace=args.namespace)
@@ -61,7 +49,7 @@ def run_describe(client: Client, args: argparse.Namespace, output: Output) -> li
 def run_events(client: Client, args: argparse.Namespace, output: Output) -> list[Event]:
     """Show what happened to some resources."""
     found: list[Event] = []
-    for target in _targets(args):
+    for target in targets_or_service(args.kind, args.names):
         with suggesting(client, target.name, args.namespace, target.kind):
             events = client.collection(target.kind).events(target.name, namespace=args.namespace)
         output.show(events_table(events, now=utcnow()))

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from llmos_hub.engines.llamacpp_arguments import ALIASES, RESERVED, BadArgument, Parameter, parse, schema_of
+from llmos_hub.engines.llamacpp_arguments import ALIASES, RESERVED, BadArgument, Parameter, parse
+from tests.support.llamacpp import installed_parameters
 
-xllamacpp = pytest.importorskip("xllamacpp")
-SCHEMA = schema_of(xllamacpp.CommonParams())
+SCHEMA = installed_parameters()
 
 
 @pytest.mark.parametrize(

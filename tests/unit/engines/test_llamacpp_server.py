@@ -23,8 +23,6 @@ from llmos_hub.workload import ProcessTemplate
 from tests.support.llamacpp import MACHINE, EngineProcess, demo_model, engine_process, start_engine
 from tests.support.package_access import require_project
 
-pytest.importorskip("xllamacpp")
-
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> ModelFiles:

@@ -270,6 +270,8 @@ def test_delete_deletes_all_or_nothing(run: Run, platform: FakePlatform, tmp_pat
     assert len(platform.objects) == 2
     assert run("delete", "ms", "a", "--dry-run")[1] == "modelservice/a would be deleted (dry run)\n"
     assert run("delete", "ms", "a", "b")[:2] == (0, "modelservice/a deleted\nmodelservice/b deleted\n")
+    platform.put(modelservice("alone"))
+    assert run("delete", "alone")[:2] == (0, "modelservice/alone deleted\n")
     assert platform.objects == {}
     file = tmp_path / "c.yaml"
     file.write_text(MANIFESTS.partition("---")[0])
@@ -326,6 +328,33 @@ def test_models_and_whoami(run: Run, platform: FakePlatform, server: Serving):
     assert "Name:       ada\n" in out
     assert f"API:        {server.url} (from LLMOS_URL)\n" in out
     assert json.loads(run("whoami", "--json")[1])["namespace"] == "user-ada"
+
+
+def test_nodes(run: Run, platform: FakePlatform):
+    gi = 2**30
+    work = {"kind": "ModelService", "namespace": "user-ada", "name": "chat", "cpus": 2, "memory": gi}
+    platform.nodes = [
+        {
+            "name": "node1", "roles": ["control-plane"], "ready": True, "cpus": 4, "cpusFree": 1.5, "memory": 16 * gi,
+            "memoryFree": 12 * gi, "counts": {"ModelService": 1, "Server": 2, "System": 7}, "running": [work],
+            "newerThanWeAre": 1,
+        },
+        {
+            "name": "gpu1", "roles": ["worker"], "ready": False, "message": "Not ready: Kubelet stopped posting node status.",
+            "cpus": 8, "cpusFree": 8, "memory": 32 * gi, "memoryFree": 32 * gi, "gpus": 2, "gpusFree": 1, "gpuType": "L4",
+        },
+    ]  # fmt: skip
+    assert run("nodes")[1].splitlines() == [
+        "NAME   ROLES          STATE     CPUS FREE  MEMORY FREE  GPUS FREE  GPU  RUNNING",
+        "node1  control-plane  Ready     1.5/4      12/16 GiB    -          -    1 model, 2 servers, 7 of the system",
+        "gpu1   worker         NotReady  8/8        32/32 GiB    1/2        L4   -",
+        "       └ Not ready: Kubelet stopped posting node status.",
+    ]
+    assert [node["name"] for node in json.loads(run("nodes", "--json")[1])] == ["node1", "gpu1"]
+    one = run("nodes", "node1")[1].splitlines()
+    assert one[0].split() == ["NAME", "ROLES", "STATE", "CPUS", "FREE", "MEMORY", "FREE", "RUNNING"]
+    assert one[3].split() == ["chat", "model", "user-ada", "2", "1.0", "GiB", "-"]
+    assert run("nodes", "nod1")[2] == 'There is no node "nod1". Did you mean "node1"? (not_found)\n'
 
 
 def test_a_platform_that_does_not_run_is_said_in_one_line(run: Run, server: Serving):

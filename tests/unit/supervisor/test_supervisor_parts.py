@@ -14,6 +14,7 @@ from llmos.errors import Conflict, Unavailable, UsageError
 from llmos_hub.names import DataDir
 from llmos_hub.processes import ProcessHandle
 from llmos_hub.supervisor.accounts import parse_span
+from llmos_hub.supervisor.console import llmos_command
 from llmos_hub.supervisor.logs import rotate
 from llmos_hub.supervisor.ports import find_free_port, is_free, is_loopback, owner_of
 from llmos_hub.supervisor.secrets import Secrets, make_password, write_private
@@ -152,6 +153,26 @@ def test_ports_and_admin_are_kept_side_by_side(files):
     files.announced = True
     again = StateFiles(files.data_dir)
     assert (again.ports, again.admin, again.announced) == ({"hub": 20001}, "grace", True)
+
+
+def test_a_data_directory_that_cannot_even_be_looked_for_is_refused_in_words(tmp_path):
+    with pytest.raises(Unavailable, match=r"can't be written .*Choose another: --data-dir"):
+        StateFiles(DataDir(tmp_path / ("x" * 300))).prepare()
+
+
+def test_the_command_is_given_as_it_can_be_typed_here(monkeypatch, tmp_path):
+    place = tmp_path / "checkout" / ".venv" / "bin"
+    place.mkdir(parents=True)
+    (place / "llmos").touch(mode=0o755)
+    monkeypatch.setattr(sys, "prefix", str(place.parent))
+    monkeypatch.setenv("PATH", "/usr/bin")
+    monkeypatch.chdir(tmp_path / "checkout")
+    assert llmos_command() == ".venv/bin/llmos"
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir("/")
+    assert llmos_command().endswith("checkout/.venv/bin/llmos")
+    monkeypatch.setenv("PATH", str(place))
+    assert llmos_command() == "llmos"
 
 
 def test_records_of_dead_or_other_processes_are_not_believed(files):
