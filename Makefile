@@ -15,7 +15,7 @@ up:  ## Set up what is missing and start LLMOS: make up ARGS="--port 8100"
 
 DEV = $(PYTHON) tools/bootstrap.py --lock dev --only-install
 RUN := $(VENV)/bin
-.PHONY: test test-browser bench lint format generate lock
+.PHONY: test test-browser test-kubernetes bench lint format generate lock
 
 test:  ## Set up what is missing and run the unit and integration tests
 	@$(DEV)
@@ -25,6 +25,10 @@ test-browser:  ## The README's session in a real Chromium (installed by apt-get 
 	@$(DEV)
 	@tests/browser/chromium.sh
 	$(RUN)/python -m pytest tests/browser $(ARGS)
+
+test-kubernetes:  ## A real Kubernetes cluster on this machine (root, Debian, Go; ten minutes the first time), or LLMOS_TEST_KUBECONFIG's
+	@$(DEV)
+	$(RUN)/python -m pytest tests/kubernetes $(ARGS)
 
 bench:  ## The figures of docs/benchmarks.md
 	@$(DEV)
@@ -38,16 +42,20 @@ lint:  ## ruff, mypy --strict, import-linter, and that generated files are up to
 	$(RUN)/lint-imports
 	$(RUN)/python tools/unasync.py --check
 	$(RUN)/python tools/reference.py --check
+	$(RUN)/python tools/crds.py --check
+	$(RUN)/python -m tools.chart_schema --check
 
 format:  ## ruff's formatter and safe fixes
 	@$(DEV)
 	$(RUN)/ruff check --fix --exit-zero
 	$(RUN)/ruff format
 
-generate:  ## Write what is made from other code: the sync SDK, docs/reference.md
+generate:  ## Write what is made from other code: the sync SDK, docs/reference.md, helm/llmos/crds
 	@$(DEV)
 	$(RUN)/python tools/unasync.py
 	$(RUN)/python tools/reference.py
+	$(RUN)/python tools/crds.py
+	$(RUN)/python -m tools.chart_schema
 
 lock:  ## Resolve requirements/*.txt anew
 	@$(DEV)
@@ -55,6 +63,12 @@ lock:  ## Resolve requirements/*.txt anew
 	    $(RUN)/uv pip compile --quiet --upgrade pyproject.toml --extra $$extra --extra setup --universal --python-version 3.11 \
 	        --generate-hashes --no-header --no-annotate --output-file requirements/$$extra.txt \
 	        $$([ $$extra = dev ] && echo --constraint requirements/platform.txt); \
+	done
+	@# what each image needs and no more, in the same versions
+	@for pair in hub:hub notebook:server vscode:vscode engine:engine build:setup; do \
+	    $(RUN)/uv pip compile --quiet --upgrade pyproject.toml --extra $${pair#*:} --universal --python-version 3.11 \
+	        --generate-hashes --no-header --no-annotate --output-file requirements/$${pair%:*}.txt \
+	        --constraint requirements/dev.txt; \
 	done
 	@echo "uv" | $(RUN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 \
 	    --generate-hashes --no-header --no-annotate --output-file requirements/bootstrap.txt -

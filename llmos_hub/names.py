@@ -7,18 +7,22 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+
+from llmos.names import group_namespace, user_namespace
 
 __all__ = [
     "API_PREFIX",
     "DEFAULT_GATEWAY_PORT",
     "DEFAULT_PORT",
+    "ENV_BACKEND",
     "ENV_DATA_DIR",
     "ENV_INSTANCE",
+    "ENV_POD_NAMESPACE",
     "ENV_REDIS_URL",
+    "ENV_STORE",
     "GATEWAY_PREFIX",
     "HEADER_REQUEST_ID",
     "INVOKE_NOTE",
@@ -28,6 +32,7 @@ __all__ = [
     "WORKLOADS_FINALIZER",
     "DataDir",
     "default_data_dir",
+    "group_namespace",
     "user_namespace",
 ]
 
@@ -53,34 +58,16 @@ DEFAULT_GATEWAY_PORT: Final = 8010
 ENV_DATA_DIR: Final = "LLMOS_DATA_DIR"
 ENV_REDIS_URL: Final = "LLMOS_REDIS_URL"
 """``unix://:PASSWORD@/path/valkey.sock`` or ``redis://:PASSWORD@host:6379/0``; given in the environment, never in argv."""
+ENV_STORE: Final = "LLMOS_STORE"
+"""``redis`` or ``kubernetes``: where resources live."""
+ENV_BACKEND: Final = "LLMOS_BACKEND"
+"""``local`` or ``kubernetes``: what runs workloads."""
+ENV_POD_NAMESPACE: Final = "LLMOS_POD_NAMESPACE"
+"""In a cluster the namespace of the release itself."""
 ENV_INSTANCE: Final = "LLMOS_INSTANCE"
 """Marks every process that a platform started, directly or not, with that platform's id."""
 
-_SLUG = re.compile(r"^[a-z0-9]([-a-z0-9]{0,46}[a-z0-9])?$")
 _SOCKET_PATH_MAX = 107  # sun_path less its terminating zero byte (unix(7))
-
-
-def _slug(name: str) -> str:
-    """A DNS label for any name, different for different names.
-
-    A plain name stays as it is; another is stripped to what a label may hold and gets eight hex
-    digits of its SHA-256, as KubeSpawner's "safe" slugs do. A plain name that looks like such a
-    result (``--`` in it) is hashed as well, so that no name can be chosen to hit another's slug.
-    """
-    if _SLUG.match(name) and "--" not in name:
-        return name
-    digest = hashlib.sha256(name.encode()).hexdigest()[:8]
-    stripped = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:36].strip("-") or "x"
-    return f"{stripped}--{digest}"
-
-
-def user_namespace(user: str) -> str:
-    """The namespace that belongs to that person: ``user-ada``.
-
-    >>> user_namespace("ada"), user_namespace("Ada.L@example.org")
-    ('user-ada', 'user-ada-l-example-org--c224d202')
-    """
-    return f"user-{_slug(user)}"
 
 
 def default_data_dir() -> Path:

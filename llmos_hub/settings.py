@@ -6,13 +6,32 @@ The supervisor sets these for its children; in a cluster the chart does. Secrets
 from __future__ import annotations
 
 import os
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final, Literal
 
 from llmos.errors import UsageError
-from llmos_hub.names import ENV_DATA_DIR, ENV_REDIS_URL, DataDir, default_data_dir
+from llmos_hub.names import (
+    ENV_BACKEND,
+    ENV_DATA_DIR,
+    ENV_POD_NAMESPACE,
+    ENV_REDIS_URL,
+    ENV_STORE,
+    DataDir,
+    default_data_dir,
+)
 
-__all__ = ["ProcessSettings"]
+__all__ = ["BackendName", "ProcessSettings", "StoreName"]
+
+StoreName = Literal["redis", "kubernetes"]
+BackendName = Literal["local", "kubernetes"]
+
+_STORES: Final[tuple[StoreName, ...]] = ("redis", "kubernetes")
+_BACKENDS: Final[tuple[BackendName, ...]] = ("local", "kubernetes")
+_NAMESPACE: Final = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+"""A DNS label, as Kubernetes wants it (RFC 1123)."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +43,8 @@ class ProcessSettings:
     data_dir
         ``LLMOS_DATA_DIR``.
     redis_url
-        ``LLMOS_REDIS_URL``: ``unix://:PASSWORD@/path`` or ``redis://…``.
+        ``LLMOS_REDIS_URL``: ``unix://:PASSWORD@/path`` or ``redis://…``. May be empty only with the store
+        ``kubernetes``, in a process that neither reads nor writes Settings.
     hub_api_url
         ``JUPYTERHUB_API_URL``, such as ``http://127.0.0.1:8081/hub/api``.
     hub_token
@@ -38,6 +58,14 @@ class ProcessSettings:
         ``LLMOS_PUBLIC_URL``: the Hub's address for people, for messages.
     gateway_url
         ``LLMOS_GATEWAY_URL``: the gateway's address for people, without ``/v1``.
+    store
+        ``LLMOS_STORE``: where resources live. ``redis``, or ``kubernetes``: custom resources and Secrets, while
+        Settings stay in Valkey.
+    backend
+        ``LLMOS_BACKEND``: what runs workloads. ``local``: processes of this machine; ``kubernetes``: pods. Unset,
+        what goes with the store.
+    namespace
+        ``LLMOS_POD_NAMESPACE``: the release's own namespace, in a cluster.
     """
 
     data_dir: DataDir
@@ -49,6 +77,14 @@ class ProcessSettings:
     port: int = 0
     public_url: str = ""
     gateway_url: str = ""
+    store: StoreName = "redis"
+    backend: BackendName = "local"
+    namespace: str = ""
+
+    @property
+    def in_cluster(self) -> bool:
+        """Whether workloads are pods."""
+        return self.backend == "kubernetes"
 
     @classmethod
     def from_environment(cls) -> ProcessSettings:
@@ -60,8 +96,9 @@ class ProcessSettings:
             A variable is missing or can't be read; the message names it.
         """
         environ = os.environ
+        store, backend, namespace = _places(environ)
         redis_url = environ.get(ENV_REDIS_URL, "")
-        if not redis_url:
+        if not redis_url and store == "redis":
             message = f"{ENV_REDIS_URL} is not set. This process is started by `llmos up`, which sets it."
             raise UsageError(message)
         try:
@@ -80,4 +117,36 @@ class ProcessSettings:
             port=port,
             public_url=environ.get("LLMOS_PUBLIC_URL", ""),
             gateway_url=environ.get("LLMOS_GATEWAY_URL", ""),
+            store=store,
+            backend=backend,
+            namespace=namespace,
         )
+
+
+def _places(environ: Mapping[str, str]) -> tuple[StoreName, BackendName, str]:
+    """Where resources live, what runs workloads, and the release's own namespace.
+
+    Raises
+    ------
+    UsageError
+        One of them is not known, or they don't go together.
+    """
+    store = environ.get(ENV_STORE) or "redis"
+    if store not in _STORES:
+        raise UsageError(f'{ENV_STORE}: "{store[:40]}" is none. There are: {", ".join(_STORES)}.')
+    backend = environ.get(ENV_BACKEND) or ("kubernetes" if store == "kubernetes" else "local")
+    if backend not in _BACKENDS:
+        raise UsageError(f'{ENV_BACKEND}: "{backend[:40]}" is none. There are: {", ".join(_BACKENDS)}.')
+    if backend == "kubernetes" and store != "kubernetes":
+        raise UsageError(
+            f"{ENV_BACKEND}=kubernetes needs {ENV_STORE}=kubernetes as well: pods are owned by custom resources, and "
+            "go with them."
+        )
+    namespace = environ.get(ENV_POD_NAMESPACE, "")
+    if not namespace and store == "kubernetes":
+        raise UsageError(
+            f"{ENV_POD_NAMESPACE} is not set. In a cluster it is the namespace of the release itself; the chart sets it."
+        )
+    if namespace and not _NAMESPACE.fullmatch(namespace):
+        raise UsageError(f'{ENV_POD_NAMESPACE}: "{namespace[:80]}" is not the name of a namespace.')
+    return store, backend, namespace

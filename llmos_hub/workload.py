@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any, Literal
 
-__all__ = ["Observation", "Probe", "ProcessTemplate", "ReplicaState", "Role", "Workload", "WorkloadRef"]
+__all__ = ["Observation", "PodOptions", "Probe", "ProcessTemplate", "ReplicaState", "Role", "Workload", "WorkloadRef"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,12 +39,39 @@ class Probe:
 
 
 @dataclass(frozen=True, slots=True)
+class PodOptions:
+    """What only a cluster needs to know of a process; on one machine it is ignored.
+
+    Attributes
+    ----------
+    image
+        Which of the images that the backend's settings name: that of an engine (``llamacpp``, ``vllm``) or
+        ``fetch``; empty: the default one.
+    gpus
+        GPUs that it gets for itself.
+    gpu_type
+        The kind of GPU, as nodes are labelled with it; empty: any.
+    hosts
+        Machines that one replica spans: over one, the first leads and the others work for it.
+    overrides
+        Merged into the pod's template strategically: ``{"spec": {"nodeSelector": {…}}}``.
+    """
+
+    image: str = ""
+    gpus: int = 0
+    gpu_type: str = ""
+    hosts: int = 1
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class ProcessTemplate:
     """One process of a role.
 
     In `argv` and `env` values ``{socket}``, ``{port}``, ``{index}`` and ``{dir}`` (a directory of the replica's
     own) are filled in by the backend; other braces are left alone. A template that contains ``{port}`` gets
-    a free loopback port and is reached there, otherwise it is reached at ``{socket}``.
+    a free loopback port and is reached there, otherwise it is reached at ``{socket}``. In a cluster both are
+    port 8080 of the pod: ``{socket}`` becomes ``0.0.0.0:8080``.
 
     Attributes
     ----------
@@ -70,6 +97,11 @@ class ProcessTemplate:
         Seconds between SIGTERM and SIGKILL.
     completes
         A job: exit 0 is success and it isn't started again.
+    init
+        What runs before it, in a cluster, in the same pod: each to its end, one after the other. They see the same
+        model volume, and may write to it.
+    pod
+        What only a cluster needs to know.
     """
 
     argv: tuple[str, ...]
@@ -83,6 +115,8 @@ class ProcessTemplate:
     cpus: float | None = None
     grace: float = 10.0
     completes: bool = False
+    init: tuple[ProcessTemplate, ...] = ()
+    pod: PodOptions = field(default_factory=PodOptions)
 
     @property
     def hash(self) -> str:
@@ -91,6 +125,8 @@ class ProcessTemplate:
         Secrets go in as a hash; requests and limits that need no restart count too, for simplicity.
         """
         content = asdict(self)
+        if not self.init and self.pod == PodOptions():  # as it was before there were clusters
+            del content["init"], content["pod"]
         text = json.dumps(content, sort_keys=True, default=list)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
@@ -151,11 +187,13 @@ class ReplicaState:
         ``Waiting`` for the next start after a crash (or for memory to come free); ``Failed`` when a job has
         exited with an error; ``Succeeded`` when a job is done; ``Stopping``.
     endpoint
-        ``unix:///path`` or ``http://127.0.0.1:port``.
+        ``unix:///path``, ``http://127.0.0.1:port``, or in a cluster ``http://POD_IP:8080``.
     template
         The hash of the template that it was started with.
     reason
-        One word: ``OutOfMemory``, ``Crashed``, ``InsufficientMemory``, ``StartupTimeout``, ``Unhealthy``, ``NotFound``.
+        One word: ``OutOfMemory``, ``Crashed``, ``InsufficientMemory``, ``StartupTimeout``, ``Unhealthy``, ``NotFound``;
+        in a cluster also ``InsufficientCPU``, ``InsufficientGPU``, ``Unschedulable``, ``QuotaExceeded``, ``Refused``,
+        ``ImagePull``, ``Volume``, ``Initializing``, ``Evicted``, ``NodeLost``.
     message
         The same as a sentence that says what to do.
     retry_at

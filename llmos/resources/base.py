@@ -15,6 +15,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializ
 from pydantic.alias_generators import to_camel
 
 from llmos.errors import Cause, Invalid
+from llmos.resources import cel
 
 __all__ = [
     "API_VERSION",
@@ -24,15 +25,18 @@ __all__ = [
     "ObjectMeta",
     "Resource",
     "Scope",
+    "StoredAs",
     "Timestamp",
     "condition",
     "invalid",
+    "metadata_name_rule",
     "set_condition",
     "utcnow",
 ]
 
 API_VERSION = "llmos.ai/v1alpha1"
 Scope = Literal["Namespaced", "Cluster"]
+StoredAs = Literal["CustomResource", "Secret", "Database"]
 
 _NAME = re.compile(r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")
 _LABEL_KEY = re.compile(r"^([a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$")
@@ -63,7 +67,33 @@ def _check_name(name: str) -> str:
     return name
 
 
-Name = Annotated[str, AfterValidator(_check_name)]
+def _reference_rule() -> dict[str, str]:
+    """The same check for a cluster's API server."""
+    plain = "".join(f".replace('{other}', '-')" for other in "_. ")
+    return _name_rule("self", f"self.lowerAscii(){plain}")
+
+
+def metadata_name_rule() -> dict[str, str]:
+    """The same for a resource's own name, of which Kubernetes makes sure that it is lower-case, with dots at most."""
+    return _name_rule("self.metadata.name", "self.metadata.name.replace('.', '-')", field=".metadata.name")
+
+
+def _name_rule(value: str, meant: str, *, field: str = "") -> dict[str, str]:
+    name = f"{meant}.find('^[a-z0-9]([-a-z0-9]{{0,61}}[a-z0-9])?')"
+    return cel.rule(
+        f"{value}.size() <= 63 && {value}.matches({cel.text(_NAME.pattern)})",
+        says=f"{cel.quoted(value, 80)} + ' is not a name: use 1 to 63 of a-z, 0-9 and \"-\", not first or last' + "
+        f"(!{meant}.matches('^[a-z0-9][-a-z0-9]*$') ? '.' : '. Did you mean \"' + {name} + '\"?')",
+        field=field,
+    )
+
+
+Name = Annotated[
+    str,
+    AfterValidator(_check_name),
+    # the bound is for the rule's cost; the rule itself says how long a name may be
+    Field(json_schema_extra=cel.validations(_reference_rule(), maxLength=253)),
+]
 """A DNS label (RFC 1123), as Kubernetes wants names."""
 
 
@@ -167,6 +197,9 @@ class Resource(Model):
     """What lists show beside NAME and AGE: (heading, path such as ``status.phase``)."""
     write_only: ClassVar[tuple[str, ...]] = ()
     """Fields of ``spec`` that are never read back and lie encrypted in the store."""
+    stored_as: ClassVar[StoredAs] = "CustomResource"
+    """What it is on a cluster: a custom resource, a Secret (``spec.data`` alone), or an entry of the platform's
+    database as on a workstation."""
     has_logs: ClassVar[bool] = False
     """Whether processes run for it whose logs can be read."""
 

@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, Field
 
-from llmos.resources.base import Model, ObjectMeta, Resource, Timestamp
+from llmos.resources.base import Model, ObjectMeta, Resource, StoredAs, Timestamp
 
 __all__ = ["Credential", "CredentialSpec", "CredentialStatus"]
 
@@ -49,6 +49,7 @@ class Credential(Resource):
     short_names: ClassVar[tuple[str, ...]] = ("cred",)
     columns: ClassVar[tuple[tuple[str, str], ...]] = (("KEYS", "status.keys"),)
     write_only: ClassVar[tuple[str, ...]] = ("data",)
+    stored_as: ClassVar[StoredAs] = "Secret"
 
     kind: Literal["Credential"] = "Credential"
     metadata: ObjectMeta

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from difflib import get_close_matches
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, model_validator
 
+from llmos.resources import cel
 from llmos.resources.base import Condition, Model, Name, ObjectMeta, Resource, Timestamp
+from llmos.resources.modeluri import ModelURI
 from llmos.resources.podtemplate import check_pod_template
 from llmos.resources.quantities import CPU, Memory
 
@@ -30,48 +31,8 @@ Engine = Literal["auto", "llamacpp", "custom"]
 Task = Literal["auto", "generate", "embed", "rerank"]
 Phase = Literal["Pending", "Downloading", "Starting", "Ready", "Degraded", "Paused", "Failed", "Deleting"]
 
-_SCHEMES = ("hf", "file", "demo")
-_DEMOS = ("tiny", "smollm2", "minilm")
-_URI = re.compile(r"^([a-z][a-z0-9+]*)://(\S+)$")
-_HF = re.compile(r"^[\w.-]{1,96}/[\w.-]{1,96}(@[\w./-]{1,100})?(:[\w./ -]{1,255})?$")
 _ENV_NAME = re.compile(r"^[A-Za-z_][A-Za-z0-9_]{0,127}$")
 _MODEL_ID = re.compile(r"^[A-Za-z0-9][\w.:/-]{0,127}$")
-
-
-def _check_uri(uri: str) -> str:
-    found = _URI.fullmatch(uri)
-    if not found:
-        meant = (
-            f' Did you mean "hf://{uri}"?'
-            if _HF.fullmatch(uri)
-            else f' Did you mean "file://{uri}"?'
-            if uri.startswith("/")
-            else ""
-        )
-        message = (
-            f'"{uri[:120]}" is not a model URI such as hf://org/repo, file:///path/model.gguf or demo://smollm2.{meant}'
-        )
-        raise ValueError(message)
-    scheme, rest = found.groups()
-    if scheme not in _SCHEMES:
-        message = f'"{scheme}://" is no source that is known here. Use one of: {", ".join(s + "://" for s in _SCHEMES)}'
-        raise ValueError(message)
-    if scheme == "hf" and (not _HF.fullmatch(rest) or ".." in rest):
-        message = (
-            f'"{uri[:120]}" should read hf://org/repo, hf://org/repo:file.gguf or hf://org/repo@revision:file.gguf'
-        )
-        raise ValueError(message)
-    if scheme == "demo" and rest not in _DEMOS:
-        close = get_close_matches(rest, _DEMOS, n=1)
-        meant = (
-            f'Did you mean "demo://{close[0]}"?' if close else f"There are: {', '.join(f'demo://{n}' for n in _DEMOS)}."
-        )
-        message = f'"{uri[:120]}" is no demo model. {meant}'
-        raise ValueError(message)
-    if scheme == "file" and (not rest.startswith("/") or "/../" in rest + "/"):
-        message = f'"{uri[:120]}" needs an absolute path without "..": file:///path/model.gguf'
-        raise ValueError(message)
-    return uri
 
 
 def _check_env(env: dict[str, str]) -> dict[str, str]:
@@ -92,8 +53,25 @@ def _check_model_id(name: str) -> str:
 
 
 PodTemplate = Annotated[dict[str, Any], AfterValidator(check_pod_template)]
-ModelURI = Annotated[str, Field(max_length=1024), AfterValidator(_check_uri)]
-ModelID = Annotated[str, AfterValidator(_check_model_id)]
+
+
+def _env_rules() -> dict[str, Any]:
+    pattern = cel.text(_ENV_NAME.pattern)
+    wrong = f"self.filter(name, !name.matches({pattern}))[0]"
+    says = f"{cel.quoted(wrong, 80)} + ' is not the name of an environment variable'"
+    return cel.validations(cel.rule(f"self.all(name, name.matches({pattern}))", says=says))
+
+
+def _model_id_rules() -> dict[str, Any]:
+    says = (
+        f"{cel.quoted('self', 80)} + ' is not a model name: letters, digits and . _ : / -, at most 128, "
+        "a letter or digit first'"
+    )
+    # the bound is for the rule's cost
+    return cel.validations(cel.rule(f"self.matches({cel.text(_MODEL_ID.pattern)})", says=says), maxLength=253)
+
+
+ModelID = Annotated[str, Field(json_schema_extra=_model_id_rules()), AfterValidator(_check_model_id)]
 
 
 class Resources(Model):
@@ -110,8 +88,19 @@ class Resources(Model):
     """The kind of GPU, as ``llmos nodes`` names it; unset, any."""
 
 
+_NO_COMMAND = 'engine custom needs its command in args, such as ["my-server", "--port", "{port}"]'
+_NO_MODEL = "model is required, such as hf://org/repo or demo://smollm2"
+
+
 class ModelServiceSpec(Model):
     """What is wanted of the service."""
+
+    model_config = ConfigDict(
+        json_schema_extra=cel.validations(
+            cel.rule("self.engine != 'custom' || (has(self.args) && self.args.size() > 0)", _NO_COMMAND),
+            cel.rule("self.engine == 'custom' || has(self.model)", _NO_MODEL),
+        )
+    )
 
     model: ModelURI | None = None
     """Where the model comes from: ``hf://org/repo[@revision][:file]``, ``file:///path``, ``demo://smollm2``.
@@ -122,7 +111,7 @@ class ModelServiceSpec(Model):
     """More arguments for the engine, in its own words; for engine ``custom`` the whole command, in which
     ``{port}``, ``{socket}`` and ``{model}`` are filled in."""
     env: Annotated[dict[str, Annotated[str, Field(max_length=32768)]], AfterValidator(_check_env)] = Field(
-        default_factory=dict, max_length=200
+        default_factory=dict, max_length=200, json_schema_extra=_env_rules()
     )
     """More environment variables for the engine. Secrets belong into a Credential."""
     served_model_name: ModelID | None = None
@@ -146,11 +135,9 @@ class ModelServiceSpec(Model):
     @model_validator(mode="after")
     def _check_engine(self) -> ModelServiceSpec:
         if self.engine == "custom" and not self.args:
-            message = 'engine custom needs its command in args, such as ["my-server", "--port", "{port}"]'
-            raise ValueError(message)
+            raise ValueError(_NO_COMMAND)
         if self.engine != "custom" and self.model is None:
-            message = "model is required, such as hf://org/repo or demo://smollm2"
-            raise ValueError(message)
+            raise ValueError(_NO_MODEL)
         return self
 
 

@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import re
 from decimal import Decimal
-from typing import Annotated
+from typing import Annotated, Any, Final
 
 from pydantic import AfterValidator, BeforeValidator, Field
+
+from llmos.resources import cel
 
 __all__ = ["CPU", "Memory", "format_bytes", "parse_quantity"]
 
@@ -32,12 +34,15 @@ _FACTORS = {
 }
 _PATTERN = r"^(\d{1,15}(?:\.\d{1,9})?)(m|k|M|G|T|P|Ki|Mi|Gi|Ti|Pi)?$"
 _QUANTITY = re.compile(_PATTERN)
-_MEANT = re.compile(r"^\s*(\d{1,15}(?:\.\d{1,9})?)\s*([kKmMgGtTpP])?\s*(i)?\s*([bB](?:ytes?)?)?\s*$")
+_MEANT = re.compile(r"^\s*(\d{1,15}(?:\.\d{1,9})?)\s*([kKmMgGtTpP])?\s*([iI])?\s*([bB](?:[yY][tT][eE][sS]?)?)?\s*$")
+
+_UNIT: Final = r"(?i)\d *[kmgtp]"
+_LONG: Final = 20  # characters; nobody meant that number
 
 
 def _suggestion(text: str) -> str:
     found = _MEANT.match(text)
-    if not found:
+    if not found or len(text) >= _LONG:
         return "Write a number and a unit, such as 2Gi or 512Mi."
     number, prefix, binary, _ = found.groups()
     if prefix is None:
@@ -80,16 +85,57 @@ def _positive(text: str) -> str:
 def _whole_bytes(text: str) -> str:
     _positive(text)
     if parse_quantity(text) < 1024 * 1024:
-        message = f'"{text}" is {text} bytes, less than 1Mi. Did you forget the unit, as in "{text.rstrip("mkK")}Gi"?'
+        number = text.rstrip("mkKi")
+        message = f'"{text}" is less than 1Mi. Did you forget the unit, as in "{number}Gi"?'
         raise ValueError(message)
     return text
 
+
+def _rules(*more: dict[str, str]) -> dict[str, Any]:
+    """The same checks for a cluster's API server, which takes numbers and texts.
+
+    The expressions are short where they could be plain: the server reckons with the longest text that fits into a
+    request, and refuses rules that would take too long for it.
+    """
+    number, unit = "self.find('[0-9.]+')", "self.find('[kKmMgGtTpP]').upperAscii()"
+    meant = (
+        f"!self.matches({cel.text(_UNIT)}) ? 'Did you mean \"%s\"?'.format([{number}]) : "
+        f"self.matches('(?i)k|[a-z ]i') ? 'Did you mean \"%s%si\"?'.format([{number}, {unit}]) : "
+        f'\'Did you mean "%s%si" (binary) or "%s%s" (decimal)?\'.format([{number}, {unit}, {number}, {unit}])'
+    )
+    likely = f"self.size() < {_LONG} && self.matches('(?i)^[ 0-9.]+[kmgtp]?[ i]*b?(ytes?)? *$')"
+    return cel.validations(
+        cel.rule(
+            "type(self) != int || self > 0",
+            says="self < 0 ? '\"%d\" is not a quantity. Write a number and a unit, such as 2Gi or 512Mi.'.format([self]) : "
+            "'\"0\" is not more than zero.'",
+        ),
+        cel.rule(
+            f"type(self) == int || self.matches({cel.text(_PATTERN)})",
+            says=f"'\"%s\" is not a quantity. %s'.format([{cel.cut('self', 40)}, "
+            f"{likely} ? ({meant}) : 'Write a number and a unit, such as 2Gi or 512Mi.'])",
+        ),
+        cel.rule(
+            "type(self) == int || !self.matches('^0+([.]0+)?[a-zA-Z]*$')",
+            says=f"{cel.quoted('self', 40)} + ' is not more than zero.'",
+        ),
+        *more,
+        **{"x-kubernetes-int-or-string": True, "pattern": _PATTERN},
+    )
+
+
+_LEAST: Final = cel.rule(
+    "!isQuantity(string(self)) || !quantity(string(self)).isLessThan(quantity('1Mi')) || "
+    "!quantity(string(self)).isGreaterThan(quantity('0'))",
+    says='\'"%s" is less than 1Mi. Did you forget the unit, as in "%sGi"?\''
+    ".format([string(self), string(self).find('[0-9.]+')])",
+)
 
 CPU = Annotated[
     str,
     BeforeValidator(_as_text),
     AfterValidator(_positive),
-    Field(json_schema_extra={"pattern": _PATTERN, "x-kubernetes-int-or-string": True}, examples=["500m", "2"]),
+    Field(json_schema_extra=_rules(), examples=["500m", "2"]),
 ]
 """A number of CPUs: ``2``, ``0.5`` or ``500m``."""
 
@@ -97,7 +143,7 @@ Memory = Annotated[
     str,
     BeforeValidator(_as_text),
     AfterValidator(_whole_bytes),
-    Field(json_schema_extra={"pattern": _PATTERN, "x-kubernetes-int-or-string": True}, examples=["512Mi", "4Gi"]),
+    Field(json_schema_extra=_rules(_LEAST), examples=["512Mi", "4Gi"]),
 ]
 """An amount of memory in bytes: ``512Mi``, ``4Gi``."""
 

@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from llmos.resources.base import Model, ObjectMeta, Resource
+from llmos.resources.base import Model, ObjectMeta, Resource, StoredAs
 
 __all__ = ["Setting", "SettingSpec", "SettingStatus"]
 
@@ -37,6 +37,7 @@ class Setting(Resource):
     plural: ClassVar[str] = "settings"
     singular: ClassVar[str] = "setting"
     scope: ClassVar[Literal["Namespaced", "Cluster"]] = "Cluster"
+    stored_as: ClassVar[StoredAs] = "Database"
     columns: ClassVar[tuple[tuple[str, str], ...]] = (("VALUE", "status.value"), ("SOURCE", "status.source"))
 
     kind: Literal["Setting"] = "Setting"

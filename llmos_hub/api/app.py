@@ -25,11 +25,13 @@ from llmos_hub.api.routes import make_routes
 from llmos_hub.api.streams import Streams
 from llmos_hub.identity import HubIdentity, Identity
 from llmos_hub.managers.logs import LocalLogReader, LogReader
+from llmos_hub.managers.namespaces import LocalNamespaces, Namespaces
+from llmos_hub.managers.nodes import LocalNodes, Nodes
 from llmos_hub.managers.resources import ResourceManager
 from llmos_hub.managers.settings import PlatformSettings
 from llmos_hub.names import API_PREFIX
 from llmos_hub.settings import ProcessSettings
-from llmos_hub.stores import Store, open_store
+from llmos_hub.stores import Store, open_store_for
 
 __all__ = ["make_app", "serve"]
 
@@ -46,6 +48,8 @@ def make_app(
     *,
     addresses: Addresses | None = None,
     settings: PlatformSettings | None = None,
+    namespaces: Namespaces | None = None,
+    nodes: Nodes | None = None,
     prefix: str = API_PREFIX,
     check_streams_every: float = 15.0,
 ) -> Starlette:
@@ -63,6 +67,10 @@ def make_app(
         What is told to people and clients.
     settings
         The limits; by default from the store and the environment.
+    namespaces
+        Has namespaces made; by default those of a workstation, which are only names.
+    nodes
+        Knows the machines; by default the one that this is.
     prefix
         The path under the Hub, answered as well as none.
     check_streams_every
@@ -82,6 +90,8 @@ def make_app(
         logs=logs,
         streams=Streams(metrics, check_every=check_streams_every),
         metrics=metrics,
+        namespaces=namespaces or LocalNamespaces(),
+        nodes=nodes or LocalNodes(store),
         addresses=addresses or Addresses(),
     )
     return app
@@ -95,7 +105,7 @@ async def _unknown_address(scope: Scope, receive: Receive, send: Send) -> None:
     path: str = scope["path"]
     plurals = sorted(kind.plural for kind in KINDS.values())
     hint = f"Kinds are below /apis/{API_VERSION}/namespaces/NAMESPACE/: {', '.join(plurals)}. See /docs."
-    for word in path.split("/"):
+    for word in path.split("/", 16)[:16]:  # everyone may ask, for as long an address as they like
         close = difflib.get_close_matches(word[:80], plurals, n=1)
         if close and word not in plurals:
             hint = f'Did you mean "{close[0]}"?'
@@ -121,10 +131,12 @@ async def serve(settings: ProcessSettings) -> None:
     _log_to_stderr()
     if not (settings.hub_api_url and settings.hub_token):
         raise UsageError("JUPYTERHUB_API_URL and JUPYTERHUB_API_TOKEN are not set. `llmos up` sets them.")
-    if not settings.encryption_key:
+    if not settings.encryption_key and settings.store == "redis":
         raise UsageError(
             "LLMOS_ENCRYPTION_KEY is not set, without which no Credential can be kept. `llmos up` sets it."
         )
+    if not settings.redis_url:
+        raise UsageError("LLMOS_REDIS_URL is not set. In a cluster, too, the platform's settings are in Valkey.")
     listener = _listen(settings.host, settings.port)
     async with contextlib.AsyncExitStack() as stack:
         stack.callback(listener.close)
@@ -185,13 +197,31 @@ def _listen(host: str, port: int) -> socket.socket:
 async def _opened(settings: ProcessSettings) -> AsyncIterator[Starlette]:
     """The application with real parts, which are closed afterwards."""
     async with contextlib.AsyncExitStack() as stack:
-        store = open_store(settings.redis_url, encryption_key=settings.encryption_key)
+        store = open_store_for(settings)
         stack.push_async_callback(store.close)
         identity = HubIdentity(settings.hub_api_url, settings.hub_token)
         stack.push_async_callback(identity.close)
+        addresses = Addresses(public=settings.public_url.rstrip("/"), gateway=settings.gateway_url.rstrip("/"))
+        if not settings.in_cluster:
+            yield make_app(store, identity, LocalLogReader(settings.data_dir.workloads), addresses=addresses)
+            return
+        # loaded where they are used alone: a workstation's API is small
+        from llmos_hub.identity.people import HubPeople
+        from llmos_hub.kubernetes_api import KubernetesAPI
+        from llmos_hub.managers.namespace_options import NamespaceOptions
+        from llmos_hub.managers.namespaces import KubernetesNamespaces
+        from llmos_hub.managers.nodes import KubernetesNodes
+        from llmos_hub.managers.pod_logs import PodLogReader
+
+        cluster = KubernetesAPI()
+        stack.push_async_callback(cluster.close)
+        people = HubPeople(settings.hub_api_url, settings.hub_token)
+        stack.push_async_callback(people.close)
         yield make_app(
             store,
             identity,
-            LocalLogReader(settings.data_dir.workloads),
-            addresses=Addresses(public=settings.public_url.rstrip("/"), gateway=settings.gateway_url.rstrip("/")),
+            PodLogReader(cluster, store),
+            addresses=addresses,
+            namespaces=KubernetesNamespaces(cluster, NamespaceOptions.from_environment(), people),
+            nodes=KubernetesNodes(cluster, settings.namespace),
         )

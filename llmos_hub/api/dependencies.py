@@ -13,6 +13,8 @@ from llmos_hub.api.metrics import Metrics
 from llmos_hub.api.streams import Streams
 from llmos_hub.identity.base import Identity
 from llmos_hub.managers.logs import LogReader
+from llmos_hub.managers.namespaces import Namespaces
+from llmos_hub.managers.nodes import Nodes
 from llmos_hub.managers.resources import ResourceManager
 from llmos_hub.managers.settings import PlatformSettings
 from llmos_hub.policy import Caller
@@ -48,6 +50,8 @@ class Services:
     logs: LogReader
     streams: Streams
     metrics: Metrics
+    namespaces: Namespaces
+    nodes: Nodes
     addresses: Addresses = field(default_factory=Addresses)
 
 

@@ -6,7 +6,7 @@ from starlette.routing import Route
 
 from llmos.resources import API_VERSION, KINDS, Resource
 from llmos_hub.api.endpoints import Endpoint, OpenOperation, Operation, route
-from llmos_hub.api.handlers import discovery, documents, health
+from llmos_hub.api.handlers import discovery, documents, health, platform
 from llmos_hub.api.handlers.logs import read_log
 from llmos_hub.api.handlers.resources import (
     create_resource,
@@ -58,6 +58,21 @@ def _discovery_endpoints() -> list[Endpoint]:
         Endpoint(
             f"{_BASE}/whoami",
             {"GET": Operation(discovery.whoami, "Whose token this is, and what it may", returns="object")},
+        ),
+        Endpoint(
+            f"{_BASE}/nodes",
+            {"GET": Operation(platform.list_nodes, "The machines, and what of them is free", returns="object")},
+        ),
+        Endpoint(
+            f"{_BASE}/namespaces/{{namespace}}",
+            {
+                "POST": Operation(
+                    platform.make_namespace,
+                    "Have a namespace made and prepared, where it isn't yet",
+                    returns="object",
+                    created=True,
+                )
+            },
         ),
     ]
 

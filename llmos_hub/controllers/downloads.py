@@ -19,15 +19,14 @@ from llmos.resources import ModelService
 from llmos.resources.base import condition
 from llmos.resources.modelservice import DownloadProgress
 from llmos_hub.backends.base import Backend
+from llmos_hub.controllers.layout import Layout
 from llmos_hub.controllers.modelservice_workloads import (
     FETCH,
-    cache_directory,
     fetch_secrets_digest,
     fetch_source,
     make_fetch,
     make_ref,
 )
-from llmos_hub.names import DataDir
 from llmos_hub.sources.base import ModelFiles
 from llmos_hub.workload import Observation, ReplicaState, WorkloadRef
 
@@ -104,21 +103,21 @@ class Downloads:
     ----------
     backend
         Where the jobs run.
-    data_dir
-        Where the cache is.
+    layout
+        Where the caches are for the jobs.
     environment
         What the jobs are given of the platform's environment.
     """
 
-    def __init__(self, backend: Backend, data_dir: DataDir, environment: Mapping[str, str]) -> None:
+    def __init__(self, backend: Backend, layout: Layout, environment: Mapping[str, str]) -> None:
         self._backend = backend
-        self._data_dir = data_dir
+        self._layout = layout
         self._environment = environment
         self._done: dict[WorkloadRef, tuple[str, ModelFiles]] = {}  # by the replica that wrote it
 
     async def look(self, service: ModelService, secrets: Mapping[str, str], now: datetime) -> Download:
         """See to it that the model is fetched; how far that is."""
-        directory = cache_directory(service, self._data_dir)
+        directory = self._layout.directory(service)
         seen = await self._backend.observe(make_ref(service, FETCH))
         if seen is None or seen.labels.get("llmos.ai/source") != fetch_source(service, directory):
             return await self._start(service, directory, secrets, attempt=1)
@@ -130,7 +129,7 @@ class Downloads:
             return download if job is None else _waiting(download, job)
         if job.phase == "Succeeded":
             files = await self._files(seen.ref, job)
-            if files is not None and await asyncio.to_thread(Path(files.path).exists):  # it may be a network disk
+            if files is not None and await self._there(files):
                 return Download("Done", files=files, attempt=attempt)
             self._done.pop(seen.ref, None)
             if job.started_at is None or now - job.started_at > _FRESH:  # somebody has emptied the cache
@@ -141,6 +140,11 @@ class Downloads:
         report = await self._report(seen.ref, job)
         return Download("Running", progress=report.progress, message=report.info, attempt=attempt)
 
+    async def _there(self, files: ModelFiles) -> bool:
+        """Whether they are still there; where that can't be seen from here, each replica sees to it at its start."""
+        # in a thread: it may be a network disk
+        return not self._layout.visible or await asyncio.to_thread(Path(files.path).exists)
+
     def forget(self, ref: WorkloadRef) -> None:
         """It is gone."""
         self._done.pop(ref, None)
@@ -148,7 +152,9 @@ class Downloads:
     async def _start(
         self, service: ModelService, directory: Path, secrets: Mapping[str, str], *, attempt: int
     ) -> Download:
-        job = make_fetch(service, directory, attempt=attempt, environment=self._environment, secrets=secrets)
+        job = make_fetch(
+            service, directory, self._layout, attempt=attempt, environment=self._environment, secrets=secrets
+        )
         await self._backend.apply(job)
         return Download("Running", attempt=attempt)
 
@@ -156,7 +162,7 @@ class Downloads:
         self, service: ModelService, seen: Observation, job: ReplicaState, secrets: Mapping[str, str], now: datetime
     ) -> Download:
         attempt = _attempt(seen)
-        directory = cache_directory(service, self._data_dir)
+        directory = self._layout.directory(service)
         if seen.labels.get("llmos.ai/generation") != str(service.metadata.generation) or seen.labels.get(
             "llmos.ai/secrets"
         ) != fetch_secrets_digest(service, secrets):

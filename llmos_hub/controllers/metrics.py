@@ -37,6 +37,16 @@ class Metrics:
             registry=self.registry,
         )
 
+        self.leader = Gauge(
+            "llmos_leader", "Whether this process does the work (1) or stands by (0).", registry=self.registry
+        )
+        self.term = Gauge("llmos_leader_term", "A number that is larger with each leader.", registry=self.registry)
+
+    def lead(self, leading: bool, term: int) -> None:
+        """The process leads, or no longer."""
+        self.leader.set(int(leading))
+        self.term.set(term)
+
     def of(self, kind: str) -> ControllerMetrics:
         """Those of one kind."""
         return ControllerMetrics(self, kind)

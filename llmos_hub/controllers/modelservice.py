@@ -21,12 +21,13 @@ from llmos_hub.backends.base import Backend
 from llmos_hub.controllers import modelservice_events as events
 from llmos_hub.controllers.downloads import Downloads
 from llmos_hub.controllers.informer import Key, key_of
+from llmos_hub.controllers.layout import Layout
 from llmos_hub.controllers.modelservice_status import Choice, Facts, deleting, make_status, settle
 from llmos_hub.controllers.modelservice_workloads import FETCH, SERVE, make_ref, make_serve, wanted_replicas
 from llmos_hub.controllers.reconciler import Result
 from llmos_hub.controllers.teardown import Teardown
 from llmos_hub.engines.base import Engine, Machine
-from llmos_hub.names import WORKLOADS_FINALIZER, DataDir
+from llmos_hub.names import WORKLOADS_FINALIZER
 from llmos_hub.sources.base import ModelFiles
 from llmos_hub.stores.base import Store
 from llmos_hub.workload import Observation, Workload, WorkloadRef
@@ -67,10 +68,10 @@ class ModelServiceReconciler:
     ----------
     store, backend
         Where resources are and where workloads run.
-    data_dir
-        Where the model cache is.
+    layout
+        Where model files are for the processes.
     machine
-        What there is to compute on.
+        What there is to compute on, for a service of that spec.
     choose
         Chooses an engine.
     environment
@@ -88,8 +89,8 @@ class ModelServiceReconciler:
         store: Store,
         backend: Backend,
         *,
-        data_dir: DataDir,
-        machine: Machine,
+        layout: Layout,
+        machine: Callable[[ModelServiceSpec], Machine],
         choose: Choose,
         environment: Mapping[str, str],
         requeue: Callable[[Key], None],
@@ -100,7 +101,9 @@ class ModelServiceReconciler:
         self._machine = machine
         self._choose = choose
         self._clock = clock
-        self._downloads = Downloads(backend, data_dir, environment)
+        self._layout = layout
+        self._environment = environment
+        self._downloads = Downloads(backend, layout, environment)
         self._teardown = Teardown(backend, lambda ref: requeue((ref.namespace, ref.name)))
         self._seen: dict[Key, _Seen] = {}
 
@@ -164,7 +167,14 @@ class ModelServiceReconciler:
             self._drop(fetch)  # from when the spec named a model
         try:
             choice = await asyncio.to_thread(self._plan, service, files)
-            workload = make_serve(service, choice.plan, secrets)
+            workload = make_serve(
+                service,
+                choice.plan,
+                secrets,
+                layout=self._layout,
+                engine=choice.engine,
+                environment=self._environment,
+            )
         except LLMOSError as refusal:
             return _Found(replace(facts, refusal=refusal))
         return await self._serve(replace(facts, choice=choice), workload)
@@ -178,8 +188,9 @@ class ModelServiceReconciler:
 
     def _plan(self, service: ModelService, files: ModelFiles | None) -> Choice:
         """In a thread: an engine may have to ask its own program what it knows."""
-        engine, reason = self._choose(service.spec, files, self._machine)
-        return Choice(engine.name, reason, engine.plan(service.spec, files, self._machine))
+        machine = self._machine(service.spec)
+        engine, reason = self._choose(service.spec, files, machine)
+        return Choice(engine.name, reason, engine.plan(service.spec, files, machine))
 
     async def _secrets(self, service: ModelService) -> Mapping[str, str]:
         name, namespace = service.spec.credential_ref, service.metadata.namespace

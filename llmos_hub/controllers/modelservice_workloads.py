@@ -11,15 +11,14 @@ from pathlib import Path
 from llmos.errors import Cause, Invalid
 from llmos.resources import ModelService
 from llmos.resources.quantities import parse_quantity
+from llmos_hub.controllers.layout import Layout
 from llmos_hub.engines.base import Plan
-from llmos_hub.names import DataDir
-from llmos_hub.workload import ProcessTemplate, Role, Workload, WorkloadRef
+from llmos_hub.workload import PodOptions, ProcessTemplate, Role, Workload, WorkloadRef
 
 __all__ = [
     "FETCH",
     "REPLICA",
     "SERVE",
-    "cache_directory",
     "fetch_environment",
     "fetch_secrets_digest",
     "fetch_source",
@@ -54,13 +53,6 @@ def wanted_replicas(service: ModelService) -> int:
     return 0 if service.spec.paused else service.spec.replicas
 
 
-def cache_directory(service: ModelService, data_dir: DataDir) -> Path:
-    """Where its model lies: with what all share, or, fetched with a Credential, with what its namespace has alone."""
-    if service.spec.credential_ref is None:
-        return data_dir.models / "shared"
-    return data_dir.models / "private" / (service.metadata.namespace or "")
-
-
 def fetch_environment(environ: Mapping[str, str]) -> dict[str, str]:
     """What of the platform's own environment a download needs: the way through proxies, mirrors and their certificates."""
     return {
@@ -86,6 +78,7 @@ def fetch_secrets_digest(service: ModelService, secrets: Mapping[str, str]) -> s
 def make_fetch(
     service: ModelService,
     directory: Path,
+    layout: Layout,
     *,
     attempt: int,
     environment: Mapping[str, str],
@@ -99,6 +92,8 @@ def make_fetch(
         Whose ``spec.model`` is fetched.
     directory
         The cache.
+    layout
+        Whether it runs in a pod.
     attempt
         1, 2, 3 …: another number makes the job run again, as do another generation of the spec and other secrets.
     environment
@@ -106,22 +101,9 @@ def make_fetch(
     secrets
         The Credential's data.
     """
-    # -P: the current directory's modules are not ours
-    argv = (sys.executable, "-P", "-m", "llmos_hub.sources.fetch", str(service.spec.model), str(directory))
-    token = {name: secrets[name] for name in _FETCH_SECRETS if name in secrets}
-    # the address of a proxy or a mirror may hold a name and a password
-    secret = {name: value for name, value in environment.items() if "@" in value}
-    template = ProcessTemplate(
-        argv=argv,
-        env={
-            **{name: value for name, value in environment.items() if name not in secret},
-            "PYTHONUNBUFFERED": "1",
-            "LLMOS_FETCH_RUN": f"{service.metadata.generation}.{attempt}",
-        },
-        secret_env={**secret, **token},
-        completes=True,
-        grace=3.0,
-    )
+    fetching = _fetching(service, directory, layout, environment, secrets)
+    run = {"LLMOS_FETCH_RUN": f"{service.metadata.generation}.{attempt}"}
+    template = replace(fetching, env={**fetching.env, **run}, completes=True)
     labels = {
         "llmos.ai/source": fetch_source(service, directory),
         "llmos.ai/secrets": fetch_secrets_digest(service, secrets),
@@ -131,7 +113,38 @@ def make_fetch(
     return Workload(make_ref(service, FETCH), (Role(FETCH, 1, template),), labels)
 
 
-def make_serve(service: ModelService, plan: Plan, secrets: Mapping[str, str]) -> Workload:
+def _fetching(
+    service: ModelService,
+    directory: Path,
+    layout: Layout,
+    environment: Mapping[str, str],
+    secrets: Mapping[str, str],
+) -> ProcessTemplate:
+    """The process that fetches the model; quick where it is there already."""
+    # -P: the current directory's modules are not ours
+    argv = (sys.executable, "-P", "-m", "llmos_hub.sources.fetch", str(service.spec.model), str(directory))
+    token = {name: secrets[name] for name in _FETCH_SECRETS if name in secrets}
+    # the address of a proxy or a mirror may hold a name and a password
+    secret = {name: value for name, value in environment.items() if "@" in value}
+    plain = {name: value for name, value in environment.items() if name not in secret}
+    return ProcessTemplate(
+        argv=argv,
+        env={**plain, "PYTHONUNBUFFERED": "1"},
+        secret_env={**secret, **token},
+        grace=3.0,
+        pod=PodOptions(image=FETCH) if layout.per_namespace else PodOptions(),
+    )
+
+
+def make_serve(
+    service: ModelService,
+    plan: Plan,
+    secrets: Mapping[str, str],
+    *,
+    layout: Layout | None = None,
+    engine: str = "",
+    environment: Mapping[str, str] | None = None,
+) -> Workload:
     """The processes that answer.
 
     Parameters
@@ -141,7 +154,13 @@ def make_serve(service: ModelService, plan: Plan, secrets: Mapping[str, str]) ->
     plan
         The engine's process.
     secrets
-        The Credential's data; what opens the model's source is of no use here.
+        The Credential's data; what opens the model's source is of no use to the engine.
+    layout
+        Where files are; unset, here.
+    engine
+        Whose image a pod has.
+    environment
+        From `fetch_environment`, for pods that fetch what their volume lacks.
 
     Raises
     ------
@@ -166,9 +185,28 @@ def make_serve(service: ModelService, plan: Plan, secrets: Mapping[str, str]) ->
         memory_request=request,
         secret_env={**plan.template.secret_env, **others},
     )
+    if layout is not None and layout.per_namespace:
+        template = _in_pod(template, service, engine)
+        if service.spec.model is not None:
+            fetching = _fetching(service, layout.directory(service), layout, environment or {}, secrets)
+            template = replace(template, init=(fetching,))
     count = wanted_replicas(service)
     labels = {"llmos.ai/replicas": str(count), "llmos.ai/template": template.hash}
     return Workload(make_ref(service, SERVE), (Role(REPLICA, count, template),), labels)
+
+
+def _in_pod(template: ProcessTemplate, service: ModelService, engine: str) -> ProcessTemplate:
+    """The same process with what a pod of it needs."""
+    wanted = service.spec.resources
+    pod = template.pod
+    if pod == PodOptions():
+        pod = PodOptions(
+            image=engine,
+            gpus=wanted.gpus,
+            gpu_type=wanted.gpu_type or "",
+            overrides=service.spec.template or {},
+        )
+    return replace(template, pod=pod)
 
 
 def _refuse_our_names(field: str, names: Iterable[str]) -> None:

@@ -119,7 +119,8 @@ class Controller(Generic[R]):
     ) -> None:
         self.reconciler = reconciler
         self.queue: WorkQueue[Key] = WorkQueue(metrics=metrics)
-        self.informer: Informer[R] = Informer(store, reconciler.kind, self.queue.add)
+        self.informer: Informer[R] = Informer(store, reconciler.kind, self.enqueue)
+        self._metrics = metrics
         self._others = [self._follow(store, trigger) for trigger in triggers]
         self._failed = failed
         self._workers = workers
@@ -135,18 +136,29 @@ class Controller(Generic[R]):
         self.queue.add(key)
 
     async def run(self) -> None:
-        """Work until cancelled; reconciles under way are finished first."""
+        """Follow and work until cancelled; reconciles under way are finished first."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self.follow())
+            group.create_task(self.work())
+
+    async def follow(self) -> None:
+        """Keep the copies of all resources up to date until cancelled, whether there is work or not."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self.informer.run())
+            for other in self._others:
+                group.create_task(other.run())
+
+    async def work(self) -> None:
+        """Look at what may need it until cancelled; reconciles under way are finished first."""
+        queue = self.queue
         workers = [
-            asyncio.create_task(self._work(), name=f"{self.informer.kind.plural}-{n}") for n in range(self._workers)
+            asyncio.create_task(self._work(queue), name=f"{self.informer.kind.plural}-{n}")
+            for n in range(self._workers)
         ]
         try:
-            async with asyncio.TaskGroup() as group:
-                group.create_task(self.informer.run())
-                for other in self._others:
-                    group.create_task(other.run())
-                group.create_task(self._look_at_all())
+            await self._look_at_all()
         finally:
-            self.queue.shut_down()
+            queue.shut_down()
             if not self.informer.synced.is_set():  # then none has begun
                 for task in workers:
                     task.cancel()
@@ -155,10 +167,21 @@ class Controller(Generic[R]):
                 task.cancel()
             await asyncio.gather(*workers, return_exceptions=True)
 
+    def stand_by(self) -> None:
+        """Take nothing into the queue until `begin`: another process does the work."""
+        self.queue.shut_down()
+
+    def begin(self) -> None:
+        """Before `work` is done again: have everything looked at, since nobody here knows what was missed."""
+        self.queue.shut_down()
+        self.queue = WorkQueue(metrics=self._metrics)
+        for key in self.informer:
+            self.queue.add(key)
+
     def _follow(self, store: Store, trigger: Trigger) -> Informer[Any]:
         def changed(key: Key) -> None:
             for concerned in trigger.keys(key):
-                self.queue.add(concerned)
+                self.enqueue(concerned)
 
         # only the names are needed, and a Credential's values should not stay in memory
         return Informer(store, trigger.kind, changed, keep=_without_spec)
@@ -169,33 +192,33 @@ class Controller(Generic[R]):
             for key in self.informer:
                 self.queue.add(key)
 
-    async def _work(self) -> None:
+    async def _work(self, queue: WorkQueue[Key]) -> None:
         await self.informer.synced.wait()
         with contextlib.suppress(ShutDown):
             while True:
-                key = await self.queue.get()
+                key = await queue.get()
                 try:
-                    await self._look_at(key)
+                    await self._look_at(key, queue)
                 finally:
-                    self.queue.done(key)
+                    queue.done(key)
 
-    async def _look_at(self, key: Key) -> None:
+    async def _look_at(self, key: Key, queue: WorkQueue[Key]) -> None:
         try:
             async with asyncio.timeout(_TIMEOUT):
                 resource = self.informer.get(key)
                 if resource is None:
                     await self.reconciler.gone(key)
-                    self.queue.forget(key)
+                    queue.forget(key)
                     return
                 result = await self.reconciler.reconcile(resource)
         except Exception as error:  # noqa: BLE001 - one resource must not end the work for all; it is logged
-            self._report(key, error, self.queue.retry(key))
+            self._report(key, error, queue.retry(key))
             return
-        self.queue.forget(key)
+        queue.forget(key)
         if result.resource is not None:
             self.informer.written(result.resource)
         if result.requeue_after is not None:
-            self.queue.add_after(key, result.requeue_after)
+            queue.add_after(key, result.requeue_after)
 
     def _report(self, key: Key, error: Exception, delay: float) -> None:
         name = f"{self.informer.kind.singular} {'/'.join(part for part in key if part)}"

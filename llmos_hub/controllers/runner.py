@@ -1,7 +1,8 @@
 """The controllers' process: one controller per kind, over one store and one backend.
 
-Ended by SIGTERM it leaves what runs running, for the next one to adopt; ended by SIGINT it stops it all.
-It may be killed at any time.
+Ended by SIGTERM it leaves what runs running, for the next one to adopt; ended by SIGINT it stops what it started on
+its own machine. It may be killed at any time. In a cluster several may run: one leads and does the work, the others keep
+their copies of all resources up to date and take over when it is gone.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import contextlib
 import logging
 import os
 import signal
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -20,16 +21,16 @@ from prometheus_client import generate_latest
 from llmos.resources import Credential, ModelService
 from llmos_hub import engines
 from llmos_hub.backends.base import Backend
-from llmos_hub.backends.local import LocalBackend
+from llmos_hub.controllers.election import Alone, Leadership
+from llmos_hub.controllers.fencing import fenced_backend, fenced_store
 from llmos_hub.controllers.health import serve_pages
 from llmos_hub.controllers.informer import Key
 from llmos_hub.controllers.metrics import Metrics
 from llmos_hub.controllers.modelservice import ModelServiceReconciler
 from llmos_hub.controllers.modelservice_workloads import fetch_environment
+from llmos_hub.controllers.parts import Companion, Surroundings, opened, surroundings
 from llmos_hub.controllers.reconciler import Controller, Trigger
-from llmos_hub.engines.machine import detect
 from llmos_hub.settings import ProcessSettings
-from llmos_hub.stores import open_store
 from llmos_hub.stores.base import Store
 
 __all__ = ["Controllers", "serve"]
@@ -48,30 +49,53 @@ class Controllers:
         Where the data directory is.
     environ
         The environment that downloads get their part of.
+    around
+        What processes find where they run; unset, what `settings` mean on this machine.
+    leadership
+        Who of several processes does the work; unset, this one.
+    companions
+        More that is to be followed always and done while leading.
+    metrics
+        What is counted.
     """
 
     def __init__(
-        self, store: Store, backend: Backend, settings: ProcessSettings, *, environ: Mapping[str, str] = os.environ
+        self,
+        store: Store,
+        backend: Backend,
+        settings: ProcessSettings,
+        *,
+        environ: Mapping[str, str] = os.environ,
+        around: Surroundings | None = None,
+        leadership: Leadership | None = None,
+        companions: Sequence[Companion] = (),
+        metrics: Metrics | None = None,
     ) -> None:
-        self.metrics = Metrics()
-        self._store = store
+        self.metrics = metrics or Metrics()
+        self.leadership = leadership or Alone()
+        if leadership is None:
+            self.metrics.lead(self.leadership.leading, self.leadership.term)
         self._backend = backend
+        self._companions = companions
+        around = around or surroundings(settings)
+        if leadership is not None:
+            store, self._backend = fenced_store(store, leadership), fenced_backend(backend, leadership)
         self._models = ModelServiceReconciler(
             store,
-            backend,
-            data_dir=settings.data_dir,
-            machine=detect(),
+            self._backend,
+            layout=around.layout,
+            machine=around.machine,
             choose=engines.choose,
             environment=fetch_environment(environ),
             requeue=self._look_again,
         )
-        metrics = self.metrics.of(ModelService.kind_name())
+        counted = self.metrics.of(ModelService.kind_name())
         models = Controller(
             store,
             self._models,
             triggers=[Trigger(Credential, self._users_of)],
-            metrics=metrics,
-            failed=metrics.failed,
+            metrics=counted,
+            failed=counted.failed,
         )
         self._controllers: dict[str, Controller[Any]] = {ModelService.kind_name(): models}
 
@@ -89,35 +113,57 @@ class Controllers:
 
     @property
     def ready(self) -> bool:
-        """Whether all resources are known and changes are heard of."""
+        """Whether all resources are known and changes are heard of, leading or not."""
         return all(controller.connected for controller in self._controllers.values())
 
     async def run(self) -> None:
-        """Work until cancelled."""
+        """Work, or stand by, until cancelled."""
         changes = self._backend.changes()  # from now on, before anything is looked at
+        for controller in self._controllers.values():
+            controller.stand_by()
         try:
             async with asyncio.TaskGroup() as group:
                 for controller in self._controllers.values():
-                    group.create_task(controller.run())
+                    group.create_task(controller.follow())
+                for companion in self._companions:
+                    group.create_task(companion.follow())
                 group.create_task(self._forward(changes))
+                group.create_task(self.leadership.run(self._lead))
         finally:
             await self._models.close()
 
-    async def _forward(self, changes: AsyncIterator[Any]) -> None:
-        """Have the resource of each workload that changed looked at, and first that of every workload there is.
+    async def _lead(self) -> None:
+        """The work of a leader, from when it has become that until it is cancelled.
 
-        Those whose resource is gone are found so; nothing is done before all resources were listed.
+        Everything is looked at, and the resource of each workload there is: those whose resource is gone are found
+        so. Nothing is done before all resources were listed.
         """
+        for controller in self._controllers.values():
+            controller.begin()
+        try:
+            async with asyncio.TaskGroup() as group:
+                for controller in self._controllers.values():
+                    group.create_task(controller.work())
+                for companion in self._companions:
+                    group.create_task(companion.work())
+                group.create_task(self._look_at_workloads())
+        finally:
+            await self._models.close()  # what is being taken down is found again by the one who leads next
+
+    async def _look_at_workloads(self) -> None:
         for ref in await self._backend.refs():
             if ref.kind in self._controllers:
                 self._controllers[ref.kind].enqueue((ref.namespace or None, ref.name))
+
+    async def _forward(self, changes: AsyncIterator[Any]) -> None:
+        """Have the resource of each workload that changed looked at."""
         async for ref in changes:
             if ref.kind in self._controllers:
                 self._controllers[ref.kind].enqueue((ref.namespace or None, ref.name))
 
 
 async def serve(settings: ProcessSettings) -> None:
-    """Run the controllers until SIGTERM (what runs goes on) or SIGINT (what runs is stopped).
+    """Run the controllers until SIGTERM (what runs goes on) or SIGINT (what runs on this machine is stopped).
 
     Raises
     ------
@@ -126,19 +172,19 @@ async def serve(settings: ProcessSettings) -> None:
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     stop: asyncio.Future[signal.Signals] = asyncio.get_running_loop().create_future()
-    store = open_store(settings.redis_url, settings.encryption_key)
-    backend = LocalBackend(settings.data_dir.workloads, settings.data_dir.run)
     with _signals(stop):
-        try:
-            await backend.start()
-            controllers = Controllers(store, backend, settings)
-            async with _pages(settings, store, controllers):
+        async with opened(settings, stop) as parts:
+            controllers = Controllers(
+                parts.store,
+                parts.backend,
+                settings,
+                around=parts.around,
+                leadership=parts.leadership,
+                companions=parts.companions,
+                metrics=parts.metrics,
+            )
+            async with _pages(settings, parts.store, controllers):
                 await _until(controllers, stop)
-        finally:
-            everything = stop.done() and stop.result() is signal.SIGINT
-            logger.info("Ending; what runs %s", "is stopped" if everything else "goes on")
-            await backend.close(stop=everything)
-            await store.close()
 
 
 async def _until(controllers: Controllers, stop: asyncio.Future[signal.Signals]) -> None:

@@ -207,14 +207,14 @@ async def serve(settings: ProcessSettings, options: GatewayOptions | None = None
         The port is taken, or the address can't be had.
     """
     from llmos_hub.identity import HubIdentity
-    from llmos_hub.stores import open_store
+    from llmos_hub.stores import open_store_for
 
     options = options or GatewayOptions()
     _log_to_stderr()
     sock = listen(settings.host, settings.port)
     _allow_many_files()
     identity = HubIdentity(hub_api_url=settings.hub_api_url, hub_token=settings.hub_token)
-    store = open_store(settings.redis_url, encryption_key="")
+    store = open_store_for(settings, secrets=False)
     try:
         gateway = Gateway(store, identity, options)
         server = Server(gateway, options, sock, gateway.drain)

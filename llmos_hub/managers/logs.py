@@ -12,9 +12,9 @@ from llmos.resources import Resource
 from llmos_hub.backends.local.logs import read_logs
 from llmos_hub.workload import WorkloadRef
 
-__all__ = ["LocalLogReader", "LogReader"]
+__all__ = ["LOG_PARTS", "LocalLogReader", "LogReader", "nothing_has_run"]
 
-_PARTS: Final = ("serve", "fetch")
+LOG_PARTS: Final = ("serve", "fetch")
 """Where to look for a log: of the engine, and before there is one, of the download."""
 
 
@@ -43,6 +43,14 @@ class LogReader(Protocol):
         ...
 
 
+def nothing_has_run(resource: Resource) -> NotFound:
+    """The error for a resource that has no log yet, with how it stands."""
+    phase = getattr(resource.status, "phase", "")
+    message = getattr(resource.status, "message", "")
+    state = f" It is {phase}{': ' + message if message else '.'}" if phase else ""
+    return NotFound(f"Nothing has run for {resource.metadata.name} yet, so there is no log.{state}")
+
+
 class LocalLogReader:
     """Reads the local backend's files, from another process than the one that runs the backend.
 
@@ -61,14 +69,11 @@ class LocalLogReader:
     ) -> AsyncIterator[AsyncIterator[str]]:
         """The lines; see `LogReader`. Files are closed when the context ends."""
         meta = resource.metadata
-        for part in _PARTS:
+        for part in LOG_PARTS:
             ref = WorkloadRef(resource.kind, meta.namespace or "", meta.name, meta.uid or "", part)
             if (self._directory / ref.id).is_dir():
                 lines = read_logs(self._directory, ref, replica=replica, tail=tail, follow=follow)
                 async with contextlib.aclosing(cast("AsyncGenerator[str, None]", lines)) as stream:
                     yield stream
                 return
-        phase = getattr(resource.status, "phase", "")
-        message = getattr(resource.status, "message", "")
-        state = f" It is {phase}{': ' + message if message else '.'}" if phase else ""
-        raise NotFound(f"Nothing has run for {meta.name} yet, so there is no log.{state}")
+        raise nothing_has_run(resource)

@@ -27,6 +27,8 @@ __all__ = ["ResourceManager"]
 R = TypeVar("R", bound=Resource)
 
 _NAMESPACE: Final = re.compile(r"^((user|group)-[a-z0-9]([-a-z0-9]*[a-z0-9])?|public)$")
+_NAMES_COMPARED: Final = 50
+"""How many names are looked through for the one that was meant: comparing is slow, and people choose the names."""
 _TRIES: Final = 5
 """How often a write is repeated whose reading was overtaken."""
 
@@ -148,7 +150,8 @@ class ResourceManager:
             if dry_run:
                 with contextlib.suppress(NotFound):
                     await self._store.get(type(resource), resource.metadata.namespace, resource.metadata.name)
-                    raise writes.already_exists(resource)
+                    meta = resource.metadata
+                    raise writes.already_exists(type(resource), meta.namespace, meta.name)
                 return await self._shown(writes.created(resource))
             return await self._settled(None, await self._store.create(resource))
 
@@ -295,7 +298,7 @@ class ResourceManager:
             names = [r.metadata.name for r in (await self._store.list(kind, namespace)).items]
         except LLMOSError:
             names = []
-        close = difflib.get_close_matches(name, names, n=1)
+        close = difflib.get_close_matches(name[:80], names[:_NAMES_COMPARED], n=1)
         hint = f' Did you mean "{close[0]}"?' if close else f" There is: {', '.join(names[:10])}." if names else ""
         return NotFound(f'There is no {kind.singular} "{name[:80]}"{where}.{hint}')
 

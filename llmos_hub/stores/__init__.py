@@ -1,13 +1,14 @@
-"""Where resources live: the protocol, and its implementation on Valkey or Redis."""
+"""Where resources live: the protocol, and its implementations on Valkey or Redis and in a cluster."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from llmos_hub.settings import ProcessSettings
     from llmos_hub.stores.base import Event, Listing, Selector, Store, WatchEvent
 
-__all__ = ["Event", "Listing", "Selector", "Store", "WatchEvent", "open_store"]
+__all__ = ["Event", "Listing", "Selector", "Store", "WatchEvent", "open_store", "open_store_for"]
 
 
 def __getattr__(name: str) -> Any:
@@ -42,3 +43,31 @@ def open_store(url: str, encryption_key: str = "") -> Store:
     from llmos_hub.stores.sealing import Sealer
 
     return RedisStore(Database(url), Sealer(encryption_key))
+
+
+def open_store_for(settings: ProcessSettings, *, secrets: bool = True) -> Store:
+    """The store that a process of the platform was told to use; nothing is connected before the first call.
+
+    Parameters
+    ----------
+    settings
+        ``store`` says which; ``redis_url`` and ``encryption_key`` where the database is.
+    secrets
+        Whether the process reads Credentials; without, it can't, whatever it was told. (In a cluster the
+        process's own service account decides that.)
+
+    Raises
+    ------
+    UsageError
+        The URL or a key can't be read.
+    """
+    key = settings.encryption_key if secrets else ""
+    database = open_store(settings.redis_url, key) if settings.redis_url else None
+    if settings.store == "redis":
+        assert database is not None, "settings without an address are refused"
+        return database
+    from llmos_hub.kubernetes_api import KubernetesAPI
+    from llmos_hub.stores.kubernetes import KubernetesStore
+    from llmos_hub.stores.routed import RoutedStore
+
+    return RoutedStore(KubernetesStore(KubernetesAPI()), database)

@@ -1,9 +1,9 @@
 """What every store of resources does, whichever database is under it.
 
 The semantics are the Kubernetes API's
-(https://kubernetes.io/docs/reference/using-api/api-concepts/): one opaque, growing resourceVersion for
-the whole store; optimistic concurrency; status as a subresource; finalizers; list and watch. One
-contract suite (``tests/support/store_contract.py``) holds each implementation to it.
+(https://kubernetes.io/docs/reference/using-api/api-concepts/): an opaque, growing resourceVersion, to be
+compared among resources of one kind only; optimistic concurrency; status as a subresource; finalizers; list
+and watch. One contract suite (``tests/support/store_contract.py``) holds each implementation to it.
 """
 
 from __future__ import annotations
@@ -210,6 +210,8 @@ class Store(Protocol):
 
     async def record(self, resource: Resource, type_: Literal["Normal", "Warning"], reason: str, message: str) -> None:
         """Keep an event with the resource, the newest 100; one equal to the newest is counted there.
+
+        In a cluster events are forgotten after the API server's ``--event-ttl``, an hour as a rule.
 
         Nothing happens where the resource (that of the same uid) is gone. A message is cut after 4,096 characters.
         """

@@ -190,7 +190,7 @@ class RedisStore:
         rules.check_namespace(type(resource), resource.metadata.namespace)
         stored, _ = await self._commit(ADDED, rules.created(resource), None, spec_changed=True)
         if stored is None:
-            raise rules.already_exists(resource)
+            raise rules.already_exists(type(resource), resource.metadata.namespace, resource.metadata.name)
         return stored
 
     async def update(self, resource: R) -> R:

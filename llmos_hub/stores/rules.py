@@ -23,6 +23,8 @@ __all__ = [
     "conflict",
     "created",
     "deleted",
+    "dumped",
+    "empty_status",
     "match",
     "not_found",
     "updated",
@@ -84,11 +86,10 @@ def not_found(kind: type[Resource], namespace: str | None, name: str) -> NotFoun
     return NotFound(f'There is no {kind.kind_name()} "{_path(namespace, name)}".')
 
 
-def already_exists(resource: Resource) -> AlreadyExists:
+def already_exists(kind: type[Resource], namespace: str | None, name: str) -> AlreadyExists:
     """The error for a name that is taken."""
-    return AlreadyExists(
-        f'There is already a {resource.kind} "{resource.key}". Change it with apply, or delete it first.'
-    )
+    path = _path(namespace, name)
+    return AlreadyExists(f'There is already a {kind.kind_name()} "{path}". Change it with apply, or delete it first.')
 
 
 def conflict(kind: type[Resource], namespace: str | None, name: str, why: str) -> Conflict:
@@ -100,11 +101,13 @@ def _conflict(resource: Resource, why: str) -> Conflict:
     return conflict(type(resource), resource.metadata.namespace, resource.metadata.name, why)
 
 
-def _dump(part: Any) -> Any:
+def dumped(part: Any) -> Any:
+    """``spec`` or ``status`` as JSON has it, by which it is compared."""
     return part.model_dump(mode="json", by_alias=True, exclude_none=True)
 
 
-def _empty_status(kind: type[Resource]) -> Any:
+def empty_status(kind: type[Resource]) -> Any:
+    """What ``status`` is before anyone wrote one."""
     return kind.model_fields["status"].get_default(call_default_factory=True)
 
 
@@ -137,12 +140,12 @@ def created(resource: R) -> R:
         generation=1,
         creation_timestamp=utcnow(),
     )
-    return resource.model_copy(update={"metadata": metadata, "status": _empty_status(type(resource))})
+    return resource.model_copy(update={"metadata": metadata, "status": empty_status(type(resource))})
 
 
 def _replaced(current: R, spec: Any, metadata: Mapping[str, Any]) -> Outcome[R]:
     """`current` with another spec and other metadata; the finalizers decide whether it goes."""
-    spec_changed = _dump(spec) != _dump(current.spec)
+    spec_changed = dumped(spec) != dumped(current.spec)
     generation = current.metadata.generation + (1 if spec_changed else 0)
     new_metadata = current.metadata.model_copy(update={**metadata, "generation": generation})
     if not spec_changed and new_metadata == current.metadata:
@@ -205,7 +208,7 @@ def with_status(current: R, wanted: R) -> Outcome[R]:
         As for `updated`.
     """
     _check(current, wanted)
-    if _dump(wanted.status) == _dump(current.status):
+    if dumped(wanted.status) == dumped(current.status):
         return Outcome(current, changed=False)
     return Outcome(current.model_copy(update={"status": wanted.status}))
 

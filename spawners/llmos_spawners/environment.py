@@ -6,27 +6,14 @@ server's own token either. So tokens are found by their note, which the database
 
 from __future__ import annotations
 
-import hashlib
-import re
 from typing import Any, Final
+
+from llmos.names import slug
 
 __all__ = ["INVOKE_SCOPES", "invoke_note", "mint_invoke_token", "platform_environment", "revoke_tokens", "slug"]
 
 INVOKE_SCOPES: Final = ("custom:llmos:invoke",)
 """All that the token in ``OPENAI_API_KEY`` may: it is in the environment of everything the person starts."""
-
-
-def slug(name: str) -> str:
-    """A file name for any name: safe, readable, different for different names.
-
-    >>> slug("ada"), slug("../x")
-    ('ada', 'x--1cc2a43c5dbe57c9')
-    """
-    if re.fullmatch(r"[a-z0-9]([-a-z0-9]{0,46}[a-z0-9])?", name) and "--" not in name:
-        return name
-    digest = hashlib.sha256(name.encode()).hexdigest()[:16]
-    stripped = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:30].strip("-") or "x"
-    return f"{stripped}--{digest}"
 
 
 def invoke_note(user: str, server: str) -> str:

@@ -9,12 +9,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import pytest
 
 from llmos.errors import NotFound
 from llmos_hub.backends.base import Backend
 from llmos_hub.workload import Observation, ProcessTemplate, Role, Workload, WorkloadRef
+
+PATIENCE = 15.0
+"""Seconds until what is waited for must be there; a cluster takes longer than a machine."""
 
 
 @dataclass
@@ -53,9 +57,10 @@ def workload(
 
 
 async def until(
-    backend: Backend, ref: WorkloadRef, good: Callable[[Observation], bool], *, timeout: float = 15.0
+    backend: Backend, ref: WorkloadRef, good: Callable[[Observation], bool], *, timeout: float | None = None
 ) -> Observation:
     """Wait for an observation; woken by `changes`, which is thereby tested too."""
+    timeout = timeout or PATIENCE
     changes = backend.changes()
     seen = None
     try:
@@ -86,6 +91,9 @@ def phase(wanted: str) -> Callable[[Observation], bool]:
 class BackendContract:
     """See the module."""
 
+    endpoints: ClassVar[tuple[str, ...]] = ("unix:///", "http://127.0.0.1:")
+    """What addresses begin with."""
+
     async def test_serves(self, backend: Backend, programs: Programs) -> None:
         wanted = workload(programs.serving("a"), count=2, team="vision")
         await backend.apply(wanted)
@@ -97,7 +105,7 @@ class BackendContract:
         assert len({r.endpoint for r in seen.replicas}) == 2
         for replica in seen.replicas:
             assert replica.endpoint is not None
-            assert replica.endpoint.startswith(("unix:///", "http://127.0.0.1:"))
+            assert replica.endpoint.startswith(self.endpoints)
             assert replica.role == "replica"
             assert replica.template == wanted.roles[0].template.hash
             assert replica.pid is not None

@@ -60,6 +60,7 @@ class FakePlatform:
         self.answer = ["A dictionary ", "maps keys ", "to values."]
         self.break_answer = False
         self.chats: list[dict[str, Any]] = []
+        self.nodes: list[dict[str, Any]] = []
         self.revision = 0
         self.oldest = 0
         self.watches = 0
@@ -162,7 +163,10 @@ class FakePlatform:
 
     def app(self) -> Starlette:
         base = f"{PREFIX}/apis/{API_VERSION}"
-        routes = [Route(f"{base}/whoami", self._guard(self._whoami))]
+        routes = [
+            Route(f"{base}/whoami", self._guard(self._whoami)),
+            Route(f"{base}/nodes", self._guard(self._nodes)),
+        ]
         for kind in KINDS.values():
             roots = [f"{base}/{kind.plural}"]
             if kind.scope == "Namespaced":
@@ -213,6 +217,9 @@ class FakePlatform:
                 "publicURL": "",
             }
         )
+
+    async def _nodes(self, request: Request) -> Response:
+        return JSONResponse({"kind": "NodeList", "apiVersion": API_VERSION, "items": self.nodes})
 
     def _may(self, namespace: str | None, *, read: bool) -> None:
         if self.admin or namespace == self.namespace or (read and namespace == "public"):

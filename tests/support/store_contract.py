@@ -482,10 +482,11 @@ class _Watching:
                 assert await follow(events, 1) == [(ADDED, f"m{number}")]
 
     async def test_watch_stays_within_kind_and_namespace(self, store: Store) -> None:
-        start = (await store.list(ModelService)).resource_version
+        models = (await store.list(ModelService)).resource_version
+        settings = (await store.list(Setting)).resource_version
         async with (
-            store.watch(ModelService, ADA, resource_version=start) as of_ada,
-            store.watch(Setting, resource_version=start) as of_settings,
+            store.watch(ModelService, ADA, resource_version=models) as of_ada,
+            store.watch(Setting, resource_version=settings) as of_settings,
         ):
             await store.create(model("g", GRACE))
             await store.create(setting())

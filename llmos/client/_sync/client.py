@@ -20,6 +20,7 @@ from llmos.configuration import Configuration, load
 from llmos.errors import ModelNotReady, NotFound, Unsupported
 from llmos.resources import API_VERSION, KINDS, ModelService, Resource, kind_named
 from llmos.resources.base import utcnow
+from llmos.resources.node import Node, NodeList
 
 if TYPE_CHECKING:
     import openai
@@ -152,6 +153,11 @@ class Client:
     def namespace(self) -> str:
         """The caller's own namespace, which is meant wherever none is given."""
         return (self.whoami()).namespace
+
+    def nodes(self) -> list[Node]:
+        """The machines, with what of them is free; what runs there as far as the caller may know."""
+        data = self._api_transport().request("GET", f"/apis/{API_VERSION}/nodes")
+        return NodeList.model_validate(data, extra="ignore").items  # a newer API may tell more
 
     # Model services
 

@@ -54,6 +54,7 @@ async def create_resource(call: Call) -> Response:
     require(call.caller, "create", call.kind, call.namespace)
     dry_run = call.dry_run
     resource = _resource(call, await _body(call), name=None)
+    await _make_room(call, dry_run=dry_run)
     return respond(await call.services.resources.create(resource, dry_run=dry_run), created=True)
 
 
@@ -80,8 +81,9 @@ async def patch_resource(call: Call) -> Response:
         merge = call.services.resources.merge
         return respond(await merge(call.kind, call.namespace, call.name, patch, dry_run=dry_run))
     require(call.caller, "create", call.kind, call.namespace)
-    body = await _body(call, maybe_yaml=True)
-    resource, created = await call.services.resources.apply(_resource(call, body, name=call.name), dry_run=dry_run)
+    wanted = _resource(call, await _body(call, maybe_yaml=True), name=call.name)
+    await _make_room(call, dry_run=dry_run)
+    resource, created = await call.services.resources.apply(wanted, dry_run=dry_run)
     return respond(resource, created=created)
 
 
@@ -92,6 +94,12 @@ async def delete_resource(call: Call) -> Response:
     uid = _precondition(await _body(call, empty={}))
     delete = call.services.resources.delete
     return respond(await delete(call.kind, call.namespace, call.name, uid=uid, dry_run=dry_run))
+
+
+async def _make_room(call: Call, *, dry_run: bool) -> None:
+    """The namespace, where this is the first that comes into it."""
+    if call.namespace is not None and not dry_run:
+        await call.services.namespaces.needed(call.caller, call.namespace)
 
 
 async def _body(call: Call, *, empty: Any = None, maybe_yaml: bool = False) -> Any:

@@ -24,7 +24,13 @@ from tests.unit.api.conftest import SECRET, Api, credentials, manifest, models, 
 MARK = "only-ada-may-read-this"
 OPEN = {"/", "/docs", "/openapi.json", "/health", "/ready", "/metrics"}
 """What answers without a token; nothing else may."""
-FOR_EVERYONE = OPEN | {"/apis", "/apis/llmos.ai", "/apis/llmos.ai/v1alpha1", "/apis/llmos.ai/v1alpha1/whoami"}
+FOR_EVERYONE = OPEN | {
+    "/apis",
+    "/apis/llmos.ai",
+    "/apis/llmos.ai/v1alpha1",
+    "/apis/llmos.ai/v1alpha1/nodes",
+    "/apis/llmos.ai/v1alpha1/whoami",
+}
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 BODIES = (
     ("application/json", json.dumps({"metadata": {"name": "chat"}, "spec": {"model": "demo://tiny"}})),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import re
+import time
 
 import httpx
 import pytest
@@ -81,6 +82,12 @@ async def test_unknown_addresses(ada: httpx.AsyncClient) -> None:
     message = status_of(await ada.get(f"{BASE}/namespaces/user-ada/modelservice"))[2]
     assert 'Did you mean "modelservices"?' in message
     assert status_of(await ada.get(f"{BASE}/namespaces/user-ada/credentials/x/logs"))[0] == 404
+
+
+async def test_an_address_of_any_length_takes_no_time(ada: httpx.AsyncClient) -> None:
+    began = time.process_time()
+    assert status_of(await ada.get("/" + "modelservicez/" * 4_000))[0] == 404
+    assert time.process_time() - began < 0.15
 
 
 async def test_unknown_methods(ada: httpx.AsyncClient) -> None:

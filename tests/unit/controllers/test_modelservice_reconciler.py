@@ -17,6 +17,7 @@ from llmos.resources import Credential, ModelService
 from llmos.resources.base import condition
 from llmos.resources.modelservice import ModelServiceSpec
 from llmos_hub.backends.fake import Behaviour, FakeBackend
+from llmos_hub.controllers.layout import local_layout
 from llmos_hub.controllers.modelservice import ModelServiceReconciler
 from llmos_hub.controllers.reconciler import Result
 from llmos_hub.engines.base import Machine, Plan, Verdict
@@ -86,8 +87,8 @@ class Bench:
         self.reconciler = ModelServiceReconciler(
             self.store,
             self.backend,
-            data_dir=self.data_dir,
-            machine=Machine(2, 8 * GI),
+            layout=local_layout(self.data_dir),
+            machine=lambda spec: Machine(2, 8 * GI),
             choose=self.engine.choose,
             environment={"HF_ENDPOINT": "https://mirror.example.org", "HTTPS_PROXY": "http://ada:pw@proxy:3128"},
             requeue=self.requeued.append,

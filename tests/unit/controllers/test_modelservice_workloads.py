@@ -9,8 +9,8 @@ import pytest
 
 from llmos.errors import Invalid
 from llmos.resources import ModelService
+from llmos_hub.controllers.layout import cluster_layout, local_layout
 from llmos_hub.controllers.modelservice_workloads import (
-    cache_directory,
     fetch_environment,
     make_fetch,
     make_serve,
@@ -21,6 +21,7 @@ from llmos_hub.names import DataDir
 from llmos_hub.workload import ProcessTemplate
 
 GI = 2**30
+HERE = local_layout(DataDir(Path("/data")))
 
 
 def service(**spec: Any) -> ModelService:
@@ -62,7 +63,7 @@ def test_a_download_gets_what_it_needs_of_the_environment_and_nothing_else() -> 
 def test_a_download_runs_again_for_another_try_generation_or_token_only() -> None:
     def template(attempt: int = 1, token: str = "hf_a", **spec: Any) -> str:
         secrets = {"HF_TOKEN": token, "OTHER": token}
-        made = make_fetch(service(**spec), Path("/cache"), attempt=attempt, environment={}, secrets=secrets)
+        made = make_fetch(service(**spec), Path("/cache"), HERE, attempt=attempt, environment={}, secrets=secrets)
         assert made.ref.part == "fetch"
         assert made.roles[0].template.completes
         return made.roles[0].template.hash
@@ -72,9 +73,8 @@ def test_a_download_runs_again_for_another_try_generation_or_token_only() -> Non
 
 
 def test_what_a_credential_opened_is_kept_apart() -> None:
-    data = DataDir(Path("/data"))
-    assert cache_directory(service(), data) == Path("/data/models/shared")
-    assert cache_directory(service(credentialRef="hf"), data) == Path("/data/models/private/user-ada")
+    assert HERE.directory(service()) == Path("/data/models/shared")
+    assert HERE.directory(service(credentialRef="hf")) == Path("/data/models/private/user-ada")
 
 
 @pytest.mark.parametrize(
@@ -93,6 +93,44 @@ def test_memory_is_what_the_spec_or_twice_what_the_engine_says(
 ) -> None:
     template = make_serve(service(**spec), made, {}).roles[0].template
     assert (template.memory_limit, template.memory_request) == (limit, request_)
+
+
+def test_in_a_pod_a_replica_fetches_what_its_volume_lacks_and_runs_from_its_engines_image() -> None:
+    pods = cluster_layout(Path("/models"))
+    assert not pods.visible
+    assert pods.directory(service(credentialRef="hf")) == Path("/models"), "each namespace has its own"
+    secrets = {"HF_TOKEN": "hf_a", "API_KEY": "k"}
+    environment = {"HF_ENDPOINT": "https://mirror.example.org"}
+    wanted = service(
+        credentialRef="hf",
+        resources={"gpus": 2, "gpuType": "L4"},
+        template={"spec": {"nodeSelector": {"disk": "fast"}}},
+    )
+    made = make_serve(wanted, plan(), secrets, layout=pods, engine="llamacpp", environment=environment)
+    template = made.roles[0].template
+    assert (template.pod.image, template.pod.gpus, template.pod.gpu_type) == ("llamacpp", 2, "L4")
+    assert template.pod.overrides == {"spec": {"nodeSelector": {"disk": "fast"}}}
+    assert template.secret_env == {"API_KEY": "k"}, "the engine needs no token of the model's source"
+    (fetching,) = template.init
+    assert fetching.argv[1:] == ("-P", "-m", "llmos_hub.sources.fetch", "demo://tiny", "/models")
+    assert (fetching.secret_env, fetching.env["HF_ENDPOINT"]) == ({"HF_TOKEN": "hf_a"}, "https://mirror.example.org")
+    assert (fetching.pod.image, fetching.completes) == ("fetch", False)
+
+    later = wanted.model_copy(update={"metadata": wanted.metadata.model_copy(update={"generation": 9})})
+    again = make_serve(later, plan(), secrets, layout=pods, engine="llamacpp", environment=environment)
+    assert again.roles[0].template.hash == template.hash, "another generation alone is no rollout"
+    job = make_fetch(wanted, Path("/models"), pods, attempt=1, environment=environment, secrets=secrets)
+    assert job.roles[0].template.argv == fetching.argv
+    own = make_serve(
+        service(model=None, engine="custom", args=["x", "{port}"]), plan(), {}, layout=pods, engine="custom"
+    )
+    assert own.roles[0].template.init == ()
+
+
+def test_on_this_machine_nothing_of_that_is_there() -> None:
+    here = make_serve(service(), plan(), {}, layout=HERE, engine="llamacpp").roles[0].template
+    assert here == make_serve(service(), plan(), {}).roles[0].template
+    assert here.init == ()
 
 
 def test_paused_or_scaled_to_zero_nothing_is_wanted() -> None:

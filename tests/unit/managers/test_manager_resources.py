@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import random
+import time
 from typing import Any
 
 import pytest
 
-from llmos.errors import AlreadyExists, Conflict, Insufficient, Unavailable
+from llmos.errors import AlreadyExists, Conflict, Insufficient, NotFound, Unavailable
 from llmos.resources import Credential, ModelService, ObjectMeta, Setting
 from llmos.resources.credential import CredentialSpec
 from llmos.resources.modelservice import ModelServiceSpec
@@ -167,3 +169,18 @@ async def test_the_limit_is_told(manager: ResourceManager, store: Store) -> None
     with pytest.raises(Insufficient):
         await limited.apply(service("more"))
     assert (await limited.apply(service()))[1] is False
+
+
+async def test_names_made_to_be_compared_slowly_hold_nobody_up(manager: ResourceManager, store: Store) -> None:
+    shuffled = random.Random(7)
+
+    def name() -> str:
+        return "".join(shuffled.sample("ab" * 31, 62))
+
+    for _ in range(400):
+        await store.create(service(name()))
+    wanted = name()
+    began = time.process_time()
+    with pytest.raises(NotFound):
+        await manager.get(ModelService, "user-ada", wanted)
+    assert time.process_time() - began < 0.2

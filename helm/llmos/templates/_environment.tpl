@@ -1,0 +1,77 @@
+{{/* What the processes are told, as llmos_hub/settings.py reads it. */}}
+
+{{- define "llmos.env.secret" -}}
+{{- $root := index . 0 -}}
+- name: {{ index . 1 }}
+  valueFrom:
+    secretKeyRef:
+      name: {{ include "llmos.secretName" $root }}
+      key: {{ index . 2 }}
+{{- end }}
+
+{{/* Valkey's address with its password; a variable may refer to one before it. */}}
+{{- define "llmos.env.redis" -}}
+{{- if .Values.valkey.enabled -}}
+{{ include "llmos.env.secret" (list . "VALKEY_PASSWORD" "valkey-password") }}
+- name: LLMOS_REDIS_URL
+  value: redis://:$(VALKEY_PASSWORD)@{{ include "llmos.serviceHost" (list . "valkey") }}:6379/0
+{{- else -}}
+- name: LLMOS_REDIS_URL
+  valueFrom:
+    secretKeyRef:
+      name: {{ .Values.valkey.external.existingSecret | default (printf "%s-valkey" (include "llmos.fullname" .)) }}
+      key: redis-url
+{{- end }}
+{{- end }}
+
+{{/* Every process of the platform. */}}
+{{- define "llmos.env.process" -}}
+- name: PYTHONUNBUFFERED
+  value: "1"
+- name: HOME
+  value: /tmp
+- name: USER
+  value: llmos
+- name: LLMOS_DATA_DIR
+  value: /tmp/llmos
+- name: LLMOS_STORE
+  value: kubernetes
+- name: LLMOS_BACKEND
+  value: kubernetes
+- name: LLMOS_POD_NAMESPACE
+  valueFrom:
+    fieldRef:
+      fieldPath: metadata.namespace
+- name: LLMOS_HOST
+  value: 0.0.0.0
+- name: LLMOS_PORT
+  value: "8080"
+- name: JUPYTERHUB_API_URL
+  value: {{ include "llmos.hubApiUrl" . }}
+- name: LLMOS_PUBLIC_URL
+  value: {{ include "llmos.publicUrl" . | quote }}
+- name: LLMOS_GATEWAY_URL
+  value: {{ include "llmos.gatewayUrl" . | quote }}
+{{ include "llmos.env.redis" . }}
+{{- end }}
+
+{{/* The controllers and the API: what is known of the cluster and of people's namespaces. */}}
+{{- define "llmos.env.cluster" -}}
+- name: LLMOS_KUBERNETES_SETTINGS
+  value: /etc/llmos/kubernetes.json
+- name: LLMOS_NAMESPACE_SETTINGS
+  value: /etc/llmos/namespaces.json
+{{- end }}
+
+{{- define "llmos.mounts.cluster" -}}
+- { name: tmp, mountPath: /tmp }
+- { name: users, mountPath: /etc/llmos, readOnly: true }
+{{- end }}
+
+{{- define "llmos.volumes.cluster" -}}
+- name: tmp
+  emptyDir: {}
+- name: users
+  configMap:
+    name: {{ include "llmos.fullname" . }}-users
+{{- end }}

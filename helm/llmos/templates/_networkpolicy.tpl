@@ -1,0 +1,112 @@
+{{/* The pieces of NetworkPolicies. */}}
+
+{{/* The head of a component's policy: (list . "hub"). */}}
+{{- define "llmos.policy.head" -}}
+{{- $root := index . 0 -}}
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata:
+  name: {{ include "llmos.fullname" $root }}-{{ index . 1 }}
+  namespace: {{ $root.Release.Namespace }}
+  labels:
+    {{- include "llmos.labels" (list $root (index . 1)) | nindent 4 }}
+{{- end }}
+
+{{/* Pods of a component in the release's namespace, as a peer: (list . "hub"). */}}
+{{- define "llmos.policy.component" -}}
+- podSelector:
+    matchLabels:
+      {{- include "llmos.selector" . | nindent 6 }}
+{{- end }}
+
+{{/* The Hub's pod or the proxy's, ours or those of the Hub that was there: (list . "hub"). */}}
+{{- define "llmos.policy.hub" -}}
+{{- $root := index . 0 -}}
+{{- if $root.Values.hub.enabled -}}
+{{ include "llmos.policy.component" . }}
+{{- else -}}
+- namespaceSelector:
+    matchLabels:
+      kubernetes.io/metadata.name: {{ include "llmos.hubNamespace" $root }}
+  podSelector:
+    matchLabels:
+      {{- toYaml (ternary $root.Values.externalHub.hubLabels $root.Values.externalHub.proxyLabels (eq (index . 1) "hub")) | nindent 6 }}
+{{- end }}
+{{- end }}
+
+{{/* Pods in people's and groups' namespaces, as a peer. */}}
+{{- define "llmos.policy.users" -}}
+- namespaceSelector:
+    matchLabels:
+      app.kubernetes.io/managed-by: llmos
+{{- end }}
+
+{{/* The name service. */}}
+{{- define "llmos.policy.dns" -}}
+- to:
+    - namespaceSelector:
+        matchLabels:
+          kubernetes.io/metadata.name: {{ .Values.networkPolicy.dnsNamespace }}
+      podSelector:
+        matchLabels:
+          {{- toYaml .Values.networkPolicy.dnsLabels | nindent 10 }}
+  ports:
+    - { port: {{ .Values.networkPolicy.dnsPort }}, protocol: UDP }
+    - { port: {{ .Values.networkPolicy.dnsPort }}, protocol: TCP }
+# a node's own cache of names
+- to:
+    - ipBlock:
+        cidr: 169.254.20.10/32
+  ports:
+    - { port: 53, protocol: UDP }
+    - { port: 53, protocol: TCP }
+{{- end }}
+
+{{/* The cluster's API server, which is no pod and has no labels. */}}
+{{- define "llmos.policy.apiServer" -}}
+- to:
+    {{- range .Values.networkPolicy.apiServerCidrs }}
+    - ipBlock:
+        cidr: {{ . }}
+        {{- if eq . "0.0.0.0/0" }}
+        except: [169.254.0.0/16]  # a cloud's metadata service gives out the node's credentials
+        {{- end }}
+    {{- end }}
+  ports:
+    {{- range .Values.networkPolicy.apiServerPorts }}
+    - { port: {{ . }}, protocol: TCP }
+    {{- end }}
+{{- end }}
+
+{{/* Valkey, ours or another. */}}
+{{- define "llmos.policy.valkey" -}}
+{{- if .Values.valkey.enabled -}}
+- to:
+    {{- include "llmos.policy.component" (list . "valkey") | nindent 4 }}
+  ports:
+    - { port: 6379, protocol: TCP }
+{{- else if .Values.valkey.external.egress -}}
+{{ toYaml .Values.valkey.external.egress }}
+{{- else -}}
+- ports:
+    - { port: {{ .Values.valkey.external.port }}, protocol: TCP }
+{{- end }}
+{{- end }}
+
+{{/* The Hub's API. */}}
+{{- define "llmos.policy.toHub" -}}
+- to:
+    {{- include "llmos.policy.hub" (list . "hub") | nindent 4 }}
+  ports:
+    - { port: 8081, protocol: TCP }
+{{- end }}
+
+{{/* Whoever reads metrics, as a rule of ingress. */}}
+{{- define "llmos.policy.metrics" -}}
+{{- with .Values.networkPolicy.metricsFrom }}
+- from:
+    {{- toYaml . | nindent 4 }}
+  ports:
+    - { port: 8080, protocol: TCP }
+{{- end }}
+{{- end }}

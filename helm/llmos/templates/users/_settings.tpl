@@ -1,0 +1,82 @@
+{{- define "llmos.users.settings" -}}
+{{- $hub := dict "image" (include "llmos.image" (list . .Values.images.hub)) -}}
+{{- $engine := dict "image" (include "llmos.image" (list . .Values.images.engineCpu)) -}}
+{{- $models := dict "accessMode" .Values.users.models.accessMode "size" (toString .Values.users.models.size) -}}
+{{- with .Values.users.models.storageClass -}}
+{{- $_ := set $models "storageClass" . -}}
+{{- end -}}
+{{- $network := .Values.users.network -}}
+{{- $settings := dict
+      "release" (include "llmos.clusterName" .)
+      "namespace" .Release.Namespace
+      "images" (dict "" $hub "fetch" $engine "llamacpp" $engine)
+      "imagePullPolicy" .Values.images.pullPolicy
+      "imagePullSecrets" .Values.images.pullSecrets
+      "models" $models
+      "gpuResource" .Values.users.gpus.resource
+      "gpuTypeLabel" .Values.users.gpus.typeLabel
+      "gpuTolerations" .Values.users.gpus.tolerations
+      "nodeSelector" .Values.users.nodeSelector
+      "tolerations" .Values.users.tolerations
+      "lostNodeAfter" .Values.users.lostNodeAfter
+      "networkPolicies" .Values.networkPolicy.enabled
+      "egress" (dict "enabled" $network.internet "exceptCidrs" $network.clusterCidrs "also" $network.also) -}}
+{{- with .Values.users.gpus.runtimeClass -}}
+{{- $_ := set $settings "gpuRuntimeClass" . -}}
+{{- end -}}
+{{- if .Values.scheduling.priorityClasses.create -}}
+{{- $_ := set $settings "priorityClass" (include "llmos.priorityClass" (list . "users")) -}}
+{{- end -}}
+{{- toPrettyJson $settings -}}
+{{- end }}
+
+{{/* What is in each namespace: llmos_hub/managers/namespace_options.py reads it. */}}
+{{- define "llmos.users.namespaces" -}}
+{{- $root := . -}}
+{{- $users := .Values.users -}}
+{{- $policy := .Values.networkPolicy -}}
+{{- $network := dict
+      "internet" $users.network.internet
+      "clusterCidrs" $users.network.clusterCidrs
+      "dns" (dict "namespace" $policy.dnsNamespace "labels" $policy.dnsLabels "ports" (list $policy.dnsPort)) -}}
+{{- range $name, $port := dict "hub" 8081 "proxy" 8000 "api" 8080 "gateway" 8080 -}}
+{{- $labels := include "llmos.selector" (list $root $name) | fromYaml -}}
+{{- $namespace := $root.Release.Namespace -}}
+{{- if and (not $root.Values.hub.enabled) (has $name (list "hub" "proxy")) -}}
+{{- $labels = ternary $root.Values.externalHub.hubLabels $root.Values.externalHub.proxyLabels (eq $name "hub") -}}
+{{- $namespace = include "llmos.hubNamespace" $root -}}
+{{- end -}}
+{{- $_ := set $network $name (dict "namespace" $namespace "labels" $labels "ports" (list $port)) -}}
+{{- end -}}
+{{- $binding := dict
+      "clusterRole" (printf "%s-hub-in-namespace" (include "llmos.clusterName" .))
+      "serviceAccount" (include "llmos.hubServiceAccount" .)
+      "namespace" (include "llmos.hubNamespace" .) -}}
+{{- $options := dict
+      "instance" (include "llmos.clusterName" .)
+      "quota" (include "llmos.users.quantities" $users.quota | fromJson)
+      "limits" (dict
+          "defaultRequest" (include "llmos.users.quantities" $users.limits.defaultRequest | fromJson)
+          "default" (include "llmos.users.quantities" $users.limits.default | fromJson)
+          "max" (include "llmos.users.quantities" $users.limits.max | fromJson))
+      "network" $network
+      "pullSecrets" .Values.images.pullSecrets
+      "bindings" (ternary (list $binding) list .Values.rbac.create)
+      "podSecurity" $users.podSecurity
+      "labels" $users.namespaceLabels
+      "orphanGraceHours" $users.orphanGraceHours
+      "deleteVolumes" $users.deleteVolumes -}}
+{{- if $users.groupQuota -}}
+{{- $_ := set $options "groupQuota" (include "llmos.users.quantities" $users.groupQuota | fromJson) -}}
+{{- end -}}
+{{- toPrettyJson $options -}}
+{{- end }}
+
+{{/* Amounts as text: 50 becomes "50". */}}
+{{- define "llmos.users.quantities" -}}
+{{- $amounts := dict -}}
+{{- range $name, $amount := . -}}
+{{- $_ := set $amounts $name (toString $amount) -}}
+{{- end -}}
+{{- toJson $amounts -}}
+{{- end }}

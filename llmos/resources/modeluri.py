@@ -1,0 +1,90 @@
+"""Where a model comes from, as one line: ``hf://org/repo``, ``file:///path/model.gguf``, ``demo://smollm2``."""
+
+from __future__ import annotations
+
+import re
+from difflib import get_close_matches
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, Field
+
+from llmos.resources import cel
+
+__all__ = ["ModelURI"]
+
+_SCHEMES = ("hf", "file", "demo")
+_DEMOS = ("tiny", "smollm2", "minilm")
+_URI = re.compile(r"^([a-z][a-z0-9+]*)://(\S+)$")
+_HF = re.compile(r"^[\w.-]{1,96}/[\w.-]{1,96}(@[\w./-]{1,100})?(:[\w./ -]{1,255})?$")
+
+
+def _check_uri(uri: str) -> str:
+    found = _URI.fullmatch(uri)
+    if not found:
+        meant = (
+            f' Did you mean "hf://{uri}"?'
+            if _HF.fullmatch(uri)
+            else f' Did you mean "file://{uri}"?'
+            if uri.startswith("/")
+            else ""
+        )
+        message = (
+            f'"{uri[:120]}" is not a model URI such as hf://org/repo, file:///path/model.gguf or demo://smollm2.{meant}'
+        )
+        raise ValueError(message)
+    scheme, rest = found.groups()
+    if scheme not in _SCHEMES:
+        message = f'"{scheme}://" is no source that is known here. Use one of: {", ".join(s + "://" for s in _SCHEMES)}'
+        raise ValueError(message)
+    if scheme == "hf" and (not _HF.fullmatch(rest) or ".." in rest):
+        message = (
+            f'"{uri[:120]}" should read hf://org/repo, hf://org/repo:file.gguf or hf://org/repo@revision:file.gguf'
+        )
+        raise ValueError(message)
+    if scheme == "demo" and rest not in _DEMOS:
+        close = get_close_matches(rest, _DEMOS, n=1)
+        meant = (
+            f'Did you mean "demo://{close[0]}"?' if close else f"There are: {', '.join(f'demo://{n}' for n in _DEMOS)}."
+        )
+        message = f'"{uri[:120]}" is no demo model. {meant}'
+        raise ValueError(message)
+    if scheme == "file" and (not rest.startswith("/") or "/../" in rest + "/"):
+        message = f'"{uri[:120]}" needs an absolute path without "..": file:///path/model.gguf'
+        raise ValueError(message)
+    return uri
+
+
+def _uri_rules() -> dict[str, Any]:
+    """`_check_uri` for a cluster's API server; each rule speaks where those before it are silent."""
+    shown, uri, hf = cel.quoted("self", 120), cel.text(_URI.pattern), cel.text(_HF.pattern)
+    schemes = ", ".join(f"{scheme}://" for scheme in _SCHEMES)
+    known = " || ".join(f"self.startsWith('{scheme}://')" for scheme in _SCHEMES)
+    demos = ", ".join(f"demo://{name}" for name in _DEMOS)
+    return cel.validations(
+        cel.rule(
+            f"self.matches({uri})",
+            says=f"{shown} + ' is not a model URI such as hf://org/repo, file:///path/model.gguf or demo://smollm2.' + "
+            f"(self.matches({hf}) ? ' Did you mean \"hf://' + self + '\"?' : "
+            "self.startsWith('/') ? ' Did you mean \"file://' + self + '\"?' : '')",
+        ),
+        cel.rule(
+            f"!self.matches({uri}) || {known}",
+            says=f"'\"' + self.split('://')[0] + '://\" is no source that is known here. Use one of: {schemes}'",
+        ),
+        cel.rule(
+            f"!self.startsWith('hf://') || (self.substring(5).matches({hf}) && !self.contains('..'))",
+            says=f"{shown} + ' should read hf://org/repo, hf://org/repo:file.gguf or hf://org/repo@revision:file.gguf'",
+        ),
+        cel.rule(
+            "!self.startsWith('file://') || (self.startsWith('file:///') && !(self + '/').contains('/../'))",
+            says=f"{shown} + ' needs an absolute path without \"..\": file:///path/model.gguf'",
+        ),
+        cel.rule(
+            f"!self.startsWith('demo://') || self.substring(7) in {cel.text(list(_DEMOS))}",
+            says=f"{shown} + ' is no demo model. There are: {demos}.'",
+        ),
+    )
+
+
+ModelURI = Annotated[str, Field(max_length=1024, json_schema_extra=_uri_rules()), AfterValidator(_check_uri)]
+"""The URI of a model, of a scheme that there is a source for."""

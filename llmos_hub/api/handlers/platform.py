@@ -1,0 +1,41 @@
+"""What the platform stands on: namespaces, made on first need, and nodes."""
+
+from __future__ import annotations
+
+from starlette.responses import JSONResponse, Response
+
+from llmos.errors import Forbidden
+from llmos.resources import API_VERSION
+from llmos_hub.api.dependencies import Call
+from llmos_hub.managers.namespaces import NamespaceState
+from llmos_hub.managers.nodes import visible_to
+from llmos_hub.names import SCOPE_MANAGE
+
+__all__ = ["list_nodes", "make_namespace"]
+
+
+async def make_namespace(call: Call) -> Response:
+    """See to it that a namespace is there and pods may be started in it; the same again changes nothing."""
+    assert call.namespace is not None, "the address names one"
+    state = await call.services.namespaces.ensure(call.caller, call.namespace, prepared=True)
+    return JSONResponse(_document(state), status_code=201 if state.created else 200)
+
+
+def _document(state: NamespaceState) -> dict[str, object]:
+    owner = {"kind": state.owner.kind, "name": state.owner.name}
+    if state.owner.created:
+        owner["created"] = state.owner.created
+    return {
+        "apiVersion": API_VERSION,
+        "kind": "Namespace",
+        "metadata": {"name": state.name},
+        "status": {"prepared": state.prepared, "owner": owner, "serviceAccount": state.service_account},
+    }
+
+
+async def list_nodes(call: Call) -> Response:
+    """The machines: what they have and what is free; what runs there as far as the caller may know."""
+    if SCOPE_MANAGE not in call.caller.scopes:
+        raise Forbidden(f"This token lacks the scope {SCOPE_MANAGE}. Make one that has it on the Hub's token page.")
+    nodes = visible_to(call.caller, await call.services.nodes.all())
+    return JSONResponse(nodes.model_dump(mode="json", by_alias=True))

@@ -1,0 +1,9 @@
+"""Runs workloads as pods of a cluster: Deployments, Jobs and what belongs to them."""
+
+from __future__ import annotations
+
+from llmos_hub.backends.kubernetes.backend import KubernetesBackend
+from llmos_hub.backends.kubernetes.logs import read_logs
+from llmos_hub.backends.kubernetes.settings import ENV_KUBERNETES_SETTINGS, KubernetesSettings
+
+__all__ = ["ENV_KUBERNETES_SETTINGS", "KubernetesBackend", "KubernetesSettings", "read_logs"]

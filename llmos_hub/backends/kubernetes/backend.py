@@ -1,0 +1,295 @@
+"""Runs workloads as pods of a cluster."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from llmos.errors import BackendFailed, LLMOSError, NotFound
+from llmos_hub.backends.changes import Changes, Subscription
+from llmos_hub.backends.kubernetes.logs import read_logs
+from llmos_hub.backends.kubernetes.names import ref_of
+from llmos_hub.backends.kubernetes.objects import path_of_object
+from llmos_hub.backends.kubernetes.observation import View, make_observation
+from llmos_hub.backends.kubernetes.polling import Polls
+from llmos_hub.backends.kubernetes.settings import KubernetesSettings
+from llmos_hub.backends.kubernetes.watching import Notices, make_reflectors
+from llmos_hub.backends.kubernetes.workloads import Applier, Entry
+from llmos_hub.kubernetes_api import KubernetesAPI
+from llmos_hub.workload import Observation, Workload, WorkloadRef
+
+__all__ = ["KubernetesBackend"]
+
+_SYNC: Final = 60.0
+"""Seconds that the first lists may take."""
+_REPAIR_FIRST, _REPAIR_LONGEST = 0.2, 60.0
+"""Seconds until what somebody changed is changed back: longer each time, in case another program insists."""
+_REPAIR_CALM: Final = 300.0
+"""Seconds without a repair after which the next is quick again."""
+_LOST: Final = 60.0
+"""Seconds that a pod may take to end beyond its time, before it is forgotten with its machine."""
+_LOOK: Final = 10.0
+"""Seconds between two looks for such."""
+_RETRY: Final = 5.0
+
+logger = logging.getLogger(__name__)
+
+Object = dict[str, Any]
+
+
+def _always() -> bool:
+    return True
+
+
+class KubernetesBackend:
+    """Implements `Backend`: roles are Deployments and Jobs, which go on whatever becomes of this object.
+
+    Parameters
+    ----------
+    api
+        The connection; the caller closes it.
+    settings
+        How workloads become objects.
+    leads
+        Whether this process may change anything by itself; one that stands by repairs nothing.
+    """
+
+    def __init__(
+        self, api: KubernetesAPI, settings: KubernetesSettings, *, leads: Callable[[], bool] = _always
+    ) -> None:
+        self._api = api
+        self._settings = settings
+        self._leads = leads
+        self._changes = Changes()
+        self._entries: dict[WorkloadRef, Entry] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._notices = Notices(self._noticed)
+        self._reflectors = make_reflectors(api, settings, self._changed, self._notices)
+        self._applier = Applier(api, settings, self._reflectors)
+        self._polls = Polls(api, settings, self._reflectors["Pod"].objects, self._polled)
+
+    # Taking charge and letting go
+
+    async def start(self) -> None:
+        """Take charge: read what is there; it goes on as it is.
+
+        Raises
+        ------
+        BackendFailed
+            The cluster doesn't let itself be read in time.
+        """
+        for kind, reflector in self._reflectors.items():
+            self._spawn(reflector.run(), f"following {kind}")
+        try:
+            async with asyncio.timeout(_SYNC):
+                for reflector in self._reflectors.values():
+                    await reflector.synced.wait()
+        except TimeoutError:
+            late = ", ".join(kind for kind, reflector in self._reflectors.items() if not reflector.synced.is_set())
+            await self.close()
+            message = f"The cluster's objects ({late}) can't be listed; the log says why. Does the controller's service account have its role?"
+            raise BackendFailed(message) from None
+        self._spawn(self._polls.run(), "memory and progress of pods")
+        self._spawn(self._look_for_lost(), "pods of lost machines")
+
+    async def close(self, *, stop: bool = False) -> None:
+        """Let go; everything goes on running, unless `stop`, which removes it."""
+        if stop:
+            await asyncio.gather(*(self.delete(ref) for ref in await self.refs()))
+        for entry in self._entries.values():
+            if entry.repair is not None:
+                entry.repair.cancel()
+        tasks = [*self._tasks]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self._changes.close()
+
+    def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+        task = asyncio.create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    # What reconcilers call
+
+    async def apply(self, workload: Workload) -> None:
+        """Make it so, without waiting for pods; see `Backend.apply`.
+
+        Raises
+        ------
+        Invalid
+            The cluster refuses an object as wrong: ``spec.template`` says what it doesn't take.
+        BackendFailed
+            The cluster refuses for another reason: a quota, a right that is missing.
+        Unavailable
+            The cluster doesn't answer.
+        """
+        entry = self._entries.get(workload.ref)
+        while entry is not None and entry.deleting:
+            await entry.gone.wait()
+            entry = self._entries.get(workload.ref)
+        entry = self._entries.setdefault(workload.ref, entry or Entry(workload.ref))
+        async with entry.lock:
+            await self._applier.apply(entry, workload)
+        self._tell(entry)
+        for path in tuple(entry.objects):  # what was changed meanwhile
+            self._look_at(entry, path)
+
+    async def observe(self, ref: WorkloadRef) -> Observation | None:
+        """How it is now, from what was last heard of it."""
+        entry = self._entries.get(ref)
+        return self._observe(entry) if entry is not None else None
+
+    async def refs(self) -> Sequence[WorkloadRef]:
+        """Every workload there is."""
+        return tuple(self._entries)
+
+    async def logs(
+        self, ref: WorkloadRef, *, replica: str | None = None, tail: int | None = 200, follow: bool = False
+    ) -> AsyncIterator[str]:
+        """Lines of the pods' logs; see `Backend.logs`. Another process gets the same from `read_logs`."""
+        if ref not in self._entries:
+            raise NotFound(f"There is no log of {ref.name}.")
+
+        async def exists() -> bool:
+            return ref in self._entries
+
+        lines = read_logs(self._api, ref, replica=replica, tail=tail, follow=follow, exists=exists)
+        async with contextlib.aclosing(lines) as stream:
+            async for line in stream:
+                yield line
+
+    async def delete(self, ref: WorkloadRef) -> None:
+        """Stop all its pods, wait until they are gone, and remove all objects of it."""
+        entry = self._entries.get(ref)
+        if entry is None:
+            return
+        entry.deleting = True
+        async with entry.lock:
+            entry.objects.clear()
+            if entry.members:
+                await self._applier.take_down(entry)
+        entry.wanted = None
+        self._changed_members(entry)
+        while not entry.gone.is_set():
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_RETRY):
+                    await entry.gone.wait()
+                    return
+            await self._applier.take_down(entry)  # what came meanwhile
+
+    def changes(self) -> Subscription:
+        """Workloads whose observation changed, from this call on."""
+        return self._changes.subscribe()
+
+    # What is heard
+
+    def _changed(self, old: Object | None, new: Object | None) -> None:
+        """An object came, changed or went."""
+        before = ref_of(old["metadata"]) if old is not None else None
+        after = ref_of(new["metadata"]) if new is not None else None
+        if old is not None and before is not None and before != after and (entry := self._entries.get(before)):
+            entry.drop(old)  # it is gone, or somebody has labelled it otherwise
+            if new is None:
+                self._notices.forget(old["metadata"]["uid"])
+            self._heard(entry, old)
+        if new is not None and after is not None:
+            entry = self._entries.setdefault(after, Entry(after))
+            entry.put(new)
+            self._heard(entry, new)
+
+    def _heard(self, entry: Entry, obj: Object) -> None:
+        self._changed_members(entry)
+        if obj["kind"] != "Pod":
+            self._look_at(entry, path_of_object(obj))
+
+    def _changed_members(self, entry: Entry) -> None:
+        if not entry.members and entry.wanted is None:
+            if self._entries.get(entry.ref) is entry:
+                del self._entries[entry.ref]
+                self._changes.notify(entry.ref)
+            entry.gone.set()
+            return
+        self._tell(entry)
+
+    def _noticed(self, namespace: str, name: str) -> None:
+        """An Event about a pod or a job."""
+        for kind in ("Pod", "Job"):
+            obj = self._reflectors[kind].objects.get((namespace, name))
+            if obj is not None and (ref := ref_of(obj["metadata"])) is not None and ref in self._entries:
+                self._tell(self._entries[ref])
+
+    def _polled(self, ref: WorkloadRef) -> None:
+        if (entry := self._entries.get(ref)) is not None:
+            self._tell(entry)
+
+    def _observe(self, entry: Entry) -> Observation:
+        polls = self._polls
+        view = View(self._settings.port, self._notices.by_uid, polls.memory, polls.progress)
+        return make_observation(entry.ref, entry.wanted, entry.members, view)
+
+    def _tell(self, entry: Entry) -> None:
+        """Tell of a workload if its observation is another."""
+        seen = self._observe(entry)
+        if seen != entry.told:
+            entry.told = seen
+            self._changes.notify(entry.ref)
+
+    # What is put right
+
+    def _look_at(self, entry: Entry, path: str) -> None:
+        """Have it repaired if somebody has changed or removed an object of it."""
+        if path not in entry.objects or entry.deleting or entry.repair is not None or not entry.drifted(path):
+            return
+        if entry.lock.locked():  # it is being applied just now
+            return
+        if not self._leads():
+            entry.forget()
+            return
+        delay = min(_REPAIR_LONGEST, _REPAIR_FIRST * 2**entry.repairs)
+        entry.repair = self._spawn(self._repair(entry, delay), f"repair {entry.ref.id}")
+
+    async def _repair(self, entry: Entry, delay: float) -> None:
+        try:
+            await asyncio.sleep(delay)
+            while not entry.deleting:
+                if not self._leads():
+                    entry.forget()
+                    return
+                try:
+                    async with entry.lock:
+                        paths = await self._applier.repair(entry)
+                    break
+                except LLMOSError as error:
+                    logger.warning("%s/%s can't be repaired: %s", entry.ref.namespace, entry.ref.name, error)
+                    await asyncio.sleep(_RETRY)
+            else:
+                return
+            if paths:
+                entry.repairs = min(entry.repairs + 1, 20)
+                asyncio.get_running_loop().call_later(_REPAIR_CALM, _calm, entry)
+                logger.info("Applied again what was changed or removed: %s", ", ".join(paths))
+        finally:
+            entry.repair = None
+        for path in tuple(entry.objects):
+            self._look_at(entry, path)
+
+    async def _look_for_lost(self) -> None:
+        """Forget pods that were to end long ago: their machines are gone, and nobody will say that they have ended."""
+        while True:
+            await asyncio.sleep(_LOOK)
+            now = datetime.now(UTC)
+            for pod in list(self._reflectors["Pod"].objects.values()) if self._leads() else ():
+                until = pod["metadata"].get("deletionTimestamp")
+                if until and (now - datetime.fromisoformat(until)).total_seconds() > _LOST:
+                    logger.info("%s: its machine is lost; it is forgotten", pod["metadata"]["name"])
+                    await self._applier.force(pod)
+
+
+def _calm(entry: Entry) -> None:
+    entry.repairs = max(0, entry.repairs - 1)

@@ -1,0 +1,165 @@
+"""What the cluster's objects say of a workload; pure functions."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+from llmos_hub.backends.kubernetes.names import TEMPLATE
+from llmos_hub.backends.kubernetes.objects import labels_of
+from llmos_hub.backends.kubernetes.reasons import not_created
+from llmos_hub.backends.kubernetes.states import Notice, Object, PodReader, role_of
+from llmos_hub.workload import Observation, ReplicaState, Workload, WorkloadRef
+
+__all__ = ["Members", "View", "make_observation"]
+
+_INDEX: Final = "batch.kubernetes.io/job-completion-index"
+_JOB: Final = "batch.kubernetes.io/job-name"
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What is known beside the objects.
+
+    Attributes
+    ----------
+    port
+        Where engines listen.
+    notices
+        Of pods and jobs, by their uid; the newest first.
+    memory
+        Bytes in use, by the pod's namespace and name.
+    progress
+        What a container says that runs before a pod's own, by the pod's uid.
+    """
+
+    port: int
+    notices: Mapping[str, Sequence[Notice]] = field(default_factory=dict)
+    memory: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    progress: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Members:
+    """The objects of a workload that there are, by kind and name.
+
+    Attributes
+    ----------
+    others
+        What doesn't run: Services, Secrets and so on, by their path.
+    """
+
+    pods: dict[str, Object] = field(default_factory=dict)
+    deployments: dict[str, Object] = field(default_factory=dict)
+    jobs: dict[str, Object] = field(default_factory=dict)
+    others: dict[str, Object] = field(default_factory=dict)
+
+    def __bool__(self) -> bool:
+        return bool(self.pods or self.deployments or self.jobs or self.others)
+
+
+def make_observation(ref: WorkloadRef, wanted: Workload | None, members: Members, view: View) -> Observation:
+    """How a workload is.
+
+    Parameters
+    ----------
+    wanted
+        As it was last applied, if it was since the controllers started.
+    """
+    owners = {**members.deployments, **members.jobs}
+    known = [role.name for role in wanted.roles] if wanted else sorted({role_of(o) for o in owners.values()})
+    states: list[ReplicaState] = []
+    for role in [*known, *sorted({role_of(pod) for pod in members.pods.values()} - set(known))]:
+        pods = [pod for pod in members.pods.values() if role_of(pod) == role and not _is_replaced(pod)]
+        states += _states(ref.name, role, pods, members, view)
+        missing = _missing(ref.name, role, owners, len(pods), view)
+        states += [replace(missing, index=len(pods))] if missing is not None else []
+    labels = wanted.labels if wanted else next((labels_of(o["metadata"]) for o in owners.values()), {})
+    return Observation(ref, tuple(states), updated=_is_updated(wanted, members, states), labels=dict(labels))
+
+
+def _is_replaced(pod: Object) -> bool:
+    """Whether it has failed for good and a Deployment has made another in its place: evicted, say."""
+    restarts = pod["spec"].get("restartPolicy", "Always")
+    return (
+        pod["status"].get("phase") == "Failed" and restarts == "Always" and not pod["metadata"].get("deletionTimestamp")
+    )
+
+
+def _states(name: str, role: str, pods: Iterable[Object], members: Members, view: View) -> list[ReplicaState]:
+    """The states of a role's pods, the oldest first, those on their way out last."""
+
+    def order(pod: Object) -> tuple[bool, str, str, str]:
+        meta = pod["metadata"]
+        number = (meta.get("annotations") or {}).get(_INDEX, "")
+        return _is_stopping(pod, members.jobs), number.zfill(6), meta["creationTimestamp"], meta["name"]
+
+    states = []
+    for index, pod in enumerate(sorted(pods, key=order)):
+        meta = pod["metadata"]
+        number = (meta.get("annotations") or {}).get(_INDEX)
+        state = PodReader(name, pod, view.notices.get(meta["uid"], ()), view.port).state()
+        if _is_stopping(pod, members.jobs):
+            state = replace(state, phase="Stopping", endpoint=None)
+        elif state.reason == "Initializing" and meta["uid"] in view.progress:
+            state = replace(state, message=f"{state.message.rstrip('.')}: {view.progress[meta['uid']]}")
+        place = int(number) if number is not None else index
+        used = view.memory.get((meta["namespace"], meta["name"]))
+        states.append(replace(state, role=role, index=place, memory=used))
+    return states
+
+
+def _is_stopping(pod: Object, jobs: Mapping[str, Object]) -> bool:
+    """Whether it is on its way out, by itself or with its Job."""
+    if pod["metadata"].get("deletionTimestamp"):
+        return True
+    job = (pod["metadata"].get("labels") or {}).get(_JOB)
+    if job is None:
+        return False
+    owner = jobs.get(job)
+    return owner is None or bool(owner["metadata"].get("deletionTimestamp"))
+
+
+def _missing(name: str, role: str, owners: Mapping[str, Object], there: int, view: View) -> ReplicaState | None:
+    """A replica that the cluster won't make, or one of a Job that is over and whose pod is gone."""
+    for id_, owner in owners.items():
+        if role_of(owner) != role or owner["metadata"].get("deletionTimestamp"):
+            continue
+        template = str(owner["metadata"]["labels"].get(TEMPLATE, ""))
+        conditions = {c["type"]: c for c in owner.get("status", {}).get("conditions") or () if c["status"] == "True"}
+        state = ReplicaState(id=id_, role=role, index=0, phase="Waiting", template=template)
+        refusal = conditions.get("ReplicaFailure", {}).get("message", "")
+        if owner["kind"] == "Job" and not there:
+            if "Complete" in conditions:
+                return replace(state, phase="Succeeded", exit_code=0)
+            if "Failed" in conditions:
+                return replace(state, phase="Failed", reason="Crashed", message=conditions["Failed"].get("message", ""))
+            refusal = next(
+                (w.message for w in view.notices.get(owner["metadata"]["uid"], ()) if w.reason == "FailedCreate"), ""
+            )
+        if refusal:
+            failure = not_created(name, refusal)
+            return replace(state, reason=failure.reason, message=failure.message)
+    return None
+
+
+def _is_updated(wanted: Workload | None, members: Members, states: Sequence[ReplicaState]) -> bool:
+    """Whether all pods are of the newest template and count, and the Deployments agree."""
+    for deployment in members.deployments.values():
+        status, count = deployment.get("status") or {}, deployment["spec"].get("replicas", 1)
+        if status.get("observedGeneration", 0) < deployment["metadata"].get("generation", 0):
+            return False
+        if status.get("updatedReplicas", 0) != count or status.get("replicas", 0) != count:
+            return False
+    if wanted is None:
+        owners = [*members.deployments.values(), *members.jobs.values()]
+        expected = Counter(
+            (role_of(o), o["metadata"]["labels"].get(TEMPLATE, ""))
+            for o in owners
+            for _ in range(o["spec"].get("replicas", o["spec"].get("completions", 1)))
+        )
+    else:
+        expected = Counter((role.name, role.template.hash) for role in wanted.roles for _ in range(role.count))
+    return expected == Counter((state.role, state.template) for state in states)

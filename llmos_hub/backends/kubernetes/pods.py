@@ -1,0 +1,308 @@
+"""Pods of a workload's roles; pure functions."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Iterator, Mapping
+from functools import partial
+from typing import Any, Final
+
+from llmos_hub.backends.kubernetes.names import (
+    container_name,
+    make_metadata,
+    make_selector,
+    object_name,
+)
+from llmos_hub.backends.kubernetes.settings import KubernetesSettings
+from llmos_hub.backends.kubernetes.strategic_merge import strategic_merge
+from llmos_hub.workload import Probe, ProcessTemplate, Role, Workload
+
+__all__ = ["MODEL_CLAIM", "init_name", "make_pod_template", "make_secret_data", "secret_key", "uses_models"]
+
+MODEL_CLAIM: Final = "llmos-models"
+"""The claim in each namespace on which model files lie, and the name of the volume in pods."""
+_SCRATCH: Final = "scratch"
+_TMP: Final = "/tmp"  # noqa: S108 - the pod's own
+_MIB: Final = 2**20
+_SAME_MACHINE: Final = "llmos.ai/models"
+"""Label of pods that share a volume which only one machine can have."""
+
+
+def init_name(index: int, template: ProcessTemplate) -> str:
+    """What the container of a process that runs before is called: ``fetch``, or ``init-0``."""
+    return template.pod.image if template.pod.image == "fetch" else f"init-{index}"
+
+
+def secret_key(role: Role, container: str, name: str) -> str:
+    """Where in a workload's Secret the value of a variable is."""
+    return f"{role.name}.{container}.{name}"
+
+
+def make_secret_data(workload: Workload) -> dict[str, str]:
+    """What a workload's Secret holds, by `secret_key`."""
+    data = {}
+    for role in workload.roles:
+        for container, template in _processes(role):
+            for name, value in template.secret_env.items():
+                data[secret_key(role, container, name)] = value
+    return data
+
+
+def uses_models(role: Role, settings: KubernetesSettings) -> bool:
+    """Whether any of a role's processes is told of the model volume."""
+    path = settings.models.mount_path
+    return any(path in text for _, template in _processes(role) for text in (*template.argv, *template.env.values()))
+
+
+def _processes(role: Role) -> Iterator[tuple[str, ProcessTemplate]]:
+    yield container_name(role), role.template
+    for index, template in enumerate(role.template.init):
+        yield init_name(index, template), template
+
+
+def make_pod_template(workload: Workload, role: Role, settings: KubernetesSettings, index: str = "0") -> dict[str, Any]:
+    """The pod of a role, with the resource's own changes to it.
+
+    Parameters
+    ----------
+    index
+        What ``{index}`` becomes.
+    """
+    metadata = make_metadata(workload, settings, "", role)
+    labels = metadata["labels"]
+    template = role.template
+    models = uses_models(role, settings)
+    make = partial(_make_container, workload=workload, role=role, settings=settings, index=index)
+    main = make(container_name(role), template)
+    main |= _make_probes(template, settings)
+    if not template.completes:
+        main["ports"] = [{"name": "http", "containerPort": settings.port, "protocol": "TCP"}]
+        main["lifecycle"] = {"preStop": {"sleep": {"seconds": settings.drain}}}
+    spec: dict[str, Any] = {
+        "restartPolicy": "Never" if template.completes else "Always",
+        "terminationGracePeriodSeconds": math.ceil(template.grace) + (0 if template.completes else settings.drain),
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "securityContext": _pod_security(settings),
+        "containers": [main],
+        "volumes": [*_make_volumes(role, settings, models=models)],
+        "tolerations": _make_tolerations(role, settings),
+    }
+    inits = [make(init_name(number, init), init) for number, init in enumerate(template.init)]
+    spec |= {"initContainers": inits} if inits else {}
+    spec |= _make_placement(workload, role, settings)
+    if models and settings.models.storage_class is not None and settings.models.access_mode == "ReadWriteOnce":
+        labels[_SAME_MACHINE] = settings.release
+        spec["affinity"] = _make_same_machine(settings)
+    pod = {"metadata": {"labels": labels}, "spec": spec}
+    if template.pod.overrides:
+        pod = _harden(strategic_merge(pod, template.pod.overrides), pod, settings)
+    return pod
+
+
+# Containers
+
+
+def _fill(text: str, settings: KubernetesSettings, index: str) -> str:
+    """Placeholders filled in; a dollar sign is doubled, since Kubernetes expands ``$(NAME)`` itself."""
+    text = text.replace("$", "$$")
+    for name, value in (
+        ("{socket}", f"0.0.0.0:{settings.port}"),
+        ("{port}", str(settings.port)),
+        ("{dir}", _TMP),
+        ("{index}", index),
+    ):
+        text = text.replace(name, value)
+    return text
+
+
+def _make_container(
+    name: str, template: ProcessTemplate, *, workload: Workload, role: Role, settings: KubernetesSettings, index: str
+) -> dict[str, Any]:
+    image = settings.image_for(template.pod.image)
+    # our own interpreter is elsewhere in the image than here
+    program = image.python if template.argv[0] == sys.executable else template.argv[0]
+    env: list[dict[str, Any]] = [
+        {"name": variable, "value": _fill(value, settings, index)}
+        for variable, value in ({"HOME": _TMP, "TMPDIR": _TMP} | dict(template.env)).items()
+    ]
+    secret = object_name(workload.ref)
+    env += [
+        {"name": variable, "valueFrom": {"secretKeyRef": {"name": secret, "key": secret_key(role, name, variable)}}}
+        for variable in template.secret_env
+        if variable not in template.env
+    ]
+    mounts: list[dict[str, Any]] = [{"name": _SCRATCH, "mountPath": _TMP}]
+    if uses_models(role, settings):
+        mount: dict[str, Any] = {"name": MODEL_CLAIM, "mountPath": settings.models.mount_path}
+        serves = template is role.template and not template.completes
+        mounts.append(mount | ({"readOnly": True} if serves else {}))
+    if template.pod.gpus:
+        mounts.append({"name": "shm", "mountPath": "/dev/shm"})  # noqa: S108 - the pod's own
+    container = {
+        "name": name,
+        "image": settings.image_name(image.image),
+        "imagePullPolicy": settings.image_pull_policy,
+        "command": [_fill(program, settings, index)],
+        "args": [_fill(argument, settings, index) for argument in template.argv[1:]],
+        "env": env,
+        "volumeMounts": mounts,
+        "securityContext": {**_container_security(), "readOnlyRootFilesystem": image.read_only_root_filesystem},
+        # the last lines of the log come with the pod's state when it crashes
+        "terminationMessagePolicy": "FallbackToLogsOnError",
+    }
+    resources = _make_resources(template, settings)
+    return container | ({"resources": resources} if resources else {})
+
+
+def _make_resources(template: ProcessTemplate, settings: KubernetesSettings) -> dict[str, Any]:
+    requests: dict[str, str] = {}
+    limits: dict[str, str] = {}
+    if template.cpus:
+        requests["cpu"] = f"{math.ceil(template.cpus * 1000)}m"
+    request, limit = template.memory_request, template.memory_limit
+    if request is not None:
+        requests["memory"] = _mebibytes(min(request, limit) if limit is not None else request)
+    if limit is not None:
+        limits["memory"] = _mebibytes(limit)
+    if template.pod.gpus:
+        requests[settings.gpu_resource] = limits[settings.gpu_resource] = str(template.pod.gpus)
+    return {name: value for name, value in (("requests", requests), ("limits", limits)) if value}
+
+
+def _mebibytes(count: int) -> str:
+    return f"{math.ceil(count / _MIB)}Mi"
+
+
+def _make_probe(probe: Probe, settings: KubernetesSettings, failures: int) -> dict[str, Any]:
+    return {
+        "httpGet": {"path": probe.path, "port": settings.port},
+        "periodSeconds": max(1, round(probe.period)),
+        "timeoutSeconds": max(1, round(probe.timeout)),
+        "failureThreshold": failures,
+    }
+
+
+def _make_probes(template: ProcessTemplate, settings: KubernetesSettings) -> dict[str, Any]:
+    probes = {}
+    if template.readiness is not None:
+        period = max(1, round(template.readiness.period))
+        tries = max(1, math.ceil(template.startup_timeout / period))
+        probes["startupProbe"] = _make_probe(template.readiness, settings, tries)
+        probes["readinessProbe"] = _make_probe(template.readiness, settings, template.readiness.failures)
+    if template.liveness is not None:
+        probes["livenessProbe"] = _make_probe(template.liveness, settings, template.liveness.failures)
+    return probes
+
+
+# The pod around them
+
+
+def _pod_security(settings: KubernetesSettings) -> dict[str, Any]:
+    return {
+        "runAsNonRoot": True,
+        "runAsUser": settings.run_as,
+        "runAsGroup": settings.run_as,
+        "fsGroup": settings.run_as,
+        "fsGroupChangePolicy": "OnRootMismatch",
+        "seccompProfile": {"type": "RuntimeDefault"},
+    }
+
+
+def _container_security() -> dict[str, Any]:
+    return {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
+
+
+def _make_volumes(role: Role, settings: KubernetesSettings, *, models: bool) -> Iterator[dict[str, Any]]:
+    yield {"name": _SCRATCH, "emptyDir": {}}
+    if models and settings.models.storage_class is not None:
+        yield {"name": MODEL_CLAIM, "persistentVolumeClaim": {"claimName": MODEL_CLAIM}}
+    elif models:
+        yield {"name": MODEL_CLAIM, "emptyDir": {"sizeLimit": settings.models.size}}
+    if role.template.pod.gpus:
+        yield {"name": "shm", "emptyDir": {"medium": "Memory"}}
+
+
+def _make_tolerations(role: Role, settings: KubernetesSettings) -> list[dict[str, Any]]:
+    lost = [
+        {
+            "key": f"node.kubernetes.io/{state}",
+            "operator": "Exists",
+            "effect": "NoExecute",
+            "tolerationSeconds": settings.lost_node_after,
+        }
+        for state in ("not-ready", "unreachable")
+    ]
+    return [*settings.tolerations, *(settings.gpu_tolerations if role.template.pod.gpus else ()), *lost]
+
+
+def _make_placement(workload: Workload, role: Role, settings: KubernetesSettings) -> dict[str, Any]:
+    """On which nodes, and before or after whom."""
+    options = role.template.pod
+    selector = dict(settings.node_selector)
+    if options.gpus and options.gpu_type:
+        selector[settings.gpu_type_label] = options.gpu_type
+    placement: dict[str, Any] = {"nodeSelector": selector} if selector else {}
+    if options.gpus and settings.gpu_runtime_class:
+        placement["runtimeClassName"] = settings.gpu_runtime_class
+    if settings.priority_class:
+        placement["priorityClassName"] = settings.priority_class
+    if settings.image_pull_secrets:
+        placement["imagePullSecrets"] = [{"name": name} for name in settings.image_pull_secrets]
+    if not role.template.completes:  # whatever the count: scaling must not change the pods
+        placement["topologySpreadConstraints"] = [
+            {
+                "maxSkew": 1,
+                "topologyKey": "kubernetes.io/hostname",
+                "whenUnsatisfiable": "ScheduleAnyway",
+                "labelSelector": {"matchLabels": make_selector(workload.ref, role)},
+                "matchLabelKeys": ["pod-template-hash"],
+            }
+        ]
+    return placement
+
+
+def _make_same_machine(settings: KubernetesSettings) -> dict[str, Any]:
+    term = {
+        "labelSelector": {"matchLabels": {_SAME_MACHINE: settings.release}},
+        "topologyKey": "kubernetes.io/hostname",
+    }
+    return {"podAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [term]}}
+
+
+def _harden(merged: dict[str, Any], ours: Mapping[str, Any], settings: KubernetesSettings) -> dict[str, Any]:
+    """The merged pod with all that must hold whatever was merged into it.
+
+    What a resource may say is checked when it is made; this holds also for what ``$patch`` removes.
+    """
+    metadata = merged.setdefault("metadata", {})
+    metadata["labels"] = {**(metadata.get("labels") or {}), **ours["metadata"]["labels"]}
+    spec = merged.setdefault("spec", {})
+    for name in ("automountServiceAccountToken", "enableServiceLinks", "restartPolicy"):
+        spec[name] = ours["spec"][name]
+    for name in (
+        "hostNetwork",
+        "hostPID",
+        "hostIPC",
+        "hostUsers",
+        "serviceAccountName",
+        "nodeName",
+        "shareProcessNamespace",
+    ):
+        spec.pop(name, None)
+    for name in ("priorityClassName", "affinity") if "affinity" in ours["spec"] else ("priorityClassName",):
+        if name in ours["spec"]:
+            spec[name] = ours["spec"][name]
+    theirs = spec.get("securityContext") or {}
+    chosen = {
+        name: theirs[name] for name in ("runAsUser", "runAsGroup", "fsGroup", "supplementalGroups") if theirs.get(name)
+    }
+    spec["securityContext"] = {**_pod_security(settings), **chosen}
+    for container in [*spec.get("containers", ()), *spec.get("initContainers", ())]:
+        theirs = container.get("securityContext") or {}
+        chosen = {
+            name: theirs[name] for name in ("runAsUser", "runAsGroup", "readOnlyRootFilesystem") if name in theirs
+        }
+        container["securityContext"] = {**_container_security(), **chosen}
+    return merged

@@ -1,0 +1,142 @@
+"""What must be asked for again and again: memory in use, and how far models are that pods fetch at their start."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from llmos.errors import LLMOSError
+from llmos.resources.quantities import format_bytes, parse_quantity
+from llmos_hub.backends.kubernetes.logs import read_log
+from llmos_hub.backends.kubernetes.names import ref_of, release_selector
+from llmos_hub.backends.kubernetes.settings import KubernetesSettings
+from llmos_hub.backends.kubernetes.states import init_running
+from llmos_hub.kubernetes_api import APIError, KubernetesAPI
+from llmos_hub.workload import WorkloadRef
+
+__all__ = ["Polls", "progress_words"]
+
+_MEMORY: Final = 15.0
+"""Seconds between two looks at memory: metrics-server looks as often."""
+_NO_METRICS: Final = 300.0
+"""Seconds until it is asked again for metrics where there are none."""
+_PROGRESS: Final = 2.0
+_MOST: Final = 20
+"""Logs that are looked into at once."""
+_METRICS: Final = "/apis/metrics.k8s.io/v1beta1/pods"
+
+logger = logging.getLogger(__name__)
+
+
+def progress_words(lines: list[str]) -> str:
+    """What the last line of a download says, for people; empty where it says nothing.
+
+    >>> progress_words(['{"type": "progress", "file": "a.gguf", "done": 1200000, "total": 2500000, "rate": 58000000}'])
+    'a.gguf, 1.2 MB of 2.5 MB at 58 MB/s.'
+    """
+    for line in reversed(lines):
+        try:
+            said = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(said, dict) and said.get("type") == "progress" and isinstance(said.get("done"), int):
+            total, rate = said.get("total"), said.get("rate")
+            of = f" of {format_bytes(total, binary=False)}" if total else ""
+            speed = f" at {format_bytes(rate, binary=False)}/s" if rate else ""
+            return f"{said.get('file', '')}, {format_bytes(said['done'], binary=False)}{of}{speed}."
+    return ""
+
+
+class Polls:
+    """Asks for what nobody tells.
+
+    Parameters
+    ----------
+    pods
+        All that there are.
+    changed
+        Called with the workload of a pod of which there is news.
+    """
+
+    def __init__(
+        self,
+        api: KubernetesAPI,
+        settings: KubernetesSettings,
+        pods: Mapping[tuple[str, str], dict[str, Any]],
+        changed: Callable[[WorkloadRef], None],
+    ) -> None:
+        self.memory: dict[tuple[str, str], int] = {}
+        """Bytes in use, by the pod's namespace and name."""
+        self.progress: dict[str, str] = {}
+        """How far a download is, in words, by the pod's uid."""
+        self._api = api
+        self._settings = settings
+        self._pods = pods
+        self._changed = changed
+
+    async def run(self) -> None:
+        """Ask until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._poll_memory())
+            group.create_task(self._poll_progress())
+
+    async def _poll_memory(self) -> None:
+        while True:
+            pause = _MEMORY
+            if self._pods:
+                try:
+                    await self._read_memory()
+                except APIError:
+                    pause = _NO_METRICS  # there is no metrics-server
+                except LLMOSError as error:
+                    logger.debug("Memory in use can't be read: %s", error)
+            await asyncio.sleep(pause)
+
+    async def _read_memory(self) -> None:
+        params = {"labelSelector": release_selector(self._settings)}
+        answer = await self._api.request("GET", _METRICS, params=params)
+        now: dict[tuple[str, str], int] = {}
+        for item in answer.get("items") or ():
+            used = 0
+            for container in item.get("containers") or ():
+                with contextlib.suppress(ValueError, KeyError):
+                    used += int(parse_quantity(container["usage"]["memory"]))
+            now[item["metadata"]["namespace"], item["metadata"]["name"]] = used
+        news = {key for key in {*now, *self.memory} if now.get(key) != self.memory.get(key)}
+        self.memory.clear()
+        self.memory.update(now)
+        self._tell(news)
+
+    def _tell(self, keys: set[tuple[str, str]]) -> None:
+        pods = [self._pods[key] for key in keys if key in self._pods]
+        for ref in {ref_of(pod["metadata"]) for pod in pods}:
+            if ref is not None:
+                self._changed(ref)
+
+    async def _poll_progress(self) -> None:
+        while True:
+            await asyncio.sleep(_PROGRESS)
+            fetching = {key: pod for key, pod in self._pods.items() if init_running(pod) == "fetch"}
+            uids = {pod["metadata"]["uid"] for pod in fetching.values()}
+            for uid in [uid for uid in self.progress if uid not in uids]:
+                del self.progress[uid]
+            some = list(fetching.items())[:_MOST]
+            found = await asyncio.gather(*(self._read_progress(pod) for _, pod in some))
+            news = set()
+            for (key, pod), words in zip(some, found, strict=True):
+                uid = pod["metadata"]["uid"]
+                if words and self.progress.get(uid) != words:
+                    self.progress[uid] = words
+                    news.add(key)
+            self._tell(news)
+
+    async def _read_progress(self, pod: dict[str, Any]) -> str:
+        lines = []
+        with contextlib.suppress(LLMOSError, TimeoutError):
+            async with asyncio.timeout(_PROGRESS * 2):
+                lines = [line async for line in read_log(self._api, pod, container="fetch", tail=5)]
+        return progress_words(lines)

@@ -1,0 +1,160 @@
+"""Local copies of the cluster's objects, kept up to date by list and watch.
+
+After Kubernetes' reflectors (https://pkg.go.dev/k8s.io/client-go/tools/cache): list once, follow the changes from
+there, list again when the server no longer knows them all, and try again with a growing delay while it doesn't
+answer. Objects are plain JSON, cut down to what is read of them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import random
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from llmos.errors import LLMOSError
+from llmos_hub.kubernetes_api import APIError, KubernetesAPI
+
+__all__ = ["Key", "Reflector"]
+
+Key = tuple[str, str]
+"""Namespace and name."""
+Object = dict[str, Any]
+
+_IDLE: Final = 90.0
+"""Seconds without a byte after which a watch counts as dead: the server sends a bookmark each minute."""
+_WATCH: Final = 300
+"""Seconds after which the server ends a watch in an orderly way."""
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 10.0
+_GONE: Final = 410
+
+logger = logging.getLogger(__name__)
+
+
+class Reflector:
+    """The objects of one kind that a selector selects, as last heard of.
+
+    Parameters
+    ----------
+    api
+        The connection.
+    path
+        Of all objects of the kind: ``/api/v1/pods``.
+    params
+        Selectors.
+    keep
+        Makes of an object what is kept; None: it isn't.
+    changed
+        Called with what is kept before and after a change; None where there is nothing.
+    """
+
+    def __init__(
+        self,
+        api: KubernetesAPI,
+        path: str,
+        *,
+        params: Mapping[str, str],
+        keep: Callable[[Object], Object | None],
+        changed: Callable[[Object | None, Object | None], None],
+    ) -> None:
+        self.synced = asyncio.Event()
+        """Set once all were listed."""
+        self.objects: dict[Key, Object] = {}
+        self._api = api
+        self._path = path
+        self._params = dict(params)
+        self._keep = keep
+        self._changed = changed
+
+    def take(self, obj: Object) -> None:
+        """Take over an object that the server has just answered with, unless a newer one is here."""
+        self._put(obj)
+
+    async def run(self) -> None:
+        """List and follow until cancelled."""
+        version: str | None = None
+        pause = _FIRST_PAUSE
+        while True:
+            try:
+                if version is None:
+                    version = await self._list()
+                    self.synced.set()
+                async for changed in self._watch(version):
+                    version, pause = changed, _FIRST_PAUSE
+                continue  # an orderly end
+            except APIError as error:
+                if error.status == _GONE:
+                    version = None
+                else:
+                    logger.warning("Following %s failed: %s", self._path, error)
+            except LLMOSError as error:
+                logger.warning("Following %s: %s", self._path, error.message)
+            except Exception:
+                logger.exception("Following %s failed; listing again", self._path)
+                version = None
+            await asyncio.sleep(pause * random.uniform(0.8, 1.2))  # noqa: S311 - so that not all come at once
+            pause = min(_LONGEST_PAUSE, pause * 2)
+
+    async def _list(self) -> str:
+        version, seen = "", set[Key]()
+        async for page in self._api.list_pages(self._path, params=self._params):
+            version = version or page["metadata"]["resourceVersion"]
+            kind = str(page.get("kind", "")).removesuffix("List")
+            for item in page.get("items") or ():
+                item.setdefault("kind", kind)
+                if (key := self._put(item)) is not None:
+                    seen.add(key)
+        for key in [key for key in self.objects if key not in seen]:
+            self._changed(self.objects.pop(key), None)
+        return version
+
+    async def _watch(self, version: str) -> Any:
+        params = {
+            **self._params,
+            "watch": "1",
+            "allowWatchBookmarks": "true",
+            "resourceVersion": version,
+            "timeoutSeconds": str(_WATCH),
+        }
+        async with self._api.lines(self._path, params=params, idle=_IDLE) as lines:
+            async for line in lines:
+                event = json.loads(line)
+                obj = event["object"]
+                if event["type"] == "ERROR":
+                    raise APIError(int(obj.get("code") or 500), obj)
+                if event["type"] == "DELETED":
+                    self._remove(obj)
+                elif event["type"] != "BOOKMARK":
+                    self._put(obj)
+                yield obj["metadata"]["resourceVersion"]
+
+    def _put(self, obj: Object) -> Key | None:
+        key = _key(obj)
+        old, new = self.objects.get(key), self._keep(obj)
+        if new is None:
+            return None
+        if old is not None and _version(old) >= _version(obj):
+            return key
+        self.objects[key] = new
+        self._changed(old, new)
+        return key
+
+    def _remove(self, obj: Object) -> None:
+        key = _key(obj)
+        old = self.objects.get(key)
+        if old is not None and _version(old) <= _version(obj):
+            del self.objects[key]
+            self._changed(old, None)
+
+
+def _key(obj: Object) -> Key:
+    meta = obj["metadata"]
+    return str(meta.get("namespace", "")), str(meta["name"])
+
+
+def _version(obj: Object) -> int:
+    """Resource versions of one kind are comparable as numbers, as of Kubernetes 1.35 by contract."""
+    text = str(obj["metadata"].get("resourceVersion", ""))
+    return int(text) if text.isdecimal() else 0

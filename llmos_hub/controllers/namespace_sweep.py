@@ -1,0 +1,192 @@
+"""Cleans up after people and groups that the Hub no longer has: late, and never what can't be had again.
+
+An owner who is missing is noted on the namespace, with the time. Who comes back within the grace period finds
+everything as it was. After it, what runs ends; the namespace goes too unless there are volumes in it, which stay
+unless the settings say otherwise. A Hub that does not answer, or has nobody at all, says nothing about anyone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+from llmos.errors import Conflict, LLMOSError, NotFound
+from llmos.resources import KINDS
+from llmos.resources.base import utcnow
+from llmos_hub.controllers.cluster_informer import Object
+from llmos_hub.controllers.namespaces import owner_of
+from llmos_hub.identity.people import People
+from llmos_hub.kubernetes_api import MERGE_PATCH, APIError, KubernetesAPI, path_of
+from llmos_hub.managers.namespace_objects import CREATED, MISSING_SINCE, Owner
+from llmos_hub.managers.namespace_options import NamespaceOptions
+from llmos_hub.stores.base import Store
+
+__all__ = ["MODELS_VOLUME", "Sweep"]
+
+MODELS_VOLUME: Final = "llmos-models"
+"""The volume of downloaded models: a cache, which may go with the namespace."""
+_PERIOD: Final = 600.0
+"""Seconds between two looks; each asks the Hub once per namespace."""
+
+logger = logging.getLogger(__name__)
+
+
+class Sweep:
+    """Finds namespaces without an owner and cleans them.
+
+    Parameters
+    ----------
+    api
+        The connection.
+    store
+        Where resources are.
+    people
+        Knows who there is.
+    options
+        The grace period, and what becomes of volumes.
+    leading
+        Whether this process may write.
+    period
+        Seconds between two looks.
+    clock
+        Now.
+    """
+
+    def __init__(
+        self,
+        api: KubernetesAPI,
+        store: Store,
+        people: People,
+        options: NamespaceOptions,
+        *,
+        leading: Callable[[], bool],
+        period: float = _PERIOD,
+        clock: Callable[[], datetime] = utcnow,
+    ) -> None:
+        self._api = api
+        self._store = store
+        self._people = people
+        self._options = options
+        self._leading = leading
+        self._period = period
+        self._clock = clock
+
+    async def run(self, namespaces: Callable[[], list[Object]]) -> None:
+        """Look from time to time until cancelled."""
+        while True:
+            try:
+                await self.look(namespaces())
+            except (LLMOSError, APIError) as error:
+                logger.warning("Whether people are gone can't be told now: %s", error)
+            await asyncio.sleep(self._period)
+
+    async def look(self, namespaces: list[Object]) -> None:
+        """Look at these once.
+
+        Raises
+        ------
+        Unavailable
+            The Hub or the cluster does not answer.
+        APIError
+            The cluster refuses.
+        """
+        owned = [
+            (obj, owner) for obj in namespaces if (owner := owner_of(obj)) is not None and owner.kind != "platform"
+        ]
+        if not owned or not await self._people.has_users():
+            return
+        for obj, owner in owned:
+            if not obj["metadata"].get("deletionTimestamp"):
+                await self._look_at(obj, owner)
+
+    async def _look_at(self, obj: Object, owner: Owner) -> None:
+        name = obj["metadata"]["name"]
+        since = (obj["metadata"].get("annotations") or {}).get(MISSING_SINCE)
+        there, created = await self._find(owner)
+        if there:
+            if since:
+                logger.info("Namespace %s: %s is back", name, owner.name)
+            if since or (created and not owner.created):
+                await self._annotate(name, {MISSING_SINCE: None, CREATED: created or None})
+            return
+        now = self._clock()
+        missing = _time(since)
+        if missing is None:
+            logger.info(
+                "Namespace %s: the Hub has no %s %s any more; it is kept for %g h",
+                name, owner.kind, owner.name, self._options.orphan_grace_hours,
+            )  # fmt: skip
+            await self._annotate(name, {MISSING_SINCE: now.isoformat(timespec="seconds")})
+        elif now - missing >= timedelta(hours=self._options.orphan_grace_hours):
+            await self._clean(name, obj["metadata"]["uid"])
+
+    async def _find(self, owner: Owner) -> tuple[bool, str]:
+        """Whether the owner is there, and since when the Hub has them."""
+        if owner.kind == "group":
+            return await self._people.has_group(owner.name), ""
+        person = await self._people.user(owner.name)
+        if person is None:
+            return False, ""
+        # the same name made anew is somebody else
+        same = not (owner.created and person.created) or owner.created == person.created
+        return same, person.created if same else ""
+
+    async def _clean(self, namespace: str, uid: str) -> None:
+        """End what runs, and remove the namespace where nothing would be lost with it."""
+        await self._delete_resources(namespace)
+        volumes = [] if self._options.delete_volumes else await self._volumes(namespace)
+        if volumes:
+            logger.info("Namespace %s stays: its volumes %s are kept", namespace, ", ".join(volumes))
+            return
+        logger.info("Namespace %s is removed: its owner is gone", namespace)
+        # by uid: one that was made anew meanwhile is another
+        body = {"kind": "DeleteOptions", "apiVersion": "v1", "preconditions": {"uid": uid}}
+        await self._request("DELETE", path_of("v1", "namespaces", None, namespace), body=body)
+
+    async def _delete_resources(self, namespace: str) -> None:
+        for kind in KINDS.values():
+            if kind.scope != "Namespaced":
+                continue
+            for resource in (await self._store.list(kind, namespace)).items:
+                if resource.metadata.deletion_timestamp is not None:
+                    continue
+                self._check()
+                try:
+                    await self._store.delete(kind, namespace, resource.metadata.name, uid=resource.metadata.uid)
+                except (Conflict, NotFound):
+                    continue
+
+    async def _volumes(self, namespace: str) -> list[str]:
+        """Volumes with what only their owner had."""
+        pages = self._api.list_pages(path_of("v1", "persistentvolumeclaims", namespace))
+        names = [item["metadata"]["name"] async for page in pages for item in page["items"]]
+        return sorted(name for name in names if name != MODELS_VOLUME)
+
+    async def _annotate(self, namespace: str, annotations: Mapping[str, str | None]) -> None:
+        body = {"metadata": {"annotations": dict(annotations)}}
+        await self._request("PATCH", path_of("v1", "namespaces", None, namespace), body=body, content_type=MERGE_PATCH)
+
+    async def _request(
+        self, method: str, path: str, *, body: Mapping[str, Any], content_type: str = "application/json"
+    ) -> None:
+        self._check()
+        try:
+            await self._api.request(method, path, body=body, content_type=content_type)
+        except APIError as error:
+            if error.status not in (404, 409):  # gone, or changed: the next look sees what is there
+                raise
+
+    def _check(self) -> None:
+        if not self._leading():
+            raise Conflict("Another process leads now and does this.")
+
+
+def _time(text: str | None) -> datetime | None:
+    try:
+        found = datetime.fromisoformat(text) if text else None
+    except ValueError:
+        return None
+    return found if found is not None and found.tzinfo is not None else None

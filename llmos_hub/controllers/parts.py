@@ -1,0 +1,274 @@
+"""What the controllers work with, opened for where the settings say that they run."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final, Protocol
+
+from llmos.errors import LLMOSError, Unavailable, UsageError
+from llmos.resources.modelservice import ModelServiceSpec
+from llmos.resources.node import Node
+from llmos_hub.backends.base import Backend
+from llmos_hub.controllers.election import Leadership, Timing
+from llmos_hub.controllers.layout import Layout, cluster_layout, local_layout
+from llmos_hub.controllers.metrics import Metrics
+from llmos_hub.engines.base import Machine
+from llmos_hub.engines.machine import detect
+from llmos_hub.managers.nodes import Nodes, largest_machine
+from llmos_hub.settings import ProcessSettings
+from llmos_hub.stores import open_store_for
+from llmos_hub.stores.base import Store
+
+if TYPE_CHECKING:
+    from llmos_hub.kubernetes_api import KubernetesAPI
+
+__all__ = ["ENV_LEASE_SECONDS", "ClusterMachines", "Companion", "Parts", "Surroundings", "opened", "surroundings"]
+
+ENV_LEASE_SECONDS: Final = "LLMOS_LEASE_SECONDS"
+"""For how long nobody works when a leader is killed; 15, as Kubernetes' own controllers have it."""
+_REFRESH: Final = 60.0
+"""Seconds between two looks at the nodes."""
+_RETRY: Final = 2.0
+
+logger = logging.getLogger(__name__)
+
+
+class Companion(Protocol):
+    """Something beside the controllers of resources."""
+
+    async def follow(self) -> None:
+        """What is done always, leading or not, until cancelled."""
+        ...
+
+    async def work(self) -> None:
+        """What is done while leading, until cancelled."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What processes find where they run.
+
+    Attributes
+    ----------
+    layout
+        Where model files are.
+    machine
+        What there is to compute on, for a service of that spec.
+    """
+
+    layout: Layout
+    machine: Callable[[ModelServiceSpec], Machine]
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Everything that is opened once and closed at the end."""
+
+    store: Store
+    backend: Backend
+    around: Surroundings
+    leadership: Leadership | None = None
+    companions: Sequence[Companion] = ()
+    metrics: Metrics = field(default_factory=Metrics)
+
+
+def surroundings(settings: ProcessSettings) -> Surroundings:
+    """Those of this machine."""
+    machine = detect()
+    return Surroundings(local_layout(settings.data_dir), lambda _: machine)
+
+
+class ClusterMachines:
+    """The machine that a replica may get at most, from the cluster's nodes.
+
+    Parameters
+    ----------
+    nodes
+        Knows them.
+    """
+
+    def __init__(self, nodes: Nodes) -> None:
+        self._nodes = nodes
+        self._known: Sequence[Node] = ()
+
+    async def refresh(self) -> None:
+        """Look at the nodes.
+
+        Raises
+        ------
+        Unavailable, Internal
+            They can't be read.
+        """
+        self._known = await self._nodes.all()
+
+    def __call__(self, spec: ModelServiceSpec) -> Machine:
+        """The largest that fits; where none does, the largest there is, so that it can be said what is missing.
+
+        Raises
+        ------
+        Unavailable
+            There are no nodes at all.
+        """
+        found = largest_machine(self._known, spec)
+        if found is None:
+            found = largest_machine(self._known, ModelServiceSpec(model="demo://tiny"))
+        if found is None:
+            raise Unavailable("The cluster has no nodes. It goes on once there is one.")
+        return found
+
+    async def follow(self) -> None:
+        """Look again from time to time."""
+        while True:
+            await asyncio.sleep(_REFRESH)
+            try:
+                await self.refresh()
+            except LLMOSError as error:
+                logger.warning("The cluster's nodes can't be read: %s", error)
+
+    async def work(self) -> None:
+        """Nothing beside that."""
+
+
+@asynccontextmanager
+async def opened(settings: ProcessSettings, stop: asyncio.Future[signal.Signals]) -> AsyncIterator[Parts]:
+    """Open what the settings ask for; `stop` is done when the process was told to end, and by which signal.
+
+    Raises
+    ------
+    UsageError
+        A setting can't be read.
+    BackendFailed
+        The backend can't be started.
+    """
+    parts = _in_cluster(settings) if settings.in_cluster else _on_this_machine(settings, stop)
+    async with parts as opened_parts:
+        yield opened_parts
+
+
+@asynccontextmanager
+async def _on_this_machine(settings: ProcessSettings, stop: asyncio.Future[signal.Signals]) -> AsyncIterator[Parts]:
+    from llmos_hub.backends.local import LocalBackend
+
+    store = open_store_for(settings)
+    backend = LocalBackend(settings.data_dir.workloads, settings.data_dir.run)
+    try:
+        await backend.start()
+        yield Parts(store, backend, surroundings(settings))
+    finally:
+        everything = stop.done() and stop.result() is signal.SIGINT
+        logger.info("Ending; what runs %s", "is stopped" if everything else "goes on")
+        await backend.close(stop=everything)
+        await store.close()
+
+
+@asynccontextmanager
+async def _in_cluster(settings: ProcessSettings) -> AsyncIterator[Parts]:
+    """Whatever the signal, pods go on: another process takes over."""
+    from pathlib import Path
+
+    from llmos_hub.backends.kubernetes import KubernetesBackend
+    from llmos_hub.backends.kubernetes.settings import KubernetesSettings
+    from llmos_hub.controllers.election import Election, own_identity
+    from llmos_hub.controllers.kubernetes_leases import KubernetesLeases
+    from llmos_hub.kubernetes_api import KubernetesAPI
+    from llmos_hub.managers.nodes import KubernetesNodes
+
+    cluster = KubernetesSettings.from_environment()
+    async with contextlib.AsyncExitStack() as stack:
+        api = KubernetesAPI()
+        stack.push_async_callback(api.close)
+        # a connection of its own: what keeps the leader leading must not wait behind what it does
+        leases = KubernetesAPI(timeout=5.0)
+        stack.push_async_callback(leases.close)
+        store = open_store_for(settings)
+        stack.push_async_callback(store.close)
+        metrics = Metrics()
+        leadership = Election(
+            KubernetesLeases(leases, settings.namespace), own_identity(), timing=lease_timing(), told=metrics.lead
+        )
+        backend = KubernetesBackend(api, cluster, leads=lambda: leadership.leading)
+        await backend.start()
+        stack.push_async_callback(backend.close)
+        machines = ClusterMachines(KubernetesNodes(api, settings.namespace))
+        await _known(machines)
+        namespaces = await _namespaces(stack, settings, api=api, store=store, leadership=leadership, metrics=metrics)
+        around = Surroundings(cluster_layout(Path(cluster.models.mount_path)), machines)
+        yield Parts(store, backend, around, leadership, (machines, *namespaces), metrics)
+        logger.info("Ending; what runs goes on")
+
+
+def lease_timing(environ: Mapping[str, str] = os.environ) -> Timing:
+    """How long a lease holds.
+
+    Raises
+    ------
+    UsageError
+        It can't be read.
+    """
+    text = environ.get(ENV_LEASE_SECONDS, "")
+    if not text:
+        return Timing()
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 3 <= seconds <= 300:
+        raise UsageError(f'{ENV_LEASE_SECONDS}: "{text[:20]}" is not a number of seconds from 3 to 300.')
+    return Timing.of(seconds)
+
+
+async def _known(machines: ClusterMachines) -> None:
+    """Wait for the nodes: without them no model can be planned for."""
+    while True:
+        try:
+            await machines.refresh()
+        except LLMOSError as error:
+            logger.warning("The cluster's nodes can't be read: %s Trying again in %.0f s", error, _RETRY)
+            await asyncio.sleep(_RETRY)
+        else:
+            return
+
+
+async def _namespaces(
+    stack: contextlib.AsyncExitStack,
+    settings: ProcessSettings,
+    *,
+    api: KubernetesAPI,
+    store: Store,
+    leadership: Leadership,
+    metrics: Metrics,
+) -> Sequence[Companion]:
+    """The controller of people's namespaces; without a Hub to ask, nobody's is ever cleaned."""
+    from llmos_hub.controllers.fencing import fenced_store
+    from llmos_hub.controllers.namespace_sweep import Sweep
+    from llmos_hub.controllers.namespaces import NamespaceController
+    from llmos_hub.identity.people import HubPeople
+    from llmos_hub.managers.namespace_options import NamespaceOptions
+
+    options = NamespaceOptions.from_environment()
+    sweep = None
+    if settings.hub_api_url and settings.hub_token:
+        people = HubPeople(settings.hub_api_url, settings.hub_token)
+        stack.push_async_callback(people.close)
+        guarded = fenced_store(store, leadership)
+        sweep = Sweep(api, guarded, people, options, leading=lambda: leadership.leading)
+    counted = metrics.of("Namespace")
+    return (
+        NamespaceController(
+            api,
+            options,
+            settings.namespace,
+            leading=lambda: leadership.leading,
+            sweeper=sweep,
+            metrics=counted,
+            failed=counted.failed,
+        ),
+    )

@@ -1,0 +1,102 @@
+"""Who there is: the Hub's users and groups, asked for with the platform's own token.
+
+A name alone doesn't tell a person: a user can be deleted, and somebody else get the name. ``created`` does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+from urllib.parse import quote
+
+import httpcore
+
+from llmos.errors import Unavailable
+
+__all__ = ["HubPeople", "People", "Person"]
+
+_TIMEOUT: Final = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Person:
+    """A user of the Hub.
+
+    Attributes
+    ----------
+    created
+        When the Hub made them, as it writes it; empty where it doesn't say.
+    """
+
+    name: str
+    created: str = ""
+
+
+class People(Protocol):
+    """Knows who there is. Each method raises `Unavailable` where the Hub doesn't answer as it should."""
+
+    async def user(self, name: str) -> Person | None:
+        """The user of that name; None where the Hub has none."""
+        ...
+
+    async def has_group(self, name: str) -> bool:
+        """Whether there is a group of that name."""
+        ...
+
+    async def has_users(self) -> bool:
+        """Whether there is anybody at all; a Hub with nobody in it has lost its database, not its people."""
+        ...
+
+
+class HubPeople:
+    """Asks the Hub each time.
+
+    Parameters
+    ----------
+    hub_api_url
+        Such as ``http://hub:8081/hub/api``.
+    hub_token
+        The platform's own token, with ``read:users`` and ``read:groups``.
+    """
+
+    def __init__(self, hub_api_url: str, hub_token: str) -> None:
+        self._url = hub_api_url.rstrip("/")
+        self._token = hub_token
+        self._connections = httpcore.AsyncConnectionPool(max_connections=4, keepalive_expiry=10.0)
+
+    async def user(self, name: str) -> Person | None:
+        """The user of that name."""
+        found = await self._get(f"/users/{quote(name, safe='')}")
+        return None if found is None else Person(str(found.get("name") or name), str(found.get("created") or ""))
+
+    async def has_group(self, name: str) -> bool:
+        """Whether there is a group of that name."""
+        return await self._get(f"/groups/{quote(name, safe='')}") is not None
+
+    async def has_users(self) -> bool:
+        """Whether there is anybody at all."""
+        found = await self._get("/users?limit=1")
+        return found is not None and bool(found.get("items"))
+
+    async def close(self) -> None:
+        """Let go of connections."""
+        await self._connections.aclose()
+
+    async def _get(self, path: str) -> Mapping[str, Any] | None:
+        headers = [("Authorization", f"Bearer {self._token}"), ("Accept", "application/jupyterhub-pagination+json")]
+        try:
+            async with asyncio.timeout(_TIMEOUT):
+                response = await self._connections.request("GET", self._url + path, headers=headers)
+            data = json.loads(response.content)
+        except (httpcore.NetworkError, httpcore.ProtocolError, httpcore.UnsupportedProtocol, TimeoutError) as error:
+            raise Unavailable(f"The Hub does not answer ({type(error).__name__}).") from error
+        except ValueError as error:
+            raise Unavailable("What answers at the Hub's address is not a Hub.") from error
+        if response.status == 404 and isinstance(data, dict) and data.get("status") == 404:
+            return None
+        if response.status != 200 or not isinstance(data, dict):
+            raise Unavailable(f"The Hub does not answer as it should (HTTP {response.status}).")
+        return data

@@ -1,0 +1,360 @@
+"""The connection to a cluster's API server: JSON in, JSON out.
+
+The client library's configuration, TLS and credentials are used (`kubernetes.aio`: in-cluster tokens that
+are read anew, kubeconfigs with certificates and plugins), its generated models are not: what is sent and
+read here is plain JSON, at a tenth of the cost.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import time
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import quote, urlencode
+
+from llmos.errors import Cause, Unavailable, UsageError
+
+if TYPE_CHECKING:
+    from aiohttp import ClientResponse, ClientTimeout
+
+__all__ = ["APPLY_PATCH", "FIELD_MANAGER", "JSON_PATCH", "MERGE_PATCH", "APIError", "KubernetesAPI", "path_of"]
+
+FIELD_MANAGER: Final = "llmos"
+"""Under this name the cluster remembers which fields are ours."""
+APPLY_PATCH: Final = "application/apply-patch+yaml"
+MERGE_PATCH: Final = "application/merge-patch+json"
+JSON_PATCH: Final = "application/json-patch+json"
+
+_CONNECT_TIMEOUT: Final = 5.0
+_PAUSES: Final = (0.05, 0.2, 0.5, 1.0)  # seconds between attempts of what can be repeated
+_MAX_LINE: Final = 2**22  # bytes of one watch event: an object of etcd's largest size, with room for escapes
+_SERVICE_HOST: Final = "KUBERNETES_SERVICE_HOST"  # set in every pod
+
+
+class APIError(Exception):
+    """What the API server answered instead of doing it.
+
+    Attributes
+    ----------
+    status
+        The HTTP status.
+    reason
+        Its word for programs: ``NotFound``, ``Conflict``, ``Invalid``.
+    message
+        Its sentence.
+    details
+        ``details`` of its ``Status`` object: name, kind, causes.
+    """
+
+    def __init__(self, status: int, body: Mapping[str, Any]) -> None:
+        self.status = status
+        self.reason = str(body.get("reason") or "")
+        self.message = str(body.get("message") or f"HTTP {status}")
+        self.details: Mapping[str, Any] = body.get("details") or {}
+        super().__init__(f"{self.message} ({status} {self.reason})")
+
+    @property
+    def causes(self) -> list[Cause]:
+        """The fields at fault."""
+        return [
+            Cause(str(cause.get("field") or ""), str(cause.get("message") or ""))
+            for cause in self.details.get("causes") or ()
+        ]
+
+    def because(self, reason: str) -> bool:
+        """Whether one of the causes has that reason, such as ``NamespaceTerminating``."""
+        return any(cause.get("reason") == reason for cause in self.details.get("causes") or ())
+
+
+def path_of(api_version: str, plural: str, namespace: str | None = None, name: str = "", *more: str) -> str:
+    """The path of a resource, or of all of a kind.
+
+    >>> path_of("apps/v1", "deployments", "user-ada", "chat", "status")
+    '/apis/apps/v1/namespaces/user-ada/deployments/chat/status'
+    >>> path_of("v1", "nodes")
+    '/api/v1/nodes'
+    """
+    parts = ["apis" if "/" in api_version else "api", *api_version.split("/")]
+    if namespace:
+        parts += ["namespaces", namespace]
+    parts += [plural, *filter(None, (name, *more))]
+    return "/" + "/".join(quote(part, safe="") for part in parts)
+
+
+@dataclass(frozen=True, slots=True)
+class _Request:
+    method: str
+    path: str
+    params: Mapping[str, str] | None = None
+    body: Any = None
+    content_type: str = "application/json"
+
+
+class KubernetesAPI:
+    """One process's connections to the API server.
+
+    Nothing is read or connected before the first call. ``KUBECONFIG`` names the cluster where it is set;
+    else, in a pod, the pod's own service account is used; else ``~/.kube/config``.
+
+    Parameters
+    ----------
+    timeout
+        Seconds for a call, with its repetitions.
+    kubeconfig
+        Another file than the environment names.
+    """
+
+    def __init__(self, *, timeout: float = 10.0, kubeconfig: Path | str | None = None) -> None:
+        self.timeout = timeout
+        self._kubeconfig = str(kubeconfig) if kubeconfig else None
+        self._client: Any = None  # an ApiClient: its package says that it is typed, and its methods are not
+        self._opening = asyncio.Lock()
+        self._closed = False
+        self.calls: dict[str, int] = {}
+        """How many requests were sent, by method: what a test or a metric looks at."""
+
+    # -- the connection
+
+    async def _connected(self) -> Any:
+        if self._closed:
+            message = "The connection to the cluster was closed."
+            raise Unavailable(message)
+        if self._client is None:
+            async with self._opening:
+                self._client = self._client or await self._open()
+        return self._client
+
+    async def _open(self) -> Any:
+        # loaded by processes that talk to a cluster alone: 25 MB
+        from kubernetes.aio import config as library
+        from kubernetes.aio.client import ApiClient, Configuration
+
+        # no limit on connections: each watch holds one
+        settings = Configuration(connection_pool_maxsize=0, client_session_kwargs={"read_bufsize": _MAX_LINE // 2})
+        config: Any = library
+        configured = self._kubeconfig or os.environ.get("KUBECONFIG")
+        try:
+            if not configured and os.environ.get(_SERVICE_HOST):
+                config.load_incluster_config(client_configuration=settings)
+            else:
+                await config.load_kube_config(config_file=configured or None, client_configuration=settings)
+        except (config.ConfigException, OSError) as error:
+            message = f"No Kubernetes cluster can be reached: {error}. Set KUBECONFIG, or run this in a pod with a service account."
+            raise UsageError(message) from None
+        return ApiClient(settings)
+
+    async def close(self) -> None:
+        """Let go of all connections."""
+        self._closed = True
+        if self._client is not None:
+            await self._client.close()
+            self._client = None
+            await asyncio.sleep(0)  # transports that were aborted close at the loop's next turn
+
+    # -- calls
+
+    async def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        params: Mapping[str, str] | None = None,
+        body: Any = None,
+        content_type: str = "application/json",
+        timeout: float | None = None,
+    ) -> dict[str, Any]:
+        """Send one request and return the JSON of its answer.
+
+        Reads are repeated while the server can't be reached, and everything while it says that it is too
+        busy to begin, all within the time limit.
+
+        Parameters
+        ----------
+        method, path
+            Such as ``GET`` and what `path_of` makes.
+        params
+            The query.
+        body
+            What is sent as JSON.
+        content_type
+            For ``PATCH`` one of the module's three.
+        timeout
+            Seconds in all; `timeout` of the connection where None.
+
+        Raises
+        ------
+        APIError
+            The server refused.
+        Unavailable
+            It didn't answer in time; a write may have been done or not.
+        """
+        from aiohttp import ClientError, ClientTimeout
+
+        asked = _Request(method, path, params, body, content_type)
+        deadline = time.monotonic() + (self.timeout if timeout is None else timeout)
+        attempt = 0
+        while True:
+            left = deadline - time.monotonic()
+            pause = _PAUSES[min(attempt, len(_PAUSES) - 1)]
+            try:
+                return await self._once(asked, ClientTimeout(total=max(left, 0.05), sock_connect=_CONNECT_TIMEOUT))
+            except APIError as error:
+                if error.status != 429 and not (error.status == 503 and method == "GET"):
+                    raise
+                wait = float(error.details.get("retryAfterSeconds") or pause)
+                failure = f"is too busy: {error.message}"
+            except (ClientError, OSError, TimeoutError) as error:
+                wait, failure = pause, _words(error)
+                if method != "GET":
+                    raise self._unavailable(failure) from None
+            if time.monotonic() + wait >= deadline:
+                raise self._unavailable(failure)
+            await asyncio.sleep(wait)
+            attempt += 1
+
+    async def _once(self, asked: _Request, limits: ClientTimeout) -> dict[str, Any]:
+        response = await self._send(asked, limits)
+        async with response:
+            raw = await response.read()
+        data = _decoded(raw)
+        if response.status >= 400:
+            raise _error(response, data)
+        return data
+
+    async def _send(self, asked: _Request, limits: ClientTimeout) -> ClientResponse:
+        client = await self._connected()
+        self.calls[asked.method] = self.calls.get(asked.method, 0) + 1
+        headers = {"Accept": "application/json", "Content-Type": asked.content_type, "User-Agent": FIELD_MANAGER}
+        await client.update_params_for_auth(headers, [], ["BearerToken"], asked.path, asked.method, None)
+        url = f"{client.configuration.host}{asked.path}{'?' + urlencode(asked.params) if asked.params else ''}"
+        answer = await client.rest_client.request(
+            asked.method, url, headers=headers, body=asked.body, _request_timeout=limits
+        )
+        response: ClientResponse = answer.response
+        return response
+
+    def _unavailable(self, why: str) -> Unavailable:
+        host = self._client.configuration.host if self._client else "the cluster"
+        return Unavailable(f"The API server at {host} {why}.")
+
+    async def apply(
+        self, obj: Mapping[str, Any], path: str, *, manager: str = FIELD_MANAGER, force: bool = True
+    ) -> dict[str, Any]:
+        """Server-side apply: create the object, or make our fields of it what they are here.
+
+        Parameters
+        ----------
+        obj
+            The whole object as we want it, with ``apiVersion`` and ``kind``.
+        path
+            Where it is.
+        manager
+            Under which name the fields are owned.
+        force
+            Take fields over that another manager set.
+        """
+        params = {"fieldManager": manager, "force": "true" if force else "false"}
+        return await self.request("PATCH", path, params=params, body=dict(obj), content_type=APPLY_PATCH)
+
+    async def list_pages(
+        self, path: str, *, params: Mapping[str, str] | None = None, page: int = 500
+    ) -> AsyncIterator[dict[str, Any]]:
+        """The pages of a consistent list; the first one's ``resourceVersion`` is that of all.
+
+        Raises
+        ------
+        APIError
+            Status 410: the list took so long that the server forgot it; begin anew.
+        """
+        query = {**(params or {}), "limit": str(page)}
+        while True:
+            answer = await self.request("GET", path, params=query)
+            yield answer
+            token = answer["metadata"].get("continue")
+            if not token:
+                return
+            query["continue"] = token
+
+    @contextlib.asynccontextmanager
+    async def lines(
+        self, path: str, *, params: Mapping[str, str] | None = None, idle: float | None = None
+    ) -> AsyncIterator[AsyncIterator[bytes]]:
+        """Follow an answer that comes in lines: a watch, a log.
+
+        Parameters
+        ----------
+        path, params
+            What is asked for.
+        idle
+            Seconds without a byte after which the connection counts as dead; None for never.
+
+        Raises
+        ------
+        APIError
+            The server refused.
+        Unavailable
+            It can't be reached, or broke off; from the iterator too. An orderly end just ends it.
+        """
+        from aiohttp import ClientError, ClientTimeout
+
+        limits = ClientTimeout(total=None, sock_connect=_CONNECT_TIMEOUT, sock_read=idle)
+        try:
+            async with asyncio.timeout(self.timeout):
+                response = await self._send(_Request("GET", path, params), limits)
+        except (ClientError, OSError, TimeoutError) as error:
+            raise self._unavailable(_words(error)) from None
+        async with response:
+            if response.status >= 400:
+                raise _error(response, _decoded(await response.read()))
+            try:
+                yield self._read_lines(response)
+            finally:
+                _abort(response)
+
+    async def _read_lines(self, response: ClientResponse) -> AsyncIterator[bytes]:
+        from aiohttp import ClientError
+
+        try:
+            async for line in response.content:
+                yield line
+        except (ClientError, OSError, TimeoutError, ValueError) as error:  # ValueError: a line over the limit
+            raise self._unavailable(_words(error)) from None
+
+
+def _abort(response: ClientResponse) -> None:
+    """Drop the connection of an answer that is not read to its end.
+
+    A polite end of TLS waits for the other side, which goes on to send.
+    """
+    connection = response.connection  # None where all was read
+    if connection is not None and connection.transport is not None:
+        connection.transport.abort()
+
+
+def _decoded(raw: bytes) -> dict[str, Any]:
+    try:
+        data = json.loads(raw)
+    except ValueError:
+        data = {"message": raw.decode("utf-8", "replace").strip()[:500]}  # a proxy's page, or /readyz
+    return data if isinstance(data, dict) else {"message": str(data)[:500]}
+
+
+def _error(response: ClientResponse, body: dict[str, Any]) -> APIError:
+    """The error, with the header's word on when to come back where the body has none."""
+    after = response.headers.get("Retry-After", "")
+    if after.isdigit():
+        body = {**body, "details": {"retryAfterSeconds": int(after), **(body.get("details") or {})}}
+    return APIError(response.status, body)
+
+
+def _words(error: BaseException) -> str:
+    """Why there was no answer, for the end of a sentence."""
+    if isinstance(error, TimeoutError):
+        return "does not answer in time"
+    return f"can't be reached: {error or type(error).__name__}"

@@ -1,0 +1,305 @@
+"""The objects of a person's or a group's namespace in a cluster: pure functions from options to JSON.
+
+Everything is denied first (https://kubernetes.io/docs/concepts/services-networking/network-policies/), then each
+policy allows one thing; policies add up. Lists are written out even where they are empty, so that a rule that
+somebody adds is one of ours that was changed, and goes again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import ipaddress
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+from llmos_hub.kubernetes_api import path_of
+from llmos_hub.managers.namespace_options import NamespaceOptions, Peer
+
+__all__ = [
+    "COMPONENT",
+    "CREATED",
+    "MANAGED_BY",
+    "MISSING_SINCE",
+    "OWNER",
+    "OWNER_KIND",
+    "PREPARED",
+    "Owner",
+    "contents_hash",
+    "make_contents",
+    "make_limit_range",
+    "make_namespace",
+    "make_network_policies",
+    "make_pull_secret",
+    "make_resource_quota",
+    "make_role_bindings",
+    "make_service_account",
+    "object_path",
+]
+
+Object = dict[str, Any]
+
+MANAGED_BY: Final = "app.kubernetes.io/managed-by"
+COMPONENT: Final = "app.kubernetes.io/component"
+OWNER_KIND: Final = "llmos.ai/owner-kind"
+OWNER: Final = "llmos.ai/owner"
+"""Annotation: the Hub's name of the user or group; a label couldn't hold every name."""
+CREATED: Final = "llmos.ai/owner-created"
+"""Annotation: when the Hub made that user, since a name can be deleted and made anew by somebody else."""
+PREPARED: Final = "llmos.ai/prepared"
+"""Annotation: the hash of the contents that were put there last; until it is there, nothing should be run."""
+MISSING_SINCE: Final = "llmos.ai/owner-missing-since"
+"""Annotation: when the Hub was first seen without the owner."""
+
+_PLURALS: Final = {
+    "Namespace": "namespaces",
+    "ServiceAccount": "serviceaccounts",
+    "ResourceQuota": "resourcequotas",
+    "LimitRange": "limitranges",
+    "NetworkPolicy": "networkpolicies",
+    "RoleBinding": "rolebindings",
+    "Secret": "secrets",
+}
+_METADATA_SERVICES: Final = ("169.254.169.254/32", "fd00:ec2::254/128")
+"""Where clouds hand out the credentials of the node itself."""
+_NOT_OURS: Final = {"key": "llmos.ai/part", "operator": "DoesNotExist"}
+"""Selects what isn't a workload of the controllers: people's servers and what they start."""
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """Whose a namespace is.
+
+    Attributes
+    ----------
+    kind
+        ``user``, ``group``; ``platform`` for what is everybody's.
+    name
+        The Hub's name.
+    created
+        When the Hub made that user, as it writes it; empty where that isn't known.
+    """
+
+    kind: Literal["user", "group", "platform"]
+    name: str
+    created: str = ""
+
+
+def object_path(obj: Mapping[str, Any]) -> str:
+    """Where an object is in the API."""
+    meta = obj["metadata"]
+    return path_of(obj["apiVersion"], _PLURALS[obj["kind"]], meta.get("namespace"), meta["name"])
+
+
+def _labels(options: NamespaceOptions) -> dict[str, str]:
+    return {
+        "app.kubernetes.io/name": "llmos",
+        "app.kubernetes.io/instance": options.instance,
+        MANAGED_BY: "llmos",
+        COMPONENT: "namespace",
+    }
+
+
+def _object(api_version: str, kind: str, namespace: str, name: str, options: NamespaceOptions) -> Object:
+    return {
+        "apiVersion": api_version,
+        "kind": kind,
+        "metadata": {"name": name, "namespace": namespace, "labels": _labels(options)},
+    }
+
+
+def make_namespace(name: str, owner: Owner, options: NamespaceOptions) -> Object:
+    """The namespace itself."""
+    security = {f"pod-security.kubernetes.io/{mode}": options.pod_security for mode in ("enforce", "warn")}
+    annotations = {OWNER: owner.name}
+    if owner.created:
+        annotations[CREATED] = owner.created
+    return {
+        "apiVersion": "v1",
+        "kind": "Namespace",
+        "metadata": {
+            "name": name,
+            "labels": {
+                **options.labels,
+                **_labels(options),
+                OWNER_KIND: owner.kind,
+                **(security if options.pod_security else {}),
+            },
+            "annotations": annotations,
+        },
+    }
+
+
+def make_service_account(namespace: str, options: NamespaceOptions) -> Object:
+    """The account of people's pods: it may nothing, and no pod gets its token."""
+    return {
+        **_object("v1", "ServiceAccount", namespace, options.service_account, options),
+        "automountServiceAccountToken": False,
+        "imagePullSecrets": [{"name": name} for name in options.pull_secrets],
+    }
+
+
+def make_resource_quota(namespace: str, owner: Owner, options: NamespaceOptions) -> Object | None:
+    """What may be used at once; None where nothing is limited."""
+    hard = options.quota
+    if owner.kind == "group" and options.group_quota is not None:
+        hard = options.group_quota
+    if not hard or owner.kind == "platform":
+        return None
+    return {**_object("v1", "ResourceQuota", namespace, "llmos", options), "spec": {"hard": dict(hard)}}
+
+
+def make_limit_range(namespace: str, options: NamespaceOptions) -> Object | None:
+    """What containers get that don't say; None where nothing is set."""
+    limits = options.limits
+    item = {"defaultRequest": limits.default_request, "default": limits.default, "max": limits.max}
+    filled = {key: dict(amounts) for key, amounts in item.items() if amounts}
+    if not filled:
+        return None
+    made = _object("v1", "LimitRange", namespace, "llmos", options)
+    return {**made, "spec": {"limits": [{"type": "Container", **filled}]}}
+
+
+def make_pull_secret(namespace: str, name: str, original: Mapping[str, Any], options: NamespaceOptions) -> Object:
+    """A copy of a Secret with a registry's credentials."""
+    made = _object("v1", "Secret", namespace, name, options)
+    return {**made, "type": original["type"], "data": dict(original.get("data") or {})}
+
+
+def make_role_bindings(namespace: str, release: str, options: NamespaceOptions) -> list[Object]:
+    """What the platform's own parts may do in the namespace."""
+    made = []
+    for binding in options.bindings:
+        account = {
+            "kind": "ServiceAccount",
+            "name": binding.service_account,
+            "namespace": binding.namespace or release,
+        }
+        name = f"llmos:{binding.cluster_role}:{binding.service_account}"
+        made.append(
+            {
+                **_object("rbac.authorization.k8s.io/v1", "RoleBinding", namespace, name, options),
+                "roleRef": {
+                    "apiGroup": "rbac.authorization.k8s.io",
+                    "kind": "ClusterRole",
+                    "name": binding.cluster_role,
+                },
+                "subjects": [account],
+            }
+        )
+    return made
+
+
+# Who may talk to whom
+
+
+def make_network_policies(namespace: str, release: str, options: NamespaceOptions) -> list[Object]:
+    """Nothing, but for names; the Hub, the API and the gateway; the outside world where that is set.
+
+    Parameters
+    ----------
+    namespace
+        Where.
+    release
+        The release's own namespace.
+    options
+        The rest.
+    """
+    net = options.network
+    every: Object = {}
+    servers: Object = {"matchExpressions": [_NOT_OURS]}
+    engines: Object = {"matchLabels": {"llmos.ai/part": "serve"}}
+    names = [{"to": [_peer(net.dns, release)], "ports": _ports(net.dns.ports, "UDP", "TCP")}]
+    if net.dns_cidrs:
+        blocks = [{"ipBlock": {"cidr": cidr}} for cidr in net.dns_cidrs]
+        names.append({"to": blocks, "ports": _ports([53], "UDP", "TCP")})
+    platform = [_to(peer, release) for peer in (net.hub, net.proxy, net.api, net.gateway)]
+    visitors = [{"from": [_peer(peer, release) for peer in (net.proxy, net.hub)], "ports": _ports(net.server_ports)}]
+    requests = [{"from": [_peer(net.gateway, release)], "ports": _ports(net.engine_ports)}]
+    policies = {
+        "llmos-default-deny": _policy(every, ingress=[], egress=[]),
+        "llmos-names": _policy(every, egress=names),
+        "llmos-servers": _policy(servers, ingress=visitors, egress=platform),
+        "llmos-engines": _policy(engines, ingress=requests),
+    }
+    if net.internet:
+        policies["llmos-outside"] = _policy(every, egress=[{"to": _outside(net.cluster_cidrs)}])
+    return [
+        {**_object("networking.k8s.io/v1", "NetworkPolicy", namespace, name, options), "spec": spec}
+        for name, spec in policies.items()
+    ]
+
+
+def _policy(pods: Object, *, ingress: list[Object] | None = None, egress: list[Object] | None = None) -> Object:
+    spec: Object = {"podSelector": pods, "policyTypes": []}
+    for direction, rules in (("Ingress", ingress), ("Egress", egress)):
+        if rules is not None:
+            spec["policyTypes"].append(direction)
+            spec[direction.lower()] = rules
+    return spec
+
+
+def _peer(peer: Peer, release: str) -> Object:
+    return {
+        "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": peer.namespace or release}},
+        "podSelector": {"matchLabels": dict(peer.labels)},
+    }
+
+
+def _to(peer: Peer, release: str) -> Object:
+    return {"to": [_peer(peer, release)], "ports": _ports(peer.ports)}
+
+
+def _ports(ports: Iterable[int], *protocols: str) -> list[Object]:
+    return [{"port": port, "protocol": protocol} for port in ports for protocol in (protocols or ("TCP",))]
+
+
+def _outside(cluster: Iterable[str]) -> list[Object]:
+    """All addresses but the cluster's and those that give out a node's credentials."""
+    excluded = {ipaddress.ip_network(cidr, strict=False) for cidr in (*cluster, *_METADATA_SERVICES)}
+    blocks = []
+    for everything in (ipaddress.ip_network("0.0.0.0/0"), ipaddress.ip_network("::/0")):
+        same = sorted((net for net in excluded if net.version == everything.version), key=lambda n: n.network_address)
+        if everything in same:
+            continue
+        blocks.append({"ipBlock": {"cidr": str(everything), "except": [str(net) for net in same]}})
+    return blocks
+
+
+# All of it
+
+
+def make_contents(
+    namespace: str,
+    owner: Owner,
+    release: str,
+    options: NamespaceOptions,
+    pull_secrets: Mapping[str, Mapping[str, Any]] | None = None,
+) -> list[Object]:
+    """What is in a namespace, in the order in which it is put there: restrictions before rights.
+
+    Parameters
+    ----------
+    namespace, owner
+        Where, and whose.
+    release
+        The release's own namespace.
+    options
+        The rest.
+    pull_secrets
+        The Secrets to copy, by name.
+    """
+    restrictions = [make_resource_quota(namespace, owner, options), make_limit_range(namespace, options)]
+    return [
+        *make_network_policies(namespace, release, options),
+        *(obj for obj in restrictions if obj is not None),
+        *(make_pull_secret(namespace, name, secret, options) for name, secret in (pull_secrets or {}).items()),
+        make_service_account(namespace, options),
+        *make_role_bindings(namespace, release, options),
+    ]
+
+
+def contents_hash(objects: Iterable[Mapping[str, Any]]) -> str:
+    """Twelve hex digits that change with what is in a namespace."""
+    return hashlib.sha256(json.dumps(list(objects), sort_keys=True).encode()).hexdigest()[:12]

@@ -1,0 +1,339 @@
+"""The machines: what they have, what of it is free, what runs there.
+
+On a workstation there is one. In a cluster what counts as taken is what pods have asked for, since that is what the
+scheduler goes by: a node with idle CPUs may be full.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import platform
+import re
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+from llmos.errors import Internal
+from llmos.resources import ModelService
+from llmos.resources.modelservice import ModelServiceSpec
+from llmos.resources.node import Node, NodeList, NodeWork
+from llmos.resources.quantities import parse_quantity
+from llmos_hub.engines.base import Machine
+from llmos_hub.engines.machine import detect
+from llmos_hub.kubernetes_api import APIError, KubernetesAPI, path_of
+from llmos_hub.policy import Caller
+from llmos_hub.stores.base import Store
+
+__all__ = ["KubernetesNodes", "LocalNodes", "Nodes", "largest_machine", "read_nodes", "visible_to"]
+
+_REMEMBERED: Final = 3.0
+"""Seconds for which an answer is good enough for all who ask: listing every pod costs the cluster something."""
+_ROLE_PREFIX: Final = "node-role.kubernetes.io/"
+_GPU: Final = re.compile(r"[a-z0-9.-]+/(gpu|i915|xe|mig-.+|.*gpu.*)")
+"""Extended resources that are GPUs: ``nvidia.com/gpu``, ``amd.com/gpu``, ``gpu.intel.com/i915``, ``nvidia.com/mig-1g.5gb``."""
+_GPU_TYPE_LABELS: Final = (
+    "llmos.ai/gpu-type",
+    "nvidia.com/gpu.product",
+    "amd.com/gpu.product-name",
+    "cloud.google.com/gke-accelerator",
+)
+_SYSTEM_NAMESPACES: Final = ("kube-system", "kube-public", "kube-node-lease")
+
+
+class Nodes(Protocol):
+    """Knows the machines."""
+
+    async def all(self) -> Sequence[Node]:
+        """All of them by name, with everything that runs there."""
+        ...
+
+
+def visible_to(caller: Caller, nodes: Iterable[Node]) -> NodeList:
+    """What somebody may know: everybody what there is and how much of it is taken, only admins by whom."""
+    if caller.admin:
+        return NodeList(items=list(nodes))
+    own = (caller.namespace,)
+    return NodeList(
+        items=[
+            node.model_copy(update={"running": [work for work in node.running if work.namespace in own]})
+            for node in nodes
+        ]
+    )
+
+
+# A workstation
+
+
+class LocalNodes:
+    """The machine that this process is on.
+
+    Parameters
+    ----------
+    store
+        Where the models are.
+    look
+        What the machine has.
+    """
+
+    def __init__(self, store: Store, look: Callable[[], Machine] = detect) -> None:
+        self._store = store
+        self._look = look
+
+    async def all(self) -> Sequence[Node]:
+        """The one node there is."""
+        machine = await asyncio.to_thread(self._look)
+        services = (await self._store.list(ModelService)).items
+        running = [work for service in services if (work := _local_work(service)) is not None]
+        gpus = sum(work.gpus for work in running)
+        return [
+            Node(
+                name=platform.node() or "localhost",
+                roles=["workstation"],
+                architecture={"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), platform.machine()),
+                cpus=float(machine.cpus),
+                cpus_free=round(max(0.0, machine.cpus - os.getloadavg()[0]), 1),
+                memory=machine.memory,
+                memory_free=min(machine.memory, _available_memory(machine.memory)),
+                gpus=len(machine.gpus),
+                gpus_free=max(0, len(machine.gpus) - gpus),
+                gpu_type=", ".join(sorted(set(machine.gpus))),
+                counts=dict(Counter(work.kind for work in running)),
+                running=running,
+            )
+        ]
+
+
+def _local_work(service: ModelService) -> NodeWork | None:
+    """A model that has processes, with what they use."""
+    replicas = service.status.replica_statuses
+    if not replicas:
+        return None
+    asked = service.spec.resources
+    return NodeWork(
+        kind=service.kind,
+        namespace=service.metadata.namespace or "",
+        name=service.metadata.name,
+        cpus=_amount(asked.cpu) * len(replicas),
+        memory=sum(replica.memory or 0 for replica in replicas),
+        gpus=asked.gpus * len(replicas),
+    )
+
+
+def _available_memory(total: int) -> int:
+    """Bytes that programs could still get (proc(5), MemAvailable)."""
+    try:
+        found = re.search(r"^MemAvailable:\s*(\d+) kB", Path("/proc/meminfo").read_text(encoding="ascii"), re.MULTILINE)
+    except OSError:
+        return total
+    return int(found[1]) * 1024 if found else total
+
+
+# A cluster
+
+
+class KubernetesNodes:
+    """The nodes of a cluster.
+
+    Parameters
+    ----------
+    api
+        The connection. Not closed here.
+    release
+        The release's namespace: what runs there is the system's.
+    clock
+        Seconds that only grow.
+    """
+
+    def __init__(self, api: KubernetesAPI, release: str, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._api = api
+        self._release = release
+        self._clock = clock
+        self._asking = asyncio.Lock()
+        self._known: Sequence[Node] = ()
+        self._known_at = float("-inf")
+
+    async def all(self) -> Sequence[Node]:
+        """All nodes, as of a few seconds ago at most.
+
+        Raises
+        ------
+        Unavailable
+            The cluster does not answer.
+        Internal
+            It refuses.
+        """
+        async with self._asking:
+            if self._clock() >= self._known_at + _REMEMBERED:
+                running = {"fieldSelector": "status.phase!=Succeeded,status.phase!=Failed"}
+                nodes, pods = await self._list("nodes"), await self._list("pods", running)
+                self._known, self._known_at = read_nodes(nodes, pods, self._release), self._clock()
+            return self._known
+
+    async def _list(self, plural: str, params: Mapping[str, str] | None = None) -> list[dict[str, Any]]:
+        try:
+            pages = self._api.list_pages(path_of("v1", plural), params=params)
+            return [item async for page in pages for item in page["items"]]
+        except APIError as error:
+            raise Internal(
+                f"The cluster refuses to list {plural}: {error.message}. Does the service account have the chart's role?"
+            ) from None
+
+
+def read_nodes(nodes: Iterable[Mapping[str, Any]], pods: Iterable[Mapping[str, Any]], release: str) -> list[Node]:
+    """Nodes from the objects of a cluster.
+
+    Parameters
+    ----------
+    nodes, pods
+        As the API server lists them; pods that have ended count for nothing.
+    release
+        The release's namespace.
+    """
+    on: dict[str, list[NodeWork]] = {}
+    for pod in pods:
+        node = pod["spec"].get("nodeName")
+        if node and (pod.get("status") or {}).get("phase") not in ("Succeeded", "Failed"):
+            on.setdefault(node, []).append(_work(pod, release))
+    return sorted((_node(obj, on.get(obj["metadata"]["name"], [])) for obj in nodes), key=lambda node: node.name)
+
+
+def _node(obj: Mapping[str, Any], running: list[NodeWork]) -> Node:
+    labels: Mapping[str, str] = obj["metadata"].get("labels") or {}
+    status = obj.get("status") or {}
+    room: Mapping[str, str] = status.get("allocatable") or {}
+    cpus, memory, gpus = _amount(room.get("cpu")), int(_amount(room.get("memory"))), _gpus(room)
+    roles = [key.removeprefix(_ROLE_PREFIX) for key in labels if key.startswith(_ROLE_PREFIX)]
+    message = _why_not_ready(obj)
+    return Node(
+        name=obj["metadata"]["name"],
+        roles=sorted(roles) or ["worker"],
+        ready=not message,
+        message=message or _pressure(status),
+        architecture=labels.get("kubernetes.io/arch", ""),
+        cpus=cpus,
+        cpus_free=round(max(0.0, cpus - sum(work.cpus for work in running)), 3),
+        memory=memory,
+        memory_free=max(0, memory - sum(work.memory for work in running)),
+        gpus=gpus,
+        gpus_free=max(0, gpus - sum(work.gpus for work in running)),
+        gpu_type=next((labels[label] for label in _GPU_TYPE_LABELS if label in labels), "") if gpus else "",
+        counts=dict(sorted(Counter(work.kind for work in running).items())),
+        running=sorted(running, key=lambda work: (work.kind, work.namespace, work.name)),
+    )
+
+
+def _why_not_ready(obj: Mapping[str, Any]) -> str:
+    conditions = {c["type"]: c for c in (obj.get("status") or {}).get("conditions") or ()}
+    ready = conditions.get("Ready", {})
+    if ready.get("status") != "True":
+        why = ready.get("message") or ready.get("reason") or "it has not reported yet"
+        return f"Not ready: {why}"
+    if (obj.get("spec") or {}).get("unschedulable"):
+        return "Cordoned: nothing new is put there until somebody uncordons it."
+    return ""
+
+
+def _pressure(status: Mapping[str, Any]) -> str:
+    short = {"MemoryPressure": "memory", "DiskPressure": "disk space", "PIDPressure": "process ids"}
+    found = [
+        short[c["type"]] for c in status.get("conditions") or () if c["type"] in short and c.get("status") == "True"
+    ]
+    return f"Short of {' and '.join(found)}: pods may be evicted." if found else ""
+
+
+def _work(pod: Mapping[str, Any], release: str) -> NodeWork:
+    meta, labels = pod["metadata"], pod["metadata"].get("labels") or {}
+    kind, name = _kind(meta["namespace"], labels, release), labels.get("llmos.ai/name") or meta["name"]
+    asked = _asked(pod["spec"])
+    return NodeWork(
+        kind=kind,
+        namespace=meta["namespace"],
+        name=name,
+        cpus=round(_amount(asked.get("cpu")), 3),
+        memory=int(_amount(asked.get("memory"))),
+        gpus=_gpus(asked),
+    )
+
+
+def _kind(namespace: str, labels: Mapping[str, str], release: str) -> str:
+    if "llmos.ai/kind" in labels:
+        return "Download" if labels.get("llmos.ai/part") == "fetch" else labels["llmos.ai/kind"]
+    if labels.get("component") == "singleuser-server":  # KubeSpawner's, in every version
+        return "Server"
+    return "System" if namespace in (release, *_SYSTEM_NAMESPACES) else "Other"
+
+
+def _asked(spec: Mapping[str, Any]) -> dict[str, str]:
+    """What a pod has set aside: the sum over containers, or what one init container needs where that is more.
+
+    After https://kubernetes.io/docs/concepts/workloads/pods/init-containers/#resource-sharing-within-containers;
+    init containers that go on running (sidecars) count with the containers.
+    """
+    total: dict[str, float] = {}
+    peak: dict[str, float] = {}
+    sidecars = [c for c in spec.get("initContainers") or () if c.get("restartPolicy") == "Always"]
+    for container in [*(spec.get("containers") or ()), *sidecars]:
+        for key, amount in _requests(container).items():
+            total[key] = total.get(key, 0.0) + amount
+    for container in spec.get("initContainers") or ():
+        for key, amount in _requests(container).items():
+            peak[key] = max(peak.get(key, 0.0), amount)
+    overhead = {key: _amount(text) for key, text in (spec.get("overhead") or {}).items()}
+    keys = {*total, *peak, *overhead}
+    sums = {key: max(total.get(key, 0.0), peak.get(key, 0.0)) + overhead.get(key, 0.0) for key in keys}
+    return {key: repr(amount) for key, amount in sums.items()}
+
+
+def _requests(container: Mapping[str, Any]) -> dict[str, float]:
+    resources = container.get("resources") or {}
+    # where only a limit is given it is the request, too
+    asked = {**(resources.get("limits") or {}), **(resources.get("requests") or {})}
+    return {key: _amount(text) for key, text in asked.items()}
+
+
+def _gpus(amounts: Mapping[str, str]) -> int:
+    return round(sum(_amount(text) for key, text in amounts.items() if _GPU.fullmatch(key)))
+
+
+def _amount(text: Any) -> float:
+    """The number of a quantity, in any notation that the API server writes; 0 for none."""
+    if text in (None, ""):
+        return 0.0
+    try:
+        return float(parse_quantity(str(text)))
+    except ValueError:
+        pass
+    try:
+        return float(text)  # 1e9
+    except (TypeError, ValueError):
+        found = re.fullmatch(r"(\d+(?:\.\d+)?)(n|u|E|Ei)", str(text))
+        return float(found[1]) * {"n": 1e-9, "u": 1e-6, "E": 1e18, "Ei": 2.0**60}[found[2]] if found else 0.0
+
+
+def largest_machine(nodes: Iterable[Node], spec: ModelServiceSpec) -> Machine | None:
+    """The most that one node could give to a replica; None where there is no node for it.
+
+    A pod that asks for no GPU sees none. Nodes that are not ready count: they may come back, and a model that needs one
+    should say that it waits for it, not that there is none.
+
+    Parameters
+    ----------
+    nodes
+        All there are.
+    spec
+        Of whom GPUs and their kind count.
+    """
+    wanted = spec.resources
+    fitting = [
+        node
+        for node in nodes
+        if node.gpus >= wanted.gpus and (not wanted.gpus or wanted.gpu_type in (None, node.gpu_type))
+    ]
+    if not fitting:
+        return None
+    best = max(fitting, key=lambda node: (node.memory, node.cpus))
+    gpus = (best.gpu_type or "GPU",) * best.gpus if wanted.gpus else ()
+    return Machine(cpus=max(1, int(best.cpus)), memory=best.memory, gpus=gpus)

@@ -1,0 +1,67 @@
+"""Logs of pods, for a process that has no part in running them."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator
+
+from llmos.errors import Internal, NotFound
+from llmos.resources import Resource
+from llmos_hub.backends.kubernetes.logs import read_logs
+from llmos_hub.backends.kubernetes.names import workload_selector
+from llmos_hub.kubernetes_api import APIError, KubernetesAPI, path_of
+from llmos_hub.managers.logs import LOG_PARTS, nothing_has_run
+from llmos_hub.stores.base import Store
+from llmos_hub.workload import WorkloadRef
+
+__all__ = ["PodLogReader"]
+
+
+class PodLogReader:
+    """Reads from the API server; see `llmos_hub.managers.logs.LogReader`.
+
+    Parameters
+    ----------
+    api
+        The connection. Not closed here.
+    store
+        Where resources are: a log is followed for as long as its resource is there.
+    """
+
+    def __init__(self, api: KubernetesAPI, store: Store) -> None:
+        self._api = api
+        self._store = store
+
+    @contextlib.asynccontextmanager
+    async def lines(
+        self, resource: Resource, *, replica: str | None, tail: int | None, follow: bool
+    ) -> AsyncIterator[AsyncIterator[str]]:
+        """The lines. Connections are closed when the context ends."""
+        meta = resource.metadata
+
+        async def exists() -> bool:
+            try:
+                there = await self._store.get(type(resource), meta.namespace, meta.name)
+            except NotFound:
+                return False
+            return there.metadata.uid == meta.uid
+
+        for part in LOG_PARTS:
+            ref = WorkloadRef(resource.kind, meta.namespace or "", meta.name, meta.uid or "", part)
+            if await self._has_pods(ref):
+                lines = read_logs(self._api, ref, replica=replica, tail=tail, follow=follow, exists=exists)
+                async with contextlib.aclosing(lines) as stream:
+                    yield stream
+                return
+        raise nothing_has_run(resource)
+
+    async def _has_pods(self, ref: WorkloadRef) -> bool:
+        params = {"labelSelector": workload_selector(ref), "limit": "1"}
+        try:
+            found = await self._api.request("GET", path_of("v1", "pods", ref.namespace), params=params)
+        except APIError as error:
+            raise Internal(
+                f"The cluster refuses to list the pods of {ref.namespace}/{ref.name}: {error.message}. "
+                "Does the API's service account have the chart's role?"
+            ) from None
+        return bool(found.get("items"))

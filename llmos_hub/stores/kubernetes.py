@@ -1,0 +1,334 @@
+"""The store of resources in a cluster: the API server itself.
+
+What Kubernetes does the same way is left to it: resourceVersions, generations, finalizers, watches. A custom
+resource is written by one request that carries its own preconditions; a Secret, and an ``apply``, whose
+outcome depends on what is there, by reading, deciding (`llmos_hub.stores.rules`) and writing on the
+condition that nothing changed in between.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from typing import Any, Final, Literal, TypeVar
+
+from llmos.errors import AlreadyExists, Conflict, Internal, LLMOSError, NotFound, PayloadTooLarge, Unavailable
+from llmos.resources.base import Resource
+from llmos_hub.kubernetes_api import FIELD_MANAGER, JSON_PATCH, APIError, KubernetesAPI
+from llmos_hub.stores import rules
+from llmos_hub.stores.base import Event, Listing, Selector, WatchEvent
+from llmos_hub.stores.changes import revision_of
+from llmos_hub.stores.kubernetes_errors import expired, translate
+from llmos_hub.stores.kubernetes_events import Recorder
+from llmos_hub.stores.kubernetes_objects import CUSTOM, form_of
+from llmos_hub.stores.kubernetes_watch import Watch
+from llmos_hub.stores.records import Unreadable
+
+__all__ = ["KubernetesStore"]
+
+log = logging.getLogger(__name__)
+
+R = TypeVar("R", bound=Resource)
+
+_ATTEMPTS: Final = 50  # a write without a precondition, on a resource that others write all the time
+_LISTINGS: Final = 3  # a list whose beginning the server forgot before its end was read is begun anew
+_PARSE_AT_ONCE: Final = 100  # resources between two turns of the event loop: some milliseconds
+_LOGGED: Final = 1000  # objects that were reported as unreadable and are not reported again
+_MAX_SIZE: Final = 1_500_000  # bytes of a resource, as etcd has it
+_WRITER: Final = {"fieldManager": FIELD_MANAGER}
+
+_Objects = list[dict[str, Any]]
+_Operations = list[dict[str, Any]]
+
+
+def _set(path: str, value: Any) -> dict[str, Any]:
+    return {"op": "add", "path": path, "value": value}  # replaces what is there
+
+
+def _preconditions(resource: Resource) -> _Operations:
+    """The operations of a JSON patch that make the server refuse it where another object is there.
+
+    A uid is tested, since a status is written without regard to the other metadata it comes with.
+    """
+    meta = resource.metadata
+    found = [{"op": "test", "path": "/metadata/uid", "value": meta.uid}] if meta.uid else []
+    return [*found, _set("/metadata/resourceVersion", meta.resource_version)] if meta.resource_version else found
+
+
+class KubernetesStore:
+    """A `llmos_hub.stores.base.Store` on a cluster's API server, for all kinds but those of the database.
+
+    Parameters
+    ----------
+    api
+        The way there; the store closes it.
+    bookmark_interval
+        Seconds after which a quiet watch gets a bookmark.
+    watch_patience
+        Seconds without the API server after which watches end.
+
+    Attributes
+    ----------
+    unreadable
+        How many objects were skipped in lists and watches since this version can't read them.
+    """
+
+    def __init__(self, api: KubernetesAPI, *, bookmark_interval: float = 15.0, watch_patience: float = 30.0) -> None:
+        self._api = api
+        self._bookmark_interval, self._watch_patience = bookmark_interval, watch_patience
+        self._recorder = Recorder(api)
+        self._watches: set[Watch[Any]] = set()
+        self.unreadable = 0
+        self._logged: set[tuple[str, str]] = set()
+
+    # -- reading
+
+    async def get(self, kind: type[R], namespace: str | None, name: str) -> R:
+        """Read one; see `llmos_hub.stores.base.Store.get`."""
+        rules.check_namespace(kind, namespace)
+        path = form_of(kind).path(kind, namespace, name)
+        with self._words(kind, namespace, name):
+            obj = await self._api.request("GET", path)
+        try:
+            return form_of(kind).read(kind, obj)
+        except Unreadable as error:
+            message = f'This version can\'t read {kind.kind_name()} "{namespace}/{name}": {error}.'
+            raise Internal(message) from None
+
+    async def list(self, kind: type[R], namespace: str | None = None, *, labels: Selector | None = None) -> Listing[R]:
+        """Read all; see `llmos_hub.stores.base.Store.list`."""
+        rules.check_namespace(kind, namespace, required=False)
+        for _ in range(_LISTINGS):
+            try:
+                objects, version = await self._pages(kind, namespace, labels)
+            except APIError as error:
+                if error.status != 410:
+                    raise translate(error, kind, namespace, "") from None
+                continue
+            return Listing(await self._all_readable(kind, objects), version)
+        message = f"The cluster's {kind.plural} can't be listed: the API server forgets each list before it is read."
+        raise Unavailable(message)
+
+    async def _pages(
+        self, kind: type[Resource], namespace: str | None, labels: Selector | None
+    ) -> tuple[_Objects, str]:
+        objects: _Objects = []
+        version = ""
+        path, params = form_of(kind).path(kind, namespace), self._params(kind, labels)
+        async for page in self._api.list_pages(path, params=params):
+            version = version or page["metadata"]["resourceVersion"]
+            objects += page.get("items") or []
+        return objects, version
+
+    async def _all_readable(self, kind: type[R], objects: _Objects) -> Sequence[R]:
+        items = []
+        for count, obj in enumerate(objects):
+            if count % _PARSE_AT_ONCE == _PARSE_AT_ONCE - 1:
+                await asyncio.sleep(0)
+            resource = self._readable(kind, obj)
+            if resource is not None:
+                items.append(resource)
+        return sorted(items, key=lambda item: (item.metadata.namespace or "", item.metadata.name))
+
+    def _params(self, kind: type[Resource], labels: Selector | None) -> dict[str, str]:
+        selector = form_of(kind).selector(kind, labels)
+        return {"labelSelector": selector} if selector else {}
+
+    def _readable(self, kind: type[R], obj: Mapping[str, Any]) -> R | None:
+        """The resource; None, a line in the log and a count where this version can't read it."""
+        try:
+            return form_of(kind).read(kind, obj)
+        except Unreadable as error:
+            meta = obj["metadata"]
+            self.unreadable += 1
+            what = (str(meta.get("uid")), str(meta.get("resourceVersion")))
+            if what not in self._logged and len(self._logged) < _LOGGED:
+                self._logged.add(what)
+                path = f"{meta.get('namespace')}/{meta.get('name')}"
+                log.warning("%s %s is skipped: this version can't read it: %s", kind.kind_name(), path, error)
+            return None
+
+    @contextlib.asynccontextmanager
+    async def watch(
+        self,
+        kind: type[R],
+        namespace: str | None = None,
+        *,
+        resource_version: str,
+        labels: Selector | None = None,
+    ) -> AsyncIterator[AsyncIterator[WatchEvent[R]]]:
+        """Follow changes; see `llmos_hub.stores.base.Store.watch`."""
+        rules.check_namespace(kind, namespace, required=False)
+        if revision_of(resource_version) == 0:  # to the server that means "from anywhere", to us "from the beginning"
+            raise expired(resource_version)
+        watch = Watch(
+            self._api,
+            form_of(kind).path(kind, namespace),
+            self._params(kind, labels),
+            read=lambda obj: self._readable(kind, obj),
+            refusal=lambda error: translate(error, kind, namespace, ""),
+            position=resource_version,
+            bookmark_interval=self._bookmark_interval,
+            patience=self._watch_patience,
+        )
+        self._watches.add(watch)
+        watch.start()
+        try:
+            yield watch
+        finally:
+            self._watches.discard(watch)
+            await watch.close()
+
+    # -- writing
+
+    async def create(self, resource: R) -> R:
+        """Store a new one; see `llmos_hub.stores.base.Store.create`."""
+        kind, meta = type(resource), resource.metadata
+        rules.check_namespace(kind, meta.namespace)
+        new = rules.created(resource)
+        self._check(new)
+        path = form_of(kind).path(kind, meta.namespace)
+        return await self._write("POST", path, new, body=form_of(kind).write(new))
+
+    async def update(self, resource: R) -> R:
+        """Replace all but status; see `llmos_hub.stores.base.Store.update`."""
+        kind, meta = type(resource), resource.metadata
+        rules.check_namespace(kind, meta.namespace)
+        if form_of(kind) is not CUSTOM:
+            return await self._change(kind, meta.namespace, meta.name, lambda current: rules.updated(current, resource))
+        self._check(resource)
+        obj = CUSTOM.write(resource)
+        parts = {f"/metadata/{part}": obj["metadata"][part] for part in ("labels", "annotations", "finalizers")}
+        operations = [_set(path, value) for path, value in {"/spec": obj["spec"], **parts}.items()]
+        return await self._patch(resource, [*_preconditions(resource), *operations])
+
+    async def patch_status(self, resource: R) -> R:
+        """Replace status; see `llmos_hub.stores.base.Store.patch_status`."""
+        kind, meta = type(resource), resource.metadata
+        rules.check_namespace(kind, meta.namespace)
+        if form_of(kind) is not CUSTOM:
+            return await self._change(
+                kind, meta.namespace, meta.name, lambda current: rules.with_status(current, resource)
+            )
+        self._check(resource)
+        status = rules.dumped(resource.status)
+        operations = [*_preconditions(resource), _set("/status", status)]
+        if status == rules.dumped(rules.empty_status(kind)):
+            # what nobody has written a status of has none, and so it stays: nothing changes
+            operations.append({"op": "remove", "path": "/status"})
+        return await self._patch(resource, operations, "status")
+
+    async def apply(self, resource: R) -> R:
+        """Create or replace spec; see `llmos_hub.stores.base.Store.apply`."""
+        kind, meta = type(resource), resource.metadata
+        for _ in range(_ATTEMPTS):
+            with contextlib.suppress(NotFound):
+                return await self._change(
+                    kind, meta.namespace, meta.name, lambda current: rules.applied(current, resource)
+                )
+            if meta.uid or meta.resource_version:
+                raise rules.conflict(kind, meta.namespace, meta.name, "was deleted since it was read")
+            with contextlib.suppress(AlreadyExists):
+                return await self.create(resource)
+        raise self._too_busy(kind, meta.namespace, meta.name)
+
+    async def delete(self, kind: type[R], namespace: str | None, name: str, *, uid: str | None = None) -> R:
+        """Delete, or mark for it; see `llmos_hub.stores.base.Store.delete`."""
+        for _ in range(_ATTEMPTS):
+            current = await self.get(kind, namespace, name)
+            outcome = rules.deleted(current, uid)
+            if not outcome.changed:
+                return current
+            meta = current.metadata
+            body = {"preconditions": {"uid": meta.uid, "resourceVersion": meta.resource_version}}
+            with contextlib.suppress(Conflict):
+                return await self._write("DELETE", form_of(kind).path(kind, namespace, name), current, body=body)
+        raise self._too_busy(kind, namespace, name)
+
+    async def _change(
+        self, kind: type[R], namespace: str | None, name: str, decide: Callable[[R], rules.Outcome[R]]
+    ) -> R:
+        """Write what `decide` makes of what is there; decide anew while others are faster."""
+        for _ in range(_ATTEMPTS):
+            current = await self.get(kind, namespace, name)
+            outcome = decide(current)
+            if not outcome.changed:
+                return current
+            self._check(outcome.resource)
+            obj = form_of(kind).write(outcome.resource)
+            content = "data" if "data" in obj else "spec"
+            parts = {f"/metadata/{part}": obj["metadata"][part] for part in ("labels", "annotations", "finalizers")}
+            if outcome.spec_changed:
+                parts[f"/{content}"] = obj[content]
+            operations = [_set(path, value) for path, value in parts.items()]
+            with contextlib.suppress(Conflict):
+                return await self._patch(outcome.resource, [*_preconditions(current), *operations])
+        raise self._too_busy(kind, namespace, name)
+
+    async def _patch(self, resource: R, operations: _Operations, *more: str) -> R:
+        kind, meta = type(resource), resource.metadata
+        path = form_of(kind).path(kind, meta.namespace, meta.name, *more)
+        return await self._write("PATCH", path, resource, body=operations, content_type=JSON_PATCH)
+
+    async def _write(self, method: str, path: str, resource: R, **request: Any) -> R:
+        """Send it, and read what is there now; `resource` itself where the answer doesn't say."""
+        kind, meta = type(resource), resource.metadata
+        with self._words(kind, meta.namespace, meta.name):
+            obj = await self._api.request(method, path, params=_WRITER, **request)
+        return form_of(kind).read(kind, obj) if obj.get("kind") != "Status" else resource
+
+    @staticmethod
+    def _check(resource: Resource) -> None:
+        """Refuse what could not be read back, before it is stored, in the words of the type itself."""
+        data = resource.dump()
+        type(resource).parse(data)
+        size = len(resource.model_dump_json(exclude_none=True))
+        if size > _MAX_SIZE:
+            message = f'{resource.kind} "{resource.key}" has {size} bytes, over the limit of {_MAX_SIZE}.'
+            raise PayloadTooLarge(message)
+
+    @staticmethod
+    def _too_busy(kind: type[Resource], namespace: str | None, name: str) -> Conflict:
+        return rules.conflict(kind, namespace, name, f"was changed by others {_ATTEMPTS} times meanwhile")
+
+    @staticmethod
+    @contextlib.contextmanager
+    def _words(kind: type[Resource], namespace: str | None, name: str) -> Any:
+        try:
+            yield
+        except APIError as error:
+            raise translate(error, kind, namespace, name) from None
+
+    # -- events
+
+    async def record(self, resource: Resource, type_: Literal["Normal", "Warning"], reason: str, message: str) -> None:
+        """Keep an event; see `llmos_hub.stores.base.Store.record`."""
+        with self._words(type(resource), resource.metadata.namespace, resource.metadata.name):
+            await self._recorder.record(resource, type_, reason, message)
+
+    async def events(self, kind: type[Resource], namespace: str | None, name: str) -> Sequence[Event]:
+        """A resource's events; see `llmos_hub.stores.base.Store.events`."""
+        try:
+            resource = await self.get(kind, namespace, name)
+        except NotFound:
+            return []
+        with self._words(kind, namespace, name):
+            return await self._recorder.events(resource)
+
+    # -- the connection
+
+    async def healthy(self) -> bool:
+        """Whether the API server answers, within two seconds."""
+        try:
+            await self._api.request("GET", "/readyz", timeout=2.0)
+        except (APIError, LLMOSError):
+            return False
+        return True
+
+    async def close(self) -> None:
+        """Let go of everything; watches end with `Unavailable`."""
+        for watch in list(self._watches):
+            await watch.close()
+        await self._api.close()

@@ -1,0 +1,202 @@
+"""A watch of the API server's that goes on over what ends it: time-outs, restarts, broken connections."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import random
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, Final, Generic, Literal, TypeVar
+
+from llmos.errors import Expired, LLMOSError, Unavailable
+from llmos.resources.base import Resource
+from llmos_hub.kubernetes_api import APIError, KubernetesAPI
+from llmos_hub.stores.base import ADDED, BOOKMARK, DELETED, MODIFIED, WatchEvent
+from llmos_hub.stores.kubernetes_errors import expired
+
+__all__ = ["Watch"]
+
+log = logging.getLogger(__name__)
+
+R = TypeVar("R", bound=Resource)
+
+QUEUE: Final = 256
+"""Events that wait for the watch's user; then the connection is read no further, and the server decides."""
+PERIOD: Final = (50.0, 70.0)
+"""Seconds for which one request goes on. The server says how far it is just before it ends one, so that a
+quiet watch doesn't fall behind; it is drawn anew each time so that not all come at once."""
+_IDLE: Final = 90.0  # seconds without a byte: the server ended the request long ago, and nobody told us
+_PAUSES: Final = (0.05, 0.1, 0.2, 0.5, 1.0)  # seconds between attempts to reach the server
+_TYPES: Final[Mapping[str, Literal["ADDED", "MODIFIED", "DELETED"]]] = {
+    "ADDED": ADDED,
+    "MODIFIED": MODIFIED,
+    "DELETED": DELETED,
+}
+
+
+class Watch(Generic[R]):
+    """One watch: an asynchronous iterator of changes, without end. `start` it, and `close` it.
+
+    A call that is cancelled loses nothing: the next one returns what it would have.
+
+    Parameters
+    ----------
+    api
+        The way to the cluster.
+    path, params
+        What is watched.
+    read
+        Makes the resource of an object; None where this version can't read it.
+    refusal
+        Makes the platform's error of the server's.
+    position
+        The resourceVersion after which it begins.
+    bookmark_interval
+        Seconds after which a quiet watch gets a bookmark.
+    patience
+        Seconds without the server after which it ends.
+    """
+
+    def __init__(
+        self,
+        api: KubernetesAPI,
+        path: str,
+        params: Mapping[str, str],
+        *,
+        read: Callable[[Mapping[str, Any]], R | None],
+        refusal: Callable[[APIError], LLMOSError],
+        position: str,
+        bookmark_interval: float,
+        patience: float,
+    ) -> None:
+        self._api, self._path, self._params = api, path, dict(params)
+        self._read, self._refusal = read, refusal
+        self._reached = position  # by the reader
+        self._told = position  # by what the user has seen
+        self._bookmark_interval, self._patience = bookmark_interval, patience
+        self._queue: asyncio.Queue[WatchEvent[R] | LLMOSError] = asyncio.Queue(QUEUE)
+        self._error: LLMOSError | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin to read."""
+        self._task = asyncio.create_task(self._run(), name=f"watch {self._path}")
+
+    async def close(self) -> None:
+        """End; the connection is let go of, and its user is told `Unavailable`."""
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+        if not self._queue.full():
+            self._queue.put_nowait(Unavailable("The store was closed."))  # wakes one who waits
+
+    def __aiter__(self) -> Watch[R]:
+        return self
+
+    async def __anext__(self) -> WatchEvent[R]:
+        if self._error is None and self._queue.empty() and self._task is not None and self._task.done():
+            self._error = Unavailable("The watch is over.")
+        if self._error is None:
+            try:
+                async with asyncio.timeout(self._bookmark_interval):
+                    item = await self._queue.get()
+            except TimeoutError:
+                return WatchEvent(BOOKMARK, None, self._told)
+            if not isinstance(item, LLMOSError):
+                self._told = item.resource_version
+                return item
+            self._error = item
+        raise type(self._error)(self._error.message)
+
+    async def _run(self) -> None:
+        """Read request after request, and give up only where going on would skip something or takes too long."""
+        failures, away_since, doubtful = 0, None, True
+        while True:
+            began = time.monotonic()
+            try:
+                if doubtful:
+                    await self._check()
+                    doubtful = False
+                await self._follow()
+                failures, away_since = (0 if time.monotonic() - began > 1 else failures + 1), None
+            except Expired as error:
+                await self._queue.put(error)
+                return
+            except Unavailable as error:
+                if time.monotonic() - began > 1:  # it was there meanwhile
+                    failures, away_since = 0, None
+                away_since = away_since or time.monotonic()
+                failures, doubtful = failures + 1, True
+                if time.monotonic() - away_since > self._patience:
+                    await self._queue.put(error)
+                    return
+                log.log(logging.INFO if failures > 1 else logging.DEBUG, "%s: %s", self._path, error.message)
+            except LLMOSError as error:
+                await self._queue.put(error)
+                return
+            except Exception:
+                log.exception("Watching %s failed", self._path)
+                await self._queue.put(Unavailable("The watch failed; the log knows more."))
+                return
+            if failures:
+                await asyncio.sleep(_PAUSES[min(failures, len(_PAUSES)) - 1])
+
+    async def _check(self) -> None:
+        """Whether the server has been at that version at all.
+
+        Asked to watch from a version that is yet to come, it says nothing until it comes; so it would be after
+        its database was restored from a backup.
+        """
+        params = {
+            **self._params,
+            "limit": "1",
+            "resourceVersion": self._reached,
+            "resourceVersionMatch": "NotOlderThan",
+        }
+        try:
+            await self._api.request("GET", self._path, params=params)
+        except APIError as error:
+            raise self._error_of(error) from None
+
+    async def _follow(self) -> None:
+        """One request, from where the last one ended."""
+        params = {
+            **self._params,
+            "watch": "1",
+            "allowWatchBookmarks": "true",
+            "resourceVersion": self._reached,
+            "timeoutSeconds": str(round(random.uniform(*PERIOD))),  # noqa: S311 - spreads load, guards nothing
+        }
+        try:
+            async with self._api.lines(self._path, params=params, idle=_IDLE) as lines:
+                async for line in lines:
+                    if not line.endswith(b"\n"):
+                        raise Unavailable("The API server broke off.")
+                    await self._take(json.loads(line))
+        except APIError as error:
+            raise self._error_of(error) from None
+
+    def _error_of(self, error: APIError) -> LLMOSError:
+        # a version from after a restore of the server's database is as unknown as one from too long ago
+        if error.status == 410 or error.because("ResourceVersionTooLarge"):
+            return expired(self._reached)
+        return self._refusal(error)
+
+    async def _take(self, event: dict[str, Any]) -> None:
+        obj = event["object"]
+        if event["type"] == "ERROR":
+            raise self._error_of(APIError(int(obj.get("code") or 500), obj))
+        version = obj["metadata"]["resourceVersion"]
+        if event["type"] == "BOOKMARK":
+            if version != self._reached:
+                self._reached = version
+                await self._queue.put(WatchEvent(BOOKMARK, None, version))
+            return
+        resource = self._read(obj)
+        if resource is not None:
+            await self._queue.put(WatchEvent(_TYPES[event["type"]], resource, version))
+        self._reached = version

@@ -1,0 +1,96 @@
+"""One store over two: each kind where it lives in a cluster."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import Literal, TypeVar
+
+from llmos.errors import UsageError
+from llmos.resources.base import Resource
+from llmos_hub.stores.base import Event, Listing, Selector, Store, WatchEvent
+
+__all__ = ["RoutedStore"]
+
+R = TypeVar("R", bound=Resource)
+
+
+class RoutedStore:
+    """A `llmos_hub.stores.base.Store` that keeps Settings in the database and all else in the cluster.
+
+    Parameters
+    ----------
+    cluster
+        Where custom resources and Secrets are; closed with this one.
+    database
+        Where the rest is; None in a process that has nothing to do with it.
+    """
+
+    def __init__(self, cluster: Store, database: Store | None) -> None:
+        self._cluster = cluster
+        self._database = database
+
+    def _of(self, kind: type[Resource]) -> Store:
+        if kind.stored_as != "Database":
+            return self._cluster
+        if self._database is None:
+            message = f"{kind.kind_name()}s live in the platform's database, whose address this process was not given: LLMOS_REDIS_URL is not set."
+            raise UsageError(message)
+        return self._database
+
+    async def get(self, kind: type[R], namespace: str | None, name: str) -> R:
+        """Read one; see `llmos_hub.stores.base.Store`, as for all of these."""
+        return await self._of(kind).get(kind, namespace, name)
+
+    async def list(self, kind: type[R], namespace: str | None = None, *, labels: Selector | None = None) -> Listing[R]:
+        """Read all."""
+        return await self._of(kind).list(kind, namespace, labels=labels)
+
+    def watch(
+        self,
+        kind: type[R],
+        namespace: str | None = None,
+        *,
+        resource_version: str,
+        labels: Selector | None = None,
+    ) -> AbstractAsyncContextManager[AsyncIterator[WatchEvent[R]]]:
+        """Follow changes."""
+        return self._of(kind).watch(kind, namespace, resource_version=resource_version, labels=labels)
+
+    async def create(self, resource: R) -> R:
+        """Store a new one."""
+        return await self._of(type(resource)).create(resource)
+
+    async def update(self, resource: R) -> R:
+        """Replace all but status."""
+        return await self._of(type(resource)).update(resource)
+
+    async def apply(self, resource: R) -> R:
+        """Create or replace spec."""
+        return await self._of(type(resource)).apply(resource)
+
+    async def patch_status(self, resource: R) -> R:
+        """Replace status."""
+        return await self._of(type(resource)).patch_status(resource)
+
+    async def delete(self, kind: type[R], namespace: str | None, name: str, *, uid: str | None = None) -> R:
+        """Delete, or mark for it."""
+        return await self._of(kind).delete(kind, namespace, name, uid=uid)
+
+    async def record(self, resource: Resource, type_: Literal["Normal", "Warning"], reason: str, message: str) -> None:
+        """Keep an event."""
+        await self._of(type(resource)).record(resource, type_, reason, message)
+
+    async def events(self, kind: type[Resource], namespace: str | None, name: str) -> Sequence[Event]:
+        """A resource's events."""
+        return await self._of(kind).events(kind, namespace, name)
+
+    async def healthy(self) -> bool:
+        """Whether both answer."""
+        return await self._cluster.healthy() and (self._database is None or await self._database.healthy())
+
+    async def close(self) -> None:
+        """Let go of both."""
+        await self._cluster.close()
+        if self._database is not None:
+            await self._database.close()

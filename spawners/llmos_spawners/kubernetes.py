@@ -1,0 +1,651 @@
+"""Notebook servers as pods, each person's in a namespace of their own: a thin subclass of KubeSpawner.
+
+KubeSpawner makes, watches and deletes pods. Added here: the same choices and environment as on a workstation; the
+namespace that the controllers prepare; tokens in a Secret instead of the pod, and their end; and words for what a
+start waits for and why it is refused. Runs on JupyterHub 5.5 and 6.
+
+What the Hub's service account needs: to create and get namespaces; to list and watch pods and events everywhere;
+and in people's namespaces, bound there by the controllers, to create and delete pods, to create, get and list
+persistentvolumeclaims, and to create, update and delete secrets (not to read them).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import json
+from collections.abc import AsyncIterator, Sequence
+from typing import Any, Final
+
+import aiohttp
+from jupyterhub.utils import isoformat
+from kubernetes_asyncio.client import ApiException
+from kubespawner import KubeSpawner
+from traitlets import Bool, Dict, Float, List, TraitError, Unicode, default, validate
+
+from llmos.names import user_namespace
+from llmos.resources.quantities import format_bytes, parse_quantity
+from llmos_spawners.environment import mint_invoke_token, platform_environment, revoke_tokens
+from llmos_spawners.pods import Phase, phase_of
+from llmos_spawners.profiles import BadOptions, Choice, Profiles
+from llmos_spawners.quotas import explain_refusal
+from llmos_spawners.refusals import refusal
+
+__all__ = ["LLMOSKubeSpawner"]
+
+OWNER: Final = "llmos.ai/owner"
+CREATED: Final = "llmos.ai/owner-created"
+PREPARED: Final = "llmos.ai/prepared"
+"""The controllers set it once quota, network policies and rights are in a namespace."""
+SERVICE_ACCOUNT: Final = "llmos"
+"""The account of people's pods: it may nothing, and knows the registry's secrets."""
+MODELS_CLAIM: Final = "llmos-models"
+SECRET_VARIABLES: Final = ("JUPYTERHUB_API_TOKEN", "JPY_API_TOKEN", "OPENAI_API_KEY")
+
+_UNREACHABLE: Final = (aiohttp.ClientError, asyncio.TimeoutError, ConnectionError)
+# what a choice changes; every start begins with what the site has set
+_CHOSEN_TRAITS: Final = (
+    *("image", "cpu_limit", "cpu_guarantee", "mem_limit", "mem_guarantee"),
+    *("extra_resource_limits", "extra_resource_guarantees", "node_selector", "tolerations"),
+    *("extra_pod_config", "volumes", "volume_mounts"),
+)
+_LOOKS_BEFORE_GIVING_UP: Final = 3
+"""Seconds for which a hopeless state has to last: the kubelet passes through some of them."""
+
+
+class LLMOSKubeSpawner(KubeSpawner):
+    """Starts notebook servers as pods with a home, a model token and the platform's addresses."""
+
+    openai_base_url = Unicode(
+        "", config=True, help="The gateway's address with ``/v1``: ``OPENAI_BASE_URL`` in every server."
+    )
+    llmos_url = Unicode("", config=True, help="The API's address: ``LLMOS_URL`` in every server.")
+    instance = Unicode(
+        "llmos",
+        config=True,
+        help="""
+        The release whose controllers prepare the namespaces: the label ``app.kubernetes.io/instance`` by which they
+        know theirs.
+        """,
+    )
+    sizes = List(
+        Dict(),
+        config=True,
+        help="""
+        The sizes that people choose from: a list of ``{name, title, description, cpu, memory}``, with
+        ``cpu_request`` and ``memory_request`` where a cluster is to set aside something else than a tenth of the
+        cores and all of the memory. Empty: small, medium and large (1, 4 and 16 GiB), as on a workstation.
+        """,
+    )
+    images = List(
+        Dict(),
+        config=True,
+        help="""
+        The images that people choose from, the first being the default: a list of ``{name, title, image,
+        description}``. Empty: ``KubeSpawner.image`` for everybody.
+        """,
+    )
+    gpus = List(
+        Dict(),
+        config=True,
+        help="""
+        The GPUs that people can ask for: a list of ``{name, title, count, resource, node_selector, tolerations,
+        runtime_class}``. Empty: none, since a cluster without a device plugin would never start such a server.
+        """,
+    )
+    shared_volumes = List(
+        Dict(),
+        config=True,
+        help="""
+        Volumes that people can mount beside their home: a list of ``{name, title, volume, mount, read_only,
+        always}``, ``volume`` as in a pod. Read-only unless told otherwise: they are everybody's.
+        """,
+    )
+    own_volumes = Bool(
+        True,
+        config=True,
+        help="""
+        Whether people can mount the persistent volume claims of their own namespace, at ``~/volumes/NAME``. On,
+        since they are theirs.
+        """,
+    )
+    home = Unicode(
+        "/home/llmos", config=True, help="Where the home is mounted: the home of the images' user, uid 1000."
+    )
+    namespace_timeout = Float(
+        60,
+        config=True,
+        help="""
+        Seconds to wait until the controllers have prepared a person's namespace: without, a server would run with no
+        quota and no network policy. They need about one second. 0: don't wait, for a Hub without LLMOS'
+        controllers.
+        """,
+    )
+    secret_variables = List(
+        Unicode(),
+        config=True,
+        help="""
+        More variables whose values are kept in the server's Secret and out of its pod, beside the Hub's token and the
+        models': whoever may look at pods sees everything in them.
+        """,
+    )
+
+    # KubeSpawner's, as they are read and written here
+    extra_resource_limits: dict[str, str]
+    extra_resource_guarantees: dict[str, str]
+    node_selector: dict[str, str]
+    tolerations: Any
+    extra_pod_config: dict[str, Any]
+    volumes: Any
+    volume_mounts: Any
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._token = ""
+        self._secret_values: dict[str, str] = {}
+        self._step = Phase(5, "Beginning")
+        self._site: dict[str, Any] = {}
+
+    # Defaults: a site's configuration overrides each.
+
+    @default("enable_user_namespaces")
+    def _default_enable_user_namespaces(self) -> bool:
+        return True
+
+    @default("user_namespace_template")
+    def _default_user_namespace_template(self) -> str:
+        return user_namespace(self.user.name)
+
+    @default("user_namespace_labels")
+    def _default_user_namespace_labels(self) -> dict[str, str]:
+        ours = {"app.kubernetes.io/managed-by": "llmos", "app.kubernetes.io/instance": self.instance}
+        return {**ours, "llmos.ai/owner-kind": "user"}
+
+    @default("user_namespace_annotations")
+    def _default_user_namespace_annotations(self) -> dict[str, str]:
+        annotations = {OWNER: "{unescaped_username}"}  # a template: a name may have braces in it
+        if created := self._owner_created():
+            annotations[CREATED] = created
+        return annotations
+
+    @default("pvc_name_template")
+    def _default_pvc_name_template(self) -> str:
+        return "home" if self.enable_user_namespaces else "home-{username}"
+
+    @default("storage_pvc_ensure")
+    def _default_storage_pvc_ensure(self) -> bool:
+        return True
+
+    @default("storage_capacity")
+    def _default_storage_capacity(self) -> str:
+        return "10Gi"
+
+    @default("storage_access_modes")
+    def _default_storage_access_modes(self) -> list[str]:
+        return ["ReadWriteOnce"]  # every storage class has it
+
+    @default("delete_pvc")
+    def _default_delete_pvc(self) -> bool:
+        return False  # it goes with the namespace, which the controllers keep for a while
+
+    @default("volumes")
+    def _default_volumes(self) -> list[dict[str, Any]]:
+        return [{"name": "home", "persistentVolumeClaim": {"claimName": "{pvc_name}"}}]
+
+    @default("volume_mounts")
+    def _default_volume_mounts(self) -> list[dict[str, Any]]:
+        return [{"name": "home", "mountPath": self.home}]
+
+    @default("pod_affinity_required")
+    def _default_pod_affinity_required(self) -> list[dict[str, Any]]:
+        """All of a person's servers on one node, where their home can't be on two."""
+        if not self.enable_user_namespaces or self.storage_access_modes != ["ReadWriteOnce"]:
+            return []
+        selector = {"matchLabels": {"llmos.ai/kind": "Server"}}
+        return [{"labelSelector": selector, "topologyKey": "kubernetes.io/hostname"}]
+
+    @default("uid")
+    def _default_uid(self) -> int:
+        return 1000
+
+    @default("gid")
+    def _default_gid(self) -> int:
+        return 1000
+
+    @default("fs_gid")
+    def _default_fs_gid(self) -> int:
+        return 1000
+
+    @default("pod_security_context")
+    def _default_pod_security_context(self) -> dict[str, Any]:
+        # OnRootMismatch: else the kubelet changes the group of every file of a home at each start
+        seccomp = {"type": "RuntimeDefault"}
+        return {"runAsNonRoot": True, "seccompProfile": seccomp, "fsGroupChangePolicy": "OnRootMismatch"}
+
+    @default("container_security_context")
+    def _default_container_security_context(self) -> dict[str, Any]:
+        return {"capabilities": {"drop": ["ALL"]}}
+
+    @default("service_account")
+    def _default_service_account(self) -> str | None:
+        return SERVICE_ACCOUNT if self.enable_user_namespaces and self.namespace_timeout else None
+
+    @default("automount_service_account_token")
+    def _default_automount_service_account_token(self) -> bool:
+        return False
+
+    @default("start_timeout")
+    def _default_start_timeout(self) -> int:
+        return 600  # a first image pull, or a node that an autoscaler adds
+
+    @default("apply_user_options")
+    def _default_apply_user_options(self) -> Any:
+        return {}  # none are taken over by it: `load_user_options` does, which every KubeSpawner calls
+
+    @default("options_form")
+    def _default_options_form(self) -> Any:
+        if self.profile_list:
+            return super()._options_form_default()
+        return type(self).render_options_form
+
+    @default("options_from_form")
+    def _default_options_from_form(self) -> Any:
+        if self.profile_list:
+            return super()._options_from_form_default()
+        return self.profiles.from_form
+
+    @validate("sizes", "images", "gpus", "shared_volumes")
+    def _check_profiles(self, proposal: Any) -> Any:
+        name = {"shared_volumes": "volumes"}.get(proposal.trait.name, proposal.trait.name)
+        try:
+            Profiles.from_config(**{name: proposal.value})
+        except ValueError as exc:
+            raise TraitError(f"{type(self).__name__}: {exc}") from None
+        return proposal.value
+
+    # Choices
+
+    @property
+    def profiles(self) -> Profiles:
+        """All that can be chosen."""
+        return Profiles.from_config(
+            sizes=self.sizes,
+            images=self.images,
+            gpus=self.gpus,
+            volumes=self.shared_volumes,
+            own_claims=self.own_volumes and self.enable_user_namespaces,
+        )
+
+    async def render_options_form(self) -> str:
+        """The form, with the person's own volumes in it."""
+        claims = await self._claims() if self.profiles.own_claims else []
+        return self.profiles.render(self.user_options, claims)
+
+    async def _claims(self) -> list[str]:
+        """The claims of the person's namespace that a server can mount; none where there is no namespace yet."""
+        try:
+            found = await self.api.list_namespaced_persistent_volume_claim(
+                self.namespace, _request_timeout=self.k8s_api_request_timeout
+            )
+        except (ApiException, *_UNREACHABLE) as exc:
+            self.log.info("The volumes of %s can't be listed: %s", self.namespace, exc)
+            return []
+        names = (claim.metadata.name for claim in found.items)
+        return sorted(name for name in names if name not in (self.pvc_name, MODELS_CLAIM))
+
+    async def load_user_options(self) -> None:
+        """Take over a start's options, from the form or from the API; with `profile_list`, KubeSpawner's own.
+
+        Raises
+        ------
+        BadOptions
+            An option that there isn't.
+        """
+        if self.profile_list:
+            await super().load_user_options()
+            return
+        choice = self.profiles.choose(self.user_options or {})
+        if choice.claims and (missing := sorted(set(choice.claims) - set(there := await self._claims()))):
+            raise BadOptions(f'volumes: there is no "{missing[0]}". There are: {", ".join(there) or "none"}.')
+        self._apply_choice(choice)
+
+    def _apply_choice(self, choice: Choice) -> None:
+        self._site = self._site or {name: copy.deepcopy(getattr(self, name)) for name in _CHOSEN_TRAITS}
+        for name, value in self._site.items():
+            setattr(self, name, copy.deepcopy(value))
+        size = choice.size
+        self.cpu_limit, self.mem_limit = size.cpu, size.memory
+        self.cpu_guarantee = size.cpu / 10 if size.cpu_request is None else size.cpu_request
+        self.mem_guarantee = size.memory if size.memory_request is None else size.memory_request
+        if choice.image:
+            self.image = choice.image.image
+        if gpu := choice.gpu:
+            self.extra_resource_limits = {**self.extra_resource_limits, gpu.resource: str(gpu.count)}
+            self.extra_resource_guarantees = {**self.extra_resource_guarantees, gpu.resource: str(gpu.count)}
+            self.node_selector = {**self.node_selector, **gpu.node_selector}
+            self.tolerations = [*self._sorted_dict_values(self.tolerations), *gpu.tolerations]
+            if gpu.runtime_class:
+                self.extra_pod_config = {**self.extra_pod_config, "runtimeClassName": gpu.runtime_class}
+        volumes, mounts = self._volumes_of(choice)
+        self.volumes = [*self._sorted_dict_values(self.volumes), *volumes]
+        self.volume_mounts = [*self._sorted_dict_values(self.volume_mounts), *mounts]
+
+    def _volumes_of(self, choice: Choice) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+        shared = [({**one.volume, "name": f"shared-{one.name}"}, one.mount, one.read_only) for one in choice.volumes]
+        own = [
+            (
+                {"name": f"own-{index}", "persistentVolumeClaim": {"claimName": name}},
+                f"{self.home}/volumes/{name}",
+                False,
+            )
+            for index, name in enumerate(choice.claims)
+        ]
+        mounts = [{"name": v["name"], "mountPath": where, "readOnly": ro} for v, where, ro in (*shared, *own)]
+        return [volume for volume, _, _ in (*shared, *own)], mounts
+
+    # The pod and its Secret
+
+    @property
+    def environment_secret_name(self) -> str:
+        """The Secret that holds the server's tokens."""
+        return f"{self.pod_name}-environment"
+
+    def get_env(self) -> dict[str, Any]:
+        """The server's environment; what is secret is a reference into its Secret."""
+        env: dict[str, Any] = super().get_env()
+        platform = platform_environment(
+            openai_base_url=self.openai_base_url, llmos_url=self.llmos_url, token=self._token
+        )
+        # a site may set its own
+        env.update({name: value for name, value in platform.items() if value and name not in self.environment})
+        names = [name for name in (*SECRET_VARIABLES, *self.secret_variables) if isinstance(env.get(name), str)]
+        self._secret_values = {name: env[name] for name in names}
+        for name in names:
+            reference = {"name": self.environment_secret_name, "key": name}
+            env[name] = {"name": name, "valueFrom": {"secretKeyRef": reference}}
+        return env
+
+    async def get_pod_manifest(self) -> Any:
+        """The pod, with the labels that network policies go by, and what tells when it is up and why it died."""
+        pod = await super().get_pod_manifest()
+        pod.metadata.labels.update(self._labels())
+        container = pod.spec.containers[0]
+        if container.termination_message_policy is None:
+            # its last lines come with the pod's status: no right to read logs is needed
+            container.termination_message_policy = "FallbackToLogsOnError"
+        if container.readiness_probe is None:
+            # else a server that dies while it starts was "ready" before, and nobody says why it died
+            container.readiness_probe = {"tcpSocket": {"port": self.port}, "periodSeconds": 1, "failureThreshold": 600}
+        return pod
+
+    def _labels(self) -> dict[str, str]:
+        # no llmos.ai/part: that marks what the controllers run
+        names = {"llmos.ai/kind": "Server", "llmos.ai/name": self.name or "default"}
+        return {**names, "app.kubernetes.io/instance": self.instance}
+
+    def make_environment_secret(self, owner: dict[str, Any] | None = None) -> dict[str, Any]:
+        """The Secret; with `owner`, a pod, it goes when that does."""
+        metadata: dict[str, Any] = {
+            "name": self.environment_secret_name,
+            "namespace": self.namespace,
+            "labels": {**self._build_common_labels({}), **self._labels()},
+            "annotations": self._build_common_annotations({}),
+        }
+        if owner:
+            reference = {"apiVersion": "v1", "kind": "Pod", "name": owner["name"], "uid": owner["uid"]}
+            metadata["ownerReferences"] = [reference]
+        return {
+            "apiVersion": "v1",
+            "kind": "Secret",
+            "metadata": metadata,
+            "type": "Opaque",
+            "stringData": dict(self._secret_values),
+        }
+
+    async def _write_secret(self, owner: dict[str, Any] | None = None) -> None:
+        body, timeout = self.make_environment_secret(owner), self.k8s_api_request_timeout
+        try:
+            await self.api.create_namespaced_secret(self.namespace, body, _request_timeout=timeout)
+        except ApiException as exc:
+            if exc.status != 409:
+                raise
+            # left by a Hub that died, or to be given its owner
+            name = self.environment_secret_name
+            await self.api.replace_namespaced_secret(name, self.namespace, body, _request_timeout=timeout)
+
+    async def _delete_secret(self) -> None:
+        try:
+            await self.api.delete_namespaced_secret(
+                self.environment_secret_name, self.namespace, _request_timeout=self.k8s_api_request_timeout
+            )
+        except ApiException as exc:
+            if exc.status != 404:
+                self.log.warning("The Secret of %s is left: %s", self._log_name, exc.reason)
+        except _UNREACHABLE as exc:
+            self.log.warning("The Secret of %s is left; its tokens are revoked: %s", self._log_name, exc)
+
+    # Starting
+
+    def start(self) -> asyncio.Future[str]:
+        """Start the pod; what goes wrong is said in words.
+
+        Raises
+        ------
+        HTTPError
+            The start is refused, can't succeed, or took longer than `start_timeout`.
+        """
+        self._start_future = asyncio.ensure_future(self._start_in_words())
+        return self._start_future
+
+    async def _start_in_words(self) -> str:
+        self._step = Phase(5, "Beginning")
+        self._token = mint_invoke_token(self)
+        try:
+            url = await self._start_watched()
+        except ApiException as exc:
+            raise self._refusal(exc) from exc
+        except BadOptions as exc:
+            raise refusal(str(exc), reason="options") from exc
+        except _UNREACHABLE as exc:
+            said = self._phase()
+            raise refusal(f"The server didn't start. {said.message}.", reason="timeout", status=408) from exc
+        try:
+            await self._write_secret({"name": self.pod_name, "uid": self.pod_id})
+        except (ApiException, *_UNREACHABLE) as exc:
+            self.log.warning("The Secret of %s has no owner: %s", self._log_name, exc)
+        return url
+
+    async def _start_watched(self) -> str:
+        """KubeSpawner's start, ended early where waiting doesn't help, and before the Hub would end it without words."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + max(1, self.start_timeout - 2)
+        starting = asyncio.ensure_future(super()._start())
+        hopeless = 0
+        try:
+            while True:
+                await asyncio.wait({starting}, timeout=1)
+                if starting.done():
+                    url: str = starting.result()
+                    return url
+                phase = self._phase()
+                hopeless = hopeless + 1 if phase.hopeless else 0
+                if hopeless >= _LOOKS_BEFORE_GIVING_UP:
+                    raise refusal(phase.message, reason=phase.reason, status=424)
+                if loop.time() > deadline:
+                    waited = f"after {self.start_timeout} s"
+                    raise refusal(
+                        f"The server didn't start: {waited} it was here: {phase.message}.", reason="timeout", status=408
+                    )
+        finally:
+            if not starting.done():
+                starting.cancel()
+                await asyncio.wait({starting}, timeout=5)
+
+    def _refusal(self, exc: ApiException) -> Exception:
+        """Words for what the API server said; what isn't a refusal stays the Hub's own error."""
+        try:
+            text = json.loads(exc.body or "")["message"]
+        except (TypeError, ValueError, KeyError):
+            text = str(exc.reason)
+        if exc.status not in (403, 404, 422):
+            return exc
+        claim = text.startswith("persistentvolumeclaims")
+        refused = explain_refusal(
+            text,
+            namespace=self.namespace,
+            what="your home" if claim else "this server",
+            running=() if claim else self._running(),
+        )
+        self.log.warning("%s is refused (%s): %s", self._log_name, refused.reason, text)
+        return refusal(refused.message, reason=refused.reason, status=403)
+
+    def _running(self) -> Sequence[tuple[str, str]]:
+        """The person's servers that hold part of their quota, and how much memory."""
+        found = []
+        for pod in self.pod_reflector.pods.values() if self.pod_reflector else ():
+            meta = pod["metadata"]
+            if meta["namespace"] != self.namespace or meta["name"] == self.pod_name:
+                continue
+            limits = pod["spec"]["containers"][0].get("resources", {}).get("limits", {})
+            try:
+                size = format_bytes(float(parse_quantity(limits["memory"])))
+            except (KeyError, ValueError):
+                size = "no limit"
+            found.append((meta.get("annotations", {}).get("hub.jupyter.org/servername") or "the default server", size))
+        return sorted(found)
+
+    async def _make_create_pvc_request(self, pvc: Any, request_timeout: float) -> bool:
+        self._step = Phase(
+            12, f"Making the home, {self.storage_capacity}" if not self._pvc_exists else "Finding the home"
+        )
+        try:
+            done: bool = await super()._make_create_pvc_request(pvc, request_timeout)
+        except _UNREACHABLE:
+            return False  # asked again
+        return done
+
+    async def _make_create_pod_request(self, pod: Any, request_timeout: float) -> bool:
+        self._step = Phase(15, "Making the pod")
+        try:
+            await self._write_secret()
+            done: bool = await super()._make_create_pod_request(pod, request_timeout)
+        except _UNREACHABLE:
+            return False  # asked again
+        return done
+
+    # The namespace
+
+    def _owner_created(self) -> str:
+        """When the Hub made the person: a name can be deleted and made anew by somebody else."""
+        created = getattr(getattr(self.user, "orm_user", None), "created", None)
+        return isoformat(created) or ""
+
+    async def _ensure_namespace(self) -> None:
+        """The person's namespace, made where it is missing, and prepared by the controllers.
+
+        Raises
+        ------
+        HTTPError
+            It is somebody else's, or nobody prepared it in time.
+        """
+        self._step = Phase(8, f"Preparing the namespace {self.namespace}")
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self.namespace_timeout
+        while True:
+            found = await self._read_namespace()
+            if found is not None:
+                self._check_owner(found)
+                if not self.namespace_timeout or PREPARED in (found.metadata.annotations or {}):
+                    return
+            if loop.time() > deadline:
+                raise refusal(
+                    f"The namespace {self.namespace} was not prepared within {self.namespace_timeout:g} s: quota, network "
+                    "policies and rights are missing. The controllers do that: do they run? Tell the operator of this "
+                    "platform.",
+                    reason="namespace",
+                    status=503,
+                )
+            await asyncio.sleep(0.2)
+
+    async def _read_namespace(self) -> Any:
+        """The namespace; None where it is only being made, or the API server is away."""
+        timeout = self.k8s_api_request_timeout
+        try:
+            return await self.api.read_namespace(self.namespace, _request_timeout=timeout)
+        except ApiException as exc:
+            if exc.status != 404:
+                raise
+        except _UNREACHABLE:
+            return None
+        try:
+            return await self.api.create_namespace(self.make_namespace(), _request_timeout=timeout)
+        except ApiException as exc:
+            if exc.status not in (403, 409):  # made by somebody else meanwhile, or only by the controllers
+                raise
+        except _UNREACHABLE:
+            pass
+        return None
+
+    def make_namespace(self) -> dict[str, Any]:
+        """The namespace as the spawner makes it; the controllers put the rest there."""
+        return {
+            "apiVersion": "v1",
+            "kind": "Namespace",
+            "metadata": {
+                "name": self.namespace,
+                "labels": self._expand_all(self.user_namespace_labels),
+                "annotations": self._expand_all(self.user_namespace_annotations),
+            },
+        }
+
+    def _check_owner(self, found: Any) -> None:
+        annotations = found.metadata.annotations or {}
+        if found.status and found.status.phase == "Terminating":
+            raise refusal(f"{self.namespace} is being deleted. Try again in a minute.", reason="namespace", status=409)
+        owner, created = annotations.get(OWNER), annotations.get(CREATED)
+        if owner is None and not self.namespace_timeout:
+            return  # a site without LLMOS' controllers made it
+        if owner == self.user.name and (not created or created == self._owner_created()):
+            return
+        whose = "an earlier person of that name" if owner == self.user.name else (owner or "somebody else")
+        raise refusal(
+            f"The namespace {self.namespace} belongs to {whose}. The operator of this platform can delete it, with all "
+            "that is in it, or rename you.",
+            reason="namespace",
+            status=403,
+        )
+
+    # What people see
+
+    def _phase(self) -> Phase:
+        """Where the start stands: before there is a pod, what was done last."""
+        pod = self.pod_reflector.pods.get(f"{self.namespace}/{self.pod_name}") if self.pod_reflector else None
+        return phase_of(pod, self.events) or self._step
+
+    async def progress(self) -> AsyncIterator[dict[str, Any]]:
+        """What the page shows while the server starts: each phase once, and long ones again with their duration."""
+        said, since, shown, progress = "", 0.0, 0.0, 0
+        loop = asyncio.get_running_loop()
+        while True:
+            over = self._start_future is not None and self._start_future.done()
+            phase, now = self._phase(), loop.time()
+            progress = max(progress, phase.progress)
+            if phase.message != said:
+                said, since, shown = phase.message, now, now
+                yield {"progress": progress, "message": said}
+            elif now - shown >= self.slow_spawn_message_frequency > 0:
+                shown = now
+                yield {"progress": progress, "message": f"{said} ({now - since:.0f} s)"}
+            if over:
+                return
+            await asyncio.sleep(0.5)
+
+    # The end
+
+    async def run_post_stop_hook(self) -> None:
+        """After every stop, also of a server that died or that an earlier Hub started: its tokens end."""
+        revoke_tokens(self)
+        self._token, self._secret_values = "", {}
+        await self._delete_secret()
+        if (done := super().run_post_stop_hook()) is not None:
+            await done

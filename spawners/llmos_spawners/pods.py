@@ -1,0 +1,218 @@
+"""What a notebook server's pod is doing or waiting for, in words: pure functions of what the cluster tells.
+
+Pods and events are the API server's own JSON. The scheduler's sentences are those of Kubernetes' scheduler
+plugins (``0/3 nodes are available: …``); what isn't recognised is passed on as it is.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from llmos.resources.quantities import format_bytes, parse_quantity
+
+__all__ = ["Phase", "phase_of", "unschedulable"]
+
+CONTAINER: Final = "notebook"
+"""KubeSpawner's name for the server's container."""
+
+_NODES: Final = re.compile(
+    r"^0/(?P<all>\d+) nodes are available: (?P<why>.+?)(?:\.\s+(?:preemption|no new claims).*)?\.?$", re.DOTALL
+)
+_COUNTED: Final = re.compile(r"^(?P<count>\d+) (?P<why>.+)$")
+_INSUFFICIENT: Final = re.compile(r"Insufficient (?P<resource>\S+)")
+_TAINT: Final = re.compile(r"untolerated taint(?:\(s\))?(?: \{(?P<taint>[^}:]+):? ?(?P<value>[^}]*)\})?")
+_NEVER_THERE: Final = re.compile(
+    r"not found|manifest unknown|unauthorized|denied|forbidden|repository does not exist|no such host|invalid reference",
+    re.IGNORECASE,
+)
+
+
+_PULLS: Final = 5
+"""Failed pulls after which one waits in vain: the kubelet's back-off has come to 80 seconds by then."""
+
+
+@dataclass(frozen=True, slots=True)
+class Phase:
+    """Where a start stands.
+
+    Attributes
+    ----------
+    progress
+        Of 100, roughly.
+    message
+        One sentence.
+    reason
+        One word for metrics where it can't go on: ``image``, ``memory``, ``crash``, ``configuration``.
+    hopeless
+        Waiting longer doesn't help.
+    """
+
+    progress: int
+    message: str
+    reason: str = ""
+    hopeless: bool = False
+
+
+def phase_of(pod: Mapping[str, Any] | None, events: Sequence[Mapping[str, Any]] = ()) -> Phase | None:
+    """Where the start of a pod stands; None where there is no pod yet."""
+    if pod is None:
+        return None
+    status = pod.get("status", {})
+    if pod["metadata"].get("deletionTimestamp"):
+        return Phase(15, "Ending the server's previous pod")
+    scheduled: Mapping[str, Any] = next((c for c in status.get("conditions", ()) if c["type"] == "PodScheduled"), {})
+    if scheduled.get("status") != "True":
+        return _waiting_for_a_node(scheduled, events)
+    container = next((c for c in status.get("containerStatuses", ()) if c["name"] == CONTAINER), None)
+    init = [c for c in status.get("initContainerStatuses", ()) if not c.get("ready")]
+    if container is None:
+        return _on_node(pod, events)
+    state = container.get("state", {})
+    last = container.get("lastState", {}).get("terminated") or state.get("terminated")
+    if last and not container.get("ready"):
+        return _ended(pod, container, last)
+    if waiting := state.get("waiting"):
+        if init and waiting.get("reason") == "PodInitializing":
+            return Phase(55, f"Preparing: {init[0]['name']} runs first")
+        return _waiting(pod, waiting, events)
+    return Phase(80, "Starting Jupyter") if not container.get("ready") else Phase(90, "Jupyter is up")
+
+
+def unschedulable(message: str) -> str:
+    """The scheduler's reasons in words.
+
+    >>> unschedulable("0/2 nodes are available: 2 Insufficient memory.")
+    'none of 2 nodes fits: too little free memory on 2'
+    """
+    found = _NODES.match(message.strip())
+    if not found:
+        return message.strip().rstrip(".")
+    total = int(found["all"])
+    reasons = []
+    # commas separate reasons and occur in none that is known
+    for part in found["why"].split(", "):
+        counted = _COUNTED.match(part.strip().rstrip("."))
+        if counted is None:
+            reasons.append(part.strip().rstrip("."))
+        else:
+            reasons.append(f"{_reason(counted['why'])} on {counted['count']}")
+    nodes = "the only node doesn't fit" if total == 1 else f"none of {total} nodes fits"
+    return f"{nodes}: {', '.join(reasons)}"
+
+
+def _reason(text: str) -> str:
+    if found := _INSUFFICIENT.search(text):
+        resource = found["resource"]
+        if resource in ("cpu", "memory", "ephemeral-storage"):
+            return {"cpu": "too few free cores", "memory": "too little free memory"}.get(resource, "too little disk")
+        return "no free GPU" if resource.endswith("/gpu") else f"no free {resource}"
+    if found := _TAINT.search(text):
+        taint = found["taint"]
+        if taint in ("node.kubernetes.io/unreachable", "node.kubernetes.io/not-ready"):
+            return "not ready"
+        return f"kept for other work ({taint})" if taint else "kept for other work"
+    words = {
+        "Too many pods": "no place for another pod",
+        "node(s) were unschedulable": "closed for new work",
+        "node(s) didn't match Pod's node affinity/selector": "not the kind of node that is asked for",
+        "node(s) had volume node affinity conflict": "a volume is elsewhere",
+        "node(s) had no available volume zone": "a volume is in another zone",
+        "node(s) didn't match pod affinity rules": "your other servers have the home elsewhere",
+        "node(s) exceed max volume count": "no place for another volume",
+    }
+    return words.get(text, text)
+
+
+def _count(events: Sequence[Mapping[str, Any]], text: str) -> int:
+    """How often something happened: repeated events are one with a count."""
+    return sum(int(event.get("count") or 1) for event in events if text in (event.get("message") or ""))
+
+
+def _latest(events: Sequence[Mapping[str, Any]], *reasons: str) -> str:
+    return next((event.get("message") or "" for event in reversed(events) if event.get("reason") in reasons), "")
+
+
+def _waiting_for_a_node(condition: Mapping[str, Any], events: Sequence[Mapping[str, Any]]) -> Phase:
+    message = condition.get("message") or ""
+    if condition.get("reason") != "Unschedulable":
+        return Phase(20, "Looking for a node")
+    if "unbound immediate PersistentVolumeClaims" in message:
+        return Phase(22, "Waiting for the home volume to be made")
+    if "persistentvolumeclaim" in message and "not found" in message:
+        return Phase(22, f"A volume isn't there: {unschedulable(message)}")
+    if _latest(events, "TriggeredScaleUp"):
+        return Phase(25, f"A node is being added, 1 to 5 min: {unschedulable(message)}")
+    words = unschedulable(message)
+    if "no free GPU" in words:
+        return Phase(25, f"Waiting for a GPU: {words}")
+    return Phase(25, f"Waiting for room: {words}")
+
+
+def _on_node(pod: Mapping[str, Any], events: Sequence[Mapping[str, Any]]) -> Phase:
+    node = pod["spec"].get("nodeName", "a node")
+    return _volumes(events) or Phase(35, f"Preparing the pod on {node}")
+
+
+def _volumes(events: Sequence[Mapping[str, Any]]) -> Phase | None:
+    """Of the last events the one on volumes, unless something newer went well."""
+    for event in reversed(events):
+        message = event.get("message") or ""
+        if event.get("reason") == "FailedAttachVolume" and "Multi-Attach" in message:
+            return Phase(35, "The home is still attached to another node; that takes up to 6 min after a node died")
+        if event.get("reason") in ("FailedAttachVolume", "FailedMount"):
+            return Phase(35, f"A volume can't be mounted yet: {_short(message)}")
+        if event.get("reason") in ("Pulling", "Pulled", "Created", "Started", "SuccessfulAttachVolume"):
+            return None
+    return None
+
+
+def _waiting(pod: Mapping[str, Any], waiting: Mapping[str, Any], events: Sequence[Mapping[str, Any]]) -> Phase:
+    reason, message = waiting.get("reason", ""), waiting.get("message") or ""
+    image = next(c["image"] for c in pod["spec"]["containers"] if c["name"] == CONTAINER)
+    if reason in ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "ErrInvalidImageName"):
+        detail = _latest(events, "Failed") or message
+        never = reason in ("InvalidImageName", "ErrImageNeverPull") or bool(_NEVER_THERE.search(f"{message} {detail}"))
+        never = never or _count(events, "Failed to pull image") >= _PULLS
+        return Phase(45, f"The image {image} can't be pulled: {_pull_error(message or detail)}", "image", never)
+    if reason in ("CreateContainerConfigError", "CreateContainerError", "RunContainerError"):
+        return Phase(60, f"The container can't be made: {_short(message)}", "configuration", hopeless=True)
+    last = next((e for e in reversed(events) if e.get("reason") in ("Pulling", "Pulled", "Created", "Started")), None)
+    if last is not None and last["reason"] == "Pulling":
+        return Phase(45, f"Pulling the image {image}")
+    if last is None and (volumes := _volumes(events)):
+        return volumes
+    return Phase(60, "Making the container") if last else Phase(35, f"Preparing the pod on {pod['spec']['nodeName']}")
+
+
+def _pull_error(message: str) -> str:
+    """The end of containerd's nested sentences, where the reason is."""
+    text = _short(message, 600)
+    tail = text.rpartition(": ")[2] if ": " in text else text
+    return tail if len(tail) > 12 else _short(text)
+
+
+def _ended(pod: Mapping[str, Any], container: Mapping[str, Any], last: Mapping[str, Any]) -> Phase:
+    again = int(container.get("restartCount", 0)) >= 2 or pod["status"].get("phase") in ("Succeeded", "Failed")
+    if last.get("reason") == "OOMKilled":
+        spec = next(c for c in pod["spec"]["containers"] if c["name"] == CONTAINER)
+        limit = spec.get("resources", {}).get("limits", {}).get("memory")
+        size = f": it had {_memory(limit)}" if limit else ""
+        return Phase(60, f"The server ran out of memory{size}. Choose a larger size.", "memory", again)
+    lines = [line.strip() for line in (last.get("message") or "").splitlines() if line.strip()]
+    said = f": {' / '.join(lines[-2:])[:300]}" if lines else ""
+    return Phase(60, f"The server ended with exit code {last.get('exitCode')}{said}", "crash", again)
+
+
+def _memory(quantity: str) -> str:
+    try:
+        return format_bytes(float(parse_quantity(quantity)))
+    except ValueError:
+        return quantity
+
+
+def _short(text: str, length: int = 240) -> str:
+    flat = " ".join(text.split())
+    return flat if len(flat) <= length else flat[: length - 1] + "…"

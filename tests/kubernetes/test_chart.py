@@ -1,0 +1,362 @@
+"""The chart on a real cluster: valid, least rights, ready, and upgraded and removed without loss."""
+
+import base64
+import json
+import re
+from collections.abc import Iterator
+
+import httpx
+import pytest
+import yaml
+
+from tests.support.chart import (
+    build_images,
+    install,
+    open_host_paths,
+    port_forward,
+    ready,
+    values_for,
+    write_schemas,
+)
+from tests.support.cluster import Cluster
+from tests.support.helm import CHART, render
+
+pytestmark = pytest.mark.timeout(900)
+
+VALUES = {
+    "defaults": {},
+    "everything": {
+        "backup": {"enabled": True, "beforeUpgrade": True},
+        "gateway": {"autoscaling": {"enabled": True}, "service": {"type": "LoadBalancer", "nodePort": 30080}},
+        "ingress": {
+            "enabled": True,
+            "className": "nginx",
+            "host": "hub.example.org",
+            "gatewayHost": "models.example.org",
+            "tls": {"enabled": True, "secretName": "certificate"},
+        },
+        "httpRoute": {
+            "enabled": True,
+            "host": "hub.example.org",
+            "gatewayHost": "m.example.org",
+            "parentRefs": [{"name": "g"}],
+        },
+        "images": {"registry": "registry.example.org", "pullSecrets": ["pull"]},
+        "networkPolicy": {"metricsFrom": [{"namespaceSelector": {"matchLabels": {"team": "ops"}}}]},
+        "scheduling": {"nodeSelector": {"a": "b"}, "tolerations": [{"key": "k", "operator": "Exists"}]},
+        "hub": {
+            "extraEnv": [{"name": "A", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k"}}}],
+            "extraVolumes": [{"name": "v", "emptyDir": {}}],
+            "extraVolumeMounts": [{"name": "v", "mountPath": "/v"}],
+            "affinity": {"nodeAffinity": {}},
+        },
+        "users": {"gpus": {"runtimeClass": "nvidia"}},
+    },
+    "another hub": {"hub": {"enabled": False}, "externalHub": {"apiUrl": "http://hub.jhub.svc:8081/hub/api"}},
+    "external parts": {
+        "valkey": {"enabled": False, "external": {"url": "rediss://:p@redis.example.org:6380/0", "port": 6380}},
+        "hub": {"db": {"type": "url", "url": "postgresql+psycopg://llmos:p@db.example.org/llmos"}},
+        "networkPolicy": {"enabled": False},
+    },
+}
+
+
+def manifests(values, namespace) -> str:
+    # kinds of the Gateway API are no part of Kubernetes itself
+    objects = [o for o in render(values, namespace=namespace) if o["kind"] != "HTTPRoute"]
+    return yaml.safe_dump_all(objects)
+
+
+def test_helm_finds_nothing_to_complain_about(cluster):
+    out = cluster.run("helm", "lint", "--strict", "--kube-version", "1.34.0", CHART)
+    assert "0 chart(s) failed" in out
+
+
+@pytest.fixture(scope="module")
+def schemas(cluster, tmp_path_factory):
+    return write_schemas(cluster, tmp_path_factory.mktemp("schemas"))
+
+
+@pytest.mark.parametrize("name", VALUES)
+def test_objects_are_valid_to_the_last_field(cluster, schemas, name):
+    words = ["kubeconform", "-strict", "-summary", "-schema-location", schemas]
+    out = cluster.run(*words, stdin=manifests(VALUES[name], "llmos"))
+    assert re.search(r"Valid: \d\d+, Invalid: 0, Errors: 0, Skipped: 0", out), out
+
+
+def test_the_check_finds_a_misspelt_field(cluster, schemas):
+    wrong = manifests({}, "llmos").replace("periodSeconds", "periodSecond", 1)
+    done = cluster.attempt("kubeconform", "-strict", "-schema-location", schemas, stdin=wrong)
+    assert done.returncode == 1
+    assert "periodSecond" in done.stdout
+
+
+@pytest.mark.parametrize("name", VALUES)
+def test_the_api_server_takes_every_object(cluster, name):
+    namespace = cluster.namespace("chart")
+    done = cluster.attempt("kubectl", "apply", "--dry-run=server", "-f", "-", stdin=manifests(VALUES[name], namespace))
+    assert done.returncode == 0, done.stderr
+    assert "Warning" not in done.stderr
+
+
+# A release
+
+
+class Release:
+    """One that is installed."""
+
+    def __init__(self, cluster: Cluster, namespace: str) -> None:
+        self.cluster = cluster
+        self.namespace = namespace
+        self.name = "llmos"
+        self.cluster_name = f"{namespace}-llmos"
+        self.values = values_for(backup={"enabled": True})
+
+    def secret(self) -> dict[str, str]:
+        data = self.cluster.get("secret", "llmos", "-n", self.namespace)["data"]
+        return {key: base64.b64decode(value).decode() for key, value in data.items()}
+
+    def pods(self) -> dict[str, tuple[str, int]]:
+        """Uid and restarts of each."""
+        items = self.cluster.get("pods", "-n", self.namespace, "-l", "app.kubernetes.io/instance=llmos")["items"]
+        return {
+            item["metadata"]["name"]: (
+                item["metadata"]["uid"],
+                item["status"]["containerStatuses"][0]["restartCount"],
+            )
+            for item in items
+            if "batch.kubernetes.io/job-name" not in item["metadata"]["labels"]
+        }
+
+    def can(self, account: str, verb: str, resource: str, namespace: str | None = None) -> bool:
+        """Whether it may; `resource` is ``plural.group``, ``plural/name`` or ``plural:subresource``."""
+        resource, _, subresource = resource.partition(":")
+        where = ["-n", namespace] if namespace else ["-A"]
+        if subresource:
+            where.append(f"--subresource={subresource}")
+        user = f"system:serviceaccount:{self.namespace}:llmos-{account}"
+        done = self.cluster.attempt("kubectl", "auth", "can-i", verb, resource, "--as", user, *where)
+        assert done.stdout.strip() in ("yes", "no"), done.stderr
+        return done.stdout.strip() == "yes"
+
+    def as_account(self, account: str, *words: str, stdin: str | None = None):
+        user = f"system:serviceaccount:{self.namespace}:llmos-{account}"
+        return self.cluster.attempt("kubectl", *words, "--as", user, stdin=stdin)
+
+
+@pytest.fixture(scope="module")
+def release(cluster) -> Iterator[Release]:
+    build_images(cluster, "hub")
+    namespace = cluster.namespace("chart")
+    open_host_paths(cluster, cluster.namespace("chart-volumes"))
+    made = Release(cluster, namespace)
+    install(cluster, made.name, namespace, made.values)
+    try:
+        ready(cluster, namespace)
+        yield made
+    finally:
+        cluster.attempt("helm", "uninstall", made.name, "-n", namespace, "--wait=false")
+        owned = f"app.kubernetes.io/managed-by=llmos,app.kubernetes.io/instance={made.cluster_name}"
+        cluster.attempt("kubectl", "delete", "namespace", "-l", owned, "--wait=false")
+
+
+@pytest.fixture(scope="module")
+def person(release) -> Iterator[str]:
+    """A namespace as LLMOS makes them for people."""
+    name = f"user-{release.namespace}"
+    labels = {
+        "app.kubernetes.io/managed-by": "llmos",
+        "app.kubernetes.io/instance": release.cluster_name,
+        "llmos.ai/owner-kind": "user",
+    }
+    metadata = {"name": name, "labels": labels, "annotations": {"llmos.ai/owner": release.namespace}}
+    release.cluster.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": metadata})
+    bound = f"llmos:{release.cluster_name}-hub-in-namespace:llmos-hub"
+    release.cluster.kubectl("wait", "--for=create", f"rolebinding/{bound}", "-n", name, "--timeout=60s")
+    yield name
+    release.cluster.attempt("kubectl", "delete", "namespace", name, "--wait=false")
+
+
+def log_in(client: httpx.Client, name: str, password: str) -> httpx.Response:
+    page = client.get("/hub/login")
+    token = re.search(r'name="_xsrf" value="([^"]+)"', page.text)[1]
+    return client.post("/hub/login", data={"username": name, "password": password, "_xsrf": token})
+
+
+def test_the_first_admin_logs_in_and_calls_api_and_gateway(release):
+    password = release.secret()["admin-password"]
+    with (
+        port_forward(release.cluster, release.namespace, "llmos-proxy") as hub,
+        port_forward(release.cluster, release.namespace, "llmos-gateway") as gateway,
+        httpx.Client(base_url=hub, follow_redirects=True, timeout=30) as client,
+    ):
+        page = log_in(client, "admin", password)
+        assert page.url.path == "/hub/change-password"
+        token = re.search(r'name="_xsrf" value="([^"]+)"', page.text)[1]
+        made = client.post("/hub/api/users/admin/tokens", json={"note": "test"}, headers={"X-XSRFToken": token})
+        assert made.status_code == 201, made.text
+        headers = {"Authorization": f"Bearer {made.json()['token']}"}
+        path = "/services/llmos/apis/llmos.ai/v1alpha1/namespaces/user-admin/modelservices"
+        assert client.get(path, headers=headers).json()["items"] == []
+        assert client.get("/services/llm/v1/models", headers=headers).json()["data"] == []
+        assert httpx.get(f"{gateway}/v1/models", headers=headers, timeout=30).json()["data"] == []
+        assert httpx.get(f"{gateway}/v1/models", timeout=30).status_code == 401
+
+
+@pytest.mark.parametrize("what", ["hub", "valkey"])
+def test_backups_are_made_while_everything_runs(release, what):
+    cluster, where = release.cluster, ("-n", release.namespace)
+    cluster.kubectl(*where, "create", "job", "backup-now-" + what, f"--from=cronjob/llmos-backup-{what}")
+    cluster.kubectl(*where, "wait", f"job/backup-now-{what}", "--for=condition=Complete", "--timeout=120s")
+    said = cluster.kubectl(*where, "logs", f"job/backup-now-{what}")
+    assert re.match(rf"/backup/{what}-\d{{8}}T\d{{6}}Z\.\w+\.gz \(\d+\.\d MB\); 0 older deleted", said), said
+
+
+# Rights: what is needed, and that there is no more
+
+
+YES = [
+    ("hub", "watch", "pods", None),
+    ("hub", "list", "events", None),
+    ("hub", "create", "namespaces", None),
+    ("api", "create", "modelservices.llmos.ai", None),
+    ("api", "update", "modelservices.llmos.ai:status", None),
+    ("api", "watch", "secrets", None),
+    ("api", "get", "pods:log", None),
+    ("controllers", "update", "modelservices.llmos.ai:status", None),
+    ("controllers", "create", "deployments.apps", None),
+    ("controllers", "create", "networkpolicies.networking.k8s.io", None),
+    ("controllers", "update", "leases.coordination.k8s.io/llmos-controllers", "OWN"),
+    ("gateway", "watch", "modelservices.llmos.ai", None),
+]
+NO = [
+    ("hub", "get", "secrets", None),
+    ("hub", "get", "secrets", "OWN"),
+    ("hub", "create", "pods", None),
+    ("hub", "create", "pods", "OWN"),
+    ("hub", "create", "pods", "kube-system"),
+    ("hub", "delete", "namespaces", None),
+    ("hub", "create", "rolebindings.rbac.authorization.k8s.io", None),
+    ("hub", "get", "modelservices.llmos.ai", None),
+    ("api", "create", "pods", None),
+    ("api", "create", "pods:exec", None),
+    ("api", "create", "deployments.apps", None),
+    ("api", "impersonate", "users", None),
+    ("api", "create", "rolebindings.rbac.authorization.k8s.io", None),
+    ("api", "delete", "namespaces", None),
+    ("controllers", "create", "pods:exec", None),
+    ("controllers", "create", "clusterroles.rbac.authorization.k8s.io", None),
+    ("controllers", "bind", "clusterroles.rbac.authorization.k8s.io/cluster-admin", None),
+    ("controllers", "escalate", "roles.rbac.authorization.k8s.io", None),
+    ("controllers", "create", "clusterrolebindings.rbac.authorization.k8s.io", None),
+    ("controllers", "update", "leases.coordination.k8s.io/other", "OWN"),
+    ("controllers", "update", "nodes", None),
+    ("gateway", "update", "modelservices.llmos.ai", None),
+    ("gateway", "get", "secrets", None),
+    ("gateway", "list", "pods", None),
+    ("proxy", "list", "pods", None),
+    ("valkey", "list", "pods", None),
+]
+
+
+@pytest.mark.parametrize(("account", "verb", "resource", "where"), YES)
+def test_what_is_needed_is_allowed(release, account, verb, resource, where):
+    assert release.can(account, verb, resource, release.namespace if where == "OWN" else where)
+
+
+@pytest.mark.parametrize(("account", "verb", "resource", "where"), NO)
+def test_what_is_not_needed_is_refused(release, account, verb, resource, where):
+    assert not release.can(account, verb, resource, release.namespace if where == "OWN" else where)
+
+
+def test_in_peoples_namespaces_the_hub_may_start_servers_and_read_no_secret(release, person):
+    for verb, resource in (("create", "pods"), ("delete", "pods"), ("create", "persistentvolumeclaims")):
+        assert release.can("hub", verb, resource, person)
+    for verb, resource in (("create", "secrets"), ("update", "secrets"), ("delete", "secrets")):
+        assert release.can("hub", verb, resource, person)
+    for verb, resource in (
+        ("get", "secrets"),
+        ("list", "secrets"),
+        ("create", "pods:exec"),
+        ("delete", "persistentvolumeclaims"),
+    ):
+        assert not release.can("hub", verb, resource, person)
+
+
+def test_nothing_is_written_outside_of_llmos_own_namespaces(release, person):
+    object_ = json.dumps({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "planted"}})
+    for account in ("api", "controllers"):
+        for namespace in ("kube-system", "default"):
+            done = release.as_account(account, "create", "-n", namespace, "-f", "-", stdin=object_)
+            assert done.returncode, done.stdout
+            assert (
+                f"LLMOS writes only into its own namespace and those it has made, not into {namespace}" in done.stderr
+            )
+        done = release.as_account(account, "create", "-n", person, "-f", "-", "--dry-run=server", stdin=object_)
+        assert done.returncode == 0, done.stderr
+    # neither by taking a namespace over, nor by letting one go
+    taken = release.as_account("controllers", "label", "namespace", "kube-system", "app.kubernetes.io/managed-by=llmos")
+    assert "only namespaces with its own labels, not kube-system" in taken.stderr
+    removed = release.as_account("controllers", "delete", "namespace", release.namespace, "--dry-run=server")
+    assert "only namespaces with its own labels" in removed.stderr
+    assert release.as_account("hub", "create", "namespace", "planted").returncode
+
+
+# Upgrade and removal
+
+
+def test_an_upgrade_changes_no_secret_and_no_pod_that_need_not_change(release):
+    before, pods = release.secret(), release.pods()
+    install(release.cluster, release.name, release.namespace, release.values, "--timeout", "5m", verb="upgrade")
+    ready(release.cluster, release.namespace)
+    assert release.secret() == before
+    assert release.pods() == pods
+    # the hook has brought the definitions up to date, and is gone with all it needed
+    fields = release.cluster.get("crd", "modelservices.llmos.ai")
+    managers = release.cluster.kubectl(
+        "get",
+        "crd",
+        fields["metadata"]["name"],
+        "--show-managed-fields",
+        "-o",
+        "jsonpath={.metadata.managedFields[*].manager}",
+    )
+    assert "llmos-chart" in managers
+    assert release.cluster.attempt("kubectl", "get", "clusterrole", f"{release.cluster_name}-crds").returncode
+
+
+def test_a_change_of_one_part_leaves_the_others_running(release):
+    pods = release.pods()
+    values = {**release.values, "hub": {"namedServerLimit": 3}}
+    install(release.cluster, release.name, release.namespace, values, verb="upgrade")
+    ready(release.cluster, release.namespace)
+    changed = set(pods.items()) ^ set(release.pods().items())
+    assert {name.rsplit("-", 2)[0] for name, _ in changed} == {"llmos-hub"}
+
+
+def test_a_wrong_value_changes_nothing(release):
+    done = release.cluster.attempt(
+        "helm", "upgrade", release.name, CHART, "-n", release.namespace, "--reuse-values", "--set", "gateway.replica=3"
+    )
+    assert done.returncode
+    assert "gateway" in done.stderr
+    assert "replica" in done.stderr
+
+
+def test_what_cannot_be_had_again_stays_when_the_release_goes(cluster):
+    namespace = cluster.namespace("chart")
+    gone = Release(cluster, namespace)
+    install(cluster, gone.name, namespace, gone.values)
+    before = gone.secret()
+    claims = ["llmos-hub", "data-llmos-valkey-0"]
+    for claim in claims:
+        cluster.kubectl("wait", "--for=create", f"pvc/{claim}", "-n", namespace, "--timeout=60s")
+    cluster.run("helm", "uninstall", gone.name, "-n", namespace)
+    assert gone.secret() == before
+    assert {item["metadata"]["name"] for item in cluster.get("pvc", "-n", namespace)["items"]} >= set(claims)
+    assert cluster.get("crd", "modelservices.llmos.ai")
+    assert cluster.get("clusterroles", "-l", "app.kubernetes.io/part-of=llmos")
+    # installed anew it goes on with them
+    install(cluster, gone.name, namespace, gone.values)
+    assert gone.secret() == before
+    cluster.run("helm", "uninstall", gone.name, "-n", namespace)

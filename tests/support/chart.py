@@ -1,0 +1,155 @@
+"""The chart on a real cluster: installed, reached from outside, and JSON Schemas of everything the cluster knows."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from tests.support.cluster import SCRIPTS, Cluster, wait_for
+from tests.support.helm import CHART
+
+__all__ = [
+    "IMAGES",
+    "build_images",
+    "install",
+    "open_host_paths",
+    "port_forward",
+    "ready",
+    "values_for",
+    "write_schemas",
+]
+
+IMAGES = {"registry": "registry.local", "tag": "0.1.0-test"}
+"""Where the test cluster has ours."""
+
+
+def build_images(cluster: Cluster, *names: str) -> None:
+    """Bring images into our own cluster; seconds where nothing has changed. Another's has to have them."""
+    if cluster.directory is not None:
+        cluster.run(sys.executable, SCRIPTS.parent / "images" / "build.py", *names, timeout=1800)
+
+
+def values_for(**values: Any) -> dict[str, Any]:
+    """Values with the test cluster's images."""
+    return {"images": IMAGES, **values}
+
+
+def install(
+    cluster: Cluster, release: str, namespace: str, values: Mapping[str, Any], *options: str, verb: str = "install"
+) -> str:
+    """``helm install`` or ``upgrade``; what it prints."""
+    command = ["helm", verb, release, str(CHART), "--namespace", namespace, "--values", "-", *options]
+    return cluster.run(*command, stdin=json.dumps(values), timeout=600)
+
+
+def open_host_paths(cluster: Cluster, namespace: str) -> None:
+    """Let pods without root write to volumes of the built-in host path provisioner, which makes them root's.
+
+    Real storage changes the group of a volume as pods ask for (fsGroup), or is open to all.
+    """
+    classes = cluster.get("storageclass")["items"]
+    if not any(item["provisioner"] == "kubernetes.io/host-path" for item in classes):
+        return
+    labels = {"app": "open-host-paths"}
+    command = "while true; do chmod 777 /volumes/* 2>/dev/null; sleep 0.5; done"
+    container = {
+        "name": "chmod",
+        "image": "registry.local/busybox:1",
+        "command": ["sh", "-c", command],
+        "volumeMounts": [{"name": "volumes", "mountPath": "/volumes"}],
+    }
+    host_path = {"path": "/tmp/hostpath_pv", "type": "DirectoryOrCreate"}  # where the provisioner makes them
+    spec = {
+        "containers": [container],
+        "volumes": [{"name": "volumes", "hostPath": host_path}],
+        "terminationGracePeriodSeconds": 0,
+    }
+    cluster.apply(
+        {
+            "apiVersion": "apps/v1",
+            "kind": "DaemonSet",
+            "metadata": {"name": "open-host-paths", "namespace": namespace},
+            "spec": {"selector": {"matchLabels": labels}, "template": {"metadata": {"labels": labels}, "spec": spec}},
+        }
+    )
+
+
+@contextlib.contextmanager
+def port_forward(cluster: Cluster, namespace: str, service: str, port: int = 80) -> Iterator[str]:
+    """The address on this machine that leads to a Service, whatever the cluster's network is."""
+    command = ["kubectl", "-n", namespace, "port-forward", f"service/{service}", f":{port}"]
+    process = subprocess.Popen(
+        command, env=cluster.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    try:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        found = re.search(r"127\.0\.0\.1:(\d+)", line)
+        assert found, f"{' '.join(command)}: {line}"
+        yield f"http://127.0.0.1:{found[1]}"
+    finally:
+        process.terminate()
+        process.communicate(timeout=10)
+
+
+def ready(cluster: Cluster, namespace: str, *, timeout: float = 300) -> None:
+    """Wait until everything of a release runs."""
+
+    def all_ready() -> bool:
+        items = cluster.get("deployments,statefulsets", "-n", namespace)["items"]
+        assert items
+        for item in items:
+            status, wanted = item["status"], item["spec"]["replicas"]
+            current = status.get("updatedReplicas", 0) == wanted and status.get("readyReplicas", 0) == wanted
+            assert current, f"{item['metadata']['name']}: {status.get('readyReplicas', 0)} of {wanted} ready"
+            assert status.get("observedGeneration") == item["metadata"]["generation"]
+        return True
+
+    wait_for(all_ready, f"the release in {namespace}", timeout=timeout, pause=1.0)
+
+
+# Schemas
+
+
+def write_schemas(cluster: Cluster, directory: Path) -> str:
+    """A strict JSON Schema for each kind that the API server knows, from its own OpenAPI; where kubeconform finds them."""
+    definitions = json.loads(cluster.kubectl("get", "--raw", "/openapi/v2"))["definitions"]
+    for name, definition in definitions.items():
+        _tighten(name, definition)
+    for name, definition in definitions.items():
+        for kind in definition.get("x-kubernetes-group-version-kind", []):
+            group = kind["group"] or kind["version"]  # kubeconform takes what stands before the slash
+            file = directory / f"{group}-{kind['version']}-{kind['kind'].lower()}.json"
+            if not file.exists():
+                file.write_text(
+                    json.dumps({"$ref": f"#/definitions/{name}", "definitions": _reached(name, definitions)})
+                )
+    return f"{directory}/{{{{.Group}}}}-{{{{.ResourceAPIVersion}}}}-{{{{.ResourceKind}}}}.json"
+
+
+def _tighten(name: str, definition: dict[str, Any]) -> None:
+    """Refuse unknown fields; take numbers where the API server does, though its OpenAPI speaks of strings."""
+    if name.endswith("api.resource.Quantity"):
+        definition.update(type=["string", "number"])
+    elif name.endswith("util.intstr.IntOrString"):
+        definition.update(type=["string", "integer"])
+    if definition.get("properties") and "x-kubernetes-preserve-unknown-fields" not in definition:
+        definition.setdefault("additionalProperties", False)
+
+
+def _reached(name: str, definitions: Mapping[str, Any]) -> dict[str, Any]:
+    """The definitions that one refers to, directly or not."""
+    found: dict[str, Any] = {}
+    waiting = [name]
+    while waiting:
+        current = waiting.pop()
+        if current not in found:
+            found[current] = definitions[current]
+            waiting += re.findall(r'"#/definitions/([^"]+)"', json.dumps(definitions[current]))
+    return found

@@ -1,0 +1,86 @@
+"""Helm for tests: the chart rendered, without a cluster."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+__all__ = ["CHART", "HelmRefused", "containers", "find_helm", "pod_specs", "render", "render_notes"]
+
+CHART = Path(__file__).parents[2] / "helm" / "llmos"
+KUBERNETES = "1.34.0"
+
+
+class HelmRefused(Exception):
+    """What Helm says of values that it doesn't take."""
+
+
+def find_helm() -> str:
+    """The program; skips the test where there is none."""
+    cache = Path(os.environ.get("TESTCLUSTER_DIR") or Path.home() / ".cache" / "llmos-testcluster")
+    found = shutil.which("helm") or shutil.which("helm", path=str(cache / "bin"))
+    if found is None:
+        pytest.skip("helm is not installed (https://helm.sh/docs/intro/install, or make test-kubernetes builds it)")
+    return found
+
+
+def _template(values: dict[str, Any], namespace: str, release: str, *options: str, chart: Path = CHART) -> str:
+    command = [find_helm(), "template", release, str(chart), "--namespace", namespace, "--kube-version", KUBERNETES]
+    done = subprocess.run(
+        [*command, "--values", "-", *options],
+        input=json.dumps(values),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    if done.returncode:
+        raise HelmRefused(done.stderr)
+    return done.stdout
+
+
+def render(
+    values: dict[str, Any] | None = None, *, namespace: str = "llmos", release: str = "llmos"
+) -> list[dict[str, Any]]:
+    """All objects, hooks included."""
+    text = _template(values or {}, namespace, release)
+    # the loader in C: a chart's worth of YAML takes a second otherwise
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    return [obj for obj in yaml.load_all(text, Loader=loader) if obj]
+
+
+def render_notes(values: dict[str, Any], *, namespace: str = "llmos") -> str:
+    """What `helm get notes` would print: a chart that has the notes as an object."""
+    with tempfile.TemporaryDirectory() as directory:
+        copy = Path(directory) / "llmos"
+        shutil.copytree(CHART, copy)
+        templates = copy / "templates"
+        notes = (templates / "NOTES.txt").read_text()
+        (templates / "_notes_text.tpl").write_text(f'{{{{- define "test.notes" }}}}{notes}{{{{- end }}}}')
+        (templates / "notes.yaml").write_text('notes: {{ include "test.notes" . | toJson }}\n')
+        text = _template(values, namespace, "llmos", "--show-only", "templates/notes.yaml", chart=copy)
+    return str(yaml.safe_load(text)["notes"])
+
+
+def pod_specs(objects: list[dict[str, Any]]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Kind/name and pod template of everything that makes pods."""
+    for obj in objects:
+        name = f"{obj['kind']}/{obj['metadata']['name']}"
+        if obj["kind"] in ("Deployment", "StatefulSet", "Job"):
+            yield name, obj["spec"]["template"]
+        elif obj["kind"] == "CronJob":
+            yield name, obj["spec"]["jobTemplate"]["spec"]["template"]
+
+
+def containers(template: dict[str, Any]) -> list[dict[str, Any]]:
+    """All containers of a pod."""
+    return [*template["spec"].get("initContainers", []), *template["spec"]["containers"]]

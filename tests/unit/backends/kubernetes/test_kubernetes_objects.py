@@ -1,0 +1,243 @@
+"""The objects that workloads become, compared with files that were read by people."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import yaml
+
+from llmos_hub.backends.kubernetes.names import APPLIED, ref_of
+from llmos_hub.backends.kubernetes.objects import make_objects, make_pvc, path_of_object
+from llmos_hub.backends.kubernetes.settings import KubernetesSettings
+from llmos_hub.workload import PodOptions, Probe, ProcessTemplate, Role, Workload, WorkloadRef
+
+GOLDEN = Path(__file__).parent / "golden"
+MIB = 2**20
+PYTHON = "/opt/llmos/bin/python"
+REF = WorkloadRef("ModelService", "user-ada", "chat", "b7ce21ba-0000-4000-8000-000000000001")
+HEALTH = Probe("/health")
+
+FETCH = ProcessTemplate(
+    (PYTHON, "-P", "-m", "llmos_hub.sources.fetch", "demo://tiny", "/models/shared"),
+    env={"PYTHONUNBUFFERED": "1"},
+    secret_env={"HF_TOKEN": "hf_secret"},
+    grace=3.0,
+    pod=PodOptions(image="fetch"),
+)
+LLAMACPP = ProcessTemplate(
+    (
+        PYTHON,
+        "-I",
+        "-m",
+        "llmos_hub.engines.llamacpp_server",
+        "--socket",
+        "{socket}",
+        "--model",
+        "/models/shared/a.gguf",
+    ),
+    env={"PRICE": "$5 for $(nothing)"},
+    secret_env={"PROVIDER_KEY": "sk-secret"},
+    readiness=Probe("/health", period=1.0, timeout=5.0, failures=5),
+    liveness=Probe("/health", period=10.0, timeout=10.0, failures=12),
+    startup_timeout=64.0,
+    memory_limit=812 * MIB,
+    memory_request=300 * MIB + 1,
+    cpus=1.5,
+    init=(FETCH,),
+    pod=PodOptions(
+        image="llamacpp",
+        overrides={
+            "metadata": {"labels": {"example.org/team": "vision"}},
+            "spec": {
+                "nodeSelector": {"disk": "fast"},
+                "containers": [{"name": "engine", "env": [{"name": "EXTRA", "value": "1"}]}],
+            },
+        },
+    ),
+)
+VLLM = ProcessTemplate(
+    ("vllm", "serve", "/models/shared/big", "--port", "{port}"),
+    readiness=HEALTH,
+    startup_timeout=1800.0,
+    memory_limit=64 * 1024 * MIB,
+    memory_request=48 * 1024 * MIB,
+    pod=PodOptions(image="vllm", gpus=2, gpu_type="NVIDIA-A100-SXM4-80GB"),
+)
+LEADER = ProcessTemplate(
+    ("sh", "-c", "ray start --head && vllm serve /models/shared/big --port {port} --pipeline-parallel-size 2"),
+    readiness=HEALTH,
+    startup_timeout=1800.0,
+    pod=PodOptions(image="vllm", gpus=8, hosts=2),
+)
+WORKER = ProcessTemplate(
+    ("sh", "-c", "ray start --block --address=$LWS_LEADER_ADDRESS:6379"),
+    env={"RANK": "{index}"},
+    pod=PodOptions(image="vllm", gpus=8),
+)
+SETTINGS = KubernetesSettings.load(
+    {
+        "registry": "registry.example.org/llmos",
+        "imagePullSecrets": ["pull"],
+        "priorityClass": "llmos-engine",
+        "gpuRuntimeClass": "nvidia",
+        "images": {
+            "": {"image": "llmos-hub:0.1.0"},
+            "llamacpp": {"image": "llmos-engine-cpu:0.1.0"},
+            "vllm": {"image": "docker.io/vllm/vllm-openai:v0.33.0", "readOnlyRootFilesystem": False},
+        },
+        "models": {"storageClass": "shared"},
+    }
+)
+
+CASES = {
+    "llamacpp": (Workload(REF, (Role("replica", 2, LLAMACPP),), {"llmos.ai/replicas": "2"}), SETTINGS),
+    "gpu": (Workload(REF, (Role("replica", 1, VLLM),)), SETTINGS),
+    "several-hosts": (Workload(REF, (Role("leader", 1, LEADER), Role("worker", 1, WORKER))), SETTINGS),
+    "fetch": (
+        Workload(
+            replace(REF, part="fetch"),
+            (Role("fetch", 1, replace(FETCH, completes=True)),),
+            {"llmos.ai/attempt": "1", "llmos.ai/source": "0123456789ab"},
+        ),
+        SETTINGS,
+    ),
+    "plain": (
+        Workload(REF, (Role("replica", 0, replace(LLAMACPP, init=(), secret_env={}, pod=PodOptions("llamacpp"))),)),
+        KubernetesSettings(owned=False, network_policies=False),
+    ),
+    "one-machine": (
+        Workload(REF, (Role("replica", 1, replace(LLAMACPP, secret_env={}, init=(), pod=PodOptions("llamacpp"))),)),
+        KubernetesSettings.load(
+            {"models": {"storageClass": "disk", "accessMode": "ReadWriteOnce"}, "egress": {"enabled": False}}
+        ),
+    ),
+}
+
+
+def objects(case: str) -> list[dict]:
+    workload, settings = CASES[case]
+    made = make_objects(workload, settings)
+    if settings.models.storage_class is not None:
+        made.append(make_pvc(workload.ref.namespace, settings))
+    return made
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_objects_are_as_written_down(case: str) -> None:
+    expected = list(yaml.safe_load_all((GOLDEN / f"{case}.yaml").read_text()))
+    made = objects(case)
+    assert [o["kind"] for o in made] == [o["kind"] for o in expected]
+    for obj, wanted in zip(made, expected, strict=True):
+        assert obj == wanted, obj["kind"]
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if case != "several-hosts"])  # of an extension's kind
+def test_objects_are_valid(case: str) -> None:
+    program = shutil.which("kubeconform") or shutil.which(
+        "kubeconform", path=str(Path.home() / ".cache/llmos-testcluster/bin")
+    )
+    schemas = Path.home() / ".cache/llmos-testcluster/schemas"
+    if program is None or not schemas.is_dir():
+        pytest.skip("kubeconform or its schemas are not here; a cluster checks the same in tests/kubernetes")
+    location = f"{schemas}/{{{{ .ResourceKind }}}}{{{{ .KindSuffix }}}}.json"
+    text = yaml.safe_dump_all(objects(case))
+    done = subprocess.run(
+        [program, "-strict", "-schema-location", location, "-"],
+        input=text,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_secrets_are_in_the_secret_alone(case: str) -> None:
+    for obj in objects(case):
+        text = json.dumps(obj)
+        assert "hf_secret" not in text
+        assert "sk-secret" not in text
+        if obj["kind"] != "Secret":
+            assert "c2stc2VjcmV0" not in text, "base64 hides nothing"
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_every_object_tells_its_workload(case: str) -> None:
+    workload, settings = CASES[case]
+    for obj in make_objects(workload, settings):
+        assert ref_of(obj["metadata"]) == workload.ref
+        assert obj["metadata"]["annotations"][APPLIED]
+        assert path_of_object(obj).endswith(
+            f"/namespaces/user-ada/{path_of_object(obj).split('/')[-2]}/{obj['metadata']['name']}"
+        )
+        assert len(obj["metadata"]["name"]) <= 52, "pods' names and labels grow from it"
+
+
+def test_scaling_changes_no_pod() -> None:
+    workload, settings = CASES["llamacpp"]
+    templates = [
+        next(
+            o
+            for o in make_objects(replace(workload, roles=(replace(workload.roles[0], count=count),)), settings)
+            if o["kind"] == "Deployment"
+        )["spec"]["template"]
+        for count in (0, 1, 5)
+    ]
+    assert templates[0] == templates[1] == templates[2]
+
+
+def test_another_template_is_another_job_and_the_same_deployment() -> None:
+    for case, same in (("fetch", False), ("llamacpp", True)):
+        workload, settings = CASES[case]
+        role = workload.roles[0]
+        other = replace(role, template=replace(role.template, env={"OTHER": "1"}))
+        names = [
+            make_objects(replace(workload, roles=(each,)), settings)[-1]["metadata"]["name"] for each in (role, other)
+        ]
+        assert (names[0] == names[1]) is same
+
+
+def test_our_own_interpreter_is_that_of_the_image() -> None:
+    template = ProcessTemplate((sys.executable, "-c", "pass"))
+    deployment = make_objects(Workload(REF, (Role("replica", 1, template),)), KubernetesSettings())[-1]
+    assert deployment["spec"]["template"]["spec"]["containers"][0]["command"] == [PYTHON]
+
+
+def test_what_a_pod_must_be_holds_whatever_is_merged_into_it() -> None:
+    overrides = {
+        "metadata": {"$patch": "replace"},
+        "spec": {
+            "securityContext": {"$patch": "replace"},
+            "automountServiceAccountToken": None,
+            "priorityClassName": None,
+            "hostNetwork": True,
+            "serviceAccountName": "admin",
+            "containers": [
+                {"name": "engine", "securityContext": {"$patch": "replace", "privileged": True, "runAsUser": 5}},
+                {"name": "more", "image": "busybox"},
+            ],
+        },
+    }
+    template = replace(LLAMACPP, pod=PodOptions("llamacpp", overrides=overrides))
+    workload = Workload(REF, (Role("replica", 1, template),))
+    pod = make_objects(workload, SETTINGS)[-1]["spec"]["template"]
+    spec = pod["spec"]
+    assert pod["metadata"]["labels"]["llmos.ai/workload"] == REF.id
+    assert spec["automountServiceAccountToken"] is False
+    assert spec["priorityClassName"] == "llmos-engine"
+    assert "hostNetwork" not in spec
+    assert "serviceAccountName" not in spec
+    assert spec["securityContext"]["runAsNonRoot"] is True
+    for container in (*spec["containers"], *spec["initContainers"]):
+        assert container["securityContext"]["allowPrivilegeEscalation"] is False
+        assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+        assert "privileged" not in container["securityContext"]
+    engine = next(c for c in spec["containers"] if c["name"] == "engine")
+    assert engine["securityContext"]["runAsUser"] == 5

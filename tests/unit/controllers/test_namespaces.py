@@ -1,0 +1,379 @@
+"""Namespaces are filled, repaired and cleaned; on a small API server, with a real store."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llmos.errors import Conflict, NotFound, Unavailable
+from llmos.resources import ModelService
+from llmos_hub.controllers.cluster_informer import covers
+from llmos_hub.controllers.namespace_sweep import Sweep
+from llmos_hub.controllers.namespaces import NamespaceController, owner_of
+from llmos_hub.kubernetes_api import KubernetesAPI
+from llmos_hub.managers.namespace_objects import MISSING_SINCE, PREPARED, Owner, make_namespace
+from llmos_hub.managers.namespace_options import Binding, NamespaceOptions, Network
+from llmos_hub.stores.base import Store
+from tests.support.fake_kubernetes import FakeKubernetes, fake_kubernetes
+from tests.support.fake_people import FakePeople
+
+ADA = Owner("user", "ada", "2026-01-01T00:00:00Z")
+OPTIONS = NamespaceOptions(bindings=[Binding(cluster_role="in-namespace", service_account="hub")])
+POLICIES = ["llmos-default-deny", "llmos-engines", "llmos-names", "llmos-outside", "llmos-servers"]
+
+
+@dataclass
+class Bench:
+    cluster: FakeKubernetes
+    api: KubernetesAPI
+    leading: bool = True
+    tasks: list[asyncio.Task[None]] = field(default_factory=list)
+
+    def controller(self, options: NamespaceOptions = OPTIONS) -> NamespaceController:
+        return NamespaceController(self.api, options, "llmos", leading=lambda: self.leading)
+
+    def start(self, options: NamespaceOptions = OPTIONS) -> None:
+        controller = self.controller(options)
+        self.tasks = [asyncio.create_task(work) for work in (controller.follow(), controller.work())]
+
+    async def stop(self) -> None:
+        for task in self.tasks:
+            task.cancel()
+        for task in self.tasks:
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+        self.tasks = []
+
+    def put(self, owner: Owner = ADA, name: str = "user-ada", options: NamespaceOptions = OPTIONS) -> None:
+        self.cluster.put("namespaces", make_namespace(name, owner, options))
+
+    def prepared(self, name: str = "user-ada") -> str:
+        obj = self.cluster.get("namespaces", name)
+        return str((obj or {"metadata": {}})["metadata"].get("annotations", {}).get(PREPARED, ""))
+
+    async def filled(self, name: str = "user-ada") -> None:
+        await self.cluster.until(lambda: self.prepared(name), f"{name} prepared")
+
+    async def calm(self) -> None:
+        """Nothing is written for a while."""
+        before = -1
+        while before != self.cluster.revision:
+            before = self.cluster.revision
+            await asyncio.sleep(0.3)
+
+
+@pytest.fixture
+async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
+    async with fake_kubernetes(tmp_path) as (cluster, api):
+        cluster.put("namespaces", {"metadata": {"name": "llmos"}})
+        bench = Bench(cluster, api)
+        yield bench
+        await bench.stop()
+
+
+async def test_a_new_namespace_is_filled_and_only_then_said_to_be_prepared(bench: Bench) -> None:
+    bench.start()
+    bench.put()
+    await bench.filled()
+    cluster = bench.cluster
+    assert cluster.names("networkpolicies", "user-ada") == POLICIES
+    assert cluster.names("resourcequotas", "user-ada") == ["llmos"]
+    assert cluster.names("limitranges", "user-ada") == ["llmos"]
+    assert cluster.names("serviceaccounts", "user-ada") == ["llmos"]
+    assert cluster.names("rolebindings", "user-ada") == ["llmos:in-namespace:hub"]
+    last = next(
+        n for n, (_, key, _, new) in enumerate(cluster.history) if key[2] == "user-ada" and PREPARED in str(new)
+    )
+    filled = [n for n, (_, key, _, _) in enumerate(cluster.history) if key[1] == "user-ada"]
+    assert max(filled) < last
+    first = next(key for _, key, _, _ in cluster.history if key[1] == "user-ada")
+    assert first == ("networkpolicies", "user-ada", "llmos-default-deny")
+
+
+async def test_what_is_shared_with_everybody_is_made(bench: Bench) -> None:
+    bench.start()
+    await bench.filled("public")
+    assert bench.cluster.names("networkpolicies", "public") == POLICIES
+    assert bench.cluster.names("resourcequotas", "public") == []
+
+
+async def test_what_is_as_it_should_be_is_not_written_again(bench: Bench) -> None:
+    bench.start()
+    bench.put()
+    await bench.filled()
+    await bench.filled("public")
+    await bench.calm()
+    await bench.stop()
+    bench.cluster.writes.clear()
+    bench.start()
+    await bench.calm()
+    assert bench.cluster.writes == {}
+
+
+async def test_what_somebody_edits_or_deletes_is_put_right(bench: Bench) -> None:
+    bench.start()
+    bench.put()
+    await bench.filled()
+    cluster = bench.cluster
+
+    def open_up(obj: dict[str, Any]) -> None:
+        obj["spec"]["egress"] = [{}]
+
+    cluster.edit("networkpolicies", "llmos-default-deny", "user-ada", open_up)
+    await cluster.until(
+        lambda: cluster.objects["networkpolicies", "user-ada", "llmos-default-deny"]["spec"]["egress"] == []
+    )
+    cluster.edit("resourcequotas", "llmos", "user-ada", lambda obj: obj["spec"]["hard"].update(pods="1000"))
+    await cluster.until(lambda: cluster.objects["resourcequotas", "user-ada", "llmos"]["spec"]["hard"]["pods"] == "50")
+    cluster.remove("networkpolicies", "llmos-engines", "user-ada")
+    await cluster.until(lambda: "llmos-engines" in cluster.names("networkpolicies", "user-ada"))
+    cluster.edit("limitranges", "llmos", "user-ada", lambda obj: obj["metadata"]["labels"].clear())
+    await cluster.until(lambda: cluster.objects["limitranges", "user-ada", "llmos"]["metadata"]["labels"])
+    cluster.edit(
+        "namespaces", "user-ada", "", lambda obj: obj["metadata"]["labels"].pop("pod-security.kubernetes.io/enforce")
+    )
+    await cluster.until(
+        lambda: cluster.objects["namespaces", "", "user-ada"]["metadata"]["labels"].get(
+            "pod-security.kubernetes.io/enforce"
+        )
+    )
+
+
+async def test_what_is_no_longer_allowed_goes(bench: Bench) -> None:
+    bench.start()
+    bench.put()
+    await bench.filled()
+    before = bench.prepared()
+    bench.cluster.put(
+        "networkpolicies",
+        {"metadata": {"name": "an-admins-own", "namespace": "user-ada"}, "spec": {"podSelector": {}}},
+    )
+    await bench.stop()
+    bench.start(OPTIONS.model_copy(update={"network": Network(internet=False), "bindings": [], "quota": {}}))
+    await bench.cluster.until(lambda: bench.prepared() not in ("", before))
+    assert "llmos-outside" not in bench.cluster.names("networkpolicies", "user-ada")
+    assert bench.cluster.names("rolebindings", "user-ada") == []
+    assert bench.cluster.names("resourcequotas", "user-ada") == []
+    assert "an-admins-own" in bench.cluster.names("networkpolicies", "user-ada")
+
+
+async def test_other_namespaces_are_left_alone(bench: Bench) -> None:
+    bench.cluster.put("namespaces", {"metadata": {"name": "kube-system"}})
+    bench.put(Owner("user", "grace"), "user-grace", OPTIONS.model_copy(update={"instance": "another-release"}))
+    going = make_namespace("user-gone", Owner("user", "gone"), OPTIONS)
+    going["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
+    bench.cluster.put("namespaces", going)
+    bench.start()
+    await bench.filled("public")
+    await bench.calm()
+    assert {key[1] for key in bench.cluster.objects if key[1]} == {"public"}
+
+
+async def test_pull_secrets_are_copied(bench: Bench) -> None:
+    secret = {
+        "metadata": {"name": "registry", "namespace": "llmos"},
+        "type": "kubernetes.io/dockerconfigjson",
+        "data": {"a": "YQ=="},
+    }
+    bench.cluster.put("secrets", secret)
+    bench.start(OPTIONS.model_copy(update={"pull_secrets": ["registry", "missing"]}))
+    bench.put()
+    await bench.filled()
+    copied = bench.cluster.get("secrets", "registry", "user-ada")
+    assert copied is not None
+    assert (copied["type"], copied["data"]) == (secret["type"], secret["data"])
+    account = bench.cluster.get("serviceaccounts", "llmos", "user-ada")
+    assert account is not None
+    assert account["imagePullSecrets"] == [{"name": "registry"}, {"name": "missing"}]
+
+
+async def test_who_does_not_lead_writes_nothing(bench: Bench) -> None:
+    bench.leading = False
+    bench.start()
+    bench.put()
+    await bench.calm()
+    assert bench.cluster.writes == {}
+    with pytest.raises(Conflict):
+        await bench.controller()._apply(make_namespace("x", ADA, OPTIONS))
+    bench.leading = True
+    await bench.filled()
+
+
+async def test_it_goes_on_after_the_api_server_was_away(bench: Bench) -> None:
+    bench.start()
+    await bench.filled("public")
+    bench.cluster.down = True
+    bench.put()
+    await asyncio.sleep(0.5)
+    bench.cluster.down = False
+    await bench.filled()
+
+
+def test_an_owner_can_be_told_from_a_plain_name_where_the_annotation_is_gone() -> None:
+    obj = make_namespace("user-ada", ADA, OPTIONS)
+    assert owner_of(obj) == ADA
+    obj["metadata"]["annotations"] = None
+    assert owner_of(obj) == Owner("user", "ada")
+    obj["metadata"]["name"] = "user-ada--0123456789abcdef"
+    assert owner_of(obj) is None
+    assert owner_of({"metadata": {"name": "default"}}) is None
+
+
+@pytest.mark.parametrize(
+    ("there", "wanted", "good"),
+    [
+        ({"a": 1, "b": 2}, {"a": 1}, True),
+        ({"a": 1}, {"a": 2}, False),
+        ({}, {"a": []}, True),
+        ({"a": [{}]}, {"a": []}, False),
+        ({"a": [{"x": 1, "y": 2}]}, {"a": [{"x": 1}]}, True),
+        ({"a": [1, 2]}, {"a": [1]}, False),
+        ({}, {"a": {}}, True),
+        ({}, {"a": {"b": 1}}, False),
+        ({}, {"a": False}, True),
+        ({"a": True}, {"a": False}, False),
+        ({"a": "x"}, {"a": {"b": 1}}, False),
+    ],
+)
+def test_what_covers_what(there: Any, wanted: Any, good: bool) -> None:
+    assert covers(there, wanted) is good
+
+
+# Owners who are gone
+
+
+@dataclass
+class Cleaning:
+    bench: Bench
+    store: Store
+    people: FakePeople
+    options: NamespaceOptions = field(default_factory=lambda: OPTIONS)
+    now: datetime = datetime(2026, 5, 1, tzinfo=UTC)
+
+    async def look(self) -> None:
+        sweep = Sweep(
+            self.bench.api,
+            self.store,
+            self.people,
+            self.options,
+            leading=lambda: self.bench.leading,
+            clock=lambda: self.now,
+        )
+        await sweep.look([obj for key, obj in self.bench.cluster.objects.items() if key[0] == "namespaces"])
+
+    def annotations(self, name: str = "user-ada") -> dict[str, str]:
+        obj = self.bench.cluster.get("namespaces", name)
+        assert obj is not None, f"{name} is gone"
+        found: dict[str, str] = obj["metadata"].get("annotations") or {}
+        return found
+
+    async def model(self, name: str = "chat") -> None:
+        meta = {"name": name, "namespace": "user-ada"}
+        await self.store.create(
+            ModelService.parse({"kind": "ModelService", "metadata": meta, "spec": {"model": "demo://tiny"}})
+        )
+
+
+@pytest.fixture
+def cleaning(bench: Bench, store: Store) -> Cleaning:
+    bench.put()
+    return Cleaning(bench, store, FakePeople({"grace": "2026-01-01T00:00:00Z"}))
+
+
+async def test_a_person_who_is_gone_is_cleaned_up_after_the_grace_period(cleaning: Cleaning) -> None:
+    await cleaning.model()
+    await cleaning.look()
+    assert cleaning.annotations()[MISSING_SINCE] == "2026-05-01T00:00:00+00:00"
+    cleaning.now += timedelta(hours=71)
+    await cleaning.look()
+    assert await cleaning.store.get(ModelService, "user-ada", "chat")
+    cleaning.now += timedelta(hours=2)
+    await cleaning.look()
+    with pytest.raises(NotFound):
+        await cleaning.store.get(ModelService, "user-ada", "chat")
+    assert cleaning.bench.cluster.get("namespaces", "user-ada") is None
+
+
+async def test_who_comes_back_finds_everything(cleaning: Cleaning) -> None:
+    await cleaning.model()
+    await cleaning.look()
+    cleaning.people.users["ada"] = ADA.created
+    cleaning.now += timedelta(days=30)
+    await cleaning.look()
+    assert MISSING_SINCE not in cleaning.annotations()
+    assert await cleaning.store.get(ModelService, "user-ada", "chat")
+
+
+async def test_volumes_stay_unless_the_settings_say_otherwise(cleaning: Cleaning) -> None:
+    await cleaning.model()
+    for name in ("home", "llmos-models"):
+        cleaning.bench.cluster.put("persistentvolumeclaims", {"metadata": {"name": name, "namespace": "user-ada"}})
+    await cleaning.look()
+    cleaning.now += timedelta(hours=73)
+    await cleaning.look()
+    with pytest.raises(NotFound):
+        await cleaning.store.get(ModelService, "user-ada", "chat")
+    assert cleaning.annotations()
+    assert cleaning.bench.cluster.names("persistentvolumeclaims", "user-ada") == ["home", "llmos-models"]
+    cleaning.options = OPTIONS.model_copy(update={"delete_volumes": True})
+    await cleaning.look()
+    assert cleaning.bench.cluster.get("namespaces", "user-ada") is None
+
+
+async def test_a_cache_of_models_keeps_no_namespace(cleaning: Cleaning) -> None:
+    cleaning.bench.cluster.put(
+        "persistentvolumeclaims", {"metadata": {"name": "llmos-models", "namespace": "user-ada"}}
+    )
+    await cleaning.look()
+    cleaning.now += timedelta(hours=73)
+    await cleaning.look()
+    assert cleaning.bench.cluster.get("namespaces", "user-ada") is None
+
+
+async def test_a_name_made_anew_is_somebody_else(cleaning: Cleaning) -> None:
+    cleaning.people.users["ada"] = "2026-04-30T00:00:00Z"
+    await cleaning.look()
+    assert MISSING_SINCE in cleaning.annotations()
+
+
+async def test_when_somebody_was_made_is_noted_where_it_was_not_known(cleaning: Cleaning) -> None:
+    cleaning.bench.put(Owner("user", "grace"), "user-grace")
+    await cleaning.look()
+    assert cleaning.annotations("user-grace")["llmos.ai/owner-created"] == "2026-01-01T00:00:00Z"
+
+
+async def test_a_hub_that_says_nothing_says_nothing_about_anyone(cleaning: Cleaning) -> None:
+    cleaning.people.away = True
+    with pytest.raises(Unavailable):
+        await cleaning.look()
+    cleaning.people.away = False
+    cleaning.people.users.clear()
+    await cleaning.look()
+    assert MISSING_SINCE not in cleaning.annotations()
+
+
+async def test_groups_and_what_is_nobodys(cleaning: Cleaning) -> None:
+    cleaning.people.groups.add("vision")
+    cleaning.bench.put(Owner("group", "vision"), "group-vision")
+    cleaning.bench.put(Owner("group", "nlp"), "group-nlp")
+    cleaning.bench.put(Owner("platform", "public"), "public")
+    cleaning.bench.cluster.put("namespaces", {"metadata": {"name": "user-foreign", "labels": {}}})
+    await cleaning.look()
+    marked = {
+        name for name in cleaning.bench.cluster.names("namespaces") if MISSING_SINCE in cleaning.annotations(name)
+    }
+    assert marked == {"group-nlp", "user-ada"}
+    cleaning.now += timedelta(hours=73)
+    cleaning.bench.leading = False
+    with pytest.raises(Conflict):
+        await cleaning.look()
+    cleaning.bench.leading = True
+    await cleaning.look()
+    assert cleaning.bench.cluster.names("namespaces") == ["group-vision", "llmos", "public", "user-foreign"]

@@ -1,0 +1,353 @@
+"""The chart as Helm renders it."""
+
+import base64
+import json
+import re
+
+import pytest
+import yaml
+from cryptography.fernet import Fernet
+
+from llmos.resources.quantities import parse_quantity
+from llmos_hub.backends.kubernetes.settings import KubernetesSettings
+from llmos_hub.managers.namespace_options import NamespaceOptions
+from llmos_hub.settings import ProcessSettings
+from tests.support.helm import HelmRefused, containers, pod_specs, render, render_notes
+
+EVERYTHING = {
+    "backup": {"enabled": True, "beforeUpgrade": True},
+    "gateway": {"autoscaling": {"enabled": True}},
+    "ingress": {
+        "enabled": True,
+        "host": "hub.example.org",
+        "gatewayHost": "models.example.org",
+        "tls": {"enabled": True},
+    },
+    "httpRoute": {"enabled": True, "host": "hub.example.org", "parentRefs": [{"name": "main"}]},
+    "networkPolicy": {"metricsFrom": [{"namespaceSelector": {"matchLabels": {"team": "ops"}}}]},
+}
+
+
+@pytest.fixture(scope="module")
+def plain():
+    return render()
+
+
+@pytest.fixture(scope="module")
+def everything():
+    return render(EVERYTHING)
+
+
+def find(objects, kind, name):
+    found = [o for o in objects if o["kind"] == kind and o["metadata"]["name"] == name]
+    assert found, f"no {kind}/{name} among {sorted(o['kind'] + '/' + o['metadata']['name'] for o in objects)}"
+    return found[0]
+
+
+def deployment_env(objects, component):
+    kind = "StatefulSet" if component == "valkey" else "Deployment"
+    template = find(objects, kind, f"llmos-{component}")["spec"]["template"]
+    return {e["name"]: e for e in template["spec"]["containers"][0].get("env", [])}
+
+
+def test_every_container_is_confined(everything):
+    seen = 0
+    for name, template in pod_specs(everything):
+        security = template["spec"]["securityContext"]
+        assert security["runAsNonRoot"], name
+        assert security["seccompProfile"] == {"type": "RuntimeDefault"}, name
+        for container in containers(template):
+            seen += 1
+            own = container["securityContext"]
+            assert own["readOnlyRootFilesystem"], name
+            assert own["allowPrivilegeEscalation"] is False, name
+            assert own["capabilities"] == {"drop": ["ALL"]}, name
+            assert container["resources"]["limits"]["memory"], name
+            assert not container["image"].endswith(":latest"), name
+    assert seen == 11
+
+
+def test_only_those_who_need_the_api_server_have_a_token(plain):
+    with_token = {
+        name
+        for name, template in pod_specs(plain)
+        if template["spec"].get("automountServiceAccountToken", True)
+        and find(plain, "ServiceAccount", template["spec"]["serviceAccountName"]).get(
+            "automountServiceAccountToken", True
+        )
+    }
+    expected = {f"Deployment/llmos-{name}" for name in ("hub", "api", "controllers", "gateway")}
+    assert with_token == {*expected, "Job/llmos-crds"}
+
+
+def test_no_password_is_in_an_argument_or_a_plain_variable(plain):
+    for name, template in pod_specs(plain):
+        for container in containers(template):
+            words = json.dumps([container.get("command"), container.get("args")])
+            assert not re.search(r"[0-9a-f]{32}", words), name
+            for variable in container.get("env", []):
+                if re.search("TOKEN|PASSWORD|SECRET|KEY$|CRYPT", variable["name"]):
+                    assert "secretKeyRef" in variable["valueFrom"], (name, variable["name"])
+
+
+def test_the_defaults_fit_on_a_node_with_4_gib(plain):
+    memory = cpu = 0
+    for obj in plain:
+        if obj["kind"] in ("Deployment", "StatefulSet"):
+            replicas = obj["spec"].get("replicas", 1)
+            for container in containers(obj["spec"]["template"]):
+                asked = container["resources"]["requests"]
+                memory += replicas * parse_quantity(str(asked["memory"]))
+                cpu += replicas * parse_quantity(str(asked["cpu"]))
+    assert memory <= 1.5 * 2**30  # beside the system's own half and a notebook
+    assert cpu <= 1
+
+
+def test_processes_are_told_what_they_read(plain, monkeypatch):
+    for component in ("api", "gateway", "controllers"):
+        env = deployment_env(plain, component)
+        for name, variable in env.items():
+            value = variable.get("value", "llmos")
+            monkeypatch.setenv(name, value.replace("$(VALKEY_PASSWORD)", "secret"))
+        settings = ProcessSettings.from_environment()
+        assert settings.in_cluster
+        assert settings.redis_url == "redis://:secret@llmos-valkey.llmos.svc:6379/0"
+        assert settings.hub_api_url == "http://llmos-hub.llmos.svc:8081/hub/api"
+        assert (settings.host, settings.port) == ("0.0.0.0", 8080)
+        assert ("LLMOS_ENCRYPTION_KEY" in env) == (component != "gateway")
+    # the gateway has the token of its own service, not the API's
+    assert deployment_env(plain, "gateway")["JUPYTERHUB_API_TOKEN"]["valueFrom"]["secretKeyRef"]["key"] == "llm-token"
+
+
+def test_the_controllers_understand_what_they_are_told_of_the_cluster():
+    objects = render(
+        {
+            "images": {"registry": "registry.example.org/ai", "pullSecrets": ["registry"]},
+            "users": {
+                "models": {"storageClass": "shared", "size": "200Gi"},
+                "quota": {"pods": 7, "requests.nvidia.com/gpu": 2},
+                "groupQuota": {"pods": 70},
+                "network": {"internet": False},
+                "gpus": {"runtimeClass": "nvidia"},
+            },
+        }
+    )
+    data = find(objects, "ConfigMap", "llmos-users")["data"]
+    cluster = KubernetesSettings.load(json.loads(data["kubernetes.json"]))
+    assert cluster.image_name(cluster.image_for("llamacpp").image) == "registry.example.org/ai/llmos-engine-cpu:0.1.0"
+    assert (cluster.models.storage_class, cluster.models.size) == ("shared", "200Gi")
+    assert cluster.priority_class == "llmos-users"
+    assert cluster.gpu_runtime_class == "nvidia"
+    assert not cluster.egress.enabled
+    options = NamespaceOptions.model_validate(json.loads(data["namespaces.json"]))
+    assert options.quota == {"pods": "7", "persistentvolumeclaims": "20", "requests.nvidia.com/gpu": "2"}
+    assert options.group_quota == {"pods": "70"}
+    assert options.pull_secrets == ["registry"]
+    assert not options.network.internet
+    binding = options.bindings[0]
+    assert find(objects, "ClusterRole", binding.cluster_role)
+    assert (binding.service_account, binding.namespace) == ("llmos-hub", "llmos")
+    for component in ("api", "controllers"):
+        env = deployment_env(objects, component)
+        assert env["LLMOS_KUBERNETES_SETTINGS"]["value"] == "/etc/llmos/kubernetes.json"
+        assert env["LLMOS_NAMESPACE_SETTINGS"]["value"] == "/etc/llmos/namespaces.json"
+    labels = find(objects, "Deployment", "llmos-gateway")["spec"]["template"]["metadata"]["labels"]
+    assert options.network.gateway.labels.items() <= labels.items()
+
+
+def test_every_pod_has_a_policy_and_the_rest_is_denied(everything):
+    policies = [o for o in everything if o["kind"] == "NetworkPolicy"]
+    deny = find(everything, "NetworkPolicy", "llmos-default")["spec"]
+    assert deny == {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
+    for name, template in pod_specs(everything):
+        labels = template["metadata"]["labels"]
+        covering = [
+            p
+            for p in policies
+            if (wanted := p["spec"]["podSelector"].get("matchLabels")) and wanted.items() <= labels.items()
+        ]
+        if labels["app.kubernetes.io/component"] == "backup-hub":
+            assert not covering  # it copies a file and needs no network
+        else:
+            assert [p["spec"]["policyTypes"] for p in covering] == [["Ingress", "Egress"]], name
+
+
+def test_selectors_pick_their_own_pods_alone(everything):
+    pods = {name: template["metadata"]["labels"] for name, template in pod_specs(everything)}
+    for obj in everything:
+        selector = obj.get("spec", {}).get("selector")
+        if obj["kind"] not in ("Service", "PodDisruptionBudget", "Deployment", "StatefulSet"):
+            continue
+        wanted = selector.get("matchLabels", selector)
+        picked = {labels["app.kubernetes.io/component"] for labels in pods.values() if wanted.items() <= labels.items()}
+        assert picked == {wanted["app.kubernetes.io/component"]}, obj["metadata"]["name"]
+
+
+def test_valkey_acknowledges_only_what_is_on_disk(plain):
+    config = find(plain, "ConfigMap", "llmos-valkey")["data"]["valkey.conf"]
+    assert "appendonly yes\nappendfsync always" in config
+    claims = find(plain, "StatefulSet", "llmos-valkey")["spec"]
+    assert claims["persistentVolumeClaimRetentionPolicy"] == {"whenDeleted": "Retain", "whenScaled": "Retain"}
+
+
+def test_a_gateway_that_goes_first_takes_no_new_requests_then_ends_the_running_ones():
+    objects = render({"gateway": {"drainSeconds": 120, "preStopSeconds": 8}})
+    spec = find(objects, "Deployment", "llmos-gateway")["spec"]["template"]["spec"]
+    assert spec["containers"][0]["lifecycle"]["preStop"] == {"sleep": {"seconds": 8}}
+    assert spec["terminationGracePeriodSeconds"] >= 8 + 120
+
+
+def test_with_an_autoscaler_the_chart_sets_no_count(everything, plain):
+    assert "replicas" not in find(everything, "Deployment", "llmos-gateway")["spec"]
+    assert find(plain, "Deployment", "llmos-gateway")["spec"]["replicas"] == 2
+    assert (
+        find(everything, "HorizontalPodAutoscaler", "llmos-gateway")["spec"]["scaleTargetRef"]["name"]
+        == "llmos-gateway"
+    )
+
+
+def test_models_traffic_goes_past_the_hubs_proxy(everything):
+    rules = find(everything, "Ingress", "llmos")["spec"]["rules"]
+    paths = {
+        (rule["host"], path["path"]): path["backend"]["service"]["name"]
+        for rule in rules
+        for path in rule["http"]["paths"]
+    }
+    assert paths == {
+        ("hub.example.org", "/services/llm/v1"): "llmos-gateway",
+        ("hub.example.org", "/"): "llmos-proxy",
+        ("models.example.org", "/"): "llmos-gateway",
+    }
+    route = find(everything, "HTTPRoute", "llmos")["spec"]["rules"]
+    routes = {rule["matches"][0]["path"]["value"]: rule["backendRefs"][0]["name"] for rule in route}
+    assert routes == {"/services/llm/v1": "llmos-gateway", "/": "llmos-proxy"}
+    env = deployment_env(everything, "api")
+    assert env["LLMOS_PUBLIC_URL"]["value"] == "https://hub.example.org"
+    assert env["LLMOS_GATEWAY_URL"]["value"] == "https://models.example.org"
+
+
+def test_without_a_host_of_its_own_the_gateway_is_below_the_hub():
+    objects = render({"ingress": {"enabled": True, "host": "hub.example.org"}})
+    assert deployment_env(objects, "api")["LLMOS_GATEWAY_URL"]["value"] == "http://hub.example.org/services/llm"
+
+
+def test_secrets_are_of_the_right_kind_and_not_made_where_one_is_named(plain):
+    data = find(plain, "Secret", "llmos")["data"]
+    plain_data = {key: base64.b64decode(value).decode() for key, value in data.items()}
+    Fernet(plain_data["encryption-key"])
+    assert re.fullmatch(r"[0-9a-f]{64}", plain_data["cookie-secret"])
+    assert len(set(plain_data.values())) == len(plain_data) == 8
+    assert find(plain, "Secret", "llmos")["metadata"]["annotations"] == {"helm.sh/resource-policy": "keep"}
+    named = render({"existingSecret": "mine"})
+    assert not [o for o in named if o["kind"] == "Secret" and o["metadata"]["name"] == "llmos"]
+    assert deployment_env(named, "api")["JUPYTERHUB_API_TOKEN"]["valueFrom"]["secretKeyRef"]["name"] == "mine"
+
+
+def test_a_private_registry_is_before_every_image():
+    objects = render(
+        {
+            "images": {"registry": "registry.example.org:5000/ai", "tag": "t1", "pullSecrets": ["pull"]},
+            "backup": {"enabled": True},
+        }
+    )
+    for name, template in pod_specs(objects):
+        assert template["spec"]["imagePullSecrets"] == [{"name": "pull"}], name
+        for container in containers(template):
+            assert container["image"] == "registry.example.org:5000/ai/llmos-hub:t1"
+
+
+def test_the_hub_reads_the_values(plain):
+    objects = render(
+        {"hub": {"config": {"JupyterHub": {"authenticator_class": "github"}}, "extraConfig": {"a": "x = 1"}}}
+    )
+    secret = find(objects, "Secret", "llmos-hub")["stringData"]
+    settings = json.loads(secret["settings.json"])
+    assert settings["config"]["JupyterHub"]["authenticator_class"] == "github"
+    assert settings["extraConfig"] == {"a": "x = 1"}
+    # a change of the configuration starts the Hub anew; nothing else does
+    sums = [
+        find(o, "Deployment", "llmos-hub")["spec"]["template"]["metadata"]["annotations"]
+        for o in (plain, render(), objects)
+    ]
+    assert sums[0] == sums[1] != sums[2]
+
+
+def test_rendering_twice_changes_nothing_but_secrets(plain):
+    again = render()
+    for one, other in zip(plain, again, strict=True):
+        if (one["kind"], one["metadata"]["name"]) != ("Secret", "llmos"):
+            assert one == other
+
+
+def test_roles_are_the_least(plain):
+    rules = find(plain, "ClusterRole", "llmos-gateway")["rules"]
+    assert rules == [{"apiGroups": ["llmos.ai"], "resources": ["modelservices"], "verbs": ["get", "list", "watch"]}]
+    hub = find(plain, "ClusterRole", "llmos-hub")["rules"]
+    assert not [r for r in hub if {"secrets", "persistentvolumeclaims"} & set(r["resources"])]
+    for obj in plain:
+        if obj["kind"] in ("ClusterRole", "Role"):
+            for rule in obj["rules"]:
+                assert "*" not in rule["verbs"] + rule["resources"] + rule["apiGroups"], obj["metadata"]["name"]
+                assert not {"impersonate", "escalate"} & set(rule["verbs"])
+    assert not [
+        o for o in render({"rbac": {"create": False}}) if "Role" in o["kind"] and "crds" not in o["metadata"]["name"]
+    ]
+
+
+def test_a_hub_that_was_there_stays_in_charge():
+    values = {
+        "hub": {"enabled": False},
+        "externalHub": {"namespace": "jhub", "apiUrl": "http://hub.jhub.svc:8081/hub/api"},
+    }
+    objects = render(values)
+    names = {f"{o['kind']}/{o['metadata']['name']}" for o in objects}
+    assert not [name for name in names if name.endswith(("/llmos-hub", "/llmos-proxy")) and "Cluster" not in name]
+    copied = [o for o in objects if o["kind"] == "Secret" and o["metadata"]["namespace"] == "jhub"]
+    assert [set(o["data"]) for o in copied] == [{"llmos-token", "llm-token"}]
+    own = next(o for o in objects if o["kind"] == "Secret" and o["metadata"]["namespace"] == "llmos")
+    assert copied[0]["data"].items() <= own["data"].items()
+    subject = find(objects, "ClusterRoleBinding", "llmos-hub")["subjects"][0]
+    assert (subject["name"], subject["namespace"]) == ("hub", "jhub")
+    env = {name: variable.get("value", "") for name, variable in deployment_env(objects, "controllers").items()}
+    assert env["JUPYTERHUB_API_URL"] == "http://hub.jhub.svc:8081/hub/api"
+    data = find(objects, "ConfigMap", "llmos-users")["data"]["namespaces.json"]
+    hub = NamespaceOptions.model_validate(json.loads(data)).network.hub
+    assert (hub.namespace, hub.labels) == ("jhub", {"component": "hub", "app": "jupyterhub"})
+    # its own pods may live in our namespace: they aren't ours to deny
+    assert find(objects, "NetworkPolicy", "llmos-default")["spec"]["podSelector"] != {}
+
+
+def test_the_notes_print_the_values_for_a_hub_that_was_there():
+    notes = render_notes({"hub": {"enabled": False}, "externalHub": {"namespace": "jhub"}})
+    printed = re.search(r"^# ---8<---\n(.*)^# --->8---$", notes, re.MULTILINE | re.DOTALL)[1]
+    whole = yaml.safe_load(printed)
+    values = whole["hub"]
+    assert whole["singleuser"]["cloudMetadata"] == {"blockWithIptables": False}
+    assert values["extraEnv"]["LLM_SERVICE_TOKEN"]["valueFrom"]["secretKeyRef"] == {"name": "llmos", "key": "llm-token"}
+    code = values["extraConfig"]["zz-llmos"]
+    compile(code, "zz-llmos", "exec")
+    assert 'api_url="http://llmos-api.llmos.svc"' in code
+    assert values["networkPolicy"]["ingress"][0]["ports"] == [{"port": 8081, "protocol": "TCP"}]
+
+
+def test_the_notes_say_how_to_log_in_unless_others_do_that():
+    assert "admin-password" in render_notes({})
+    notes = render_notes({"hub": {"config": {"JupyterHub": {"authenticator_class": "github"}}}})
+    assert "admin-password" not in notes
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"gatway": {}}, "gatway"),
+        ({"gateway": {"replicas": "two"}}, "replicas.*want integer"),
+        ({"hub": {"db": {"type": "postgres"}}}, "type.*'sqlite', 'url'"),
+        ({"users": {"home": {"size": "ten"}}}, "size.*does not match pattern"),
+        ({"httpRoute": {"enabled": True}}, "httpRoute.parentRefs is needed"),
+        ({"valkey": {"enabled": False}}, "valkey.external.url is needed"),
+        ({"hub": {"db": {"type": "url"}}}, "hub.db.url is needed"),
+    ],
+)
+def test_helm_refuses_wrong_values_in_words(values, words):
+    with pytest.raises(HelmRefused, match=f"(?s){words}"):
+        render(values)

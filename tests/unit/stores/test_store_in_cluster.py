@@ -1,0 +1,260 @@
+"""What the store in a cluster makes of objects, events and refusals; the real server is in tests/kubernetes."""
+
+from __future__ import annotations
+
+import base64
+import json
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llmos import errors
+from llmos.resources import Credential, ModelService, Setting
+from llmos_hub.kubernetes_api import APIError
+from llmos_hub.names import DataDir
+from llmos_hub.settings import ProcessSettings
+from llmos_hub.stores import open_store_for
+from llmos_hub.stores.kubernetes_errors import translate
+from llmos_hub.stores.kubernetes_events import make_event, read_event
+from llmos_hub.stores.kubernetes_objects import CUSTOM, SECRET, form_of
+from llmos_hub.stores.records import Unreadable
+from llmos_hub.stores.redis import RedisStore
+from llmos_hub.stores.routed import RoutedStore
+
+SERVER_SET = {
+    "uid": "u-1",
+    "resourceVersion": "12",
+    "generation": 3,
+    "creationTimestamp": "2026-01-01T00:00:00Z",
+    "managedFields": [{"manager": "x"}],
+    "selfLink": "/x",
+}
+
+
+def chat() -> ModelService:
+    return ModelService.parse(
+        {
+            "metadata": {
+                "name": "chat",
+                "namespace": "user-ada",
+                "labels": {"team": "blue"},
+                "finalizers": ["llmos.ai/x"],
+            },
+            "spec": {"model": "demo://tiny"},
+        }
+    )
+
+
+def token(**metadata: Any) -> Credential:
+    return Credential.parse(
+        {"metadata": {"name": "hub", "namespace": "user-ada", **metadata}, "spec": {"data": {"HF_TOKEN": "hf_ä"}}}
+    )
+
+
+def stored(obj: dict[str, Any]) -> dict[str, Any]:
+    """The object as the server gives it back."""
+    return {**obj, "metadata": {**obj["metadata"], **SERVER_SET}}
+
+
+# -- objects
+
+
+def test_a_custom_resource_is_the_resource_without_its_status() -> None:
+    resource = chat()
+    resource.status.phase = "Ready"
+    obj = CUSTOM.write(resource)
+    assert obj == {
+        "apiVersion": "llmos.ai/v1alpha1",
+        "kind": "ModelService",
+        "metadata": {
+            "name": "chat",
+            "namespace": "user-ada",
+            "labels": {"team": "blue"},
+            "annotations": {},
+            "finalizers": ["llmos.ai/x"],
+        },
+        "spec": resource.dump()["spec"],
+    }
+    assert CUSTOM.path(ModelService, "user-ada", "chat", "status") == (
+        "/apis/llmos.ai/v1alpha1/namespaces/user-ada/modelservices/chat/status"
+    )
+
+
+def test_a_custom_resource_is_read_with_what_the_server_set() -> None:
+    read = CUSTOM.read(ModelService, {**stored(CUSTOM.write(chat())), "status": {"phase": "Ready"}})
+    assert (read.metadata.uid, read.metadata.resource_version, read.metadata.generation) == ("u-1", "12", 3)
+    assert read.metadata.labels == {"team": "blue"}
+    assert read.status.phase == "Ready"
+    assert CUSTOM.read(ModelService, stored(CUSTOM.write(chat()))).status.phase == "Pending"
+
+
+def test_what_a_newer_version_wrote_is_unreadable() -> None:
+    obj = stored(CUSTOM.write(chat()))
+    obj["spec"]["quantum"] = True
+    with pytest.raises(Unreadable, match="quantum"):
+        CUSTOM.read(ModelService, obj)
+
+
+def test_a_credential_is_a_secret_and_back() -> None:
+    resource = token(labels={"team": "blue"}, annotations={"note": "x"})
+    resource.metadata.generation = 2
+    resource.status.last_changed = datetime(2026, 1, 1, tzinfo=UTC)
+    obj = SECRET.write(resource)
+    assert obj["type"] == "llmos.ai/credential"
+    assert obj["data"] == {"HF_TOKEN": base64.b64encode("hf_ä".encode()).decode()}
+    assert obj["metadata"]["labels"] == {"team": "blue", "llmos.ai/kind": "Credential"}
+    assert "HF" not in json.dumps(obj["metadata"]["annotations"])
+    read = SECRET.read(Credential, stored(obj))
+    assert read.spec == resource.spec
+    assert (read.metadata.labels, read.metadata.annotations) == ({"team": "blue"}, {"note": "x"})
+    assert read.metadata.generation == 2, "a Secret has none of its own"
+    assert read.status.last_changed == resource.status.last_changed
+    assert read.status.keys == ["HF_TOKEN"]
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"metadata": {"labels": {}}}, "without the label"),
+        ({"data": {"A": base64.b64encode(b"\xff").decode()}}, "utf-8"),
+        ({"data": {"not-a-key": ""}}, "is not a key"),
+        ({"metadata": {"annotations": {"llmos.ai/status": "{"}}}, "Expecting"),
+        ({"metadata": {"annotations": {"llmos.ai/generation": "x"}}}, "invalid literal"),
+    ],
+)
+def test_a_secret_that_is_no_credential_is_unreadable(change: dict[str, Any], why: str) -> None:
+    obj = stored(SECRET.write(token()))
+    obj = {**obj, **change, "metadata": {**obj["metadata"], **change.get("metadata", {})}}
+    with pytest.raises(Unreadable, match=why):
+        SECRET.read(Credential, obj)
+
+
+def test_selectors() -> None:
+    assert form_of(ModelService).selector(ModelService, None) == ""
+    assert form_of(ModelService).selector(ModelService, {"a": "1", "b": "2"}) == "a=1,b=2"
+    assert form_of(Credential).selector(Credential, {"a": "1"}) == "a=1,llmos.ai/kind=Credential"
+
+
+# -- events
+
+
+def test_an_event_keeps_its_moment_to_the_microsecond() -> None:
+    resource = chat()
+    resource.metadata.uid = "u-1"
+    stamp = 1_780_000_000_123_456_000
+    obj = make_event(resource, "Warning", "Crashed", "it did", stamp=stamp)
+    assert obj["metadata"] == {"name": f"chat.{stamp:x}", "namespace": "user-ada"}
+    assert obj["involvedObject"] == {
+        "apiVersion": "llmos.ai/v1alpha1",
+        "kind": "ModelService",
+        "namespace": "user-ada",
+        "name": "chat",
+        "uid": "u-1",
+    }
+    event = read_event(obj)
+    assert (event.type, event.reason, event.message, event.count) == ("Warning", "Crashed", "it did", 1)
+    assert event.first.microsecond == 123456
+    assert event.first == event.last
+
+
+def test_events_of_the_newer_style_are_read() -> None:
+    event = read_event(
+        {
+            "metadata": {"name": "chat.17f"},
+            "type": "Normal",
+            "reason": "Scaled",
+            "note": "to 3",
+            "eventTime": "2026-01-01T00:00:00.500000Z",
+            "series": {"count": 7, "lastObservedTime": "2026-01-01T00:01:00.000000Z"},
+        }
+    )
+    assert (event.message, event.count) == ("to 3", 7)
+    assert (event.first.microsecond, event.last.minute) == (500000, 1)
+
+
+# -- refusals
+
+
+def refused(status: int, message: str = "no", **body: Any) -> errors.LLMOSError:
+    return translate(APIError(status, {"message": message, **body}), ModelService, "user-ada", "chat")
+
+
+def test_refusals_are_the_platform_s_errors() -> None:
+    about = {"details": {"name": "chat", "kind": "modelservices"}}
+    cases: list[tuple[errors.LLMOSError, type[errors.LLMOSError], str]] = [
+        (refused(404, **about), errors.NotFound, 'no ModelService "user-ada/chat"'),
+        (refused(404, details={"kind": "namespaces"}), errors.NotFound, 'no namespace "user-ada"'),
+        (refused(404, "404 page not found"), errors.Unavailable, "custom resource definitions"),
+        (refused(409, reason="AlreadyExists"), errors.AlreadyExists, "user-ada/chat"),
+        (refused(409, reason="Conflict"), errors.Conflict, "was changed since"),
+        (refused(409, "the UID in the precondition (a) does not match"), errors.Conflict, "made anew"),
+        (refused(422, "the server rejected our request"), errors.Conflict, "made anew"),
+        (refused(410), errors.Expired, "List again"),
+        (refused(413), errors.PayloadTooLarge, "larger than"),
+        (refused(500, "etcdserver: request is too large"), errors.PayloadTooLarge, "larger than"),
+        (refused(500, "etcdserver: leader changed"), errors.Unavailable, "leader changed"),
+        (refused(504, "timeout"), errors.Unavailable, "timeout"),
+        (refused(401), errors.Unavailable, "credentials"),
+        (refused(403, "forbidden: exceeded quota: q"), errors.Insufficient, "used up"),
+        (refused(403, details={"causes": [{"reason": "NamespaceTerminating"}]}), errors.Conflict, "is being deleted"),
+        (refused(403, "User x cannot get"), errors.Forbidden, "User x cannot get"),
+        (refused(418), errors.Internal, "418"),
+    ]
+    for error, kind, words in cases:
+        assert type(error) is kind, error
+        assert words in error.message
+
+
+def test_a_refused_field_is_said_once_and_in_our_words() -> None:
+    causes = [
+        {"field": "spec.model", "message": 'Invalid value: "string": "x" is not a model URI'},
+        {"field": "spec", "message": "Invalid value: model is required, such as demo://smollm2"},
+        {"field": "spec.replicas", "message": "Invalid value: -1: must not be negative"},
+        {"field": ".spec.replicas", "message": "Invalid value: -1: should be a non-negative integer"},
+    ]
+    error = refused(422, details={"causes": causes})
+    assert isinstance(error, errors.Invalid)
+    assert [(cause.field, cause.message) for cause in error.causes] == [
+        ("spec.model", '"x" is not a model URI'),
+        ("spec", "model is required, such as demo://smollm2"),
+        ("spec.replicas", "must not be negative"),
+    ]
+
+
+# -- which store
+
+
+async def test_settings_decide_which_store_it_is(tmp_path: Path, redis_url: str, encryption_key: str) -> None:
+    settings = ProcessSettings(DataDir(tmp_path), redis_url, encryption_key=encryption_key)
+    store = open_store_for(settings)
+    assert isinstance(store, RedisStore)
+    await store.create(token())
+    assert (await store.get(Credential, "user-ada", "hub")).spec.data
+    await store.close()
+    gateway = open_store_for(settings, secrets=False)
+    assert (await gateway.get(Credential, "user-ada", "hub")).spec.data == {}
+    await gateway.close()
+
+
+async def test_in_a_cluster_settings_stay_in_the_database(tmp_path: Path, redis_url: str) -> None:
+    store = open_store_for(ProcessSettings(DataDir(tmp_path), redis_url, store="kubernetes", namespace="llmos"))
+    assert isinstance(store, RoutedStore)
+    try:
+        created = await store.create(Setting.parse({"metadata": {"name": "banner"}, "spec": {"value": "hello"}}))
+        assert (await store.get(Setting, None, "banner")) == created
+        async with store.watch(Setting, resource_version=str(created.metadata.resource_version)) as events:
+            await store.delete(Setting, None, "banner")
+            assert (await anext(events)).type == "DELETED"
+    finally:
+        await store.close()
+
+
+async def test_without_a_database_the_rest_works_and_settings_are_explained(tmp_path: Path) -> None:
+    settings = replace(ProcessSettings(DataDir(tmp_path), "", store="kubernetes", namespace="llmos"))
+    store = open_store_for(settings)
+    with pytest.raises(errors.UsageError, match="LLMOS_REDIS_URL"):
+        await store.list(Setting)
+    await store.close()

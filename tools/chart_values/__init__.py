@@ -1,0 +1,8 @@
+"""The chart's values: their types, defaults and what each means.
+
+The only source of ``helm/llmos/values.yaml``, its schema and ``docs/chart.md``, which `tools.chart_schema` writes.
+"""
+
+from tools.chart_values.root import Values
+
+__all__ = ["Values"]
