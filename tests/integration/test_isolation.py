@@ -74,8 +74,8 @@ def test_nobody_else_reads_changes_or_deletes(platform, people, attacker):
         )
         if "namespaces" not in template:
             continue
-        kind = next(cls for cls in KINDS.values() if f"/{cls.plural}" in path)
-        body = {"kind": kind.kind_name(), "metadata": {"name": "mine", "namespace": "user-grace"}, "spec": {}}
+        kind = next((cls.kind_name() for cls in KINDS.values() if f"/{cls.plural}" in path), "Namespace")
+        body = {"kind": kind, "metadata": {"name": "mine", "namespace": "user-grace"}, "spec": {}}
         content_type = "application/merge-patch+json" if method == "PATCH" else "application/json"
         for suffix in ("", "?watch=1&resourceVersion=0", "?follow=1"):
             answer = httpx.request(
