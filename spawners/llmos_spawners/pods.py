@@ -143,7 +143,7 @@ def _waiting_for_a_node(condition: Mapping[str, Any], events: Sequence[Mapping[s
         return Phase(22, "Waiting for the home volume to be made")
     if "persistentvolumeclaim" in message and "not found" in message:
         return Phase(22, f"A volume isn't there: {unschedulable(message)}")
-    if _latest(events, "TriggeredScaleUp"):
+    if any(event.get("reason") == "TriggeredScaleUp" for event in events):
         return Phase(25, f"A node is being added, 1 to 5 min: {unschedulable(message)}")
     words = unschedulable(message)
     if "no free GPU" in words:

@@ -14,6 +14,7 @@ import yaml
 from llmos_hub.backends.kubernetes import KubernetesBackend
 from llmos_hub.workload import Role, Workload, WorkloadRef
 from tests.support.backend_contract import ready, until
+from tests.support.chart import write_schemas
 from tests.support.kubernetes_backend import serving, settings_for, with_pod
 
 PATIENCE = 90.0
@@ -186,6 +187,13 @@ def test_the_objects_that_are_written_down_are_accepted(cluster, namespace, case
         cluster.kubectl(
             "apply", "--server-side", "--dry-run=server", "--validate=strict", "-f", "-", stdin=json.dumps(obj)
         )
+
+
+def test_the_objects_that_are_written_down_are_valid(cluster, tmp_path):
+    schemas = write_schemas(cluster, tmp_path)
+    words = ["kubeconform", "-strict", "-summary", "-schema-location", schemas, "-skip", "LeaderWorkerSet"]
+    out = cluster.run(*words, *sorted(GOLDEN.glob("*.yaml")))
+    assert "Invalid: 0, Errors: 0" in out, out
 
 
 def test_workloads_over_several_machines_are_accepted(cluster, namespace):

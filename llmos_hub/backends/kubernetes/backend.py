@@ -13,17 +13,18 @@ from llmos.errors import BackendFailed, LLMOSError, NotFound
 from llmos_hub.backends.changes import Changes, Subscription
 from llmos_hub.backends.kubernetes.logs import read_logs
 from llmos_hub.backends.kubernetes.names import ref_of
-from llmos_hub.backends.kubernetes.objects import path_of_object
+from llmos_hub.backends.kubernetes.objects import KINDS, path_of_object
 from llmos_hub.backends.kubernetes.observation import View, make_observation
 from llmos_hub.backends.kubernetes.polling import Polls
 from llmos_hub.backends.kubernetes.settings import KubernetesSettings
-from llmos_hub.backends.kubernetes.watching import Notices, make_reflectors
+from llmos_hub.backends.kubernetes.watching import Notices, make_reflector, make_reflectors
 from llmos_hub.backends.kubernetes.workloads import Applier, Entry
-from llmos_hub.kubernetes_api import KubernetesAPI
+from llmos_hub.kubernetes_api import APIError, KubernetesAPI
 from llmos_hub.workload import Observation, Workload, WorkloadRef
 
 __all__ = ["KubernetesBackend"]
 
+_EXTENSION: Final = "LeaderWorkerSet"
 _SYNC: Final = 60.0
 """Seconds that the first lists may take."""
 _REPAIR_FIRST, _REPAIR_LONGEST = 0.2, 60.0
@@ -81,7 +82,11 @@ class KubernetesBackend:
         ------
         BackendFailed
             The cluster doesn't let itself be read in time.
+        Unavailable
+            It doesn't answer.
         """
+        if await self._has_extension():
+            self._reflectors[_EXTENSION] = make_reflector(self._api, self._settings, _EXTENSION, self._changed)
         for kind, reflector in self._reflectors.items():
             self._spawn(reflector.run(), f"following {kind}")
         try:
@@ -95,6 +100,15 @@ class KubernetesBackend:
             raise BackendFailed(message) from None
         self._spawn(self._polls.run(), "memory and progress of pods")
         self._spawn(self._look_for_lost(), "pods of lost machines")
+
+    async def _has_extension(self) -> bool:
+        """Whether the cluster has workloads over several machines."""
+        version = KINDS[_EXTENSION].api_version
+        try:
+            await self._api.request("GET", f"/apis/{version}", timeout=_SYNC)
+        except APIError:
+            return False
+        return True
 
     async def close(self, *, stop: bool = False) -> None:
         """Let go; everything goes on running, unless `stop`, which removes it."""

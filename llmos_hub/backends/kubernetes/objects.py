@@ -6,6 +6,7 @@ import base64
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Any, Final
 
 from llmos_hub.backends.kubernetes.names import (
@@ -58,6 +59,9 @@ _DEPLOYMENT: Final = Kind("apps/v1", "Deployment", "deployments")
 _JOB: Final = Kind("batch/v1", "Job", "jobs")
 _LEADER_WORKER_SET: Final = Kind("leaderworkerset.x-k8s.io/v1", "LeaderWorkerSet", "leaderworkersets")
 _CLAIM: Final = Kind("v1", "PersistentVolumeClaim", "persistentvolumeclaims")
+
+_METADATA_SERVICES: Final = ("169.254.0.0/16", "fd00:ec2::/32")
+"""Where clouds hand out a machine's credentials to whoever asks from it."""
 
 KINDS: Final[Mapping[str, Kind]] = {
     kind.kind: kind
@@ -248,14 +252,23 @@ def _make_egress(settings: KubernetesSettings) -> Iterator[dict[str, Any]]:
     }
     if not settings.egress.enabled:
         return
-    blocks = []
-    for cidr in settings.egress.cidrs:
-        version = ":" in cidr
-        but = [each for each in settings.egress.except_cidrs if (":" in each) == version]
-        blocks.append({"ipBlock": {"cidr": cidr} | ({"except": but} if but else {})})
+    blocks = [{"ipBlock": _make_block(cidr, settings)} for cidr in settings.egress.cidrs]
     if blocks:
         yield {"to": blocks}
     yield from settings.egress.also
+
+
+def _make_block(cidr: str, settings: KubernetesSettings) -> dict[str, Any]:
+    """A range without what must not be reached in it; the cloud's metadata service never is."""
+    whole = ip_network(cidr)
+    but = dict.fromkeys((*settings.egress.except_cidrs, *_METADATA_SERVICES))
+    inside = [each for each in but if _is_inside(ip_network(each), whole)]
+    return {"cidr": cidr} | ({"except": inside} if inside else {})
+
+
+def _is_inside(part: IPv4Network | IPv6Network, whole: IPv4Network | IPv6Network) -> bool:
+    """Whether it is a part of it and less than all of it, as NetworkPolicy wants exceptions to be."""
+    return part.version == whole.version and part != whole and part.subnet_of(whole)  # type: ignore[arg-type]
 
 
 def make_secret(workload: Workload, settings: KubernetesSettings) -> dict[str, Any]:

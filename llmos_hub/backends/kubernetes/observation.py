@@ -161,5 +161,19 @@ def _is_updated(wanted: Workload | None, members: Members, states: Sequence[Repl
             for _ in range(o["spec"].get("replicas", o["spec"].get("completions", 1)))
         )
     else:
-        expected = Counter((role.name, role.template.hash) for role in wanted.roles for _ in range(role.count))
+        expected = _expected(wanted)
     return expected == Counter((state.role, state.template) for state in states)
+
+
+def _expected(workload: Workload) -> Counter[tuple[str, str]]:
+    """How many pods of which role and template there shall be."""
+    expected: Counter[tuple[str, str]] = Counter()
+    led = next((role for role in workload.roles if role.template.pod.hosts > 1), None)
+    worker = next((role for role in workload.roles if role.name == "worker"), led)
+    for role in workload.roles:
+        if led is None or role not in (led, worker):
+            expected[role.name, role.template.hash] += role.count
+    if led is not None and worker is not None:
+        expected[led.name, led.template.hash] += led.count
+        expected[worker.name, worker.template.hash] += led.count * (led.template.pod.hosts - 1)
+    return +expected

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from ipaddress import ip_network
 from pathlib import Path
-from typing import Any, Final, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
 import yaml
-from pydantic import Field, ValidationError
+from pydantic import AfterValidator, Field, ValidationError
 
 from llmos.errors import UsageError
 from llmos.resources.base import Model, invalid
@@ -48,15 +49,27 @@ class ModelVolumeSettings(Model):
     """Where it is in the pods."""
 
 
+def _check_range(cidr: str) -> str:
+    try:
+        ip_network(cidr)
+    except ValueError:
+        message = f'"{cidr[:60]}" is not a range of addresses such as 10.0.0.0/8'
+        raise ValueError(message) from None
+    return cidr
+
+
+_Range = Annotated[str, AfterValidator(_check_range)]
+
+
 class EgressSettings(Model):
     """What pods may connect to beside the cluster's DNS: models are downloaded."""
 
     enabled: bool = True
     """Whether anything at all."""
-    cidrs: list[str] = Field(default=["0.0.0.0/0", "::/0"])
+    cidrs: list[_Range] = Field(default=["0.0.0.0/0", "::/0"])
     """Ranges that may be reached."""
-    except_cidrs: list[str] = Field(default=[*_PRIVATE, "fd00::/8", "fe80::/10"])
-    """Ranges within these that may not: private networks, the cluster itself, the cloud's metadata service."""
+    except_cidrs: list[_Range] = Field(default=[*_PRIVATE, "fd00::/8", "fe80::/10"])
+    """Ranges within these that may not: private networks, the cluster itself. A cloud's metadata service never may."""
     also: list[dict[str, Any]] = Field(default=[])
     """More rules, as NetworkPolicy has them: a mirror of the model hub within the network, say."""
 

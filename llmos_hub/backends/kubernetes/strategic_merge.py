@@ -130,7 +130,8 @@ def _field(original: dict[str, Any], name: str, value: Any, schema: Schema) -> N
 def _directed(patch: dict[str, Any]) -> dict[str, Any]:
     directive = patch.pop(_PATCH)
     if directive == "replace":
-        return patch
+        literal: dict[str, Any] = _literal(patch)
+        return literal
     if directive == "delete":
         return {}
     raise _unknown(directive)
@@ -161,12 +162,13 @@ def _lists(there: list[Any], patch: list[Any], schema: Schema, name: str) -> lis
         merged = list(dict.fromkeys([*there, *patch]))
         return _interleaved(merged, patch, there, lambda item: item)
     if not schema.key:
-        return patch
+        literal: list[Any] = _literal(patch)
+        return literal
     if not there and not patch:
         return there
     entries = [_entry(item, name) for item in patch]
     if any(entry.get(_PATCH) == "replace" for entry in entries):
-        return [entry for entry in entries if _PATCH not in entry]
+        return [_literal(entry) for entry in entries if _PATCH not in entry]
     return _entries(there, entries, schema, name)
 
 
@@ -194,7 +196,7 @@ def _entries(there: list[Any], patch: list[dict[str, Any]], schema: Schema, name
                 kept[index] = _objects(item, change, Schema(schema.fields))
                 break
         else:
-            kept.append(_plain(change))
+            kept.append(_literal(change))
     return _interleaved(kept, changes, before, key)
 
 
@@ -246,8 +248,15 @@ def _ordered(original: dict[str, Any], patch: dict[str, Any], directive: str, sc
 # What the patch says of itself, and is no part of the result
 
 
+def _literal(value: Any) -> Any:
+    """The value of what is taken as it is, with orders in it ignored."""
+    if isinstance(value, dict):
+        return {name: _literal(item) for name, item in value.items() if item is not None and not name.startswith("$")}
+    return [_literal(item) for item in value] if isinstance(value, list) else value
+
+
 def _plain(value: Any) -> Any:
-    """The value without what is an order rather than a value: nulls, and objects with a directive."""
+    """The value of a field that isn't there yet: without nulls, and without objects that have a directive."""
     if isinstance(value, dict):
         if _PATCH in value:
             return _NOTHING

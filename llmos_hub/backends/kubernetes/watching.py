@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from llmos_hub.backends.kubernetes.names import digest, release_selector
@@ -13,7 +13,7 @@ from llmos_hub.backends.kubernetes.settings import KubernetesSettings
 from llmos_hub.backends.kubernetes.states import Notice
 from llmos_hub.kubernetes_api import FIELD_MANAGER, KubernetesAPI, path_of
 
-__all__ = ["FIELDS", "FOLLOWED", "Notices", "fields_of", "make_reflectors"]
+__all__ = ["FIELDS", "FOLLOWED", "Notices", "fields_of", "make_reflector", "make_reflectors"]
 
 FIELDS: Final = "fields"
 """Where an object's kept form has the hash of the fields that are ours."""
@@ -129,25 +129,22 @@ class Notices:
         self.by_uid.pop(uid, None)
 
 
-def make_reflectors(
-    api: KubernetesAPI,
-    settings: KubernetesSettings,
-    changed: Callable[[dict[str, Any] | None, dict[str, Any] | None], None],
-    notices: Notices,
-    kinds: Iterable[str] = FOLLOWED,
-) -> dict[str, Reflector]:
-    """One for each kind that a workload consists of, for pods and for Events."""
+Changed = Callable[[dict[str, Any] | None, dict[str, Any] | None], None]
+
+
+def make_reflector(api: KubernetesAPI, settings: KubernetesSettings, kind: str, changed: Changed) -> Reflector:
+    """One for a kind that a workload consists of."""
+    path = path_of(KINDS[kind].api_version, KINDS[kind].plural)
     params = {"labelSelector": release_selector(settings)}
-    reflectors = {
-        name: Reflector(
-            api,
-            path_of(KINDS[name].api_version, KINDS[name].plural),
-            params=params,
-            keep=_keep_object,
-            changed=changed,
-        )
-        for name in kinds
-    }
+    return Reflector(api, path, params=params, keep=_keep_object, changed=changed)
+
+
+def make_reflectors(
+    api: KubernetesAPI, settings: KubernetesSettings, changed: Changed, notices: Notices
+) -> dict[str, Reflector]:
+    """One for each kind that a workload consists of in every cluster, for pods and for Events."""
+    params = {"labelSelector": release_selector(settings)}
+    reflectors = {kind: make_reflector(api, settings, kind, changed) for kind in FOLLOWED}
     reflectors["Pod"] = Reflector(api, path_of("v1", "pods"), params=params, keep=_keep_pod, changed=changed)
     reflectors["Event"] = Reflector(
         api,

@@ -21,13 +21,14 @@ from llmos_hub.backends.kubernetes.observation import Members
 from llmos_hub.backends.kubernetes.reasons import not_created
 from llmos_hub.backends.kubernetes.reflector import Reflector
 from llmos_hub.backends.kubernetes.settings import KubernetesSettings
-from llmos_hub.backends.kubernetes.watching import FIELDS, FOLLOWED, fields_of
+from llmos_hub.backends.kubernetes.watching import FIELDS, fields_of
 from llmos_hub.kubernetes_api import FIELD_MANAGER, MERGE_PATCH, APIError, KubernetesAPI, path_of
 from llmos_hub.workload import Observation, Workload, WorkloadRef
 
 __all__ = ["Applier", "Entry"]
 
 _REFUSED: Final = (400, 422)
+_MAKE_PODS: Final = ("Deployment", "Job", "LeaderWorkerSet")
 _PART: Final = {"Deployment": "deployments", "Job": "jobs", "Pod": "pods"}
 
 logger = logging.getLogger(__name__)
@@ -141,8 +142,10 @@ class Applier:
         Unavailable
             It doesn't answer.
         """
-        objects = {path_of_object(obj): obj for obj in make_objects(workload, self._settings)}
-        entry.wanted, entry.objects = workload, objects
+        if workload != entry.wanted or not entry.objects:
+            entry.objects = {path_of_object(obj): obj for obj in make_objects(workload, self._settings)}
+            entry.wanted = workload
+        objects = entry.objects
         if needs_claim(workload, self._settings):
             await self._claim(workload)
         for path, obj in objects.items():
@@ -178,7 +181,7 @@ class Applier:
                 answer = await self._api.apply(obj, path, manager=FIELD_MANAGER)
         except APIError as error:
             raise _refusal(entry.ref, obj, error) from None
-        if obj["kind"] not in FOLLOWED:
+        if obj["kind"] not in self._reflectors:
             return
         entry.fields[path] = fields_of(answer)
         self._reflectors[obj["kind"]].take(answer)
@@ -198,8 +201,9 @@ class Applier:
         self._claims.add(namespace)
 
     async def remove(self, obj: Object) -> None:
-        """Have an object deleted, with its pods before it."""
-        body = {"propagationPolicy": "Foreground", "preconditions": {"uid": obj["metadata"]["uid"]}}
+        """Have an object deleted; of what makes pods these first, so that they are gone when it is."""
+        policy = "Foreground" if obj["kind"] in _MAKE_PODS else "Background"  # the first costs more than it seems
+        body = {"propagationPolicy": policy, "preconditions": {"uid": obj["metadata"]["uid"]}}
         try:
             await self._api.request("DELETE", path_of_object(obj), body=body)
         except APIError as error:

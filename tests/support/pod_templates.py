@@ -1,0 +1,93 @@
+"""Pod templates and patches of them, made up by hypothesis."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hypothesis import strategies as st
+
+__all__ = ["ORIGINAL", "patches"]
+
+ORIGINAL: dict[str, Any] = {
+    "metadata": {"labels": {"app": "a", "tier": "b"}, "annotations": {"note": "x"}},
+    "spec": {
+        "containers": [
+            {
+                "name": "engine",
+                "image": "registry.local/a:1",
+                "command": ["serve"],
+                "args": ["--port", "8080"],
+                "env": [{"name": "A", "value": "1"}, {"name": "B", "value": "2"}, {"name": "C", "value": "3"}],
+                "ports": [{"containerPort": 8080, "name": "http"}],
+                "volumeMounts": [{"name": "scratch", "mountPath": "/tmp"}, {"name": "models", "mountPath": "/models"}],
+                "resources": {"requests": {"cpu": "100m", "memory": "1Gi"}, "limits": {"memory": "2Gi"}},
+                "securityContext": {"runAsUser": 1000, "capabilities": {"drop": ["ALL"]}},
+            },
+            {"name": "side", "image": "registry.local/b:1"},
+        ],
+        "initContainers": [{"name": "fetch", "image": "registry.local/c:1"}],
+        "volumes": [
+            {"name": "scratch", "emptyDir": {}},
+            {"name": "models", "persistentVolumeClaim": {"claimName": "llmos-models"}},
+        ],
+        "tolerations": [{"key": "gpu", "operator": "Exists"}],
+        "nodeSelector": {"disk": "fast", "zone": "z1"},
+        "topologySpreadConstraints": [
+            {"maxSkew": 1, "topologyKey": "kubernetes.io/hostname", "whenUnsatisfiable": "ScheduleAnyway"}
+        ],
+        "imagePullSecrets": [{"name": "pull"}],
+        "hostAliases": [{"ip": "10.0.0.1", "hostnames": ["one"]}],
+    },
+}
+
+_VALUES = st.sampled_from(["1", "x", "long value"])
+_MAPS = st.dictionaries(st.sampled_from(["disk", "zone", "app", "new"]), st.none() | _VALUES, max_size=3)
+
+
+def _some(**fields: Any) -> Any:
+    return st.fixed_dictionaries({}, optional=fields)
+
+
+def _directed(maps: Any) -> Any:
+    """An object, now and then with an order to replace or remove what is there."""
+    # a null would be an empty text there
+    replaced = maps.map(
+        lambda value: {**{name: item for name, item in value.items() if item is not None}, "$patch": "replace"}
+    )
+    return st.one_of(maps, maps, replaced, st.just({"$patch": "delete"}))
+
+
+def _entries(key: str, keys: list[Any], rest: Any) -> Any:
+    """A list of entries with a key; orders to remove one, or to take no other than these."""
+    named = st.builds(lambda name, more: {**more, key: name}, st.sampled_from(keys), rest)
+    removed = st.sampled_from(keys).map(lambda name: {key: name, "$patch": "delete"})
+    entries = st.lists(st.one_of(named, named, removed), max_size=3, unique_by=lambda entry: str(entry[key]))
+    return st.one_of(entries, entries, entries, entries.map(lambda value: [*value, {"$patch": "replace"}]))
+
+
+_CONTAINER = _some(
+    image=_VALUES.map(lambda value: f"registry.local/{value[0]}:2"),
+    args=st.none() | st.lists(_VALUES, max_size=2),
+    env=_entries("name", ["A", "B", "C", "D", "E"], _some(value=st.none() | _VALUES)),
+    volumeMounts=_entries("mountPath", ["/tmp", "/models", "/data"], st.just({"name": "scratch"})),
+    ports=_entries("containerPort", [8080, 9090], st.just({"protocol": "TCP"})),
+    resources=_directed(_some(requests=_directed(st.dictionaries(st.just("cpu"), st.just("2"))), limits=st.none())),
+    securityContext=st.none() | _directed(_some(runAsUser=st.just(5), readOnlyRootFilesystem=st.booleans())),
+)
+_SPEC = _some(
+    containers=_entries("name", ["engine", "side", "new", "other"], _CONTAINER),
+    initContainers=_entries("name", ["fetch", "more"], _CONTAINER),
+    volumes=_entries("name", ["scratch", "models", "data"], st.just({})),
+    tolerations=st.none() | st.lists(st.just({"key": "other", "operator": "Exists"}), max_size=1),
+    nodeSelector=st.none() | _directed(_MAPS),
+    topologySpreadConstraints=_entries(
+        "topologyKey",
+        ["kubernetes.io/hostname", "topology.kubernetes.io/zone"],
+        st.just({"maxSkew": 2, "whenUnsatisfiable": "ScheduleAnyway"}),
+    ),
+    imagePullSecrets=_entries("name", ["pull", "more"], st.just({})),
+    hostAliases=_entries("ip", ["10.0.0.1", "10.0.0.2"], st.just({"hostnames": ["two"]})),
+    affinity=st.none() | _directed(st.just({})),
+)
+patches = _some(metadata=_some(labels=_directed(_MAPS), annotations=st.none() | _MAPS), spec=_SPEC)
+"""Patches of `ORIGINAL`, with and without directives."""
