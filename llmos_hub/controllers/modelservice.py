@@ -182,7 +182,10 @@ class ModelServiceReconciler:
     async def _serve(self, facts: Facts, workload: Workload) -> _Found:
         role = workload.roles[0]
         told = events.scaled(facts.observation.labels if facts.observation else {}, role.count)
-        await self._backend.apply(workload)
+        try:
+            await self._backend.apply(workload)
+        except Invalid as error:  # a cluster refuses what was made of the spec
+            return _Found(replace(facts, refusal=error))
         observation = await self._backend.observe(workload.ref)
         return _Found(replace(facts, template=role.template.hash, observation=observation), told)
 

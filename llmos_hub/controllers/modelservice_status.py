@@ -203,16 +203,24 @@ def _judge_replicas(
     return _Verdict("Starting", "Scaling", f"{len(ready)} of {_count(wanted, 'replica')} answer, the rest is starting.")
 
 
+_SHORTAGES = frozenset(
+    {"InsufficientMemory", "InsufficientCPU", "InsufficientGPU", "QuotaExceeded", "Unschedulable", "Volume"}
+)
+"""Reasons that pass when somebody else lets go of what is missing."""
+_HOPELESS = frozenset({"NotFound", "ImagePull", "Refused"})
+"""Reasons that pass when somebody changes something."""
+
+
 def _judge_silent(old: ModelServiceStatus, facts: Facts, trouble: ReplicaState | None) -> _Verdict:
     """No replica answers."""
     if trouble is None:
         return _Verdict("Starting", "Starting", _summary(facts))
     phase: Phase = "Starting"
-    if trouble.reason == "InsufficientMemory":
+    if trouble.reason in _SHORTAGES:
         phase = "Pending"
     elif trouble.phase == "NotReady":
         phase = "Degraded"
-    elif trouble.reason == "NotFound":
+    elif trouble.reason in _HOPELESS:
         phase = "Failed"
     elif trouble.restarts >= _REPEATED:
         known = {r.id: r.restarts for r in old.replica_statuses}

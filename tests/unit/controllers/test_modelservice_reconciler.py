@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from llmos.errors import BackendFailed, Insufficient, NotFound, Unsupported
+from llmos.errors import BackendFailed, Insufficient, Invalid, NotFound, Unsupported
 from llmos.resources import Credential, ModelService
 from llmos.resources.base import condition
 from llmos.resources.modelservice import ModelServiceSpec
@@ -329,6 +329,21 @@ async def test_a_failed_download_says_why_and_is_tried_again_later_and_later(ben
     bench.later(300)
     assert (await bench.settled()).status.phase == "Ready"
     assert (await bench.get()).status.last_log_lines == []
+
+
+async def test_what_a_cluster_refuses_is_said(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    apply = bench.backend.apply
+
+    async def refuse(workload: Workload) -> None:
+        if workload.ref.part == "serve" and workload.roles:
+            raise Invalid("spec.template.spec.nodeSelector: must be a map")
+        await apply(workload)
+
+    monkeypatch.setattr(bench.backend, "apply", refuse)
+    await bench.create()
+    resource = await bench.settled()
+    assert resource.status.phase == "Failed"
+    assert "nodeSelector: must be a map" in resource.status.message
 
 
 async def test_what_is_no_model_is_not_fetched_again_and_again(bench: Bench) -> None:
