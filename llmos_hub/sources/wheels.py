@@ -31,9 +31,27 @@ from llmos_hub.sources.download import Meter, Refused, Remote, download, new_cli
 
 __all__ = ["IndexSettings", "PinnedWheel", "fetch_wheel"]
 
-_DEFAULT_INDEX: Final = "https://pypi.org/simple"
 _ACCEPT: Final = "application/vnd.pypi.simple.v1+json, application/vnd.pypi.simple.v1+html;q=0.2, text/html;q=0.1"
 _NAMED_INDEX = re.compile(r"^[A-Za-z0-9_.-]+=(?=https?://)")  # uv's NAME=URL
+
+
+def default_index() -> str:
+    """The index that pip asks where it is told of none.
+
+    Raises
+    ------
+    SourceFailed
+        pip isn't installed here.
+    """
+    try:
+        from pip._internal.models.index import PyPI
+    except ImportError:
+        message = (
+            "Neither pip nor PIP_INDEX_URL says where Python packages come from. Set PIP_INDEX_URL to a package index."
+        )
+        raise SourceFailed(message) from None
+    address: str = PyPI.simple_url
+    return address
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +101,7 @@ class IndexSettings:
             or _NAMED_INDEX.sub("", environ.get("UV_DEFAULT_INDEX", ""))
             or environ.get("UV_INDEX_URL")
             or configured.get("index-url")
-            or _DEFAULT_INDEX
+            or default_index()
         )
         extra = environ.get("PIP_EXTRA_INDEX_URL") or configured.get("extra-index-url", "")
         links = environ.get("PIP_FIND_LINKS") or configured.get("find-links", "")

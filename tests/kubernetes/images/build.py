@@ -133,7 +133,7 @@ class Builder:
 
     def base(self) -> tuple[str, Path]:
         """A small Debian; its key and its root file system."""
-        mirror = os.environ.get("DEBIAN_MIRROR", "http://deb.debian.org/debian")
+        mirror = os.environ.get("DEBIAN_MIRROR")  # unset, debootstrap's own default
         key = "base-" + fingerprint([SUITE, BASE_PACKAGES, ARCHITECTURE])
         root = self.cache / key / "root"
         self.used.add(key)
@@ -141,7 +141,14 @@ class Builder:
             shutil.rmtree(self.cache / key, ignore_errors=True)
             root.mkdir(parents=True)
             say(f"debootstrap {SUITE}")
-            command = ["debootstrap", "--variant=minbase", f"--include={BASE_PACKAGES}", SUITE, str(root), mirror]
+            command = [
+                "debootstrap",
+                "--variant=minbase",
+                f"--include={BASE_PACKAGES}",
+                SUITE,
+                str(root),
+                *([mirror] if mirror else []),
+            ]
             with (self.cache / key / "log").open("wb") as log:
                 run(command, log=log)
             for pattern in (

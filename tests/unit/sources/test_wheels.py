@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from pip._internal.models.index import PyPI
 
 from llmos.errors import SourceFailed
 from llmos_hub.sources import download
@@ -73,12 +74,12 @@ def test_an_index_that_does_not_answer_is_named(tmp_path: Path):
 @pytest.mark.parametrize(
     ("variables", "expected"),
     [
-        ({}, ("https://pypi.org/simple",)),
+        ({}, (PyPI.simple_url,)),
         ({"PIP_INDEX_URL": "http://a/simple"}, ("http://a/simple",)),
         ({"UV_DEFAULT_INDEX": "mine=http://b/simple?x=1"}, ("http://b/simple?x=1",)),
         ({"UV_DEFAULT_INDEX": "http://b/simple?x=1"}, ("http://b/simple?x=1",)),
         ({"UV_INDEX_URL": "http://c/simple"}, ("http://c/simple",)),
-        ({"PIP_EXTRA_INDEX_URL": "http://d/s http://e/s"}, ("https://pypi.org/simple", "http://d/s", "http://e/s")),
+        ({"PIP_EXTRA_INDEX_URL": "http://d/s http://e/s"}, (PyPI.simple_url, "http://d/s", "http://e/s")),
     ],
 )
 def test_the_index_is_the_one_that_pip_and_uv_are_told(variables: dict[str, str], expected: tuple[str, ...]):
