@@ -7,43 +7,30 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
-import httpx
 import pytest
 
 from llmos_hub.names import ENV_INSTANCE, DataDir
 from llmos_hub.processes import ProcessHandle, processes_with_environment
 from llmos_hub.supervisor.ports import find_free_port
+from tests.support.people import HubClient, wait_until
 
 ADMIN_PASSWORD = "correct-horse-battery"
 COMMAND = (sys.executable, "-m", "llmos_hub.app")
 
 
-def wait_until(condition: Callable[[], Any], timeout: float = 30.0, what: str = "") -> Any:
-    """The first true value of `condition`; a failure after `timeout` seconds."""
-    deadline = time.monotonic() + timeout
-    while True:
-        if value := condition():
-            return value
-        if time.monotonic() > deadline:
-            pytest.fail(f"not within {timeout:g} s: {what or condition}")
-        time.sleep(0.05)
-
-
 @dataclass
-class Platform:
+class Platform(HubClient):
     """One platform.
 
     Attributes
@@ -69,6 +56,10 @@ class Platform:
     @property
     def hub_url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def admin_token(self) -> str:
+        return self.secrets["supervisor_token"]
 
     @property
     def api_url(self) -> str:
@@ -205,66 +196,6 @@ class Platform:
         return self.handle(name)
 
     # People
-
-    def hub(self, method: str, path: str, *, token: str = "", body: Any = None) -> httpx.Response:
-        """One request to the Hub's API, with the supervisor's token unless another is given."""
-        headers = {"Authorization": f"Bearer {token or self.secrets['supervisor_token']}"}
-        return httpx.request(method, f"{self.hub_url}/hub/api{path}", headers=headers, json=body, timeout=30)
-
-    def add_user(self, name: str, password: str = "", *, admin: bool = False) -> str:
-        """Make a person with a password of their own; the password."""
-        password = password or f"{name}-has-a-password"
-        body = {"password": password, "one_time": False, "create": True, "admin": admin}
-        answer = self.hub("POST", f"/llmos/users/{quote(name, safe='')}/password", body=body)
-        assert answer.status_code == 201, answer.text
-        return password
-
-    def token(self, user: str, *scopes: str, note: str = "test") -> str:
-        """A token of a person; without scopes it may all that they may."""
-        body = {"note": note, **({"scopes": list(scopes)} if scopes else {})}
-        answer = self.hub("POST", f"/users/{quote(user, safe='')}/tokens", body=body)
-        assert answer.status_code == 201, answer.text
-        return answer.json()["token"]
-
-    @contextmanager
-    def browser(self, user: str, password: str) -> Iterator[httpx.Client]:
-        """A client that has logged in through the page, with its cookies."""
-        with httpx.Client(base_url=self.hub_url, timeout=30, follow_redirects=True) as client:
-            answer = self.log_in(client, user, password)
-            assert "login" not in answer.url.path, answer.text
-            yield client
-
-    def log_in(self, client: httpx.Client, user: str, password: str) -> httpx.Response:
-        """Send the log-in form as a browser does."""
-        page = client.get("/hub/login")
-        found = re.search(r'name="_xsrf" value="([^"]+)"', page.text)
-        assert found, page.text
-        form = {"username": user, "password": password, "_xsrf": found[1]}
-        return client.post("/hub/login", data=form)
-
-    def start_server(self, user: str, token: str, name: str = "", options: dict[str, Any] | None = None) -> str:
-        """Start a notebook server and wait until it is ready; its URL."""
-        path = f"/users/{quote(user, safe='')}/" + (f"servers/{name}" if name else "server")
-        answer = self.hub("POST", path, token=token, body=options)
-        assert answer.status_code in (201, 202), answer.text
-
-        def ready() -> bool:
-            found = self.hub("GET", f"/users/{quote(user, safe='')}", token=token).json()
-            return bool(found["servers"].get(name, {}).get("ready"))
-
-        wait_until(ready, 60, f"{user}'s server is ready")
-        return f"{self.hub_url}/user/{quote(user, safe='')}/" + (f"{name}/" if name else "")
-
-    def stop_server(self, user: str, token: str, name: str = "") -> None:
-        """Stop it and wait until it is gone."""
-        path = f"/users/{quote(user, safe='')}/" + (f"servers/{name}" if name else "server")
-        answer = self.hub("DELETE", path, token=token)
-        assert answer.status_code in (202, 204), answer.text
-
-        def gone() -> bool:
-            return name not in self.hub("GET", f"/users/{quote(user, safe='')}", token=token).json()["servers"]
-
-        wait_until(gone, 60, f"{user}'s server is gone")
 
     def server_environment(self, user: str, name: str = "") -> dict[str, str]:
         """The environment that a running server was started with."""

@@ -1,0 +1,179 @@
+"""A release of the chart on a real cluster, used as its people use it."""
+
+from __future__ import annotations
+
+import base64
+import copy
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import llmos
+from tests.support.chart import build_images, install, ready, values_for
+from tests.support.cluster import Cluster, wait_for
+from tests.support.people import HubClient, Kernel
+
+__all__ = ["Release", "installed"]
+
+ADMIN_PASSWORD = "correct-horse-battery"
+IMAGES = ("hub", "notebook", "engine-cpu")
+
+
+@dataclass
+class Release(HubClient):
+    """One that is installed, or about to be.
+
+    Hub and gateway are reached at node ports, as a load balancer in front of the cluster would.
+    """
+
+    cluster: Cluster
+    namespace: str
+    values: dict[str, Any] = field(default_factory=dict)
+    name: str = "llmos"
+    start_timeout = 180.0
+
+    # Life
+
+    @property
+    def instance(self) -> str:
+        """Its name among all releases of the cluster, a label of the namespaces that are its own."""
+        return f"{self.namespace}-{self.name}"
+
+    def install(self, *options: str, verb: str = "install", **changed: Any) -> None:
+        """``helm install`` and wait until everything runs; `changed` replaces whole sections of the values."""
+        install(self.cluster, self.name, self.namespace, {**self.values, **changed}, *options, verb=verb)
+        ready(self.cluster, self.namespace)
+
+    def uninstall(self) -> None:
+        """Remove it, and the namespaces of its people."""
+        self.cluster.attempt("helm", "uninstall", self.name, "-n", self.namespace, "--wait", timeout=180)
+        owned = f"app.kubernetes.io/managed-by=llmos,app.kubernetes.io/instance={self.instance}"
+        self.cluster.attempt("kubectl", "delete", "namespace", "-l", owned, "--wait=false")
+
+    # Addresses and secrets
+
+    def node_port(self, service: str) -> str:
+        """The address of a Service from outside the cluster."""
+        found = self.cluster.get("service", f"{self.name}-{service}", "-n", self.namespace)
+        addresses = self.cluster.get("nodes")["items"][0]["status"]["addresses"]
+        host = next(item["address"] for item in addresses if item["type"] == "InternalIP")
+        return f"http://{host}:{found['spec']['ports'][0]['nodePort']}"
+
+    @cached_property
+    def hub_url(self) -> str:
+        return self.node_port("proxy")
+
+    @cached_property
+    def gateway_url(self) -> str:
+        return self.node_port("gateway")
+
+    @property
+    def api_url(self) -> str:
+        return f"{self.hub_url}/services/llmos"
+
+    def secret(self) -> dict[str, str]:
+        """The chart's own Secret."""
+        data = self.cluster.get("secret", self.name, "-n", self.namespace)["data"]
+        return {key: base64.b64decode(value).decode() for key, value in data.items()}
+
+    @cached_property
+    def admin_token(self) -> str:
+        """The first admin's: logged in with the one-time password, which is changed as the Hub demands."""
+        with self.browser("admin", self.secret()["admin-password"]) as page:
+            answer = page.get("/hub/change-password")
+            fields = {"_xsrf": page.cookies.get("_xsrf", path="/hub/") or "", "new_password": ADMIN_PASSWORD}
+            fields |= {"old_password": self.secret()["admin-password"], "new_password_again": ADMIN_PASSWORD}
+            answer = page.post("/hub/change-password", data=fields)
+            assert answer.status_code == 200, answer.text
+            token = page.cookies.get("_xsrf", path="/hub/") or ""
+            made = page.post("/hub/api/users/admin/tokens", json={"note": "test"}, headers={"X-XSRFToken": token})
+            assert made.status_code == 201, made.text
+            return str(made.json()["token"])
+
+    # What people do
+
+    @contextmanager
+    def client(self, token: str) -> Iterator[llmos.Client]:
+        """The SDK of somebody outside the cluster."""
+        with llmos.Client(
+            url=self.api_url, token=token, gateway_url=f"{self.gateway_url}/v1", gateway_token=token
+        ) as client:
+            yield client
+
+    @contextmanager
+    def person(self, name: str) -> Iterator[tuple[str, Kernel]]:
+        """A new person with a running server: their token and an open kernel in it; the server stops at the end."""
+        password = self.add_user(name)
+        token = self.token(name)
+        self.start_server(name, token)
+        try:
+            with self.browser(name, password) as page, self.kernel(page, name) as kernel:
+                yield token, kernel
+        finally:
+            self.stop_server(name, token)
+
+    # What runs
+
+    def pods(self, namespace: str | None = None, **labels: str) -> list[dict[str, Any]]:
+        """Pods with these labels (``kind`` is ``llmos.ai/kind``), by default of the release's own namespace."""
+        selector = ",".join(f"{_LABELS.get(key, key)}={value}" for key, value in labels.items())
+        return list(self.cluster.get("pods", "-n", namespace or self.namespace, "-l", selector)["items"])
+
+    def gone(self, namespace: str, *kinds: str, timeout: float = 90.0, **labels: str) -> None:
+        """Wait until a namespace has nothing of these kinds with these labels."""
+        selector = ",".join(f"{_LABELS.get(key, key)}={value}" for key, value in labels.items())
+
+        def none() -> bool:
+            found = self.cluster.get(",".join(kinds), "-n", namespace, "-l", selector)["items"]
+            names = [f"{item['kind']}/{item['metadata']['name']}" for item in found]
+            assert not names, f"left: {', '.join(names)}"
+            return True
+
+        wait_for(none, f"nothing left in {namespace}", timeout=timeout, pause=0.5)
+
+
+_LABELS = {
+    "component": "app.kubernetes.io/component",
+    "kind": "llmos.ai/kind",
+    "model": "llmos.ai/name",
+}
+
+
+def _storage(cluster: Cluster) -> dict[str, Any]:
+    """Volumes that honour fsGroup and come along from node to node: our own cluster's; another's default class."""
+    if cluster.directory is None:
+        return {}
+    cluster.addons("csi")
+    return {
+        "hub": {"db": {"storage": {"storageClass": "csi-block"}}},
+        "valkey": {"storage": {"storageClass": "csi-block"}},
+        "users": {
+            "home": {"storageClass": "csi-block", "size": "500Mi"},
+            "models": {"storageClass": "csi-shared", "size": "2Gi"},
+        },
+    }
+
+
+def _merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """Values over values, as Helm merges them."""
+    merged = dict(copy.deepcopy(base))
+    for key, value in over.items():
+        both = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
+        merged[key] = _merged(merged[key], value) if both else copy.deepcopy(value)
+    return merged
+
+
+@contextmanager
+def installed(cluster: Cluster, prefix: str, **values: Any) -> Iterator[Release]:
+    """A release in a namespace of its own with `values` over the test's, gone at the end with all that it made."""
+    build_images(cluster, *IMAGES)
+    ports = {"service": {"type": "NodePort"}}
+    base = _merged(values_for(proxy=ports, gateway=ports), _storage(cluster))
+    release = Release(cluster, cluster.namespace(prefix), _merged(base, values))
+    try:
+        release.install()
+        yield release
+    finally:
+        release.uninstall()
