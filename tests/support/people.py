@@ -7,7 +7,7 @@ import re
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Self
 from urllib.parse import quote
@@ -152,18 +152,20 @@ class Kernel:
         self.address = url.replace("http", "ws", 1) + f"api/kernels/{kernel_id}/channels"
         self._headers = {"Cookie": cookies, "Origin": url.split("/user", maxsplit=1)[0]}
         self._session = uuid.uuid4().hex
+        self._stack = ExitStack()
         self._socket: ClientConnection | None = None
 
     def __enter__(self) -> Self:
         """Open the websocket."""
         address = f"{self.address}?session_id={self._session}"
-        self._socket = connect(address, additional_headers=self._headers, max_size=None, open_timeout=30)
+        self._socket = self._stack.enter_context(
+            connect(address, additional_headers=self._headers, max_size=None, open_timeout=30)
+        )
         return self
 
     def __exit__(self, *exc: object) -> None:
         """Close it; the kernel stays."""
-        if self._socket is not None:
-            self._socket.close()
+        self._stack.close()
 
     def run(self, code: str, timeout: float = 60.0) -> Output:
         """Run a cell to its end.

@@ -10,15 +10,30 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+import httpx
+
 import llmos
+from llmos.names import slug
 from tests.support.chart import build_images, install, ready, values_for
 from tests.support.cluster import Cluster, wait_for
 from tests.support.people import HubClient, Kernel
 
-__all__ = ["Release", "installed"]
+__all__ = ["Person", "Release", "installed"]
 
 ADMIN_PASSWORD = "correct-horse-battery"
 IMAGES = ("hub", "notebook", "engine-cpu")
+
+
+@dataclass(frozen=True)
+class Person:
+    """Somebody who is logged in, with a server that runs."""
+
+    name: str
+    password: str
+    token: str
+    namespace: str
+    page: httpx.Client
+    kernel: Kernel
 
 
 @dataclass
@@ -47,10 +62,21 @@ class Release(HubClient):
         ready(self.cluster, self.namespace)
 
     def uninstall(self) -> None:
-        """Remove it, and the namespaces of its people."""
-        self.cluster.attempt("helm", "uninstall", self.name, "-n", self.namespace, "--wait", timeout=180)
+        """Remove it, and the namespaces of its people: their models first, while somebody looks after them."""
         owned = f"app.kubernetes.io/managed-by=llmos,app.kubernetes.io/instance={self.instance}"
+        names = self.cluster.attempt("kubectl", "get", "namespaces", "-l", owned, "-o", "name").stdout.split()
+        for name in (name.removeprefix("namespace/") for name in names):
+            done = self.cluster.attempt(
+                "kubectl", "delete", "modelservices", "--all", "-n", name, "--timeout=60s", timeout=90
+            )
+            if done.returncode:  # nobody does any more: the release may be broken
+                remove = '{"metadata": {"finalizers": null}}'
+                for left in self.cluster.attempt(
+                    "kubectl", "get", "modelservices", "-n", name, "-o", "name"
+                ).stdout.split():
+                    self.cluster.attempt("kubectl", "patch", left, "-n", name, "--type=merge", "-p", remove)
         self.cluster.attempt("kubectl", "delete", "namespace", "-l", owned, "--wait=false")
+        self.cluster.attempt("helm", "uninstall", self.name, "-n", self.namespace, "--wait", timeout=180)
 
     # Addresses and secrets
 
@@ -103,16 +129,22 @@ class Release(HubClient):
             yield client
 
     @contextmanager
-    def person(self, name: str) -> Iterator[tuple[str, Kernel]]:
-        """A new person with a running server: their token and an open kernel in it; the server stops at the end."""
+    def person(self, name: str) -> Iterator[Person]:
+        """A new person with a running server and an open kernel in it; the server stops at the end.
+
+        People's namespaces are the whole cluster's, so each release gives its people names of its own: ``ada``
+        becomes ``ada-1a2b3c4d``.
+        """
+        name = f"{name}-{self.namespace.rsplit('-', 1)[-1]}"
         password = self.add_user(name)
         token = self.token(name)
         self.start_server(name, token)
         try:
             with self.browser(name, password) as page, self.kernel(page, name) as kernel:
-                yield token, kernel
+                yield Person(name, password, token, f"user-{slug(name)}", page, kernel)
         finally:
-            self.stop_server(name, token)
+            if name in [item["name"] for item in self.hub("GET", "/users").json()]:
+                self.stop_server(name, token)
 
     # What runs
 
