@@ -160,8 +160,10 @@ def release(cluster) -> Iterator[Release]:
         cluster.attempt("kubectl", "delete", "namespace", "-l", owned, "--wait=false")
 
 
-@pytest.fixture(scope="module")
-def person(release) -> Iterator[str]:
+NO_FINALIZERS = '{"metadata": {"finalizers": null}}'
+
+
+def own_namespace(release: Release) -> str:
     """A namespace as LLMOS makes them for people."""
     name = f"user-{release.namespace}"
     labels = {
@@ -173,6 +175,12 @@ def person(release) -> Iterator[str]:
     release.cluster.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": metadata})
     bound = f"llmos:{release.cluster_name}-hub-in-namespace:llmos-hub"
     release.cluster.kubectl("wait", "--for=create", f"rolebinding/{bound}", "-n", name, "--timeout=60s")
+    return name
+
+
+@pytest.fixture(scope="module")
+def person(release) -> Iterator[str]:
+    name = own_namespace(release)
     yield name
     release.cluster.attempt("kubectl", "delete", "namespace", name, "--wait=false")
 
@@ -351,7 +359,16 @@ def test_what_cannot_be_had_again_stays_when_the_release_goes(cluster):
     claims = ["llmos-hub", "data-llmos-valkey-0"]
     for claim in claims:
         cluster.kubectl("wait", "--for=create", f"pvc/{claim}", "-n", namespace, "--timeout=60s")
+    theirs = own_namespace(gone)
+    metadata = {"name": "kept", "namespace": theirs, "finalizers": ["llmos.ai/workloads", "example.org/other"]}
+    service = {"apiVersion": "llmos.ai/v1alpha1", "kind": "ModelService", "metadata": metadata}
+    cluster.apply({**service, "spec": {"model": "demo://tiny", "replicas": 0}})
     cluster.run("helm", "uninstall", gone.name, "-n", namespace)
+    # the model stays, and nothing of ours holds it: the namespace could be deleted
+    assert cluster.get("modelservice", "kept", "-n", theirs)["metadata"]["finalizers"] == ["example.org/other"]
+    cluster.kubectl("patch", "modelservice", "kept", "-n", theirs, "--type=merge", "-p", NO_FINALIZERS)
+    cluster.kubectl("delete", "namespace", theirs, "--timeout=60s")
+    assert cluster.attempt("kubectl", "get", "clusterrole", f"{gone.cluster_name}-uninstall").returncode
     assert gone.secret() == before
     assert {item["metadata"]["name"] for item in cluster.get("pvc", "-n", namespace)["items"]} >= set(claims)
     assert cluster.get("crd", "modelservices.llmos.ai")

@@ -1,7 +1,11 @@
-"""Bring the custom resource definitions up to date before an upgrade: Helm itself only ever installs them.
+"""What Helm's hooks do: Helm itself never upgrades definitions, and takes the controllers away without another word.
 
-``apply_crds.py DIRECTORY`` applies each ``*.yaml`` there server-side and waits until it is established. Standard
-library only, so that it doesn't depend on the version that is being replaced.
+``hooks.py crds DIRECTORY``, before an upgrade: applies each ``*.yaml`` there server-side and waits until it is served.
+
+``hooks.py release INSTANCE``, after an uninstall: takes LLMOS' finalizer off the resources in the namespaces of that
+instance. Nobody is left who would, and deleting such a namespace would hang for ever.
+
+Standard library only, so that it doesn't depend on the version that is being replaced.
 """
 
 # ruff: noqa: INP001 - in no package: the chart hands this on as it is
@@ -17,25 +21,29 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 SERVER = "https://kubernetes.default.svc"
+DEFINITIONS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
+MODELSERVICES = "/apis/llmos.ai/v1alpha1"
+FINALIZER = "llmos.ai/workloads"
 TIMEOUT = 20.0  # seconds for one answer
 ESTABLISHED = 60.0  # seconds until the API server serves a definition
+PAGE = 500  # resources in one answer
 
 
-def call(method: str, name: str, query: str = "", body: bytes | None = None) -> dict[str, Any]:
-    """One request for a definition."""
-    url = f"{SERVER}/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{name}{query}"
-    headers = {
-        "Authorization": f"Bearer {(ACCOUNT / 'token').read_text().strip()}",
-        "Content-Type": "application/apply-patch+yaml",
-    }
-    request = urllib.request.Request(url, data=body, method=method, headers=headers)  # noqa: S310 - https only
+def call(method: str, path: str, body: bytes | None = None, kind: str = "application/json") -> dict[str, Any]:
+    """One request to the API server."""
+    headers = {"Authorization": f"Bearer {(ACCOUNT / 'token').read_text().strip()}", "Content-Type": kind}
+    request = urllib.request.Request(SERVER + path, data=body, method=method, headers=headers)  # noqa: S310 - https only
     context = ssl.create_default_context(cafile=str(ACCOUNT / "ca.crt"))
     with urllib.request.urlopen(request, timeout=TIMEOUT, context=context) as answer:  # noqa: S310
         found: dict[str, Any] = json.load(answer)
         return found
+
+
+# Definitions
 
 
 def established(definition: dict[str, Any]) -> bool:
@@ -49,26 +57,69 @@ def apply(document: str) -> None:
     found = re.search(r"^metadata:\n(?:  .*\n)*?  name: \"?([a-z0-9.-]+)\"?\s*$", document, re.MULTILINE)
     if found is None:
         sys.exit("A definition without metadata.name")
-    name = found[1]
-    definition = call("PATCH", name, "?fieldManager=llmos-chart&force=true", document.encode())
+    path = f"{DEFINITIONS}/{found[1]}"
+    query = "?fieldManager=llmos-chart&force=true"
+    definition = call("PATCH", path + query, document.encode(), "application/apply-patch+yaml")
     deadline = time.monotonic() + ESTABLISHED
     while not established(definition):
         if time.monotonic() > deadline:
-            sys.exit(f"{name} was applied and is not served after {ESTABLISHED:.0f} s")
+            sys.exit(f"{found[1]} was applied and is not served after {ESTABLISHED:.0f} s")
         time.sleep(0.5)
-        definition = call("GET", name)
-    print(f"{name}: up to date")  # noqa: T201 - the job's log
+        definition = call("GET", path)
+    print(f"{found[1]}: up to date")  # noqa: T201 - the job's log
+
+
+def apply_all(directory: Path) -> None:
+    """Apply all there are."""
+    for path in sorted(directory.glob("*.yaml")):
+        for document in re.split(r"^---\s*$", path.read_text(encoding="utf-8"), flags=re.MULTILINE):
+            if "kind: CustomResourceDefinition" in document:
+                apply(document)
+
+
+# Finalizers
+
+
+def release(instance: str) -> None:
+    """Let go of every resource in the instance's namespaces."""
+    labels = f"app.kubernetes.io/managed-by=llmos,app.kubernetes.io/instance={instance}"
+    for namespace in call("GET", f"/api/v1/namespaces?labelSelector={quote(labels)}")["items"]:
+        path = f"{MODELSERVICES}/namespaces/{namespace['metadata']['name']}/modelservices"
+        token, first = "", True
+        while token or first:
+            page = call("GET", f"{path}?limit={PAGE}" + (f"&continue={quote(token)}" if token else ""))
+            token, first = page["metadata"].get("continue", ""), False
+            for item in page["items"]:
+                let_go(path, item["metadata"])
+
+
+def let_go(path: str, metadata: dict[str, Any]) -> None:
+    """Take the finalizer off one, unless it is gone or somebody else has done it."""
+    while FINALIZER in (finalizers := metadata.get("finalizers") or []):
+        # with its version: refused where somebody else has changed the list meanwhile
+        kept = [name for name in finalizers if name != FINALIZER]
+        body = json.dumps({"metadata": {"resourceVersion": metadata["resourceVersion"], "finalizers": kept}})
+        where = f"{path}/{metadata['name']}"
+        try:
+            call("PATCH", where, body.encode(), "application/merge-patch+json")
+        except urllib.error.HTTPError as error:
+            if error.code == 404:
+                return
+            if error.code != 409:
+                raise
+            metadata = call("GET", where)["metadata"]
+        else:
+            print(f"{metadata['namespace']}/{metadata['name']}: free to be deleted")  # noqa: T201 - the job's log
+            return
 
 
 def main() -> None:
-    """Apply all there are."""
-    for path in sorted(Path(sys.argv[1]).glob("*.yaml")):
-        for document in re.split(r"^---\s*$", path.read_text(encoding="utf-8"), flags=re.MULTILINE):
-            if "kind: CustomResourceDefinition" in document:
-                try:
-                    apply(document)
-                except urllib.error.HTTPError as error:
-                    sys.exit(f"{path.name}: HTTP {error.code}: {error.read(2000).decode(errors='replace')}")
+    """Do what the first word says."""
+    verb, argument = sys.argv[1:3]
+    try:
+        apply_all(Path(argument)) if verb == "crds" else release(argument)
+    except urllib.error.HTTPError as error:
+        sys.exit(f"{verb} {argument}: HTTP {error.code}: {error.read(2000).decode(errors='replace')}")
 
 
 if __name__ == "__main__":

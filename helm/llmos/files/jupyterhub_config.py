@@ -33,6 +33,7 @@ def cluster(c: Any, settings: Mapping[str, Any], environ: Mapping[str, str]) -> 
     # servers and the proxy's routes go on while the Hub is away
     hub.cleanup_servers = False
     hub.cleanup_proxy = False
+    hub.proxy_class = "llmos_hub.hub_proxy.WatchedProxy"
     c.ConfigurableHTTPProxy.should_start = False
     c.ConfigurableHTTPProxy.api_url = settings["proxyApiUrl"]
     hub.last_activity_interval = 60

@@ -13,7 +13,8 @@ imagePullSecrets:
   - name: {{ . }}
   {{- end }}
 {{- end }}
-{{- if $root.Values.scheduling.priorityClasses.create }}
+{{- /* after an uninstall the class is gone */}}
+{{- if and $root.Values.scheduling.priorityClasses.create (ne $component "uninstall") }}
 priorityClassName: {{ include "llmos.priorityClass" (list $root "system") }}
 {{- end }}
 securityContext:
