@@ -28,6 +28,14 @@ def main(argv: Sequence[str] | None = None) -> int:
             from llmos_hub.sources.fetch import main as fetch
 
             return fetch(arguments[1:])
+        if arguments[:1] == ["mirror"]:
+            from llmos_hub.mirror import main as mirror
+
+            return mirror(arguments[1:])
+        if arguments[:1] == ["bundle"]:
+            from llmos_hub.bundle.command import main as bundle
+
+            return bundle(arguments[1:])
         if len(arguments) == 1 and arguments[0] in _PROCESSES:
             return _serve(arguments[0])
         return _dispatch(_parser().parse_args(arguments))

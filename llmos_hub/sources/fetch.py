@@ -1,25 +1,26 @@
 """``llmos-hub fetch URI DIR``: the process that fetches a model and reports as JSON lines.
 
-It has nothing but its arguments and environment (``HF_TOKEN``, ``HF_ENDPOINT``, proxy variables), so that it is
-the same as a child of the controllers and as an init container. SIGTERM ends it at once: what it leaves
+It has nothing but its arguments and environment (``LLMOS_MODELS_MIRROR``, ``HF_TOKEN``, ``HF_ENDPOINT``, proxy
+variables), so that it is the same as a child of the controllers and as an init container. SIGTERM ends it at once: what it leaves
 behind is gone on with by the next.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from llmos.errors import Internal, LLMOSError, UsageError
+from llmos.errors import Internal, LLMOSError, SourceFailed, UsageError
 from llmos_hub.sources import source_of
-from llmos_hub.sources.base import Progress
+from llmos_hub.sources.base import ModelFiles, Progress
 
-__all__ = ["main"]
+__all__ = ["fetch_model", "main"]
 
 _USAGE = "usage: llmos-hub fetch URI DIR, such as: llmos-hub fetch demo://tiny /var/lib/llmos/models"
 
@@ -43,11 +44,42 @@ def _fetch(argv: Sequence[str]) -> dict[str, Any]:
     uri, directory = argv
     where = Path(directory).absolute()
     try:
-        return source_of(uri).fetch(uri, where, _report).dump()
+        return fetch_model(uri, where, _report).dump()
     except OSError as error:
         from llmos_hub.sources.cache import words_for
 
         raise words_for(error, where) from error
+
+
+def fetch_model(uri: str, where: Path, report: Callable[[Progress], None]) -> ModelFiles:
+    """Have a model in the cache `where`: from the mirror, where there is one and it has the model, else from its source.
+
+    Raises
+    ------
+    SourceFailed
+        It can't be had.
+    Invalid
+        It is no model that an engine here reads.
+    """
+    if not os.environ.get("LLMOS_MODELS_MIRROR"):  # what follows takes long to import
+        return source_of(uri).fetch(uri, where, report)
+    from llmos_hub.sources.mirror import Mirror
+
+    mirror = Mirror.from_environment()
+    if mirror is None:
+        return source_of(uri).fetch(uri, where, report)
+    try:
+        model = mirror.fetch(uri, where, report)
+        problem = f"The mirror of models at {mirror.host} doesn't have {uri} either."
+    except SourceFailed as error:
+        model, problem = None, error.message
+        report(Progress("", 0, message=problem))
+    if model is not None:
+        return model
+    try:
+        return source_of(uri).fetch(uri, where, report)
+    except SourceFailed as error:
+        raise SourceFailed(f"{error.message} {problem}") from error
 
 
 def main(argv: Sequence[str]) -> int:

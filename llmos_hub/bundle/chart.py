@@ -1,0 +1,156 @@
+"""The chart in a bundle: which images it names, and as the archive that ``helm install`` takes."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import tarfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from pathlib import Path, PurePosixPath
+from typing import Any, Final
+
+import yaml
+
+from llmos.errors import BadRequest
+
+__all__ = ["Chart", "ImageName", "default_chart", "merged"]
+
+_TIME: Final = 1767225600  # 2026-01-01, of every member
+
+
+@dataclass(frozen=True, slots=True)
+class ImageName:
+    """An image as the chart names it.
+
+    Attributes
+    ----------
+    key
+        Where in the values: ``hub`` of ``images.hub``.
+    """
+
+    key: str
+    registry: str
+    repository: str
+    tag: str
+
+    @property
+    def short(self) -> str:
+        """As it stands in a pod."""
+        return f"{self.registry}/{self.repository}:{self.tag}" if self.registry else f"{self.repository}:{self.tag}"
+
+    @property
+    def full(self) -> str:
+        """As container runtimes know it: a name without a registry is Docker Hub's."""
+        first, slash, _ = self.short.partition("/")
+        if slash and ("." in first or ":" in first or first == "localhost"):
+            return self.short
+        return f"docker.io/{self.short}" if slash else f"docker.io/library/{self.short}"
+
+
+@dataclass(frozen=True, slots=True)
+class Chart:
+    """A chart's files, by their path in it."""
+
+    files: Mapping[str, bytes]
+
+    @classmethod
+    def load(cls, path: Path) -> Chart:
+        """Read a chart's directory, or its archive.
+
+        Raises
+        ------
+        BadRequest
+            It is none.
+        """
+        try:
+            files = _from_directory(path) if path.is_dir() else _from_archive(path)
+            chart = cls(files)
+            assert chart.name
+            assert chart.version
+        except (OSError, tarfile.TarError, yaml.YAMLError, KeyError, AssertionError) as error:
+            raise BadRequest(f"{path} is no Helm chart ({type(error).__name__}: {error}).") from error
+        return chart
+
+    def _yaml(self, name: str) -> dict[str, Any]:
+        data = yaml.safe_load(self.files[name])
+        return data if isinstance(data, dict) else {}
+
+    @property
+    def name(self) -> str:
+        """``llmos``."""
+        return str(self._yaml("Chart.yaml")["name"])
+
+    @property
+    def version(self) -> str:
+        """Its own version."""
+        return str(self._yaml("Chart.yaml")["version"])
+
+    @property
+    def app_version(self) -> str:
+        """Of what it installs: the tag of images that have none."""
+        return str(self._yaml("Chart.yaml").get("appVersion") or self.version)
+
+    def images(self, values: Mapping[str, Any]) -> list[ImageName]:
+        """The images that it names with these values: all below ``images`` that have a repository."""
+        images = merged(self._yaml("values.yaml"), values).get("images") or {}
+        registry = str(images.get("registry") or "").rstrip("/")
+        tag = images.get("tag") or self.app_version
+        return [
+            ImageName(key, registry, str(image["repository"]), str(image.get("tag") or tag))
+            for key, image in images.items()
+            if isinstance(image, dict) and image.get("repository")
+        ]
+
+    def archive(self) -> bytes:
+        """The chart as ``helm package`` would write it; the same files make the same bytes."""
+        raw = io.BytesIO()
+        with (
+            gzip.GzipFile(filename="", fileobj=raw, mode="wb", mtime=_TIME) as packed,
+            tarfile.open(fileobj=packed, mode="w", format=tarfile.PAX_FORMAT) as tar,
+        ):
+            # Helm wants Chart.yaml first
+            for name in sorted(self.files, key=lambda name: (name != "Chart.yaml", name)):
+                info = tarfile.TarInfo(f"{self.name}/{name}")
+                info.size, info.mtime, info.mode = len(self.files[name]), _TIME, 0o644
+                tar.addfile(info, io.BytesIO(self.files[name]))
+        return raw.getvalue()
+
+
+def _from_directory(path: Path) -> dict[str, bytes]:
+    ignored = [".helmignore"]
+    if (path / ".helmignore").is_file():
+        lines = (path / ".helmignore").read_text(encoding="utf-8").splitlines()
+        ignored += [line.strip().rstrip("/") for line in lines if line.strip() and not line.startswith("#")]
+    files = {}
+    for file in sorted(path.rglob("*")):
+        relative = file.relative_to(path)
+        if file.is_file() and not any(fnmatch(part, pattern) for part in relative.parts for pattern in ignored):
+            files[relative.as_posix()] = file.read_bytes()
+    return files
+
+
+def _from_archive(path: Path) -> dict[str, bytes]:
+    files = {}
+    with tarfile.open(path, "r:*") as tar:
+        for member in tar:
+            file = tar.extractfile(member) if member.isfile() else None
+            if file is not None:
+                files[PurePosixPath(*PurePosixPath(member.name).parts[1:]).as_posix()] = file.read()
+    return files
+
+
+def default_chart() -> Path | None:
+    """The chart of the checkout that this is run from."""
+    path = Path(__file__).parents[2] / "helm" / "llmos"
+    return path if (path / "Chart.yaml").is_file() else None
+
+
+def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """Values over values, as Helm merges them."""
+    result = dict(base)
+    for key, value in over.items():
+        below = result.get(key)
+        result[key] = merged(below, value) if isinstance(below, dict) and isinstance(value, Mapping) else value
+    return result

@@ -1,0 +1,337 @@
+"""Writes a bundle: images, chart, models, and what installs them.
+
+```
+DIR/README.md install.sh values.yaml manifest.json SHA256SUMS
+DIR/chart/llmos-VERSION.tgz
+DIR/images/linux-amd64.tar …   all images of a platform; push.py
+DIR/models/{uris,blobs}        a mirror of models (`llmos_hub.sources.mirror`)
+DIR/extra/                     whatever else was given
+```
+
+Nothing in it depends on when and where it was written: the same input makes the same bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+import yaml
+
+import llmos
+from llmos.errors import BadRequest
+from llmos_hub.bundle.archives import Image, read_archive, write_archive
+from llmos_hub.bundle.chart import Chart, ImageName, merged
+from llmos_hub.bundle.engines import export
+from llmos_hub.sources.base import Progress
+from llmos_hub.sources.fetch import fetch_model
+from llmos_hub.sources.mirror import Entry, add_to_mirror
+
+__all__ = ["Request", "write_bundle"]
+
+_GIB: Final = 2**30
+_USUAL_GIB: Final = 50
+"""The chart's own size of the mirror's volume."""
+_OF_THE_CACHE: Final = ("refs", "models", "locks", "partial")
+"""What the fetcher leaves in a directory beside the files themselves."""
+
+
+class Console(Protocol):
+    """Where it is said what is being done."""
+
+    def done(self, step: str, text: str) -> None: ...
+
+    def note(self, text: str) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What a bundle shall hold.
+
+    Attributes
+    ----------
+    directory
+        Where it is written.
+    chart, values
+        The chart, and the site's values for it.
+    platforms
+        Of the cluster's machines: ``linux/amd64``.
+    archives
+        Files with images.
+    engine
+        What has the images that are in none of them.
+    without
+        Names of images (``notebook`` of ``images.notebook``) that aren't needed.
+    models, models_only
+        URIs, and whether they alone are written.
+    extra
+        More files.
+    """
+
+    directory: Path
+    chart: Chart
+    values: Mapping[str, Any]
+    platforms: tuple[str, ...]
+    archives: tuple[Path, ...] = ()
+    engine: str = ""
+    without: frozenset[str] = frozenset()
+    models: tuple[str, ...] = ()
+    models_only: bool = False
+    extra: tuple[Path, ...] = ()
+
+
+def write_bundle(request: Request, console: Console) -> int:
+    """Write a bundle; how many bytes it has.
+
+    Raises
+    ------
+    BadRequest
+        An image is missing, or an archive is none.
+    SourceFailed
+        A model can't be fetched.
+    OSError
+        Something can't be read or written.
+    """
+    directory = request.directory
+    directory.mkdir(parents=True, exist_ok=True)
+    # what says that the bundle is whole comes last, and is gone while it isn't
+    (directory / "SHA256SUMS").unlink(missing_ok=True)
+    for folder in ("chart", "images"):
+        shutil.rmtree(directory / folder, ignore_errors=True)
+    images: list[dict[str, Any]] = []
+    if not request.models_only:
+        _write_chart(request)
+        console.done("Chart", f"{request.chart.name} {request.chart.version}")
+        images = _write_images(request, console)
+    entries = _write_models(request, console)
+    _write_extra(request)
+    values = _values(request, images, entries)
+    (directory / "values.yaml").write_text(
+        f"# What this bundle brings; ./install.sh -f FILE adds values of yours.\n{yaml.safe_dump(values)}"
+    )
+    manifest = {
+        "llmos": llmos.__version__,
+        "chart": {"name": request.chart.name, "version": request.chart.version},
+        "images": images,
+        "models": [_of_model(entry) for entry in entries],
+    }
+    (directory / "manifest.json").write_text(json.dumps(manifest, indent=1, sort_keys=True) + "\n")
+    (directory / "README.md").write_text(_readme(request, images, entries))
+    script = directory / "install.sh"
+    script.write_text(files("llmos_hub.bundle").joinpath("data/install.sh").read_text(encoding="utf-8"))
+    script.chmod(0o755)
+    size = _write_sums(directory)
+    console.done("Checksums", "SHA256SUMS")
+    return size
+
+
+def _write_chart(request: Request) -> None:
+    folder = request.directory / "chart"
+    folder.mkdir()
+    (folder / f"{request.chart.name}-{request.chart.version}.tgz").write_bytes(request.chart.archive())
+
+
+# Images
+
+
+def _write_images(request: Request, console: Console) -> list[dict[str, Any]]:
+    wanted = request.chart.images(request.values)
+    if unknown := sorted(request.without - {name.key for name in wanted}):
+        raise BadRequest(f'--without: the chart has no image "{unknown[0]}", only {", ".join(n.key for n in wanted)}.')
+    wanted = [name for name in wanted if name.key not in request.without]
+    folder = request.directory / "images"
+    folder.mkdir()
+    given = [image for archive in request.archives for image in read_archive(archive)]
+    found = []
+    # beside the bundle: images are too large for many a /tmp
+    with tempfile.TemporaryDirectory(prefix=".images-", dir=request.directory) as scratch:
+        for platform in request.platforms:
+            archive = folder / f"{platform.replace('/', '-')}.tar"
+            chosen = _choose(request, wanted, platform, given, Path(scratch))
+            write_archive([image.named(name.full) for name, image in chosen], archive)
+            found += [_of_image(name, image, archive.name) for name, image in chosen]
+            names = ", ".join(f"{name.repository}:{name.tag}" for name, _ in chosen)
+            console.done("Images", f"{platform}  {archive.stat().st_size / 1e9:.1f} GB  {names}")
+    tags = {(image["key"], image["tag"]) for image in found}
+    if len(tags) > len({key for key, _ in tags}):
+        raise BadRequest("An image has different tags for different platforms. Give those of one version.")
+    push = files("llmos_hub.bundle").joinpath("push.py").read_text(encoding="utf-8")
+    (folder / "push.py").write_text(push)
+    return found
+
+
+def _choose(
+    request: Request, wanted: list[ImageName], platform: str, given: list[Image], scratch: Path
+) -> list[tuple[ImageName, Image]]:
+    """For each image that the chart names the one for a platform; its tag is the one it has."""
+    chosen: list[tuple[ImageName, Image]] = []
+    missing: list[ImageName] = []
+    for name in wanted:
+        image = _find(name, platform, given)
+        if image is None:
+            missing.append(name)
+        else:
+            chosen.append((replace(name, tag=image.tag), image))
+    if missing and request.engine:
+        archive = scratch / f"{platform.replace('/', '-')}.tar"
+        names = [name.full if request.engine in ("ctr", "k3s") else name.short for name in missing]
+        export(request.engine, names, platform, archive)
+        exported = read_archive(archive)
+        for name in tuple(missing):
+            image = _find(name, platform, exported)
+            if image is not None:
+                chosen.append((replace(name, tag=image.tag), image))
+                missing.remove(name)
+    if missing:
+        raise BadRequest(_missing(missing, platform, request))
+    return chosen
+
+
+def _find(name: ImageName, platform: str, images: list[Image]) -> Image | None:
+    """The image of that repository in whatever registry: with the chart's tag, else with the one tag that there is."""
+    same = [
+        image
+        for image in images
+        if image.platform == platform and f"/{image.repository}".endswith(f"/{name.repository}")
+    ]
+    exact = [image for image in same if image.tag == name.tag]
+    if exact:
+        return exact[0]
+    tags = {image.tag for image in same}
+    if len(tags) > 1:
+        raise BadRequest(
+            f"There are several {name.repository} for {platform}: {', '.join(sorted(tags))}. Say which with --values (images.tag)."
+        )
+    return same[0] if same else None
+
+
+def _missing(missing: list[ImageName], platform: str, request: Request) -> str:
+    names = ", ".join(name.short for name in missing)
+    if request.engine:
+        return f"{request.engine} has no {names} for {platform}. Build it there first: images/README.md says how."
+    return (
+        f"No {names} for {platform} among the given archives. Name archives (--images FILE.tar), or a container engine "
+        f"that has it (--from docker), or leave it out (--without {missing[0].key})."
+    )
+
+
+def _of_image(name: ImageName, image: Image, archive: str) -> dict[str, Any]:
+    return {
+        "key": name.key,
+        "name": name.full,
+        "repository": name.repository,
+        "tag": name.tag,
+        "platform": image.platform,
+        "digest": image.digest,
+        "archive": f"images/{archive}",
+    }
+
+
+# Models
+
+
+def _write_models(request: Request, console: Console) -> list[Entry]:
+    folder = request.directory / "models"
+    if not request.models:
+        shutil.rmtree(folder, ignore_errors=True)
+        return []
+    folder.mkdir(exist_ok=True)
+
+    def report(progress: Progress) -> None:
+        total = f" of {progress.total / 1e9:.2f}" if progress.total else ""
+        console.note(progress.message or f"{progress.file}  {progress.done / 1e9:.2f}{total} GB")
+
+    entries = []
+    for uri in request.models:
+        entry = add_to_mirror(fetch_model(uri, folder, report), folder)
+        entries.append(entry)
+        console.done("Model", f"{uri}  {entry.size / 1e6:.1f} MB")
+    for name in _OF_THE_CACHE:
+        shutil.rmtree(folder / name, ignore_errors=True)
+    keep = {Entry.path(entry.model.uri).rpartition("/")[2] for entry in entries}
+    keep |= {file.sha256 for entry in entries for file in entry.files}
+    for path in (*(folder / "uris").iterdir(), *(folder / "blobs").iterdir()):
+        if path.name not in keep:
+            path.unlink()
+    return entries
+
+
+def _of_model(entry: Entry) -> dict[str, Any]:
+    names = [file.name for file in entry.files]
+    return {"uri": entry.model.uri, "revision": entry.model.revision, "size": entry.size, "files": names}
+
+
+# The rest
+
+
+def _write_extra(request: Request) -> None:
+    folder = request.directory / "extra"
+    kept = [path for path in request.extra if path.parent == folder]
+    if not kept:
+        shutil.rmtree(folder, ignore_errors=True)
+    for path in request.extra:
+        folder.mkdir(exist_ok=True)
+        if path not in kept:
+            shutil.copy(path, folder / path.name)
+
+
+def _values(request: Request, images: list[dict[str, Any]], entries: list[Entry]) -> dict[str, Any]:
+    """The site's values, with what this bundle needs."""
+    tags = {image["key"]: image["tag"] for image in images}
+    own: dict[str, Any] = {"images": {key: {"tag": tag} for key, tag in tags.items()}} if tags else {}
+    if len(set(tags.values())) == 1:
+        own = {"images": {"tag": next(iter(tags.values()))}}
+    if entries:
+        held = {file.sha256: file.size for entry in entries for file in entry.files}
+        needed = math.ceil(2 * sum(held.values()) / _GIB)  # room for as much again
+        known = (request.values.get("mirror") or {}).get("storage") or {}
+        size = {"size": f"{needed}Gi"} if needed > _USUAL_GIB else {}
+        own["mirror"] = {"enabled": True} | ({"storage": {**size, **known}} if size or known else {})
+    return merged(request.values, own)
+
+
+def _readme(request: Request, images: list[dict[str, Any]], entries: list[Entry]) -> str:
+    text = files("llmos_hub.bundle").joinpath("data/README.md").read_text(encoding="utf-8")
+    lines = [] if request.models_only else [f"- chart {request.chart.name} {request.chart.version}"]
+    lines += [f"- image `{image['repository']}:{image['tag']}` for {image['platform']}" for image in images]
+    lines += [
+        f"- model `{entry.model.uri}`, {entry.size / 1e6:,.1f} MB, revision {entry.model.revision[:20]}"
+        for entry in entries
+    ]
+    lines += [f"- `extra/{path.name}`" for path in request.extra]
+    serve = "\n".join(f"    %llmos serve {entry.model.uri}" for entry in entries) or "    (there are none)"
+    return (
+        text.replace("@VERSION@", request.chart.app_version)
+        .replace("@CONTENTS@", "\n".join(lines))
+        .replace("@SERVE@", serve)
+    )
+
+
+def _files(directory: Path) -> Iterator[Path]:
+    for path in sorted(directory.rglob("*")):
+        if path.is_file() and path.name != "SHA256SUMS":
+            yield path
+
+
+def _write_sums(directory: Path) -> int:
+    """Write the hash of every file; the bytes of all."""
+    lines, total = [], 0
+    for path in _files(directory):
+        total += path.stat().st_size
+        digest = path.name if path.parent.name == "blobs" else _sha256(path)  # those were checked when they came
+        lines.append(f"{digest}  {path.relative_to(directory).as_posix()}\n")
+    (directory / "SHA256SUMS").write_text("".join(lines))
+    return total
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,64 @@
+"""``llmos-hub mirror DIR``: a web server for the models that a bundle brought, and for nothing else.
+
+Files are public to whoever reaches it, parts of files can be asked for, and nothing can be written.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
+
+from llmos.errors import UsageError
+
+__all__ = ["main", "make_app"]
+
+_GRACE = 5
+"""Seconds for downloads under way; who is cut off goes on with the rest."""
+
+
+def make_app(directory: Path) -> Starlette:
+    """The application: ``/uris``, ``/blobs`` and ``/health``."""
+
+    async def health(_: Request) -> Response:
+        return PlainTextResponse("ok\n")
+
+    return Starlette(
+        routes=[
+            Route("/health", health),
+            *(
+                Mount(f"/{name}", StaticFiles(directory=directory / name, check_dir=False))
+                for name in ("uris", "blobs")
+            ),
+        ]
+    )
+
+
+def main(argv: Sequence[str]) -> int:
+    """Serve a directory at ``LLMOS_HOST`` and ``LLMOS_PORT`` until SIGTERM.
+
+    Raises
+    ------
+    UsageError
+        There is no such directory, or the port is none.
+    """
+    import uvicorn
+
+    if len(argv) != 1:
+        raise UsageError("usage: llmos-hub mirror DIR, such as: llmos-hub mirror bundle/models")
+    directory = Path(argv[0]).absolute()
+    if not directory.is_dir():
+        raise UsageError(f"There is no directory {directory}.")
+    host, port = os.environ.get("LLMOS_HOST") or "127.0.0.1", os.environ.get("LLMOS_PORT") or "8080"
+    if not port.isdigit() or not 0 < int(port) < 65536:
+        raise UsageError(f'LLMOS_PORT: "{port[:20]}" is not a port.')
+    sys.stderr.write(f"models of {directory} at http://{host}:{port}\n")
+    uvicorn.run(make_app(directory), host=host, port=int(port), log_level="warning", timeout_graceful_shutdown=_GRACE)
+    return 0

@@ -1,0 +1,263 @@
+"""A mirror of models: where a cluster without internet, or one that shall not use it, gets them from.
+
+``LLMOS_MODELS_MIRROR`` names it. It is asked before the source that a URI names, and any web server will do:
+
+```
+MIRROR/uris/KEY.json     what a URI leads to; KEY is made of the URI
+MIRROR/blobs/SHA256      the files, by what is in them
+```
+
+`llmos bundle` writes such a directory, with the revision of the day on which it was written; `llmos-hub mirror` is
+a web server for it. Files are checked against their hashes, so that the mirror decides which revision a URI means
+and nothing else.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final, Self
+
+import httpx
+
+from llmos.errors import SourceFailed, UsageError
+from llmos_hub.sources.base import ModelFiles, Progress
+from llmos_hub.sources.cache import Cache
+from llmos_hub.sources.download import Meter, Refused, Remote, download, new_client
+from llmos_hub.sources.gguf_files import name_of_part, part_of
+
+__all__ = ["ENV_MODELS_MIRROR", "Entry", "Mirror", "MirroredFile", "add_to_mirror"]
+
+Report = Callable[[Progress], None]
+
+ENV_MODELS_MIRROR: Final = "LLMOS_MODELS_MIRROR"
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_LARGEST_ENTRY: Final = 2**20
+"""Bytes of an entry at most: one with a thousand files has less."""
+
+
+@dataclass(frozen=True, slots=True)
+class MirroredFile:
+    """A file of a model: what an engine wants it to be called, and what is in it."""
+
+    name: str
+    sha256: str
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What a URI leads to.
+
+    Attributes
+    ----------
+    model
+        As the source gave it; its path is no more than the name of a file below.
+    files
+        All its files, the one that an engine is given first.
+    """
+
+    model: ModelFiles
+    files: tuple[MirroredFile, ...]
+
+    @staticmethod
+    def path(uri: str) -> str:
+        """Where the entry of a URI is in the mirror."""
+        return f"uris/{hashlib.sha256(uri.encode()).hexdigest()[:32]}.json"
+
+    @property
+    def size(self) -> int:
+        """Bytes of all files."""
+        return sum(file.size for file in self.files)
+
+    def dump(self) -> dict[str, Any]:
+        """As JSON has it."""
+        files = [{"name": file.name, "sha256": file.sha256, "size": file.size} for file in self.files]
+        return {"model": self.model.dump(), "files": files}
+
+    @classmethod
+    def load(cls, data: Any) -> Self:
+        """The reverse of `dump`.
+
+        Raises
+        ------
+        ValueError
+            It is no entry. Names and hashes become parts of paths, so they are looked at closely.
+        """
+        try:
+            model = ModelFiles.load(data["model"])
+            files = tuple(MirroredFile(f["name"], f["sha256"], f["size"]) for f in data["files"])
+            sound = files and all(_is_sound(file) for file in files)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(str(error)) from error
+        if not sound:
+            raise ValueError("a file's name, hash or size can't be right")
+        return cls(model, files)
+
+
+def _is_sound(file: MirroredFile) -> bool:
+    name = file.name
+    plain = 0 < len(name) <= 255 and name == Path(name).name and not name.startswith(".")
+    return plain and _SHA256.fullmatch(file.sha256) is not None and isinstance(file.size, int) and file.size >= 0
+
+
+@dataclass(frozen=True, slots=True)
+class Mirror:
+    """A mirror on a web server.
+
+    Attributes
+    ----------
+    url
+        Of the directory.
+    """
+
+    url: str
+
+    @classmethod
+    def from_environment(cls, environ: Mapping[str, str] = os.environ) -> Self | None:
+        """The one that the environment names.
+
+        Raises
+        ------
+        UsageError
+            It is no address.
+        """
+        url = environ.get(ENV_MODELS_MIRROR, "").strip()
+        if not url:
+            return None
+        if not url.startswith(("http://", "https://")):
+            raise UsageError(f'{ENV_MODELS_MIRROR}: "{url[:80]}" is no address. Give one such as http://mirror/models')
+        return cls(url.rstrip("/"))
+
+    @property
+    def host(self) -> str:
+        """For messages: an address may hold a password."""
+        return httpx.URL(self.url).host
+
+    def fetch(self, uri: str, directory: Path, report: Report) -> ModelFiles | None:
+        """Have the model in the cache `directory` as the mirror has it; None where the mirror doesn't have it.
+
+        Where it doesn't answer, what was fetched before under the same URI is used.
+
+        Raises
+        ------
+        SourceFailed
+            The mirror has it and it can't be had, or the mirror doesn't answer.
+        """
+        cache = Cache(directory)
+        with new_client() as client:
+            try:
+                entry = self._look_up(uri, client)
+            except SourceFailed:
+                if known := cache.recorded(uri):
+                    return replace(known, note=f"{self.host} can't be reached; this was fetched before")
+                raise
+            if entry is None:
+                return None
+            if (known := cache.recorded(uri)) and known.revision == entry.model.revision:
+                return known
+            with cache.exclusively(uri, report) as tell:
+                known = cache.recorded(uri)  # perhaps by the one that was waited for
+                if known and known.revision == entry.model.revision:
+                    return known
+                return cache.record(self._fetch_files(uri, entry, cache, tell, client))
+
+    def _look_up(self, uri: str, client: httpx.Client) -> Entry | None:
+        where = f"The mirror of models at {self.host}"
+        try:
+            response = client.get(f"{self.url}/{Entry.path(uri)}")
+        except httpx.TransportError as error:
+            why = "no answer in time" if isinstance(error, httpx.TimeoutException) else str(error).rstrip(".")
+            raise SourceFailed(f"{where} can't be reached ({why or type(error).__name__}).") from error
+        if response.status_code in (404, 410):
+            return None
+        if response.status_code != 200 or len(response.content) > _LARGEST_ENTRY:
+            raise SourceFailed(f"{where} answered HTTP {response.status_code} for {uri}.")
+        try:
+            entry = Entry.load(response.json())
+        except ValueError as error:
+            raise SourceFailed(f"{where} answered for {uri} with what is no entry ({error}).") from error
+        return entry if entry.model.uri == uri else None
+
+    def _fetch_files(self, uri: str, entry: Entry, cache: Cache, report: Report, client: httpx.Client) -> ModelFiles:
+        missing = sum(file.size for file in entry.files if not cache.blob(file.sha256).exists())
+        cache.check_space(missing, uri)
+        before = 0
+        for file in entry.files:
+            # another URI may mean the same file
+            with cache.exclusively(file.sha256, report, title=file.name) as tell:
+                self._fetch_file(file, cache, Meter(tell, file.name, entry.size, before=before), client)
+            before += file.size
+        paths = cache.name([(file.name, file.sha256) for file in entry.files])
+        note = entry.model.note or f"from the mirror at {self.host}"
+        return replace(entry.model, path=str(paths[0]), size=entry.size, note=note)
+
+    def _fetch_file(self, file: MirroredFile, cache: Cache, meter: Meter, client: httpx.Client) -> None:
+        if cache.blob(file.sha256).exists():
+            return
+        partial = cache.partial(file.sha256)
+        remote = Remote(f"{self.url}/blobs/{file.sha256}", file.name, file.size, file.sha256)
+        try:
+            digest = download(remote, partial, meter, client)
+        except Refused as refused:
+            message = f"The mirror of models at {self.host} answered HTTP {refused.status} for {file.name}, which it should have."
+            raise SourceFailed(message) from refused
+        cache.publish(partial, digest)
+
+
+def add_to_mirror(model: ModelFiles, directory: Path) -> Entry:
+    """Write what a mirror needs of a model into `directory`, which may be the cache that it was fetched into.
+
+    Parameters
+    ----------
+    model
+        Files that are here. Those of the cache under `directory` are there already, others are copied.
+    directory
+        Of the mirror.
+
+    Raises
+    ------
+    OSError
+        Something can't be read or written.
+    """
+    blobs = directory / "blobs"
+    blobs.mkdir(parents=True, exist_ok=True)
+    files = tuple(_store(path, blobs) for path in _files(Path(model.path)))
+    entry = Entry(replace(model, path=files[0].name), files)
+    target = directory / Entry.path(model.uri)
+    target.parent.mkdir(exist_ok=True)
+    partial = target.with_suffix(".part")
+    partial.write_text(json.dumps(entry.dump(), indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    partial.replace(target)
+    return entry
+
+
+def _files(first: Path) -> Iterator[Path]:
+    """All parts of a model, the one that an engine is given first."""
+    part = part_of(first.name)
+    if part is None:
+        yield first
+        return
+    for number in range(1, part[2] + 1):
+        yield first.with_name(name_of_part(first.name, number))
+
+
+def _store(path: Path, blobs: Path) -> MirroredFile:
+    """Have the file among the blobs."""
+    real = path.resolve()
+    if real.parent == blobs.resolve() and _SHA256.fullmatch(real.name):
+        return MirroredFile(path.name, real.name, real.stat().st_size)
+    with real.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    target = blobs / digest
+    if not target.exists():
+        partial = blobs / f".{digest}.part"
+        shutil.copyfile(real, partial)
+        partial.replace(target)
+    return MirroredFile(path.name, digest, real.stat().st_size)
