@@ -10,6 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
+from urllib.parse import urlsplit
+
+from traitlets.config.loader import LazyConfigValue
 
 from llmos_hub.names import SCOPE_INVOKE, SCOPE_MANAGE
 
@@ -90,6 +93,7 @@ def configure(
         *_add_roles(c),
         *_extend_users(c, version),
         *_set_server_tokens(c),
+        *_check_base_url(c),
     ]
     if report:
         for line in lines:
@@ -104,8 +108,13 @@ def _installed_version() -> tuple[int, ...]:
 
 
 def _plain(section: Any, name: str, empty: Any) -> Any:
-    """A copy of what the site has set; what ``c.X.y`` gives for an unset name is a lazy placeholder, not a value."""
+    """A copy of what the site has set.
+
+    What ``c.X.y`` gives for an unset name is a placeholder that remembers what is appended to it.
+    """
     value = section.get(name, empty) if name in section else empty
+    if isinstance(value, LazyConfigValue):
+        value = value.get_value(type(empty)())
     return type(empty)(value) if isinstance(value, type(empty)) else value
 
 
@@ -163,12 +172,26 @@ def _extend_users(c: Any, version: tuple[int, ...]) -> Iterable[str]:
 
 
 def _set_server_tokens(c: Any) -> Iterable[str]:
-    scopes = _plain(c.Spawner, "server_token_scopes", [])
-    if callable(scopes):
+    # the most special section counts: c.KubeSpawner's hides c.Spawner's
+    sections = [
+        name for name, section in c.items() if isinstance(section, Mapping) and "server_token_scopes" in section
+    ]
+    for name in dict.fromkeys([*sections, "Spawner"]):
+        scopes = _plain(c[name], "server_token_scopes", [])
+        if callable(scopes):
+            yield (
+                f"could not extend {name}.server_token_scopes: the site's is a function; it must return "
+                f"{', '.join(SERVER_TOKEN_SCOPES)} as well"
+            )
+            continue
+        c[name].server_token_scopes = scopes + [scope for scope in SERVER_TOKEN_SCOPES if scope not in scopes]
+        yield f"{name}.server_token_scopes extended" if scopes else f"{name}.server_token_scopes set"
+
+
+def _check_base_url(c: Any) -> Iterable[str]:
+    base_url = _plain(c.JupyterHub, "base_url", "") or urlsplit(_plain(c.JupyterHub, "bind_url", "")).path
+    if base_url.strip("/"):
         yield (
-            "could not extend Spawner.server_token_scopes: the site's is a function; it must return "
-            f"{', '.join(SERVER_TOKEN_SCOPES)} as well"
+            f"could not make API and gateway reachable through the Hub's proxy: it serves under {base_url}, and they "
+            "answer at / only. Servers and programs reach them at their own addresses"
         )
-        return
-    c.Spawner.server_token_scopes = scopes + [scope for scope in SERVER_TOKEN_SCOPES if scope not in scopes]
-    yield "Spawner.server_token_scopes extended" if scopes else "Spawner.server_token_scopes set"

@@ -6,11 +6,20 @@ server's own token either. So tokens are found by their note, which the database
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
 from llmos.names import slug
 
-__all__ = ["INVOKE_SCOPES", "invoke_note", "mint_invoke_token", "platform_environment", "revoke_tokens", "slug"]
+__all__ = [
+    "INVOKE_SCOPES",
+    "invoke_note",
+    "keep_spawner",
+    "mint_invoke_token",
+    "platform_environment",
+    "revoke_tokens",
+    "slug",
+]
 
 INVOKE_SCOPES: Final = ("custom:llmos:invoke",)
 """All that the token in ``OPENAI_API_KEY`` may: it is in the environment of everything the person starts."""
@@ -53,3 +62,72 @@ def _delete(spawner: Any, notes: set[str]) -> int:
 def platform_environment(*, openai_base_url: str, llmos_url: str, token: str) -> dict[str, str]:
     """The variables by which an unmodified ``openai.OpenAI()`` and ``llmos.Client()`` work without arguments."""
     return {"OPENAI_BASE_URL": openai_base_url, "OPENAI_API_KEY": token, "LLMOS_URL": llmos_url}
+
+
+Hook = Callable[[Any], Awaitable[None] | None]
+
+
+def keep_spawner(
+    c: Any, *, openai_base_url: str, llmos_url: str, report: Callable[[str], None] | None = None
+) -> list[str]:
+    """Let a Hub keep its spawner, whichever it is: its servers get the platform's addresses and a token for models.
+
+    Parameters
+    ----------
+    c
+        The configuration object of ``jupyterhub_config.py``.
+    openai_base_url, llmos_url
+        The gateway's address with ``/v1`` and the API's, as servers reach them.
+    report
+        Is given each line of what was done.
+
+    Returns
+    -------
+    list of str
+        What was done. The site's own hooks go on to run: before a start first theirs, after a stop last.
+    """
+    addresses = {"OPENAI_BASE_URL": openai_base_url, "LLMOS_URL": llmos_url}
+    wraps = {"pre_spawn_hook": _before_start(addresses), "post_stop_hook": _after_stop}
+    lines = []
+    for hook, wrap in wraps.items():
+        # the most special section counts: a hook at c.KubeSpawner hides one at c.Spawner
+        sections = [name for name, section in c.items() if isinstance(section, Mapping) and hook in section]
+        for name in dict.fromkeys([*sections, "Spawner"]):
+            section = c[name]
+            site = section.get(hook)
+            section[hook] = wrap(site)
+            lines.append(f"{name}.{hook} {'wrapped, the one that was there goes on to run' if site else 'set'}")
+    if report:
+        for line in lines:
+            report(line)
+    return lines
+
+
+def _before_start(addresses: Mapping[str, str]) -> Callable[[Hook | None], Hook]:
+    def wrap(site: Hook | None) -> Hook:
+        async def pre_spawn_hook(spawner: Any) -> None:
+            await _run(site, spawner)
+            # a site may set its own; what was set here at an earlier start is set anew
+            ours = getattr(spawner, "llmos_environment", {})
+            environment = {name: value for name, value in spawner.environment.items() if ours.get(name) != value}
+            token = mint_invoke_token(spawner)
+            platform = {**addresses, "OPENAI_API_KEY": token}
+            spawner.llmos_environment = {name: platform[name] for name in platform if name not in environment}
+            spawner.environment = {**environment, **spawner.llmos_environment}
+
+        return pre_spawn_hook
+
+    return wrap
+
+
+def _after_stop(site: Hook | None) -> Hook:
+    async def post_stop_hook(spawner: Any) -> None:
+        revoke_tokens(spawner)
+        await _run(site, spawner)
+
+    return post_stop_hook
+
+
+async def _run(hook: Hook | None, spawner: Any) -> None:
+    if hook is not None and isinstance(done := hook(spawner), Awaitable):
+        await done

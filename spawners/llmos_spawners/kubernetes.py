@@ -113,12 +113,15 @@ class LLMOSKubeSpawner(NamespacedKubeSpawner):
     extra_pod_config: dict[str, Any]
     volumes: Any
     volume_mounts: Any
+    pod_affinity_required: Any
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._token = ""
         self._secret_values: dict[str, str] = {}
         self._site: dict[str, Any] = {}
+        # no default: Zero to JupyterHub's chart sets an empty list
+        self.pod_affinity_required = [*self._sorted_dict_values(self.pod_affinity_required), *self._home_affinity()]
 
     # Defaults: a site's configuration overrides each.
 
@@ -150,10 +153,10 @@ class LLMOSKubeSpawner(NamespacedKubeSpawner):
     def _default_volume_mounts(self) -> list[dict[str, Any]]:
         return [{"name": "home", "mountPath": self.home}]
 
-    @default("pod_affinity_required")
-    def _default_pod_affinity_required(self) -> list[dict[str, Any]]:
+    def _home_affinity(self) -> list[dict[str, Any]]:
         """All of a person's servers on one node, where their home can't be on two."""
-        if not self.enable_user_namespaces or self.storage_access_modes != ["ReadWriteOnce"]:
+        one_each = "servername" in self.pvc_name_template or "user_server" in self.pvc_name_template
+        if not self.enable_user_namespaces or one_each or self.storage_access_modes != ["ReadWriteOnce"]:
             return []
         selector = {"matchLabels": {"llmos.ai/kind": "Server"}}
         return [{"labelSelector": selector, "topologyKey": "kubernetes.io/hostname"}]

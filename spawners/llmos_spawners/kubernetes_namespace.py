@@ -22,6 +22,9 @@ CREATED: Final = "llmos.ai/owner-created"
 PREPARED: Final = "llmos.ai/prepared"
 """The controllers set it once quota, network policies and rights are in a namespace."""
 
+_KEPT: Final = "llmos"
+"""In a spawner's state: what is kept beside that which another spawner would read."""
+
 UNREACHABLE: Final = (aiohttp.ClientError, asyncio.TimeoutError, ConnectionError)
 """What a request to an API server raises that is away for a moment."""
 
@@ -47,9 +50,18 @@ class NamespacedKubeSpawner(KubeSpawner):
         """,
     )
 
+    # KubeSpawner's, as they are read and written here
+    namespace: str
+    dns_name: str
+    pvc_name: str
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._step = Phase(5, "Beginning")  # what is being done before there is a pod
+        self._own_namespace = self.namespace
+        # the state that another spawner left: where the person's home was before LLMOS came
+        self._earlier: dict[str, Any] = {}
+        self._visiting = False  # a server that another spawner started still runs where that one put it
 
     @default("enable_user_namespaces")
     def _default_enable_user_namespaces(self) -> bool:
@@ -75,6 +87,42 @@ class NamespacedKubeSpawner(KubeSpawner):
         """When the Hub made the person: a name can be deleted and made anew by somebody else."""
         created = getattr(getattr(self.user, "orm_user", None), "created", None)
         return isoformat(created) or ""
+
+    # KubeSpawner remembers for ever where somebody's servers and home are. On a Hub that was there before LLMOS that
+    # is the Hub's own namespace: those servers are followed until they stop, and the next start is in the person's own
+    # namespace. Where servers are now stands apart, so that a Hub that LLMOS has left finds what its spawner knew.
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Take over where a server is, also from the spawner that the Hub had before."""
+        kept = state.get(_KEPT)
+        if kept is not None:
+            self._earlier, state = kept["earlier"], kept["own"]
+        elif self.enable_user_namespaces and state.get("namespace", self._own_namespace) != self._own_namespace:
+            self._earlier, self._visiting = dict(state), True
+        super().load_state(state)
+        if self.orm_spawner is None or self.orm_spawner.server is None:
+            self._come_home()
+
+    def get_state(self) -> dict[str, Any]:
+        """Where the server and the home are; for another spawner, where they were before."""
+        state: dict[str, Any] = super().get_state()
+        if not self.enable_user_namespaces or self._visiting:
+            return state
+        return {**self._earlier, _KEPT: {"own": state, "earlier": self._earlier}}
+
+    def clear_state(self) -> None:
+        """After a stop: the next start is in the person's own namespace."""
+        super().clear_state()
+        self._come_home()
+
+    def _come_home(self) -> None:
+        if not self._visiting:
+            return
+        self._visiting = False
+        self.namespace = self._own_namespace
+        self.dns_name = self.dns_name_template.format(namespace=self.namespace, name=self.pod_name)
+        self.pvc_name = self._expand_user_properties(self.pvc_name_template)
+        self._pvc_exists = False
 
     async def _ensure_namespace(self) -> None:
         """The person's namespace, made where it is missing, and prepared by the controllers.

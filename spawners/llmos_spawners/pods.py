@@ -1,7 +1,6 @@
 """What a notebook server's pod is doing or waiting for, in words: pure functions of what the cluster tells.
 
-Pods and events are the API server's own JSON. The scheduler's sentences are those of Kubernetes' scheduler
-plugins (``0/3 nodes are available: …``); what isn't recognised is passed on as it is.
+Pods and events are the API server's own JSON. What isn't recognised of the scheduler's sentences is passed on as it is.
 """
 
 from __future__ import annotations
@@ -11,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from llmos.kubernetes_messages import NodeCause, parse_unplaced
 from llmos.resources.quantities import format_bytes, parse_quantity
 
 __all__ = ["Phase", "phase_of", "unschedulable"]
@@ -18,12 +18,6 @@ __all__ = ["Phase", "phase_of", "unschedulable"]
 CONTAINER: Final = "notebook"
 """KubeSpawner's name for the server's container."""
 
-_NODES: Final = re.compile(
-    r"^0/(?P<all>\d+) nodes are available: (?P<why>.+?)(?:\.\s+(?:preemption|no new claims).*)?\.?$", re.DOTALL
-)
-_COUNTED: Final = re.compile(r"^(?P<count>\d+) (?P<why>.+)$")
-_INSUFFICIENT: Final = re.compile(r"Insufficient (?P<resource>\S+)")
-_TAINT: Final = re.compile(r"untolerated taint(?:\(s\))?(?: \{(?P<taint>[^}:]+):? ?(?P<value>[^}]*)\})?")
 _NEVER_THERE: Final = re.compile(
     r"not found|manifest unknown|unauthorized|denied|forbidden|repository does not exist|no such host|invalid reference",
     re.IGNORECASE,
@@ -87,43 +81,40 @@ def unschedulable(message: str) -> str:
     >>> unschedulable("0/2 nodes are available: 2 Insufficient memory.")
     'none of 2 nodes fits: too little free memory on 2'
     """
-    found = _NODES.match(message.strip())
-    if not found:
+    found = parse_unplaced(message)
+    if found is None:
         return message.strip().rstrip(".")
-    total = int(found["all"])
-    reasons = []
-    # commas separate reasons and occur in none that is known
-    for part in found["why"].split(", "):
-        counted = _COUNTED.match(part.strip().rstrip("."))
-        if counted is None:
-            reasons.append(part.strip().rstrip("."))
-        else:
-            reasons.append(f"{_reason(counted['why'])} on {counted['count']}")
-    nodes = "the only node doesn't fit" if total == 1 else f"none of {total} nodes fits"
+    reasons = [
+        _reason(cause) if cause.count is None else f"{_reason(cause)} on {cause.count}" for cause in found.causes
+    ]
+    nodes = "the only node doesn't fit" if found.total == 1 else f"none of {found.total} nodes fits"
     return f"{nodes}: {', '.join(reasons)}"
 
 
-def _reason(text: str) -> str:
-    if found := _INSUFFICIENT.search(text):
-        resource = found["resource"]
-        if resource in ("cpu", "memory", "ephemeral-storage"):
-            return {"cpu": "too few free cores", "memory": "too little free memory"}.get(resource, "too little disk")
-        return "no free GPU" if resource.endswith("/gpu") else f"no free {resource}"
-    if found := _TAINT.search(text):
-        taint = found["taint"]
-        if taint in ("node.kubernetes.io/unreachable", "node.kubernetes.io/not-ready"):
-            return "not ready"
-        return f"kept for other work ({taint})" if taint else "kept for other work"
-    words = {
-        "Too many pods": "no place for another pod",
-        "node(s) were unschedulable": "closed for new work",
-        "node(s) didn't match Pod's node affinity/selector": "not the kind of node that is asked for",
-        "node(s) had volume node affinity conflict": "a volume is elsewhere",
-        "node(s) had no available volume zone": "a volume is in another zone",
-        "node(s) didn't match pod affinity rules": "your other servers have the home elsewhere",
-        "node(s) exceed max volume count": "no place for another volume",
-    }
-    return words.get(text, text)
+_SHORT: Final = {
+    "cpu": "too few free cores",
+    "memory": "too little free memory",
+    "ephemeral-storage": "too little disk",
+}
+_REASONS: Final = {
+    "not-ready": "not ready",
+    "closed": "closed for new work",
+    "full": "no place for another pod",
+    "selector": "not the kind of node that is asked for",
+    "volume-elsewhere": "a volume is elsewhere",
+    "volume-zone": "a volume is in another zone",
+    "volume-count": "no place for another volume",
+    "pod-affinity": "your other servers have the home elsewhere",
+}
+
+
+def _reason(cause: NodeCause) -> str:
+    if cause.kind == "insufficient":
+        gpu = "GPU" if cause.resource.endswith("/gpu") else cause.resource
+        return _SHORT.get(cause.resource, f"no free {gpu}")
+    if cause.kind == "taint":
+        return f"kept for other work ({cause.taint})" if cause.taint else "kept for other work"
+    return _REASONS.get(cause.kind, cause.text)
 
 
 def _count(events: Sequence[Mapping[str, Any]], text: str) -> int:

@@ -7,23 +7,17 @@ PodSecurity, NamespaceLifecycle and RBAC. What isn't recognised is passed on as 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Final
 
+from llmos.kubernetes_messages import ExceededQuota, OutsideLimit, parse_limits, parse_quota
 from llmos.resources.quantities import format_bytes, parse_quantity
 
 __all__ = ["Refused", "explain_refusal"]
 
-_EXCEEDED: Final = re.compile(
-    r"exceeded quota: (?P<name>[^,]+), requested: (?P<requested>.+?), used: (?P<used>.+?), limited: (?P<limited>[^\s]+)"
-)
 _MUST_SAY: Final = re.compile(r"failed quota: (?P<name>[^:]+): must specify (?P<what>[^\s]+)")
-_LIMIT: Final = re.compile(
-    r"(?P<side>maximum|minimum) (?P<resource>\S+) usage per (?P<scope>Container|Pod|PersistentVolumeClaim) is "
-    r"(?P<bound>[^,\s]+), but (?:limit|request) is (?P<asked>[^,\]\s]+)"
-)
 _SECURITY: Final = re.compile(r'violates PodSecurity "(?P<level>[^"]+)": (?P<why>.+)', re.DOTALL)
 _RIGHTS: Final = re.compile(r'cannot (?P<verb>\w+) resource "(?P<resource>[^"]+)"')
 
@@ -60,15 +54,15 @@ def explain_refusal(
     running
         Name and size of the person's servers that run, for what could be stopped.
     """
-    if found := _EXCEEDED.search(text):
-        return Refused(_quota(found, what, running), "quota")
+    if quota := parse_quota(text):
+        return Refused(_quota(quota, what, running), "quota")
     if found := _MUST_SAY.search(text):
         return Refused(
             f"The quota of {namespace} wants every server to say {found['what']}, and this size doesn't. "
             "Choose another size, and tell the operator of this platform.",
             "quota",
         )
-    if limits := list(_LIMIT.finditer(text)):
+    if limits := parse_limits(text):
         return Refused(" ".join(dict.fromkeys(_limit(found, what) for found in limits)), "limits")
     if found := _SECURITY.search(text):
         return Refused(
@@ -87,12 +81,11 @@ def explain_refusal(
     return Refused(f"The cluster refused {what}: {text.strip()[:400]}", "refused")
 
 
-def _pairs(text: str) -> dict[str, Decimal]:
-    pairs = (part.partition("=") for part in text.split(","))
+def _amounts(written: Mapping[str, str]) -> dict[str, Decimal]:
     amounts: dict[str, Decimal] = {}
-    for name, _, value in pairs:
+    for name, value in written.items():
         try:
-            amounts[name.strip()] = parse_quantity(value.strip())
+            amounts[name] = parse_quantity(value)
         except ValueError:
             continue
     return amounts
@@ -128,8 +121,8 @@ def _amount(resource: str, value: Decimal) -> str:
     return f"{float(value):g}"
 
 
-def _quota(found: re.Match[str], what: str, running: Sequence[tuple[str, str]]) -> str:
-    requested, used, limited = (_pairs(found[part]) for part in ("requested", "used", "limited"))
+def _quota(found: ExceededQuota, what: str, running: Sequence[tuple[str, str]]) -> str:
+    requested, used, limited = (_amounts(part) for part in (found.requested, found.used, found.limited))
     sentences: dict[str, str] = {}
     for resource, asked in requested.items():
         limit, taken = limited.get(resource), used.get(resource, Decimal(0))
@@ -143,17 +136,17 @@ def _quota(found: re.Match[str], what: str, running: Sequence[tuple[str, str]]) 
             f"{_amount(resource, left)} of your {_amount(resource, limit)} {_thing(resource)} {verb} left "
             f"({_amount(resource, taken)} in use), and {what} needs {_amount(resource, asked)}.",
         )
-    lines = list(sentences.values()) or [f"The quota {found['name']} doesn't leave enough for {what}."]
+    lines = list(sentences.values()) or [f"The quota {found.name} doesn't leave enough for {what}."]
     if running:
         lines.append(f"Running: {', '.join(f'{name} ({size})' for name, size in running)}.")
     return " ".join([*lines, "Choose a smaller size, or stop a server or a model that you don't need."])
 
 
-def _limit(found: re.Match[str], what: str) -> str:
-    resource = found["resource"]
+def _limit(found: OutsideLimit, what: str) -> str:
+    resource = found.resource
     try:
-        bound, asked = (_amount(resource, parse_quantity(found[part])) for part in ("bound", "asked"))
+        bound, asked = (_amount(resource, parse_quantity(text)) for text in (found.bound, found.asked))
     except ValueError:
-        bound, asked = found["bound"], found["asked"]
-    most = "at most" if found["side"] == "maximum" else "at least"
+        bound, asked = found.bound, found.asked
+    most = "at most" if found.side == "maximum" else "at least"
     return f"Here {what} may have {most} {bound} {_thing(resource)}, and {asked} were asked for. Choose another size."

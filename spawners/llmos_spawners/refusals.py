@@ -35,6 +35,6 @@ def refusal(message: str, *, reason: str, status: int = 400) -> web.HTTPError:
     if SpawnException is not None:
         error: Any = SpawnException(message, reason=reason, status_code=status)
     else:
-        error = web.HTTPError(status, log_message=message.replace("%", "%%"))
+        error = web.HTTPError(status, log_message=message)  # Tornado doubles its percent signs
     error.jupyterhub_message = message
     return error  # type: ignore[no-any-return]  # JupyterHub has no types

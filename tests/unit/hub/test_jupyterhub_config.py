@@ -85,3 +85,59 @@ def test_what_cannot_be_merged_is_said():
     lines = run(c)
     assert callable(c.Spawner.server_token_scopes)
     assert [line for line in lines if "could not extend Spawner.server_token_scopes" in line]
+
+
+def test_scopes_are_extended_where_the_sites_are_set():
+    c = Config()
+    c.KubeSpawner.server_token_scopes = ["users:activity!user"]
+    lines = run(c)
+    # those at c.KubeSpawner hide those at c.Spawner
+    assert set(c.KubeSpawner.server_token_scopes) == set(SERVER_TOKEN_SCOPES)
+    assert "KubeSpawner.server_token_scopes extended" in lines
+
+
+@pytest.mark.parametrize("version", [(5, 5, 0), (6, 1, 1)])
+def test_spawner_authenticator_and_services_of_a_hub_configured_otherwise_are_not_touched(version):
+    c = Config()
+    c.JupyterHub.spawner_class = "dockerspawner.DockerSpawner"
+    c.JupyterHub.authenticator_class = "github"
+    c.DockerSpawner.image = "team/lab:1"
+    c.Authenticator.admin_users = {"ada"}
+    c.JupyterHub.services = [{"name": "grader", "api_token": "g", "url": "http://grader"}]
+    c.JupyterHub.load_roles = [{"name": "grader", "scopes": ["list:users"], "services": ["grader"]}]
+    lines = run(c, version)
+    assert c.JupyterHub.spawner_class == "dockerspawner.DockerSpawner"
+    assert c.JupyterHub.authenticator_class == "github"
+    assert c.DockerSpawner == {"image": "team/lab:1"}
+    assert c.Authenticator == {"admin_users": {"ada"}}
+    assert c.JupyterHub.services[0] == {"name": "grader", "api_token": "g", "url": "http://grader"}
+    assert c.JupyterHub.load_roles[0] == {"name": "grader", "scopes": ["list:users"], "services": ["grader"]}
+    # every change is said
+    changed = (
+        "scopes custom:",
+        "service llmos",
+        "service llm",
+        "role llmos-service-llmos",
+        "Spawner.server_token_scopes",
+    )
+    assert all(any(line.startswith(words) for line in lines) for words in changed), lines
+
+
+@pytest.mark.parametrize(("name", "value"), [("base_url", "/lab/"), ("bind_url", "http://:8000/lab")])
+def test_a_hub_that_does_not_serve_at_the_root_is_told_what_that_means(name, value):
+    c = Config()
+    c.JupyterHub[name] = value
+    assert [line for line in run(c) if line.startswith("could not make API and gateway reachable") and "/lab" in line]
+    c.JupyterHub[name] = value.replace("/lab", "")
+    assert not [line for line in run(c) if "reachable" in line]
+
+
+def test_what_a_site_only_appends_is_kept():
+    c = Config()
+    c.JupyterHub.services.append({"name": "grader", "url": "http://x"})
+    c.JupyterHub.load_roles.append({"name": "user", "scopes": ["self", "list:groups"]})
+    c.JupyterHub.custom_scopes.update({"custom:site:read": {"description": "x"}})
+    run(c)
+    assert [s["name"] for s in c.JupyterHub.services] == ["grader", "llmos", "llm"]
+    assert c.JupyterHub.load_roles[0]["scopes"] == ["self", "list:groups", *USER_SCOPES]
+    assert "custom:site:read" in c.JupyterHub.custom_scopes

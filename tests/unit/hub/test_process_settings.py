@@ -7,7 +7,7 @@ import pytest
 from llmos.errors import UsageError
 from llmos_hub.settings import ProcessSettings
 
-NAMES = ("LLMOS_REDIS_URL", "LLMOS_STORE", "LLMOS_BACKEND", "LLMOS_POD_NAMESPACE", "LLMOS_PORT")
+NAMES = ("LLMOS_REDIS_URL", "LLMOS_RELEASE", "LLMOS_STORE", "LLMOS_BACKEND", "LLMOS_POD_NAMESPACE", "LLMOS_PORT")
 
 
 def read(monkeypatch: pytest.MonkeyPatch, **variables: str) -> ProcessSettings:
@@ -26,6 +26,8 @@ def test_a_workstation_says_only_where_its_database_is(monkeypatch: pytest.Monke
 def test_in_a_cluster_the_backend_goes_with_the_store(monkeypatch: pytest.MonkeyPatch) -> None:
     settings = read(monkeypatch, STORE="kubernetes", POD_NAMESPACE="llmos")
     assert (settings.backend, settings.redis_url, settings.in_cluster) == ("kubernetes", "", True)
+    assert settings.release == "llmos"
+    assert read(monkeypatch, STORE="kubernetes", POD_NAMESPACE="team", RELEASE="team-llmos").release == "team-llmos"
     settings = read(monkeypatch, STORE="kubernetes", POD_NAMESPACE="llmos", BACKEND="local")
     assert not settings.in_cluster
 

@@ -396,3 +396,72 @@ async def test_an_error_of_the_cluster_stays_the_hubs_error(make, cluster, monke
 
     with pytest.raises(ApiException):
         await start(make(), monkeypatch, broken)
+
+
+# On a Hub that was there before LLMOS came
+
+
+EARLIER = {
+    "kubespawner_version": "7.0.0",
+    "pod_name": "jupyter-ada",
+    "namespace": "jhub",
+    "dns_name": "jupyter-ada.jhub.svc.cluster.local",
+    "pvc_name": "claim-ada",
+}
+
+
+def taken_over(make, state, *, runs):
+    spawner = make()
+    spawner.orm_spawner.server = object() if runs else None
+    spawner.load_state(dict(state))
+    return spawner
+
+
+def place(spawner):
+    return spawner.namespace, spawner.pvc_name, spawner.dns_name.split(".")[1], spawner._pvc_exists
+
+
+HOME = ("user-ada", "home", "user-ada", False)
+
+
+def test_a_server_that_another_spawner_started_is_followed_where_it_is_until_it_stops(make):
+    spawner = taken_over(make, EARLIER, runs=True)
+    assert place(spawner) == ("jhub", "claim-ada", "jhub", True)
+    # nothing is added to its state: the other spawner may have to take over again
+    assert spawner.get_state().items() >= {key: EARLIER[key] for key in ("pod_name", "namespace", "pvc_name")}.items()
+    assert "llmos" not in spawner.get_state()
+    spawner.clear_state()
+    assert place(spawner) == HOME
+
+
+def test_the_next_start_is_in_the_persons_own_namespace_also_after_a_restart_of_the_hub(make):
+    spawner = taken_over(make, EARLIER, runs=False)
+    assert place(spawner) == HOME
+    again = taken_over(make, spawner.get_state(), runs=False)
+    assert place(again) == HOME
+
+
+@pytest.mark.parametrize("stopped", [True, False])
+def test_a_hub_that_llmos_has_left_finds_its_spawners_own_state(make, stopped):
+    spawner = taken_over(make, EARLIER, runs=False)
+    spawner._pvc_exists = True  # as a start leaves it
+    running = taken_over(make, spawner.get_state(), runs=True)
+    assert place(running) == ("user-ada", "home", "user-ada", True)
+    if stopped:
+        running.clear_state()
+    left = running.get_state()
+    assert left.items() >= EARLIER.items()
+    # and LLMOS, back again, knows its own
+    assert place(taken_over(make, left, runs=False)) == ("user-ada", "home", "user-ada", True)
+
+
+def test_who_is_new_leaves_nothing_that_would_lead_another_spawner_into_their_namespace(make):
+    assert set(taken_over(make, {}, runs=True).get_state()) == {"llmos"}
+
+
+async def test_an_empty_list_of_affinities_does_not_part_servers_from_their_home(make):
+    pod = await manifest(make(pod_affinity_required=[]))
+    (term,) = pod.spec.affinity.pod_affinity.required_during_scheduling_ignored_during_execution
+    assert term.topology_key == "kubernetes.io/hostname"
+    one_each = make(pod_affinity_required=[], pvc_name_template="claim-{user_server}")
+    assert (await manifest(one_each)).spec.affinity is None

@@ -1,14 +1,20 @@
 {{/* The values for a Hub that is there already, with this release's names in them. */}}
 {{- define "llmos.notes.externalHub" -}}
 {{- $secret := include "llmos.secretName" . -}}
+{{- $spawns := include "llmos.hubSpawns" . -}}
+{{- $api := printf "http://%s" (include "llmos.serviceHost" (list . "api")) -}}
+{{- $gateway := printf "http://%s" (include "llmos.serviceHost" (list . "gateway")) -}}
+{{- $namespace := dict "namespaceSelector" (dict "matchLabels" (dict "kubernetes.io/metadata.name" .Release.Namespace)) -}}
 {{- $users := dict "namespaceSelector" (dict "matchLabels" (dict "app.kubernetes.io/managed-by" "llmos")) -}}
-{{- $own := dict "namespaceSelector" (dict "matchLabels" (dict "kubernetes.io/metadata.name" .Release.Namespace))
-      "podSelector" (dict "matchLabels" (dict "app.kubernetes.io/instance" .Release.Name)) -}}
-Your own Hub is in charge of people. Put what is between the lines into a file llmos-hub.yaml and upgrade your
-Zero to JupyterHub with it (docs/kubernetes.md explains it line by line):
+{{- $own := merge (dict "podSelector" (dict "matchLabels" (dict "app.kubernetes.io/instance" .Release.Name))) $namespace -}}
+Your own Hub is in charge of people. Take what is between the lines into a file llmos-hub.yaml and upgrade your
+Zero to JupyterHub with it, after your own values (docs/kubernetes.md explains it line by line):
 
   helm get notes {{ .Release.Name }} -n {{ .Release.Namespace }} | sed -n '/^# ---8<---/,/^# --->8---/p' > llmos-hub.yaml
-  helm upgrade JUPYTERHUB jupyterhub/jupyterhub -n {{ include "llmos.hubNamespace" . }} --reuse-values -f llmos-hub.yaml
+  helm upgrade JUPYTERHUB jupyterhub/jupyterhub -n {{ include "llmos.hubNamespace" . }} -f YOUR-VALUES.yaml -f llmos-hub.yaml
+
+Helm replaces lists whole: where your values have one of these (initContainers, extraVolumes, extraVolumeMounts,
+{{ ternary "networkPolicy.ingress" "networkPolicy.ingress, networkPolicy.egress" (eq $spawns "yes") }}), add your entries to the file's.
 
 # ---8<---
 hub:
@@ -34,34 +40,48 @@ hub:
       import os, sys
       sys.path.append("/opt/llmos-code")
       from llmos_hub.jupyterhub_config import Tokens, configure
+      report = lambda line: print(f"LLMOS: {line}")
+      {{- if $spawns }}
       c.JupyterHub.spawner_class = "llmos_spawners.kubernetes.LLMOSKubeSpawner"
-      c.LLMOSKubeSpawner.openai_base_url = "http://{{ include "llmos.serviceHost" (list . "gateway") }}/v1"
-      c.LLMOSKubeSpawner.llmos_url = "http://{{ include "llmos.serviceHost" (list . "api") }}/services/llmos"
-      c.LLMOSKubeSpawner.user_namespace_labels = {
-          "app.kubernetes.io/managed-by": "llmos",
-          "app.kubernetes.io/instance": "{{ include "llmos.clusterName" . }}",
-          "llmos.ai/owner-kind": "user",
-      }
+      c.JupyterHub.hub_connect_url = "{{ regexReplaceAll "^([a-z]+://[^/]+).*$" (include "llmos.hubApiUrl" .) "${1}" }}"
+      c.LLMOSKubeSpawner.openai_base_url = "{{ $gateway }}/v1"
+      c.LLMOSKubeSpawner.llmos_url = "{{ $api }}/services/llmos"
+      c.LLMOSKubeSpawner.instance = "{{ include "llmos.clusterName" . }}"
       c.KubeSpawner.image = "{{ include "llmos.image" (list . .Values.images.notebook) }}"
+      {{- else }}
+      from llmos_spawners.environment import keep_spawner
+      keep_spawner(c, openai_base_url="{{ $gateway }}/v1", llmos_url="{{ $api }}/services/llmos", report=report)
+      {{- end }}
       configure(
           c,
-          api_url="http://{{ include "llmos.serviceHost" (list . "api") }}",
-          gateway_url="http://{{ include "llmos.serviceHost" (list . "gateway") }}",
+          api_url="{{ $api }}",
+          gateway_url="{{ $gateway }}",
           tokens=Tokens(llmos=os.environ["LLMOS_SERVICE_TOKEN"], llm=os.environ["LLM_SERVICE_TOKEN"]),
-          report=lambda line: print(f"LLMOS: {line}"),
+          report=report,
       )
   networkPolicy:
     ingress:
       - from:
           - {{ toJson $own }}
+          {{- if $spawns }}
           - {{ toJson $users }}
+          {{- end }}
         ports:
           - {port: 8081, protocol: TCP}
 singleuser:
+  {{- if $spawns }}
   storage:
     homeMountPath: /home/llmos
   cloudMetadata:
     blockWithIptables: false
+  {{- else }}
+  networkPolicy:
+    egress:
+      - to:
+          - {{ toJson $own }}
+        ports:
+          - {port: 8080, protocol: TCP}
+  {{- end }}
 # --->8---
 {{- if .Values.existingSecret }}
 

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from llmos.errors import Unavailable
-from llmos_hub.backends.kubernetes import reflector as module
-from llmos_hub.backends.kubernetes.reflector import Reflector
+from llmos_hub import kubernetes_reflector as module
 from llmos_hub.backends.kubernetes.watching import Notices
 from llmos_hub.kubernetes_api import APIError
+from llmos_hub.kubernetes_reflector import Reflector
 
 
 def obj(name: str, version: int, **more: Any) -> dict[str, Any]:

@@ -1,0 +1,48 @@
+"""The Hub's proxy where it runs on its own, beside the Hub: its routes are in its memory, and gone when it is started anew."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from jupyterhub.proxy import ConfigurableHTTPProxy
+from tornado.ioloop import PeriodicCallback
+from traitlets import Float
+
+__all__ = ["WatchedProxy"]
+
+
+class WatchedProxy(ConfigurableHTTPProxy):  # type: ignore[misc]  # JupyterHub publishes no types
+    """configurable-http-proxy, given its routes again within seconds after it lost them.
+
+    JupyterHub compares all routes once in `JupyterHub.last_activity_interval` and not in between; until then nobody
+    would reach the API or their server.
+    """
+
+    watch_interval = Float(
+        3.0,
+        config=True,
+        help="Seconds between two looks at whether the proxy still has its routes: for so long people wait longer than it.",
+    )
+
+    _watching: PeriodicCallback | None = None
+    _known: tuple[Mapping[Any, Any], Mapping[str, Any]] = ({}, {})
+
+    async def check_routes(
+        self, user_dict: Mapping[Any, Any], service_dict: Mapping[str, Any], routes: Mapping[str, Any] | None = None
+    ) -> None:
+        """As JupyterHub calls it, at the latest when all servers are known; from then on the proxy is watched."""
+        self._known = (user_dict, service_dict)
+        await super().check_routes(user_dict, service_dict, routes)
+        if self._watching is None:
+            self._watching = PeriodicCallback(self._look, 1000 * self.watch_interval)
+            self._watching.start()
+
+    async def _look(self) -> None:
+        try:
+            routes = await self.get_all_routes()
+            if self.app.hub.routespec not in routes:
+                self.log.warning("The proxy has lost its routes: it was started anew. It is given them again.")
+                await self.check_routes(*self._known, routes)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the next look may find the proxy back
+            self.log.warning("The proxy's routes can't be checked: %s", error)
