@@ -207,6 +207,7 @@ async def _opened(settings: ProcessSettings) -> AsyncIterator[Starlette]:
             return
         # loaded where they are used alone: a workstation's API is small
         from llmos_hub.identity.people import HubPeople
+        from llmos_hub.identity.settling import until_settled
         from llmos_hub.kubernetes_api import KubernetesAPI
         from llmos_hub.managers.namespace_options import NamespaceOptions
         from llmos_hub.managers.namespaces import KubernetesNamespaces
@@ -217,7 +218,9 @@ async def _opened(settings: ProcessSettings) -> AsyncIterator[Starlette]:
         stack.push_async_callback(cluster.close)
         people = HubPeople(settings.hub_api_url, settings.hub_token)
         stack.push_async_callback(people.close)
-        yield make_app(
+        settling = asyncio.create_task(until_settled(identity.answers))
+        stack.callback(settling.cancel)
+        app = make_app(
             store,
             identity,
             PodLogReader(cluster, store),
@@ -225,3 +228,5 @@ async def _opened(settings: ProcessSettings) -> AsyncIterator[Starlette]:
             namespaces=KubernetesNamespaces(cluster, NamespaceOptions.from_environment(), people),
             nodes=KubernetesNodes(cluster, settings.namespace),
         )
+        app.state.settling = settling
+        yield app

@@ -7,7 +7,7 @@ import contextlib
 import json
 import logging
 import resource
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 
 from llmos.errors import Internal, LLMOSError, MethodNotAllowed, NotFound
 from llmos_hub.gateway.asgi import Receive, Scope, Send, make_request
@@ -73,6 +73,23 @@ class Gateway:
             with contextlib.suppress(asyncio.CancelledError):
                 await task
             self._upstreams.close()
+
+    @contextlib.asynccontextmanager
+    async def settling(self, settled: Awaitable[bool]) -> AsyncIterator[None]:
+        """Say at /ready, until it is `settled`, that another replica is better asked; whoever asks is answered."""
+        self.context.settling = True
+        task = asyncio.ensure_future(settled)
+
+        def over(_: asyncio.Future[bool]) -> None:
+            self.context.settling = False
+
+        task.add_done_callback(over)
+        try:
+            yield
+        finally:
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
 
     def drain(self) -> None:
         """Say at /ready that no new request should come here."""
@@ -204,12 +221,13 @@ async def serve(settings: ProcessSettings, options: GatewayOptions | None = None
     Raises
     ------
     UsageError
-        The port is taken, or the address can't be had.
+        The port is taken, the address can't be had, or a variable that sets a bound can't be read.
     """
     from llmos_hub.identity import HubIdentity
+    from llmos_hub.identity.settling import until_settled
     from llmos_hub.stores import open_store_for
 
-    options = options or GatewayOptions()
+    options = options or GatewayOptions.from_environment()
     _log_to_stderr()
     sock = listen(settings.host, settings.port)
     _allow_many_files()
@@ -219,7 +237,10 @@ async def serve(settings: ProcessSettings, options: GatewayOptions | None = None
         gateway = Gateway(store, identity, options)
         server = Server(gateway, options, sock, gateway.drain)
         with server.stop_on_signals():
-            async with gateway.running():
+            async with contextlib.AsyncExitStack() as stack:
+                await stack.enter_async_context(gateway.running())
+                if settings.in_cluster:  # where there are others to ask meanwhile
+                    await stack.enter_async_context(gateway.settling(until_settled(identity.answers)))
                 log.info("the gateway listens on http://%s:%d/v1", *server.address)
                 await server.run_until_stopped()
         log.info("the gateway has stopped")

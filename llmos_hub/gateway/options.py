@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Final, Self
+
+from llmos.errors import UsageError
 
 __all__ = ["GatewayOptions"]
 
 MIB = 1024 * 1024
+ENV_DRAIN: Final = "LLMOS_GATEWAY_DRAIN_SECONDS"
+ENV_SHUTDOWN_DELAY: Final = "LLMOS_GATEWAY_SHUTDOWN_DELAY_SECONDS"
+_LONGEST_DRAIN: Final = 24 * 3600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,10 +56,19 @@ class GatewayOptions:
         How long an unused connection to a replica is kept. Below the 5 s after which llama.cpp closes its own.
     pool_size
         Unused connections kept per replica; more than requests come at once to a replica are of no use.
+    lost_after
+        How long the machine of a replica may acknowledge nothing that was sent to it. It is not the engine that does, so
+        that a busy one is never meant: the machine is gone, or the way to it. The request goes to another replica.
     aside
-        How long a replica that refused a connection is passed over while others are there.
+        How long a replica that could not be reached is passed over while others are there; doubled each time, up to
+        eightfold.
+    shutdown_delay
+        How long after a SIGTERM requests are still taken, for those who have not heard yet that this replica
+        goes: ``LLMOS_GATEWAY_SHUTDOWN_DELAY_SECONDS``. Each answer says that its connection ends with it, so
+        that clients who keep theirs move to another replica between two requests. Nobody else to go to: 0.
     drain
-        How long running requests may go on after a SIGTERM.
+        How long running requests may go on after that: ``LLMOS_GATEWAY_DRAIN_SECONDS``. Whoever sends the
+        signal has to wait for longer than both before it kills.
     """
 
     max_body: int = 32 * MIB
@@ -67,5 +85,36 @@ class GatewayOptions:
     idle_timeout: float = 300.0
     pool_idle: float = 4.0
     pool_size: int = 64
+    lost_after: float = 5.0
     aside: float = 2.0
+    shutdown_delay: float = 0.0
     drain: float = 30.0
+
+    @classmethod
+    def from_environment(cls, environ: Mapping[str, str] = os.environ) -> Self:
+        """The bounds as whoever runs the gateway sets them.
+
+        Raises
+        ------
+        UsageError
+            A variable can't be read; the message names it.
+        """
+        default = cls()
+        return replace(
+            default,
+            drain=_seconds(environ, ENV_DRAIN, default.drain),
+            shutdown_delay=_seconds(environ, ENV_SHUTDOWN_DELAY, default.shutdown_delay),
+        )
+
+
+def _seconds(environ: Mapping[str, str], name: str, default: float) -> float:
+    text = environ.get(name)
+    if not text:
+        return default
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 0 <= seconds <= _LONGEST_DRAIN:
+        raise UsageError(f'{name}: "{text[:20]}" is not a number of seconds from 0 to {_LONGEST_DRAIN:.0f}.')
+    return seconds

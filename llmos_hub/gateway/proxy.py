@@ -14,7 +14,7 @@ from typing import Final
 from llmos.errors import LLMOSError, UpstreamFailed
 from llmos_hub.gateway.request import ClientGone, Headers, Request
 from llmos_hub.gateway.routing import Route
-from llmos_hub.gateway.upstream import Broken, ConnectFailed, Connection, Head, Replica, TimedOut, UpstreamError
+from llmos_hub.gateway.upstream import Broken, ConnectFailed, Connection, Head, Lost, Replica, TimedOut, UpstreamError
 
 __all__ = ["Truncated", "forward"]
 
@@ -120,15 +120,16 @@ class _Exchange:
         """Send the request and wait for the answer's head.
 
         A pooled connection that turns out to have been closed meanwhile says nothing of the replica: a fresh
-        one is tried. Where that is refused, the replica died, perhaps of this request.
+        one is tried. Where that is refused, the replica died, perhaps of this request. One whose other side no
+        longer acknowledges anything says that the machine is lost.
         """
         pooled = self._connection = replica.pooled()
         if pooled is not None:
             try:
                 pooled.send(self._head, self._body)
                 return await pooled.head()
-            except Broken:
-                if pooled.answered or self._gone:
+            except Broken as error:
+                if pooled.answered or self._gone or isinstance(error, Lost):
                     raise
                 pooled.abort()
                 self._connection = None

@@ -74,6 +74,8 @@ class BoundedProtocol(HttpToolsProtocol):
     """uvicorn's protocol, which by itself takes a head of any size and waits for one for ever."""
 
     options: ClassVar[GatewayOptions]
+    stopping: ClassVar[bool] = False
+    """Whether each answer says that it is the last of its connection."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -114,6 +116,13 @@ class BoundedProtocol(HttpToolsProtocol):
         self._unproductive = 0
         self._in_head = False
         super().on_headers_complete()
+        if self.stopping:
+            self.end_with_answer()
+
+    def end_with_answer(self) -> None:
+        """Let the answer under way close the connection; unless its head is out, it says so to the client."""
+        if self.cycle is not None and not self.cycle.response_started:
+            self.cycle.keep_alive = False
 
     def on_body(self, body: bytes) -> None:
         """Some of the body."""
@@ -181,10 +190,11 @@ class Server(uvicorn.Server):
         sock: socket.socket,
         on_stop: Callable[[], None] = lambda: None,
     ) -> None:
-        protocol = type("GatewayProtocol", (BoundedProtocol,), {"options": options})
+        made = type("GatewayProtocol", (BoundedProtocol,), {"options": options})
+        self._protocol = cast("type[BoundedProtocol]", made)
         config = uvicorn.Config(
             app,
-            http=protocol,
+            http=self._protocol,
             loop="none",
             ws="none",
             lifespan="off",
@@ -200,9 +210,11 @@ class Server(uvicorn.Server):
         self.address: tuple[str, int] = sock.getsockname()[:2]
         self._sock = sock
         self._on_stop = on_stop
+        self._delay = options.shutdown_delay
+        self._until = 0.0
 
     async def run_until_stopped(self) -> None:
-        """Serve until `stop`; requests under way may go on for as long as the options say."""
+        """Serve until `stop` and its delay; requests under way may then go on for as long as the options say."""
         logger = logging.getLogger("uvicorn.error")
         logger.setLevel(logging.WARNING)  # its own start and stop messages say nothing that ours don't
         logger.addFilter(_unfinished)
@@ -213,9 +225,19 @@ class Server(uvicorn.Server):
             self._sock.close()
 
     def stop(self) -> None:
-        """Take no new connection; a second time, don't wait for requests either."""
+        """Take no new connection after the delay; a second time, don't wait, for requests neither.
+
+        Until then, requests are answered as before, each the last of its connection. A connection that
+        nobody uses meanwhile is closed in the end: closed at once, it could meet a request on its way.
+        """
         if self.should_exit:
             self.force_exit = True
+        else:
+            self._until = asyncio.get_running_loop().time() + self._delay
+            self._protocol.stopping = True
+            for connection in self.server_state.connections:
+                if isinstance(connection, BoundedProtocol):
+                    connection.end_with_answer()
         self.should_exit = True
         self._on_stop()
 
@@ -238,4 +260,5 @@ class Server(uvicorn.Server):
             for connection in list(self.server_state.connections):
                 if isinstance(connection, BoundedProtocol) and connection.overdue(now):
                     connection.transport.abort()
-        return await super().on_tick(counter)
+        stop = await super().on_tick(counter)
+        return stop and (self.force_exit or asyncio.get_running_loop().time() >= self._until)

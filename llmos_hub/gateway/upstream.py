@@ -17,14 +17,28 @@ from urllib.parse import urlsplit
 
 import httptools
 
+from llmos_hub.gateway.liveness import Socket, is_lost, probe, unacknowledged
 from llmos_hub.gateway.options import GatewayOptions
 
-__all__ = ["Broken", "ConnectFailed", "Connection", "Head", "Replica", "TimedOut", "UpstreamError", "Upstreams"]
+__all__ = [
+    "Broken",
+    "ConnectFailed",
+    "Connection",
+    "Head",
+    "Lost",
+    "Replica",
+    "TimedOut",
+    "UpstreamError",
+    "Upstreams",
+]
 
 _HIGH_WATER: Final = 64 * 1024
 """Bytes of an answer held for a client that reads slowly, before the engine is no longer read from."""
 _SWEEP: Final = 0.25
 _NEVER: Final = float("inf")
+_LOST_WORDS: Final = "its machine no longer answers"
+_MOST_DOUBLINGS: Final = 3
+"""A replica that can't be reached is passed over for twice as long each time, up to eight times as long."""
 
 
 class UpstreamError(Exception):
@@ -37,6 +51,10 @@ class ConnectFailed(UpstreamError):
 
 class Broken(UpstreamError):
     """The connection ended, or what came over it was no HTTP."""
+
+
+class Lost(Broken):
+    """The machine on the other side no longer acknowledges anything."""
 
 
 class TimedOut(UpstreamError):
@@ -73,12 +91,14 @@ class Connection(asyncio.Protocol):
         self.answered = False
         self.deadline = _NEVER
         self.idle_since = 0.0
+        self.sent_at = 0.0
         self._upstreams = upstreams
         self._replica = replica
         self._loop = upstreams.loop
         self._options = upstreams.options
         self._parser = httptools.HttpResponseParser(self)
         self._transport: asyncio.Transport | None = None
+        self._socket: Socket | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._error: UpstreamError | None = None
         self._busy = False
@@ -103,7 +123,8 @@ class Connection(asyncio.Protocol):
         if self._error is not None or self._transport is None:
             raise self._error or Broken("the connection was closed")
         self._busy = True
-        self.deadline = self._loop.time() + self._options.first_byte_timeout
+        self.sent_at = self._loop.time()
+        self.deadline = self.sent_at + self._options.first_byte_timeout
         self._upstreams.active.add(self)
         if len(body) <= _HIGH_WATER:
             self._transport.write(head + body)
@@ -140,6 +161,13 @@ class Connection(asyncio.Protocol):
         """What it means when the deadline has passed."""
         return "the client took nothing for too long" if self._paused else "it was silent for too long"
 
+    def is_lost(self, now: float) -> bool:
+        """Whether what was sent of this exchange has been waiting for an acknowledgement for too long."""
+        after = self._options.lost_after
+        if now - self.sent_at <= after or self._socket is None or self._transport is None:
+            return False
+        return unacknowledged(self._socket) > after
+
     async def _wait(self) -> None:
         self._waiter = self._loop.create_future()
         try:
@@ -167,6 +195,8 @@ class Connection(asyncio.Protocol):
         """Close it at once: an engine that notices stops computing."""
         self._upstreams.active.discard(self)
         self._error = self._error or error or Broken("the connection was closed here")
+        if isinstance(error, Lost):
+            self._replica.put_aside(self.sent_at)
         if self._transport is not None:
             self._transport.abort()
             self._transport = None
@@ -177,6 +207,9 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Called by the event loop."""
         self._transport = cast("asyncio.Transport", transport)  # uvloop's are, without being subclasses
+        self._socket = transport.get_extra_info("socket")
+        if self._socket is not None:
+            probe(self._socket, self._options.lost_after)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Called by the event loop."""
@@ -184,6 +217,9 @@ class Connection(asyncio.Protocol):
         if self._busy:
             if exc is None and self._to_the_end and self._head is not None:
                 self._complete = True
+            if is_lost(exc):
+                self._replica.put_aside(self.sent_at)
+                self._error = self._error or Lost(_LOST_WORDS)
             self._error = self._error or Broken(f"it {'broke' if exc else 'closed'} the connection")
             self._wake()
         else:
@@ -264,10 +300,12 @@ class Replica:
     outstanding
         Requests under way.
     aside_until
-        Until when (in the loop's time) others are preferred, since it refused a connection.
+        Until when (in the loop's time) others are preferred, since it could not be reached.
     """
 
     __slots__ = (
+        "_failed_at",
+        "_failures",
         "_host",
         "_idle",
         "_path",
@@ -285,6 +323,8 @@ class Replica:
         self.url = url
         self.outstanding = 0
         self.aside_until = 0.0
+        self._failed_at = 0.0
+        self._failures = 0
         self._upstreams = upstreams
         self._idle: list[Connection] = []
         self._retired = False
@@ -307,6 +347,9 @@ class Replica:
         """
         loop, options = self._upstreams.loop, self._upstreams.options
         connection = Connection(self._upstreams, self)
+        began = loop.time()
+        if self._failures:  # one request finds out whether it is back; the others needn't wait with it
+            self.aside_until = began + options.connect_timeout
         try:
             async with asyncio.timeout(options.connect_timeout):
                 if self._path:
@@ -314,13 +357,29 @@ class Replica:
                 else:
                     await loop.create_connection(lambda: connection, self._host, self._port)
         except TimeoutError:
-            self.aside_until = loop.time() + options.aside
+            self.put_aside(began)
             raise ConnectFailed(f"no connection within {options.connect_timeout:g} s") from None
         except OSError as error:
-            self.aside_until = loop.time() + options.aside
+            self.put_aside(began)
             raise ConnectFailed(f"no connection: {error.strerror or error}") from None
         self.aside_until = 0.0
+        self._failures = 0
         return connection
+
+    def put_aside(self, began: float) -> None:
+        """Prefer others for a while, and for longer each time that it can't be reached; trust no connection to it.
+
+        Parameters
+        ----------
+        began
+            When the attempt began that failed. Of several that were on their way at once the first one tells it all.
+        """
+        if began < self._failed_at:
+            return
+        now = self._failed_at = self._upstreams.loop.time()
+        self.aside_until = now + self._upstreams.options.aside * 2.0 ** min(self._failures, _MOST_DOUBLINGS)
+        self._failures += 1
+        self.close_idle()
 
     def keep(self, connection: Connection) -> None:
         """Take back a connection that can be used again."""
@@ -390,6 +449,8 @@ class Upstreams:
         now = self.loop.time()
         for connection in [c for c in self.active if c.deadline < now]:
             connection.abort(TimedOut(connection.overdue))
+        for connection in [c for c in self.active if c.is_lost(now)]:
+            connection.abort(Lost(_LOST_WORDS))
         for replica in self._replicas.values():
             replica.close_idle(now - self.options.pool_idle)
         self._timer = self.loop.call_later(self._interval, self._sweep)

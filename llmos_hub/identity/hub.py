@@ -127,6 +127,15 @@ class HubIdentity:
         except Unavailable:
             return self._without_hub(self._cache.stale(key, self._clock()))
 
+    async def answers(self) -> bool:
+        """Whether the Hub does, without a token: its API tells everybody its version."""
+        try:
+            async with asyncio.timeout(_TIMEOUT):
+                response = await self._connections.request("GET", f"{self._hub_api_url}/")
+            return "version" in _object(response)
+        except _NO_ANSWER:
+            return False
+
     async def close(self) -> None:
         """Let go of connections."""
         flights = list(self._flights.values())

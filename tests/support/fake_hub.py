@@ -101,7 +101,13 @@ class FakeHub:
         return JSONResponse(self.user_model(name))
 
     def app(self) -> Starlette:
-        return Starlette(routes=[Route("/hub/api/user", self.get_self), Route("/hub/api/users/{name}", self.get_user)])
+        return Starlette(
+            routes=[
+                Route("/hub/api/", lambda _: JSONResponse({"version": "6.1.1"})),
+                Route("/hub/api/user", self.get_self),
+                Route("/hub/api/users/{name}", self.get_user),
+            ]
+        )
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[FakeHub]:

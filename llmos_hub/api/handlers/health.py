@@ -20,8 +20,13 @@ async def health(request: Request, services: Services) -> Response:
 
 
 async def ready(request: Request, services: Services) -> Response:
-    """Requests can be answered: the store answers. The Hub isn't asked: known callers are served without it."""
-    del request
+    """Requests can be answered: the store answers. The Hub isn't asked: known callers are served without it.
+
+    In a cluster a process that has just started, and knows nobody, says so until the Hub is there.
+    """
+    settling = getattr(request.app.state, "settling", None)
+    if settling is not None and not settling.done():
+        raise Unavailable("The Hub, which knows the tokens, has not answered yet.")
     if not await services.store.healthy():
         raise Unavailable("The store does not answer. Is Valkey running? See: llmos status")
     return JSONResponse({"status": "ok"})

@@ -26,6 +26,8 @@ class Context:
     ----------
     draining
         Set when the process is about to end.
+    settling
+        Set while the process has just started and the Hub, which knows the tokens, is away.
     """
 
     identity: Identity
@@ -35,6 +37,7 @@ class Context:
     options: GatewayOptions
     budget: BodyBudget
     draining: bool = False
+    settling: bool = False
 
 
 class Endpoint(Protocol):

@@ -37,6 +37,9 @@ class Ready:
         elif not context.discovery.ready.is_set():
             message = "The list of models has not come from the store yet."
             await send_json(request, {"status": "starting", "message": message}, 503)
+        elif context.settling:
+            message = "The Hub, which knows the tokens, has not answered yet."
+            await send_json(request, {"status": "starting", "message": message}, 503)
         else:
             await send_json(request, {"status": "ok"})
 

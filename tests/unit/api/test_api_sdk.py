@@ -42,7 +42,7 @@ async def test_a_session(sdk: AsyncClient, store: Store) -> None:
 async def test_errors_are_the_same_on_both_sides(sdk: AsyncClient) -> None:
     with pytest.raises(NotFound, match="There is no modelservice"):
         await sdk.modelservices.get("nothing")
-    with pytest.raises(Forbidden, match="Yours is user-ada"):
+    with pytest.raises(Forbidden, match="Yours are user-ada, group-vision"):
         await sdk.modelservices.list(namespace="user-grace")
     wrong = {"kind": "ModelService", **manifest(servedModelName="a b")}
     with pytest.raises(Invalid) as caught:

@@ -172,10 +172,9 @@ def test_a_port_that_is_taken() -> None:
 PROGRAM = """
 import logging, sys, uvloop
 from llmos_hub.gateway.app import serve
-from llmos_hub.gateway.options import GatewayOptions
 from llmos_hub.settings import ProcessSettings
 logging.basicConfig(level="INFO", stream=sys.stderr)
-uvloop.run(serve(ProcessSettings.from_environment(), GatewayOptions(drain=float(sys.argv[1]))))
+uvloop.run(serve(ProcessSettings.from_environment()))
 print("ended well")
 """
 
@@ -194,9 +193,10 @@ class GatewayProcess:
             "LLMOS_PORT": str(self.port),
             "JUPYTERHUB_API_URL": f"{hub}/hub/api",
             "JUPYTERHUB_API_TOKEN": "service",
+            "LLMOS_GATEWAY_DRAIN_SECONDS": str(drain),
         }
         self.process = subprocess.Popen(
-            [sys.executable, "-c", PROGRAM, str(drain)],
+            [sys.executable, "-c", PROGRAM],
             env=env,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
