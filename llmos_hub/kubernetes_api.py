@@ -14,6 +14,7 @@ import os
 import time
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote, urlencode
@@ -34,6 +35,7 @@ JSON_PATCH: Final = "application/json-patch+json"
 _CONNECT_TIMEOUT: Final = 5.0
 _PAUSES: Final = (0.05, 0.2, 0.5, 1.0)  # seconds between attempts of what can be repeated
 _MAX_LINE: Final = 2**22  # bytes of one watch event: an object of etcd's largest size, with room for escapes
+_BUFFER: Final = 2**16  # bytes that wait per connection where we are slower than the server: there are twenty watches
 _SERVICE_HOST: Final = "KUBERNETES_SERVICE_HOST"  # set in every pod
 
 
@@ -84,7 +86,12 @@ def path_of(api_version: str, plural: str, namespace: str | None = None, name: s
     if namespace:
         parts += ["namespaces", namespace]
     parts += [plural, *filter(None, (name, *more))]
-    return "/" + "/".join(quote(part, safe="") for part in parts)
+    return "/" + "/".join(map(_quoted, parts))
+
+
+@lru_cache(maxsize=8192)
+def _quoted(part: str) -> str:
+    return quote(part, safe="")
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,11 +139,15 @@ class KubernetesAPI:
 
     async def _open(self) -> Any:
         # loaded by processes that talk to a cluster alone: 25 MB
+        from urllib.request import getproxies_environment
+
         from kubernetes.aio import config as library
         from kubernetes.aio.client import ApiClient, Configuration
 
+        # looking for a way through a proxy costs each request two turns of a thread
+        session = {"read_bufsize": _BUFFER, "trust_env": bool(getproxies_environment())}
         # no limit on connections: each watch holds one
-        settings = Configuration(connection_pool_maxsize=0, client_session_kwargs={"read_bufsize": _MAX_LINE // 2})
+        settings = Configuration(connection_pool_maxsize=0, client_session_kwargs=session)
         config: Any = library
         configured = self._kubeconfig or os.environ.get("KUBECONFIG")
         try:
@@ -320,9 +331,16 @@ class KubernetesAPI:
     async def _read_lines(self, response: ClientResponse) -> AsyncIterator[bytes]:
         from aiohttp import ClientError
 
+        left = b""
         try:
-            async for line in response.content:
-                yield line
+            async for data in response.content.iter_any():
+                *lines, left = (left + data).split(b"\n")
+                for line in lines:
+                    yield line + b"\n"
+                if len(left) > _MAX_LINE:
+                    raise self._unavailable(f"sent a line of over {_MAX_LINE} bytes")
+            if left:
+                yield left
         except (ClientError, OSError, TimeoutError, ValueError) as error:  # ValueError: a line over the limit
             raise self._unavailable(_words(error)) from None
 

@@ -22,6 +22,7 @@ __all__ = [
     "ENV_INSTANCE",
     "ENV_POD_NAMESPACE",
     "ENV_REDIS_URL",
+    "ENV_RELEASE",
     "ENV_STORE",
     "GATEWAY_PREFIX",
     "HEADER_REQUEST_ID",
@@ -64,6 +65,8 @@ ENV_BACKEND: Final = "LLMOS_BACKEND"
 """``local`` or ``kubernetes``: what runs workloads."""
 ENV_POD_NAMESPACE: Final = "LLMOS_POD_NAMESPACE"
 """In a cluster the namespace of the release itself."""
+ENV_RELEASE: Final = "LLMOS_RELEASE"
+"""In a cluster the release's name, which its namespaces have in a label: several releases may be in one."""
 ENV_INSTANCE: Final = "LLMOS_INSTANCE"
 """Marks every process that a platform started, directly or not, with that platform's id."""
 

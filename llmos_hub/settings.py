@@ -18,6 +18,7 @@ from llmos_hub.names import (
     ENV_DATA_DIR,
     ENV_POD_NAMESPACE,
     ENV_REDIS_URL,
+    ENV_RELEASE,
     ENV_STORE,
     DataDir,
     default_data_dir,
@@ -66,6 +67,8 @@ class ProcessSettings:
         what goes with the store.
     namespace
         ``LLMOS_POD_NAMESPACE``: the release's own namespace, in a cluster.
+    release
+        ``LLMOS_RELEASE``: the release's name, unique in its cluster; its namespaces have it in a label.
     """
 
     data_dir: DataDir
@@ -80,6 +83,7 @@ class ProcessSettings:
     store: StoreName = "redis"
     backend: BackendName = "local"
     namespace: str = ""
+    release: str = "llmos"
 
     @property
     def in_cluster(self) -> bool:
@@ -120,6 +124,7 @@ class ProcessSettings:
             store=store,
             backend=backend,
             namespace=namespace,
+            release=environ.get(ENV_RELEASE) or "llmos",
         )
 
 

@@ -11,6 +11,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
+from functools import cached_property
 from typing import Any, Literal
 
 __all__ = ["Observation", "PodOptions", "Probe", "ProcessTemplate", "ReplicaState", "Role", "Workload", "WorkloadRef"]
@@ -64,7 +65,7 @@ class PodOptions:
     overrides: Mapping[str, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # no slots: the hash is kept, since it is asked for again and again
 class ProcessTemplate:
     """One process of a role.
 
@@ -118,7 +119,7 @@ class ProcessTemplate:
     init: tuple[ProcessTemplate, ...] = ()
     pod: PodOptions = field(default_factory=PodOptions)
 
-    @property
+    @cached_property
     def hash(self) -> str:
         """Twelve hex digits that change when the process must be replaced.
 

@@ -226,6 +226,8 @@ class ModelServiceStatus(Model):
     """Replicas there are."""
     ready_replicas: int = 0
     """Replicas that answer."""
+    selector: str = ""
+    """In a cluster the labels of the replicas' pods, as text: by it HorizontalPodAutoscalers and others find them."""
     desired_replicas: int | None = None
     """Written by autoscaler and waker; unset, ``spec.replicas`` counts."""
     replica_statuses: list[ReplicaStatus] = Field(default_factory=list)

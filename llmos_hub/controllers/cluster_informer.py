@@ -49,18 +49,24 @@ class ClusterInformer:
         self._path = path
         self._selector = selector
         self._on_change = on_change
-        self._objects: dict[ObjectKey, Object] = {}
+        self._objects: dict[str, dict[str, Object]] = {}  # by namespace
 
     def get(self, key: ObjectKey) -> Object | None:
         """The object as last heard of."""
-        return self._objects.get(key)
+        return self._objects.get(key[0], {}).get(key[1])
 
     def within(self, namespace: str) -> list[Object]:
         """All in a namespace."""
-        return [obj for key, obj in self._objects.items() if key[0] == namespace]
+        return list(self._objects.get(namespace, {}).values())
 
     def __iter__(self) -> Iterator[ObjectKey]:
-        return iter(tuple(self._objects))
+        return iter([(namespace, name) for namespace, objects in self._objects.items() for name in objects])
+
+    def take(self, obj: Object) -> None:
+        """Take over what the server has just answered with, so that the watch brings no news of it."""
+        known = self.get(_key(obj))
+        if known is None or _version(known) < _version(obj):
+            self._put(_kept(obj))
 
     async def run(self) -> None:
         """List and follow until cancelled."""
@@ -90,15 +96,19 @@ class ClusterInformer:
             await asyncio.sleep(_BACKOFF.delay(failures))
 
     async def _list(self) -> str:
-        fresh: dict[ObjectKey, Object] = {}
+        known = set(self)
+        fresh: list[Object] = []
         version = ""
         async for page in self._api.list_pages(self._path, params={"labelSelector": self._selector}):
             version = version or page["metadata"]["resourceVersion"]
-            fresh |= {_key(obj): _kept(obj) for obj in page["items"]}
-        gone = self._objects.keys() - fresh.keys()
-        self._objects = fresh
+            # in a list only the list itself says what they are
+            what = {"apiVersion": page["apiVersion"], "kind": str(page["kind"]).removesuffix("List")}
+            fresh += [_kept({**what, **obj}) for obj in page["items"]]
+        self._objects = {}
+        for obj in fresh:
+            self._put(obj)
         self.synced.set()
-        for key in (*gone, *fresh):
+        for key in known | set(self):
             self._on_change(key)
         return version
 
@@ -125,11 +135,20 @@ class ClusterInformer:
 
     def _take(self, type_: str, obj: Object) -> None:
         key = _key(obj)
+        known, new = self.get(key), _kept(obj)
         if type_ == "DELETED":
-            self._objects.pop(key, None)
+            self._objects.get(key[0], {}).pop(key[1], None)
+        elif known is not None and _version(new) <= _version(known):
+            return  # written by ourselves
         else:
-            self._objects[key] = _kept(obj)
+            self._put(new)
+            if known is not None and _content(known) == _content(new):
+                return  # no more than its status
         self._on_change(key)
+
+    def _put(self, obj: Object) -> None:
+        namespace, name = _key(obj)
+        self._objects.setdefault(namespace, {})[name] = obj
 
 
 def _key(obj: Object) -> ObjectKey:
@@ -139,6 +158,17 @@ def _key(obj: Object) -> ObjectKey:
 def _kept(obj: Object) -> Object:
     meta = {key: value for key, value in obj["metadata"].items() if key != "managedFields"}
     return {**{key: value for key, value in obj.items() if key != "status"}, "metadata": meta}
+
+
+def _version(obj: Object) -> int:
+    """Resource versions compare as numbers, as of Kubernetes 1.35 by contract."""
+    text = str(obj["metadata"].get("resourceVersion", ""))
+    return int(text) if text.isdecimal() else 0
+
+
+def _content(obj: Object) -> Object:
+    meta = {name: value for name, value in obj["metadata"].items() if name != "resourceVersion"}
+    return {**obj, "metadata": meta}
 
 
 def covers(there: Any, wanted: Any) -> bool:

@@ -51,6 +51,8 @@ class _Seen:
 
     uid: str | None
     written: float = -_MEMORY
+    planned: tuple[object, Choice] | None = None
+    """What was planned last, and for what."""
 
 
 @dataclass(slots=True)
@@ -76,6 +78,8 @@ class ModelServiceReconciler:
         Chooses an engine.
     environment
         What downloads are given of the platform's own environment.
+    selector
+        By what labels the pods of a workload are found; empty where there are none.
     requeue
         Called with the key of a resource to look at again.
     clock
@@ -94,6 +98,7 @@ class ModelServiceReconciler:
         choose: Choose,
         environment: Mapping[str, str],
         requeue: Callable[[Key], None],
+        selector: Callable[[WorkloadRef], str] = lambda _: "",
         clock: Callable[[], datetime] = utcnow,
     ) -> None:
         self._store = store
@@ -103,6 +108,7 @@ class ModelServiceReconciler:
         self._clock = clock
         self._layout = layout
         self._environment = environment
+        self._selector = selector
         self._downloads = Downloads(backend, layout, environment)
         self._teardown = Teardown(backend, lambda ref: requeue((ref.namespace, ref.name)))
         self._seen: dict[Key, _Seen] = {}
@@ -146,10 +152,13 @@ class ModelServiceReconciler:
 
     # What is there, and what shall be
 
+    async def _facts(self, ref: WorkloadRef) -> Facts:
+        return Facts(self._clock(), observation=await self._backend.observe(ref), selector=self._selector(ref))
+
     async def _look(self, service: ModelService) -> _Found:
         """Bring the workloads to what the spec says, as far as that is possible now."""
         ref, fetch = make_ref(service, SERVE), make_ref(service, FETCH)
-        facts = Facts(self._clock(), observation=await self._backend.observe(ref))
+        facts = await self._facts(ref)
         if self._teardown.busy(ref) or self._teardown.busy(fetch):
             return _Found(facts)  # it comes again when that has ended
         try:
@@ -166,7 +175,7 @@ class ModelServiceReconciler:
         elif await self._backend.observe(fetch) is not None:
             self._drop(fetch)  # from when the spec named a model
         try:
-            choice = await asyncio.to_thread(self._plan, service, files)
+            choice = await self._planned(service, files)
             workload = make_serve(
                 service,
                 choice.plan,
@@ -189,9 +198,16 @@ class ModelServiceReconciler:
         observation = await self._backend.observe(workload.ref)
         return _Found(replace(facts, template=role.template.hash, observation=observation), told)
 
-    def _plan(self, service: ModelService, files: ModelFiles | None) -> Choice:
-        """In a thread: an engine may have to ask its own program what it knows."""
-        machine = self._machine(service.spec)
+    async def _planned(self, service: ModelService, files: ModelFiles | None) -> Choice:
+        """The same as last time, where nothing it follows from has changed."""
+        machine, seen = self._machine(service.spec), self._seen[key_of(service)]
+        about = (service.metadata.uid, service.metadata.generation, files, machine)
+        if seen.planned is None or seen.planned[0] != about:
+            # in a thread: an engine may have to ask its own program what it knows
+            seen.planned = (about, await asyncio.to_thread(self._plan, service, files, machine))
+        return seen.planned[1]
+
+    def _plan(self, service: ModelService, files: ModelFiles | None, machine: Machine) -> Choice:
         engine, reason = self._choose(service.spec, files, machine)
         return Choice(engine.name, reason, engine.plan(service.spec, files, machine))
 
@@ -212,7 +228,7 @@ class ModelServiceReconciler:
     async def _pause(self, service: ModelService) -> Result[ModelService]:
         """Run nothing: first nobody is sent there any more, then the processes end."""
         ref, fetch = make_ref(service, SERVE), make_ref(service, FETCH)
-        result = await self._report(service, _Found(Facts(self._clock(), observation=await self._backend.observe(ref))))
+        result = await self._report(service, _Found(await self._facts(ref)))
         await self._drain(ref)
         job = await self._backend.observe(fetch)
         if job is not None and any(replica.phase != "Succeeded" for replica in job.replicas):
@@ -247,8 +263,11 @@ class ModelServiceReconciler:
 
     async def _take_down(self, key: Key, *, but: str | None) -> None:
         """End what runs for resources that had this name before, and are gone."""
+        namespace, name = key
         for ref in await self._backend.refs():
-            if (ref.kind, ref.namespace, ref.name) == (ModelService.kind_name(), *key) and ref.uid != but:
+            if (ref.name, ref.namespace) != (name, namespace):  # what is cheap first: it is asked of all, for each
+                continue
+            if ref.kind == ModelService.kind_name() and ref.uid != but:
                 logger.info("%s/%s: its resource is gone, stopping its %s processes", ref.namespace, ref.name, ref.part)
                 self._drop(ref)
 

@@ -6,7 +6,7 @@ The old status is the memory: what it already says happened was told when it was
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from llmos.resources import ModelService
@@ -15,6 +15,9 @@ from llmos.resources.modelservice import ModelServiceStatus, Phase
 from llmos_hub.workload import Observation, ReplicaState
 
 __all__ = ["Happening", "compare", "scaled"]
+
+
+_AGAIN = " again (start "
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,13 +32,30 @@ class Happening:
 def compare(service: ModelService, new: ModelServiceStatus, seen: Observation | None) -> list[Happening]:
     """What happened between the status that `service` has and the new one, in the order in which it did."""
     old = service.status
-    return [
-        *_spec(service, old, new),
-        *_download(old, new),
-        *_engine(old, new),
-        *_replicas(old, new, seen),
-        *_phase(old, new),
-    ]
+    return _joined(
+        [
+            *_spec(service, old, new),
+            *_download(old, new),
+            *_engine(old, new),
+            *_replicas(old, new, seen),
+            *_phase(old, new),
+        ]
+    )
+
+
+def _joined(happenings: list[Happening]) -> list[Happening]:
+    """Without what is told by another of the same moment: each is a request, and a line to read."""
+    told = {each.reason: each for each in happenings}
+    accepted, chosen = told.get("Accepted"), told.get("EngineChosen")
+    if accepted is not None and chosen is not None:
+        happenings = [
+            replace(accepted, message=f"{accepted.message} {chosen.message}") if each is accepted else each
+            for each in happenings
+            if each is not chosen
+        ]
+    if "Ready" in told:
+        happenings = [each for each in happenings if each.reason != "ReplicaStarted" or _AGAIN in each.message]
+    return happenings
 
 
 def scaled(before: Mapping[str, str], count: int) -> list[Happening]:
@@ -90,7 +110,7 @@ def _replicas(old: ModelServiceStatus, new: ModelServiceStatus, seen: Observatio
         ):
             yield Happening("Warning", state.reason, replica.message)
         if replica.started_at is not None and replica.started_at != (before.started_at if before else None):
-            again = f" again (start {replica.restarts + 1})" if replica.restarts else ""
+            again = f"{_AGAIN}{replica.restarts + 1})" if replica.restarts else ""
             yield Happening("Normal", "ReplicaStarted", f"{replica.id} was started{again}.")
 
 

@@ -71,6 +71,8 @@ class Facts:
         The processes that answer.
     template
         The hash of the newest template; empty where none was made.
+    selector
+        By what labels the cluster finds its pods; empty where there are none.
     """
 
     now: datetime
@@ -79,6 +81,7 @@ class Facts:
     refusal: LLMOSError | None = None
     observation: Observation | None = None
     template: str = ""
+    selector: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +117,7 @@ def make_status(service: ModelService, facts: Facts) -> ModelServiceStatus:
         model=_model_info(facts.download) or (old.model if known else None),
         replicas=len(replicas),
         ready_replicas=0 if stopped else len(ready),
+        selector=facts.selector,
         desired_replicas=old.desired_replicas,
         replica_statuses=[_replica_status(r, old) for r in replicas],
         endpoints=[] if stopped else [Endpoint(replica=r.id, url=r.endpoint or "") for r in ready],

@@ -35,7 +35,14 @@ FETCH = "fetch"
 REPLICA = "replica"
 """The role of the processes that answer."""
 
-_PASSED = ("HF_ENDPOINT", "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
+_PASSED = (
+    "LLMOS_MODELS_MIRROR",
+    "HF_ENDPOINT",
+    "SSL_CERT_FILE",
+    "SSL_CERT_DIR",
+    "REQUESTS_CA_BUNDLE",
+    "CURL_CA_BUNDLE",
+)
 _PASSED_PREFIXES = ("HF_HUB_", "PIP_", "UV_")
 _PASSED_ANY_CASE = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
 _FETCH_SECRETS = ("HF_TOKEN",)
@@ -165,7 +172,8 @@ def make_serve(
     Raises
     ------
     Invalid
-        A variable is the platform's own: by it the platform finds its processes again, to end them.
+        A variable is the platform's own: by it the platform finds its processes again, to end them. Or a command of
+        one's own is to listen where nobody reaches it.
     """
     estimate = plan.memory_estimate
     limit = plan.template.memory_limit
@@ -197,6 +205,7 @@ def make_serve(
 
 def _in_pod(template: ProcessTemplate, service: ModelService, engine: str) -> ProcessTemplate:
     """The same process with what a pod of it needs."""
+    _refuse_sockets(service)
     wanted = service.spec.resources
     pod = template.pod
     if pod == PodOptions():
@@ -207,6 +216,21 @@ def _in_pod(template: ProcessTemplate, service: ModelService, engine: str) -> Pr
             overrides=service.spec.template or {},
         )
     return replace(template, pod=pod)
+
+
+def _refuse_sockets(service: ModelService) -> None:
+    """A command of one's own that listens on a unix socket: the gateway is in another pod and can't open it."""
+    spec = service.spec
+    if spec.engine != "custom":
+        return
+    places = {"spec.args": spec.args, **{f"spec.env.{name}": [value] for name, value in spec.env.items()}}
+    for place, texts in places.items():
+        if any("{socket}" in text for text in texts):
+            text = (
+                "{socket} stands for a unix socket, which other pods can't reach. In a cluster let the command listen on "
+                'all addresses and {port}, such as ["my-server", "--host", "0.0.0.0", "--port", "{port}"]'
+            )
+            raise Invalid(f"{place}: {text}.", causes=[Cause(place, text)])
 
 
 def _refuse_our_names(field: str, names: Iterable[str]) -> None:

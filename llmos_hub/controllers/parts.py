@@ -22,9 +22,12 @@ from llmos_hub.controllers.metrics import Metrics
 from llmos_hub.engines.base import Machine
 from llmos_hub.engines.machine import detect
 from llmos_hub.managers.nodes import Nodes, largest_machine
+from llmos_hub.names import ENV_RELEASE
 from llmos_hub.settings import ProcessSettings
 from llmos_hub.stores import open_store_for
 from llmos_hub.stores.base import Store
+from llmos_hub.stores.kubernetes_namespaces import ReleaseNamespaces
+from llmos_hub.workload import WorkloadRef
 
 if TYPE_CHECKING:
     from llmos_hub.kubernetes_api import KubernetesAPI
@@ -38,6 +41,11 @@ _REFRESH: Final = 60.0
 _RETRY: Final = 2.0
 
 logger = logging.getLogger(__name__)
+
+
+def _no_pods(ref: WorkloadRef) -> str:
+    del ref
+    return ""
 
 
 class Companion(Protocol):
@@ -62,10 +70,13 @@ class Surroundings:
         Where model files are.
     machine
         What there is to compute on, for a service of that spec.
+    selector
+        By what labels the pods of a workload are found; empty where there are none.
     """
 
     layout: Layout
     machine: Callable[[ModelServiceSpec], Machine]
+    selector: Callable[[WorkloadRef], str] = _no_pods
 
 
 @dataclass(frozen=True)
@@ -77,6 +88,7 @@ class Parts:
     around: Surroundings
     leadership: Leadership | None = None
     companions: Sequence[Companion] = ()
+    namespaces: ReleaseNamespaces | None = None
     metrics: Metrics = field(default_factory=Metrics)
 
 
@@ -175,6 +187,7 @@ async def _in_cluster(settings: ProcessSettings) -> AsyncIterator[Parts]:
     from pathlib import Path
 
     from llmos_hub.backends.kubernetes import KubernetesBackend
+    from llmos_hub.backends.kubernetes.names import workload_selector
     from llmos_hub.backends.kubernetes.settings import KubernetesSettings
     from llmos_hub.controllers.election import Election, own_identity
     from llmos_hub.controllers.kubernetes_leases import KubernetesLeases
@@ -188,8 +201,10 @@ async def _in_cluster(settings: ProcessSettings) -> AsyncIterator[Parts]:
         # a connection of its own: what keeps the leader leading must not wait behind what it does
         leases = KubernetesAPI(timeout=5.0)
         stack.push_async_callback(leases.close)
-        store = open_store_for(settings)
+        store = open_store_for(settings, everywhere=True)
         stack.push_async_callback(store.close)
+        whose = ReleaseNamespaces(api, settings.release)
+        stack.push_async_callback(whose.close)
         metrics = Metrics()
         leadership = Election(
             KubernetesLeases(leases, settings.namespace), own_identity(), timing=lease_timing(), told=metrics.lead
@@ -200,8 +215,8 @@ async def _in_cluster(settings: ProcessSettings) -> AsyncIterator[Parts]:
         machines = ClusterMachines(KubernetesNodes(api, settings.namespace))
         await _known(machines)
         namespaces = await _namespaces(stack, settings, api=api, store=store, leadership=leadership, metrics=metrics)
-        around = Surroundings(cluster_layout(Path(cluster.models.mount_path)), machines)
-        yield Parts(store, backend, around, leadership, (machines, *namespaces), metrics)
+        around = Surroundings(cluster_layout(Path(cluster.models.mount_path)), machines, workload_selector)
+        yield Parts(store, backend, around, leadership, (machines, *namespaces), whose, metrics)
         logger.info("Ending; what runs goes on")
 
 
@@ -251,9 +266,14 @@ async def _namespaces(
     from llmos_hub.controllers.namespace_sweep import Sweep
     from llmos_hub.controllers.namespaces import NamespaceController
     from llmos_hub.identity.people import HubPeople
-    from llmos_hub.managers.namespace_options import NamespaceOptions
+    from llmos_hub.managers.namespace_options import ENV_NAMESPACE_SETTINGS, NamespaceOptions
 
     options = NamespaceOptions.from_environment()
+    if options.instance != settings.release:
+        raise UsageError(
+            f'{ENV_RELEASE} is "{settings.release}", but {ENV_NAMESPACE_SETTINGS} says instance: "{options.instance}". '
+            "Both are the release's name; the chart sets them."
+        )
     sweep = None
     if settings.hub_api_url and settings.hub_token:
         people = HubPeople(settings.hub_api_url, settings.hub_token)

@@ -19,11 +19,11 @@ from llmos_hub.controllers.informer import Informer, Key
 from llmos_hub.controllers.workqueue import QueueMetrics, ShutDown, WorkQueue
 from llmos_hub.stores.base import Store
 
-__all__ = ["Controller", "Reconciler", "Result", "Trigger"]
+__all__ = ["WORKERS", "Controller", "Reconciler", "Result", "Trigger"]
 
 R = TypeVar("R", bound=Resource)
 
-_WORKERS = 4
+WORKERS = 4
 """Resources looked at at once: a reconcile waits for little but the database."""
 _RESYNC = 300.0
 """Seconds after which every resource is looked at even if nothing was heard: a bug must not last for ever."""
@@ -114,7 +114,7 @@ class Controller(Generic[R]):
         triggers: Iterable[Trigger] = (),
         metrics: QueueMetrics | None = None,
         failed: Callable[[str], None] | None = None,
-        workers: int = _WORKERS,
+        workers: int = WORKERS,
         resync: float = _RESYNC,
     ) -> None:
         self.reconciler = reconciler

@@ -14,7 +14,7 @@ import os
 import signal
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, Final
 
 from prometheus_client import generate_latest
 
@@ -29,11 +29,16 @@ from llmos_hub.controllers.metrics import Metrics
 from llmos_hub.controllers.modelservice import ModelServiceReconciler
 from llmos_hub.controllers.modelservice_workloads import fetch_environment
 from llmos_hub.controllers.parts import Companion, Surroundings, opened, surroundings
-from llmos_hub.controllers.reconciler import Controller, Trigger
+from llmos_hub.controllers.reconciler import WORKERS, Controller, Reconciler, Trigger
+from llmos_hub.controllers.unserved import InOwnNamespaces
 from llmos_hub.settings import ProcessSettings
 from llmos_hub.stores.base import Store
+from llmos_hub.stores.kubernetes_namespaces import ReleaseNamespaces
 
 __all__ = ["Controllers", "serve"]
+
+_CLUSTER_WORKERS: Final = 16
+"""Resources looked at at once in a cluster: a busy API server takes tens of milliseconds for each of ten requests."""
 
 logger = logging.getLogger(__name__)
 
@@ -55,6 +60,8 @@ class Controllers:
         Who of several processes does the work; unset, this one.
     companions
         More that is to be followed always and done while leading.
+    namespaces
+        In a cluster: knows which are the release's. What is in others is left alone.
     metrics
         What is counted.
     """
@@ -69,6 +76,7 @@ class Controllers:
         around: Surroundings | None = None,
         leadership: Leadership | None = None,
         companions: Sequence[Companion] = (),
+        namespaces: ReleaseNamespaces | None = None,
         metrics: Metrics | None = None,
     ) -> None:
         self.metrics = metrics or Metrics()
@@ -85,22 +93,35 @@ class Controllers:
             self._backend,
             layout=around.layout,
             machine=around.machine,
+            selector=around.selector,
             choose=engines.choose,
             environment=fetch_environment(environ),
             requeue=self._look_again,
         )
+        reconciler: Reconciler[ModelService] = self._models
+        if namespaces is not None:
+            reconciler = InOwnNamespaces(reconciler, store, namespaces)
+            namespaces.subscribe(self._look_at_all_in)
         counted = self.metrics.of(ModelService.kind_name())
         models = Controller(
             store,
-            self._models,
+            reconciler,
             triggers=[Trigger(Credential, self._users_of)],
             metrics=counted,
             failed=counted.failed,
+            workers=_CLUSTER_WORKERS if settings.in_cluster else WORKERS,
         )
         self._controllers: dict[str, Controller[Any]] = {ModelService.kind_name(): models}
 
     def _look_again(self, key: Key) -> None:
         self._controllers[ModelService.kind_name()].enqueue(key)
+
+    def _look_at_all_in(self, namespace: str) -> None:
+        """It was handed over to or by this release."""
+        for controller in self._controllers.values():
+            for key in controller.informer:
+                if key[0] == namespace:
+                    controller.enqueue(key)
 
     def _users_of(self, credential: Key) -> list[Key]:
         """The ModelServices that name a Credential."""
@@ -181,6 +202,7 @@ async def serve(settings: ProcessSettings) -> None:
                 around=parts.around,
                 leadership=parts.leadership,
                 companions=parts.companions,
+                namespaces=parts.namespaces,
                 metrics=parts.metrics,
             )
             async with _pages(settings, parts.store, controllers):

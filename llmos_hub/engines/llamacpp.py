@@ -177,7 +177,7 @@ def _uses_gpu(spec: ModelServiceSpec, machine: Machine) -> bool:
     wanted, there = spec.resources.gpus, len(machine.gpus)
     if wanted > there:
         found = "none was found" if there == 0 else f"there {'is' if there == 1 else 'are'} {there}"
-        message = f"spec.resources.gpus: {wanted} GPU{'s' if wanted > 1 else ''} asked for, {found} on this machine. llama.cpp also computes on CPUs: leave gpus out."
+        message = f"spec.resources.gpus: {wanted} GPU{'s' if wanted > 1 else ''} asked for, {found}. llama.cpp also computes on CPUs: leave gpus out."
         raise Insufficient(message, causes=[Cause("spec.resources.gpus", found)])
     if not machine.gpus:
         return False

@@ -16,10 +16,12 @@ from typing import Any, Final, Literal
 
 from llmos_hub.kubernetes_api import path_of
 from llmos_hub.managers.namespace_options import NamespaceOptions, Peer
+from llmos_hub.stores.kubernetes_namespaces import INSTANCE, MANAGED_BY
 
 __all__ = [
     "COMPONENT",
     "CREATED",
+    "INSTANCE",
     "MANAGED_BY",
     "MISSING_SINCE",
     "OWNER",
@@ -40,7 +42,6 @@ __all__ = [
 
 Object = dict[str, Any]
 
-MANAGED_BY: Final = "app.kubernetes.io/managed-by"
 COMPONENT: Final = "app.kubernetes.io/component"
 OWNER_KIND: Final = "llmos.ai/owner-kind"
 OWNER: Final = "llmos.ai/owner"
@@ -95,7 +96,7 @@ def object_path(obj: Mapping[str, Any]) -> str:
 def _labels(options: NamespaceOptions) -> dict[str, str]:
     return {
         "app.kubernetes.io/name": "llmos",
-        "app.kubernetes.io/instance": options.instance,
+        INSTANCE: options.instance,
         MANAGED_BY: "llmos",
         COMPONENT: "namespace",
     }

@@ -19,6 +19,7 @@ from llmos_hub.identity.people import People
 from llmos_hub.kubernetes_api import FIELD_MANAGER, APIError, KubernetesAPI, path_of
 from llmos_hub.managers.namespace_objects import (
     CREATED,
+    INSTANCE,
     MANAGED_BY,
     OWNER,
     OWNER_KIND,
@@ -220,10 +221,18 @@ class KubernetesNamespaces:
             With what can be done.
         """
         labels, annotations = obj["metadata"].get("labels") or {}, _annotations(obj)
+        release, instance = self._options.instance, labels.get(INSTANCE, "")
         if labels.get(MANAGED_BY) != "llmos" or not labels.get(OWNER_KIND):
             raise Conflict(
                 f'The cluster has a namespace "{namespace}" that is not LLMOS\'. An administrator of the cluster can '
-                f"rename it, or hand it over: kubectl label namespace {namespace} {MANAGED_BY}=llmos {OWNER_KIND}=user"
+                f"remove it, or hand it over: kubectl label namespace {namespace} {MANAGED_BY}=llmos "
+                f"{INSTANCE}={release} {OWNER_KIND}={owner.kind}"
+            )
+        if instance != release:
+            raise Conflict(
+                f'The namespace {namespace} belongs to another LLMOS of this cluster, "{instance}", which knows somebody '
+                "of the same name. An administrator of the cluster can hand it over, with all that is in it: "
+                f"kubectl label --overwrite namespace {namespace} {INSTANCE}={release}"
             )
         if obj["metadata"].get("deletionTimestamp"):
             raise Conflict(f"The namespace {namespace} is being deleted. Try again in a minute.")

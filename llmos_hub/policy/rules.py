@@ -1,4 +1,5 @@
-"""The rules that hold until role templates refine them: one's own namespace, `public` to read, admins all.
+"""The rules that hold until role templates refine them: one's own namespace and those of one's groups, `public` to read,
+admins all.
 
 What a caller may do is the intersection of what the *token* may (two Hub scopes) and what its *owner* may
 (the rules below). Whatever isn't allowed is refused.
@@ -11,7 +12,7 @@ from typing import Literal
 
 from llmos.errors import Forbidden
 from llmos.resources import Resource
-from llmos_hub.names import PUBLIC_NAMESPACE, SCOPE_INVOKE, SCOPE_MANAGE, user_namespace
+from llmos_hub.names import PUBLIC_NAMESPACE, SCOPE_INVOKE, SCOPE_MANAGE, group_namespace, user_namespace
 
 __all__ = ["Caller", "Decision", "Verb", "may", "require", "require_admin"]
 
@@ -46,9 +47,14 @@ class Caller:
         return user_namespace(self.name)
 
     @property
+    def group_namespaces(self) -> tuple[str, ...]:
+        """The namespaces that they share with the others of their groups."""
+        return tuple(sorted(map(group_namespace, self.groups)))
+
+    @property
     def search_path(self) -> tuple[str, ...]:
         """The namespaces to look for a bare model name in, first match wins."""
-        return (self.namespace, PUBLIC_NAMESPACE)
+        return (self.namespace, *self.group_namespaces, PUBLIC_NAMESPACE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,14 +77,22 @@ def may(caller: Caller, verb: Verb, kind: type[Resource], namespace: str | None)
             return Decision(True, "everyone may read what holds for the whole platform")
         return Decision(False, f"Only admins may {verb} {kind.plural}.")
     if namespace is None:
-        return Decision(False, f"Only admins may {verb} {kind.plural} of all namespaces. Yours is {caller.namespace}.")
+        return Decision(False, f"Only admins may {verb} {kind.plural} of all namespaces. {_yours(caller)}")
     if namespace == caller.namespace:
         return Decision(True, "it is the caller's own namespace")
+    if namespace in caller.group_namespaces:
+        return Decision(True, "it is the namespace of a group that the caller is in")
     if namespace == PUBLIC_NAMESPACE and not kind.write_only and verb in READING | {"invoke"}:
         return Decision(True, f"everyone may read and use what is in {PUBLIC_NAMESPACE}")
     if namespace == PUBLIC_NAMESPACE:
         return Decision(False, f"Only admins may {verb} {kind.plural} in {PUBLIC_NAMESPACE}.")
-    return Decision(False, f"You may not {verb} {kind.plural} in {namespace}. Yours is {caller.namespace}.")
+    return Decision(False, f"You may not {verb} {kind.plural} in {namespace}. {_yours(caller)}")
+
+
+def _yours(caller: Caller) -> str:
+    """Where they may, as a sentence."""
+    groups = caller.group_namespaces
+    return f"Yours are {', '.join((caller.namespace, *groups))}." if groups else f"Yours is {caller.namespace}."
 
 
 def require(caller: Caller, verb: Verb, kind: type[Resource], namespace: str | None) -> None:

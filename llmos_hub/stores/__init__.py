@@ -45,8 +45,10 @@ def open_store(url: str, encryption_key: str = "") -> Store:
     return RedisStore(Database(url), Sealer(encryption_key))
 
 
-def open_store_for(settings: ProcessSettings, *, secrets: bool = True) -> Store:
+def open_store_for(settings: ProcessSettings, *, secrets: bool = True, everywhere: bool = False) -> Store:
     """The store that a process of the platform was told to use; nothing is connected before the first call.
+
+    In a cluster it shows only what is in the release's own namespaces: another release may serve the others.
 
     Parameters
     ----------
@@ -55,6 +57,8 @@ def open_store_for(settings: ProcessSettings, *, secrets: bool = True) -> Store:
     secrets
         Whether the process reads Credentials; without, it can't, whatever it was told. (In a cluster the
         process's own service account decides that.)
+    everywhere
+        Whether to show what is in other namespaces, too; who asks for that has to tell them apart.
 
     Raises
     ------
@@ -68,6 +72,12 @@ def open_store_for(settings: ProcessSettings, *, secrets: bool = True) -> Store:
         return database
     from llmos_hub.kubernetes_api import KubernetesAPI
     from llmos_hub.stores.kubernetes import KubernetesStore
+    from llmos_hub.stores.kubernetes_namespaces import ReleaseNamespaces
+    from llmos_hub.stores.kubernetes_release import ReleaseStore
     from llmos_hub.stores.routed import RoutedStore
 
-    return RoutedStore(KubernetesStore(KubernetesAPI()), database)
+    api = KubernetesAPI()
+    cluster: Store = KubernetesStore(api)
+    if not everywhere:
+        cluster = ReleaseStore(cluster, ReleaseNamespaces(api, settings.release))
+    return RoutedStore(cluster, database)

@@ -216,7 +216,7 @@ async def test_processes_are_kept_in(backend, namespace):
     assert lines == ["1000", "read-only", "no token", "NoNewPrivs: 1", "CapEff: 0000000000000000"]
 
 
-async def test_image_and_registry_by_setting(api, namespace):
+async def test_image_and_registry_by_setting(api, cluster, namespace):
     settings = settings_for(
         f"t-{uuid.uuid4().hex[:8]}", images={"": {"image": IMAGE.partition("/")[2]}}, registry="registry.local/"
     )
@@ -225,6 +225,32 @@ async def test_image_and_registry_by_setting(api, namespace):
     try:
         workload = wanted(namespace, serving())
         await backend.apply(workload)
-        await until(backend, workload.ref, ready(1), timeout=PATIENCE)
+        seen = await until(backend, workload.ref, ready(1), timeout=PATIENCE)
+        (replica,) = seen.replicas
+        (container,) = cluster.get("pod", replica.id, "-n", namespace)["spec"]["containers"]
+        assert container["image"] == IMAGE
     finally:
         await backend.close(stop=True)
+
+
+async def test_a_job_that_succeeds_is_never_said_to_have_crashed(backend, namespace):
+    """Between the end of its container and that of its pod, too."""
+    workload = wanted(namespace, script("echo done", completes=True))
+    seen = []
+    changes = backend.changes()
+
+    async def record():
+        async for ref in changes:
+            if ref == workload.ref and (observation := await backend.observe(ref)) is not None:
+                seen.extend(observation.replicas)
+
+    recording = asyncio.create_task(record())
+    try:
+        await backend.apply(workload)
+        await until(backend, workload.ref, phase("Succeeded"), timeout=PATIENCE)
+    finally:
+        recording.cancel()
+        await asyncio.gather(recording, return_exceptions=True)
+    assert seen
+    assert {state.reason for state in seen} == {""}, [state.message for state in seen]
+    assert {state.phase for state in seen} <= {"Starting", "Succeeded"}

@@ -40,10 +40,14 @@ def wanted(namespace: str, *, count: int = 2, uid: str = "u1", **fields: object)
 
 
 async def eventually(condition, timeout=PATIENCE):
-    """Wait until something is so."""
-    async with asyncio.timeout(timeout):
-        while not condition():
-            await asyncio.sleep(0.1)
+    """Whether something comes to be so in time."""
+    try:
+        async with asyncio.timeout(timeout):
+            while not condition():
+                await asyncio.sleep(0.1)
+    except TimeoutError:
+        return False
+    return True
 
 
 async def test_what_is_edited_by_hand_is_changed_back(backend, cluster, namespace):
@@ -54,9 +58,9 @@ async def test_what_is_edited_by_hand_is_changed_back(backend, cluster, namespac
     cluster.kubectl("scale", f"deployment/{name}", "--replicas=4", "-n", namespace)
     cluster.kubectl("patch", "networkpolicy", name, "-n", namespace, "--type=merge", "-p", '{"spec":{"ingress":[{}]}}')
     cluster.kubectl("label", "service", name, "-n", namespace, "llmos.ai/part=other", "--overwrite")
-    await eventually(lambda: cluster.get("deployment", name, "-n", namespace)["spec"]["replicas"] == 2)
-    await eventually(lambda: cluster.get("networkpolicy", name, "-n", namespace)["spec"]["ingress"][0] != {})
-    await eventually(
+    assert await eventually(lambda: cluster.get("deployment", name, "-n", namespace)["spec"]["replicas"] == 2)
+    assert await eventually(lambda: cluster.get("networkpolicy", name, "-n", namespace)["spec"]["ingress"][0] != {})
+    assert await eventually(
         lambda: cluster.get("service", name, "-n", namespace)["metadata"]["labels"]["llmos.ai/part"] == "serve"
     )
     after = await until(backend, workload.ref, ready(2), timeout=PATIENCE)
@@ -77,8 +81,9 @@ async def test_what_is_deleted_by_hand_is_made_again(backend, cluster, namespace
         return any(o["metadata"]["name"] == workload.ref.id and o["metadata"]["uid"] != old[kind] for o in found)
 
     for kind in kinds:
-        await eventually(lambda kind=kind: again(kind))
-    await until(backend, workload.ref, ready(2), timeout=PATIENCE)
+        assert await eventually(lambda kind=kind: again(kind)), f"no other {kind} was made"
+    after = await until(backend, workload.ref, ready(2), timeout=PATIENCE)
+    assert all(replica.endpoint for replica in after.replicas)
 
 
 async def test_what_others_add_is_left_alone(backend, cluster, namespace):
@@ -153,7 +158,7 @@ async def test_all_goes_with_the_resource(api, cluster, namespace):
         await backend.close()
         cluster.kubectl("delete", "modelservice", "chat", "-n", namespace)
         kinds = "deployments,replicasets,pods,services,networkpolicies,poddisruptionbudgets"
-        await eventually(lambda: not cluster.get(kinds, "-n", namespace)["items"])
+        assert await eventually(lambda: not cluster.get(kinds, "-n", namespace)["items"]), "something is left"
     finally:
         await backend.close()
 
@@ -184,9 +189,12 @@ async def test_a_template_of_the_resources_own(backend, cluster, namespace):
 def test_the_objects_that_are_written_down_are_accepted(cluster, namespace, case):
     for obj in yaml.safe_load_all((GOLDEN / f"{case}.yaml").read_text()):
         obj["metadata"]["namespace"] = namespace
-        cluster.kubectl(
-            "apply", "--server-side", "--dry-run=server", "--validate=strict", "-f", "-", stdin=json.dumps(obj)
-        )
+        done = cluster.attempt(
+            "kubectl", "apply", "--server-side", "--dry-run=server", "--validate=strict", "-f", "-",
+            stdin=json.dumps(obj),
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        assert "serverside-applied" in done.stdout
 
 
 def test_the_objects_that_are_written_down_are_valid(cluster, tmp_path):
@@ -202,4 +210,8 @@ def test_workloads_over_several_machines_are_accepted(cluster, namespace):
         pytest.skip("LeaderWorkerSet is not installed in this cluster")
     for obj in yaml.safe_load_all((GOLDEN / "several-hosts.yaml").read_text()):
         obj["metadata"]["namespace"] = namespace
-        cluster.kubectl("apply", "--server-side", "--dry-run=server", "-f", "-", stdin=json.dumps(obj))
+        done = cluster.attempt(
+            "kubectl", "apply", "--server-side", "--dry-run=server", "-f", "-", stdin=json.dumps(obj)
+        )
+        assert done.returncode == 0, done.stderr
+        assert "serverside-applied" in done.stdout

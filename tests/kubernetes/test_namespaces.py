@@ -186,6 +186,9 @@ async def test_what_somebody_edits_is_put_right(platform: Platform) -> None:
         )
     )
     print(f"\nput right after {', '.join(f'{seconds:.1f}' for seconds in took)} s")
+    assert max(took) < 20, "what is changed by hand does not last"
+    assert platform.get("networkpolicy", "llmos-default-deny")["spec"]["policyTypes"] == ["Ingress", "Egress"]
+    assert set(platform.get("resourcequota", "llmos")["spec"]["hard"]) == {"pods", "requests.memory"}
 
 
 @pytest.mark.timeout(120)

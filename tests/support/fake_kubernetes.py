@@ -217,7 +217,11 @@ class FakeKubernetes:
             since = int(request.query_params["resourceVersion"])
             return StreamingResponse(self._watch(since, wanted), media_type="application/json")
         items = [obj for key, obj in sorted(self.objects.items()) if wanted(key, obj)]
-        return JSONResponse({"metadata": {"resourceVersion": str(self.revision)}, "items": items})
+        first = items[0] if items else {}
+        what = {"kind": f"{first.get('kind', '')}List", "apiVersion": first.get("apiVersion", "v1")}
+        if "llmos.ai" not in what["apiVersion"]:  # of what is its own the server tells it once
+            items = [{part: value for part, value in obj.items() if part not in what} for obj in items]
+        return JSONResponse({**what, "metadata": {"resourceVersion": str(self.revision)}, "items": items})
 
     async def _watch(self, since: int, wanted: Any) -> AsyncIterator[bytes]:
         at = 0

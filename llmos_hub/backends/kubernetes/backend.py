@@ -157,7 +157,10 @@ class KubernetesBackend:
     async def observe(self, ref: WorkloadRef) -> Observation | None:
         """How it is now, from what was last heard of it."""
         entry = self._entries.get(ref)
-        return self._observe(entry) if entry is not None else None
+        if entry is None:
+            return None
+        # whatever is heard, read or applied of it has been looked at, to be told
+        return entry.told or self._observe(entry)
 
     async def refs(self) -> Sequence[WorkloadRef]:
         """Every workload there is."""

@@ -27,6 +27,7 @@ from llmos_hub.workload import Role, Workload
 __all__ = [
     "KINDS",
     "Kind",
+    "keep_images",
     "labels_of",
     "make_deployment",
     "make_job",
@@ -111,6 +112,19 @@ def _stamped(obj: dict[str, Any]) -> dict[str, Any]:
     metadata = obj["metadata"]
     stamp = {APPLIED: digest(obj)}
     return {**obj, "metadata": {**metadata, "annotations": {**metadata.get("annotations", {}), **stamp}}}
+
+
+def keep_images(deployment: Mapping[str, Any], images: Mapping[str, str]) -> dict[str, Any]:
+    """A Deployment whose containers run from these images, by their names, in place of the settings'."""
+    template = deployment["spec"]["template"]
+    pod = dict(template["spec"])
+    for part in ("initContainers", "containers"):
+        if part in pod:
+            pod[part] = [{**c, "image": images.get(c["name"], c["image"])} for c in pod[part]]
+    spec = {**deployment["spec"], "template": {**template, "spec": pod}}
+    metadata = dict(deployment["metadata"])
+    metadata["annotations"] = {name: v for name, v in metadata.get("annotations", {}).items() if name != APPLIED}
+    return _stamped({**deployment, "metadata": metadata, "spec": spec})
 
 
 # What runs
@@ -250,10 +264,8 @@ def _make_egress(settings: KubernetesSettings) -> Iterator[dict[str, Any]]:
         ],
         "ports": [{"port": 53, "protocol": "UDP"}, {"port": 53, "protocol": "TCP"}],
     }
-    if not settings.egress.enabled:
-        return
     blocks = [{"ipBlock": _make_block(cidr, settings)} for cidr in settings.egress.cidrs]
-    if blocks:
+    if blocks and settings.egress.enabled:
         yield {"to": blocks}
     yield from settings.egress.also
 

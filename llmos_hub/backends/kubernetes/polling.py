@@ -18,12 +18,13 @@ from llmos_hub.backends.kubernetes.states import init_running
 from llmos_hub.kubernetes_api import APIError, KubernetesAPI
 from llmos_hub.workload import WorkloadRef
 
-__all__ = ["Polls", "progress_words"]
+__all__ = ["MEMORY_PERIOD", "Polls", "progress_words"]
 
-_MEMORY: Final = 15.0
+MEMORY_PERIOD: Final = 15.0
 """Seconds between two looks at memory: metrics-server looks as often."""
 _NO_METRICS: Final = 300.0
 """Seconds until it is asked again for metrics where there are none."""
+_FORBIDDEN, _NOT_FOUND = 403, 404
 _PROGRESS: Final = 2.0
 _MOST: Final = 20
 """Logs that are looked into at once."""
@@ -77,6 +78,7 @@ class Polls:
         self._settings = settings
         self._pods = pods
         self._changed = changed
+        self._missing = False
 
     async def run(self) -> None:
         """Ask until cancelled."""
@@ -86,15 +88,31 @@ class Polls:
 
     async def _poll_memory(self) -> None:
         while True:
-            pause = _MEMORY
+            pause = MEMORY_PERIOD
             if self._pods:
-                try:
-                    await self._read_memory()
-                except APIError:
-                    pause = _NO_METRICS  # there is no metrics-server
-                except LLMOSError as error:
-                    logger.debug("Memory in use can't be read: %s", error)
+                pause = await self.look_at_memory()
             await asyncio.sleep(pause)
+
+    async def look_at_memory(self) -> float:
+        """Read it where that is possible; seconds until the next look."""
+        try:
+            await self._read_memory()
+        except APIError as error:
+            why = "the cluster has no metrics-server" if error.status == _NOT_FOUND else error.message.rstrip(".")
+            self._say_missing(why)
+            return _NO_METRICS if error.status in (_FORBIDDEN, _NOT_FOUND) else MEMORY_PERIOD
+        except LLMOSError as error:
+            self._say_missing(error.message.rstrip("."))
+            return MEMORY_PERIOD
+        if self._missing:
+            self._missing = False
+            logger.info("Memory in use is shown again.")
+        return MEMORY_PERIOD
+
+    def _say_missing(self, why: str) -> None:
+        if not self._missing:  # a cluster without stays so, and it is no error
+            self._missing = True
+            logger.info("Memory in use is not shown: %s.", why)
 
     async def _read_memory(self) -> None:
         params = {"labelSelector": release_selector(self._settings)}

@@ -7,21 +7,15 @@ what can be done about it.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
+from llmos.kubernetes_messages import NodeCause, parse_limits, parse_quota, parse_unplaced
 from llmos.resources.quantities import format_bytes, parse_quantity
 from llmos_hub.backends.local.failures import Failure
 
 __all__ = ["image_pull", "not_created", "not_mounted", "probe_failing", "start_failed", "unschedulable"]
 
-_NODES: Final = re.compile(r"^(\d+)/(\d+) nodes are available: (.*)$", re.DOTALL)
-_COUNTED: Final = re.compile(r"^(\d+) (.+)$")
-_TAINT: Final = re.compile(r"\{([^:}]+):?\s*([^}]*)\}")
-_QUOTA: Final = re.compile(r"exceeded quota: ([^,]+), requested: (\S+), used: (\S+), limited: (\S+)")
-_LIMIT: Final = re.compile(
-    r"(maximum|minimum) (\S+) usage per (\w+) is (\S+?),? but (limit|request) is (\S+?)(?:[,.\]]|$)"
-)
 _PULL: Final = re.compile(r'image "([^"]+)"')
 _MAX: Final = 300
 _WAITS: Final = "It starts by itself once there is room."
@@ -75,14 +69,13 @@ def unschedulable(name: str, message: str, wanted: dict[str, str]) -> Failure:
     wanted
         What the pod asks for, by resource.
     """
-    found = _NODES.match(message.strip())
-    if not found:
+    found = parse_unplaced(message)
+    if found is None:
         return Failure("Unschedulable", f"{name} is not placed on a machine: {_short(message)}")
-    total, rest = int(found[2]), found[3]
-    causes = [*_causes(rest)]
-    short = [cause.removeprefix("Insufficient ") for _, cause in causes if cause.startswith("Insufficient ")]
+    total, causes = found.total, found.causes
+    short = [cause.resource for cause in causes if cause.kind == "insufficient"]
     where = f"none of {total} machines has" if total != 1 else "the only machine doesn't have"
-    others = [_other(count, cause) for count, cause in causes if not cause.startswith("Insufficient ")]
+    others = [_other(cause) for cause in causes if cause.kind != "insufficient"]
     but = f" ({'; '.join(others)})" if others else ""
     gpu = next((resource for resource in short if "gpu" in resource), None)
     if gpu is not None:
@@ -95,44 +88,32 @@ def unschedulable(name: str, message: str, wanted: dict[str, str]) -> Failure:
             noun = "memory" if resource == "memory" else "CPUs"
             advice = f"Make room (%llmos ps shows what each uses), or ask for less: %llmos set {name} --{resource} …"
             return Failure(reason, f"{name} needs {asked} of {noun} and {where} that free{but}. {_WAITS} {advice}")
-    if any("PersistentVolumeClaim" in cause or "persistentvolumeclaim" in cause for _, cause in causes):
+    if any(cause.kind in ("volume-unbound", "volume-missing") for cause in causes):
         return Failure("Volume", f"{name} waits for its model volume: {'; '.join(others)}.")
     what = f"no room for {_noun(short[0])}" if short else "; ".join(others)
     return Failure("Unschedulable", f"{name} fits on none of {total} machines: {what}. {_WAITS}")
 
 
-def _causes(rest: str) -> Iterator[tuple[int, str]]:
-    """How many nodes, and why not; what is said after that, of preemption and claims, is left out."""
-    text = rest.partition(". ")[0].strip().rstrip(".")
-    for part in re.split(r",\s+(?=\d+ )", text):
-        counted = _COUNTED.match(part)
-        yield (int(counted[1]), counted[2]) if counted else (0, part)
+_CAUSES: Final = {
+    "not-ready": "not answering",
+    "closed": "closed for maintenance",
+    "selector": "of another kind than nodeSelector asks for",
+    "volume-elsewhere": "without access to its volume",
+    "volume-zone": "without access to its volume",
+    "volume-count": "with all the volumes it can have",
+    "full": "full of pods",
+    "pod-affinity": "without the model volume, which only one machine can have",
+}
 
 
-def _other(count: int, cause: str) -> str:
+def _other(cause: NodeCause) -> str:
     """Half a sentence for one cause."""
-    nodes = f"{count} " if count else ""
-    if "taint" in cause:
-        taint = _TAINT.search(cause)
-        key = taint[1].strip() if taint else "a taint"
-        if "unreachable" in key or "not-ready" in key:
-            return f"{nodes}not answering"
-        if "unschedulable" in key:
-            return f"{nodes}closed for maintenance"
-        return f"{nodes}kept for others by the taint {key}"
-    if "unschedulable" in cause:
-        return f"{nodes}closed for maintenance"
-    if "node affinity" in cause or "selector" in cause:
-        return f"{nodes}of another kind than nodeSelector asks for"
-    if "volume node affinity" in cause:
-        return f"{nodes}without access to its volume"
-    if "unbound immediate" in cause:
+    nodes = f"{cause.count} " if cause.count else ""
+    if cause.kind == "taint":
+        return f"{nodes}kept for others by {f'the taint {cause.taint}' if cause.taint else 'a taint'}"
+    if cause.kind == "volume-unbound":
         return "the claim llmos-models is not bound to a volume"
-    if "Too many pods" in cause:
-        return f"{nodes}full of pods"
-    if "pod affinity" in cause:
-        return f"{nodes}without the model volume, which only one machine can have"
-    return f"{nodes}{cause.removeprefix('node(s) ')}"
+    return f"{nodes}{_CAUSES.get(cause.kind) or cause.text.removeprefix('node(s) ')}"
 
 
 # Not made
@@ -146,27 +127,21 @@ def not_created(name: str, message: str) -> Failure:
     message
         Why: ``pods "…" is forbidden: exceeded quota: …``.
     """
-    quota = _QUOTA.search(message)
-    if quota:
-        return Failure("QuotaExceeded", _quota_words(name, *(_pairs(group) for group in quota.groups()[1:])))
-    limit = _LIMIT.search(message)
-    if limit:
-        bound, resource, per, value, _, asked = limit.groups()
-        most = "at most" if bound == "maximum" else "at least"
+    quota = parse_quota(message)
+    if quota is not None:
+        return Failure("QuotaExceeded", _quota_words(name, quota.requested, quota.used, quota.limited))
+    for limit in parse_limits(message)[:1]:
+        most = "at most" if limit.side == "maximum" else "at least"
         return Failure(
             "Refused",
-            f"{name} asks for {_amount(resource, asked)} of {_noun(resource)}; here a {per.lower()} may have {most} "
-            f"{_amount(resource, value)}.",
+            f"{name} asks for {_amount(limit.resource, limit.asked)} of {_noun(limit.resource)}; here a "
+            f"{limit.scope.lower()} may have {most} {_amount(limit.resource, limit.bound)}.",
         )
     why = message.partition(" is forbidden: ")[2] or message
     return Failure("Refused", f"{name} can't start: the cluster refuses its pods: {_short(why)}")
 
 
-def _pairs(text: str) -> dict[str, str]:
-    return dict(pair.split("=", 1) for pair in text.split(",") if "=" in pair)
-
-
-def _quota_words(name: str, requested: dict[str, str], used: dict[str, str], limited: dict[str, str]) -> str:
+def _quota_words(name: str, requested: Mapping[str, str], used: Mapping[str, str], limited: Mapping[str, str]) -> str:
     parts = [
         f"{_amount(what, used.get(what, '0'))} of {_amount(what, limited[what])} {_noun(what)} are in use and "
         f"{_amount(what, asked)} more were asked for"

@@ -65,13 +65,13 @@ class EgressSettings(Model):
     """What pods may connect to beside the cluster's DNS: models are downloaded."""
 
     enabled: bool = True
-    """Whether anything at all."""
+    """Whether the ranges below may be reached."""
     cidrs: list[_Range] = Field(default=["0.0.0.0/0", "::/0"])
     """Ranges that may be reached."""
     except_cidrs: list[_Range] = Field(default=[*_PRIVATE, "fd00::/8", "fe80::/10"])
     """Ranges within these that may not: private networks, the cluster itself. A cloud's metadata service never may."""
     also: list[dict[str, Any]] = Field(default=[])
-    """More rules, as NetworkPolicy has them: a mirror of the model hub within the network, say."""
+    """More rules, as NetworkPolicy has them, also where nothing else may be reached: a mirror of models, say."""
 
 
 class KubernetesSettings(Model):

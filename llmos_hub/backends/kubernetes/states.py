@@ -183,6 +183,8 @@ class PodReader:
             ended = (self.main.get("lastState") or {}).get("terminated")
         if ended is None:
             return None
+        if self.pod["spec"].get("restartPolicy") == "Never":  # a job: the pod's own phase follows a moment later
+            return self._over(base, succeeded=ended.get("exitCode") == 0)
         failure = self._failure(ended)
         return replace(
             base,

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import sys
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
-from llmos_hub.backends.kubernetes.names import digest, release_selector
+from llmos_hub.backends.kubernetes.fields import fields_of, values_of
+from llmos_hub.backends.kubernetes.names import APPLIED, release_selector
 from llmos_hub.backends.kubernetes.objects import KINDS
-from llmos_hub.backends.kubernetes.reflector import Reflector
 from llmos_hub.backends.kubernetes.settings import KubernetesSettings
 from llmos_hub.backends.kubernetes.states import Notice
-from llmos_hub.kubernetes_api import FIELD_MANAGER, KubernetesAPI, path_of
+from llmos_hub.kubernetes_api import KubernetesAPI, path_of
+from llmos_hub.kubernetes_reflector import Reflector
 
-__all__ = ["FIELDS", "FOLLOWED", "Notices", "fields_of", "make_reflector", "make_reflectors"]
+__all__ = ["FIELDS", "FOLLOWED", "IMAGES", "VALUES", "Notices", "make_reflector", "make_reflectors"]
 
 FIELDS: Final = "fields"
-"""Where an object's kept form has the hash of the fields that are ours."""
+"""Where an object's kept form has the hash of which fields are ours."""
+VALUES: Final = "values"
+"""Where it has the hash of what these hold."""
+IMAGES: Final = "images"
+"""Where the kept form of what makes pods has their images, by container."""
 FOLLOWED: Final = ("Deployment", "Job", "Service", "PodDisruptionBudget", "NetworkPolicy", "Secret")
 _META: Final = (
     "name",
@@ -40,6 +46,7 @@ _STATUS: Final = (
     "containerStatuses",
     "initContainerStatuses",
 )
+_SHORT: Final = 64  # characters
 _MOST: Final = 5000
 _PER_OBJECT: Final = 8
 
@@ -49,27 +56,26 @@ def _keep_metadata(obj: Mapping[str, Any]) -> dict[str, Any]:
     return {name: meta[name] for name in _META if name in meta}
 
 
-def fields_of(obj: Mapping[str, Any]) -> str:
-    """A hash of the fields of an object that are ours: a field that somebody else changes is no longer."""
-    return digest(
-        [
-            entry.get("fieldsV1")
-            for entry in obj["metadata"].get("managedFields") or ()
-            if entry.get("manager") == FIELD_MANAGER and entry.get("operation") == "Apply"
-        ]
-    )
-
-
-def _keep_object(obj: dict[str, Any]) -> dict[str, Any]:
-    """Metadata, status, and of the spec what says how many."""
+def _keep_object(obj: dict[str, Any], known: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Metadata, status, and of the spec what says how many, and from which images; `known` is its last kept form."""
     spec = obj.get("spec") or {}
+    pod = (spec.get("template") or {}).get("spec") or {}
+    fields = fields_of(obj)
+    # what others change is no longer ours, and what we change has another stamp
+    same = known is not None and known[FIELDS] == fields and _stamp(known) == _stamp(obj)
     return {
         "kind": obj["kind"],
         "metadata": _keep_metadata(obj),
         "spec": {name: spec[name] for name in ("replicas", "completions") if name in spec},
         "status": obj.get("status") or {},
-        FIELDS: fields_of(obj),
+        FIELDS: fields,
+        VALUES: known[VALUES] if same and known is not None else values_of(obj),
+        IMAGES: {c["name"]: c["image"] for part in ("initContainers", "containers") for c in pod.get(part) or ()},
     }
+
+
+def _stamp(obj: Mapping[str, Any]) -> str:
+    return str((obj["metadata"].get("annotations") or {}).get(APPLIED, ""))
 
 
 def _keep_pod(obj: dict[str, Any]) -> dict[str, Any]:
@@ -87,6 +93,20 @@ def _keep_pod(obj: dict[str, Any]) -> dict[str, Any]:
         },
         "status": {name: status[name] for name in _STATUS if name in status},
     }
+
+
+def _keep_lean_pod(obj: dict[str, Any]) -> dict[str, Any]:
+    kept: dict[str, Any] = _lean(_keep_pod(obj))
+    return kept
+
+
+def _lean(value: Any) -> Any:
+    """The same with each text once in memory: names and labels repeat in thousands of objects."""
+    if isinstance(value, dict):
+        return {sys.intern(name): _lean(part) for name, part in value.items()}
+    if isinstance(value, list):
+        return [_lean(part) for part in value]
+    return sys.intern(value) if type(value) is str and len(value) <= _SHORT else value
 
 
 class Notices:
@@ -136,7 +156,14 @@ def make_reflector(api: KubernetesAPI, settings: KubernetesSettings, kind: str, 
     """One for a kind that a workload consists of."""
     path = path_of(KINDS[kind].api_version, KINDS[kind].plural)
     params = {"labelSelector": release_selector(settings)}
-    return Reflector(api, path, params=params, keep=_keep_object, changed=changed)
+
+    def keep(obj: dict[str, Any]) -> dict[str, Any]:
+        meta = obj["metadata"]
+        kept: dict[str, Any] = _lean(_keep_object(obj, reflector.objects.get((meta["namespace"], meta["name"]))))
+        return kept
+
+    reflector = Reflector(api, path, params=params, keep=keep, changed=changed)
+    return reflector
 
 
 def make_reflectors(
@@ -145,7 +172,7 @@ def make_reflectors(
     """One for each kind that a workload consists of in every cluster, for pods and for Events."""
     params = {"labelSelector": release_selector(settings)}
     reflectors = {kind: make_reflector(api, settings, kind, changed) for kind in FOLLOWED}
-    reflectors["Pod"] = Reflector(api, path_of("v1", "pods"), params=params, keep=_keep_pod, changed=changed)
+    reflectors["Pod"] = Reflector(api, path_of("v1", "pods"), params=params, keep=_keep_lean_pod, changed=changed)
     reflectors["Event"] = Reflector(
         api,
         path_of("v1", "events"),

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from llmos.errors import BackendFailed, Cause, Invalid, LLMOSError
-from llmos_hub.backends.kubernetes.names import APPLIED, LABELS
+from llmos_hub.backends.kubernetes.fields import fields_of, values_wanted
+from llmos_hub.backends.kubernetes.names import APPLIED, LABELS, TEMPLATE
 from llmos_hub.backends.kubernetes.objects import (
     KINDS,
+    keep_images,
     make_objects,
     make_pvc,
     needs_claim,
@@ -19,10 +22,10 @@ from llmos_hub.backends.kubernetes.objects import (
 )
 from llmos_hub.backends.kubernetes.observation import Members
 from llmos_hub.backends.kubernetes.reasons import not_created
-from llmos_hub.backends.kubernetes.reflector import Reflector
 from llmos_hub.backends.kubernetes.settings import KubernetesSettings
-from llmos_hub.backends.kubernetes.watching import FIELDS, fields_of
+from llmos_hub.backends.kubernetes.watching import FIELDS, IMAGES, VALUES
 from llmos_hub.kubernetes_api import FIELD_MANAGER, MERGE_PATCH, APIError, KubernetesAPI, path_of
+from llmos_hub.kubernetes_reflector import Reflector
 from llmos_hub.workload import Observation, Workload, WorkloadRef
 
 __all__ = ["Applier", "Entry"]
@@ -34,6 +37,22 @@ _PART: Final = {"Deployment": "deployments", "Job": "jobs", "Pod": "pods"}
 logger = logging.getLogger(__name__)
 
 Object = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class _Made:
+    """An object as it is applied; as text, a quarter of its size, since it is seldom needed."""
+
+    stamp: str
+    text: bytes
+
+    @classmethod
+    def of(cls, obj: Object) -> _Made:
+        return cls(obj["metadata"]["annotations"][APPLIED], json.dumps(obj, separators=(",", ":")).encode())
+
+    def read(self) -> Object:
+        found: Object = json.loads(self.text)
+        return found
 
 
 @dataclass(slots=True)
@@ -61,7 +80,7 @@ class Entry:
     ref: WorkloadRef
     wanted: Workload | None = None
     members: Members = field(default_factory=Members)
-    objects: dict[str, Object] = field(default_factory=dict)
+    objects: dict[str, _Made] = field(default_factory=dict)
     fields: dict[str, str] = field(default_factory=dict)
     told: Observation | None = None
     deleting: bool = False
@@ -100,9 +119,13 @@ class Entry:
         if live is None:
             return True
         annotations = live["metadata"].get("annotations") or {}
-        if annotations.get(APPLIED) != self.objects[path]["metadata"]["annotations"][APPLIED]:
+        if annotations.get(APPLIED) != self.objects[path].stamp:
             return True
-        return bool(live["kind"] != "Job" and live[FIELDS] != self.fields.get(path))
+        if live["kind"] == "Job":
+            return False
+        if path not in self.fields and live[VALUES] == values_wanted(self.objects[path].read()):
+            self.fields[path] = live[FIELDS]  # applied by an earlier process
+        return bool(live[FIELDS] != self.fields.get(path))
 
     def forget(self) -> None:
         """Want nothing any more: another process decides."""
@@ -143,14 +166,15 @@ class Applier:
             It doesn't answer.
         """
         if workload != entry.wanted or not entry.objects:
-            entry.objects = {path_of_object(obj): obj for obj in make_objects(workload, self._settings)}
+            made = {path_of_object(obj): obj for obj in make_objects(workload, self._settings)}
+            entry.objects = {path: _Made.of(_undisturbed(obj, entry.live(path))) for path, obj in made.items()}
             entry.wanted = workload
         objects = entry.objects
         if needs_claim(workload, self._settings):
             await self._claim(workload)
-        for path, obj in objects.items():
+        for path, made_one in objects.items():
             if entry.drifted(path):
-                await self._apply(entry, path, obj)
+                await self._apply(entry, path, made_one.read())
         for obj in list(entry.everything()):
             if path_of_object(obj) not in objects and self._may_go(entry, obj):
                 await self.remove(obj)
@@ -159,7 +183,7 @@ class Applier:
         """Apply again what somebody has changed or removed; the paths."""
         paths = [path for path in entry.objects if entry.drifted(path)]
         for path in paths:
-            await self._apply(entry, path, entry.objects[path])
+            await self._apply(entry, path, entry.objects[path].read())
         return paths
 
     @staticmethod
@@ -225,6 +249,18 @@ class Applier:
             await self._api.request("DELETE", path_of("v1", "pods", meta["namespace"], meta["name"]), body=body)
         except (APIError, LLMOSError) as error:
             logger.warning("%s/%s can't be removed: %s", meta["namespace"], meta["name"], error)
+
+
+def _undisturbed(obj: Object, live: Object | None) -> Object:
+    """The object with the images that its pods run from, where those run and nothing but the images would be new.
+
+    An upgrade of the platform would otherwise replace every model: answers under way would be cut off, and where
+    all GPUs are in use the new pod would wait for the old one's. What is started anew gets the new images.
+    """
+    if obj["kind"] != "Deployment" or live is None or not live["status"].get("readyReplicas"):
+        return obj
+    same = live["metadata"].get("labels", {}).get(TEMPLATE) == obj["metadata"]["labels"][TEMPLATE]
+    return keep_images(obj, live[IMAGES]) if same else obj
 
 
 def _refusal(ref: WorkloadRef, obj: Object, error: APIError) -> LLMOSError:

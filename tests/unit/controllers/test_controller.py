@@ -189,8 +189,12 @@ async def test_it_comes_back_when_the_reconciler_says_so_and_at_every_resync(sto
     reconciler = Recording(soon)
     async with running(Controller(store, reconciler, resync=0.2)):
         await store.create(service("chat"))
+        began = asyncio.get_running_loop().time()
         await reconciler.until(lambda: len(reconciler.seen) == 3)
+        assert asyncio.get_running_loop().time() - began >= 0.04, "it came back before its time"
+        assert set(reconciler.names()) == {"chat"}
         await reconciler.until(lambda: len(reconciler.seen) == 5)  # by resync alone
+        assert asyncio.get_running_loop().time() - began >= 0.2, "two looks by resync take one period at least"
 
 
 async def test_an_expired_watch_lists_again_and_misses_nothing(store: Store) -> None:

@@ -168,6 +168,11 @@ async def test_what_is_missing_or_wrong_is_named(platform: Platform) -> None:
         ("LLMOS_POD_NAMESPACE", "", "LLMOS_POD_NAMESPACE is not set"),
         ("LLMOS_LEASE_SECONDS", "soon", '"soon" is not a number of seconds'),
         ("LLMOS_NAMESPACE_SETTINGS", "/nonexistent", "/nonexistent can't be read"),
+        (
+            "LLMOS_RELEASE",
+            "team-llmos",
+            'LLMOS_RELEASE is "team-llmos", but LLMOS_NAMESPACE_SETTINGS says instance: "llmos"',
+        ),
     ):
         before = platform.environment
         platform.environment = {**before, variable: value}

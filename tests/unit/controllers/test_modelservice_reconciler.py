@@ -785,8 +785,12 @@ async def test_what_runs_for_a_resource_that_is_gone_is_stopped(bench: Bench) ->
         )
     )
     await bench.plain.delete(ModelService, NAMESPACE, "chat")
+    assert bench.parts() == ["fetch", "serve"]
     await bench.start().gone((NAMESPACE, "chat"))
     await until(lambda: bench.parts() == [])
+    assert {(ref.part, ref.uid) for ref in bench.backend.deleted} == {
+        (part, resource.metadata.uid) for part in ("fetch", "serve")
+    }
 
 
 async def test_a_resource_that_is_only_said_to_be_gone_keeps_what_runs_for_it(bench: Bench) -> None:

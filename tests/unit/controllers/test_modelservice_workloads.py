@@ -72,6 +72,29 @@ def test_a_download_runs_again_for_another_try_generation_or_token_only() -> Non
     assert len({template(), template(attempt=2), template(token="hf_b"), template(model="demo://smollm2")}) == 4
 
 
+SOCKET = ["server", "--listen", "{socket}"]
+
+
+@pytest.mark.parametrize(
+    ("spec", "place"),
+    [
+        ({"args": SOCKET}, "spec.args"),
+        ({"args": ["server"], "env": {"LISTEN": "unix:{socket}"}}, "spec.env.LISTEN"),
+    ],
+)
+def test_a_command_that_listens_on_a_socket_is_refused_in_a_cluster(spec: dict[str, Any], place: str) -> None:
+    wanted = service(engine="custom", **spec)
+    pods = cluster_layout(Path("/models"))
+    with pytest.raises(Invalid, match=r"a unix socket, which other pods can't reach\. In a cluster") as caught:
+        make_serve(wanted, plan(), {}, layout=pods, engine="custom")
+    assert [cause.field for cause in caught.value.causes] == [place]
+    assert make_serve(wanted, plan(), {}, layout=HERE, engine="custom").roles, "on a workstation it is fine"
+    ported = service(engine="custom", args=["server", "--port", "{port}"])
+    assert make_serve(ported, plan(), {}, layout=pods, engine="custom").roles
+    # llama.cpp's own program knows both, and gets an address there
+    assert make_serve(service(args=SOCKET), plan(), {}, layout=pods, engine="llamacpp").roles
+
+
 def test_what_a_credential_opened_is_kept_apart() -> None:
     assert HERE.directory(service()) == Path("/data/models/shared")
     assert HERE.directory(service(credentialRef="hf")) == Path("/data/models/private/user-ada")

@@ -139,11 +139,16 @@ async def test_what_somebody_edits_or_deletes_is_put_right(bench: Bench) -> None
     cluster.edit(
         "namespaces", "user-ada", "", lambda obj: obj["metadata"]["labels"].pop("pod-security.kubernetes.io/enforce")
     )
-    await cluster.until(
+    enforced = await cluster.until(
         lambda: cluster.objects["namespaces", "", "user-ada"]["metadata"]["labels"].get(
             "pod-security.kubernetes.io/enforce"
         )
     )
+    assert enforced == "baseline"
+    await bench.calm()
+    assert cluster.names("networkpolicies", "user-ada") == POLICIES
+    assert cluster.objects["networkpolicies", "user-ada", "llmos-default-deny"]["spec"]["egress"] == []
+    assert cluster.objects["resourcequotas", "user-ada", "llmos"]["spec"]["hard"]["pods"] == "50"
 
 
 async def test_what_is_no_longer_allowed_goes(bench: Bench) -> None:
@@ -212,8 +217,10 @@ async def test_it_goes_on_after_the_api_server_was_away(bench: Bench) -> None:
     bench.cluster.down = True
     bench.put()
     await asyncio.sleep(0.5)
+    assert not bench.prepared(), "it can't be: nobody was reached"
     bench.cluster.down = False
     await bench.filled()
+    assert bench.cluster.names("networkpolicies", "user-ada") == POLICIES
 
 
 def test_an_owner_can_be_told_from_a_plain_name_where_the_annotation_is_gone() -> None:

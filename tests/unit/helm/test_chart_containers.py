@@ -126,6 +126,22 @@ def test_the_copied_code_configures_a_hub_on_its_own(tmp_path):
     assert done.stdout == "['llmos', 'llm']\n", done.stderr
 
 
+def test_the_copied_spawner_needs_nothing_that_a_hub_on_kubernetes_lacks(tmp_path):
+    pytest.importorskip("kubespawner")
+    assert program("copy-code", tmp_path).returncode == 0
+    code = (
+        "import sys; sys.path.insert(0, sys.argv[1])\n"
+        "for name in ('httpx', 'redis', 'starlette', 'uvicorn', 'kubernetes', 'cryptography', 'httpcore'):\n"
+        "    sys.modules[name] = None\n"
+        "import llmos_spawners.environment, llmos_spawners.kubernetes as found\n"
+        "assert found.__file__.startswith(sys.argv[1])\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", code, str(tmp_path)], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
 # Backups
 
 

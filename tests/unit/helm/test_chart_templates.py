@@ -10,6 +10,7 @@ from cryptography.fernet import Fernet
 
 from llmos.resources.quantities import parse_quantity
 from llmos_hub.backends.kubernetes.settings import KubernetesSettings
+from llmos_hub.managers.namespace_objects import Owner, make_namespace
 from llmos_hub.managers.namespace_options import NamespaceOptions
 from llmos_hub.settings import ProcessSettings
 from tests.support.helm import HelmRefused, containers, pod_specs, render, render_notes
@@ -64,7 +65,7 @@ def test_every_container_is_confined(everything):
             assert own["capabilities"] == {"drop": ["ALL"]}, name
             assert container["resources"]["limits"]["memory"], name
             assert not container["image"].endswith(":latest"), name
-    assert seen == 11
+    assert seen == 12
 
 
 def test_only_those_who_need_the_api_server_have_a_token(plain):
@@ -77,7 +78,7 @@ def test_only_those_who_need_the_api_server_have_a_token(plain):
         )
     }
     expected = {f"Deployment/llmos-{name}" for name in ("hub", "api", "controllers", "gateway")}
-    assert with_token == {*expected, "Job/llmos-crds"}
+    assert with_token == {*expected, "Job/llmos-crds", "Job/llmos-uninstall"}
 
 
 def test_no_password_is_in_an_argument_or_a_plain_variable(plain):
@@ -172,6 +173,35 @@ def test_every_pod_has_a_policy_and_the_rest_is_denied(everything):
             assert [p["spec"]["policyTypes"] for p in covering] == [["Ingress", "Egress"]], name
 
 
+def test_people_of_another_release_are_strangers(everything):
+    data = find(everything, "ConfigMap", "llmos-users")["data"]
+    options = NamespaceOptions.model_validate(json.loads(data["namespaces.json"]))
+    namespace = make_namespace("user-ada", Owner("user", "ada"), options)
+    peers = [
+        peer["namespaceSelector"]["matchLabels"]
+        for policy in everything
+        if policy["kind"] == "NetworkPolicy"
+        for direction, way in (("ingress", "from"), ("egress", "to"))
+        for rule in policy["spec"].get(direction) or []
+        for peer in rule.get(way, [])
+        if peer.get("namespaceSelector", {}).get("matchLabels", {}).get("app.kubernetes.io/managed-by")
+    ]
+    assert len(peers) == 5
+    other = namespace["metadata"]["labels"] | {"app.kubernetes.io/instance": "another"}
+    for wanted in peers:
+        assert wanted.items() <= namespace["metadata"]["labels"].items()
+        assert not wanted.items() <= other.items()
+
+
+@pytest.mark.parametrize("cidrs", [[], ["10.0.0.0/8", "fc00::/7"], ["169.254.0.0/16"]])
+def test_the_hub_never_reaches_a_metadata_service(cidrs):
+    policy = find(render({"users": {"network": {"clusterCidrs": cidrs}}}), "NetworkPolicy", "llmos-hub")
+    blocks = [peer["ipBlock"] for rule in policy["spec"]["egress"] for peer in rule.get("to", []) if "ipBlock" in peer]
+    world = [block for block in blocks if block["cidr"] == "0.0.0.0/0"]
+    assert len(world) == 2  # the API server, identity providers
+    assert all(block["except"].count("169.254.0.0/16") == 1 for block in world)
+
+
 def test_selectors_pick_their_own_pods_alone(everything):
     pods = {name: template["metadata"]["labels"] for name, template in pod_specs(everything)}
     for obj in everything:
@@ -190,10 +220,12 @@ def test_valkey_acknowledges_only_what_is_on_disk(plain):
     assert claims["persistentVolumeClaimRetentionPolicy"] == {"whenDeleted": "Retain", "whenScaled": "Retain"}
 
 
-def test_a_gateway_that_goes_first_takes_no_new_requests_then_ends_the_running_ones():
-    objects = render({"gateway": {"drainSeconds": 120, "preStopSeconds": 8}})
+def test_a_gateway_that_goes_has_time_to_send_clients_elsewhere_and_to_end_what_runs():
+    objects = render({"gateway": {"drainSeconds": 120, "shutdownDelaySeconds": 8}})
     spec = find(objects, "Deployment", "llmos-gateway")["spec"]["template"]["spec"]
-    assert spec["containers"][0]["lifecycle"]["preStop"] == {"sleep": {"seconds": 8}}
+    env = {item["name"]: item.get("value") for item in spec["containers"][0]["env"]}
+    assert env["LLMOS_GATEWAY_SHUTDOWN_DELAY_SECONDS"] == "8"
+    assert env["LLMOS_GATEWAY_DRAIN_SECONDS"] == "120"
     assert spec["terminationGracePeriodSeconds"] >= 8 + 120
 
 
@@ -281,7 +313,14 @@ def test_rendering_twice_changes_nothing_but_secrets(plain):
 
 def test_roles_are_the_least(plain):
     rules = find(plain, "ClusterRole", "llmos-gateway")["rules"]
-    assert rules == [{"apiGroups": ["llmos.ai"], "resources": ["modelservices"], "verbs": ["get", "list", "watch"]}]
+    assert rules == [
+        {"apiGroups": ["llmos.ai"], "resources": ["modelservices"], "verbs": ["get", "list", "watch"]},
+        {"apiGroups": [""], "resources": ["namespaces"], "verbs": ["get", "list", "watch"]},
+    ]
+    controllers = find(plain, "ClusterRole", "llmos-controllers")["rules"]
+    assert [r for r in controllers if "metrics.k8s.io" in r["apiGroups"]] == [
+        {"apiGroups": ["metrics.k8s.io"], "resources": ["pods"], "verbs": ["list"]}
+    ]
     hub = find(plain, "ClusterRole", "llmos-hub")["rules"]
     assert not [r for r in hub if {"secrets", "persistentvolumeclaims"} & set(r["resources"])]
     for obj in plain:
@@ -317,10 +356,14 @@ def test_a_hub_that_was_there_stays_in_charge():
     assert find(objects, "NetworkPolicy", "llmos-default")["spec"]["podSelector"] != {}
 
 
+def printed(**external):
+    """The values that the notes print for a Hub that was there."""
+    notes = render_notes({"hub": {"enabled": False}, "externalHub": external})
+    return yaml.safe_load(re.search(r"^# ---8<---\n(.*)^# --->8---$", notes, re.MULTILINE | re.DOTALL)[1])
+
+
 def test_the_notes_print_the_values_for_a_hub_that_was_there():
-    notes = render_notes({"hub": {"enabled": False}, "externalHub": {"namespace": "jhub"}})
-    printed = re.search(r"^# ---8<---\n(.*)^# --->8---$", notes, re.MULTILINE | re.DOTALL)[1]
-    whole = yaml.safe_load(printed)
+    whole = printed(namespace="jhub")
     values = whole["hub"]
     assert whole["singleuser"]["cloudMetadata"] == {"blockWithIptables": False}
     assert values["extraEnv"]["LLM_SERVICE_TOKEN"]["valueFrom"]["secretKeyRef"] == {"name": "llmos", "key": "llm-token"}
@@ -328,6 +371,41 @@ def test_the_notes_print_the_values_for_a_hub_that_was_there():
     compile(code, "zz-llmos", "exec")
     assert 'api_url="http://llmos-api.llmos.svc"' in code
     assert values["networkPolicy"]["ingress"][0]["ports"] == [{"port": 8081, "protocol": "TCP"}]
+
+
+@pytest.mark.parametrize(
+    ("external", "url"),
+    [
+        ({"namespace": "jhub"}, "http://hub.jhub.svc:8081"),
+        ({}, "http://hub.llmos.svc:8081"),
+        ({"namespace": "jhub", "apiUrl": "http://hub.jhub.svc:8081/lab/hub/api"}, "http://hub.jhub.svc:8081"),
+    ],
+)
+def test_servers_in_other_namespaces_find_the_hub(external, url):
+    """Zero to JupyterHub's chart calls it by a name that only its own namespace knows."""
+    assert f'c.JupyterHub.hub_connect_url = "{url}"' in printed(**external)["hub"]["extraConfig"]["zz-llmos"]
+    api = next(o for o in render({"hub": {"enabled": False}, "externalHub": external}) if o["kind"] == "Deployment")
+    env = {one["name"]: one.get("value") for one in containers(api["spec"]["template"])[0]["env"]}
+    assert env["JUPYTERHUB_API_URL"].startswith(url + "/")
+
+
+def test_a_hub_that_keeps_its_spawner_gets_hooks_and_no_rights():
+    values = printed(namespace="jhub", keepSpawner=True)
+    code = values["hub"]["extraConfig"]["zz-llmos"]
+    compile(code, "zz-llmos", "exec")
+    assert "keep_spawner(c" in code
+    assert "spawner_class" not in code
+    assert "KubeSpawner" not in code
+    assert set(values["singleuser"]) == {"networkPolicy"}
+    objects = render({"hub": {"enabled": False}, "externalHub": {"namespace": "jhub", "keepSpawner": True}})
+    hub = {"kind": "ServiceAccount", "name": "hub", "namespace": "jhub"}
+    assert not [o for o in objects if hub in o.get("subjects", [])]
+    assert "serviceaccount:jhub:hub" not in yaml.safe_dump(objects)
+    policy = next(o for o in objects if o["kind"] == "NetworkPolicy" and o["metadata"]["name"] == "llmos-api")
+    servers = {"component": "singleuser-server", "app": "jupyterhub"}
+    assert servers in [
+        peer["podSelector"]["matchLabels"] for peer in policy["spec"]["ingress"][0]["from"] if "podSelector" in peer
+    ]
 
 
 def test_the_notes_say_how_to_log_in_unless_others_do_that():

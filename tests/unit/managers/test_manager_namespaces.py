@@ -76,6 +76,17 @@ async def test_prepared_is_waited_for(bench: Bench) -> None:
         await bench.namespaces.ensure(GRACE, "user-grace", prepared=True)
 
 
+async def test_a_namespace_of_another_release_is_left_alone(bench: Bench) -> None:
+    others = OPTIONS.model_copy(update={"instance": "team-llmos"})
+    bench.cluster.put("namespaces", make_namespace("user-ada", Owner("user", "ada"), others))
+    with pytest.raises(Conflict, match=r'belongs to another LLMOS of this cluster, "team-llmos"') as caught:
+        await bench.namespaces.ensure(ADA, "user-ada")
+    assert "kubectl label --overwrite namespace user-ada app.kubernetes.io/instance=llmos" in caught.value.message
+    with pytest.raises(Conflict):
+        await bench.namespaces.needed(ADA, "user-ada")
+    assert bench.cluster.writes == {}
+
+
 def test_whose_it_is() -> None:
     assert owner_for(ADA, "user-ada") == Owner("user", "ada")
     assert owner_for(ADA, "group-vision") == Owner("group", "vision")

@@ -42,6 +42,21 @@ def test_nothing_of_anybody_elses(kind: type[Resource], namespace: str | None) -
     assert allowed(ADA, kind, namespace) == set()
 
 
+@pytest.mark.parametrize("kind", [k for k in KINDS.values() if k.scope == "Namespaced"])
+def test_a_groups_namespace_is_its_members(kind: type[Resource]) -> None:
+    member = Caller("ada", groups=frozenset({"vision", "Speech & Text"}), scopes=BOTH)
+    assert allowed(member, kind, "group-vision") == set(VERBS)
+    assert allowed(member, kind, "group-nlp") == set()
+    (other,) = set(member.group_namespaces) - {"group-vision"}
+    assert allowed(member, kind, other) == set(VERBS)
+    assert member.search_path == ("user-ada", *member.group_namespaces, "public")
+    with pytest.raises(Forbidden, match=r"Yours are user-ada, group-speech-text--[0-9a-f]{16}, group-vision\."):
+        require(member, "get", kind, "group-nlp")
+    assert allowed(Caller("ada", groups=member.groups, scopes=frozenset({SCOPE_INVOKE})), kind, "group-vision") == {
+        "invoke"
+    }
+
+
 def test_public_is_to_read_and_to_use() -> None:
     assert allowed(ADA, ModelService, "public") == {*READ, "invoke"}
     assert allowed(ADA, Credential, "public") == set()

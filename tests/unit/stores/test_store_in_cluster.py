@@ -17,12 +17,15 @@ from llmos_hub.kubernetes_api import APIError
 from llmos_hub.names import DataDir
 from llmos_hub.settings import ProcessSettings
 from llmos_hub.stores import open_store_for
+from llmos_hub.stores.kubernetes import KubernetesStore
 from llmos_hub.stores.kubernetes_errors import translate
 from llmos_hub.stores.kubernetes_events import make_event, read_event
 from llmos_hub.stores.kubernetes_objects import CUSTOM, SECRET, form_of
 from llmos_hub.stores.records import Unreadable
 from llmos_hub.stores.redis import RedisStore
 from llmos_hub.stores.routed import RoutedStore
+from tests.support.fake_kubernetes import fake_kubernetes
+from tests.support.store_contract import model
 
 SERVER_SET = {
     "uid": "u-1",
@@ -250,6 +253,25 @@ async def test_in_a_cluster_settings_stay_in_the_database(tmp_path: Path, redis_
             assert (await anext(events)).type == "DELETED"
     finally:
         await store.close()
+
+
+@pytest.mark.parametrize("secrets", [True, False], ids=["API", "gateway"])
+async def test_in_a_cluster_a_process_sees_only_its_releases_namespaces(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, secrets: bool
+) -> None:
+    async with fake_kubernetes(tmp_path) as (cluster, api):
+        for namespace, release in (("user-ada", "team-llmos"), ("user-grace", "llmos")):
+            labels = {"app.kubernetes.io/managed-by": "llmos", "app.kubernetes.io/instance": release}
+            cluster.put("namespaces", {"metadata": {"name": namespace, "labels": labels}})
+            await KubernetesStore(api).create(model("chat", namespace))
+        monkeypatch.setenv("KUBECONFIG", str(tmp_path / "kubeconfig"))
+        settings = ProcessSettings(DataDir(tmp_path), "", store="kubernetes", namespace="team", release="team-llmos")
+        for everywhere, seen in ((False, ["user-ada"]), (True, ["user-ada", "user-grace"])):
+            store = open_store_for(settings, secrets=secrets, everywhere=everywhere)
+            try:
+                assert [item.metadata.namespace for item in (await store.list(ModelService)).items] == seen
+            finally:
+                await store.close()
 
 
 async def test_without_a_database_the_rest_works_and_settings_are_explained(tmp_path: Path) -> None:

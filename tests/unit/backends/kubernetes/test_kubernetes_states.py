@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 from datetime import UTC, datetime
 
+import pytest
+
 from llmos_hub.backends.kubernetes.names import LABELS, make_metadata
 from llmos_hub.backends.kubernetes.observation import Members, View, make_observation
 from llmos_hub.backends.kubernetes.polling import progress_words
@@ -208,6 +210,19 @@ def test_pods_of_a_job_that_is_replaced_are_stopping() -> None:
     done["spec"]["restartPolicy"] = "Never"
     (state,) = observe(Members(pods={"x": done}), Workload(REF, (JOB_ROLE,))).replicas
     assert state.phase == "Stopping"
+
+
+@pytest.mark.parametrize(("code", "phase", "reason"), [(0, "Succeeded", ""), (1, "Failed", "Crashed")])
+def test_a_job_that_has_ended_is_over_before_its_pod_says_so(code: int, phase: str, reason: str) -> None:
+    """For a moment the container has ended and the pod still runs: that is no crash of a service."""
+    ended = {"exitCode": code, "reason": "Completed" if code == 0 else "Error"}
+    obj = pod("chat-fetch-a", main={"state": {"terminated": ended}}, role=JOB_ROLE)
+    obj["spec"]["restartPolicy"] = "Never"
+    obj["spec"]["containers"][0]["name"] = obj["status"]["containerStatuses"][0]["name"] = "fetch"
+    obj["metadata"]["labels"]["batch.kubernetes.io/job-name"] = "chat-fetch-1"
+    (seen,) = observe(Members(pods={"a": obj}, jobs={"chat-fetch-1": job()}), Workload(REF, (JOB_ROLE,))).replicas
+    assert (seen.phase, seen.reason, seen.exit_code) == (phase, reason, code)
+    assert "should go on serving" not in seen.message
 
 
 def test_memory_and_progress_are_told() -> None:

@@ -1,0 +1,133 @@
+"""Whose the cluster's namespaces are: this release's, another's, or nobody's.
+
+Several releases of the platform may be in one cluster, and they see each other's resources. A namespace says whose it
+is, by two labels that the one who made it has set; what is in it is that release's, whoever put it there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Mapping
+from typing import Any, Final, Literal
+
+from llmos.errors import Internal, Unavailable
+from llmos_hub.kubernetes_api import APIError, KubernetesAPI, path_of
+from llmos_hub.kubernetes_reflector import Reflector
+
+__all__ = ["INSTANCE", "MANAGED_BY", "ReleaseNamespaces", "Whose"]
+
+Whose = Literal["ours", "another's", "nobody's"]
+
+MANAGED_BY: Final = "app.kubernetes.io/managed-by"
+INSTANCE: Final = "app.kubernetes.io/instance"
+"""The label with the release's name."""
+
+_SYNC: Final = 20.0
+"""Seconds that the first list may take."""
+_MOST: Final = 10_000
+"""Namespaces that are remembered as nobody's: those that somebody asked for."""
+_KEPT: Final = ("name", "labels", "resourceVersion", "deletionTimestamp")
+
+
+class ReleaseNamespaces:
+    """Knows whose a namespace is, from a copy that is kept up to date from the first question on.
+
+    Parameters
+    ----------
+    api
+        The connection. Not closed here.
+    release
+        The release's name, as its namespaces have it in a label.
+    """
+
+    def __init__(self, api: KubernetesAPI, release: str) -> None:
+        self._api = api
+        self._release = release
+        self._listeners: list[Callable[[str], None]] = []
+        self._nobodys: set[str] = set()
+        self._task: asyncio.Task[None] | None = None
+        self._reflector = Reflector(
+            api,
+            path_of("v1", "namespaces"),
+            params={"labelSelector": f"{MANAGED_BY}=llmos"},
+            keep=_keep,
+            changed=self._changed,
+        )
+
+    def subscribe(self, listener: Callable[[str], None]) -> None:
+        """Have it called with each namespace that comes to be another's, or nobody's, or ours; a deleted one isn't told."""
+        self._listeners.append(listener)
+
+    async def whose(self, namespace: str) -> Whose:
+        """Whose it is now.
+
+        Raises
+        ------
+        Unavailable
+            The cluster doesn't answer, and what was known of it doesn't tell.
+        Internal
+            The cluster doesn't let this process read namespaces.
+        """
+        await self._synced()
+        known = self._reflector.objects.get(("", namespace))
+        if known is not None:
+            return self._label(known)
+        if namespace in self._nobodys:
+            return "nobody's"
+        return await self._look(namespace)
+
+    async def close(self) -> None:
+        """Follow no more."""
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+
+    async def _synced(self) -> None:
+        if self._reflector.synced.is_set():
+            return
+        if self._task is None:
+            self._task = asyncio.create_task(self._reflector.run(), name="whose namespaces are")
+        try:
+            async with asyncio.timeout(_SYNC):
+                await self._reflector.synced.wait()
+        except TimeoutError:
+            message = "The cluster's namespaces can't be listed; the log says why. Does the service account have the chart's role?"
+            raise Unavailable(message) from None
+
+    async def _look(self, namespace: str) -> Whose:
+        """Ask: a resource may be heard of before the namespace that it is in."""
+        try:
+            obj = await self._api.request("GET", path_of("v1", "namespaces", None, namespace))
+        except APIError as error:
+            if error.status != 404:
+                raise Internal(f"The namespace {namespace} can't be read: {error.message}.") from None
+        else:
+            if (obj["metadata"].get("labels") or {}).get(MANAGED_BY) == "llmos":
+                self._reflector.take(obj)
+        known = self._reflector.objects.get(("", namespace))  # also what was heard meanwhile
+        if known is not None:
+            return self._label(known)
+        if len(self._nobodys) >= _MOST:
+            self._nobodys.clear()
+        self._nobodys.add(namespace)
+        return "nobody's"
+
+    def _label(self, obj: Mapping[str, Any] | None) -> Whose:
+        if obj is None:
+            return "nobody's"
+        return "ours" if obj["metadata"]["labels"].get(INSTANCE) == self._release else "another's"
+
+    def _changed(self, old: dict[str, Any] | None, new: dict[str, Any] | None) -> None:
+        obj = new or old
+        assert obj is not None, "of a change one side is there"
+        self._nobodys.discard(obj["metadata"]["name"])
+        deleted = new is None and "deletionTimestamp" in obj["metadata"]
+        if self._label(old) != self._label(new) and not deleted:
+            for listener in self._listeners:
+                listener(obj["metadata"]["name"])
+
+
+def _keep(obj: Mapping[str, Any]) -> dict[str, Any]:
+    return {"metadata": {key: obj["metadata"][key] for key in _KEPT if key in obj["metadata"]}}

@@ -1,0 +1,210 @@
+"""A cluster's store as one of several releases sees it: what is in its own namespaces, and nothing else.
+
+This is where it belongs since API and gateway hold the same store and nothing else of the cluster: none of their handlers
+can forget to ask. The controllers don't use it: they also say of a resource that no release serves that it isn't served.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, Final, Generic, Literal, TypeVar
+
+from llmos.errors import Expired, Forbidden
+from llmos.resources.base import Resource
+from llmos_hub.stores import rules
+from llmos_hub.stores.base import BOOKMARK, DELETED, Event, Listing, Selector, Store, WatchEvent
+from llmos_hub.stores.changes import revision_of
+from llmos_hub.stores.kubernetes_namespaces import ReleaseNamespaces
+
+__all__ = ["ReleaseStore"]
+
+R = TypeVar("R", bound=Resource)
+
+_CHANGED: Final = "A namespace was handed over to or by this release. List again."
+
+
+class ReleaseStore:
+    """A `llmos_hub.stores.base.Store` over another one, without what is in namespaces that aren't this release's.
+
+    A namespace may come to be the release's after what is in it, when somebody hands it over. Changes can't tell of
+    what was passed over before, so watches end with `Expired` then, and their users list again.
+
+    Parameters
+    ----------
+    inner
+        The cluster's; closed with this one.
+    namespaces
+        Knows whose they are; closed with this one.
+    """
+
+    def __init__(self, inner: Store, namespaces: ReleaseNamespaces) -> None:
+        self._inner = inner
+        self._namespaces = namespaces
+        self._watches: set[_OwnEvents[Any]] = set()
+        self._met: set[str] = set()  # namespaces of what was shown or passed over
+        self._epoch = 0  # how often what is the release's has changed
+        self._listed: dict[type[Resource], tuple[int, int]] = {}  # in which epoch, and from which revision on
+        namespaces.subscribe(self._handed_over)
+
+    # -- whose it is
+
+    def _handed_over(self, namespace: str) -> None:
+        if namespace not in self._met:
+            return  # nothing in it was met yet, so nothing was passed over
+        self._met.discard(namespace)
+        self._epoch += 1
+        for watch in self._watches:
+            watch.expire()
+
+    async def _owns(self, namespace: str | None) -> bool:
+        """Whether what is in a namespace (None: in none) is the release's."""
+        return namespace is None or await self._namespaces.whose(namespace) == "ours"
+
+    async def _shows(self, resource: Resource) -> bool:
+        """Whether one that was listed or has changed is the release's."""
+        namespace = resource.metadata.namespace
+        owned = await self._owns(namespace)
+        if namespace is not None:
+            self._met.add(namespace)
+        return owned
+
+    async def filtered(self, event: WatchEvent[R]) -> WatchEvent[R]:
+        """A change as it is told; what goes is told in any case, since its namespace may have gone before."""
+        if event.resource is None or event.type == DELETED or await self._shows(event.resource):
+            return event
+        return WatchEvent(BOOKMARK, None, event.resource_version)
+
+    async def _check(self, kind: type[Resource], namespace: str | None, name: str) -> None:
+        if not await self._owns(namespace):
+            raise rules.not_found(kind, namespace, name)
+
+    async def _check_new(self, resource: Resource) -> None:
+        namespace = resource.metadata.namespace
+        if not await self._owns(namespace):
+            raise Forbidden(
+                f"LLMOS serves only namespaces that it has made, and {namespace} is none of this release's. "
+                "Yours is made when you first need it."
+            )
+
+    # -- reading
+
+    async def get(self, kind: type[R], namespace: str | None, name: str) -> R:
+        """Read one; see `llmos_hub.stores.base.Store`, as for all of these."""
+        await self._check(kind, namespace, name)
+        return await self._inner.get(kind, namespace, name)
+
+    async def list(self, kind: type[R], namespace: str | None = None, *, labels: Selector | None = None) -> Listing[R]:
+        """Read all that are the release's."""
+        epoch = self._epoch
+        listing = await self._inner.list(kind, namespace, labels=labels)
+        items = [item for item in listing.items if await self._shows(item)]
+        if namespace is None and self._listed.get(kind, (0, 0))[0] < epoch:
+            self._listed[kind] = (epoch, revision_of(listing.resource_version))
+        return Listing(items, listing.resource_version)
+
+    @asynccontextmanager
+    async def watch(
+        self,
+        kind: type[R],
+        namespace: str | None = None,
+        *,
+        resource_version: str,
+        labels: Selector | None = None,
+    ) -> AsyncIterator[AsyncIterator[WatchEvent[R]]]:
+        """Follow changes of what is the release's; others are told as bookmarks."""
+        epoch, since = self._listed.get(kind, (0, 0))
+        if namespace is None and (epoch < self._epoch or revision_of(resource_version) < since):
+            raise Expired(_CHANGED)
+        async with self._inner.watch(kind, namespace, resource_version=resource_version, labels=labels) as events:
+            own = _OwnEvents(self, events)
+            self._watches.add(own)
+            try:
+                yield own
+            finally:
+                self._watches.discard(own)
+                await own.close()
+
+    async def events(self, kind: type[Resource], namespace: str | None, name: str) -> Sequence[Event]:
+        """A resource's events."""
+        return await self._inner.events(kind, namespace, name) if await self._owns(namespace) else []
+
+    # -- writing
+
+    async def create(self, resource: R) -> R:
+        """Store a new one."""
+        await self._check_new(resource)
+        return await self._inner.create(resource)
+
+    async def apply(self, resource: R) -> R:
+        """Create or replace spec."""
+        await self._check_new(resource)
+        return await self._inner.apply(resource)
+
+    async def update(self, resource: R) -> R:
+        """Replace all but status."""
+        await self._check(type(resource), resource.metadata.namespace, resource.metadata.name)
+        return await self._inner.update(resource)
+
+    async def patch_status(self, resource: R) -> R:
+        """Replace status."""
+        await self._check(type(resource), resource.metadata.namespace, resource.metadata.name)
+        return await self._inner.patch_status(resource)
+
+    async def delete(self, kind: type[R], namespace: str | None, name: str, *, uid: str | None = None) -> R:
+        """Delete, or mark for it."""
+        await self._check(kind, namespace, name)
+        return await self._inner.delete(kind, namespace, name, uid=uid)
+
+    async def record(self, resource: Resource, type_: Literal["Normal", "Warning"], reason: str, message: str) -> None:
+        """Keep an event."""
+        if await self._owns(resource.metadata.namespace):
+            await self._inner.record(resource, type_, reason, message)
+
+    # -- the connection
+
+    async def healthy(self) -> bool:
+        """Whether the cluster answers."""
+        return await self._inner.healthy()
+
+    async def close(self) -> None:
+        """Let go of everything."""
+        await self._namespaces.close()
+        await self._inner.close()
+
+
+class _OwnEvents(Generic[R]):
+    """A watch's events; a wait that is cancelled loses nothing."""
+
+    def __init__(self, store: ReleaseStore, events: AsyncIterator[WatchEvent[R]]) -> None:
+        self._store = store
+        self._events = events
+        self._pending: asyncio.Future[WatchEvent[R]] | None = None
+        self._expired: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def expire(self) -> None:
+        """End it; whoever waits is told."""
+        if not self._expired.done():
+            self._expired.set_result(None)
+
+    async def close(self) -> None:
+        if self._pending is not None:
+            self._pending.cancel()
+            with contextlib.suppress(Exception, asyncio.CancelledError):
+                await self._pending
+
+    def __aiter__(self) -> _OwnEvents[R]:
+        return self
+
+    async def __anext__(self) -> WatchEvent[R]:
+        if self._pending is None:
+            self._pending = asyncio.ensure_future(anext(self._events))
+        either: set[asyncio.Future[Any]] = {self._pending, self._expired}
+        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+        if self._expired.done():
+            raise Expired(_CHANGED)
+        event = await self._store.filtered(self._pending.result())
+        self._pending = None
+        return event
