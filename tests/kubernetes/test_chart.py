@@ -18,7 +18,7 @@ from tests.support.chart import (
     values_for,
     write_schemas,
 )
-from tests.support.cluster import Cluster
+from tests.support.cluster import Cluster, wait_for
 from tests.support.helm import CHART, render
 
 pytestmark = pytest.mark.timeout(900)
@@ -205,6 +205,8 @@ def test_the_first_admin_logs_in_and_calls_api_and_gateway(release):
         assert made.status_code == 201, made.text
         headers = {"Authorization": f"Bearer {made.json()['token']}"}
         path = "/services/llmos/apis/llmos.ai/v1alpha1/namespaces/user-admin/modelservices"
+        # a Hub that has just started makes the services' routes a moment after it answers
+        wait_for(lambda: client.get(path, headers=headers).status_code == 200, "the API under the Hub", timeout=30)
         assert client.get(path, headers=headers).json()["items"] == []
         assert client.get("/services/llm/v1/models", headers=headers).json()["data"] == []
         assert httpx.get(f"{gateway}/v1/models", headers=headers, timeout=30).json()["data"] == []
@@ -233,9 +235,11 @@ YES = [
     ("api", "get", "pods:log", None),
     ("controllers", "update", "modelservices.llmos.ai:status", None),
     ("controllers", "create", "deployments.apps", None),
+    ("controllers", "list", "pods.metrics.k8s.io", None),
     ("controllers", "create", "networkpolicies.networking.k8s.io", None),
     ("controllers", "update", "leases.coordination.k8s.io/llmos-controllers", "OWN"),
     ("gateway", "watch", "modelservices.llmos.ai", None),
+    ("gateway", "watch", "namespaces", None),
 ]
 NO = [
     ("hub", "get", "secrets", None),

@@ -20,7 +20,7 @@ from tools.chart_values.types import (
     requests,
 )
 
-__all__ = ["Api", "Backup", "Controllers", "Culler", "ExternalHub", "Gateway", "Hub", "Proxy", "Valkey"]
+__all__ = ["Api", "Backup", "Controllers", "Culler", "ExternalHub", "Gateway", "Hub", "Mirror", "Proxy", "Valkey"]
 
 Replicas = Annotated[int, Field(ge=0, le=100)]
 Username = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._@-]{0,62}$")]
@@ -74,7 +74,7 @@ class ExternalHub(Section):
     """A Hub that is there already; counts where `hub.enabled` is false. `helm get notes` prints the values for it."""
 
     api_url: OptionalUrl = "http://hub:8081/hub/api"
-    """The Hub's API inside the cluster. With another namespace: `http://hub.NAMESPACE.svc:8081/hub/api`."""
+    """The Hub's API inside the cluster. A host without a dot is a Service in the Hub's namespace."""
     namespace: Name = ""
     """The Hub's namespace; empty: this release's own. In another one, a Secret with the two services' tokens is put there."""
     service_account: Name = "hub"
@@ -83,6 +83,14 @@ class ExternalHub(Section):
     """Labels of the Hub's pod, for NetworkPolicies."""
     proxy_labels: dict[str, str] = {"component": "proxy", "app": "jupyterhub"}
     """Labels of the proxy's pod, for NetworkPolicies."""
+    keep_spawner: bool = False
+    """
+    `true`: the Hub goes on to start servers as it does, in its own namespace with the homes that are there; LLMOS only
+    adds its addresses and tokens. The Hub gets no rights in the cluster then. `false`: LLMOS' spawner, which gives each
+    person a namespace.
+    """
+    server_labels: dict[str, str] = {"component": "singleuser-server", "app": "jupyterhub"}
+    """Labels of notebook servers' pods in the Hub's namespace, for NetworkPolicies; counts with `keepSpawner`."""
 
 
 class Culler(Section):
@@ -150,7 +158,7 @@ class Gateway(Component):
     """How clients reach it where no Ingress or HTTPRoute leads to it."""
     drain_seconds: Annotated[int, Field(ge=1, le=3600)] = 30
     """How long requests under way may go on when a replica is told to stop."""
-    pre_stop_seconds: Annotated[int, Field(ge=0, le=300)] = 5
+    shutdown_delay_seconds: Annotated[int, Field(ge=0, le=300)] = 5
     """How long a replica that is to stop still takes requests, until every node and load balancer has heard that it goes."""
     resources: ResourceRequirements = requests("100m", "128Mi", limit="1Gi")
 
@@ -177,6 +185,18 @@ class Valkey(Component):
     """A Valkey or Redis of your own."""
     storage: Storage = Storage(size="2Gi")
     """Its volume. Stays when the release is uninstalled."""
+    resources: ResourceRequirements = requests("50m", "64Mi", limit="512Mi")
+
+
+class Mirror(Component):
+    """Serves models to people's pods from a volume, in a cluster without internet; what `llmos bundle` writes fills it."""
+
+    enabled: bool = False
+    """Whether there is one; `users.models.mirror` leads to it then, unless that names another."""
+    storage: Storage = Storage(size="50Gi")
+    """Its volume: as much as all bundled models have. Stays when the release is uninstalled."""
+    existing_claim: Name = ""
+    """A PersistentVolumeClaim that is there already, in place of one of the chart's."""
     resources: ResourceRequirements = requests("50m", "64Mi", limit="512Mi")
 
 

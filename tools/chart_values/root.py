@@ -16,6 +16,7 @@ from tools.chart_values.components import (
     ExternalHub,
     Gateway,
     Hub,
+    Mirror,
     Proxy,
     Valkey,
 )
@@ -107,6 +108,11 @@ class ModelStorage(Section):
     """`ReadWriteOnce` keeps all model pods of a namespace on one node."""
     size: Quantity = "50Gi"
     """Of the volume, or what each pod may write where there is none."""
+    mirror: OptionalUrl = ""
+    """
+    Where models are looked for first: the address of a directory that `llmos bundle` has written (its `models`), on any web server.
+    Empty: the chart's own, where `mirror.enabled`. A rule in `users.network.also` lets model pods reach another.
+    """
 
 
 class Gpus(Section):
@@ -286,6 +292,8 @@ class Values(Section):
     """The OpenAI-compatible front of all models."""
     valkey: Valkey = Valkey()
     """Settings, keys, usage, stored chats."""
+    mirror: Mirror = Mirror()
+    """A mirror of models inside the cluster."""
     users: Users = Users()
     """People's namespaces."""
     ingress: Ingress = Ingress()

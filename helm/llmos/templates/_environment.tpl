@@ -42,6 +42,8 @@
   valueFrom:
     fieldRef:
       fieldPath: metadata.namespace
+- name: LLMOS_RELEASE
+  value: {{ include "llmos.clusterName" . }}
 - name: LLMOS_HOST
   value: 0.0.0.0
 - name: LLMOS_PORT

@@ -66,8 +66,18 @@ app.kubernetes.io/part-of: llmos
 {{- if .Values.hub.enabled -}}
 http://{{ include "llmos.serviceHost" (list . "hub") }}:8081/hub/api
 {{- else -}}
-{{ .Values.externalHub.apiUrl | trimSuffix "/" }}
+{{- $url := urlParse (.Values.externalHub.apiUrl | trimSuffix "/") -}}
+{{- $host := splitList ":" $url.host | first -}}
+{{- if not (contains "." $host) -}}
+{{- $_ := set $url "host" ($url.host | replace $host (printf "%s.%s.svc" $host (include "llmos.hubNamespace" .))) -}}
 {{- end -}}
+{{ urlJoin $url }}
+{{- end -}}
+{{- end }}
+
+{{/* Whether the Hub starts servers with LLMOS' spawner, which needs rights in the cluster; else empty. */}}
+{{- define "llmos.hubSpawns" -}}
+{{- if or .Values.hub.enabled (not .Values.externalHub.keepSpawner) -}}yes{{- end -}}
 {{- end }}
 
 {{/* The ServiceAccount that the Hub runs as. */}}
@@ -106,4 +116,13 @@ http://{{ include "llmos.serviceHost" (list . "gateway") }}
 {{- define "llmos.priorityClass" -}}
 {{- $root := index . 0 -}}
 {{ include "llmos.clusterName" $root }}-{{ index . 1 }}
+{{- end }}
+
+{{/* Where models are looked for first; empty: nowhere. */}}
+{{- define "llmos.mirrorUrl" -}}
+{{- if .Values.users.models.mirror -}}
+{{ .Values.users.models.mirror | trimSuffix "/" }}
+{{- else if .Values.mirror.enabled -}}
+http://{{ include "llmos.serviceHost" (list . "mirror") }}
+{{- end -}}
 {{- end }}

@@ -34,11 +34,25 @@ metadata:
 {{- end }}
 {{- end }}
 
-{{/* Pods in people's and groups' namespaces, as a peer. */}}
+{{/* Pods in people's and groups' namespaces, as a peer: of this release, another's people are strangers. */}}
 {{- define "llmos.policy.users" -}}
 - namespaceSelector:
     matchLabels:
       app.kubernetes.io/managed-by: llmos
+      app.kubernetes.io/instance: {{ include "llmos.clusterName" . }}
+{{- end }}
+
+{{/* Notebook servers, wherever they are, as peers: in people's namespaces, and in the Hub's where it keeps its spawner. */}}
+{{- define "llmos.policy.servers" -}}
+{{ include "llmos.policy.users" . }}
+{{- if not (include "llmos.hubSpawns" .) }}
+- namespaceSelector:
+    matchLabels:
+      kubernetes.io/metadata.name: {{ include "llmos.hubNamespace" . }}
+  podSelector:
+    matchLabels:
+      {{- toYaml .Values.externalHub.serverLabels | nindent 6 }}
+{{- end }}
 {{- end }}
 
 {{/* The name service. */}}

@@ -6,6 +6,14 @@
 {{- $_ := set $models "storageClass" . -}}
 {{- end -}}
 {{- $network := .Values.users.network -}}
+{{- $also := $network.also -}}
+{{- if .Values.mirror.enabled -}}
+{{- $mirror := dict
+      "namespaceSelector" (dict "matchLabels" (dict "kubernetes.io/metadata.name" .Release.Namespace))
+      "podSelector" (dict "matchLabels" (include "llmos.selector" (list . "mirror") | fromYaml)) -}}
+{{- $ports := list (dict "port" 8080 "protocol" "TCP") -}}
+{{- $also = append $also (dict "to" (list $mirror) "ports" $ports) -}}
+{{- end -}}
 {{- $settings := dict
       "release" (include "llmos.clusterName" .)
       "namespace" .Release.Namespace
@@ -20,7 +28,7 @@
       "tolerations" .Values.users.tolerations
       "lostNodeAfter" .Values.users.lostNodeAfter
       "networkPolicies" .Values.networkPolicy.enabled
-      "egress" (dict "enabled" $network.internet "exceptCidrs" $network.clusterCidrs "also" $network.also) -}}
+      "egress" (dict "enabled" $network.internet "exceptCidrs" $network.clusterCidrs "also" $also) -}}
 {{- with .Values.users.gpus.runtimeClass -}}
 {{- $_ := set $settings "gpuRuntimeClass" . -}}
 {{- end -}}
@@ -61,7 +69,7 @@
           "max" (include "llmos.users.quantities" $users.limits.max | fromJson))
       "network" $network
       "pullSecrets" .Values.images.pullSecrets
-      "bindings" (ternary (list $binding) list .Values.rbac.create)
+      "bindings" (ternary (list $binding) list (and .Values.rbac.create (eq (include "llmos.hubSpawns" .) "yes")))
       "podSecurity" $users.podSecurity
       "labels" $users.namespaceLabels
       "orphanGraceHours" $users.orphanGraceHours
