@@ -60,6 +60,15 @@ class Release(HubClient):
         """``helm install`` and wait until everything runs; `changed` replaces whole sections of the values."""
         install(self.cluster, self.name, self.namespace, {**self.values, **changed}, *options, verb=verb)
         ready(self.cluster, self.namespace)
+        wait_for(self._answers, f"API and gateway of {self.namespace} behind the proxy", timeout=60, pause=0.5)
+
+    def _answers(self) -> bool:
+        """Whether the Hub has given the proxy all its routes; it does so after it has started."""
+        try:
+            paths = ("/hub/health", "/services/llmos/health", "/services/llm/v1/models")
+            return [httpx.get(self.hub_url + path, timeout=5).status_code for path in paths] == [200, 200, 401]
+        except httpx.HTTPError:
+            return False
 
     def uninstall(self) -> None:
         """Remove it, and the namespaces of its people: their models first, while somebody looks after them."""

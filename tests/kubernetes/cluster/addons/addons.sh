@@ -6,6 +6,7 @@ set -e
 D=$S/addons A=$K/addons
 RAY=2.60.0
 mkdir -p "$A" "$K/images" "$LOGS"
+exec 9> "$A/lock"; flock 9   # one at a time: two would build the same files
 export CGO_ENABLED=0 GOFLAGS="-trimpath -buildvcs=false"
 say() { echo "[$(date +%T)] addons.sh: $*"; }
 # prog OUT MODULE-FOLDER PACKAGE   a package of ours is always built again (quick), one of a dependency only once
