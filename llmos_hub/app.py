@@ -52,8 +52,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _serve(name: str) -> int:
     import asyncio
 
+    from llmos_hub.processes import share_one_heap
     from llmos_hub.settings import ProcessSettings
 
+    share_one_heap()
     settings = ProcessSettings.from_environment()
     if name == "api":
         from llmos_hub.api.app import serve

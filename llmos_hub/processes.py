@@ -15,9 +15,11 @@ import signal
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["ProcessHandle", "memory_of_group", "processes_with_environment"]
+__all__ = ["ProcessHandle", "memory_of_group", "processes_with_environment", "share_one_heap"]
 
 _PAGE = os.sysconf("SC_PAGE_SIZE")
+_M_ARENA_MAX = -8
+"""Of malloc.h."""
 
 
 def _stat(pid: int) -> list[str] | None:
@@ -175,3 +177,16 @@ def processes_with_environment(name: str, value: str) -> list[ProcessHandle]:
         if wanted in environment and (handle := ProcessHandle.of(int(entry.name))):
             found.append(handle)
     return found
+
+
+def share_one_heap() -> None:
+    """Let all threads of this process take memory from one heap; to be called before there are any.
+
+    glibc gives each thread a heap of its own (mallopt(3), M_ARENA_MAX), and what a short-lived helper of an event loop
+    leaves in its heap nobody else uses: after a thousand changed services the controllers kept a quarter more. Threads
+    that hardly ever allocate at the same time gain nothing by it. Where there is no glibc, nothing happens.
+    """
+    import ctypes
+
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 1)

@@ -22,6 +22,7 @@ from llmos_hub.stores import open_store
 from llmos_hub.stores.base import ADDED, BOOKMARK, MODIFIED, Listing, Store, WatchEvent
 from llmos_hub.stores.kubernetes import KubernetesStore
 from llmos_hub.stores.routed import RoutedStore
+from tests.support.breaking import compact
 from tests.support.cluster import Cluster, wait_for
 from tests.support.store_contract import ADA, GRACE, HOLD, StoreContract, follow, model, next_change
 from tests.support.tcp_proxy import TCPProxy
@@ -215,21 +216,6 @@ async def test_a_watch_survives_a_compaction_and_a_list_does_too(
             names = [item["metadata"]["name"] for page in (first, *rest) for item in page["items"]]
             assert names == ["m0", "m1", "m2", "m3"]
     assert len((await cluster_store.list(ModelService, ADA)).items) == 6
-
-
-def compact(cluster: Cluster) -> None:
-    """Make etcd forget all that is past."""
-    assert cluster.directory is not None
-    pid = (cluster.directory / "state" / "node1" / "box.pid").read_text().strip()
-
-    def etcd(call: str, body: dict[str, Any]) -> dict[str, Any]:
-        url = f"http://127.0.0.1:2379/v3/kv/{call}"
-        words = ("nsenter", "-n", "-t", pid, "curl", "-sf", url, "-d", json.dumps(body))
-        return json.loads(cluster.run(*words))
-
-    key = base64.b64encode(b"/registry").decode()
-    revision = etcd("range", {"key": key, "limit": 1})["header"]["revision"]
-    etcd("compaction", {"revision": revision, "physical": True})
 
 
 # -- a server that is away

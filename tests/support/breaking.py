@@ -39,6 +39,8 @@ def without(cluster: Cluster, node: str) -> Iterator[None]:
     directory = _own(cluster)
     nodes = len(list(directory.glob("state/node*")))
     try:
+        # the cable first: processes that die with their network up still say goodbye, a machine without power doesn't
+        cluster.run("ip", "link", "set", f"k8sv{node.removeprefix('node')}", "down")
         cluster.run(SCRIPTS / "down.sh", node)
         yield
     finally:
