@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 
-from tests.support.release import Release, installed
+from tests.support.release import IMAGES, Release, installed
 from tests.support.traffic import Traffic
 
 pytestmark = pytest.mark.timeout(600)
+NEEDS = ("csi", "netpol", "metrics", *IMAGES)
 
 SHUTDOWN_DELAY = 5
 GATEWAY = {

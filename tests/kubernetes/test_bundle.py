@@ -17,12 +17,12 @@ import yaml
 
 import llmos
 from llmos_hub.sources import demo
-from tests.support.chart import build_images
 from tests.support.cluster import Cluster, wait_for
 from tests.support.hub_endpoint import HubRepository, hub_endpoint
 from tests.support.release import IMAGES, Release
 
 pytestmark = pytest.mark.timeout(900)
+NEEDS = ("csi", "netpol", *IMAGES)
 
 MODEL = "hf://ada/tiny-GGUF"
 IMPORTED = re.compile(r"docker\.io/library/llmos-[a-z-]+:0\.1\.0-test")
@@ -57,7 +57,7 @@ def bundle(cluster, tmp_path_factory) -> Path:
     """What `llmos bundle` writes on a machine with internet; the model comes from a model hub that is gone afterwards."""
     if cluster.directory is None:
         pytest.skip("the archives of the images are made for our own cluster alone")
-    build_images(cluster, *IMAGES)
+    cluster.images(*IMAGES)
     here = tmp_path_factory.mktemp("archives")
     for name in IMAGES:  # by links of our own: another build may replace them meanwhile
         os.link(cluster.directory / "images" / f"llmos-{name}.tar", here / f"{name}.tar")

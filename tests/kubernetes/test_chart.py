@@ -10,7 +10,6 @@ import pytest
 import yaml
 
 from tests.support.chart import (
-    build_images,
     install,
     open_host_paths,
     port_forward,
@@ -22,6 +21,7 @@ from tests.support.cluster import Cluster, wait_for
 from tests.support.helm import CHART, render
 
 pytestmark = pytest.mark.timeout(900)
+NEEDS = ("hub",)
 
 VALUES = {
     "defaults": {},
@@ -146,7 +146,7 @@ class Release:
 
 @pytest.fixture(scope="module")
 def release(cluster) -> Iterator[Release]:
-    build_images(cluster, "hub")
+    cluster.images("hub")
     namespace = cluster.namespace("chart")
     open_host_paths(cluster, cluster.namespace("chart-volumes"))
     made = Release(cluster, namespace)

@@ -9,9 +9,10 @@ import httpx
 import openai
 import pytest
 
-from tests.support.release import Person, Release, installed
+from tests.support.release import IMAGES, Person, Release, installed
 
 pytestmark = pytest.mark.timeout(600)
+NEEDS = ("csi", *IMAGES)
 
 MESSAGES = [{"role": "user", "content": "Hello"}]
 

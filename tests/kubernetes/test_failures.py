@@ -17,9 +17,10 @@ from tests.support.breaking import compact, control_plane, kill, ready_nodes, re
 from tests.support.cluster import Cluster, wait_for
 from tests.support.looping import Loop, chat, stream_chat
 from tests.support.people import Kernel, wait_until
-from tests.support.release import Person, Release, installed
+from tests.support.release import IMAGES, Person, Release, installed
 
 pytestmark = pytest.mark.timeout(400)
+NEEDS = ("csi", *IMAGES)
 
 LEASE = 15.0
 """Seconds: `controllers.leaseSeconds`."""

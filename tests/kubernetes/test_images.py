@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from tests.support.cluster import Cluster, wait_for
-from tests.support.images import image, require_images
+from tests.support.images import image
 
 pytestmark = pytest.mark.timeout(600)
+NEEDS = ("hub", "notebook", "engine-cpu")
 
 RESTRICTED = {
     "runAsNonRoot": True,
@@ -26,7 +27,7 @@ FIND_MODEL = 'exec python -I -m llmos_hub.engines.llamacpp_server --socket 0.0.0
 @pytest.fixture(scope="module", autouse=True)
 def images(cluster: Cluster) -> None:
     """All three, quick where nothing has changed."""
-    require_images(cluster, "hub", "notebook", "engine-cpu")
+    cluster.images("hub", "notebook", "engine-cpu")
 
 
 def pod(

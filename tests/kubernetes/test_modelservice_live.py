@@ -14,6 +14,7 @@ from tests.support.cluster import Cluster
 from tests.support.live_controllers import LiveRelease, live_release, stand_in
 
 pytestmark = pytest.mark.timeout(240)
+NEEDS = ("metrics",)
 
 
 @pytest.fixture

@@ -13,8 +13,9 @@ from typing import Any
 
 import pytest
 
-from tests.support.chart import IMAGES, install, ready
+from tests.support.chart import install, ready
 from tests.support.cluster import Cluster, wait_for
+from tests.support.images import image
 from tests.support.reachability import (
     MACHINE,
     Address,
@@ -27,9 +28,10 @@ from tests.support.reachability import (
     reached,
     servers_outside,
 )
-from tests.support.release import Person, Release, installed
+from tests.support.release import IMAGES, Person, Release, installed
 
 pytestmark = pytest.mark.timeout(600)
+NEEDS = ("csi", "netpol", *IMAGES)
 
 Targets = dict[str, list[Address]]
 
@@ -128,7 +130,7 @@ def make_strangers(cluster: Cluster, release: Release) -> str:
     for pod, app in (("stranger", "stranger"), ("metrics-reader", READS_METRICS["app"])):
         container = {
             "name": "listens",
-            "image": f"{IMAGES['registry']}/llmos-hub:{IMAGES['tag']}",
+            "image": image("hub"),
             "command": listening_command("0.0.0.0", 8080),
         }
         objects.append(

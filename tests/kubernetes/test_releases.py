@@ -19,6 +19,7 @@ from tests.support.helm import render
 from tests.support.live_controllers import live_release, stand_in
 
 pytestmark = pytest.mark.timeout(240)
+NEEDS = ("metrics",)
 
 
 async def test_each_release_serves_its_own_namespaces(cluster: Cluster, api: KubernetesAPI) -> None:

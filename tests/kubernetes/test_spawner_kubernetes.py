@@ -10,10 +10,11 @@ from collections.abc import Iterator
 import pytest
 
 from tests.support.cluster import Cluster, ClusterMissing, wait_for
-from tests.support.images import image, require_images
+from tests.support.images import image
 from tests.support.spawner_hub import HubPod, NamespaceControllerThread, WritableHomes
 
 pytestmark = pytest.mark.timeout(600)
+NEEDS = ("hub", "hub-5", "notebook")
 
 SIZES = [
     {"name": "small", "title": "Small", "cpu": 0.5, "memory": "400Mi", "memory_request": "128Mi"},
@@ -34,7 +35,7 @@ def hub(request: pytest.FixtureRequest, cluster: Cluster) -> Iterator[HubPod]:
     if request.param == "hub-5" and cluster.directory is None:
         pytest.skip("the image with JupyterHub 5.5 is only made for our own cluster")
     try:
-        require_images(cluster, request.param, "notebook")
+        cluster.images(request.param, "notebook")
     except ClusterMissing as error:
         pytest.fail(str(error))
     pod = HubPod(cluster, cluster.namespace("k4"), request.param, SIZES, IMAGES)

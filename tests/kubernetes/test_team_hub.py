@@ -16,12 +16,13 @@ import yaml
 
 from llmos.names import slug
 from tests.support.cluster import Cluster
-from tests.support.images import image, require_images
+from tests.support.images import image
 from tests.support.people import Kernel
-from tests.support.release import Release, installed
+from tests.support.release import IMAGES, Release, installed
 from tests.support.team_hub import PASSWORD, TeamHub
 
 pytestmark = pytest.mark.timeout(1200)
+NEEDS = ("csi", "netpol", "hub-5", *IMAGES)
 
 OPERATOR = "0" * 31 + "1" * 33
 GRADER = "2" * 64
@@ -85,7 +86,7 @@ def team(cluster: Cluster) -> Iterator[TeamHub]:
     """The Hub before LLMOS came."""
     if cluster.directory is None:
         pytest.skip("the image with JupyterHub 5.5 is only made for our own cluster")
-    require_images(cluster, "hub", "hub-5", "notebook", "engine-cpu")
+    cluster.images("hub", "hub-5", "notebook", "engine-cpu")
     cluster.addons("csi", "netpol")
     namespace = cluster.namespace("team")
     hub = TeamHub(cluster, namespace, values(namespace.rsplit("-", 1)[1], "csi-block"))

@@ -23,6 +23,7 @@ from tests.support.looping import Loop, chat
 from tests.support.release import IMAGES, Person, Release, installed
 
 pytestmark = pytest.mark.timeout(1200)
+NEEDS = ("csi", *IMAGES)
 
 BEFORE, AFTER = "0.0.9-test", "0.1.0-test"
 DRAIN = 150  # seconds: longer than the answer that is under way
@@ -66,7 +67,7 @@ def release(cluster, previous) -> Iterator[Release]:
     """The previous version, in use."""
     if cluster.directory is None:
         pytest.skip("the images get a second name in the nodes of our own cluster alone")
-    tests.support.chart.build_images(cluster, *IMAGES)
+    cluster.images(*IMAGES)
     for socket in cluster.directory.glob("state/node*/run/containerd.sock"):
         for name in IMAGES:
             names = [f"registry.local/llmos-{name}:{tag}" for tag in (AFTER, BEFORE)]

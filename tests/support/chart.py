@@ -6,17 +6,15 @@ import contextlib
 import json
 import re
 import subprocess
-import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from tests.support.cluster import SCRIPTS, Cluster, wait_for
+from tests.support.cluster import Cluster, wait_for
 from tests.support.helm import CHART
+from tests.support.images import REGISTRY, TAG
 
 __all__ = [
-    "IMAGES",
-    "build_images",
     "install",
     "open_host_paths",
     "port_forward",
@@ -25,19 +23,10 @@ __all__ = [
     "write_schemas",
 ]
 
-IMAGES = {"registry": "registry.local", "tag": "0.1.0-test"}
-"""Where the test cluster has ours."""
-
-
-def build_images(cluster: Cluster, *names: str) -> None:
-    """Bring images into our own cluster; seconds where nothing has changed. Another's has to have them."""
-    if cluster.directory is not None:
-        cluster.run(sys.executable, SCRIPTS.parent / "images" / "build.py", *names, timeout=1800)
-
 
 def values_for(**values: Any) -> dict[str, Any]:
     """Values with the test cluster's images."""
-    return {"images": IMAGES, **values}
+    return {"images": {"registry": REGISTRY, "tag": TAG}, **values}
 
 
 def install(

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 import time
 import uuid
 from dataclasses import dataclass, field
@@ -44,6 +45,7 @@ class Cluster:
     directory: Path | None = None
     started: bool = False
     _namespaces: list[str] = field(default_factory=list)
+    _there: set[str] = field(default_factory=set)
 
     @property
     def environment(self) -> dict[str, str]:
@@ -111,8 +113,18 @@ class Cluster:
 
     def addons(self, *names: str) -> None:
         """Add parts to our own cluster: csi, netpol, metrics, kuberay, lws; another's has to bring them."""
-        if self.directory is not None:
-            self.run(SCRIPTS / "addons" / "addons.sh", *names, timeout=_BUILD_TIMEOUT)
+        self._bring("addon", names, SCRIPTS / "addons" / "addons.sh")
+
+    def images(self, *names: str) -> None:
+        """Bring the platform's images into our own cluster: hub, notebook, engine-cpu, hub-5; another's has to have them."""
+        self._bring("image", names, sys.executable, SCRIPTS.parent / "images" / "build.py")
+
+    def _bring(self, kind: str, names: tuple[str, ...], *command: str | Path) -> None:
+        missing = [name for name in names if f"{kind} {name}" not in self._there]
+        if self.directory is None or not missing:
+            return
+        self.run(*command, *missing, timeout=_BUILD_TIMEOUT)
+        self._there.update(f"{kind} {name}" for name in missing)
 
     def stop(self) -> None:
         """Stop it if we started it."""

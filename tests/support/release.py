@@ -14,7 +14,7 @@ import httpx
 
 import llmos
 from llmos.names import slug
-from tests.support.chart import build_images, install, ready, values_for
+from tests.support.chart import install, ready, values_for
 from tests.support.cluster import Cluster, wait_for
 from tests.support.people import HubClient, Kernel
 
@@ -209,7 +209,7 @@ def _merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 @contextmanager
 def installed(cluster: Cluster, prefix: str, **values: Any) -> Iterator[Release]:
     """A release in a namespace of its own with `values` over the test's, gone at the end with all that it made."""
-    build_images(cluster, *IMAGES)
+    cluster.images(*IMAGES)
     ports = {"service": {"type": "NodePort"}}
     base = _merged(values_for(proxy=ports, gateway=ports), _storage(cluster))
     release = Release(cluster, cluster.namespace(prefix), _merged(base, values))
