@@ -26,7 +26,7 @@ test-browser:  ## The README's session in a real Chromium (installed by apt-get 
 	@tests/browser/chromium.sh
 	$(RUN)/python -m pytest tests/browser $(ARGS)
 
-test-kubernetes:  ## A real Kubernetes cluster on this machine (root, Debian, Go; ten minutes the first time), or LLMOS_TEST_KUBECONFIG's
+test-kubernetes:  ## A real Kubernetes cluster on this machine (root, Debian, Go; an hour the first time), or LLMOS_TEST_KUBECONFIG's
 	@$(DEV)
 	$(RUN)/python -m pytest tests/kubernetes $(ARGS)
 
@@ -50,7 +50,7 @@ format:  ## ruff's formatter and safe fixes
 	$(RUN)/ruff check --fix --exit-zero
 	$(RUN)/ruff format
 
-generate:  ## Write what is made from other code: the sync SDK, docs/reference.md, helm/llmos/crds
+generate:  ## Write what is made from other code: the sync SDK, docs/reference.md, helm/llmos/crds, docs/chart.md, the chart's values and schema
 	@$(DEV)
 	$(RUN)/python tools/unasync.py
 	$(RUN)/python tools/reference.py

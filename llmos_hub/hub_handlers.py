@@ -96,10 +96,13 @@ class UserPasswordHandler(APIHandler):
         user = self.find_user(name)
         if content.get("create"):
             if user is not None:
-                raise web.HTTPError(409, f'There is a user "{name}" already. New password: llmos user password {name}')
+                message = f'There is a user "{name}" already. New password: llmos user password {name} (over the API: leave out "create")'
+                raise web.HTTPError(409, message)
             user = await self._create(name, admin=bool(content.get("admin")))
         elif user is None:
-            raise web.HTTPError(404, f'There is no user "{name}". Make one: llmos user add {name}')
+            raise web.HTTPError(
+                404, f'There is no user "{name}". Make one: llmos user add {name} (over the API: "create": true)'
+            )
         one_time = bool(content.get("one_time", True))
         await authenticator.set_password(self.db, user.orm_user, content["password"], one_time=one_time)
         self.set_status(201 if content.get("create") else 200)

@@ -54,15 +54,19 @@ class Registry:
     def request(self, method: str, url: str, headers: Mapping[str, str] | None = None, body: Body = None) -> Answer:
         """One request, a second time with credentials where the registry asks for them."""
         answer = self._once(method, url, headers or {}, body)
-        if answer[0] == 401 and self._log_in(answer[1].get("WWW-Authenticate", "")):
+        if answer[0] == 401 and self._is_own(url) and self._log_in(answer[1].get("WWW-Authenticate", "")):
             answer = self._once(method, url, headers or {}, body)
         return answer
+
+    def _is_own(self, url: str) -> bool:
+        """Whether it is the registry's: what another host, or the same without TLS, asks for, it doesn't get."""
+        return urlsplit(urljoin(self.base, url))[:2] == urlsplit(self.base)[:2]
 
     def _once(self, method: str, url: str, headers: Mapping[str, str], body: Body) -> Answer:
         where = urlsplit(urljoin(self.base, url))
         kind = http.client.HTTPConnection if where.scheme == "http" else http.client.HTTPSConnection
         connection = kind(where.netloc, timeout=TIMEOUT)
-        own = {"Authorization": self.authorization} if self.authorization and where.netloc == self.host else {}
+        own = {"Authorization": self.authorization} if self.authorization and self._is_own(url) else {}
         try:
             target = where.path + (f"?{where.query}" if where.query else "")
             connection.request(method, target, body() if callable(body) else body, {**headers, **own})
@@ -91,6 +95,8 @@ class Registry:
         elif scheme.lower() == "bearer":
             fields = dict(re.findall(r'(\w+)="([^"]*)"', rest))
             query = urlencode({name: fields[name] for name in ("service", "scope") if name in fields})
+            if urlsplit(fields["realm"]).scheme == "http" and self.base.startswith("https:"):
+                sys.exit(f"push.py: {self.host} wants its password sent without TLS, to {fields['realm'][:200]}")
             own = {"Authorization": f"Basic {basic}"} if basic else {}
             status, _, data = self._once("GET", f"{fields['realm']}?{query}", own, None)
             if status == 200:

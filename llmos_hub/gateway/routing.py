@@ -6,7 +6,7 @@ waits. A model that the caller may not invoke is as unknown to them as one that 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from itertools import islice
@@ -175,11 +175,19 @@ class Table:
             route = self._index.get(namespace, {}).get(name)
             if route is not None and may(caller, "invoke", ModelService, namespace).allowed:
                 return route
-        for namespace in caller.search_path:
-            route = self._index.get(namespace, {}).get(model)
-            if route is not None and may(caller, "invoke", ModelService, namespace).allowed:
-                return route
-        raise self._not_found(caller, model)
+            if namespace == PUBLIC_NAMESPACE or namespace.startswith(("user-", "group-")):
+                raise self._not_found(caller, model)  # never an alias of that name elsewhere
+        found = [
+            route
+            for namespace in caller.search_path
+            if (route := self._index.get(namespace, {}).get(model)) is not None
+            and may(caller, "invoke", ModelService, namespace).allowed
+        ]
+        if not found:
+            raise self._not_found(caller, model)
+        if found[0].namespace in caller.group_namespaces and len(found) > 1:
+            raise self._ambiguous(model, found)
+        return found[0]
 
     def visible(self, caller: Caller, *, everywhere: bool = False) -> Iterator[Route]:
         """What `caller` may invoke: on their search path, or in every namespace."""
@@ -197,6 +205,11 @@ class Table:
             return "You have no model yet. Start one in a notebook: %llmos serve demo://smollm2 --name chat"
         more = f" and {len(names) - _NAMES_SHOWN} more (GET /v1/models)" if len(names) > _NAMES_SHOWN else ""
         return f"You can use: {', '.join(names[:_NAMES_SHOWN])}{more}."
+
+    def _ambiguous(self, model: str, routes: Sequence[Route]) -> ModelNotFound:
+        """No group goes before another: each of its members can make a model of any name there."""
+        names = " or ".join(f"{route.namespace}/{printable(model)}" for route in routes)
+        return ModelNotFound(f'Several of your groups have a model "{printable(model)}". Say which: {names}.')
 
     def _not_found(self, caller: Caller, model: str) -> ModelNotFound:
         meant: dict[str, str] = {}

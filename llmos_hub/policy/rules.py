@@ -53,8 +53,12 @@ class Caller:
 
     @property
     def search_path(self) -> tuple[str, ...]:
-        """The namespaces to look for a bare model name in, first match wins."""
-        return (self.namespace, *self.group_namespaces, PUBLIC_NAMESPACE)
+        """The namespaces to look for a bare model name in, first match wins.
+
+        What admins give to all comes before what any member of a group can put there: else a member would answer in the
+        place of a public model for the whole group.
+        """
+        return (self.namespace, PUBLIC_NAMESPACE, *self.group_namespaces)
 
 
 @dataclass(frozen=True, slots=True)

@@ -160,6 +160,8 @@ def download(remote: Remote, partial: Path, meter: Meter, client: httpx.Client) 
                     digest.update(chunk)
                     done += len(chunk)
                     meter.at(done)
+                    if remote.size is not None and done > remote.size:
+                        break  # it goes on and on: no room is given to it, and the check below refuses it
             if remote.size is None or done >= remote.size:
                 break
             problem: Exception = httpx.RemoteProtocolError(f"the transfer ended at {done:,} of {remote.size:,} bytes")

@@ -31,6 +31,7 @@ from llmos_hub.sources.base import ModelFiles, Progress
 from llmos_hub.sources.cache import Cache
 from llmos_hub.sources.download import Meter, Refused, Remote, download, new_client
 from llmos_hub.sources.gguf_files import name_of_part, part_of
+from llmos_hub.sources.gguf_header import read_header
 
 __all__ = ["ENV_MODELS_MIRROR", "Entry", "Mirror", "MirroredFile", "add_to_mirror"]
 
@@ -196,7 +197,9 @@ class Mirror:
             before += file.size
         paths = cache.name([(file.name, file.sha256) for file in entry.files])
         note = entry.model.note or f"from the mirror at {self.host}"
-        return replace(entry.model, path=str(paths[0]), size=entry.size, note=note)
+        # read anew: what is taken from it decides how much memory the model gets
+        header = read_header(*paths) if entry.model.format == "gguf" else entry.model.header
+        return replace(entry.model, path=str(paths[0]), size=entry.size, header=header, note=note)
 
     def _fetch_file(self, file: MirroredFile, cache: Cache, meter: Meter, client: httpx.Client) -> None:
         if cache.blob(file.sha256).exists():

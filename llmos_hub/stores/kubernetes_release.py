@@ -72,8 +72,11 @@ class ReleaseStore:
         return owned
 
     async def filtered(self, event: WatchEvent[R]) -> WatchEvent[R]:
-        """A change as it is told; what goes is told in any case, since its namespace may have gone before."""
-        if event.resource is None or event.type == DELETED or await self._shows(event.resource):
+        """A change as it is told; what goes is told unless it was another's, since its namespace may have gone before."""
+        if event.resource is None or await self._shows(event.resource):
+            return event
+        namespace = event.resource.metadata.namespace or ""
+        if event.type == DELETED and await self._namespaces.whose(namespace) != "another's":
             return event
         return WatchEvent(BOOKMARK, None, event.resource_version)
 

@@ -47,7 +47,7 @@ class Hub(Component):
     enabled: bool = True
     """`false` where a Hub is there already (Zero to JupyterHub): see `externalHub`."""
     admin: Username = "admin"
-    """The first admin's name. With the built-in log-in by password, the first password is in the Secret under `admin-password`."""
+    """The first admin's name; the first password is in the Secret under `admin-password`. Counts with the built-in log-in only."""
     config: dict[str, dict[str, Any]] = {}
     """
     Any setting of JupyterHub, its authenticator or its spawner, by class: `{JupyterHub: {authenticator_class: google},
@@ -177,7 +177,7 @@ class ExternalValkey(Section):
 
 
 class Valkey(Component):
-    """Settings, keys, usage, stored chats: what isn't a custom resource."""
+    """Settings: what isn't a custom resource or a Secret."""
 
     enabled: bool = True
     """`false` for one of your own: see `external`."""

@@ -222,7 +222,7 @@ class NetworkPolicies(Section):
     ingress_from: list[KubernetesObject] = []
     """Who may reach the proxy and the gateway from outside, as peers of a NetworkPolicy; empty: everybody."""
     metrics_from: list[KubernetesObject] = []
-    """Who may read `/metrics`, as peers of a NetworkPolicy; empty: nobody."""
+    """Who may read `/metrics` beside those who reach the API and the gateway anyway, as peers of a NetworkPolicy."""
     api_server_cidrs: list[Cidr] = ["0.0.0.0/0"]
     """Where the cluster's API server is; `kubectl get endpointslices kubernetes` tells it, for a tighter rule."""
     api_server_ports: list[Annotated[int, Field(ge=1, le=65535)]] = [443, 6443]
@@ -291,7 +291,7 @@ class Values(Section):
     gateway: Gateway = Gateway()
     """The OpenAI-compatible front of all models."""
     valkey: Valkey = Valkey()
-    """Settings, keys, usage, stored chats."""
+    """Settings: what isn't a custom resource or a Secret."""
     mirror: Mirror = Mirror()
     """A mirror of models inside the cluster."""
     users: Users = Users()

@@ -305,4 +305,8 @@ def _harden(merged: dict[str, Any], ours: Mapping[str, Any], settings: Kubernete
             name: theirs[name] for name in ("runAsUser", "runAsGroup", "readOnlyRootFilesystem") if name in theirs
         }
         container["securityContext"] = {**_container_security(), **chosen}
+    # ours know the mirror's and the proxy's passwords: they run what we say, and nothing else
+    own = {container["name"]: container for container in ours["spec"].get("initContainers", ())}
+    if spec.get("initContainers"):
+        spec["initContainers"] = [own.get(container["name"], container) for container in spec["initContainers"]]
     return merged

@@ -171,6 +171,36 @@ def test_credentials_of_docker_count(registry, manifest, monkeypatch, tmp_path):
     assert push.main(["--plain-http", str(manifest), registry.address]) == 0
 
 
+@pytest.mark.parametrize("same_host", [False, True])
+def test_only_the_registry_itself_sees_credentials(monkeypatch, same_host):
+    """Neither another host that it sends uploads to, nor its own name without TLS."""
+    monkeypatch.setenv("REGISTRY_USER", "ada")
+    monkeypatch.setenv("REGISTRY_PASSWORD", "secret")
+    seen = []
+
+    class Elsewhere(BaseHTTPRequestHandler):
+        def do_PUT(self) -> None:
+            seen.append(self.headers.get("Authorization"))
+            self.send_response(401)
+            self.send_header("WWW-Authenticate", f'Bearer realm="http://{self.headers["Host"]}/token"')
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        do_GET = do_PUT  # noqa: N815 - as the base class wants it
+
+        def log_message(self, *args) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Elsewhere) as other:
+        threading.Thread(target=other.serve_forever, daemon=True).start()
+        address = f"127.0.0.1:{other.server_port}"
+        registry = push.Registry(address if same_host else "registry.example.org")
+        registry.authorization = "Basic secret"
+        assert registry.request("PUT", f"http://{address}/upload", {}, b"")[0] == 401
+        other.shutdown()
+    assert seen == [None]
+
+
 def test_it_runs_alone(manifest, tmp_path):
     alone = tmp_path / "alone" / "push.py"
     alone.parent.mkdir()

@@ -256,6 +256,18 @@ async def test_memory_for_bodies_is_bounded(store: Store, upstreams: MakeUpstrea
         assert (await gateway.chat(x="x" * 600_000)).status_code == 200
 
 
+async def test_what_is_said_to_come_holds_no_memory(store: Store, upstreams: MakeUpstream) -> None:
+    """Else a few requests that never send what they announce would keep everybody out."""
+    options = GatewayOptions(max_buffered=1 << 20)
+    async with running_gateway(store, options, [service("chat", await upstreams())]) as gateway:
+        head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {ADA}\r\ncontent-length: 1000000\r\n\r\n{{"
+        waiting = [await gateway.raw(head.encode()) for _ in range(4)]
+        await asyncio.sleep(0.1)
+        assert (await gateway.chat(x="x" * 600_000)).status_code == 200
+        for _, writer in waiting:
+            writer.close()
+
+
 async def test_requests_at_once_are_bounded(store: Store, upstreams: MakeUpstream) -> None:
     upstream = await upstreams()
     go_on = asyncio.Event()

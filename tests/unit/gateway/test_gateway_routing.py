@@ -80,6 +80,36 @@ async def test_an_alias_can_not_stand_for_another_namespaces_model(table: Table)
     assert table.resolve(ADA, "user-ada/chat").uid == "2"
 
 
+async def test_an_alias_does_not_stand_in_for_another_namespaces_model_that_is_gone(table: Table) -> None:
+    table.put(aged(service("mine", namespace="group-vision", aliases=["public/chat", "user-grace/chat"]), "1"))
+    ada = Caller("ada", groups=frozenset({"vision"}), scopes=frozenset({SCOPE_INVOKE}))
+    for name in ("public/chat", "user-grace/chat"):
+        with pytest.raises(ModelNotFound):
+            table.resolve(ada, name)
+
+
+async def test_what_all_may_use_comes_before_a_groups(table: Table) -> None:
+    """Any member can put a model into the group's namespace, and would answer for the admins'."""
+    ada = Caller("ada", groups=frozenset({"vision"}), scopes=frozenset({SCOPE_INVOKE}))
+    table.replace(
+        [aged(service("chat", namespace="group-vision"), "1"), aged(service("chat", namespace="public"), "2")]
+    )
+    assert table.resolve(ada, "chat").key == "public/chat"
+    assert table.resolve(ada, "group-vision/chat").key == "group-vision/chat"
+    table.remove(service("chat", namespace="public"))
+    assert table.resolve(ada, "chat").key == "group-vision/chat"
+
+
+async def test_no_group_goes_before_another(table: Table) -> None:
+    ada = Caller("ada", groups=frozenset({"nlp", "vision"}), scopes=frozenset({SCOPE_INVOKE}))
+    table.replace(
+        [aged(service("chat", namespace="group-vision"), "1"), aged(service("chat", namespace="group-nlp"), "2")]
+    )
+    with pytest.raises(ModelNotFound, match=r"Say which: group-nlp/chat or group-vision/chat\."):
+        table.resolve(ada, "chat")
+    assert table.resolve(ada, "group-vision/chat").key == "group-vision/chat"
+
+
 async def test_an_alias_may_have_slashes(table: Table) -> None:
     table.put(aged(service("chat", servedModelName="Qwen/Qwen3-4B"), "1"))
     assert table.resolve(ADA, "Qwen/Qwen3-4B").name == "chat"

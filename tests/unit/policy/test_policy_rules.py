@@ -49,7 +49,7 @@ def test_a_groups_namespace_is_its_members(kind: type[Resource]) -> None:
     assert allowed(member, kind, "group-nlp") == set()
     (other,) = set(member.group_namespaces) - {"group-vision"}
     assert allowed(member, kind, other) == set(VERBS)
-    assert member.search_path == ("user-ada", *member.group_namespaces, "public")
+    assert member.search_path == ("user-ada", "public", *member.group_namespaces)
     with pytest.raises(Forbidden, match=r"Yours are user-ada, group-speech-text--[0-9a-f]{16}, group-vision\."):
         require(member, "get", kind, "group-nlp")
     assert allowed(Caller("ada", groups=member.groups, scopes=frozenset({SCOPE_INVOKE})), kind, "group-vision") == {

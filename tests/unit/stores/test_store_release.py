@@ -129,6 +129,13 @@ async def test_changes_of_others_are_bookmarks(bench: Bench) -> None:
         assert event.resource.metadata.namespace == "user-ada"
 
 
+async def test_what_goes_of_others_is_a_bookmark_too(bench: Bench) -> None:
+    async with watching(bench) as events:
+        await bench.everything.delete(ModelService, "user-grace", "grace")
+        await bench.everything.create(model("second", "user-ada"))
+        assert await follow(events, 1) == [("ADDED", "second")]
+
+
 async def test_a_resource_may_be_heard_of_before_its_namespace(bench: Bench) -> None:
     """The two are watched apart, so the first model of somebody new may come first."""
     async with watching(bench) as events:

@@ -5,7 +5,7 @@
 {{- $api := printf "http://%s" (include "llmos.serviceHost" (list . "api")) -}}
 {{- $gateway := printf "http://%s" (include "llmos.serviceHost" (list . "gateway")) -}}
 {{- $namespace := dict "namespaceSelector" (dict "matchLabels" (dict "kubernetes.io/metadata.name" .Release.Namespace)) -}}
-{{- $users := dict "namespaceSelector" (dict "matchLabels" (dict "app.kubernetes.io/managed-by" "llmos")) -}}
+{{- $users := dict "namespaceSelector" (dict "matchLabels" (dict "app.kubernetes.io/managed-by" "llmos" "app.kubernetes.io/instance" (include "llmos.clusterName" .))) -}}
 {{- $own := merge (dict "podSelector" (dict "matchLabels" (dict "app.kubernetes.io/instance" .Release.Name))) $namespace -}}
 Your own Hub is in charge of people. Take what is between the lines into a file llmos-hub.yaml and upgrade your
 Zero to JupyterHub with it, after your own values (docs/kubernetes.md explains it line by line):

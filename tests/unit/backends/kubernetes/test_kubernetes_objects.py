@@ -200,6 +200,10 @@ def test_what_a_pod_must_be_holds_whatever_is_merged_into_it() -> None:
                 {"name": "engine", "securityContext": {"$patch": "replace", "privileged": True, "runAsUser": 5}},
                 {"name": "more", "image": "busybox"},
             ],
+            "initContainers": [
+                {"name": "fetch", "command": ["sh", "-c", "env >/models/x"], "args": []},
+                {"name": "own", "image": "busybox"},
+            ],
         },
     }
     template = replace(LLAMACPP, pod=PodOptions("llamacpp", overrides=overrides))
@@ -218,6 +222,11 @@ def test_what_a_pod_must_be_holds_whatever_is_merged_into_it() -> None:
         assert "privileged" not in container["securityContext"]
     engine = next(c for c in spec["containers"] if c["name"] == "engine")
     assert engine["securityContext"]["runAsUser"] == 5
+    # what knows the mirror's password runs what we say
+    plain = make_objects(Workload(REF, (Role("replica", 1, LLAMACPP),)), SETTINGS)[-1]["spec"]["template"]["spec"]
+    inits = {container["name"]: container for container in spec["initContainers"]}
+    assert inits["fetch"] == plain["initContainers"][0]
+    assert "own" in inits
 
 
 def test_ranges_are_cut_out_of_those_they_lie_in_and_the_metadata_service_always() -> None:
