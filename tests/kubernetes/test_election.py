@@ -135,9 +135,10 @@ async def pair(cluster: Cluster, api: KubernetesAPI, tmp_path: Path) -> AsyncIte
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(worker.pid, signal.SIGKILL)
                 await worker.process.wait()
-        for service in (await pair.store.list(ModelService, namespace)).items:  # nobody is left to do it
-            meta = service.metadata.model_copy(update={"finalizers": []})
-            await pair.store.update(service.model_copy(update={"metadata": meta}))
+        names = cluster.kubectl("get", "modelservices", "-n", namespace, "-o", "name").split()
+        if names:  # nobody is left to do it
+            patch = '{"metadata": {"finalizers": null}}'
+            cluster.kubectl("patch", "-n", namespace, *names, "--type=merge", "-p", patch)
 
 
 @pytest.mark.timeout(240)
