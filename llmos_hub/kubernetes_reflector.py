@@ -24,9 +24,10 @@ Key = tuple[str, str]
 Object = dict[str, Any]
 
 _IDLE: Final = 90.0
-"""Seconds without a byte after which a watch counts as dead: the server sends a bookmark each minute."""
-_WATCH: Final = 300
-"""Seconds after which the server ends a watch in an orderly way."""
+"""Seconds without a byte after which a watch counts as dead."""
+_WATCH: Final = 60
+"""Seconds after which the server ends a watch in an orderly way: sooner than it counts as dead, since the server sends no
+bookmarks where it has never had news to tell."""
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 10.0
 _GONE: Final = 410
 

@@ -19,10 +19,11 @@ ObjectKey = tuple[str, str]
 """Namespace (empty where there is none) and name."""
 
 _BACKOFF: Final = Backoff(base=0.2, ceiling=10.0)
-_WATCH: Final = 240
-"""Seconds after which the server ends a watch in an orderly way, to be gone on with."""
+_WATCH: Final = 60
+"""Seconds after which the server ends a watch in an orderly way, to be gone on with: sooner than it counts as dead, since
+the server sends no bookmarks where it has never had news to tell."""
 _IDLE: Final = 90.0
-"""Seconds without a line after which a connection counts as dead; bookmarks come each minute."""
+"""Seconds without a line after which a connection counts as dead."""
 
 logger = logging.getLogger(__name__)
 
