@@ -102,9 +102,10 @@ class Reflector:
         version, seen = "", set[Key]()
         async for page in self._api.list_pages(self._path, params=self._params):
             version = version or page["metadata"]["resourceVersion"]
-            kind = str(page.get("kind", "")).removesuffix("List")
-            for item in page.get("items") or ():
-                item.setdefault("kind", kind)
+            # in a list only the list itself says what they are
+            what = {"apiVersion": page.get("apiVersion", ""), "kind": str(page.get("kind", "")).removesuffix("List")}
+            for listed in page.get("items") or ():
+                item = {**what, **listed}
                 if (key := self._put(item)) is not None:
                     seen.add(key)
         for key in [key for key in self.objects if key not in seen]:

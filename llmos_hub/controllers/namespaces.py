@@ -125,12 +125,6 @@ class NamespaceController:
         if self._queue is not None:
             self._queue.add(namespace)
 
-    @property
-    def connected(self) -> bool:
-        """Whether everything was seen and changes are heard of."""
-        informers = (self._namespaces, *self._contents.values())
-        return all(informer.synced.is_set() and informer.connected for informer in informers)
-
     async def follow(self) -> None:
         """Keep the copies up to date until cancelled."""
         async with asyncio.TaskGroup() as group:
