@@ -14,10 +14,10 @@ import logging
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any, Final, Literal, TypeVar
 
-from llmos.errors import AlreadyExists, Conflict, Internal, LLMOSError, NotFound, PayloadTooLarge, Unavailable
+from llmos.errors import Conflict, Internal, LLMOSError, NotFound, PayloadTooLarge, Unavailable
 from llmos.resources.base import Resource
 from llmos_hub.kubernetes_api import FIELD_MANAGER, JSON_PATCH, APIError, KubernetesAPI
-from llmos_hub.stores import rules
+from llmos_hub.stores import attempts, rules
 from llmos_hub.stores.base import Event, Listing, Selector, WatchEvent
 from llmos_hub.stores.changes import revision_of
 from llmos_hub.stores.kubernetes_errors import expired, translate
@@ -32,7 +32,6 @@ log = logging.getLogger(__name__)
 
 R = TypeVar("R", bound=Resource)
 
-_ATTEMPTS: Final = 50  # a write without a precondition, on a resource that others write all the time
 _LISTINGS: Final = 3  # a list whose beginning the server forgot before its end was read is begun anew
 _PARSE_AT_ONCE: Final = 100  # resources between two turns of the event loop: some milliseconds
 _LOGGED: Final = 1000  # objects that were reported as unreadable and are not reported again
@@ -222,21 +221,11 @@ class KubernetesStore:
 
     async def apply(self, resource: R) -> R:
         """Create or replace spec; see `llmos_hub.stores.base.Store.apply`."""
-        kind, meta = type(resource), resource.metadata
-        for _ in range(_ATTEMPTS):
-            with contextlib.suppress(NotFound):
-                return await self._change(
-                    kind, meta.namespace, meta.name, lambda current: rules.applied(current, resource)
-                )
-            if meta.uid or meta.resource_version:
-                raise rules.conflict(kind, meta.namespace, meta.name, "was deleted since it was read")
-            with contextlib.suppress(AlreadyExists):
-                return await self.create(resource)
-        raise self._too_busy(kind, meta.namespace, meta.name)
+        return await attempts.apply(resource, self._change, self.create)
 
     async def delete(self, kind: type[R], namespace: str | None, name: str, *, uid: str | None = None) -> R:
         """Delete, or mark for it; see `llmos_hub.stores.base.Store.delete`."""
-        for _ in range(_ATTEMPTS):
+        for _ in range(attempts.ATTEMPTS):
             current = await self.get(kind, namespace, name)
             outcome = rules.deleted(current, uid)
             if not outcome.changed:
@@ -245,13 +234,13 @@ class KubernetesStore:
             body = {"preconditions": {"uid": meta.uid, "resourceVersion": meta.resource_version}}
             with contextlib.suppress(Conflict):
                 return await self._write("DELETE", form_of(kind).path(kind, namespace, name), current, body=body)
-        raise self._too_busy(kind, namespace, name)
+        raise attempts.too_busy(kind, namespace, name)
 
     async def _change(
         self, kind: type[R], namespace: str | None, name: str, decide: Callable[[R], rules.Outcome[R]]
     ) -> R:
         """Write what `decide` makes of what is there; decide anew while others are faster."""
-        for _ in range(_ATTEMPTS):
+        for _ in range(attempts.ATTEMPTS):
             current = await self.get(kind, namespace, name)
             outcome = decide(current)
             if not outcome.changed:
@@ -265,7 +254,7 @@ class KubernetesStore:
             operations = [_set(path, value) for path, value in parts.items()]
             with contextlib.suppress(Conflict):
                 return await self._patch(outcome.resource, [*_preconditions(current), *operations])
-        raise self._too_busy(kind, namespace, name)
+        raise attempts.too_busy(kind, namespace, name)
 
     async def _patch(self, resource: R, operations: _Operations, *more: str) -> R:
         kind, meta = type(resource), resource.metadata
@@ -288,10 +277,6 @@ class KubernetesStore:
         if size > _MAX_SIZE:
             message = f'{resource.kind} "{resource.key}" has {size} bytes, over the limit of {_MAX_SIZE}.'
             raise PayloadTooLarge(message)
-
-    @staticmethod
-    def _too_busy(kind: type[Resource], namespace: str | None, name: str) -> Conflict:
-        return rules.conflict(kind, namespace, name, f"was changed by others {_ATTEMPTS} times meanwhile")
 
     @staticmethod
     @contextlib.contextmanager

@@ -15,9 +15,9 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import datetime
 from typing import Any, Final, Literal, TypeVar
 
-from llmos.errors import AlreadyExists, Conflict, Internal, NotFound, PayloadTooLarge
+from llmos.errors import Internal, PayloadTooLarge
 from llmos.resources.base import Resource, utcnow
-from llmos_hub.stores import rules
+from llmos_hub.stores import attempts, rules
 from llmos_hub.stores._lua import COMMIT, LIST, RECORD
 from llmos_hub.stores.base import ADDED, DELETED, MODIFIED, Event, Listing, Selector, WatchEvent
 from llmos_hub.stores.changes import Change, Scope, revision_of
@@ -37,7 +37,6 @@ MAX_SIZE: Final = 1_500_000
 """Bytes of a resource, at most: etcd's limit, so that what fits here fits into a cluster."""
 MAX_EVENTS: Final = 100
 MAX_EVENT_MESSAGE: Final = 4096
-_ATTEMPTS: Final = 50  # a write without a precondition, on a resource that others write all the time
 _PARSE_AT_ONCE: Final = 100  # resources between two turns of the event loop: some milliseconds
 _LOGGED: Final = 1000  # values that were reported as unreadable and are not reported again
 
@@ -205,17 +204,7 @@ class RedisStore:
 
     async def apply(self, resource: R) -> R:
         """Create or replace spec; see `llmos_hub.stores.base.Store.apply`."""
-        kind, meta = type(resource), resource.metadata
-        for _ in range(_ATTEMPTS):
-            with contextlib.suppress(NotFound):
-                return await self._change(
-                    kind, meta.namespace, meta.name, lambda current: rules.applied(current, resource)
-                )
-            if meta.uid or meta.resource_version:
-                raise rules.conflict(kind, meta.namespace, meta.name, "was deleted since it was read")
-            with contextlib.suppress(AlreadyExists):
-                return await self.create(resource)
-        raise self._too_busy(kind, meta.namespace, meta.name)
+        return await attempts.apply(resource, self._change, self.create)
 
     async def delete(self, kind: type[R], namespace: str | None, name: str, *, uid: str | None = None) -> R:
         """Delete, or mark for it; see `llmos_hub.stores.base.Store.delete`."""
@@ -226,7 +215,7 @@ class RedisStore:
     ) -> R:
         """Write what `decide` makes of the stored one; decide anew while others are faster."""
         found = await self._read(kind, namespace, name)
-        for _ in range(_ATTEMPTS):
+        for _ in range(attempts.ATTEMPTS):
             if found is None:
                 raise rules.not_found(kind, namespace, name)
             record, current = found
@@ -243,11 +232,7 @@ class RedisStore:
             if stored is not None:
                 return stored
             found = self._parse(kind, namespace, name, raw)
-        raise self._too_busy(kind, namespace, name)
-
-    @staticmethod
-    def _too_busy(kind: type[Resource], namespace: str | None, name: str) -> Conflict:
-        return rules.conflict(kind, namespace, name, f"was changed by others {_ATTEMPTS} times meanwhile")
+        raise attempts.too_busy(kind, namespace, name)
 
     async def _commit(
         self,

@@ -1,6 +1,5 @@
 """The chart on a real cluster: valid, least rights, ready, and upgraded and removed without loss."""
 
-import base64
 import json
 import re
 from collections.abc import Iterator
@@ -17,8 +16,9 @@ from tests.support.chart import (
     values_for,
     write_schemas,
 )
-from tests.support.cluster import Cluster, wait_for
+from tests.support.cluster import wait_for
 from tests.support.helm import CHART, render
+from tests.support.release import Release
 
 pytestmark = pytest.mark.timeout(900)
 NEEDS = ("hub",)
@@ -102,29 +102,14 @@ def test_the_api_server_takes_every_object(cluster, name):
 # A release
 
 
-class Release:
-    """One that is installed."""
+class AskedRelease(Release):
+    """One that tells what runs and what its accounts may do."""
 
-    def __init__(self, cluster: Cluster, namespace: str) -> None:
-        self.cluster = cluster
-        self.namespace = namespace
-        self.name = "llmos"
-        self.cluster_name = f"{namespace}-llmos"
-        self.values = values_for(backup={"enabled": True})
-
-    def secret(self) -> dict[str, str]:
-        data = self.cluster.get("secret", "llmos", "-n", self.namespace)["data"]
-        return {key: base64.b64decode(value).decode() for key, value in data.items()}
-
-    def pods(self) -> dict[str, tuple[str, int]]:
-        """Uid and restarts of each."""
-        items = self.cluster.get("pods", "-n", self.namespace, "-l", "app.kubernetes.io/instance=llmos")["items"]
+    def running(self) -> dict[str, tuple[str, int]]:
+        """Uid and restarts of each pod but those of jobs."""
         return {
-            item["metadata"]["name"]: (
-                item["metadata"]["uid"],
-                item["status"]["containerStatuses"][0]["restartCount"],
-            )
-            for item in items
+            item["metadata"]["name"]: (item["metadata"]["uid"], item["status"]["containerStatuses"][0]["restartCount"])
+            for item in self.pods(instance=self.name)
             if "batch.kubernetes.io/job-name" not in item["metadata"]["labels"]
         }
 
@@ -145,18 +130,18 @@ class Release:
 
 
 @pytest.fixture(scope="module")
-def release(cluster) -> Iterator[Release]:
+def release(cluster) -> Iterator[AskedRelease]:
     cluster.images("hub")
     namespace = cluster.namespace("chart")
     open_host_paths(cluster, cluster.namespace("chart-volumes"))
-    made = Release(cluster, namespace)
+    made = AskedRelease(cluster, namespace, values_for(backup={"enabled": True}))
     install(cluster, made.name, namespace, made.values)
     try:
         ready(cluster, namespace)
         yield made
     finally:
         cluster.attempt("helm", "uninstall", made.name, "-n", namespace, "--wait=false")
-        owned = f"app.kubernetes.io/managed-by=llmos,app.kubernetes.io/instance={made.cluster_name}"
+        owned = f"app.kubernetes.io/managed-by=llmos,app.kubernetes.io/instance={made.instance}"
         cluster.attempt("kubectl", "delete", "namespace", "-l", owned, "--wait=false")
 
 
@@ -168,12 +153,12 @@ def own_namespace(release: Release) -> str:
     name = f"user-{release.namespace}"
     labels = {
         "app.kubernetes.io/managed-by": "llmos",
-        "app.kubernetes.io/instance": release.cluster_name,
+        "app.kubernetes.io/instance": release.instance,
         "llmos.ai/owner-kind": "user",
     }
     metadata = {"name": name, "labels": labels, "annotations": {"llmos.ai/owner": release.namespace}}
     release.cluster.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": metadata})
-    bound = f"llmos:{release.cluster_name}-hub-in-namespace:llmos-hub"
+    bound = f"llmos:{release.instance}-hub-in-namespace:llmos-hub"
     release.cluster.kubectl("wait", "--for=create", f"rolebinding/{bound}", "-n", name, "--timeout=60s")
     return name
 
@@ -185,12 +170,6 @@ def person(release) -> Iterator[str]:
     release.cluster.attempt("kubectl", "delete", "namespace", name, "--wait=false")
 
 
-def log_in(client: httpx.Client, name: str, password: str) -> httpx.Response:
-    page = client.get("/hub/login")
-    token = re.search(r'name="_xsrf" value="([^"]+)"', page.text)[1]
-    return client.post("/hub/login", data={"username": name, "password": password, "_xsrf": token})
-
-
 def test_the_first_admin_logs_in_and_calls_api_and_gateway(release):
     password = release.secret()["admin-password"]
     with (
@@ -198,7 +177,7 @@ def test_the_first_admin_logs_in_and_calls_api_and_gateway(release):
         port_forward(release.cluster, release.namespace, "llmos-gateway") as gateway,
         httpx.Client(base_url=hub, follow_redirects=True, timeout=30) as client,
     ):
-        page = log_in(client, "admin", password)
+        page = release.log_in(client, "admin", password)
         assert page.url.path == "/hub/change-password"
         token = re.search(r'name="_xsrf" value="([^"]+)"', page.text)[1]
         made = client.post("/hub/api/users/admin/tokens", json={"note": "test"}, headers={"X-XSRFToken": token})
@@ -318,11 +297,11 @@ def test_nothing_is_written_outside_of_llmos_own_namespaces(release, person):
 
 
 def test_an_upgrade_changes_no_secret_and_no_pod_that_need_not_change(release):
-    before, pods = release.secret(), release.pods()
+    before, pods = release.secret(), release.running()
     install(release.cluster, release.name, release.namespace, release.values, "--timeout", "5m", verb="upgrade")
     ready(release.cluster, release.namespace)
     assert release.secret() == before
-    assert release.pods() == pods
+    assert release.running() == pods
     # the hook has brought the definitions up to date, and is gone with all it needed
     fields = release.cluster.get("crd", "modelservices.llmos.ai")
     managers = release.cluster.kubectl(
@@ -334,15 +313,15 @@ def test_an_upgrade_changes_no_secret_and_no_pod_that_need_not_change(release):
         "jsonpath={.metadata.managedFields[*].manager}",
     )
     assert "llmos-chart" in managers
-    assert release.cluster.attempt("kubectl", "get", "clusterrole", f"{release.cluster_name}-crds").returncode
+    assert release.cluster.attempt("kubectl", "get", "clusterrole", f"{release.instance}-crds").returncode
 
 
 def test_a_change_of_one_part_leaves_the_others_running(release):
-    pods = release.pods()
+    pods = release.running()
     values = {**release.values, "hub": {"namedServerLimit": 3}}
     install(release.cluster, release.name, release.namespace, values, verb="upgrade")
     ready(release.cluster, release.namespace)
-    changed = set(pods.items()) ^ set(release.pods().items())
+    changed = set(pods.items()) ^ set(release.running().items())
     assert {name.rsplit("-", 2)[0] for name, _ in changed} == {"llmos-hub"}
 
 
@@ -357,7 +336,7 @@ def test_a_wrong_value_changes_nothing(release):
 
 def test_what_cannot_be_had_again_stays_when_the_release_goes(cluster):
     namespace = cluster.namespace("chart")
-    gone = Release(cluster, namespace)
+    gone = AskedRelease(cluster, namespace, values_for(backup={"enabled": True}))
     install(cluster, gone.name, namespace, gone.values)
     before = gone.secret()
     claims = ["llmos-hub", "data-llmos-valkey-0"]
@@ -372,7 +351,7 @@ def test_what_cannot_be_had_again_stays_when_the_release_goes(cluster):
     assert cluster.get("modelservice", "kept", "-n", theirs)["metadata"]["finalizers"] == ["example.org/other"]
     cluster.kubectl("patch", "modelservice", "kept", "-n", theirs, "--type=merge", "-p", NO_FINALIZERS)
     cluster.kubectl("delete", "namespace", theirs, "--timeout=60s")
-    assert cluster.attempt("kubectl", "get", "clusterrole", f"{gone.cluster_name}-uninstall").returncode
+    assert cluster.attempt("kubectl", "get", "clusterrole", f"{gone.instance}-uninstall").returncode
     assert gone.secret() == before
     assert {item["metadata"]["name"] for item in cluster.get("pvc", "-n", namespace)["items"]} >= set(claims)
     assert cluster.get("crd", "modelservices.llmos.ai")

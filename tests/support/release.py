@@ -178,6 +178,7 @@ class Release(HubClient):
 
 _LABELS = {
     "component": "app.kubernetes.io/component",
+    "instance": "app.kubernetes.io/instance",
     "kind": "llmos.ai/kind",
     "model": "llmos.ai/name",
 }
