@@ -24,7 +24,12 @@ EVERYTHING = {
         "gatewayHost": "models.example.org",
         "tls": {"enabled": True},
     },
-    "httpRoute": {"enabled": True, "host": "hub.example.org", "parentRefs": [{"name": "main"}]},
+    "httpRoute": {
+        "enabled": True,
+        "host": "hub.example.org",
+        "gatewayHost": "models.example.org",
+        "parentRefs": [{"name": "main"}],
+    },
     "networkPolicy": {"metricsFrom": [{"namespaceSelector": {"matchLabels": {"team": "ops"}}}]},
 }
 
@@ -248,11 +253,14 @@ def test_models_traffic_goes_past_the_hubs_proxy(everything):
     assert paths == {
         ("hub.example.org", "/services/llm/v1"): "llmos-gateway",
         ("hub.example.org", "/"): "llmos-proxy",
-        ("models.example.org", "/"): "llmos-gateway",
+        ("models.example.org", "/v1"): "llmos-gateway",  # its /metrics are not for everybody
     }
     route = find(everything, "HTTPRoute", "llmos")["spec"]["rules"]
     routes = {rule["matches"][0]["path"]["value"]: rule["backendRefs"][0]["name"] for rule in route}
     assert routes == {"/services/llm/v1": "llmos-gateway", "/": "llmos-proxy"}
+    (rule,) = find(everything, "HTTPRoute", "llmos-gateway")["spec"]["rules"]
+    assert [match["path"] for match in rule["matches"]] == [{"type": "PathPrefix", "value": "/v1"}]
+    assert rule["backendRefs"][0]["name"] == "llmos-gateway"
     env = deployment_env(everything, "api")
     assert env["LLMOS_PUBLIC_URL"]["value"] == "https://hub.example.org"
     assert env["LLMOS_GATEWAY_URL"]["value"] == "https://models.example.org"
