@@ -9,6 +9,8 @@ from kubernetes_asyncio.client import ApiException
 from traitlets import Bool, Dict, List, TraitError, Unicode, default, validate
 
 from llmos_spawners.kubernetes_namespace import UNREACHABLE, NamespacedKubeSpawner
+from llmos_spawners.profile_config import read_profiles
+from llmos_spawners.profile_form import render_form
 from llmos_spawners.profiles import BadOptions, Choice, Profiles
 
 __all__ = ["ChoosingKubeSpawner"]
@@ -104,7 +106,7 @@ class ChoosingKubeSpawner(NamespacedKubeSpawner):
     def _check_profiles(self, proposal: Any) -> Any:
         name = {"shared_volumes": "volumes"}.get(proposal.trait.name, proposal.trait.name)
         try:
-            Profiles.from_config(**{name: proposal.value})
+            read_profiles(**{name: proposal.value})
         except ValueError as exc:
             raise TraitError(f"{type(self).__name__}: {exc}") from None
         return proposal.value
@@ -114,7 +116,7 @@ class ChoosingKubeSpawner(NamespacedKubeSpawner):
     @property
     def profiles(self) -> Profiles:
         """All that can be chosen."""
-        return Profiles.from_config(
+        return read_profiles(
             sizes=self.sizes,
             images=self.images,
             gpus=self.gpus,
@@ -125,7 +127,7 @@ class ChoosingKubeSpawner(NamespacedKubeSpawner):
     async def render_options_form(self) -> str:
         """The form, with the person's own volumes in it."""
         claims = await self._claims() if self.profiles.own_claims else []
-        return self.profiles.render(self.user_options, claims)
+        return render_form(self.profiles, self.user_options, claims)
 
     async def _claims(self) -> list[str]:
         """The claims of the person's namespace that a server can mount; none where there is no namespace yet."""

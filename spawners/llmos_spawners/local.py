@@ -22,7 +22,8 @@ from tornado import web
 from traitlets import Unicode, default
 
 from llmos_spawners.environment import mint_invoke_token, platform_environment, revoke_tokens, slug
-from llmos_spawners.profiles import BadOptions, choose_size, options_from_form, render_form
+from llmos_spawners.profile_form import render_form
+from llmos_spawners.profiles import WORKSTATION, BadOptions
 
 __all__ = ["LLMOSLocalSpawner"]
 
@@ -81,11 +82,11 @@ class LLMOSLocalSpawner(LocalProcessSpawner):
 
     @default("options_form")
     def _default_options_form(self) -> Any:
-        return lambda spawner: render_form((spawner.user_options or {}).get("size"))
+        return lambda spawner: render_form(WORKSTATION, spawner.user_options)
 
     @default("options_from_form")
     def _default_options_from_form(self) -> Any:
-        return options_from_form
+        return WORKSTATION.from_form
 
     @default("apply_user_options")
     def _default_apply_user_options(self) -> Any:
@@ -162,7 +163,7 @@ class LLMOSLocalSpawner(LocalProcessSpawner):
             400: an option that there isn't.
         """
         try:
-            size = choose_size(options)
+            size = WORKSTATION.choose(options).size
         except BadOptions as exc:
             raise web.HTTPError(400, str(exc)) from exc
         self.mem_limit = size.memory

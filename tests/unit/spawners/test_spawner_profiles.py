@@ -4,7 +4,8 @@ from html.parser import HTMLParser
 
 import pytest
 from llmos_spawners.environment import invoke_note, slug
-from llmos_spawners.profiles import DEFAULT_SIZE, SIZES, BadOptions, choose_size, options_from_form, render_form
+from llmos_spawners.profile_form import render_form
+from llmos_spawners.profiles import DEFAULT_SIZE, SIZES, WORKSTATION, BadOptions
 
 
 class Inputs(HTMLParser):
@@ -22,27 +23,29 @@ class Inputs(HTMLParser):
 
 
 def test_the_form_offers_every_size_with_a_label_and_marks_one():
-    form = Inputs(render_form())
+    form = Inputs(render_form(WORKSTATION))
     assert set(form.inputs) == {size.name for size in SIZES}
     assert {attributes["id"] for attributes in form.inputs.values()} == form.labels
     assert [name for name, attributes in form.inputs.items() if "checked" in attributes] == [DEFAULT_SIZE]
 
 
 def test_the_last_choice_is_marked_and_a_strange_one_is_not_shown():
-    assert "checked" in Inputs(render_form("large")).inputs["large"]
-    assert "<script>" not in render_form("<script>")
+    assert "checked" in Inputs(render_form(WORKSTATION, {"size": "large"})).inputs["large"]
+    assert "<script>" not in render_form(WORKSTATION, {"size": "<script>"})
+    refused = Inputs(render_form(WORKSTATION, {"size": ["large"]}))  # the Hub keeps what a refused start asked for
+    assert "checked" in refused.inputs[DEFAULT_SIZE]
 
 
 def test_what_the_form_sends_is_what_is_started():
-    assert options_from_form({"size": ["medium"], "_xsrf": ["x"]}) == {"size": "medium"}
-    assert options_from_form({}) == {"size": DEFAULT_SIZE}
-    assert choose_size({"size": "large"}).memory == 16 * 1024**3
+    assert WORKSTATION.from_form({"size": ["medium"], "_xsrf": ["x"]}) == {"size": "medium"}
+    assert WORKSTATION.from_form({}) == {"size": DEFAULT_SIZE}
+    assert WORKSTATION.choose({"size": "large"}).size.memory == 16 * 1024**3
 
 
 @pytest.mark.parametrize("options", [{"size": "huge"}, {"size": None}, {"size": ["small"]}, {"image": "x"}])
 def test_unknown_options_are_refused_with_what_there_is(options):
     with pytest.raises(BadOptions, match=r"small, medium, large|Options: size"):
-        choose_size(options)
+        WORKSTATION.choose(options)
 
 
 @pytest.mark.parametrize(

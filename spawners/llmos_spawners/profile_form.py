@@ -1,0 +1,98 @@
+"""The choices of a start as a form, in the Hub's own look (Bootstrap 5)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from html import escape
+from typing import Any
+
+from llmos.resources.quantities import format_bytes
+from llmos_spawners.profiles import Gpu, Image, Profiles, Size
+
+__all__ = ["render_form"]
+
+
+def render_form(profiles: Profiles, chosen: Mapping[str, Any] | None = None, claims: Sequence[str] = ()) -> str:
+    """The form as HTML.
+
+    Parameters
+    ----------
+    profiles
+        What is offered.
+    chosen
+        The options of the last start, which are marked.
+    claims
+        The person's own volumes.
+    """
+    had = dict(chosen or {})
+    names = [size.name for size in profiles.sizes]  # a list, as what was sent may be anything
+    marked = had["size"] if had.get("size") in names else profiles.default_size
+    cards = "\n".join(_card(size, checked=size.name == marked) for size in profiles.sizes)
+    gpus = (Gpu("none", "No GPU", 0), *profiles.gpus)
+    more = [
+        _select("image", "Image", profiles.images, had.get("image")) if len(profiles.images) > 1 else "",
+        _select("gpu", "GPU", gpus, had.get("gpu")) if profiles.gpus else "",
+        _volumes(profiles, had.get("volumes"), claims),
+    ]
+    return f"""
+<fieldset>
+  <legend class="h5">Jupyter</legend>
+  <p class="text-body-secondary">How large should the server be? Models run beside it and don't count.</p>
+  <div class="list-group">
+{cards}
+  </div>
+</fieldset>
+{"".join(more)}"""
+
+
+def _volumes(profiles: Profiles, had: object, claims: Sequence[str]) -> str:
+    marked = had if isinstance(had, list) else []
+    boxes = [
+        _checkbox(volume.name, volume.title, volume.mount, checked=volume.always or volume.name in marked)
+        for volume in profiles.volumes
+    ]
+    boxes += [
+        _checkbox(name, name, f"~/volumes/{name}", checked=name in marked) for name in claims if profiles.own_claims
+    ]
+    if not boxes:
+        return ""
+    return f"""<fieldset class="mt-3">
+  <legend class="h6">Volumes</legend>
+{chr(10).join(boxes)}
+</fieldset>
+"""
+
+
+def _card(size: Size, *, checked: bool) -> str:
+    cores = f"{size.cpu:g} core{'s' if size.cpu != 1 else ''}"
+    return f"""    <label class="list-group-item d-flex gap-3 align-items-center" for="size-{escape(size.name)}">
+      <input class="form-check-input flex-shrink-0 m-0" type="radio" name="size" id="size-{escape(size.name)}"
+             value="{escape(size.name)}"{" checked" if checked else ""} />
+      <span class="flex-grow-1"><strong>{escape(size.title)}</strong><br />
+        <small class="text-body-secondary">{escape(size.description)}</small></span>
+      <span class="text-nowrap">{cores} · {format_bytes(size.memory)}</span>
+    </label>"""
+
+
+def _select(name: str, title: str, choices: Sequence[Image] | Sequence[Gpu], chosen: object) -> str:
+    options = "\n".join(
+        f'    <option value="{escape(choice.name)}"{" selected" if choice.name == chosen else ""}>'
+        f"{escape(choice.title)}{' · ' + escape(choice.description) if choice.description else ''}</option>"
+        for choice in choices
+    )
+    return f"""<div class="mt-3">
+  <label class="form-label h6" for="{name}">{title}</label>
+  <select class="form-select" name="{name}" id="{name}">
+{options}
+  </select>
+</div>
+"""
+
+
+def _checkbox(name: str, title: str, where: str, *, checked: bool) -> str:
+    return f"""  <div class="form-check">
+    <input class="form-check-input" type="checkbox" name="volumes" id="volume-{escape(name)}"
+           value="{escape(name)}"{" checked" if checked else ""} />
+    <label class="form-check-label" for="volume-{escape(name)}">{escape(title)}
+      <small class="text-body-secondary">{escape(where)}</small></label>
+  </div>"""
