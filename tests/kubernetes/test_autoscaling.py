@@ -20,7 +20,7 @@ NEEDS = ("csi", "netpol", "metrics", *IMAGES)
 SHUTDOWN_DELAY = 5
 GATEWAY = {
     "autoscaling": {"enabled": True, "minReplicas": 1, "maxReplicas": 3, "targetCpu": 60, "scaleDownAfter": 15},
-    "resources": {"requests": {"cpu": "50m", "memory": "128Mi"}},
+    "resources": {"requests": {"cpu": "200m", "memory": "128Mi"}},
     "shutdownDelaySeconds": SHUTDOWN_DELAY,
     "drainSeconds": 30,
 }

@@ -115,6 +115,7 @@ def release(cluster, bundle, tmp_path_factory) -> Iterator[Release]:
     made = Release(cluster, cluster.namespace("bundle"), values)
     try:
         print(install(cluster, bundle, "chart", "models", "-n", made.namespace, "-f", str(site)))
+        made.wait()
         yield made
     finally:
         made.uninstall()

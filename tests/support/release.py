@@ -59,6 +59,10 @@ class Release(HubClient):
     def install(self, *options: str, verb: str = "install", **changed: Any) -> None:
         """``helm install`` and wait until everything runs; `changed` replaces whole sections of the values."""
         install(self.cluster, self.name, self.namespace, {**self.values, **changed}, *options, verb=verb)
+        self.wait()
+
+    def wait(self) -> None:
+        """Wait until everything runs and is reached behind the Hub's proxy."""
         ready(self.cluster, self.namespace)
         if self.values.get("hub", {}).get("enabled", True):  # else another Hub has to be told first
             wait_for(self._answers, f"API and gateway of {self.namespace} behind the proxy", timeout=60, pause=0.5)
