@@ -1,16 +1,22 @@
-"""Tab completion for the magics: verbs, options, kinds, and names from what the caller may see."""
+"""Tab completion for the magics: verbs, options, kinds, and names of what the caller may see."""
 
 from __future__ import annotations
 
 import argparse
+import re
 import time
+from collections.abc import Sequence
 from typing import Any
 
 __all__ = ["complete", "register_completion"]
 
 _FRESH = 5.0
 """Seconds that a list of names is remembered: Tab is pressed several times in a row."""
+_PRIORITY = 1000.0
+"""Above every matcher of IPython, so that those are not even asked about a line of ours."""
 _cache_key = "_llmos_names"
+_LINE_MAGIC = re.compile(r"\s*(?:[\w, ]+=\s*)?(%llmos\s.*)")
+_CELL_MAGIC = re.compile(r"\s*(%%(?:llmos|chat)\b)")
 
 
 def _names(shell: Any, which: str) -> list[str]:
@@ -33,47 +39,112 @@ def _names(shell: Any, which: str) -> list[str]:
     return names
 
 
+def complete(shell: Any, line: str) -> list[str]:
+    """Return what can stand in place of the last word of `line`, which begins with a magic."""
+    *words, last = line.split(" ") if line else [""]
+    words = [word for word in words if word]
+    candidates = _candidates(shell, words, last)
+    return [candidate for candidate in dict.fromkeys(candidates) if candidate.startswith(last)]
+
+
+def _candidates(shell: Any, words: Sequence[str], last: str) -> list[str]:
+    from llmos.cli.parser import ALIASES, VERBS, build_parser
+
+    if words[:1] == ["%%chat"]:
+        from llmos_widgets.magics import chat_parser
+
+        parser = chat_parser()
+        return _values(parser, words, last) or [*_names(shell, "models"), *_options(parser)]
+    if words[:1] == ["%%llmos"] and len(words) == 1:
+        return ["apply"]
+    verbs = {name: verb for name, verb in VERBS.items() if verb.notebook}
+    if len(words) <= 1:
+        return list(verbs)
+    verb = verbs.get(ALIASES.get(words[1], words[1]))
+    if verb is None:
+        return []
+    parser = build_parser(verb, "%llmos")
+    if last.startswith("-"):
+        return _options(parser)
+    given = [word for word in words[2:] if not word.startswith("-")]
+    return _values(parser, words, last) or [*_positional(shell, verb.name, given), *_options(parser)]
+
+
+def _positional(shell: Any, verb: str, given: Sequence[str]) -> list[str]:
+    """Return candidates for a verb's next word that isn't an option."""
+    from llmos.resources import KINDS
+
+    if verb == "serve":
+        return [] if given else ["demo://tiny", "demo://smollm2", "demo://minilm", "hf://", "file:///"]
+    kinds = [name for cls in KINDS.values() for name in (cls.singular, cls.plural)]
+    if verb in {"get", "describe", "events", "delete", "explain"}:
+        if not given:
+            return [*kinds, *(_names(shell, "modelservices") if verb in {"describe", "events", "delete"} else [])]
+        return _names(shell, given[0]) if given[0] in kinds and verb != "explain" else []
+    if verb in {"logs", "stop", "start", "scale", "set"} and not given:
+        return _names(shell, "modelservices")
+    return []
+
+
 def _options(parser: argparse.ArgumentParser) -> list[str]:
     return [option for action in parser._actions for option in action.option_strings if option.startswith("--")]  # noqa: SLF001 - argparse has no public list
 
 
-def complete(shell: Any, text: str, line: str) -> list[str]:
-    """What can stand in place of `text` at the end of `line`, which begins with a magic."""
-    words = line.split()
-    if line.endswith(" ") or not words:
-        words.append("")
-    if words[0] in {"%%chat", "%chat"}:
-        options = ["--new", "--system", "--temperature", "--max-tokens"]
-        return [c for c in (*options, *_names(shell, "models")) if c.startswith(text)]
-    from llmos.cli.parser import VERBS, build_parser
-    from llmos.resources import KINDS
-
-    verbs = {name: verb for name, verb in VERBS.items() if verb.notebook}
-    if len(words) <= 2:
-        return [name for name in verbs if name.startswith(text)]
-    verb = verbs.get(words[1])
-    if verb is None:
+def _values(parser: argparse.ArgumentParser, words: Sequence[str], last: str) -> list[str]:
+    """Return the values of the option that the word before names, where they are known."""
+    if last.startswith("-") or not words:
         return []
-    if text.startswith("-"):
-        return [option for option in _options(build_parser(verb, "%llmos")) if option.startswith(text)]
-    candidates: list[str] = []
-    if words[1] == "serve":
-        candidates = ["demo://tiny", "demo://smollm2", "demo://minilm", "hf://", "file:///"]
-    elif words[1] in {"get", "describe", "events", "delete", "explain"}:
-        if len(words) <= 3:
-            candidates = [name for cls in KINDS.values() for name in (cls.singular, cls.plural)]
-        else:
-            candidates = _names(shell, words[2])
-    elif words[1] in {"logs", "stop", "start", "scale", "set"}:
-        candidates = _names(shell, "modelservices")
-    return [candidate for candidate in candidates if candidate.startswith(text)]
+    for action in parser._actions:  # noqa: SLF001 - as above
+        if words[-1] in action.option_strings and action.choices is not None:
+            return [str(choice) for choice in action.choices]
+    return []
+
+
+def _variables(shell: Any, text: str) -> tuple[str, list[str]]:
+    """Return the word after an open ``{`` at the end of a prompt, and the variables that it may mean."""
+    from llmos_widgets.chat import fillable
+
+    found = re.search(r"\{([A-Za-z_]\w*)?$", text)
+    if found is None:
+        return "", []
+    word = found[1] or ""
+    names = [name for name, value in shell.user_ns.items() if not name.startswith("_") and fillable(value)]
+    return word, [name for name in names if name.startswith(word)]
+
+
+def _found(shell: Any, full_text: str, cursor_line: int, column: int) -> tuple[str, list[str]] | None:
+    """Return the word at the cursor and what may stand there; None where no magic of ours is concerned."""
+    lines = full_text.split("\n")
+    before = lines[cursor_line][:column] if cursor_line < len(lines) else ""
+    first = next((n for n, text in enumerate(lines) if text.strip()), 0)
+    cell = _CELL_MAGIC.match(lines[first])
+    if cell and cursor_line > first:
+        return _variables(shell, before) if cell[1] == "%%chat" else ("", [])
+    if cell and cursor_line == first and column > cell.end():
+        text = before.lstrip()
+    elif line := _LINE_MAGIC.match(before):
+        text = line[1]
+    else:
+        return None
+    return text.rpartition(" ")[2], complete(shell, text)
 
 
 def register_completion(shell: Any) -> None:
-    """Hook into IPython's completer."""
+    """Add a matcher to IPython's completer.
 
-    def completer(shell_: Any, event: Any) -> list[str]:
-        return complete(shell_, event.symbol, event.line)
+    Its version 2 (https://ipython.readthedocs.io/en/stable/api/generated/IPython.core.completer.html) knows the
+    whole word, ``demo://t``, where hooks get what follows the last colon, and can keep Python's own matchers out.
+    """
+    from IPython.core.completer import SimpleCompletion, context_matcher
 
-    for magic in ("%llmos", "%%llmos", "%%chat"):
-        shell.set_hook("complete_command", completer, str_key=magic)
+    @context_matcher(identifier="llmos_widgets.completion", priority=_PRIORITY)
+    def llmos_matcher(context: Any) -> dict[str, Any]:
+        found = _found(shell, context.full_text, context.cursor_line, context.cursor_position)
+        if found is None:
+            return {"completions": [], "suppress": False}
+        word, matches = found
+        # only a matcher that has something to say can silence the others: the word itself changes nothing
+        completions = [SimpleCompletion(text=text, type="magic") for text in matches or [word]]
+        return {"completions": completions, "suppress": True, "ordered": True, "matched_fragment": word}
+
+    shell.Completer.custom_matchers.append(llmos_matcher)

@@ -11,7 +11,7 @@ from datetime import datetime
 from html import escape
 
 from llmos.present.tables import Table
-from llmos.present.text import Line, Renderable, plain
+from llmos.present.text import Line, Renderable, hang, plain
 
 __all__ = ["bundle", "lines_html", "table_html"]
 
@@ -22,7 +22,9 @@ _TONES = {
     "dim": "opacity:.7",
     "bold": "font-weight:600",
 }
-_PRE = "margin:0;white-space:pre-wrap;word-break:normal;overflow-wrap:anywhere;line-height:1.45;font-family:var(--jp-code-font-family,monospace);font-size:var(--jp-code-font-size,13px)"
+_PRE = "margin:0;white-space:pre-wrap;word-break:normal;overflow-wrap:break-word;line-height:1.45;font-family:var(--jp-code-font-family,monospace);font-size:var(--jp-code-font-size,13px)"
+_MOST_HANGING = 48
+"""Columns: further to the right a narrow cell would leave no room for what continues there."""
 _CELL = "text-align:left;padding:.2em 1.2em .2em 0;vertical-align:top;white-space:nowrap"
 _NOTE = "text-align:left;padding:0 0 .4em 1.2em;opacity:.75;white-space:normal"
 
@@ -33,9 +35,15 @@ def _span(text: str, tone: str) -> str:
 
 
 def lines_html(lines: Sequence[Line]) -> str:
-    """Lines as they are, in colour."""
-    text = "\n".join("".join(_span(span.text, span.tone) for span in line) for line in lines)
-    return f'<pre style="{_PRE}">{text}</pre>'
+    """Lines as they are, in colour; one that is too long goes on below its last cell."""
+    return f'<pre style="{_PRE}">{"".join(_line(line) for line in lines)}</pre>'
+
+
+def _line(line: Line) -> str:
+    indent = min(hang(line), _MOST_HANGING)
+    style = f' style="padding-left:{indent}ch;text-indent:-{indent}ch"' if indent else ""
+    text = "".join(_span(span.text, span.tone) for span in line)
+    return f"<div{style}>{text or '&#8203;'}</div>"
 
 
 def table_html(table: Table) -> str:

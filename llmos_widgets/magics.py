@@ -7,22 +7,34 @@ Imports happen at first use: the extension is loaded at every kernel's start.
 from __future__ import annotations
 
 import shlex
+import textwrap
 from typing import TYPE_CHECKING, Any
 
 from IPython.core.magic import Magics, cell_magic, line_cell_magic, magics_class
 
 if TYPE_CHECKING:
+    import argparse
+
+    from llmos.cli.parser import Parser, Verb
     from llmos_widgets.chat import Answer, Conversation
 
-__all__ = ["CommandFailed", "LLMOSMagics"]
+__all__ = ["CommandFailed", "LLMOSMagics", "chat_parser", "with_empty_body"]
+
+
+_ERROR_WIDTH = 96
 
 
 class CommandFailed(Exception):
     """A verb was refused or failed. The cell shows the sentence alone and counts as failed, so "run all" stops."""
 
     def _render_traceback_(self) -> list[str]:
-        """What IPython shows in place of a traceback."""
-        return [f"\x1b[31m{self}\x1b[0m"]
+        """Return what IPython shows in place of a traceback.
+
+        JupyterLab colours an error's background and breaks its lines anywhere, also inside a name or an id: the
+        text has no colour of its own, and its lines end at blanks.
+        """
+        wrapped = textwrap.wrap(str(self), _ERROR_WIDTH, break_long_words=False, break_on_hyphens=False)
+        return ["\n".join(wrapped)]
 
 
 @magics_class
@@ -58,6 +70,7 @@ class LLMOSMagics(Magics):
         %llmos models                               the names that clients can ask for
         %llmos get KIND · events · apply · whoami   as kubectl has them
 
+        %%chat chat                                 talk to it: the question is the cell below
         %%llmos apply                               apply the YAML in the cell
 
         Every verb explains itself: %llmos serve --help. Interrupting a cell stops the watching, never the model.
@@ -71,8 +84,8 @@ class LLMOSMagics(Magics):
         %%chat chat
         What is a dictionary in Python?
 
-        The conversation goes on in the next ``%%chat chat``. ``{name}`` stands for the notebook's variable of that
-        name.
+        The conversation continues in the next ``%%chat chat``. ``{name}`` stands for the notebook's variable of that
+        name where it holds text, a number or a list of them.
 
         %%chat MODEL [--new] [--system TEXT] [--temperature T] [--max-tokens N]
 
@@ -100,46 +113,41 @@ class LLMOSMagics(Magics):
         raise failure  # outside of the handler: no "during handling of the above" is kept
 
     def _run(self, line: str, cell: str | None) -> Any:
-        from llmos.cli.parser import parse
         from llmos_widgets.output import NotebookOutput
         from llmos_widgets.values import quiet
 
-        words = _split(line)
-        if cell is not None:
-            words = self._with_cell(words, cell)
-        verb, args = parse(words, prog="%llmos", only=lambda verb: verb.notebook)
+        verb, args = self._parse(_split(line), cell)
         output = NotebookOutput()
         try:
             return quiet(verb.run(self.client if verb.needs_client else None, args, output))
-        except KeyboardInterrupt:
-            output.note(
-                "Stopped watching. What was begun goes on by itself; look with: %llmos ps"
-                if verb.name in {"serve", "start", "scale", "set"}
-                else "Stopped."
-            )
+        except KeyboardInterrupt as stopped:
+            from llmos.cli.waiting import WatchStopped
+
+            if not isinstance(stopped, WatchStopped):
+                output.note("Stopped.")
             return None
 
-    def _with_cell(self, words: list[str], cell: str) -> list[str]:
-        """``%%llmos apply``: the cell is the manifest."""
+    def _parse(self, words: list[str], cell: str | None) -> tuple[Verb, argparse.Namespace]:
+        """Read the words after ``%llmos``; of ``%%llmos apply`` the cell is the manifest."""
+        from llmos.cli.manifests import Text
+        from llmos.cli.parser import parse
         from llmos.errors import UsageError
 
+        asks_for_help = not {"-h", "--help", "help"}.isdisjoint(words)
+        if cell is None or asks_for_help:
+            return parse(words, prog="%llmos", only=lambda verb: verb.notebook)
         if words[:1] != ["apply"]:
-            raise UsageError("%%llmos knows one verb, apply: the cell below it is the manifest. Else use %llmos.")
-        import tempfile
-        from pathlib import Path
-
-        # named like a file, since the verb reads files; gone with the kernel's temporary directory at the latest
-        with tempfile.NamedTemporaryFile("w", suffix=".yaml", prefix="cell-", delete=False, encoding="utf-8") as file:
-            file.write(cell)
-        assert self.shell is not None
-        self.shell.events.register("post_run_cell", _once(self.shell, Path(file.name).unlink))
-        return ["apply", "-f", file.name, *words[1:]]
+            raise UsageError("%%llmos has one verb, apply: the cell below it is the manifest. Otherwise use %llmos.")
+        verb, args = parse(["apply", "-f", "-", *words[1:]], prog="%llmos")
+        args.filename = [Text("cell", cell)]
+        return verb, args
 
     def _chat(self, line: str, cell: str) -> Answer:
         from llmos.errors import UsageError
         from llmos_widgets.chat import Conversation, fill_in, stream_answer
+        from llmos_widgets.output import NotebookOutput
 
-        args = _chat_parser().parse_args(_split(line))
+        args = chat_parser().parse_args(_split(line))
         model = args.model
         if model is None:
             models = [found.id for found in self.client.models()]
@@ -152,7 +160,7 @@ class LLMOSMagics(Magics):
                 raise UsageError(f"%%chat needs a model. {known}")
             (model,) = models
         assert self.shell is not None
-        prompt = fill_in(cell.strip(), self.shell.user_ns)
+        prompt, left = fill_in(cell.strip(), self.shell.user_ns)
         if not prompt:
             raise UsageError("%%chat needs a question below its first line.")
         conversation = self._conversations.get(model)
@@ -162,6 +170,8 @@ class LLMOSMagics(Magics):
             conversation.system(args.system)
         options = {"temperature": args.temperature, "max_tokens": args.max_tokens}
         given = {name: value for name, value in options.items() if value is not None}
+        if left:
+            NotebookOutput().note(f"Sent as written: {', '.join(left)}. Only text, numbers and lists are filled in.")
         answer = stream_answer(self.client, conversation, prompt, given)
         self._conversations[model] = conversation
         return answer
@@ -176,23 +186,28 @@ def _split(line: str) -> list[str]:
         raise UsageError(f"The line can't be split into words: {error}.") from None
 
 
-def _once(shell: Any, work: Any) -> Any:
-    """A hook that runs `work` after this cell and takes itself away."""
+def with_empty_body(lines: list[str]) -> list[str]:
+    """Give a cell that is the line ``%%chat …`` or ``%%llmos …`` alone a body, for IPython's input transformers.
 
-    def hook(*_: Any) -> None:
-        shell.events.unregister("post_run_cell", hook)
-        work()
+    Without one IPython doesn't call a cell magic, and ``%%chat --help`` would be its error instead of our help.
+    """
+    written = [line for line in lines if line.strip()]
+    alone = len(written) == 1 and written[0].split(None, 1)[0] in {"%%chat", "%%llmos"}
+    return [written[0].rstrip("\n") + "\n", "\n"] if alone else lines
 
-    return hook
 
-
-def _chat_parser() -> Any:
+def chat_parser() -> Parser:
+    """Return the parser of ``%%chat``'s line."""
     from llmos.cli.parser import Parser
 
     parser = Parser(
-        "%%chat", description="Talk to a model.", example="  %%chat chat\n  What is a dictionary in Python?"
+        "%%chat",
+        description="Talk to a model: the question is the rest of the cell, the answer the cell's value.",
+        example="  %%chat chat\n  What is a dictionary in Python?",
     )
-    parser.add_argument("model", nargs="?", help="a name that %%llmos models shows; may be left out where there is one")
+    parser.add_argument(
+        "model", metavar="MODEL", nargs="?", help="a name that %%llmos models shows; may be left out where there is one"
+    )
     parser.add_argument("--new", action="store_true", help="start the conversation over")
     parser.add_argument("--system", metavar="TEXT", help="what the model is to be")
     parser.add_argument("--temperature", type=float, metavar="T", help="0 for always the same answer")

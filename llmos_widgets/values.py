@@ -6,16 +6,47 @@ from collections.abc import Iterable
 from typing import Any
 
 from llmos.errors import Unsupported
-from llmos.resources import Resource
+from llmos.present.modelservices import ps_table
+from llmos.present.resources import resource_table
+from llmos.resources import ModelService, Resource
+from llmos.resources.base import utcnow
 
-__all__ = ["Found", "quiet"]
+__all__ = ["Found", "ShownOnce", "quiet"]
 
 
-class Found(list[Any]):
-    """Resources that a verb showed already, as a list; `df` is the same as a pandas DataFrame."""
+class ShownOnce:
+    """A value that its own cell doesn't show, since it was shown there already; every later cell shows it."""
+
+    _is_new = True
 
     def _ipython_display_(self) -> None:
-        """Show nothing: the verb has."""
+        """Show it, but not the first time: IPython asks at the end of its own cell."""
+        if self._is_new:
+            self._is_new = False
+            return
+        self.show()
+
+    def show(self) -> None:
+        """Show it."""
+        raise NotImplementedError
+
+
+class Found(ShownOnce, list[Any]):
+    """Resources that a verb showed already, as a list; `df` is the same as a pandas DataFrame."""
+
+    def show(self) -> None:
+        """Show them as a table, or as the list that they are."""
+        from llmos_widgets.output import NotebookOutput
+
+        first = self[0] if self else None
+        if isinstance(first, ModelService):
+            NotebookOutput().show(
+                ps_table(self, now=utcnow(), namespaces=len({r.metadata.namespace for r in self}) > 1)
+            )
+        elif isinstance(first, Resource):
+            NotebookOutput().show(resource_table(type(first), self, now=utcnow()))
+        else:
+            NotebookOutput().text(repr(list(self)))
 
     @property
     def df(self) -> Any:
@@ -33,15 +64,25 @@ class Found(list[Any]):
         return pd.json_normalize([item.dump() if isinstance(item, Resource) else item for item in self])
 
 
-def _silent(self: Any) -> None:
-    """Show nothing: the verb has."""
-
-
 def quiet(value: Any) -> Any:
-    """The value, such that a cell that ends in it doesn't show it again."""
+    """Return the value, such that a cell that ends in it doesn't show it again."""
     if isinstance(value, Resource):
-        shown: Any = type(type(value).__name__, (type(value),), {"_ipython_display_": _silent, "__module__": __name__})
-        return shown.model_construct(**dict(value))
+        return _quiet_resource(value)
     if isinstance(value, Iterable) and not isinstance(value, str | bytes | dict):
         return Found(value)
     return value
+
+
+def _quiet_resource(value: Resource) -> Resource:
+    shown = False
+
+    def display_later(self: Resource) -> None:
+        nonlocal shown
+        if shown:
+            Found([self]).show()
+        shown = True
+
+    attributes = {"_ipython_display_": display_later, "__module__": __name__}
+    quieted: Any = type(type(value).__name__, (type(value),), attributes)
+    resource: Resource = quieted.model_construct(**dict(value))
+    return resource

@@ -28,7 +28,7 @@ NAMES = {
     "_async": "_sync",
     "aclose": "close",
     "aclosing": "closing",
-    "aiter_lines": "iter_lines",
+    "aiter_bytes": "iter_bytes",
     "aiter_text": "iter_text",
     "aread": "read",
     "asleep": "sleep",

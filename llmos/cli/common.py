@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from llmos.errors import Forbidden, LLMOSError, NotFound, UsageError
+from llmos.names import group_namespace
 from llmos.present.text import did_you_mean
 from llmos.resources import KINDS, ModelService, Resource, kind_named
 
@@ -19,12 +20,15 @@ __all__ = [
     "add_namespace",
     "find_kind",
     "list_everywhere",
+    "shared_namespaces",
     "suggesting",
     "targets",
     "targets_or_service",
 ]
 
 PUBLIC = "public"
+_NAMES_ARE_SAID = ("Did you mean", "You can use", "There is:")
+"""What a message of the server has in it where it names what there is."""
 
 
 class Target:
@@ -108,20 +112,40 @@ def _names_of(client: Client, kind: type[Resource], namespace: str | None) -> li
         return []
 
 
+def shared_namespaces(client: Client) -> list[str]:
+    """Return the namespaces beside the caller's own whose resources they may see: ``public`` and their groups'."""
+    who = client.whoami()
+    return [name for name in (PUBLIC, *map(group_namespace, who.groups)) if name != who.namespace]
+
+
+def _namespace_with(client: Client, kind: type[Resource], name: str) -> str | None:
+    """Return the shared namespace that has a resource of that name; None also where nobody answers."""
+    try:
+        for namespace in shared_namespaces(client):
+            if client.collection(kind).exists(name, namespace=namespace):
+                return namespace
+    except LLMOSError:
+        return None
+    return None
+
+
 @contextmanager
 def suggesting(client: Client, name: str, namespace: str | None, kind: type[Resource] = ModelService) -> Iterator[None]:
     """Make "not found" helpful: what there is that the caller may see, and which of it was probably meant."""
     try:
         yield
     except NotFound as error:
-        if "Did you mean" in error.message or "You can use" in error.message:
+        elsewhere = _namespace_with(client, kind, name) if namespace is None and kind.scope == "Namespaced" else None
+        if elsewhere is not None:
+            message = f"{error.message.partition('. ')[0].rstrip('.')}, but in {elsewhere}: add -n {elsewhere}"
+            raise type(error)(message, causes=error.causes, request_id=error.request_id) from None
+        if any(words in error.message for words in _NAMES_ARE_SAID):
             raise
         names = _names_of(client, kind, namespace)
         if name in names:
             raise
-        listed = f" There are: {', '.join(names[:10])}{' …' if len(names) > 10 else ''}." if names else ""
-        hint = did_you_mean(name, names)
-        message = f"{error.message.rstrip('.')}.{listed}{hint}"
+        listed = f" There is: {', '.join(names[:10])}{' …' if len(names) > 10 else ''}." if names else ""
+        message = f"{error.message.rstrip('.')}.{did_you_mean(name, names) or listed}"
         raise type(error)(message, causes=error.causes, request_id=error.request_id) from None
 
 
@@ -134,7 +158,7 @@ def list_everywhere(client: Client, kind: type[Resource], labels: str | None = N
         return collection.list(namespace="*", labels=labels)
     except Forbidden:
         found: list[Any] = []
-        for namespace in (client.namespace(), PUBLIC):
+        for namespace in (client.namespace(), *shared_namespaces(client)):
             try:
                 found += collection.list(namespace=namespace, labels=labels)
             except (Forbidden, NotFound):

@@ -18,7 +18,7 @@ import yaml
 from llmos.errors import Cause, Invalid
 from llmos.resources import Resource, parse
 
-__all__ = ["Manifest", "read_manifests"]
+__all__ = ["Manifest", "Text", "read_manifests"]
 
 _SUFFIXES = (".yaml", ".yml", ".json")
 _LIMIT = 16 * 1024 * 1024
@@ -38,6 +38,25 @@ class Manifest:
 
     resource: Resource
     place: str
+
+
+@dataclass(frozen=True)
+class Text:
+    """Manifests that are in no file.
+
+    Attributes
+    ----------
+    name
+        How messages call the place: ``cell``.
+    content
+        YAML or JSON.
+    """
+
+    name: str
+    content: str
+
+    def __str__(self) -> str:
+        return f"the {self.name}"
 
 
 class _Loader(yaml.SafeLoader):
@@ -61,13 +80,13 @@ _Loader.yaml_implicit_resolvers = {
 }
 
 
-def read_manifests(paths: Sequence[str]) -> list[Manifest]:
+def read_manifests(paths: Sequence[str | Text]) -> list[Manifest]:
     """Everything that the files describe, in their order.
 
     Parameters
     ----------
     paths
-        Files, directories (all ``.yaml``, ``.yml`` and ``.json`` in them) or ``-`` for standard input.
+        Files, directories (all ``.yaml``, ``.yml`` and ``.json`` in them), ``-`` for standard input, or texts.
 
     Raises
     ------
@@ -87,12 +106,15 @@ def read_manifests(paths: Sequence[str]) -> list[Manifest]:
         more = f" (and {len(causes) - 3} more)" if len(causes) > 3 else ""
         raise Invalid("; ".join(str(cause) for cause in causes[:3]) + more, causes=causes)
     if not manifests:
-        message = f"There is no resource in {', '.join(paths)}."
+        message = f"There is no resource in {', '.join(map(str, paths))}."
         raise Invalid(message)
     return manifests
 
 
-def _texts(path: str) -> Iterator[tuple[str, str]]:
+def _texts(path: str | Text) -> Iterator[tuple[str, str]]:
+    if isinstance(path, Text):
+        yield path.name, path.content
+        return
     if path == "-":
         yield "standard input", sys.stdin.read(_LIMIT)
         return

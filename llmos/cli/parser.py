@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 
 from llmos.errors import UsageError
 
-__all__ = ["VERBS", "HelpRequested", "Parser", "Verb", "build_parser", "overview", "parse"]
+__all__ = ["ALIASES", "VERBS", "HelpRequested", "Parser", "Verb", "build_parser", "overview", "parse"]
 
 
 class HelpRequested(Exception):
@@ -161,6 +161,15 @@ VERBS = _verbs(
     ),
 )
 
+ALIASES = {"ls": "ps", "list": "ps", "run": "serve", "rm": "delete", "show": "describe", "status": "ps"}
+"""Words of docker and ollama for what has another name here; ``status`` only where the platform's own verbs are not."""
+
+_ELSEWHERE = {
+    "pull": "A model is fetched when it is served: {prog} serve MODEL. What was fetched once is kept.",
+    "chat": "To talk to a model begin a cell with %%chat NAME.",
+}
+"""What is said of words that people try and that are no verb here."""
+
 PLATFORM_VERBS = {
     "up": "start the platform on this machine",
     "down": "stop it",
@@ -190,6 +199,9 @@ def overview(prog: str = "llmos", *, verbs: Iterable[Verb] = VERBS.values(), pla
     if platform:
         lines += ["", "The platform itself (on the machine where it runs)"]
         lines += [f"  {name:<11} {summary}" for name, summary in PLATFORM_VERBS.items()]
+    else:
+        lines += ["", "Cells", "  %%chat NAME      talk to a model: the question is the cell below; %%chat --help"]
+        lines += ["  %%llmos apply    apply the YAML in the cell below"]
     lines += ["", f"An example and all options of a verb: {prog} VERB --help"]
     return "\n".join(lines) + "\n"
 
@@ -221,7 +233,10 @@ def parse(
             raise HelpRequested(build_parser(verbs[words[1]], prog).format_help())
         raise HelpRequested(overview(prog, verbs=verbs.values(), platform=only is None))
     name, *rest = words
+    name = name if name in verbs else ALIASES.get(name, name)
     if name not in verbs:
+        if name in _ELSEWHERE:
+            raise UsageError(_ELSEWHERE[name].format(prog=prog))
         from llmos.present.text import did_you_mean
 
         known = [*verbs, *(PLATFORM_VERBS if only is None else ())]

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import TextIO
 
 from llmos.cli.output import Live
-from llmos.present.text import Line, Renderable, Tone, clean_block, fit, plain
+from llmos.present.text import Line, Renderable, Tone, clean_block, fit, plain, wrap
 from llmos.present.transcript import Hints, Transcript
 from llmos.resources.base import utcnow
 
@@ -62,8 +62,10 @@ class TerminalOutput:
         return "".join(f"\x1b[{code}m{text}\x1b[0m" if code and text.strip() else text for text, code in spans).rstrip()
 
     def lines(self, lines: list[Line]) -> None:
-        """Results, line by line."""
-        self._out.write("".join(self.paint(line) + "\n" for line in lines))
+        """Results, line by line; a line that is too long goes on below its last cell."""
+        width = self.width
+        wrapped = [piece for line in lines for piece in wrap(line, width)]
+        self._out.write("".join(self.paint(line) + "\n" for line in wrapped))
         self._out.flush()
 
     def show(self, content: Renderable) -> None:
@@ -71,8 +73,9 @@ class TerminalOutput:
         self.lines(list(content.lines(now=utcnow(), width=self.width)))
 
     def text(self, text: str) -> None:
-        """A result for programs."""
-        self._out.write(text if text.endswith("\n") else text + "\n")
+        """A result for programs; on a terminal without control characters."""
+        shown = clean_block(text) if self.tty else text
+        self._out.write(shown if shown.endswith("\n") else shown + "\n")
         self._out.flush()
 
     def piece(self, text: str) -> None:
@@ -169,6 +172,8 @@ class _Redrawn:
         # one column less: a line that fills the last one wraps on some terminals
         lines = [fit(line, width - 1) for line in self._content.lines(now=utcnow(), width=width - 1)]
         lines = lines[-max(1, height - 1) :]
+        if not (lines or self._height):
+            return
         up = f"\x1b[{self._height}A" if self._height else ""
         text = "".join(f"\x1b[2K{self._output.paint(line)}\n" for line in lines)
         # what was below and isn't any more is cleared

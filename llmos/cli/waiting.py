@@ -10,7 +10,11 @@ from llmos.errors import ModelNotReady
 from llmos.present.transcript import Transcript
 from llmos.resources import ModelService
 
-__all__ = ["wait_shown"]
+__all__ = ["WatchStopped", "wait_shown"]
+
+
+class WatchStopped(KeyboardInterrupt):
+    """Ctrl-C while a service was watched: it has been said that the service continues."""
 
 
 def wait_shown(client: Client, service: ModelService, output: Output, *, timeout: float | None = None) -> ModelService:
@@ -20,8 +24,8 @@ def wait_shown(client: Client, service: ModelService, output: Output, *, timeout
     ------
     ModelNotReady
         It failed, or `timeout` is over.
-    KeyboardInterrupt
-        Ctrl-C; it was said that the service goes on.
+    WatchStopped
+        Ctrl-C; it was said that the service continues.
     """
     name = service.metadata.name
     transcript = Transcript(output.hints)
@@ -33,8 +37,8 @@ def wait_shown(client: Client, service: ModelService, output: Output, *, timeout
                 live.show(transcript)
                 service = progress.resource or service
     except KeyboardInterrupt:
-        output.note(f"Stopped watching; {name} goes on by itself. Look with: {output.hints.command} ps")
-        raise
+        output.note(f"Stopped watching; {name} continues by itself. Look with: {output.hints.command} ps")
+        raise WatchStopped from None
     except ModelNotReady as error:
         if service.status.phase == "Failed" and service.status.message:
             # the reason is in the line above

@@ -82,7 +82,9 @@ def _replicas(service: ModelService) -> str:
     return f"{service.status.ready_replicas}/{wanted}"
 
 
-def ps_table(services: Sequence[ModelService], *, now: datetime, namespaces: bool = False) -> Table:
+def ps_table(
+    services: Sequence[ModelService], *, now: datetime, namespaces: bool = False, qualified: bool = False
+) -> Table:
     """Model services with state, replicas, memory and age, and below each the reason where it needs one.
 
     Parameters
@@ -93,12 +95,14 @@ def ps_table(services: Sequence[ModelService], *, now: datetime, namespaces: boo
         From when to tell ages.
     namespaces
         Whether to show which namespace each is in.
+    qualified
+        Whether to write ``public/chat``, by which people of other namespaces ask for a model.
     """
     rows = []
     for service in services:
         state = state_of(service)
         cells = [
-            service.metadata.name,
+            f"{service.metadata.namespace}/{service.metadata.name}" if qualified else service.metadata.name,
             model_of(service),
             engine_of(service),
             state,

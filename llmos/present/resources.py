@@ -10,7 +10,7 @@ from typing import Any
 from llmos.present.amounts import age
 from llmos.present.modelservices import TONES
 from llmos.present.tables import Row, Table
-from llmos.present.text import Tone
+from llmos.present.text import Tone, escape_block
 from llmos.resources import API_VERSION, Resource
 
 __all__ = ["as_json", "as_list", "as_yaml", "cell", "field_at", "resource_table"]
@@ -96,9 +96,9 @@ def as_list(resources: Sequence[Resource]) -> dict[str, Any]:
     return {"apiVersion": API_VERSION, "kind": "List", "items": [resource.dump() for resource in resources]}
 
 
-def as_json(data: Any) -> str:
-    """Data as indented JSON."""
-    return json.dumps(data, indent=2, ensure_ascii=False)
+def as_json(data: Any, *, indent: int | None = 2) -> str:
+    """Data as JSON, indented unless `indent` is None; control characters are escaped, other text is readable."""
+    return escape_block(json.dumps(data, indent=indent, ensure_ascii=False))
 
 
 def as_yaml(data: Any) -> str:

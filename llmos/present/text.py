@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -17,14 +18,20 @@ __all__ = [
     "clean",
     "clean_block",
     "did_you_mean",
+    "escape_block",
     "facts",
     "fit",
+    "hang",
     "line",
     "line_width",
     "pad",
     "plain",
     "text_width",
+    "wrap",
 ]
+
+_GAP = re.compile(r"(?<=\S) {2,}(?=\S)|^ +(?=\S)")
+_WORDS = re.compile(r" *[^ ]+ *")
 
 Tone = Literal["", "good", "busy", "bad", "dim", "bold"]
 
@@ -67,11 +74,26 @@ def clean(text: str) -> str:
     return "".join(" " if unicodedata.category(char) in {"Cc", "Cf", "Zl", "Zp"} else char for char in text)
 
 
+_STEERING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+"""Control characters (C0, DEL, C1), Unicode's line ends, and what turns the direction of the text that follows."""
+
+
 def clean_block(text: str) -> str:
-    """As `clean`, but line ends and tabs stay."""
-    return "".join(
-        char if char in "\n\t" or unicodedata.category(char) not in {"Cc", "Zl", "Zp"} else "" for char in text
-    )
+    r"""As `clean`, but line ends and tabs stay, and nothing else takes the place of what goes.
+
+    >>> clean_block("a\x9b31mb\u202ec\n")
+    'a31mbc\n'
+    """
+    return _STEERING.sub("", text)
+
+
+def escape_block(text: str) -> str:
+    r"""Write as ``\uXXXX`` what `clean_block` leaves out: the same JSON, and nothing in it steers a terminal.
+
+    >>> escape_block('{"a": "\x7f"}')
+    '{"a": "\\u007f"}'
+    """
+    return _STEERING.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def facts(text: str) -> list[str]:
@@ -126,6 +148,60 @@ def fit(line_: Line, width: int | None) -> Line:
         if piece != span.text:
             break
     return tuple(spans)
+
+
+def hang(line_: Line) -> int:
+    """Return the column where the last cell of a line begins, below which its continuation belongs.
+
+    Cells are parted by two blanks or more.
+
+    >>> hang(line("Name:  chat")), hang(line("no cells"))
+    (7, 0)
+    """
+    text = plain(line_)
+    cell = max((found.end() for found in _GAP.finditer(text)), default=0)
+    return text_width(text[:cell])
+
+
+def wrap(line_: Line, width: int | None) -> list[Line]:
+    """Break a line at blanks where it is wider than `width`; what follows hangs below its last cell.
+
+    A cell that begins in the second half of the line hangs at a quarter, and a word that is wider than the room is
+    cut, as every terminal would.
+    """
+    if width is None or line_width(line_) <= width:
+        return [line_]
+    indent = hang(line_)
+    indent = indent if indent <= width // 2 else width // 4
+    lines: list[list[Span]] = [[]]
+    room = width
+    for span in line_:
+        for word in _WORDS.findall(span.text) or [span.text]:
+            rest = word
+            while text_width(rest.rstrip()) > room:
+                if room < width - indent:  # on a line of its own it may fit
+                    lines.append([Span(" " * indent)])
+                    room = width - indent
+                    rest = rest.lstrip()
+                    continue
+                kept = _longest(rest, room)
+                lines[-1].append(Span(kept, span.tone))
+                lines.append([Span(" " * indent)])
+                room, rest = width - indent, rest[len(kept) :]
+            lines[-1].append(Span(rest, span.tone))
+            room -= text_width(rest)
+    return [tuple(spans) for spans in lines]
+
+
+def _longest(text: str, width: int) -> str:
+    """Return the longest beginning of a text that is not wider, one character at least."""
+    end, taken = 0, 0
+    for char in text:
+        taken += text_width(char)
+        if taken > width and end:
+            break
+        end += 1
+    return text[:end]
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

@@ -222,7 +222,7 @@ class FakePlatform:
         return JSONResponse({"kind": "NodeList", "apiVersion": API_VERSION, "items": self.nodes})
 
     def _may(self, namespace: str | None, *, read: bool) -> None:
-        if self.admin or namespace == self.namespace or (read and namespace == "public"):
+        if self.admin or namespace == self.namespace or (read and namespace in {"public", "group-vision"}):
             return
         raise Forbidden(f"You may not look into {namespace or 'all namespaces'}. Yours is {self.namespace}.")
 
@@ -282,7 +282,7 @@ class FakePlatform:
                         if data["kind"] == kind.kind_name() and self._matches(
                             kind.plural, data, kind, namespace, labels
                         ):
-                            yield json.dumps({"type": type_, "object": data}) + "\n"
+                            yield json.dumps({"type": type_, "object": data}, ensure_ascii=False) + "\n"
                     await changed.wait()
             finally:
                 self.watches -= 1
@@ -358,7 +358,7 @@ class FakePlatform:
         async def events() -> AsyncIterator[str]:
             for text in self.answer:
                 chunk = {"choices": [{"delta": {"content": text}, "finish_reason": None}]}
-                yield f"data: {json.dumps(chunk)}\n\n"
+                yield f"data: {json.dumps(chunk, ensure_ascii=False)}\n\n"
             if self.break_answer:
                 return
             yield 'data: {"choices":[{"delta":{},"finish_reason":"stop"}]}\n\n'

@@ -5,15 +5,19 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from collections.abc import Iterator
 from contextlib import closing
+from datetime import datetime
+from itertools import chain
 from typing import Any
 
 from llmos.cli.output import Output
 from llmos.cli.parser import Parser
 from llmos.client._sync.client import Client
+from llmos.client.messages import ChatChunk
 from llmos.errors import LLMOSError, ModelNotFound, UsageError
-from llmos.present.chat import chat_footer
-from llmos.present.text import did_you_mean
+from llmos.present.chat import chat_footer, waiting_for
+from llmos.present.text import Line, Span, did_you_mean
 
 __all__ = ["configure_chat", "run_chat"]
 
@@ -92,7 +96,7 @@ class _Talk:
         begun = time.monotonic()
         try:
             with closing(self._client.stream_chat(self.model, messages, **self._options)) as chunks:
-                for chunk in chunks:
+                for chunk in chain(self._first(chunks), chunks):
                     if chunk.text or chunk.reasoning:
                         first_after = first_after if first_after is not None else time.monotonic() - begun
                     if chunk.text:
@@ -108,6 +112,22 @@ class _Talk:
         self._output.footer(chat_footer(tokens=tokens, first_after=first_after, seconds=time.monotonic() - begun))
         return "".join(answer)
 
+    def _first(self, chunks: Iterator[ChatChunk]) -> list[ChatChunk]:
+        """Return the pieces up to the first that says something; meanwhile tell how long it is waited for."""
+        if not self._output.redraws:
+            return []
+        waiting, pieces = _Waiting(self.model), []
+        with self._output.live() as live:
+            live.show(waiting)
+            try:
+                for chunk in chunks:
+                    pieces.append(chunk)
+                    if chunk.text or chunk.reasoning:
+                        break
+            finally:
+                waiting.over = True
+        return pieces
+
     def _better(self, error: ModelNotFound) -> ModelNotFound:
         """With the names that the caller may use, where the gateway didn't say them."""
         if "You can use" in error.message or "Did you mean" in error.message:
@@ -120,6 +140,20 @@ class _Talk:
         return ModelNotFound(
             f"{error.message.rstrip('.')}.{listed}{did_you_mean(self.model, names)}", request_id=error.request_id
         )
+
+
+class _Waiting:
+    """How long an answer is waited for, as a line that goes once it comes."""
+
+    def __init__(self, model: str) -> None:
+        self._model = model
+        self._since = time.monotonic()
+        self.over = False
+
+    def lines(self, *, now: datetime, width: int | None = None) -> list[Line]:  # noqa: ARG002 - part of Renderable
+        """Return the line, or nothing."""
+        text = "" if self.over else waiting_for(self._model, time.monotonic() - self._since)
+        return [(Span(text, "dim"),)] if text else []
 
 
 def _converse(talk: _Talk, output: Output) -> str:

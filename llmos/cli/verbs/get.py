@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -111,7 +110,7 @@ def _watch(
             continue
         data: dict[str, Any] = {"type": event.type, "object": event.resource.dump()}
         if args.output == "json":
-            output.text(json.dumps(data, ensure_ascii=False))
+            output.text(as_json(data, indent=None))
         elif args.output == "yaml":
             output.text(as_yaml(data) + "\n---")
         else:

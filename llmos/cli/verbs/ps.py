@@ -5,12 +5,14 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from llmos.cli.common import add_namespace, list_everywhere
+from llmos.cli.common import add_namespace, list_everywhere, shared_namespaces
 from llmos.cli.output import Output
 from llmos.cli.parser import Parser
 from llmos.client._sync.client import Client
+from llmos.errors import Forbidden, NotFound
 from llmos.present.modelservices import ps_table
 from llmos.present.resources import as_json
+from llmos.present.text import Span, line
 from llmos.resources import ModelService
 from llmos.resources.base import utcnow
 
@@ -43,6 +45,23 @@ def run_ps(client: Client, args: argparse.Namespace, output: Output) -> Sequence
         services = list(client.collection(ModelService).list(namespace=args.namespace))
     if args.json:
         output.text(as_json([service.dump() for service in services]))
-    else:
-        output.show(ps_table(services, now=utcnow(), namespaces=args.all_namespaces))
+        return services
+    output.show(ps_table(services, now=utcnow(), namespaces=args.all_namespaces))
+    if args.namespace is None and not args.all_namespaces:
+        services += _shared(client, output)
     return services
+
+
+def _shared(client: Client, output: Output) -> list[ModelService]:
+    """Show what others share with the caller, a section per namespace, under the names by which clients ask for it."""
+    found: list[ModelService] = []
+    for namespace in shared_namespaces(client):
+        try:
+            services = client.collection(ModelService).list(namespace=namespace)
+        except (Forbidden, NotFound):  # a group whose namespace isn't made yet
+            continue
+        if services:
+            output.lines([(), line(Span(f"In {namespace}", "bold"))])
+            output.show(ps_table(services, now=utcnow(), qualified=True))
+            found += services
+    return found

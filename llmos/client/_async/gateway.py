@@ -6,7 +6,7 @@ import json
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Any
 
-from llmos.client._async.transport import AsyncTransport
+from llmos.client._async.transport import AsyncTransport, response_lines
 from llmos.client.messages import AvailableModel, ChatChunk, error_in, read_models
 from llmos.client.requests import make_body
 from llmos.errors import UpstreamFailed
@@ -45,7 +45,7 @@ async def stream_chat(
         **options,
     }
     async with transport.stream("POST", "/chat/completions", body=make_body(body), read_timeout=timeout) as response:
-        async for line in response.aiter_lines():
+        async for line in response_lines(response):
             if not line.startswith("data:"):
                 continue
             data = line.removeprefix("data:").strip()

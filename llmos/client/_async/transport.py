@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
 import httpx
 
+from llmos.client.lines import LineSplitter
 from llmos.client.requests import (
     HEADER_REQUEST_ID,
     Body,
@@ -20,7 +21,7 @@ from llmos.client.requests import (
 from llmos.client.timing import asleep
 from llmos.errors import LLMOSError, Unavailable
 
-__all__ = ["AsyncTransport"]
+__all__ = ["AsyncTransport", "response_lines"]
 
 _NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
 
@@ -190,6 +191,16 @@ class AsyncTransport:
     async def close(self) -> None:
         """Let go of all connections."""
         await self._http.aclose()
+
+
+async def response_lines(response: httpx.Response) -> AsyncGenerator[str]:
+    """Yield the lines of a streamed answer; httpx's own ``aiter_lines`` also cuts at U+2028 and its like."""
+    splitter = LineSplitter()
+    async for data in response.aiter_bytes():
+        for line in splitter.feed(data):
+            yield line
+    for line in splitter.rest():
+        yield line
 
 
 def _may_repeat(error: Exception, *, repeatable: bool) -> bool:

@@ -13,7 +13,7 @@ from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from typing import Any, TypeVar
 
-from llmos.client._async.transport import AsyncTransport
+from llmos.client._async.transport import AsyncTransport, response_lines
 from llmos.client.messages import Listing, Step, WatchEvent, changes, read_resource
 from llmos.client.requests import resource_path
 from llmos.client.timing import asleep
@@ -67,7 +67,7 @@ async def follow(
         params["labelSelector"] = selector
     path = resource_path(kind, namespace)
     async with transport.stream("GET", path, params=params, read_timeout=quiet, quiet_is_error=False) as response:
-        async for line in response.aiter_lines():
+        async for line in response_lines(response):
             if line.strip():
                 event = _read_line(kind, line)
                 if event is not None:

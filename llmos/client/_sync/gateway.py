@@ -7,7 +7,7 @@ import json
 from collections.abc import Generator, Mapping, Sequence
 from typing import Any
 
-from llmos.client._sync.transport import Transport
+from llmos.client._sync.transport import Transport, response_lines
 from llmos.client.messages import AvailableModel, ChatChunk, error_in, read_models
 from llmos.client.requests import make_body
 from llmos.errors import UpstreamFailed
@@ -46,7 +46,7 @@ def stream_chat(
         **options,
     }
     with transport.stream("POST", "/chat/completions", body=make_body(body), read_timeout=timeout) as response:
-        for line in response.iter_lines():
+        for line in response_lines(response):
             if not line.startswith("data:"):
                 continue
             data = line.removeprefix("data:").strip()

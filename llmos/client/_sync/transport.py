@@ -3,12 +3,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import httpx
 
+from llmos.client.lines import LineSplitter
 from llmos.client.requests import (
     HEADER_REQUEST_ID,
     Body,
@@ -21,7 +22,7 @@ from llmos.client.requests import (
 from llmos.client.timing import sleep
 from llmos.errors import LLMOSError, Unavailable
 
-__all__ = ["Transport"]
+__all__ = ["Transport", "response_lines"]
 
 _NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
 
@@ -191,6 +192,16 @@ class Transport:
     def close(self) -> None:
         """Let go of all connections."""
         self._http.close()
+
+
+def response_lines(response: httpx.Response) -> Generator[str]:
+    """Yield the lines of a streamed answer; httpx's own ``aiter_lines`` also cuts at U+2028 and its like."""
+    splitter = LineSplitter()
+    for data in response.iter_bytes():
+        for line in splitter.feed(data):
+            yield line
+    for line in splitter.rest():
+        yield line
 
 
 def _may_repeat(error: Exception, *, repeatable: bool) -> bool:

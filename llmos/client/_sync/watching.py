@@ -14,7 +14,7 @@ from collections.abc import Generator, Mapping
 from contextlib import closing
 from typing import Any, TypeVar
 
-from llmos.client._sync.transport import Transport
+from llmos.client._sync.transport import Transport, response_lines
 from llmos.client.messages import Listing, Step, WatchEvent, changes, read_resource
 from llmos.client.requests import resource_path
 from llmos.client.timing import sleep
@@ -68,7 +68,7 @@ def follow(
         params["labelSelector"] = selector
     path = resource_path(kind, namespace)
     with transport.stream("GET", path, params=params, read_timeout=quiet, quiet_is_error=False) as response:
-        for line in response.iter_lines():
+        for line in response_lines(response):
             if line.strip():
                 event = _read_line(kind, line)
                 if event is not None:

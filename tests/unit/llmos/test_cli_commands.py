@@ -147,7 +147,7 @@ def test_names_that_are_not_there_are_answered_with_those_that_are(run: Run, pla
     ):
         code, out, err = run(*words)
         assert (code, out) == (1, "")
-        assert 'No modelservice "chta" in user-ada. There are: chat. Did you mean "chat"? (not_found · req ' in err
+        assert 'No modelservice "chta" in user-ada. Did you mean "chat"? (not_found · req ' in err
         assert "secret" not in err
 
 
@@ -457,7 +457,7 @@ def test_ctrl_c_stops_watching_and_never_the_model(environment: dict[str, str], 
         out, err = process.communicate(timeout=20)
     assert process.returncode == 130
     assert out.startswith("tiny   Pending")
-    assert err == "Stopped watching; tiny goes on by itself. Look with: llmos ps\n"
+    assert err == "Stopped watching; tiny continues by itself. Look with: llmos ps\n"
     assert ("modelservices", "user-ada", "tiny") in platform.objects
 
 
@@ -525,6 +525,77 @@ def test_on_a_terminal_progress_is_redrawn_in_place(environment: dict[str, str],
     assert code == 0
     assert "\x1b" not in shown
     assert max(map(len, shown.splitlines())) <= 60
+
+
+def test_ps_shows_what_others_share_in_sections_of_its_own(run: Run, platform: FakePlatform):
+    platform.put({**modelservice("house"), "metadata": {"name": "house", "namespace": "public"}})
+    platform.put({**modelservice("eyes"), "metadata": {"name": "eyes", "namespace": "group-vision"}})
+    platform.put({**modelservice("secret"), "metadata": {"name": "secret", "namespace": "user-bob"}})
+    lines = run("ps")[1].splitlines()
+    assert lines[0].startswith("No model is served here yet")
+    assert [line.split()[0] for line in lines[lines.index("In public") :] if line.strip()][:3] == [
+        "In",
+        "NAME",
+        "public/house",
+    ]
+    assert "In group-vision" in lines
+    assert "secret" not in " ".join(lines)
+    assert "house" not in run("ps", "-n", "user-ada")[1]
+
+
+def test_a_name_that_is_elsewhere_is_answered_with_where(run: Run, platform: FakePlatform):
+    platform.put({**modelservice("house"), "metadata": {"name": "house", "namespace": "public"}})
+    code, _, err = run("describe", "house")
+    assert code == 1
+    assert 'No modelservice "house" in user-ada, but in public: add -n public (not_found' in err
+    assert run("describe", "house", "-n", "public")[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("word", "verb"), [("list", "ps"), ("ls", "ps"), ("rm", "delete"), ("show", "describe"), ("run", "serve")]
+)
+def test_words_of_docker_and_ollama_are_understood(word: str, verb: str):
+    assert parse([word, *(["x"] if verb in {"delete", "describe", "serve"} else [])])[0].name == verb
+
+
+def test_pull_leads_to_serve(run: Run):
+    code, _, err = run("pull", "qwen3")
+    assert code == 2
+    assert "llmos serve MODEL" in err
+
+
+def test_line_ends_that_are_not_ascii_stay_in_an_answer(run: Run, platform: FakePlatform):
+    """U+2028, U+2029 and U+0085 end a line for Python, not in a stream of events."""
+    platform.put(modelservice("chat"))
+    platform.answer = ["one\u2028two", "\u2029three\x85", "four"]
+    code, out, err = run("chat", "chat", "hi")
+    assert (code, err) == (0, "")
+    assert out == "one\u2028two\u2029three\x85four\n"
+
+
+def test_documents_on_a_terminal_cannot_steer_it(environment: dict[str, str], platform: FakePlatform):
+    evil = "a\x9b31mb\x7fc\u202ed"
+    chat = modelservice("chat")
+    chat["metadata"]["annotations"] = {"note": evil}
+    platform.put(chat)
+    for form in ("json", "yaml", "wide"):
+        code, shown = _on_a_terminal(["get", "ms", "chat", "-o", form], lambda: None, TERM="xterm", NO_COLOR="1")
+        assert code == 0
+        assert not set("\x9b\x7f\u202e") & set(shown), form
+    code, shown = _on_a_terminal(["describe", "chat"], lambda: None, TERM="xterm", NO_COLOR="1")
+    assert not set("\x9b\x7f\u202e") & set(shown)
+    platform.logs["user-ada", "chat"] = [evil]
+    code, shown = _on_a_terminal(["logs", "chat"], lambda: None, TERM="xterm", NO_COLOR="1")
+    assert shown.strip() == "a31mbcd"
+
+
+def test_json_keeps_every_character_as_an_escape_where_it_must(run: Run, platform: FakePlatform):
+    chat = modelservice("chat")
+    chat["metadata"]["annotations"] = {"note": "a\x9b\x7f\u202eü"}
+    platform.put(chat)
+    out = run("get", "ms", "chat", "-o", "json")[1]
+    assert "\\u009b\\u007f\\u202eü" in out
+    assert json.loads(out)["metadata"]["annotations"]["note"] == "a\x9b\x7f\u202eü"
 
 
 def test_deletion_is_asked_about_on_a_terminal(environment: dict[str, str], platform: FakePlatform):

@@ -17,7 +17,19 @@ from llmos.present.explain import explain
 from llmos.present.modelservices import ps_table
 from llmos.present.resources import as_yaml, resource_table
 from llmos.present.tables import Row, Table
-from llmos.present.text import clean, clean_block, did_you_mean, fit, line, plain, text_width
+from llmos.present.text import (
+    Span,
+    clean,
+    clean_block,
+    did_you_mean,
+    escape_block,
+    fit,
+    hang,
+    line,
+    plain,
+    text_width,
+    wrap,
+)
 from llmos.present.transcript import Hints, Transcript
 from llmos.resources import Credential, ModelService
 
@@ -128,6 +140,8 @@ def test_amounts():
     assert time_left(0, 10, None) == ""
     assert chat_footer(tokens=412, first_after=0.31, seconds=13.6) == "412 tokens · first after 0.3 s · 31 tokens/s"
     assert chat_footer(tokens=None, first_after=None, seconds=1) == ""
+    # an answer that arrives at once was written before: no speed is better than 100,000 tokens/s
+    assert chat_footer(tokens=35, first_after=0.4, seconds=0.4003) == "35 tokens · first after 0.4 s"
 
 
 def test_suggestions():
@@ -324,3 +338,31 @@ def test_explain_walks_into_fields_lists_and_options():
         _explained("spec.replcas")
     with pytest.raises(UsageError, match="has no fields"):
         _explained("spec.replicas.more")
+
+
+def test_a_long_line_is_broken_at_blanks_and_hangs_below_its_last_cell():
+    long = line(Span("chat-7f", "bold"), "  Failed   ", Span("needs 41 GiB of memory, this machine has 24", "bad"))
+    assert [plain(part) for part in wrap(long, 40)] == [
+        "chat-7f  Failed   needs 41 GiB of",
+        "                  memory, this machine",
+        "                  has 24",
+    ]
+    assert wrap(long, None) == [long]
+    assert wrap(line("short"), 5) == [line("short")]
+
+
+def test_a_word_wider_than_the_room_is_cut_and_nothing_is_lost():
+    parts = wrap(line("Id:  ", "x" * 50), 20)
+    assert "".join(plain(part).strip() for part in parts) == "Id:  " + "x" * 50
+    assert all(text_width(plain(part)) <= 20 for part in parts)
+
+
+@pytest.mark.parametrize(("text", "column"), [("Name:  chat", 7), ("no cells", 0), ("   │ log line", 3), ("", 0)])
+def test_where_a_continuation_hangs(text: str, column: int):
+    assert hang(line(text)) == column
+
+
+def test_what_steers_a_terminal_is_taken_out_or_escaped():
+    evil = "a\x1b[31mb\x9bc\x7fd\u202ee\u2066f\u2028g\tüé😀\n"
+    assert clean_block(evil) == "a[31mbcdefg\tüé😀\n"
+    assert escape_block("\x7f\u202e") == "\\u007f\\u202e"

@@ -1,12 +1,15 @@
 """The magics in a real IPython shell, against a real HTTP server that plays the API."""
 
+import os
 import threading
+from types import SimpleNamespace
 
 import pytest
 from IPython.core.completer import provisionalcompleter
 from IPython.core.interactiveshell import InteractiveShell
 from IPython.utils.capture import capture_output
 
+from llmos.errors import ModelNotFound
 from llmos.present.tables import Row, Table
 from llmos.present.text import Span
 from llmos.resources import ModelService
@@ -15,6 +18,7 @@ from llmos_widgets import load_ipython_extension
 from llmos_widgets.chat import Answer, Conversation, fill_in, stream_answer
 from llmos_widgets.completion import complete
 from llmos_widgets.html import bundle, lines_html, table_html
+from llmos_widgets.magics import CommandFailed
 from llmos_widgets.output import Redrawn, in_notebook
 from llmos_widgets.values import quiet
 
@@ -115,8 +119,6 @@ def test_the_answer_is_the_cells_value_and_shown_once(shell):
 
 
 def test_a_refusal_leaves_the_conversation_as_it_was():
-    from llmos.errors import ModelNotFound
-
     class Refusing:
         def stream_chat(self, *_args, **_options):
             raise ModelNotFound('No model "x" that you may use.')
@@ -132,14 +134,31 @@ def test_a_refusal_leaves_the_conversation_as_it_was():
     ("text", "expected"),
     [
         ("{a} and {b}", "1 and {b}"),
-        ("{a.real}", "1"),
+        ("{a.real}", "{a.real}"),
         ("{a.__class__}", "{a.__class__}"),
         ("{{a}}", "{1}"),
         ('{"a": {a}}', '{"a": 1}'),
     ],
 )
 def test_variables_are_filled_in_and_other_braces_stay(text, expected):
-    assert fill_in(text, {"a": 1}) == expected
+    assert fill_in(text, {"a": 1}) == (expected, [])
+
+
+def test_only_text_numbers_and_lists_get_into_a_prompt(shell, monkeypatch):
+    """A prompt copied from a web page must not send the environment, a client or a module's content to a model."""
+    monkeypatch.setenv("OPENAI_API_KEY", "secret-key")
+    names = {"os": os, "environment": dict(os.environ), "words": ["a", 2], "nested": [os.environ], "x": 0.5}
+    text = "{os.environ} {os} {environment} {nested} {words} {x}"
+    filled, left = fill_in(text, names)
+    assert filled == "{os.environ} {os} {environment} {nested} ['a', 2] 0.5"
+    assert left == ["{os}", "{environment}", "{nested}"]
+    magics = shell.find_cell_magic("chat").__self__
+    magics._client = client = FakeClient()
+    shell.user_ns["os"] = os
+    with capture_output() as captured:
+        shell.run_cell("%%chat chat\n{os.environ} {os}")
+    assert client.asked[0][1][0]["content"] == "{os.environ} {os}"
+    assert "Sent as written: {os}" in captured.outputs[0].data["text/plain"]
 
 
 def test_html_escapes_what_others_wrote_and_keeps_the_words():
@@ -185,21 +204,144 @@ def test_values_are_there_but_not_shown_again():
     value = quiet(service)
     assert isinstance(value, ModelService)
     assert value.spec.model == "demo://tiny"
-    assert value._ipython_display_() is None
     assert quiet([service])[0] is service
     assert isinstance(quiet(Answer("x")), str)
 
 
-def test_tab_completes_verbs_options_kinds_and_models(shell, monkeypatch):
-    assert complete(shell, "se", "%llmos se") == ["serve", "set"]
-    assert "--replicas" in complete(shell, "--rep", "%llmos serve demo://tiny --rep")
-    assert "demo://smollm2" in complete(shell, "demo://", "%llmos serve demo://")
-    assert "modelservice" in complete(shell, "", "%llmos describe ")
-    assert complete(shell, "x", "%llmos scale x") == []  # the platform is away: no error
-    assert "--new" in complete(shell, "--n", "%%chat chat --n")
+@pytest.mark.parametrize("value", ["answer", "resource", "list"])
+def test_a_value_is_not_shown_in_its_own_cell_and_is_in_later_ones(shell, value):
+    service = ModelService.parse(
+        {"kind": "ModelService", "metadata": {"name": "chat"}, "spec": {"model": "demo://tiny"}}
+    )
+    shell.user_ns["make"] = lambda: {"answer": Answer("chat"), "resource": quiet(service), "list": quiet([service])}[
+        value
+    ]
+    with capture_output() as first:
+        shell.run_cell("make()", store_history=True)
+    with capture_output() as second:
+        shell.run_cell("_", store_history=True)
+    assert not first.outputs
+    assert "chat" not in first.stdout
+    assert "chat" in second.outputs[0].data["text/plain"]
+    assert "chat" in second.outputs[0].data["text/html"]
 
 
-def test_the_completer_is_hooked_in(shell):
+def _tab(shell, code):
     with provisionalcompleter():  # as the kernel asks
-        found = [completion.text for completion in shell.Completer.completions("%llmos se", 9)]
-    assert "serve" in found
+        found = list(shell.Completer.completions(code, len(code)))
+    return [code[: completion.start] + completion.text for completion in found]
+
+
+def test_tab_completes_verbs_options_kinds_and_models(shell):
+    assert complete(shell, "%llmos se") == ["serve", "set"]
+    assert "--replicas" in complete(shell, "%llmos serve demo://tiny --rep")
+    assert complete(shell, "%llmos serve demo://s") == ["demo://smollm2"]
+    assert "modelservice" in complete(shell, "%llmos describe ")
+    assert complete(shell, "%llmos get modelservices -o y") == ["yaml"]
+    assert complete(shell, "%llmos scale x") == []  # the platform is away: no error
+    assert complete(shell, "%%chat chat --n") == ["--new"]
+    assert complete(shell, "%llmos show mod") == complete(shell, "%llmos describe mod")
+
+
+@pytest.mark.parametrize(
+    ("code", "completed"),
+    [
+        ("%llmos sca", ["%llmos scale"]),
+        ("%llmos serve demo://t", ["%llmos serve demo://tiny"]),
+        ("found = %llmos who", ["found = %llmos whoami"]),
+        ("x = 1\n%llmos mod", ["x = 1\n%llmos models"]),
+        ("%llmos set chat --mem", ["%llmos set chat --memory"]),
+        ("%%llmos a", ["%%llmos apply"]),
+        # where nothing of ours fits, Python's own words don't either: the text stays as it is
+        ("%llmos zz", ["%llmos zz"]),
+        ("%llmos logs x", ["%llmos logs x"]),
+        ("%%llmos apply\nkind: Mod", ["%%llmos apply\nkind: Mod"]),
+        ("%%chat chat\nWhat is pri", ["%%chat chat\nWhat is pri"]),
+        ("%%chat chat\nExplain {top", ["%%chat chat\nExplain {topic"]),
+    ],
+)
+def test_tab_offers_nothing_of_python_in_a_line_of_ours(shell, code, completed):
+    shell.user_ns["topic"] = "lists"
+    assert _tab(shell, code) == completed
+
+
+def test_tab_leaves_python_alone(shell):
+    assert "print" in _tab(shell, "pri")
+    assert "%llmos" in _tab(shell, "%llm")
+    assert "%%chat" in _tab(shell, "%%ch")
+
+
+def test_help_of_a_cell_magic_needs_no_body_and_the_overview_names_it(shell):
+    with capture_output() as captured:
+        assert shell.run_cell("%%chat --help").success
+        assert shell.run_cell("%%llmos --help\n").success
+    assert "--temperature" in captured.stdout
+    assert "%%chat NAME" in captured.stdout
+    with capture_output() as captured:
+        result = shell.run_cell("%%chat chat")
+    assert not result.success
+    assert "question below" in captured.stdout + captured.stderr
+
+
+@pytest.mark.parametrize(("word", "said"), [("pull demo://tiny", "%llmos serve MODEL"), ("chat chat", "%%chat")])
+def test_a_word_that_is_no_verb_here_leads_to_the_one_that_is(shell, word, said):
+    with capture_output() as captured:
+        assert not shell.run_cell(f"%llmos {word}").success
+    assert said in captured.stdout + captured.stderr
+
+
+def test_an_error_breaks_at_blanks_and_has_no_colour_of_its_own():
+    error = CommandFailed(f"{'word ' * 30}(model_not_found · req 0123456789abcdef)")
+    (text,) = error._render_traceback_()
+    assert "\x1b" not in text
+    assert all(len(line) <= 96 for line in text.splitlines())
+    assert "0123456789abcdef)" in text
+
+
+def test_a_mistake_in_a_cells_manifest_names_the_cell_and_the_line(shell):
+    with capture_output() as captured:
+        result = shell.run_cell("%%llmos apply\nkind: ModelService\nmetadata:\n  name: Bad Name\nspec: {}\n")
+    assert not result.success
+    assert "cell:3:" in captured.stdout + captured.stderr
+    assert "/tmp" not in captured.stdout + captured.stderr
+
+
+def test_a_long_line_hangs_below_its_last_cell():
+    html = lines_html([(Span("Message:  "), Span("word " * 40)), ()])
+    assert "padding-left:10ch;text-indent:-10ch" in html
+    assert html.count("<div") == 2
+
+
+def test_the_wait_for_the_first_word_is_shown_and_gone_once_it_comes(shell, monkeypatch):
+    monkeypatch.setattr("llmos_widgets.chat._WAITING_EVERY", 0.01)
+    monkeypatch.setattr("llmos.present.chat._SILENT", 0.0)
+    waited = threading.Event()
+    pages = []
+
+    def show(data, **_):
+        pages.append(data["text/plain"])
+        waited.set()
+        return SimpleNamespace(update=lambda data, **_: pages.append(data["text/plain"]))
+
+    monkeypatch.setattr("llmos_widgets.chat.show_bundle", show)
+
+    class Slow(FakeClient):
+        def stream_chat(self, *args, **options):
+            yield Chunk("")  # the role comes at once
+            assert waited.wait(10)
+            yield from super().stream_chat(*args, **options)
+
+    stream_answer(Slow(), Conversation("chat"), "Hello", {})
+    assert pages[0].startswith("chat is reading the question")
+    assert pages[-1].startswith("**answer** 1")
+
+    class Refusing(Slow):
+        def stream_chat(self, *_args, **_options):
+            waited.clear()
+            assert waited.wait(10)
+            raise ModelNotFound("gone")
+            yield
+
+    with pytest.raises(ModelNotFound):
+        stream_answer(Refusing(), Conversation("chat"), "Hello", {})
+    assert pages[-1] == ""
