@@ -8,8 +8,8 @@ from datetime import datetime
 from typing import Any
 
 from llmos.client.messages import Event
-from llmos.present.amounts import age, count, format_bytes, memory_of
-from llmos.present.modelservices import TONES
+from llmos.present.amounts import age, count, duration, format_bytes, memory_of
+from llmos.present.modelservices import ENGINES, TONES
 from llmos.present.resources import cell
 from llmos.present.tables import Row, Table
 from llmos.present.text import Line, Span, Tone, clean, facts, line, pad, text_width
@@ -62,7 +62,8 @@ def describe(resource: Resource, events: Sequence[Event], *, now: datetime) -> l
     status = {k: v for k, v in (dump.get("status") or {}).items() if k not in _OWN_SECTIONS}
     lines += _section("Status", _fields(status, now))
     conditions = getattr(resource.status, "conditions", ())
-    lines += _table("Conditions", _conditions(conditions, now) if conditions else None)
+    said = getattr(resource.status, "message", "")
+    lines += _table("Conditions", _conditions(conditions, now, said) if conditions else None)
     if isinstance(resource, ModelService):
         lines += _table("Replicas", _replicas(resource, now) if resource.status.replica_statuses else None)
         lines += _log(resource.status.last_log_lines)
@@ -92,6 +93,10 @@ def _value(key: str, value: Any, now: datetime) -> str:
         return format_bytes(value, binary=key == "memoryEstimate")
     if key in _NUMBERS and isinstance(value, int):
         return count(value)
+    if key == "nextTryAt" and isinstance(value, str):
+        return f"in {duration((datetime.fromisoformat(value) - now).total_seconds() + 0.5)}"
+    if key == "engine":
+        return ENGINES.get(value, str(value))
     if key in _MOMENTS and isinstance(value, str):
         return f"{age(datetime.fromisoformat(value), now)} ago"
     if key == "args" and isinstance(value, list):
@@ -124,7 +129,8 @@ def _table(title: str, table: Table | None) -> list[Line]:
     return [(), line(Span(title, "bold")), *((Span("  "), *line_) for line_ in table.lines())]
 
 
-def _conditions(conditions: Sequence[Condition], now: datetime) -> Table:
+def _conditions(conditions: Sequence[Condition], now: datetime, said: str) -> Table:
+    """What holds; a message that is the status's own, `said` above, is not said again."""
     rows = [
         Row(
             [
@@ -132,7 +138,7 @@ def _conditions(conditions: Sequence[Condition], now: datetime) -> Table:
                 {"True": "yes", "False": "no"}.get(c.status, "unknown"),
                 age(c.last_transition_time, now),
                 c.reason or "-",
-                c.message,
+                "as above" if said and c.message == said else c.message,
             ]
         )
         for c in conditions

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
-from llmos.present.amounts import age, done_of, memory_of, rate, time_left
+from llmos.present.amounts import age, done_of, duration, memory_of, rate, time_left
 from llmos.present.tables import Row, Table
 from llmos.present.text import Tone
 from llmos.resources import ModelService
 from llmos.resources.base import condition
 
-__all__ = ["TONES", "engine_of", "model_of", "ps_table", "reason_of", "state_of"]
+__all__ = ["ENGINES", "TONES", "engine_of", "model_of", "next_try", "ps_table", "reason_of", "state_of"]
 
 TONES: dict[str, Tone] = {
     "Ready": "good",
@@ -23,14 +23,14 @@ TONES: dict[str, Tone] = {
     "Deleting": "dim",
     "Paused": "dim",
 }
-_ENGINES = {"llamacpp": "llama.cpp", "vllm": "vLLM", "sglang": "SGLang"}
+ENGINES = {"llamacpp": "llama.cpp", "vllm": "vLLM", "sglang": "SGLang"}
 _TELLING = frozenset({"Failed", "Degraded", "Pending"})
 
 
 def engine_of(service: ModelService) -> str:
     """The engine as people write it."""
     engine = service.status.engine or service.spec.engine
-    return _ENGINES.get(engine, "-" if engine == "auto" else engine)
+    return ENGINES.get(engine, "-" if engine == "auto" else engine)
 
 
 def model_of(service: ModelService) -> str:
@@ -53,11 +53,20 @@ def state_of(service: ModelService) -> str:
     return service.status.phase
 
 
-def reason_of(service: ModelService) -> str:
+def next_try(service: ModelService, now: datetime) -> str:
+    """Return a sentence on when what failed is tried again; nothing where it isn't."""
+    at = service.status.next_try_at
+    if at is None:
+        return ""
+    seconds = (at - now).total_seconds()
+    return f"Next try in {duration(seconds + 0.5)}." if seconds > 0 else "Trying again now."
+
+
+def reason_of(service: ModelService, now: datetime) -> str:
     """The sentence that a list shows below a service that needs one."""
     status = service.status
     if status.phase in _TELLING:
-        return status.message
+        return f"{status.message} {next_try(service, now)}".strip()
     if status.phase == "Downloading" and status.download is not None:
         load = status.download
         parts = [
@@ -112,7 +121,7 @@ def ps_table(
         ]
         if namespaces:
             cells.insert(0, service.metadata.namespace or "")
-        rows.append(Row(cells, {"STATE": TONES.get(state.split()[0], "")}, reason_of(service)))
+        rows.append(Row(cells, {"STATE": TONES.get(state.split()[0], "")}, reason_of(service, now)))
     headings = ["NAME", "MODEL", "ENGINE", "STATE", "REPLICAS", "MEMORY", "AGE"]
     return Table(
         ["NAMESPACE", *headings] if namespaces else headings,

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from llmos.present.amounts import age
-from llmos.present.modelservices import TONES
+from llmos.present.modelservices import ENGINES, TONES
 from llmos.present.tables import Row, Table
 from llmos.present.text import Tone, escape_block
 from llmos.resources import API_VERSION, Resource
@@ -70,7 +70,7 @@ def resource_table(
     headings = ["NAME", *(heading for heading, _ in kind.columns), "AGE", *(heading for heading, _ in extra)]
     rows = []
     for resource in resources:
-        shown = [cell(field_at(resource, path)) for _, path in kind.columns]
+        shown = [_shown(path, field_at(resource, path)) for _, path in kind.columns]
         if not wide:
             shown = [text if len(text) <= _TEXT_LIMIT else text[: _TEXT_LIMIT - 1] + "…" for text in shown]
         cells = [resource.metadata.name, *shown, age(resource.metadata.creation_timestamp, now)]
@@ -84,6 +84,10 @@ def resource_table(
     place = f" in {where}" if where else ""
     elastic = [heading for heading, _ in (*extra, *kind.columns)]
     return Table(headings, rows, empty=f"There are no {kind.plural}{place}.", elastic=[] if wide else elastic)
+
+
+def _shown(path: str, value: Any) -> str:
+    return ENGINES.get(value, cell(value)) if path.endswith(".engine") else cell(value)
 
 
 def _has_message(kind: type[Resource]) -> bool:

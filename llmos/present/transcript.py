@@ -7,7 +7,7 @@ from datetime import datetime
 
 from llmos.client.progress import Progress
 from llmos.present.amounts import done_of, format_bytes, rate, stopwatch, time_left
-from llmos.present.modelservices import TONES, engine_of, why_recognised
+from llmos.present.modelservices import TONES, engine_of, next_try, why_recognised
 from llmos.present.text import Line, Span, clean, facts, fit, line, line_width, pad
 
 __all__ = ["Hints", "Transcript"]
@@ -85,12 +85,14 @@ def _finished(progress: Progress, until: datetime) -> list[Line]:
         load = progress.download
         size = f"   {format_bytes(load.total, binary=False)}" if load.total else ""
         return [(*_start(progress, "Downloaded"), Span(" " + clean(load.file) + size), took)]
-    return _with_reason(progress, took)[:1]  # what else was chosen is in `describe`
+    return _with_reason(progress, end=took)[:1]  # what else was chosen is in `describe`
 
 
-def _with_reason(progress: Progress, end: Span | None = None) -> list[Line]:
-    """The phase and why, a line per fact; `end` comes after the first."""
+def _with_reason(progress: Progress, now: datetime | None = None, *, end: Span | None = None) -> list[Line]:
+    """The phase and why, a line per fact; `end` comes after the first, and at `now` when it is tried again."""
     first, *more = _reasons(progress) or [""]
+    if now is not None and progress.resource is not None:
+        first = f"{first} {next_try(progress.resource, now)}".strip()
     start = _start(progress, progress.phase)
     indent = " " * line_width(start)
     ending = (end,) if end is not None else ()
@@ -115,7 +117,7 @@ def _current(progress: Progress, hints: Hints, now: datetime) -> list[Line]:
         return [_ready(progress, hints)]
     if progress.failed:
         logged = progress.log_lines[-10:] if progress.phase == "Failed" else ()
-        return [*_with_reason(progress), *(line(Span(f"   │ {clean(text)}", "dim")) for text in logged)]
+        return [*_with_reason(progress, now), *(line(Span(f"   │ {clean(text)}", "dim")) for text in logged)]
     load = progress.download
     if load is not None:
         parts = [
@@ -127,7 +129,7 @@ def _current(progress: Progress, hints: Hints, now: datetime) -> list[Line]:
         return [(*_start(progress, progress.phase), Span(" " + "   ".join(part for part in parts if part)))]
     seconds = int(max(0.0, (now - progress.phase_started).total_seconds()))
     blank = "   " if _reasons(progress) else " "
-    return _with_reason(progress, Span(f"{blank}{seconds} s", "dim"))
+    return _with_reason(progress, now, end=Span(f"{blank}{seconds} s", "dim"))
 
 
 def _ready(progress: Progress, hints: Hints) -> Line:

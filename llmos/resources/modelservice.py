@@ -236,6 +236,8 @@ class ModelServiceStatus(Model):
     """The ready replicas' addresses."""
     last_log_lines: list[str] = Field(default_factory=list)
     """The last lines of the engine's log, when it failed."""
+    next_try_at: Timestamp | None = None
+    """When what failed is tried again by itself."""
     memory_estimate: int | None = None
     """Bytes that a replica will need, estimated from the header."""
     started_at: Timestamp | None = None

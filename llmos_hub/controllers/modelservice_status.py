@@ -41,7 +41,9 @@ class Choice:
     Attributes
     ----------
     engine
-        The engine's name.
+        The engine's name in a spec.
+    title
+        Its name for people.
     reason
         Why that one.
     plan
@@ -49,6 +51,7 @@ class Choice:
     """
 
     engine: str
+    title: str
     reason: str
     plan: Plan
 
@@ -122,6 +125,7 @@ def make_status(service: ModelService, facts: Facts) -> ModelServiceStatus:
         replica_statuses=[_replica_status(r, old) for r in replicas],
         endpoints=[] if stopped else [Endpoint(replica=r.id, url=r.endpoint or "") for r in ready],
         last_log_lines=list(verdict.log_lines),
+        next_try_at=_next_try_at(facts, verdict.phase),
         memory_estimate=choice.plan.memory_estimate if choice else old.memory_estimate if known else None,
         started_at=started_at,
         ready_at=ready_at,
@@ -168,8 +172,7 @@ def _judge(service: ModelService, facts: Facts) -> _Verdict:
     if facts.refusal is not None:
         return _held_up(facts.refusal.code, facts.refusal.message, ready)
     if facts.download is not None and facts.download.state == "Failed":
-        message = f"{facts.download.message} {_next_try(facts.download.retry_at)}".rstrip()
-        return _held_up(DOWNLOAD_FAILED, message, ready, facts.download.log_lines)
+        return _held_up(DOWNLOAD_FAILED, facts.download.message, ready, facts.download.log_lines)
     if facts.download is not None and facts.download.state == "Running":
         message = _download_message(facts.download)
         if ready:
@@ -241,20 +244,24 @@ def _worst(replicas: Sequence[ReplicaState]) -> ReplicaState | None:
     return max(troubled, key=lambda r: (r.restarts, r.phase == "Waiting"), default=None)
 
 
+def _next_try_at(facts: Facts, phase: Phase) -> datetime | None:
+    """Return when a failed download or the first waiting replica is tried again."""
+    if phase in ("Ready", "Paused"):
+        return None
+    if facts.download is not None and facts.download.state == "Failed":
+        return facts.download.retry_at
+    replicas = facts.observation.replicas if facts.observation else ()
+    return min((r.retry_at for r in replicas if r.phase == "Waiting" and r.retry_at), default=None)
+
+
 # Words
 
 
 def _words(replica: ReplicaState) -> str:
     text = replica.message or "A replica does not answer."
-    if replica.phase == "Waiting":
-        return f"{text} {_next_try(replica.retry_at)}".rstrip()
     if replica.phase == "Starting" and replica.restarts:
         return f"{text} Trying again now (start {replica.restarts + 1})."
     return text
-
-
-def _next_try(at: datetime | None) -> str:
-    return f"Next try at {at:%H:%M:%S} UTC." if at else ""
 
 
 def _summary(facts: Facts) -> str:
@@ -348,7 +355,7 @@ def _downloaded(facts: Facts) -> Condition | None:
 def _recognised(facts: Facts) -> Condition | None:
     if facts.choice is not None:
         plan = facts.choice.plan
-        message = f"{plan.task}: {plan.task_reason}. {facts.choice.engine}: {facts.choice.reason}"
+        message = f"{plan.task}: {plan.task_reason}. {facts.choice.title}: {facts.choice.reason}"
         return Condition(type="ModelRecognised", status="True", reason=plan.task.capitalize(), message=message)
     if facts.refusal is not None and facts.download is not None and facts.download.state == "Done":
         reason, message = _word(facts.refusal.code), facts.refusal.message

@@ -366,3 +366,36 @@ def test_what_steers_a_terminal_is_taken_out_or_escaped():
     evil = "a\x1b[31mb\x9bc\x7fd\u202ee\u2066f\u2028g\tüé😀\n"
     assert clean_block(evil) == "a[31mbcdefg\tüé😀\n"
     assert escape_block("\x7f\u202e") == "\\u007f\\u202e"
+
+
+def test_the_next_try_is_told_as_time_left_wherever_the_service_is_shown():
+    at = (NOW + timedelta(seconds=20)).isoformat()
+    waiting = service("chat", phase="Failed", message="hub.example.org does not answer.", nextTryAt=at)
+    said = "hub.example.org does not answer. Next try in 20 s."
+    assert said in "\n".join(plain(part) for part in ps_table([waiting], now=NOW).lines())
+    assert "Next try at:          in 20 s" in "\n".join(plain(part) for part in describe(waiting, [], now=NOW))
+    tracker, transcript = ProgressTracker("chat", "user-ada", NOW), Transcript()
+    transcript.add(tracker.see(waiting, NOW))
+    assert said in plain(transcript.lines(now=NOW)[0])
+    later = NOW + timedelta(seconds=21)
+    assert "Trying again now." in plain(transcript.lines(now=later)[0])
+
+
+def test_a_sentence_is_said_once_in_describe():
+    sentence = "needs 41 GiB of GPU memory, this machine has none"
+    condition = {"type": "Ready", "status": "False", "reason": "InsufficientGPU", "message": sentence}
+    conditions = [{**condition, "lastTransitionTime": NOW.isoformat()}]
+    text = "\n".join(
+        plain(part)
+        for part in describe(service("big", phase="Failed", message=sentence, conditions=conditions), [], now=NOW)
+    )
+    assert text.count(sentence) == 1
+    assert "as above" in text
+
+
+def test_an_engine_has_one_name_for_people():
+    text = "\n".join(plain(part) for part in describe(CHAT, [], now=NOW))
+    table = "\n".join(plain(part) for part in resource_table(ModelService, [CHAT], now=NOW).lines())
+    assert "llama.cpp" in text
+    assert "llama.cpp" in table
+    assert "llamacpp" not in text + table
