@@ -15,7 +15,7 @@ from pathlib import Path
 from llmos.errors import LLMOSError, UsageError
 from llmos_hub.names import DEFAULT_GATEWAY_PORT, DEFAULT_PORT, ENV_REDIS_URL, DataDir, default_data_dir
 
-__all__ = ["main"]
+__all__ = ["build_parser", "main"]
 
 _PROCESSES = ("api", "gateway", "controllers")
 
@@ -38,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             return bundle(arguments[1:])
         if len(arguments) == 1 and arguments[0] in _PROCESSES:
             return _serve(arguments[0])
-        return _dispatch(_parser().parse_args(arguments))
+        return _dispatch(build_parser().parse_args(arguments))
     except UsageError as exc:
         sys.stderr.write(f"{exc.message}\n")
         return 2
@@ -138,8 +138,8 @@ def _add_listen_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _parser() -> argparse.ArgumentParser:
-    # people type `llmos`, which hands these words on
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of every command; people type ``llmos``, which hands these words on."""
     parser = argparse.ArgumentParser(
         prog="llmos", description="Runs an LLMOS platform on this machine.", allow_abbrev=False
     )
@@ -149,7 +149,7 @@ def _parser() -> argparse.ArgumentParser:
         "--data-dir",
         type=_path,
         default=default_data_dir(),
-        help=f"where all state lies (default: {default_data_dir()})",
+        help="where all state lies (default: LLMOS_DATA_DIR, else ~/.local/share/llmos, as root /var/lib/llmos)",
     )
 
     def add(name: str, text: str, example: str) -> argparse.ArgumentParser:

@@ -1,14 +1,15 @@
-"""Write docs/reference.md from the code: resources, errors, settings, environment, commands.
+"""Write docs/reference.md from the code: resources, errors, settings, environment, commands, the notebook's magics, the SDK.
 
 ``python tools/reference.py`` writes it; ``--check`` fails when what is there is stale.
 """
 
 from __future__ import annotations
 
+import argparse
 import inspect
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, get_args
 
@@ -16,10 +17,14 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from llmos import errors
-from llmos.cli.parser import VERBS, build_parser
+from llmos.cli.parser import PLATFORM_VERBS, VERBS, build_parser
+from llmos.client._sync.client import Client
+from llmos.client._sync.collection import Collection
 from llmos.resources import API_VERSION, KINDS, Resource
+from llmos_hub.app import build_parser as build_platform_parser
 from llmos_hub.managers.settings import DEFINITIONS
 from llmos_hub.settings import ProcessSettings
+from llmos_widgets.magics import chat_parser
 
 TARGET = Path(__file__).parent.parent / "docs" / "reference.md"
 
@@ -119,6 +124,67 @@ def command_list() -> Iterator[str]:
         yield f"```\n{build_parser(verb).format_help().rstrip()}\n```\n"
 
 
+def subcommands(parser: argparse.ArgumentParser) -> Iterator[tuple[str, argparse.ArgumentParser]]:
+    """Every command below a parser that does something itself, with its words."""
+    for action in parser._actions:  # noqa: SLF001 - argparse has no public list of them
+        if not isinstance(action, argparse._SubParsersAction):  # noqa: SLF001 - as above
+            continue
+        for name, inner in action.choices.items():
+            below = [(f"{name} {words}", found) for words, found in subcommands(inner)]
+            yield from below or [(name, inner)]
+
+
+def platform_commands() -> Iterator[str]:
+    """The help of the commands that work on the machine where the platform runs."""
+    for words, parser in subcommands(build_platform_parser()):
+        if words.split()[0] in PLATFORM_VERBS:
+            yield f"### llmos {words}\n"
+            yield f"```\n{parser.format_help().rstrip().replace('llmos-hub ', 'llmos ')}\n```\n"
+
+
+def magics() -> Iterator[str]:
+    """What the notebook has instead of `llmos chat`."""
+    yield "`%llmos VERB …` is the command `llmos VERB …` in a notebook; `%%llmos apply` applies the YAML in its cell.\n"
+    yield "### %%chat\n"
+    yield f"```\n{chat_parser().format_help().rstrip()}\n```\n"
+
+
+def sdk() -> Iterator[str]:
+    """Every public method of the SDK's classes, with what it does."""
+    yield "`llmos.AsyncClient` has the same methods as coroutines and async generators.\n"
+    for cls, called in ((Client, "client"), (Collection, "client.collection(ModelService)")):
+        yield f"### {cls.__name__}\n"
+        yield f"{first_paragraph(cls)}\n"
+        yield "| | |"
+        yield "| --- | --- |"
+        for name, member in vars(cls).items():
+            function = member.fget if isinstance(member, property) else member
+            if name.startswith("_") or not inspect.isfunction(function):
+                continue
+            signature = "" if isinstance(member, property) else f"({', '.join(parameters(function))})"
+            yield f"| `{called}.{name}{signature}` | {first_paragraph(member)} |"
+        yield ""
+
+
+def parameters(function: Callable[..., Any]) -> Iterator[str]:
+    """A method's parameters as one writes them, defaults included, types left out."""
+    keyword_only = False
+    for parameter in list(inspect.signature(function).parameters.values())[1:]:
+        if parameter.kind is parameter.KEYWORD_ONLY and not keyword_only:
+            keyword_only = True
+            yield "*"
+        default = "" if parameter.default is parameter.empty else f"={parameter.default!r}"
+        star = {parameter.VAR_POSITIONAL: "*", parameter.VAR_KEYWORD: "**"}.get(parameter.kind, "")
+        keyword_only = keyword_only or parameter.kind is parameter.VAR_POSITIONAL
+        yield f"{star}{parameter.name}{default}"
+
+
+def first_paragraph(documented: Any) -> str:
+    """The first paragraph of a docstring, in Markdown."""
+    text = " ".join((inspect.getdoc(documented) or "").split("\n\n")[0].split())
+    return text.replace("``", "`").replace("|", "\\|")
+
+
 def page() -> str:
     """The whole page."""
     lines = [
@@ -148,6 +214,15 @@ def page() -> str:
         "## Commands",
         "",
         *command_list(),
+        "## Commands on the platform's machine",
+        "",
+        *platform_commands(),
+        "## In a notebook",
+        "",
+        *magics(),
+        "## Python: `llmos.Client`",
+        "",
+        *sdk(),
     ]
     return "\n".join(lines).rstrip() + "\n"
 

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from starlette.routing import BaseRoute, Route
 
-from llmos.resources import KINDS, Resource, json_schema
+from llmos.resources import API_VERSION, KINDS, Resource, json_schema
 from llmos_hub.api.endpoints import Endpoint, OpenOperation, Operation
 
 __all__ = ["PARAMETERS", "make_document", "make_page"]
@@ -188,10 +188,29 @@ def _request(kind: str, body: str) -> dict[str, Any]:
 
 _STYLE = """
 body{font:16px/1.5 system-ui,sans-serif;max-width:78rem;margin:2rem auto;padding:0 1rem;color:#1a1a1a;background:#fff}
-code{font:14px ui-monospace,monospace}table{border-collapse:collapse;width:100%}
+pre{padding:.8rem 1rem;background:#f4f4f4;overflow:auto}pre,code{font:14px ui-monospace,monospace}table{border-collapse:collapse;width:100%}
 td,th{text-align:left;vertical-align:top;padding:.3rem .6rem;border-bottom:1px solid #ddd}
-@media(prefers-color-scheme:dark){body{color:#e6e6e6;background:#161616}td,th{border-color:#333}a{color:#8ab4f8}}
+@media(prefers-color-scheme:dark){body{color:#e6e6e6;background:#161616}pre{background:#222}td,th{border-color:#333}a{color:#8ab4f8}}
 """
+
+
+def _example(server: str) -> str:
+    """Return what to type first, in a shell and in Python."""
+    url = f"{server}/apis/{API_VERSION}"
+    shell = f"""export TOKEN=...      # from the Hub's token page, or: llmos token
+curl -H "Authorization: Bearer $TOKEN" {url}/whoami
+curl -H "Authorization: Bearer $TOKEN" {url}/namespaces/user-ada/modelservices
+curl -H "Authorization: Bearer $TOKEN" -H "Content-Type: application/apply-patch+yaml" -X PATCH \\
+     {url}/namespaces/user-ada/modelservices/chat --data-binary @- <<EOF
+kind: ModelService
+metadata: {{name: chat}}
+spec: {{model: "demo://smollm2"}}
+EOF"""
+    python = f"""import llmos
+
+client = llmos.Client(url="{server}", token="...")   # in a notebook of the Hub without arguments
+client.serve("demo://smollm2", name="chat")"""
+    return f"<h2>Example</h2><pre>{html.escape(shell)}</pre><pre>{html.escape(python)}</pre>"
 
 
 def make_page(document: dict[str, Any]) -> str:
@@ -221,5 +240,5 @@ def make_page(document: dict[str, Any]) -> str:
         f"<h1>LLMOS API {html.escape(document['info']['version'])}</h1>"
         "<p>Send <code>Authorization: Bearer TOKEN</code> with a token from the Hub's token page. "
         f'The machine-readable description: <a href="{html.escape(server)}/openapi.json">openapi.json</a>.</p>'
-        f"{''.join(tables)}</html>"
+        f"{_example(server)}{''.join(tables)}</html>"
     )

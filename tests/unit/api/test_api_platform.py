@@ -233,3 +233,11 @@ async def test_the_page_needs_nothing_from_elsewhere(nobody: httpx.AsyncClient) 
     for kind in KINDS.values():
         assert f"{API_PREFIX}{BASE}" in response.text
         assert kind.plural in response.text
+
+
+async def test_the_page_begins_with_an_example_for_shell_and_python(nobody: httpx.AsyncClient) -> None:
+    text = (await nobody.get(f"{API_PREFIX}/docs")).text
+    example = text[text.index("Example") : text.index("<table>")]
+    assert f"{API_PREFIX}{BASE}/whoami" in example
+    assert "application/apply-patch+yaml" in example
+    assert "client.serve(" in example
