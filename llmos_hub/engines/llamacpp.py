@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
-import json
 import math
-import subprocess
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
-from functools import lru_cache
+from dataclasses import replace
 from pathlib import PurePath
 from typing import Any, Final, Literal
 
@@ -17,7 +13,8 @@ from llmos.errors import Cause, Insufficient, Invalid, Unsupported
 from llmos.resources.modelservice import ModelServiceSpec
 from llmos.resources.quantities import format_bytes, parse_quantity
 from llmos_hub.engines.base import Machine, Plan, Verdict
-from llmos_hub.engines.llamacpp_arguments import BadArgument, Parameter, parse
+from llmos_hub.engines.llamacpp_arguments import BadArgument, parse
+from llmos_hub.engines.llamacpp_build import find_build
 from llmos_hub.engines.memory import MIB, Estimate, Settings, estimate
 from llmos_hub.sources.base import Header, ModelFiles
 from llmos_hub.workload import Probe, ProcessTemplate
@@ -45,37 +42,6 @@ _NOT_SERVED: Final = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class _Build:
-    """What the installed llama.cpp knows.
-
-    Attributes
-    ----------
-    parameters
-        Its parameters; None where it isn't installed here (in a cluster it is in the engine's image).
-    devices
-        The devices beside CPUs that it can compute on.
-    """
-
-    parameters: Mapping[str, Parameter] | None = None
-    devices: tuple[str, ...] = ()
-
-
-@lru_cache(maxsize=1)
-def _build() -> _Build:
-    """Ask the installed llama.cpp, once, in a process of its own: its library stays out of ours."""
-    if importlib.util.find_spec("xllamacpp") is None:
-        return _Build()
-    command = [sys.executable, "-I", "-m", "llmos_hub.engines.llamacpp_server", "--describe"]
-    try:
-        output = subprocess.run(command, check=True, capture_output=True, timeout=20).stdout
-        data = json.loads(output)
-    except (OSError, subprocess.SubprocessError, ValueError):
-        return _Build()
-    parameters = {name: Parameter(kind, tuple(choices)) for name, (kind, *choices) in data["parameters"].items()}
-    return _Build(parameters, tuple(data["devices"]))
-
-
 def task_of(header: Header) -> tuple[Task, str]:
     """What a model is for, and how its header shows it."""
     if header.classifier or header.pooling == "rank":
@@ -101,8 +67,7 @@ class LlamaCpp:
             return Verdict(False, f"it reads GGUF, the files are {model.format}")
         if reason := _NOT_SERVED.get(model.header.architecture):
             return Verdict(False, reason)
-        where = f"on {machine.gpus[0]}" if machine.gpus and _build().devices else "no GPU found"
-        return Verdict(True, f"{where}, the file is GGUF")
+        return Verdict(True, f"{_where(machine)}, the file is GGUF")
 
     def plan(self, spec: ModelServiceSpec, model: ModelFiles | None, machine: Machine) -> Plan:
         """The process that serves it, or why it can't be.
@@ -145,6 +110,15 @@ class LlamaCpp:
         return Plan(template, task, task_reason, None if on_gpu else need.total, summary, tuple(notes))
 
 
+def _where(machine: Machine) -> str:
+    """What there is beside CPUs, and whether this build uses it."""
+    if not machine.gpus:
+        return "no GPU found"
+    if find_build().devices:
+        return f"on {machine.gpus[0]}"
+    return f"{machine.gpus[0]} is not used, since this build of llama.cpp computes on CPUs only"
+
+
 def _threads(spec: ModelServiceSpec, machine: Machine) -> int:
     """Threads to compute on: the CPUs asked for, else all but one.
 
@@ -181,9 +155,9 @@ def _uses_gpu(spec: ModelServiceSpec, machine: Machine) -> bool:
         raise Insufficient(message, causes=[Cause("spec.resources.gpus", found)])
     if not machine.gpus:
         return False
-    usable = bool(_build().devices)
+    usable = bool(find_build().devices)
     if wanted and not usable:
-        message = "spec.resources.gpus: the llama.cpp that is installed here computes on CPUs only. Leave gpus out, or install a build of xllamacpp for your GPU."
+        message = 'spec.resources.gpus: the llama.cpp that is installed here computes on CPUs only. Leave gpus out, or install a build for your GPU (docs/guide.md, "GPUs").'
         raise Unsupported(message, causes=[Cause("spec.resources.gpus", "this llama.cpp computes on CPUs only")])
     return usable
 
@@ -196,7 +170,7 @@ def _users_arguments(spec: ModelServiceSpec) -> Mapping[str, Any]:
         if any(placeholder in argument for argument in spec.args):
             message = f"spec.args: {placeholder} is for engine custom; the platform decides where llama.cpp listens."
             raise Invalid(message, causes=[Cause("spec.args", f"{placeholder} can't be used")])
-    parameters = _build().parameters
+    parameters = find_build().parameters
     if parameters is None:
         return {}
     try:

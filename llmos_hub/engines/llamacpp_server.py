@@ -23,7 +23,7 @@ from llmos_hub.engines.openmp import with_openmp
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["main"]
+__all__ = ["gpu_names", "main"]
 
 
 def _fail(message: str) -> NoReturn:
@@ -34,14 +34,28 @@ def _fail(message: str) -> NoReturn:
 
 
 def _describe() -> None:
-    """Print every parameter with its type, and the devices that this build can compute on."""
+    """Print every parameter with its type, and the GPUs that this build can compute on."""
     import json
 
-    from xllamacpp import CommonParams, get_device_info
+    from xllamacpp import CommonParams, get_device_info, ggml_backend_dev_type
 
     schema = {name: [p.kind, *p.choices] for name, p in schema_of(CommonParams()).items()}
-    devices = [d["name"] for d in get_device_info() if "CPU" not in str(d["type"])]
+    devices = gpu_names(get_device_info(), ggml_backend_dev_type)
     json.dump({"parameters": schema, "devices": devices}, sys.stdout)
+
+
+def gpu_names(devices: Sequence[Mapping[str, Any]], kinds: Any) -> list[str]:
+    """Names of the devices that are GPUs: not CPUs, and not libraries that only help CPUs along (BLAS, AMX).
+
+    Parameters
+    ----------
+    devices
+        From `xllamacpp.get_device_info`.
+    kinds
+        The enumeration of their types; as text a member is only a number.
+    """
+    gpus = (kinds.GGML_BACKEND_DEVICE_TYPE_GPU, kinds.GGML_BACKEND_DEVICE_TYPE_IGPU)
+    return [str(device["name"]) for device in devices if device["type"] in gpus]
 
 
 def _set(parameters: Any, path: str, value: Any) -> None:

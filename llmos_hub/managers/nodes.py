@@ -22,6 +22,7 @@ from llmos.resources.modelservice import ModelServiceSpec
 from llmos.resources.node import Node, NodeList, NodeWork
 from llmos.resources.quantities import parse_quantity
 from llmos_hub.engines.base import Machine
+from llmos_hub.engines.llamacpp_build import Build, find_build, gpu_summary
 from llmos_hub.engines.machine import detect
 from llmos_hub.kubernetes_api import APIError, KubernetesAPI, path_of
 from llmos_hub.policy import Caller
@@ -76,15 +77,21 @@ class LocalNodes:
         Where the models are.
     look
         What the machine has.
+    build
+        What the installed llama.cpp can compute on; only asked where there is a GPU.
     """
 
-    def __init__(self, store: Store, look: Callable[[], Machine] = detect) -> None:
+    def __init__(
+        self, store: Store, look: Callable[[], Machine] = detect, build: Callable[[], Build] = find_build
+    ) -> None:
         self._store = store
         self._look = look
+        self._build = build
 
     async def all(self) -> Sequence[Node]:
         """The one node there is."""
         machine = await asyncio.to_thread(self._look)
+        gpus_used = gpu_summary(machine.gpus, await asyncio.to_thread(self._build)) if machine.gpus else ""
         services = (await self._store.list(ModelService)).items
         running = [work for service in services if (work := _local_work(service)) is not None]
         gpus = sum(work.gpus for work in running)
@@ -92,6 +99,7 @@ class LocalNodes:
             Node(
                 name=platform.node() or "localhost",
                 roles=["workstation"],
+                message=f"{gpus_used}." if gpus_used else "",
                 architecture={"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), platform.machine()),
                 cpus=float(machine.cpus),
                 cpus_free=round(max(0.0, machine.cpus - os.getloadavg()[0]), 1),

@@ -13,6 +13,8 @@ from typing import Literal
 from urllib.parse import urlsplit
 
 from llmos.errors import LLMOSError
+from llmos_hub.engines.llamacpp_build import find_build, gpu_summary
+from llmos_hub.engines.machine import detect
 from llmos_hub.names import DataDir
 from llmos_hub.stores.valkey_binary import find_valkey
 from llmos_hub.supervisor.binaries import find_node, find_proxy
@@ -129,6 +131,15 @@ def _memory() -> Finding:
     return Finding("ok", "Memory", detail)
 
 
+def _gpus() -> Finding:
+    found = detect().gpus
+    if not found:
+        return Finding("ok", "GPU", "none found; models compute on the CPUs")
+    build = find_build()
+    summary, _, advice = gpu_summary(found, build).partition("; ")
+    return Finding("ok" if build.devices else "warn", "GPU", summary, advice)
+
+
 def _cgroup_limit() -> int | None:
     """The memory limit of this process' own control group (version 2, else 1); None where there is none."""
     try:
@@ -188,6 +199,7 @@ def examine(data_dir: DataDir, *, host: str, port: int, gateway_port: int) -> li
         _data_dir(data_dir.root),
         _disk(data_dir.root),
         _memory(),
+        _gpus(),
         _cgroup(),
         _models(data_dir),
     ]

@@ -6,10 +6,13 @@ import asyncio
 import json
 import os
 import shlex
+import subprocess
 import sys
 import time
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
+from typing import Final
 
 from llmos.errors import Conflict, LLMOSError, Unavailable
 from llmos_hub.names import ENV_DATA_DIR, ENV_REDIS_URL, DataDir, default_data_dir
@@ -25,6 +28,8 @@ from llmos_hub.supervisor.state import Record, StateFiles
 from llmos_hub.supervisor.supervisor import Supervisor, adoptable, stop_recorded
 
 __all__ = ["up"]
+
+_NVIDIA_GPUS: Final = Path("/proc/driver/nvidia/gpus")
 
 
 def up(options: Options) -> int:
@@ -82,7 +87,8 @@ async def _up(options: Options, files: StateFiles, console: Console) -> int:
             names = " · ".join(program.name for program in programs)
             console.step("Starting", names, took=time.monotonic() - began)
             await ensure_client_file(options, secrets)
-            _announce(options, console, password=password, adopted=adopted, took=time.monotonic() - began)
+            took = time.monotonic() - began
+            _announce(options, console, password=password, adopted=adopted, took=took, gpus=await _gpus())
             files.announced = True
             await supervisor.wait()
         console.line("Stopping. Servers and models are stopped as well; nothing that was saved is lost.")
@@ -196,8 +202,29 @@ async def _log_in_page(options: Options) -> None:
     raise Unavailable(f"The log-in page at {options.hub_url}/hub/login does not open: {trouble}.")
 
 
+async def _gpus() -> str:
+    """Say which GPUs there are and whether models compute on them; empty where there are none.
+
+    In a process of its own, since what answers that is large, and the supervisor stays small.
+    """
+    if not _NVIDIA_GPUS.is_dir():
+        return ""
+    command = (sys.executable, "-I", "-m", "llmos_hub.engines.llamacpp_build")
+    try:
+        done = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, timeout=30, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return ""  # `llmos doctor` looks again
+    return done.stdout
+
+
 def _announce(
-    options: Options, console: Console, *, password: str | None, adopted: Mapping[str, Record], took: float
+    options: Options,
+    console: Console,
+    *,
+    password: str | None,
+    adopted: Mapping[str, Record],
+    took: float,
+    gpus: str = "",
 ) -> None:
     if adopted:
         console.event(f"took over what still ran: {', '.join(adopted)}")
@@ -210,6 +237,8 @@ def _announce(
     console.line("  LLMOS is ready.")
     console.line(f"    Notebooks   {options.hub_url + '/':<{width}}   {who}")
     console.line(f"    Models      {gateway:<{width}}   (OpenAI-compatible; make a key with: {llmos_command()} token)")
+    if gpus:
+        console.line(f"    GPU         {gpus}")
     if options.data_dir.root != default_data_dir():
         place = shlex.quote(str(options.data_dir.root))
         console.line(f"    Commands    find it with: export {ENV_DATA_DIR}={place}")

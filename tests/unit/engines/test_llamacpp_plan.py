@@ -12,6 +12,7 @@ from llmos.resources.modelservice import ModelServiceSpec, Resources
 from llmos_hub.engines import llamacpp
 from llmos_hub.engines.base import Machine, Plan
 from llmos_hub.engines.llamacpp import LlamaCpp, task_of
+from llmos_hub.engines.llamacpp_build import Build
 from llmos_hub.sources.base import Header, ModelFiles
 
 GIB = 2**30
@@ -174,7 +175,7 @@ def test_a_gpu_that_is_not_there_is_refused():
 
 
 def test_a_gpu_that_this_build_cannot_use_is_said(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(llamacpp, "_build", lambda: llamacpp._Build({}, ()))
+    monkeypatch.setattr(llamacpp, "find_build", lambda: Build({}, ()))
     machine = Machine(cpus=8, memory=16 * GIB, gpus=("NVIDIA L4",))
     with pytest.raises(Unsupported, match="computes on CPUs only"):
         plan(machine=machine, resources=Resources(gpus=1))
@@ -182,7 +183,7 @@ def test_a_gpu_that_this_build_cannot_use_is_said(monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_gpu_that_it_can_use_is_used(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(llamacpp, "_build", lambda: llamacpp._Build({}, ("CUDA0",)))
+    monkeypatch.setattr(llamacpp, "find_build", lambda: Build({}, ("CUDA0",)))
     planned = plan(machine=Machine(cpus=8, memory=16 * GIB, gpus=("NVIDIA L4",)))
     assert "NVIDIA L4" in planned.summary
     assert "--n-gpu-layers" not in planned.template.argv
@@ -211,7 +212,7 @@ def test_a_wrong_argument_is_refused_before_anything_starts(args: list[str], wor
 
 
 def test_without_llama_cpp_here_arguments_wait_for_the_engine(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(llamacpp, "_build", llamacpp._Build)
+    monkeypatch.setattr(llamacpp, "find_build", Build)
     assert plan(args=["--whatever"]).template.argv[-1] == "--whatever"
 
 

@@ -156,6 +156,7 @@ async def test_a_workstation_is_one_node(store: Store) -> None:
     )
     (found,) = await LocalNodes(store, lambda: Machine(4, 8 * GI, ("NVIDIA L4", "NVIDIA L4"))).all()
     assert (found.roles, found.cpus, found.memory, found.gpus, found.gpus_free) == (["workstation"], 4.0, 8 * GI, 2, 1)
+    assert found.message.startswith("2 × NVIDIA L4: the installed build of llama.cpp computes on CPUs only")
     assert 0 < found.memory_free <= 8 * GI
     assert [(work.name, work.memory, work.cpus, work.gpus) for work in found.running] == [("chat", GI, 2.0, 1)]
 

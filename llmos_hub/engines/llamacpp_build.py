@@ -1,0 +1,79 @@
+"""What the installed build of llama.cpp knows and can compute on."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Final
+
+from llmos_hub.engines.llamacpp_arguments import Parameter
+from llmos_hub.engines.machine import detect
+
+__all__ = ["Build", "find_build", "gpu_note", "gpu_summary"]
+
+_TIMEOUT: Final = 20.0
+
+
+@dataclass(frozen=True, slots=True)
+class Build:
+    """What the installed llama.cpp knows.
+
+    Attributes
+    ----------
+    parameters
+        Its parameters; None where it isn't installed here (in a cluster it is in the engine's image).
+    devices
+        The GPUs that it can compute on, as it names them.
+    """
+
+    parameters: Mapping[str, Parameter] | None = None
+    devices: tuple[str, ...] = ()
+
+
+@lru_cache(maxsize=1)
+def find_build() -> Build:
+    """Ask the installed llama.cpp, once, in a process of its own: its library stays out of ours."""
+    if importlib.util.find_spec("xllamacpp") is None:
+        return Build()
+    command = [sys.executable, "-I", "-m", "llmos_hub.engines.llamacpp_server", "--describe"]
+    try:
+        output = subprocess.run(command, check=True, capture_output=True, timeout=_TIMEOUT).stdout
+        data = json.loads(output)
+    except (OSError, subprocess.SubprocessError, ValueError):
+        return Build()
+    parameters = {name: Parameter(kind, tuple(choices)) for name, (kind, *choices) in data["parameters"].items()}
+    return Build(parameters, tuple(data["devices"]))
+
+
+def gpu_note(gpus: Sequence[str], build: Build) -> str:
+    """Say what the machine's GPUs are good for with this build, and what to do if nothing; empty without a GPU.
+
+    >>> gpu_note(["NVIDIA L4"], Build({}, ("CUDA0",)))
+    'llama.cpp computes on it (CUDA0)'
+    """
+    if not gpus:
+        return ""
+    if build.devices:
+        return f"llama.cpp computes on {'it' if len(gpus) == 1 else 'them'} ({', '.join(build.devices)})"
+    return 'the installed build of llama.cpp computes on CPUs only; how to get one for GPUs: docs/guide.md, "GPUs"'
+
+
+def gpu_summary(gpus: Sequence[str], build: Build) -> str:
+    """Name the GPUs and say what they are good for; empty without a GPU.
+
+    >>> gpu_summary(["NVIDIA L4", "NVIDIA L4"], Build({}, ("CUDA0", "CUDA1")))
+    '2 × NVIDIA L4: llama.cpp computes on them (CUDA0, CUDA1)'
+    """
+    names = ", ".join(f"{count} × {name}" if count > 1 else name for name, count in Counter(gpus).items())
+    return f"{names}: {gpu_note(gpus, build)}" if gpus else ""
+
+
+if __name__ == "__main__":  # for the supervisor, which stays small
+    found = detect().gpus
+    sys.stdout.write(gpu_summary(found, find_build()) if found else "")

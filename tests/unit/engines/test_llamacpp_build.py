@@ -1,0 +1,66 @@
+"""What the installed build of llama.cpp computes on, and what is said of it."""
+
+from __future__ import annotations
+
+import pytest
+import xllamacpp
+
+from llmos.errors import Unsupported
+from llmos.resources.modelservice import ModelServiceSpec, Resources
+from llmos_hub.engines.base import Machine
+from llmos_hub.engines.llamacpp import LlamaCpp
+from llmos_hub.engines.llamacpp_build import Build, find_build, gpu_summary
+from llmos_hub.engines.llamacpp_server import gpu_names
+from llmos_hub.sources.base import Header, ModelFiles
+from llmos_hub.supervisor import doctor
+
+L4 = Machine(cpus=8, memory=16 * 2**30, gpus=("NVIDIA L4",))
+MODEL = ModelFiles("hf://a/b", "c", "/models/m.gguf", "gguf", 10**9, Header(architecture="llama", embedding_length=64))
+
+
+def test_the_installed_wheel_is_asked_and_has_no_gpu():
+    build = find_build()
+    assert build.parameters
+    kinds = {device["type"] for device in xllamacpp.get_device_info()}
+    assert kinds == {xllamacpp.ggml_backend_dev_type.GGML_BACKEND_DEVICE_TYPE_CPU}
+    assert build.devices == ()
+
+
+def test_the_installed_wheel_on_a_gpu_box_keeps_to_the_cpus_and_says_so():
+    planned = LlamaCpp().plan(ModelServiceSpec(model="hf://a/b"), MODEL, L4)
+    assert planned.template.memory_limit is not None
+    assert planned.memory_estimate is not None
+    assert "--n-gpu-layers" in planned.template.argv
+    assert "on 7 threads" in planned.summary
+    assert "NVIDIA L4 is not used, since this build of llama.cpp computes on CPUs only" in planned.summary
+    with pytest.raises(Unsupported, match="computes on CPUs only"):
+        LlamaCpp().plan(ModelServiceSpec(model="hf://a/b", resources=Resources(gpus=1)), MODEL, L4)
+
+
+@pytest.mark.parametrize(
+    ("kind", "counts"), [("CPU", False), ("GPU", True), ("IGPU", True), ("ACCEL", False), ("META", False)]
+)
+def test_only_gpus_count_as_such(kind: str, counts: bool):
+    kinds = xllamacpp.ggml_backend_dev_type
+    device = {"name": "X0", "type": kinds.__members__[f"GGML_BACKEND_DEVICE_TYPE_{kind}"]}
+    assert gpu_names([device], kinds) == (["X0"] if counts else [])
+
+
+def test_which_gpu_there_is_and_whether_it_is_used():
+    assert gpu_summary((), Build()) == ""
+    assert gpu_summary(["NVIDIA L4"], Build({}, ("CUDA0",))) == "NVIDIA L4: llama.cpp computes on it (CUDA0)"
+    idle = gpu_summary(["NVIDIA L4", "NVIDIA L4"], Build({}))
+    assert idle.startswith("2 × NVIDIA L4: the installed build of llama.cpp computes on CPUs only")
+    assert 'docs/guide.md, "GPUs"' in idle
+
+
+def test_doctor_says_that_a_gpu_lies_idle(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(doctor, "detect", lambda: L4)
+    finding = doctor._gpus()
+    assert (finding.level, finding.what) == ("warn", "GPU")
+    assert finding.detail.startswith("NVIDIA L4: ")
+    assert "docs/guide.md" in finding.advice
+    monkeypatch.setattr(doctor, "find_build", lambda: Build({}, ("CUDA0",)))
+    assert doctor._gpus().level == "ok"
+    monkeypatch.setattr(doctor, "detect", lambda: Machine(8, 2**30))
+    assert doctor._gpus().detail == "none found; models compute on the CPUs"
