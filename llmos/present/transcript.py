@@ -8,7 +8,7 @@ from datetime import datetime
 from llmos.client.progress import Progress
 from llmos.present.amounts import done_of, format_bytes, rate, stopwatch, time_left
 from llmos.present.modelservices import TONES, engine_of, next_try, why_recognised
-from llmos.present.text import Line, Span, clean, facts, fit, line, line_width, pad
+from llmos.present.text import Line, Span, clean, facts, fit, line, line_width, pad, plain
 
 __all__ = ["Hints", "Transcript"]
 
@@ -85,7 +85,10 @@ def _finished(progress: Progress, until: datetime) -> list[Line]:
         load = progress.download
         size = f"   {format_bytes(load.total, binary=False)}" if load.total else ""
         return [(*_start(progress, "Downloaded"), Span(" " + clean(load.file) + size), took)]
-    return _with_reason(progress, end=took)[:1]  # what else was chosen is in `describe`
+    first, *more = _with_reason(progress, end=took)
+    told = clean(progress.resource.status.model.choice) if progress.resource and progress.resource.status.model else ""
+    # which file was taken stays; what else was chosen is in `describe`
+    return [first, *(each for each in more if told and told in plain(each))]
 
 
 def _with_reason(progress: Progress, now: datetime | None = None, *, end: Span | None = None) -> list[Line]:

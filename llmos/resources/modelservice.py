@@ -171,6 +171,8 @@ class ModelInfo(Model):
     """Bytes on disk."""
     revision: str = ""
     """What exactly was fetched: a commit or a hash."""
+    choice: str = ""
+    """Which of a repository's files was taken, and why."""
     chat_template: bool = False
     """Whether the files bring a chat template."""
 

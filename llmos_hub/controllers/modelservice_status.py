@@ -269,6 +269,7 @@ def _summary(facts: Facts) -> str:
     if facts.choice:
         parts += facts.choice.plan.notes
     if facts.download and facts.download.files:
+        parts[1:1] = [facts.download.files.note]
         parts.append(facts.download.files.label)
     return " · ".join(part.rstrip(".") for part in parts if part)
 
@@ -375,6 +376,7 @@ def _model_info(download: Download | None) -> ModelInfo | None:
         context_length=int(header.context_length) or None,
         file_size=int(files.size),
         revision=str(files.revision)[:200],
+        choice=str(files.note)[:1000],
         chat_template=bool(header.chat_template),
     )
 

@@ -36,6 +36,8 @@ _LIVENESS: Final = Probe("/health", period=10.0, timeout=10.0, failures=12)
 _READINESS: Final = Probe("/health", period=1.0, timeout=5.0, failures=5)
 _GENERATING_ENCODERS: Final = ("t5",)
 _NOT_SERVED: Final = {
+    "adapter": "it is an adapter (LoRA), not a model: serve the model it belongs to, with the adapter in args: --lora PATH",
+    "mmproj": "it is the vision part of a model (mmproj), not a model: name it in args with --mmproj",
     "clip": "it is the vision part of a model (mmproj), not a model: name it in args with --mmproj",
     "dream": "diffusion models have no server in llama.cpp",
     "llada": "diffusion models have no server in llama.cpp",
@@ -65,7 +67,7 @@ class LlamaCpp:
             return Verdict(False, "it needs a model")
         if model.format != "gguf":
             return Verdict(False, f"it reads GGUF, the files are {model.format}")
-        if reason := _NOT_SERVED.get(model.header.architecture):
+        if reason := _NOT_SERVED.get(model.header.type or model.header.architecture):
             return Verdict(False, reason)
         return Verdict(True, f"{_where(machine)}, the file is GGUF")
 

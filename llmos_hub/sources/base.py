@@ -27,6 +27,8 @@ class Header:
     ----------
     architecture
         ``general.architecture``: ``llama``, ``qwen3``, ``bert``.
+    type
+        ``general.type`` where it isn't that of a model: ``adapter``, ``mmproj``.
     name
         ``general.name``, for people.
     quantization
@@ -48,6 +50,7 @@ class Header:
     """
 
     architecture: str = ""
+    type: str = ""
     name: str = ""
     quantization: str = ""
     parameters: int = 0

@@ -22,7 +22,7 @@ from llmos.errors import SourceFailed
 from llmos_hub.sources.base import Progress
 from llmos_hub.sources.cache import words_for
 
-__all__ = ["Meter", "Refused", "Remote", "download", "new_client", "unreachable"]
+__all__ = ["Meter", "Refused", "Remote", "download", "download_beginning", "new_client", "unreachable"]
 
 CONNECT_TIMEOUT: Final = 5.0
 READ_TIMEOUT: Final = 30.0
@@ -175,6 +175,28 @@ def download(remote: Remote, partial: Path, meter: Meter, client: httpx.Client) 
     meter.at(done, last=True)
     _check(remote, done, digest.hexdigest(), partial)
     return digest.hexdigest()
+
+
+def download_beginning(remote: Remote, count: int, client: httpx.Client) -> bytes:
+    """Fetch the first bytes of a file, `count` at most.
+
+    Raises
+    ------
+    Refused
+        The server didn't answer 2xx.
+    httpx.TransportError
+        It can't be reached, or broke off.
+    """
+    headers = {**remote.headers, "Accept-Encoding": "identity", "Range": f"bytes=0-{count - 1}"}
+    beginning = b""
+    with client.stream("GET", remote.url, headers=headers) as response:
+        if not response.is_success:
+            raise Refused(response.status_code, response.headers)
+        for chunk in response.iter_raw():
+            beginning += chunk
+            if len(beginning) >= count:
+                break  # a server that passes over the range would send all of it
+    return beginning[:count]
 
 
 class _TryAgain(Exception):

@@ -1,6 +1,6 @@
 """Which files make a GGUF model: parts that belong together, and the one to take of a repository.
 
-Pure functions over file names. Large models are split into parts named ``NAME-00001-of-00003.gguf``
+Pure functions over file names and what headers say. Large models are split into parts named ``NAME-00001-of-00003.gguf``
 (llama.cpp's ``gguf-split``); an engine is given the first and finds the others beside it.
 """
 
@@ -8,21 +8,43 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Final
 
-__all__ = ["PREFERENCE", "Candidate", "Choice", "candidates", "choose", "name_of_part", "part_of"]
+from llmos_hub.sources.gguf_header import Outline
+
+__all__ = ["PREFERENCE", "Candidate", "Choice", "Look", "candidates", "choose", "companion", "name_of_part", "part_of"]
+
+Look = Callable[[str], Outline | None]
+"""Reads the outline of a repository's file, given by its path; None where it can't be read."""
+_LOOKS: Final = 8
+"""Headers that are looked at for a choice, at most: each is a request."""
+_TOLD: Final = 3
+"""Files of which it is said why they are left out, at most."""
+_BY_ITS_NAME: Final = "by its name it goes with the model"
 
 _PART = re.compile(r"^(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})(?P<suffix>\.gguf)$", re.IGNORECASE)
 _QUANTIZATION = re.compile(
     r"(?<![A-Za-z0-9])((?:I?Q\d+|TQ\d|MXFP4|NVFP4)(?:_[A-Z0-9]+)*|BF16|F16|F32)(?![A-Za-z0-9])", re.IGNORECASE
 )
-_NOT_A_MODEL = re.compile(r"mmproj|imatrix|ggml-vocab|(?<![a-z])lora(?![a-z])", re.IGNORECASE)
+_LIKE_A_COMPANION = re.compile(
+    r"(?<![a-z0-9])(mmproj|imatrix|ggml-vocab|q?lora|adapter|control-?vector|mtp|nextn|eagle-?\d*|medusa|dflash|draft(er)?|"
+    r"speculator|assistant)(?![a-z0-9])",
+    re.IGNORECASE,
+)
+"""Words in paths of what usually goes with a model and is none; the header has the last word."""
+_TYPES: Final = {
+    "adapter": "it is an adapter (LoRA)",
+    "mmproj": "it is the vision part of a model",
+    "imatrix": "it holds importance data for quantizing",
+}
+_DRAFT = re.compile(r"eagle|medusa|dflash|(^|[-_])(mtp|nextn|draft|assistant)", re.IGNORECASE)
+"""Architectures of parts that guess another model's next tokens."""
 
 PREFERENCE: Final = (
-    "Q4_K_M", "Q5_K_M", "Q4_K_S", "Q5_K_S", "Q4_0", "Q4_1", "IQ4_NL", "IQ4_XS", "MXFP4", "Q6_K", "Q8_0", "Q5_0", "Q5_1",
+    "Q4_K_M", "Q4_K_XL", "Q5_K_M", "Q5_K_XL", "Q4_K_S", "Q5_K_S", "Q4_0", "Q4_1", "IQ4_NL", "IQ4_XS", "MXFP4", "Q6_K", "Q8_0", "Q5_0", "Q5_1",
 )  # fmt: skip
 """Quantizations from the one that suits most people on; what is none of these goes by size, the smallest first."""
 
@@ -41,12 +63,16 @@ class Candidate:
         By its name, such as ``Q4_K_M``; empty where the name doesn't say.
     complete
         Whether all parts are there.
+    doubtful
+        Whether its path reads like that of something that goes with a model and is none: an adapter, a vision part, a
+        draft model. What it is says its header.
     """
 
     files: tuple[str, ...]
     size: int
     quantization: str
     complete: bool = True
+    doubtful: bool = False
 
     @property
     def title(self) -> str:
@@ -77,10 +103,10 @@ def name_of_part(name: str, number: int) -> str:
 
 
 def candidates(sizes: Mapping[str, int]) -> list[Candidate]:
-    """The models among a repository's files (path to bytes), parts joined, helper files left out."""
+    """The GGUF files of a repository (path to bytes), parts joined."""
     groups: dict[str, list[str]] = {}
     for path in sorted(sizes):
-        if not path.lower().endswith(".gguf") or _NOT_A_MODEL.search(PurePosixPath(path).name):
+        if not path.lower().endswith(".gguf"):
             continue
         part = part_of(path)
         groups.setdefault(f"{part[0]}/{part[2]}" if part else path, []).append(path)
@@ -89,10 +115,37 @@ def candidates(sizes: Mapping[str, int]) -> list[Candidate]:
         part = part_of(files[0])
         complete = part is None or (part[1] == 1 and len(files) == part[2])
         found = _QUANTIZATION.findall(files[0])
-        result.append(
-            Candidate(tuple(files), sum(sizes[f] for f in files), found[-1].upper() if found else "", complete)
-        )
+        quantization = found[-1].upper() if found else ""
+        doubtful = _LIKE_A_COMPANION.search(files[0]) is not None
+        result.append(Candidate(tuple(files), sum(sizes[f] for f in files), quantization, complete, doubtful))
     return result
+
+
+def companion(outline: Outline) -> str:
+    """Say what a file is that isn't a model by its header, as half a sentence; empty where it may be one."""
+    if outline.type in _TYPES:
+        return _TYPES[outline.type]
+    if outline.architecture == "clip":
+        return _TYPES["mmproj"]
+    if outline.architecture == "controlvector":
+        return "it is a control vector"
+    if _DRAFT.search(outline.architecture):
+        return f"it drafts for another model (architecture {outline.architecture})"
+    return ""
+
+
+def _only_a_part(outline: Outline, largest: Outline) -> str:
+    """Say by what it shows that a file holds less than a model, of which the repository's largest file has all.
+
+    Quantizations of one model have the same tensors, give or take one; a draft model has a few of them.
+    """
+    if outline.tensors * 2 < largest.tensors:
+        return f"it holds {outline.tensors} tensors, the largest file {largest.tensors}"
+    if outline.blocks and outline.blocks * 2 < largest.blocks:
+        return f"it has {outline.blocks} blocks, the largest file {largest.blocks}"
+    if outline.tensors < outline.blocks and largest.tensors >= largest.blocks:
+        return f"it holds {outline.tensors} tensors for {outline.blocks} blocks"
+    return ""
 
 
 def _rank(candidate: Candidate) -> tuple[int, int, int, int, str]:
@@ -102,8 +155,12 @@ def _rank(candidate: Candidate) -> tuple[int, int, int, int, str]:
     return preferred, by_size, path.count("/"), len(path), path
 
 
-def choose(models: Sequence[Candidate], wanted: str | None) -> Choice:
+def choose(models: Sequence[Candidate], wanted: str | None, look: Look) -> Choice:
     """The model that is meant.
+
+    What a file is says its header: one that reads like a draft or an adapter is taken where its header is that of a
+    whole model, and one that reads like a model is left out where it isn't. Headers are only looked at where there
+    is a choice.
 
     Parameters
     ----------
@@ -111,40 +168,101 @@ def choose(models: Sequence[Candidate], wanted: str | None) -> Choice:
         Those there are, at least one.
     wanted
         What stands behind the colon of the URI: a path, a file's name or a quantization; None: the best by `PREFERENCE`.
+    look
+        Reads the outline of a file; None where it can't be read.
     """
-    whole = [m for m in models if m.complete]
     if wanted is not None:
-        return _named(models, wanted)
+        exact = _named(models, wanted)
+        if exact is not None:
+            return _as_asked(exact)
+        models = [m for m in models if _is_quantized(m, wanted)] or models
+        if not _is_quantized(models[0], wanted):
+            return _not_there(models, wanted)
+    whole = [m for m in models if m.complete]
     if not whole:
         return Choice(None, f"of {models[0].files[0]} parts are missing in the repository")
-    best = min(whole, key=_rank)
     if len(whole) == 1:
-        return Choice(best, f"{best.title} is the only GGUF model there")
-    if best.quantization in PREFERENCE:
-        first = PREFERENCE.index(best.quantization) == 0
-        why = (
-            "the usual balance of size and quality"
-            if first
-            else f"there is no {' or '.join(PREFERENCE[:2])}"
-            if PREFERENCE.index(best.quantization) > 1
-            else f"there is no {PREFERENCE[0]}"
-        )
-    else:
+        is_only = "is the only GGUF model there" if wanted is None else f"is the only {wanted} there"
+        return Choice(whole[0], f"{whole[0].title} {is_only}")
+    return _best(whole, wanted, look)
+
+
+def _best(whole: Sequence[Candidate], wanted: str | None, look: Look) -> Choice:
+    """The first by `_rank` whose header doesn't speak against it."""
+    largest = max(whole, key=lambda m: m.size)
+    reference = look(largest.files[0])
+    left_out: dict[Candidate, str] = {}
+    best = None
+    for candidate in sorted(whole, key=_rank)[:_LOOKS]:
+        outline = reference if candidate is largest else look(candidate.files[0])
+        why = _why_not(candidate, outline, reference if candidate is not largest else None)
+        if not why:
+            best = candidate
+            break
+        left_out[candidate] = why
+    if best is None:
+        best = min(whole, key=lambda m: (m in left_out, m.doubtful, _rank(m)))
+        left_out.pop(best, None)
+    left_out |= {m: _BY_ITS_NAME for m in whole if m.doubtful and m is not best and m not in left_out}
+    others = [m for m in whole if m not in left_out]
+    return Choice(best, _reason(best, others, wanted) + _without(left_out))
+
+
+def _why_not(candidate: Candidate, outline: Outline | None, reference: Outline | None) -> str:
+    if outline is None:
+        return _BY_ITS_NAME if candidate.doubtful else ""
+    if what := companion(outline):
+        return what
+    if reference is None or companion(reference) or len(candidate.files) > 1:  # a part may hold few tensors
+        return ""
+    return _only_a_part(outline, reference)
+
+
+def _reason(best: Candidate, others: Sequence[Candidate], wanted: str | None) -> str:
+    if wanted is not None:
+        return f"{best.title} was chosen for {wanted}"
+    if len(others) == 1:
+        return f"{best.title} is the only model there"
+    if best.quantization not in PREFERENCE:
         why = "it is the smallest"
-    return Choice(best, f"{best.title} was chosen of {len(whole)} GGUF models: {why}")
+    elif best.quantization == PREFERENCE[0]:
+        why = "the usual balance of size and quality"
+    else:
+        why = f"there is no {PREFERENCE[0]}"
+    return f"{best.title} was chosen of {len(others)} GGUF models: {why}"
 
 
-def _named(models: Sequence[Candidate], wanted: str) -> Choice:
+def _without(left_out: Mapping[Candidate, str]) -> str:
+    told = [f"; not {candidate.title}: {why}" for candidate, why in left_out.items()]
+    more = f"; nor {len(told) - _TOLD} more that go with it" if len(told) > _TOLD else ""
+    return "".join(told[:_TOLD]) + more
+
+
+def _named(models: Sequence[Candidate], wanted: str) -> Candidate | None:
+    """The file that is named, whatever its name reads like; its path counts before its name alone."""
     lowered = wanted.lower()
     exact = [m for m in models if wanted in m.files]
-    by_name = exact or [m for m in models if any(PurePosixPath(f).name.lower() == lowered for f in m.files)]
-    matches = by_name or [m for m in models if m.quantization.lower() == lowered]
-    if matches:
-        best = min(matches, key=_rank)
-        if not best.complete:
-            return Choice(None, f"of {best.files[0]} parts are missing in the repository")
-        return Choice(best, f"{best.title}, as asked for")
-    names = [m.files[0] for m in sorted(models, key=_rank)]
+    matches = exact or [m for m in models if any(PurePosixPath(f).name.lower() == lowered for f in m.files)]
+    return min(matches, key=_rank, default=None)
+
+
+def _is_quantized(candidate: Candidate, wanted: str) -> bool:
+    """Whether it is of that quantization, which may be written as the end of the names is: ``UD-Q4_K_XL``."""
+    stem = PurePosixPath(candidate.files[0]).name
+    part = part_of(stem)
+    stem = (part[0] if part else PurePosixPath(stem).stem).lower()
+    ending = re.search(rf"(?<![a-z0-9]){re.escape(wanted.lower())}$", stem)
+    return candidate.quantization.lower() == wanted.lower() or ending is not None
+
+
+def _as_asked(candidate: Candidate) -> Choice:
+    if not candidate.complete:
+        return Choice(None, f"of {candidate.files[0]} parts are missing in the repository")
+    return Choice(candidate, f"{candidate.title}, as asked for")
+
+
+def _not_there(models: Sequence[Candidate], wanted: str) -> Choice:
+    names = [m.files[0] for m in sorted(models, key=lambda m: (m.doubtful, _rank(m)))]
     meant = difflib.get_close_matches(wanted, [PurePosixPath(n).name for n in names] + names, n=1, cutoff=0.6)
     hint = f' Did you mean "{meant[0]}"?' if meant else ""
     listed = ", ".join(names[:12]) + (f" and {len(names) - 12} more" if len(names) > 12 else "")

@@ -8,6 +8,7 @@ a limit, so that a file from a stranger costs neither memory nor time: the resul
 
 from __future__ import annotations
 
+import io
 import os
 import struct
 from collections import Counter
@@ -19,7 +20,7 @@ from typing import Any, BinaryIO, Final
 from llmos.errors import Invalid
 from llmos_hub.sources.base import Header
 
-__all__ = ["MAGIC", "read_header"]
+__all__ = ["MAGIC", "Outline", "read_header", "read_outline"]
 
 MAGIC: Final = b"GGUF"
 
@@ -89,10 +90,10 @@ class _Contents:
 class _Reader:
     """Takes values from a file and refuses what is over a limit or beyond its end."""
 
-    def __init__(self, file: BinaryIO, name: str) -> None:
+    def __init__(self, file: BinaryIO, name: str, size: int) -> None:
         self._file = file
         self._name = name
-        self._size = os.fstat(file.fileno()).st_size
+        self._size = size
         self._buffer = b""
         self._start = 0  # where the buffer lies in the file
         self._at = 0  # the next byte, within the buffer
@@ -217,20 +218,24 @@ def _read_tensor(reader: _Reader, contents: _Contents) -> None:
         contents.data_end = max(contents.data_end, offset + weights // known[1] * known[2])
 
 
+def _read_counts(reader: _Reader) -> tuple[int, int]:
+    """Check magic and version; the numbers of tensors and of keys."""
+    if reader.size < 24 or reader.take(4) != MAGIC:
+        raise reader.invalid('it doesn\'t begin with "GGUF"')
+    version = reader.number(_U32)
+    if version not in (2, 3):
+        why = "it is big-endian" if version in (2 << 24, 3 << 24) else f"version {version} of the format is not known"
+        raise reader.invalid(why)
+    tensors, keys = reader.number(_U64), reader.number(_U64)
+    if tensors > _MAX_TENSORS or keys > _MAX_KEYS:
+        raise reader.invalid(f"it claims {tensors:,} tensors and {keys:,} keys")
+    return tensors, keys
+
+
 def _read_file(path: Path) -> _Contents:
     with path.open("rb") as file:
-        reader, contents = _Reader(file, path.name), _Contents()
-        if reader.size < 24 or reader.take(4) != MAGIC:
-            raise reader.invalid('it doesn\'t begin with "GGUF"')
-        version = reader.number(_U32)
-        if version not in (2, 3):
-            why = (
-                "it is big-endian" if version in (2 << 24, 3 << 24) else f"version {version} of the format is not known"
-            )
-            raise reader.invalid(why)
-        tensors, keys = reader.number(_U64), reader.number(_U64)
-        if tensors > _MAX_TENSORS or keys > _MAX_KEYS:
-            raise reader.invalid(f"it claims {tensors:,} tensors and {keys:,} keys")
+        reader, contents = _Reader(file, path.name, os.fstat(file.fileno()).st_size), _Contents()
+        tensors, keys = _read_counts(reader)
         for _ in range(keys):
             key = reader.text(_MAX_KEY_LENGTH)
             _read_value(reader, reader.number(_U32), key, contents)
@@ -267,6 +272,58 @@ def _quantization(file_type: Any, weights_by_type: Counter[str]) -> str:
     return named if named and named.startswith(most) else most
 
 
+@dataclass(frozen=True, slots=True)
+class Outline:
+    """What the first bytes of a GGUF file say of it.
+
+    Attributes
+    ----------
+    type
+        ``general.type``: ``model``, ``adapter``, ``mmproj``, ``imatrix``; empty where it isn't among those bytes.
+    architecture
+        ``general.architecture``; empty where it isn't among those bytes.
+    tensors
+        How many the file holds.
+    blocks
+        The model's ``block_count``; 0 where it isn't among those bytes.
+    """
+
+    type: str
+    architecture: str
+    tensors: int
+    blocks: int
+
+
+def read_outline(beginning: bytes, name: str) -> Outline | None:
+    """Read what stands in the first bytes of a file; None where it isn't GGUF.
+
+    Parameters
+    ----------
+    beginning
+        As many bytes as there are: the sizes stand in the first few thousand, before the long lists of tokens.
+    name
+        Of the file, for messages.
+    """
+    reader, contents = _Reader(io.BytesIO(beginning), name, len(beginning)), _Contents()
+    try:
+        tensors, keys = _read_counts(reader)
+    except Invalid:
+        return None
+    try:
+        for _ in range(keys):
+            key = reader.text(_MAX_KEY_LENGTH)
+            _read_value(reader, reader.number(_U32), key, contents)
+    except Invalid:
+        pass  # it goes on beyond these bytes
+    architecture = str(contents.values.get("general.architecture", ""))[:64]
+    return Outline(
+        type=str(contents.values.get("general.type", ""))[:64],
+        architecture=architecture,
+        tensors=tensors,
+        blocks=_whole(contents.values.get(f"{architecture}.block_count", 0)),
+    )
+
+
 def read_header(path: Path, *more: Path) -> Header:
     """What a model's file, or the first of its parts and the others, says of itself.
 
@@ -290,6 +347,11 @@ def read_header(path: Path, *more: Path) -> Header:
     contents = _read_file(path)
     values = contents.values
     architecture = values.get("general.architecture")
+    kind = values.get("general.type")
+    kind = kind[:64] if isinstance(kind, str) and kind != "model" else ""
+    if kind == "imatrix":
+        message = f"{path.name} holds importance data, which is for quantizing a model, and no model."
+        raise Invalid(message)
     if not isinstance(architecture, str) or not architecture:
         message = f"{path.name} doesn't say what architecture its model has. Is it the first part of several?"
         raise Invalid(message)
@@ -303,7 +365,8 @@ def read_header(path: Path, *more: Path) -> Header:
     pooling = values.get(f"{architecture}.pooling_type")
     name = values.get("general.name")
     return Header(
-        architecture="clip" if values.get("general.type") == "mmproj" else architecture[:64],
+        architecture="clip" if kind == "mmproj" else architecture[:64],
+        type=kind,
         name=name[:200] if isinstance(name, str) else "",
         quantization=_quantization(values.get("general.file_type"), contents.weights_by_type),
         parameters=contents.parameters,

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
+import httpx
 import httpx2
 from huggingface_hub import HfApi, constants, hf_hub_download, hf_hub_url
 from huggingface_hub.errors import (
@@ -30,9 +31,9 @@ from huggingface_hub.errors import (
 from llmos.errors import Invalid, SourceFailed
 from llmos_hub.sources.base import Header, ModelFiles, Progress
 from llmos_hub.sources.cache import Cache
-from llmos_hub.sources.download import Meter, Refused, Remote, download, new_client
+from llmos_hub.sources.download import Meter, Refused, Remote, download, download_beginning, new_client
 from llmos_hub.sources.gguf_files import Candidate, candidates, choose
-from llmos_hub.sources.gguf_header import read_header
+from llmos_hub.sources.gguf_header import Outline, read_header, read_outline
 
 __all__ = ["HuggingFaceSource", "parse"]
 
@@ -41,6 +42,8 @@ Report = Callable[[Progress], None]
 _TIMEOUT: Final = 10.0
 _LARGEST_BY_HTTP: Final = 50 * 10**9
 """Bytes of the largest file that the Hub's CDN passes on by plain HTTP, where a broken transfer can be gone on with."""
+_BEGINNING: Final = 64 * 2**10
+"""Bytes of a file that are looked at before it is chosen: sizes and kind stand before the long lists."""
 _SHA256 = re.compile(r"^[0-9a-f]{64}$")
 _URI = re.compile(r"^hf://(?P<repo>[\w.-]+/[\w.-]+)(@(?P<revision>[\w./-]+))?(:(?P<file>.+))?$")
 _COMMIT = re.compile(r"^[0-9a-f]{40}$")
@@ -126,7 +129,8 @@ class HuggingFaceSource:
             known = cache.recorded(uri)  # perhaps by the one that was waited for
             if known and known.revision == repository.commit:
                 return known
-            chosen, reason = _choose(repository, wanted)
+            chosen, reason = self._choose(repository, wanted, cache)
+            tell(Progress("", 0, message=f"{reason}."))
             path, size, header = self._fetch_files(repository, chosen, cache, tell)
             return cache.record(ModelFiles(uri, repository.commit, str(path), "gguf", size, header, note=reason))
 
@@ -212,15 +216,57 @@ class HuggingFaceSource:
         paths = cache.name(blobs)
         return paths[0], sum(path.stat().st_size for path in paths), read_header(*paths)
 
+    def _choose(self, repository: _Repository, wanted: str | None, cache: Cache) -> tuple[Candidate, str]:
+        """The model of the repository that is meant, and why."""
+        models = candidates({path: file.size for path, file in repository.files.items()})
+        if not models:
+            raise self._nothing_to_serve(repository)
+        with new_client() as client:
+            choice = choose(models, wanted, lambda path: self._look_at(repository, path, cache, client))
+        if choice.candidate is None:
+            message = f"{repository.name}: {choice.reason}."
+            raise SourceFailed(message)
+        return choice.candidate, choice.reason
+
+    def _look_at(self, repository: _Repository, path: str, cache: Cache, client: httpx.Client) -> Outline | None:
+        """What a file's first bytes say; None where they can't be had: then its name has to do."""
+        file = repository.files[path]
+        if file.sha256 and (blob := cache.blob(file.sha256)).exists():
+            with blob.open("rb") as content:
+                return read_outline(content.read(_BEGINNING), path)
+        try:
+            beginning = download_beginning(self._remote(repository, file), _BEGINNING, client)
+        except (Refused, httpx.TransportError):
+            return None
+        return read_outline(beginning, path)
+
+    def _remote(self, repository: _Repository, file: _File) -> Remote:
+        url = hf_hub_url(repository.name, file.path, revision=repository.commit, endpoint=self._endpoint)
+        headers = {"User-Agent": "llmos"} | ({"Authorization": f"Bearer {self._token}"} if self._token else {})
+        return Remote(url, PurePosixPath(file.path).name, file.size or None, file.sha256, headers)
+
+    def _nothing_to_serve(self, repository: _Repository) -> Invalid:
+        base = repository.name.rpartition("/")[2]
+        if base.lower().endswith("gguf"):  # there is no conversion of a conversion
+            hint = f"Look at what it holds: {self._endpoint}/{repository.name}"
+        else:
+            hint = (
+                f'Look for a conversion, usually called "{base}-GGUF" (of the same or another organisation), '
+                f"and serve that: hf://…/{base}-GGUF"
+            )
+        if any(path.endswith((".safetensors", ".bin", ".pt")) for path in repository.files):
+            return Invalid(
+                f"{repository.name} holds weights as safetensors or PyTorch files; the engine here, llama.cpp, reads GGUF. {hint}"
+            )
+        return Invalid(f"{repository.name} holds no GGUF model. {hint}")
+
     def _fetch_file(self, repository: _Repository, file: _File, cache: Cache, meter: Meter) -> str:
         """Have one file in the cache; returns its hash."""
         if file.sha256 and cache.blob(file.sha256).exists():
             return file.sha256
         if file.size > _LARGEST_BY_HTTP:
             return self._fetch_huge_file(repository, file, cache, meter)
-        url = hf_hub_url(repository.name, file.path, revision=repository.commit, endpoint=self._endpoint)
-        headers = {"User-Agent": "llmos"} | ({"Authorization": f"Bearer {self._token}"} if self._token else {})
-        remote = Remote(url, PurePosixPath(file.path).name, file.size or None, file.sha256, headers)
+        remote = self._remote(repository, file)
         partial = cache.partial(_partial_name(repository, file))
         try:
             with new_client() as client:
@@ -301,28 +347,3 @@ def _partial_name(repository: _Repository, file: _File) -> str:
 def _begun(cache: Cache, repository: _Repository, file: _File) -> int:
     partial = cache.partial(_partial_name(repository, file))
     return min(file.size, partial.stat().st_size) if partial.exists() else 0
-
-
-def _choose(repository: _Repository, wanted: str | None) -> tuple[Candidate, str]:
-    """The model of the repository that is meant, and why."""
-    models = candidates({path: file.size for path, file in repository.files.items()})
-    if not models:
-        raise _nothing_to_serve(repository)
-    choice = choose(models, wanted)
-    if choice.candidate is None:
-        message = f"{repository.name}: {choice.reason}."
-        raise SourceFailed(message)
-    return choice.candidate, choice.reason
-
-
-def _nothing_to_serve(repository: _Repository) -> Invalid:
-    base = repository.name.rpartition("/")[2]
-    hint = (
-        f'Look for a conversion, usually called "{base}-GGUF" (of the same or another organisation), '
-        f"and serve that: hf://…/{base}-GGUF"
-    )
-    if any(path.endswith((".safetensors", ".bin", ".pt")) for path in repository.files):
-        return Invalid(
-            f"{repository.name} holds weights as safetensors or PyTorch files; the engine here, llama.cpp, reads GGUF. {hint}"
-        )
-    return Invalid(f"{repository.name} holds no GGUF model. {hint}")

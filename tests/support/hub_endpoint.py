@@ -20,6 +20,8 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 __all__ = ["HubEndpoint", "HubRepository", "hub_endpoint"]
 
+_BEGINNING = re.compile(r"bytes=0-(\d+)")
+
 
 @dataclass
 class HubRepository:
@@ -69,7 +71,9 @@ class HubEndpoint:
     requests
         Method, path, range and authorization of every request.
     sent
-        Bytes of file contents sent.
+        Bytes of file contents sent, but for beginnings.
+    looked_at
+        Files of which only the beginning was asked for.
     """
 
     def __init__(self) -> None:
@@ -84,6 +88,7 @@ class HubEndpoint:
         self.gate.set()
         self.requests: list[tuple[str, str, str | None, str | None]] = []
         self.sent = 0
+        self.looked_at: list[str] = []
         self.lock = threading.Lock()
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
         self._server.daemon_threads = True
@@ -100,8 +105,9 @@ class HubEndpoint:
 
     @property
     def ranges(self) -> list[str | None]:
-        """The range of every request for contents."""
-        return [r for _, path, r, _ in self.requests if path.startswith("/cdn/")]
+        """The range of every request for contents, but for beginnings."""
+        found = [r for _, path, r, _ in self.requests if path.startswith("/cdn/")]
+        return [r for r in found if not _BEGINNING.fullmatch(r or "")]
 
     def start(self) -> None:
         self._thread.start()
@@ -151,7 +157,11 @@ def _handler(hub: HubEndpoint) -> type[BaseHTTPRequestHandler]:
             elif found := re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):
                 self._resolve(found[1], found[2], found[3])
             elif found := re.fullmatch(r"/cdn/([^/]+/[^/]+)/(.+)", path):
-                self._content(hub.repositories[found[1]].files[found[2]])
+                content = hub.repositories[found[1]].files[found[2]]
+                if beginning := _BEGINNING.fullmatch(self.headers.get("Range") or ""):
+                    self._beginning(found[2], content, int(beginning[1]) + 1)
+                else:
+                    self._content(content)
             else:
                 self._refuse(404, "EntryNotFound", "no such page")
 
@@ -213,6 +223,14 @@ def _handler(hub: HubEndpoint) -> type[BaseHTTPRequestHandler]:
             }
             # another host than the hub's, as the CDN is: credentials must not follow
             self._send(302, headers | {"Location": f"http://localhost:{hub.port}/cdn/{name}/{path}"})
+
+        def _beginning(self, path: str, content: bytes, count: int) -> None:
+            with hub.lock:
+                hub.looked_at.append(path)
+            if hub.ignore_ranges:
+                self._send(200, {}, content)
+            else:
+                self._send(206, {"Content-Range": f"bytes 0-{count - 1}/{len(content)}"}, content[:count])
 
         def _content(self, content: bytes) -> None:
             with hub.lock:

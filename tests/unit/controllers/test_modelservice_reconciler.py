@@ -76,6 +76,7 @@ class Bench:
         self.engine = OneEngine()
         self.model = directory / "model.gguf"
         self.model.write_bytes(b"GGUF")
+        self.note = ""
         self.now = datetime(2026, 1, 1, 12, 0, 0, tzinfo=UTC)
         self.requeued: list[tuple[str | None, str]] = []
         self.starts: Callable[[Workload, Role, int], Behaviour] = self.all_go_well
@@ -123,7 +124,9 @@ class Bench:
 
     def done(self, uri: str) -> str:
         header = Header(architecture="llama", name="Tiny", quantization="Q8_0", chat_template=True)
-        files = ModelFiles(uri, "sha256:abc", str(self.model), "gguf", 4_000_000, header, label="a model for tests")
+        files = ModelFiles(
+            uri, "sha256:abc", str(self.model), "gguf", 4_000_000, header, label="a model for tests", note=self.note
+        )
         return json.dumps({"type": "done", "model": files.dump()})
 
     # Resources
@@ -238,6 +241,15 @@ async def test_a_service_goes_from_pending_to_ready(bench: Bench) -> None:
         "ReplicaStarted",
         "Ready",
     ]
+
+
+async def test_which_file_was_taken_and_why_is_said(bench: Bench) -> None:
+    bench.note = "tiny-Q8_0.gguf was chosen of 3 GGUF models: there is no Q4_K_M"
+    await bench.create()
+    resource = await bench.settled()
+    assert resource.status.model is not None
+    assert resource.status.model.choice == bench.note
+    assert resource.status.message == f"llama.cpp on 2 threads · {bench.note} · a model for tests"
 
 
 async def test_looking_again_changes_and_writes_nothing(bench: Bench) -> None:

@@ -183,6 +183,19 @@ def test_progress_is_a_line_per_phase():
     ]
 
 
+def test_which_file_was_taken_and_why_stays_in_the_record():
+    choice = "X-Q4_K_M.gguf was chosen of 3 GGUF models: the usual balance of size and quality"
+    transcript, printed = _story(
+        {"phase": "Starting", "message": f"llama.cpp on 2 threads · {choice} · 67 MiB", "model": {"choice": choice}},
+        {"phase": "Ready", "task": "generate"},
+    )
+    assert [plain(line_) for line_ in transcript.lines(now=NOW)][:2] == [
+        "chat   Starting     llama.cpp on 2 threads   5.0 s",
+        f"                    {choice}",
+    ]
+    assert any(choice in line_ for line_ in printed)
+
+
 def test_a_reason_of_several_facts_is_a_line_each():
     transcript, _ = _story({"phase": "Starting", "message": "llama.cpp on 2 threads · about 67 MiB of memory"})
     assert [plain(line_) for line_ in transcript.lines(now=NOW)] == [

@@ -13,6 +13,8 @@ import huggingface_hub
 import pytest
 
 from llmos.errors import Invalid, SourceFailed
+from llmos_hub.engines.base import Machine
+from llmos_hub.engines.llamacpp import LlamaCpp
 from llmos_hub.sources import download, huggingface, source_of
 from llmos_hub.sources.base import ModelFiles, Progress
 from tests.support.gguf_builder import build_gguf
@@ -243,3 +245,57 @@ def test_without_a_hub_it_says_so_or_uses_what_is_here(hub: HubEndpoint, tmp_pat
     assert "can't be reached" in again.note
     with pytest.raises(SourceFailed, match="Is this machine online"):
         fetch("hf://ada/other-GGUF", tmp_path)
+
+
+def gguf(*, tensors: int, blocks: int = 4, name: str = "m", **keys: object) -> bytes:
+    """A model with so many tensors, whose long lists of tokens lie beyond what is looked at."""
+    head = {"general.architecture": "llama", "general.name": name, "llama.block_count": blocks, **keys}
+    tokens = {"tokenizer.ggml.tokens": [f"token{number}" for number in range(8000)]}
+    return build_gguf({**head, **tokens}, [(f"blk.{number}.weight", (256, 1), 12) for number in range(tensors)])
+
+
+@pytest.mark.parametrize("sidecar", ["mtp-X.gguf", "MTP/X-Q4_K_M.gguf", "helper-Q4_K_M.gguf"])
+def test_a_draft_model_beside_a_model_is_not_served_in_its_place(hub: HubEndpoint, tmp_path: Path, sidecar: str):
+    model = gguf(tensors=40, name="the model")
+    draft = gguf(tensors=3, name="the draft")
+    hub.repositories["ada/X-GGUF"] = HubRepository({"X-UD-Q4_K_XL.gguf": model, sidecar: draft})
+    seen: list[Progress] = []
+    found = fetch("hf://ada/X-GGUF", tmp_path, seen)
+    assert found.header.name == "the model"
+    assert found.note.startswith("X-UD-Q4_K_XL.gguf")
+    assert "not " + sidecar.rpartition("/")[2] in found.note
+    assert found.note + "." in [p.message for p in seen]
+    assert hub.sent == len(model)  # nothing but beginnings of the other
+    assert fetch(f"hf://ada/X-GGUF:{sidecar}", tmp_path).header.name == "the draft"
+
+
+def test_a_model_called_lora_is_served_and_an_adapter_called_model_is_not(hub: HubEndpoint, tmp_path: Path):
+    model = gguf(tensors=40, name="merged")
+    adapter = gguf(tensors=80, name="adapter", **{"general.type": "adapter"})
+    hub.repositories["ada/X-lora-GGUF"] = HubRepository({"X-lora-Q8_0.gguf": model, "X-Q4_K_M.gguf": adapter})
+    assert fetch("hf://ada/X-lora-GGUF", tmp_path).header.name == "merged"
+    exact = fetch("hf://ada/X-lora-GGUF:X-Q4_K_M.gguf", tmp_path)
+    assert exact.header.type == "adapter"
+    assert "not a model" in LlamaCpp().accepts(exact, Machine(cpus=2, memory=2**33)).reason
+
+
+def test_names_have_to_do_where_beginnings_can_not_be_had(hub: HubEndpoint, tmp_path: Path):
+    model = gguf(tensors=40, name="the model")
+    hub.repositories["ada/X-GGUF"] = HubRepository({"X-Q8_0.gguf": model, "eagle3-X-Q4_K_M.gguf": b"not GGUF"})
+    assert fetch("hf://ada/X-GGUF", tmp_path).header.name == "the model"
+
+
+def test_a_server_that_ignores_ranges_is_not_read_to_the_end(hub: HubEndpoint, tmp_path: Path):
+    hub.ignore_ranges = True
+    hub.repositories["ada/X-GGUF"] = HubRepository(
+        {"X-Q8_0.gguf": gguf(tensors=40, name="the model"), "mtp-X-Q4_K_M.gguf": gguf(tensors=3)}
+    )
+    assert fetch("hf://ada/X-GGUF", tmp_path).header.name == "the model"
+
+
+def test_no_conversion_of_a_conversion_is_recommended(hub: HubEndpoint, tmp_path: Path):
+    hub.repositories["ada/X-GGUF"] = HubRepository({"README.md": b"soon"})
+    with pytest.raises(Invalid) as caught:
+        fetch("hf://ada/X-GGUF", tmp_path)
+    assert "GGUF-GGUF" not in caught.value.message
+    assert f"{hub.url}/ada/X-GGUF" in caught.value.message
