@@ -12,6 +12,7 @@ from llmos.errors import Invalid, SourceFailed
 from llmos_hub.sources.base import ModelFiles, Progress
 from llmos_hub.sources.gguf_files import name_of_part, part_of
 from llmos_hub.sources.gguf_header import MAGIC, read_header
+from llmos_hub.sources.not_gguf import BEGINNING, why_not_gguf
 
 __all__ = ["FileSource"]
 
@@ -94,7 +95,7 @@ def _check(path: Path) -> None:
             message = f"{path} is not a regular file."
             raise SourceFailed(message)
         with path.open("rb") as file:
-            magic = file.read(4)
+            beginning = file.read(BEGINNING)
     except FileNotFoundError as error:
         near = f" There is no directory {path.parent} either." if not path.parent.is_dir() else ""
         message = f"There is no file {path} on the machine that runs LLMOS.{near}"
@@ -104,7 +105,6 @@ def _check(path: Path) -> None:
             f"{path} can't be read by uid {os.geteuid()}, under which LLMOS looks at models. Allow it: chmod a+r {path}"
         )
         raise SourceFailed(message) from error
-    if magic != MAGIC:
-        what = "safetensors weights" if path.suffix == ".safetensors" else "no GGUF model"
-        message = f"{path} holds {what}. llama.cpp, the engine here, needs a GGUF file."
+    if not beginning.startswith(MAGIC):
+        message = f"{path} is {why_not_gguf(beginning)}"
         raise Invalid(message)

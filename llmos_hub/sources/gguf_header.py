@@ -19,6 +19,7 @@ from typing import Any, BinaryIO, Final
 
 from llmos.errors import Invalid
 from llmos_hub.sources.base import Header
+from llmos_hub.sources.not_gguf import BEGINNING, why_not_gguf
 
 __all__ = ["MAGIC", "Outline", "read_header", "read_outline"]
 
@@ -110,6 +111,14 @@ class _Reader:
 
     def invalid(self, what: str) -> Invalid:
         return Invalid(f"{self._name} is not a GGUF model that can be read: {what}.")
+
+    def check_magic(self) -> None:
+        """Take the first four bytes; where they aren't GGUF's, say what the file is instead."""
+        beginning = self._file.read(BEGINNING)
+        self._file.seek(0)
+        if not beginning.startswith(MAGIC):
+            raise Invalid(f"{self._name} is {why_not_gguf(beginning)}")
+        self.take(len(MAGIC))
 
     def take(self, count: int) -> bytes:
         if self._at + count > len(self._buffer):
@@ -220,8 +229,7 @@ def _read_tensor(reader: _Reader, contents: _Contents) -> None:
 
 def _read_counts(reader: _Reader) -> tuple[int, int]:
     """Check magic and version; the numbers of tensors and of keys."""
-    if reader.size < 24 or reader.take(4) != MAGIC:
-        raise reader.invalid('it doesn\'t begin with "GGUF"')
+    reader.check_magic()
     version = reader.number(_U32)
     if version not in (2, 3):
         why = "it is big-endian" if version in (2 << 24, 3 << 24) else f"version {version} of the format is not known"

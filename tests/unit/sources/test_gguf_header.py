@@ -114,8 +114,9 @@ def test_a_large_vocabulary_is_stepped_over_quickly(tmp_path: Path):
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (b"", 'doesn\'t begin with "GGUF"'),
-        (b"PK\x03\x04" + b"\0" * 100, 'doesn\'t begin with "GGUF"'),
+        (b"", "is empty"),
+        (b"GGUF", "ends within its header"),
+        (b"PK\x03\x04" + b"\0" * 100, "ZIP archive"),
         (b"GGUF" + struct.pack(">I", 3) + b"\0" * 100, "big-endian"),
         (b"GGUF" + struct.pack("<I", 1) + b"\0" * 100, "version 1"),
         (b"GGUF" + struct.pack("<IQQ", 3, 2**40, 1) + b"\0" * 100, "tensors"),

@@ -78,6 +78,29 @@ def test_safetensors_are_called_by_their_name(tmp_path: Path):
         fetch(path, tmp_path)
 
 
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"a" * 64 + b"\nsize 2500000000\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", "is empty"),
+        (POINTER, "is a Git LFS pointer to the model of 2.5 GB, not the model. Where the repository was cloned, type: git lfs pull"),
+        (b"<!DOCTYPE html>\n<html><head>", "is a web page, not a model"),
+        (b"\xef\xbb\xbf\n  <HTML lang=en>", "/resolve/ in it instead of /blob/"),
+        (b"\x1f\x8b\x08\0", "gunzip"),
+        (b"<html-is-not-this", "is no GGUF model"),
+    ],
+)  # fmt: skip
+def test_what_lies_there_in_place_of_a_model_is_named_with_what_to_do(tmp_path: Path, content: bytes, words: str):
+    path = tmp_path / "model.gguf"
+    path.write_bytes(content)
+    with pytest.raises(Invalid) as caught:
+        fetch(path, tmp_path)
+    assert caught.value.message.startswith(f"{path} is ")
+    assert words in caught.value.message
+
+
 @pytest.mark.parametrize("name", ["no.gguf", "nowhere/no.gguf"])
 def test_a_missing_file_is_said_to_be_missing(tmp_path: Path, name: str):
     with pytest.raises(SourceFailed, match="There is no file"):

@@ -299,3 +299,12 @@ def test_no_conversion_of_a_conversion_is_recommended(hub: HubEndpoint, tmp_path
         fetch("hf://ada/X-GGUF", tmp_path)
     assert "GGUF-GGUF" not in caught.value.message
     assert f"{hub.url}/ada/X-GGUF" in caught.value.message
+
+
+def test_a_pointer_or_a_page_in_a_repository_is_named(hub: HubEndpoint, tmp_path: Path):
+    pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"a" * 64 + b"\nsize 2500000000\n"
+    hub.repositories["ada/X-GGUF"] = HubRepository({"X.gguf": pointer, "page.gguf": b"<!doctype html><html>"})
+    with pytest.raises(Invalid, match="is a Git LFS pointer to the model"):
+        fetch("hf://ada/X-GGUF:X.gguf", tmp_path)
+    with pytest.raises(Invalid, match="is a web page"):
+        fetch("hf://ada/X-GGUF:page.gguf", tmp_path)
