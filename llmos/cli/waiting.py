@@ -40,9 +40,10 @@ def wait_shown(client: Client, service: ModelService, output: Output, *, timeout
         output.note(f"Stopped watching; {name} continues by itself. Look with: {output.hints.command} ps")
         raise WatchStopped from None
     except ModelNotReady as error:
-        if service.status.phase == "Failed" and service.status.message:
+        if service.status.phase in ("Failed", "Degraded") and service.status.message:
             # the reason is in the line above
-            message = f"{name} failed. More: {output.hints.command} describe modelservice {name}"
+            what = "failed" if service.status.phase == "Failed" else "did not change"
+            message = f"{name} {what}. More: {output.hints.command} describe modelservice {name}"
             raise ModelNotReady(message, request_id=error.request_id) from None
         raise
     return service

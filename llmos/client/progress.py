@@ -6,12 +6,15 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from llmos.resources import ModelService
+from llmos.resources.base import condition
 from llmos.resources.modelservice import DownloadProgress
 
 __all__ = ["Progress", "ProgressTracker"]
 
 _UNSEEN_AFTER = 10.0
 """Seconds after which it is worth saying that no controller has taken the service up."""
+_REFUSALS = frozenset({"InsufficientResources", "Invalid", "Unsupported", "DownloadFailed"})
+"""Reasons of a service's condition ``Ready`` for which a changed spec is not followed: waiting helps nothing."""
 _SETTLED_AFTER = 60.0
 """Seconds after which a service that answers with fewer replicas than wanted is left at that."""
 
@@ -105,6 +108,8 @@ class ProgressTracker:
         if phase != self._phase:
             self._phase, self._phase_started = phase, now
         status = service.status if service is not None and current else None
+        verdict = condition(status.conditions, "Ready") if status is not None and phase == "Degraded" else None
+        refused = verdict is not None and verdict.reason in _REFUSALS
         in_phase = (now - self._phase_started).total_seconds()
         return Progress(
             name=self._name,
@@ -115,8 +120,8 @@ class ProgressTracker:
             phase_started=self._phase_started,
             changed=now,
             download=status.download if status and phase == "Downloading" else None,
-            ready=phase == "Ready" or (phase == "Degraded" and in_phase >= _SETTLED_AFTER),
-            failed=phase in {"Failed", "Paused", "Deleting"},
+            ready=phase == "Ready" or (phase == "Degraded" and not refused and in_phase >= _SETTLED_AFTER),
+            failed=phase in {"Failed", "Paused", "Deleting"} or refused,
             log_lines=tuple(status.last_log_lines) if status and phase == "Failed" else (),
             away=away,
             resource=service,

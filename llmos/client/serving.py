@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+import shlex
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -13,8 +15,20 @@ from llmos.client.progress import Progress
 from llmos.errors import Invalid, ModelNotReady
 from llmos.resources import ModelService
 
-__all__ = ["derive_name", "failure", "make_modelservice", "make_patch", "too_slow"]
+__all__ = [
+    "Submitted",
+    "changes",
+    "derive_name",
+    "failure",
+    "kept",
+    "make_change",
+    "make_modelservice",
+    "make_patch",
+    "too_slow",
+]
 
+_SHOWN = 80
+"""Characters of a value that are shown of it."""
 _RESOURCES = ("cpu", "memory", "gpus", "gpu_type", "gpuType")
 """Fields of ``spec.resources`` that may be said without it."""
 
@@ -30,7 +44,8 @@ def derive_name(model: str) -> str:
     Invalid
         Nothing in the address can be a name.
     """
-    scheme, _, rest = model.partition("://")
+    scheme, colon, rest = model.partition("://")
+    rest = rest if colon else model
     if scheme == "hf":
         rest = rest.partition(":")[0].partition("@")[0]
     last = PurePosixPath(rest).name
@@ -93,6 +108,82 @@ def make_patch(spec: Mapping[str, Any]) -> dict[str, Any]:
     return fields
 
 
+@dataclass(frozen=True, slots=True)
+class Submitted:
+    """A service as it was and as it is now.
+
+    Attributes
+    ----------
+    before
+        None where there was none of that name.
+    service
+        As it is stored, or with a dry run would be.
+    """
+
+    before: ModelService | None
+    service: ModelService
+
+
+def make_change(before: ModelService, wanted: ModelService, spec: Mapping[str, Any]) -> dict[str, Any]:
+    """What changes of a service that is there: what is named. All else stays, but it is started again if it was stopped.
+
+    Parameters
+    ----------
+    before
+        As it is.
+    wanted
+        From `make_modelservice`, with the same `spec`.
+    spec
+        The fields that are named.
+    """
+    fields = {**make_patch(spec), "model": wanted.spec.model}
+    if before.spec.paused:
+        fields.setdefault("paused", False)
+    if before.spec.replicas == 0:
+        fields.setdefault("replicas", 1)
+    patch: dict[str, Any] = {"spec": fields}
+    if wanted.metadata.labels:
+        patch["metadata"] = {"labels": dict(wanted.metadata.labels)}
+    return patch
+
+
+def changes(before: ModelService, after: ModelService) -> list[str]:
+    """What is another now, a line each: ``replicas 1 → 2``."""
+    old, new = dict(_fields(before)), dict(_fields(after))
+    told = []
+    for name in old.keys() | new.keys():
+        was, now = old.get(name), new.get(name)
+        if was != now:
+            shown = f"{_shown(was)} → {_shown(now)}"
+            told.append(name if isinstance(was or now, dict) else f"{name} {shown}")
+    return sorted(told)
+
+
+def kept(before: ModelService, after: ModelService) -> list[str]:
+    """What was set before and still is: ``memory 4Gi``."""
+    plain = dict(_fields(ModelService.parse({**before.dump(), "spec": {"model": "demo://tiny"}})))
+    old, new = dict(_fields(before)), dict(_fields(after))
+    return sorted(
+        name if isinstance(value, dict) else f"{name} {_shown(value)}"
+        for name, value in old.items()
+        if name != "model" and value == new.get(name) and value != plain.get(name)
+    )
+
+
+def _fields(service: ModelService) -> Iterator[tuple[str, Any]]:
+    """The fields of the spec as ``serve`` names them: those of the resources among them."""
+    spec = service.spec.model_dump(mode="json", by_alias=True)
+    resources = spec.pop("resources", None) or {}
+    yield from {**spec, **resources}.items()
+
+
+def _shown(value: Any) -> str:
+    if value in (None, [], {}, ""):
+        return "unset"
+    text = shlex.join(map(str, value)) if isinstance(value, list) else str(value)
+    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 1]}…"
+
+
 def failure(progress: Progress) -> ModelNotReady:
     """The error of waiting for a service that won't become ready by itself."""
     name = progress.name
@@ -101,6 +192,8 @@ def failure(progress: Progress) -> ModelNotReady:
     if progress.phase == "Deleting":
         return ModelNotReady(f"{name} is being deleted.")
     reason = progress.message or "without a reason given"
+    if progress.phase == "Degraded":
+        return ModelNotReady(f"{name} did not change: {reason.rstrip('.')}. More: llmos describe modelservice {name}")
     return ModelNotReady(f"{name} failed: {reason.rstrip('.')}. More: llmos describe modelservice {name}")
 
 

@@ -10,12 +10,22 @@ from pydantic import AfterValidator, Field
 
 from llmos.resources import cel
 
-__all__ = ["ModelURI"]
+__all__ = ["DEMOS", "ModelURI", "is_repository"]
 
 _SCHEMES = ("hf", "file", "demo")
-_DEMOS = ("tiny", "smollm2", "minilm")
-_URI = re.compile(r"^([a-z][a-z0-9+]*)://(\S+)$")
-_HF = re.compile(r"^[\w.-]{1,96}/[\w.-]{1,96}(@[\w./-]{1,100})?(:[\w./ -]{1,255})?$")
+DEMOS = ("tiny", "smollm2", "minilm")
+_URI = re.compile(r"^([a-z][a-z0-9+]*)://([^\x00-\x1f\x7f-\x9f]*[^\x00-\x20\x7f-\xa0])$")
+"""A file's name may hold anything that can be seen, blanks between included."""
+_HF = re.compile(r"^[\w.-]{1,96}/[\w.-]{1,96}(@[\w./-]{1,100})?(:[^\x00-\x1f\x7f-\x9f\\]{1,255})?$")
+
+
+def is_repository(text: str) -> bool:
+    """Whether a text reads as what follows ``hf://`` does.
+
+    >>> is_repository("Qwen/Qwen3-4B-GGUF:Q8_0"), is_repository("llama3"), is_repository("../x/y")
+    (True, False, False)
+    """
+    return _HF.fullmatch(text) is not None and ".." not in text
 
 
 def _check_uri(uri: str) -> str:
@@ -36,15 +46,15 @@ def _check_uri(uri: str) -> str:
     if scheme not in _SCHEMES:
         message = f'"{scheme}://" is no source that is known here. Use one of: {", ".join(s + "://" for s in _SCHEMES)}'
         raise ValueError(message)
-    if scheme == "hf" and (not _HF.fullmatch(rest) or ".." in rest):
+    if scheme == "hf" and not is_repository(rest):
         message = (
             f'"{uri[:120]}" should read hf://org/repo, hf://org/repo:file.gguf or hf://org/repo@revision:file.gguf'
         )
         raise ValueError(message)
-    if scheme == "demo" and rest not in _DEMOS:
-        close = get_close_matches(rest, _DEMOS, n=1)
+    if scheme == "demo" and rest not in DEMOS:
+        close = get_close_matches(rest, DEMOS, n=1)
         meant = (
-            f'Did you mean "demo://{close[0]}"?' if close else f"There are: {', '.join(f'demo://{n}' for n in _DEMOS)}."
+            f'Did you mean "demo://{close[0]}"?' if close else f"There are: {', '.join(f'demo://{n}' for n in DEMOS)}."
         )
         message = f'"{uri[:120]}" is no demo model. {meant}'
         raise ValueError(message)
@@ -59,7 +69,7 @@ def _uri_rules() -> dict[str, Any]:
     shown, uri, hf = cel.quoted("self", 120), cel.text(_URI.pattern), cel.text(_HF.pattern)
     schemes = ", ".join(f"{scheme}://" for scheme in _SCHEMES)
     known = " || ".join(f"self.startsWith('{scheme}://')" for scheme in _SCHEMES)
-    demos = ", ".join(f"demo://{name}" for name in _DEMOS)
+    demos = ", ".join(f"demo://{name}" for name in DEMOS)
     return cel.validations(
         cel.rule(
             f"self.matches({uri})",
@@ -80,7 +90,7 @@ def _uri_rules() -> dict[str, Any]:
             says=f"{shown} + ' needs an absolute path without \"..\": file:///path/model.gguf'",
         ),
         cel.rule(
-            f"!self.startsWith('demo://') || self.substring(7) in {cel.text(list(_DEMOS))}",
+            f"!self.startsWith('demo://') || self.substring(7) in {cel.text(list(DEMOS))}",
             says=f"{shown} + ' is no demo model. There are: {demos}.'",
         ),
     )

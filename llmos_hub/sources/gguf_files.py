@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Final
+from urllib.parse import unquote
 
 from llmos_hub.sources.gguf_header import Outline
 
@@ -240,9 +241,10 @@ def _without(left_out: Mapping[Candidate, str]) -> str:
 
 def _named(models: Sequence[Candidate], wanted: str) -> Candidate | None:
     """The file that is named, whatever its name reads like; its path counts before its name alone."""
-    lowered = wanted.lower()
-    exact = [m for m in models if wanted in m.files]
-    matches = exact or [m for m in models if any(PurePosixPath(f).name.lower() == lowered for f in m.files)]
+    spelled = (wanted, unquote(wanted))  # %20 and the like may be written, and may be part of a name
+    lowered = {each.lower() for each in spelled}
+    exact = [m for each in spelled for m in models if each in m.files]
+    matches = exact[:1] or [m for m in models if any(PurePosixPath(f).name.lower() in lowered for f in m.files)]
     return min(matches, key=_rank, default=None)
 
 

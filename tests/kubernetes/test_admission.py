@@ -36,6 +36,8 @@ SAME_WORDS = [
     service(model="hf://only-org"),
     service(model="file://relative"),
     service(model="file:///a/../../etc/passwd"),
+    service(model="file:///a\tb.gguf"),
+    service(model="file:///a.gguf "),
     service(model="demo://something-else"),
     service(model="demo://tiny", env={"GOOD": "1", "A-B": "1"}),
     service(model="demo://tiny", servedModelName="no spaces"),
@@ -112,6 +114,8 @@ def test_what_the_schema_refuses_is_refused_by_the_api_too(
 GOOD = [
     service(model="demo://tiny"),
     service(model="hf://org/repo@main:sub/file.gguf", resources={"cpu": 2, "memory": "1.5Gi"}, replicas=0),
+    service(model="hf://org/repo:sub/my model (v1) + [x], a=b.gguf"),
+    service(model="file:///models/my model (v1) + [x], a=b.gguf"),
     service(model="file:///models/a..b.gguf", resources={"cpu": "500m", "memory": 2**31}, env={"_A1": ""}),
     service(engine="custom", args=["my-server", "--port", "{port}"], credentialRef="hub", aliases=["a/b:c"]),
     service(model="demo://tiny", servedModelName=None, template={"spec": {"nodeSelector": {"disk": "fast"}}}),

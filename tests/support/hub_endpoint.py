@@ -37,6 +37,8 @@ class HubRepository:
         Whether it exists only for such a token.
     revisions
         Names of commits; ``main`` is the newest.
+    parameters
+        The number of weights that the hub tells of it.
     """
 
     files: dict[str, bytes]
@@ -44,6 +46,7 @@ class HubRepository:
     private: bool = False
     commit: str = "c" * 40
     revisions: dict[str, str] = field(default_factory=dict)
+    parameters: int = 0
 
     def resolve(self, revision: str) -> str | None:
         """The commit that a revision means."""
@@ -162,6 +165,8 @@ def _handler(hub: HubEndpoint) -> type[BaseHTTPRequestHandler]:
                     self._beginning(found[2], content, int(beginning[1]) + 1)
                 else:
                     self._content(content)
+            elif path == "/api/models":
+                self._search(query)
             else:
                 self._refuse(404, "EntryNotFound", "no such page")
 
@@ -201,6 +206,18 @@ def _handler(hub: HubEndpoint) -> type[BaseHTTPRequestHandler]:
                     "siblings": siblings,
                 }
             )
+
+        def _search(self, query: dict[str, list[str]]) -> None:
+            """As the Hub does: every word is part of the name, and ``expand[]=gguf`` tells the number of weights."""
+            words = query.get("search", [""])[0].lower().split()
+            wants_gguf = "gguf" in query.get("filter", [])
+            found = []
+            for name, repository in hub.repositories.items():
+                has_gguf = any(path.endswith(".gguf") for path in repository.files)
+                if all(word in name.lower() for word in words) and (has_gguf or not wants_gguf):
+                    expanded = "gguf" in query.get("expand[]", []) and repository.parameters
+                    found.append({"id": name} | ({"gguf": {"total": repository.parameters}} if expanded else {}))
+            self._json(found[: int(query.get("limit", ["10"])[0])])
 
         def _resolve(self, name: str, revision: str, path: str) -> None:
             if not (found := self._find(name, revision)):

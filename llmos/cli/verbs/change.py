@@ -98,7 +98,7 @@ def run_set(client: Client, args: argparse.Namespace, output: Output) -> ModelSe
     """Change some fields of a service's spec."""
     given = spec_options(args)
     if args.model:
-        given["model"] = args.model
+        given["model"] = client.address_of(args.model)
     if not given:
         raise UsageError(f"Set what? For example: {output.hints.command} set {args.name} --memory 6Gi")
     service = _patch(client, args, make_patch(given))

@@ -10,8 +10,8 @@ from llmos.cli.output import Output
 from llmos.cli.parser import Parser
 from llmos.cli.waiting import wait_shown
 from llmos.client._sync.client import Client
-from llmos.client.serving import make_modelservice
-from llmos.errors import NotFound, UsageError
+from llmos.client.serving import Submitted, changes, kept
+from llmos.errors import UsageError
 from llmos.resources import ModelService
 
 __all__ = ["add_spec_options", "configure_serve", "run_serve", "spec_options"]
@@ -23,7 +23,8 @@ def configure_serve(parser: Parser) -> None:
         "model",
         metavar="MODEL",
         nargs="?",
-        help="hf://org/repo[:file], file:///path/model.gguf, demo://smollm2; none with --engine custom",
+        help="org/repo[:file] of Hugging Face, /path/model.gguf, smollm2, or an address such as hf://org/repo; "
+        "none with --engine custom",
     )
     parser.add_argument("--name", help="what clients ask for; unset, made from MODEL")
     add_spec_options(parser)
@@ -83,24 +84,27 @@ def spec_options(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def run_serve(client: Client, args: argparse.Namespace, output: Output) -> ModelService:
-    """Apply a ModelService and wait until it is Ready."""
-    spec = spec_options(args)
-    wanted = make_modelservice(args.model, args.name, args.namespace, None, spec)
-    name = wanted.metadata.name
-    collection = client.collection(ModelService)
-    try:
-        before = collection.get(name, namespace=args.namespace)
-    except NotFound:
-        before = None
-    service = collection.apply(wanted, namespace=args.namespace, dry_run=args.dry_run)
-    if before is not None and before.spec.model != service.spec.model:
-        output.note(f"{name} served {before.spec.model} so far and now serves {service.spec.model}.")
+    """Make a ModelService or change the one of that name, and wait until it is Ready."""
+    submitted = client.submit(
+        args.model, args.name, namespace=args.namespace, dry_run=args.dry_run, **spec_options(args)
+    )
+    service, name = submitted.service, submitted.service.metadata.name
+    done = "created" if submitted.before is None else "changed"
+    _say_what_changes(submitted, output)
     if args.dry_run:
-        output.text(f"modelservice/{name} {'created' if before is None else 'changed'} (dry run: nothing was changed)")
+        output.text(f"modelservice/{name} {done} (dry run: nothing was changed)")
         return service
     if args.no_wait:
-        output.text(
-            f"modelservice/{name} {'created' if before is None else 'changed'}. It goes on by itself; look with: {output.hints.command} ps"
-        )
+        output.text(f"modelservice/{name} {done}. It goes on by itself; look with: {output.hints.command} ps")
         return service
     return wait_shown(client, service, output, timeout=args.timeout)
+
+
+def _say_what_changes(submitted: Submitted, output: Output) -> None:
+    """Say of a service that was there what is another now and what stays, since nothing of that need be meant."""
+    before, after = submitted.before, submitted.service
+    if before is None:
+        return
+    told = ", ".join(changes(before, after)) or "nothing"
+    stays = ", ".join(kept(before, after))
+    output.note(f"{after.metadata.name} is there already. Changes: {told}." + (f" Stays: {stays}." if stays else ""))

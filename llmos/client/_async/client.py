@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 
 from llmos.client._async.collection import AsyncCollection
 from llmos.client._async.gateway import fetch_models, stream_chat
+from llmos.client._async.hub import search_hub
 from llmos.client._async.transport import AsyncTransport
+from llmos.client.addresses import address_of, no_address
 from llmos.client.messages import AvailableModel, ChatChunk, WhoAmI, read_whoami
 from llmos.client.progress import Progress, ProgressTracker
 from llmos.client.requests import Service
-from llmos.client.serving import failure, make_modelservice, too_slow
+from llmos.client.serving import Submitted, failure, make_change, make_modelservice, too_slow
 from llmos.configuration import Configuration, load
-from llmos.errors import ModelNotReady, NotFound, Unsupported
+from llmos.errors import LLMOSError, ModelNotReady, NotFound, Unavailable, Unsupported
 from llmos.resources import API_VERSION, KINDS, ModelService, Resource, kind_named
 from llmos.resources.base import utcnow
 from llmos.resources.node import Node, NodeList
@@ -173,13 +175,15 @@ class AsyncClient:
         dry_run: bool = False,
         **spec: Any,
     ) -> ModelService:
-        """Make a model answer: apply a ModelService and wait until it is Ready.
+        """Make a model answer: make a ModelService, or change the one of that name, and wait until it is Ready.
+
+        What isn't named stays as it is where there is one already.
 
         Parameters
         ----------
         model
-            Where it comes from: ``hf://org/repo``, ``file:///path/model.gguf``, ``demo://smollm2``; None for
-            engine ``custom``.
+            Where it comes from: ``hf://org/repo``, ``file:///path/model.gguf``, ``demo://smollm2``, or what
+            `address_of` takes for such; None for engine ``custom``.
         name
             What clients ask for; unset, made from `model`: ``hf://Qwen/Qwen3-4B-GGUF`` is ``qwen3-4b``.
         namespace, labels
@@ -208,8 +212,8 @@ class AsyncClient:
         ModelNotReady
             It failed, or `timeout` is over; the message says why.
         """
-        wanted = make_modelservice(model, name, namespace, labels, spec)
-        service = await self.collection(ModelService).apply(wanted, dry_run=dry_run)
+        submitted = await self.submit(model, name, namespace=namespace, labels=labels, dry_run=dry_run, **spec)
+        service = submitted.service
         if not wait or dry_run:
             return service
         progress: Progress | None = None
@@ -219,6 +223,68 @@ class AsyncClient:
                 if on_progress is not None:
                     on_progress(progress)
         return progress.resource if progress is not None and progress.resource is not None else service
+
+    async def submit(
+        self,
+        model: str | None,
+        name: str | None = None,
+        *,
+        namespace: str | None = None,
+        labels: Mapping[str, str] | None = None,
+        dry_run: bool = False,
+        **spec: Any,
+    ) -> Submitted:
+        """Make a ModelService, or change the one of that name, and don't wait; the parameters are those of `serve`.
+
+        Returns
+        -------
+        Submitted
+            As it was before, and as it is now; see `llmos.client.serving.changes`.
+
+        Raises
+        ------
+        Invalid
+            With the path of every field at fault.
+        """
+        address = await self.address_of(model) if model is not None else None
+        wanted = make_modelservice(address, name, namespace, labels, spec)
+        collection = self.collection(ModelService)
+        try:
+            before = await collection.get(wanted.metadata.name, namespace=namespace)
+        except NotFound:
+            before = None
+        if before is None or before.metadata.deletion_timestamp is not None:
+            service = await collection.apply(wanted, namespace=namespace, dry_run=dry_run)
+            return Submitted(None, service)
+        patch = make_change(before, wanted, spec)
+        service = await collection.patch(wanted.metadata.name, patch, namespace=namespace, dry_run=dry_run)
+        return Submitted(before, service)
+
+    async def address_of(self, model: str) -> str:
+        """The address that is meant by what people type.
+
+        Parameters
+        ----------
+        model
+            An address; ``org/repo`` (of the hub), a path, the name of a demo model.
+
+        Raises
+        ------
+        Invalid
+            It is none; for a short name such as ``llama3`` the message names the repositories that may be meant
+            and whether they fit, as far as the hub can be asked.
+        """
+        address = address_of(model)
+        if address is not None:
+            return address
+        found, problem, memory = [], "", None
+        try:
+            found = await search_hub(model)
+        except Unavailable as error:
+            problem = error.message
+        with suppress(LLMOSError):  # it is only for advice
+            memory = max((node.memory for node in await self.nodes()), default=None) if found else None
+        raise no_address(model, found, memory, problem)
 
     async def wait_ready(
         self,

@@ -18,6 +18,7 @@ import pytest
 from llmos.resources.modelservice import ModelServiceSpec
 from llmos_hub.engines.llamacpp import LlamaCpp
 from llmos_hub.engines.memory import MIB
+from llmos_hub.sources import source_of
 from llmos_hub.sources.base import ModelFiles
 from llmos_hub.workload import ProcessTemplate
 from tests.support.llamacpp import MACHINE, EngineProcess, demo_model, engine_process, start_engine
@@ -92,6 +93,17 @@ def test_it_is_up_quickly(tiny: ModelFiles, tmp_path: Path):
     begin = time.monotonic()
     with engine_process(template(tiny), tmp_path):
         assert time.monotonic() - begin < 10  # 0.06 s on a quiet machine
+
+
+def test_a_file_with_blanks_and_brackets_in_its_name_is_served(tiny: ModelFiles, tmp_path: Path):
+    path = tmp_path / "my model (v1) + [x], a=b.gguf"
+    path.write_bytes(Path(tiny.path).read_bytes())
+    uri = ModelServiceSpec(model=f"file://{path}").model
+    assert uri is not None
+    model = source_of(uri).fetch(uri, tmp_path / "cache", lambda _progress: None)
+    with engine_process(template(model), tmp_path) as engine, engine.client() as client:
+        body = {"messages": [{"role": "user", "content": "Hello"}], "max_tokens": 5}
+        assert client.post("/v1/chat/completions", json=body).status_code == 200
 
 
 def terminate_while_it_answers(engine: EngineProcess) -> None:

@@ -22,6 +22,7 @@ from llmos.cli import main
 from llmos.cli.parser import VERBS, HelpRequested, build_parser, parse
 from llmos.errors import UsageError
 from tests.support.fake_api import FakePlatform, Serving, modelservice
+from tests.support.hub_endpoint import HubRepository, hub_endpoint
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -79,7 +80,71 @@ def test_serve_without_waiting_and_without_doing(run: Run, platform: FakePlatfor
     code, out, _ = run("serve", "demo://tiny", "--name", "chat", "--no-wait")
     assert (code, out) == (0, "modelservice/chat created. It goes on by itself; look with: llmos ps\n")
     code, _, err = run("serve", "demo://smollm2", "--name", "chat", "--no-wait")
-    assert err == "chat served demo://tiny so far and now serves demo://smollm2.\n"
+    assert err == "chat is there already. Changes: model demo://tiny → demo://smollm2.\n"
+
+
+def test_serve_again_changes_what_is_named_and_says_what_changes_and_stays(run: Run, platform: FakePlatform):
+    named = ["--memory", "2Gi", "--replicas", "3", "--arg=--ctx-size", "--arg=512", "--env", "KEY=secret"]
+    assert run("serve", "demo://tiny", "--name", "chat", "--no-wait", *named)[0] == 0
+    code, out, err = run("serve", "tiny", "--name", "chat", "--no-wait", "--memory", "4Gi")
+    assert (code, out) == (0, "modelservice/chat changed. It goes on by itself; look with: llmos ps\n")
+    spec = platform.objects["modelservices", "user-ada", "chat"]["spec"]
+    assert (spec["resources"]["memory"], spec["replicas"], spec["args"]) == ("4Gi", 3, ["--ctx-size", "512"])
+    assert err == ("chat is there already. Changes: memory 2Gi → 4Gi. Stays: args --ctx-size 512, env, replicas 3.\n")
+    code, _, err = run("serve", "tiny", "--name", "chat", "--no-wait", "--dry-run")
+    assert "Changes: nothing. Stays: args --ctx-size 512, env, memory 4Gi, replicas 3." in err
+
+
+def test_serve_starts_what_was_stopped_or_scaled_to_nothing(run: Run, platform: FakePlatform):
+    platform.put(modelservice("chat", spec={"paused": True, "replicas": 0}))
+    _, _, err = run("serve", "smollm2", "--name", "chat", "--no-wait")
+    spec = platform.objects["modelservices", "user-ada", "chat"]["spec"]
+    assert (spec["paused"], spec["replicas"]) == (False, 1)
+    assert err == "chat is there already. Changes: paused True → False, replicas 0 → 1.\n"
+
+
+def test_what_people_type_for_a_model(
+    run: Run, platform: FakePlatform, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my model (v1).gguf").write_bytes(b"GGUF")
+    for typed, address, name in [
+        ("Qwen/Qwen3-4B-GGUF", "hf://Qwen/Qwen3-4B-GGUF", "qwen3-4b"),
+        ("smollm2", "demo://smollm2", "smollm2"),
+        ("./my model (v1).gguf", f"file://{tmp_path}/my model (v1).gguf", "my-model-v1"),
+    ]:
+        assert run("serve", typed, "--no-wait")[0] == 0
+        assert platform.objects["modelservices", "user-ada", name]["spec"]["model"] == address
+    assert run("set", "smollm2", "--model", "tiny")[0] == 0
+    assert platform.objects["modelservices", "user-ada", "smollm2"]["spec"]["model"] == "demo://tiny"
+    code, _, err = run("serve", "./x.gguf")
+    assert code == 1
+    assert err.startswith(f'There is no file "./x.gguf" here. A path is read from {tmp_path}')
+
+
+def test_a_short_name_is_answered_with_what_is_meant_and_what_fits(
+    run: Run, platform: FakePlatform, monkeypatch: pytest.MonkeyPatch
+):
+    platform.nodes = [{"name": "box", "memory": 24 * 2**30}]
+    with hub_endpoint() as hub:
+        monkeypatch.setenv("HF_ENDPOINT", hub.url)
+        hub.repositories["Qwen/Qwen3-4B-GGUF"] = HubRepository({"q.gguf": b""}, parameters=4_000_000_000)
+        hub.repositories["big/Qwen3-400B-4bit-GGUF"] = HubRepository({"q.gguf": b""}, parameters=400_000_000_000)
+        hub.repositories["Qwen/Qwen3-4B"] = HubRepository({"model.safetensors": b""})
+        code, out, err = run("serve", "qwen3:4b")
+        assert (code, out) == (1, "")
+        assert err == (
+            '"qwen3:4b" is not the address of a model. GGUF repositories of that name: '
+            "Qwen/Qwen3-4B-GGUF (about 2.5 GB as Q4_K_M, fits into this machine's 24 GiB), "
+            "big/Qwen3-400B-4bit-GGUF (about 245 GB as Q4_K_M, too large for this machine's 24 GiB). "
+            "Serve one, such as: Qwen/Qwen3-4B-GGUF (invalid)\n"
+        )
+        assert "knows no GGUF repository" in run("serve", "llama3")[2]
+    assert platform.objects == {}
+    code, _, err = run("serve", "llama3")  # the hub is gone
+    assert code == 1
+    assert "127.0.0.1, which would know what is meant, can't be reached from here. Write org/repo" in err
+    assert "smollm2" in err
 
 
 def test_serve_tells_a_failure_with_its_reason_and_log(run: Run, platform: FakePlatform):

@@ -52,6 +52,27 @@ def test_what_is_wrong_is_said_with_its_path(manifest, said):
     assert "ValidationError" not in str(raised.value)
 
 
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "hf://org/repo:sub/my model (v1) + [x], a=b.gguf",
+        "hf://org/repo@main:a&b'c!.gguf",
+        "file:///models/my model (v1) + [x], a=b.gguf",
+        "file:///modèles/Ünïcode.gguf",
+    ],
+)
+def test_names_of_files_may_hold_what_file_systems_allow(uri: str):
+    assert parse(service(model=uri)).spec.model == uri
+
+
+@pytest.mark.parametrize(
+    "uri", ["file:///a\nb.gguf", "file:///a\x85b", "file:///a ", "hf://o/r:a\tb", "hf://o r/x", "hf://o/r:../x", "hf://o/r: "]
+)  # fmt: skip
+def test_what_can_not_be_seen_is_no_part_of_a_name(uri: str):
+    with pytest.raises(Invalid, match=r"spec\.model"):
+        parse(service(model=uri))
+
+
 def test_every_field_at_fault_is_named():
     with pytest.raises(Invalid) as raised:
         parse(service(name="A", model="demo://tiny", replicas=-1, resources={"gpus": "x"}, nonsense=1))

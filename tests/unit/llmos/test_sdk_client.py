@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from contextlib import closing
+from pathlib import Path
 
 import pytest
 from starlette.responses import HTMLResponse, JSONResponse, Response
@@ -12,8 +13,10 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 import llmos
 import llmos.client
 from llmos import AsyncClient, Client, Progress
+from llmos.client.addresses import address_of
 from llmos.client.messages import read_resource
-from llmos.client.serving import derive_name
+from llmos.client.progress import ProgressTracker
+from llmos.client.serving import changes, derive_name, failure, kept
 from llmos.errors import (
     AlreadyExists,
     Conflict,
@@ -28,6 +31,7 @@ from llmos.errors import (
     UpstreamFailed,
 )
 from llmos.resources import ModelService
+from llmos.resources.base import utcnow
 from tests.support.fake_api import TOKEN, FakePlatform, Serving, modelservice
 
 
@@ -365,6 +369,69 @@ async def test_the_async_client_does_the_same(environment: dict[str, str], platf
             assert type(openai).__name__ == "AsyncOpenAI"
         with pytest.raises(NotFound):
             await client.modelservices.get("nix")
+
+
+@pytest.mark.parametrize(
+    ("typed", "address"),
+    [
+        ("hf://Qwen/Qwen3-4B-GGUF", "hf://Qwen/Qwen3-4B-GGUF"),
+        ("Qwen/Qwen3-4B-GGUF", "hf://Qwen/Qwen3-4B-GGUF"),
+        ("Qwen/Qwen3-4B-GGUF:Q8_0", "hf://Qwen/Qwen3-4B-GGUF:Q8_0"),
+        ("org/repo@main:a (1) + [b], c=d.gguf", "hf://org/repo@main:a (1) + [b], c=d.gguf"),
+        ("https://huggingface.co/org/repo", "hf://org/repo"),
+        ("hf.co/org/repo/", "hf://org/repo"),
+        ("https://huggingface.co/org/repo/blob/main/sub/m.gguf?x=1", "hf://org/repo@main:sub/m.gguf"),
+        ("tiny", "demo://tiny"),
+        ("sub/m.gguf", "file://{here}/sub/m.gguf"),
+        ("./sub/../sub/m.gguf", "file://{here}/sub/m.gguf"),
+        ("./sub", "file://{here}/sub"),  # the server says what is in it
+        ("{here}/sub/m.gguf", "file://{here}/sub/m.gguf"),
+        ("link.gguf", "file://{here}/link.gguf"),
+        ("sub/other", "hf://sub/other"),
+        ("llama3", None),
+        ("qwen3:4b", None),
+        ("", None),
+    ],
+)
+def test_what_is_typed_is_an_address(typed: str, address: str | None, tmp_path: Path):
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "m.gguf").write_bytes(b"GGUF")
+    (tmp_path / "link.gguf").symlink_to(tmp_path / "sub" / "m.gguf")
+    wanted = address.replace("{here}", str(tmp_path)) if address is not None else None
+    assert address_of(typed.replace("{here}", str(tmp_path)), tmp_path) == wanted
+
+
+@pytest.mark.parametrize("typed", ["./x.gguf", "x.gguf", "../x", "/nowhere/x", "~/x.gguf"])
+def test_a_path_that_leads_nowhere_is_said_to(typed: str, tmp_path: Path):
+    with pytest.raises(Invalid, match="There is no file"):
+        address_of(typed, tmp_path)
+
+
+def test_serve_from_python_changes_what_is_named_and_nothing_else(client: Client, platform: FakePlatform):
+    client.serve("demo://tiny", "chat", wait=False, memory="2Gi", replicas=2, labels={"team": "a"})
+    client.serve("tiny", "chat", wait=False, replicas=3, labels={"course": "b"})
+    stored = platform.objects["modelservices", "user-ada", "chat"]
+    assert (stored["spec"]["resources"]["memory"], stored["spec"]["replicas"]) == ("2Gi", 3)
+    assert stored["metadata"]["labels"] == {"team": "a", "course": "b"}
+    submitted = client.submit("tiny", "chat", replicas=3)
+    assert submitted.before is not None
+    assert changes(submitted.before, submitted.service) == []
+    assert kept(submitted.before, submitted.service) == ["memory 2Gi", "replicas 3"]
+
+
+@pytest.mark.parametrize("reason", ["InsufficientResources", "Invalid", "Unsupported", "DownloadFailed"])
+def test_a_change_that_is_refused_is_not_waited_for(reason: str):
+    message = "The spec can't be followed: too little. What was started before still answers."
+    ready = {"type": "Ready", "status": "True", "reason": reason, "message": message}
+    status = {"phase": "Degraded", "message": message, "conditions": [ready]}
+    service = ModelService.parse(modelservice("chat", metadata={"namespace": "user-ada"}, status=status))
+    now = utcnow()
+    seen = ProgressTracker("chat", "user-ada", now).see(service, now)
+    assert (seen.failed, seen.ready) == (True, False)
+    assert failure(seen).message.startswith("chat did not change: The spec can't be followed: too little.")
+    passing = {**ready, "reason": "Crashed"}
+    service = ModelService.parse(modelservice("chat", status={**status, "conditions": [passing]}))
+    assert not ProgressTracker("chat", "user-ada", now).see(service, now).failed
 
 
 @pytest.mark.parametrize(

@@ -308,3 +308,12 @@ def test_a_pointer_or_a_page_in_a_repository_is_named(hub: HubEndpoint, tmp_path
         fetch("hf://ada/X-GGUF:X.gguf", tmp_path)
     with pytest.raises(Invalid, match="is a web page"):
         fetch("hf://ada/X-GGUF:page.gguf", tmp_path)
+
+
+@pytest.mark.parametrize("written", ["my model (v1) + [x], a=b.gguf", "my%20model%20(v1)%20+%20[x],%20a=b.gguf"])
+def test_a_name_with_blanks_and_brackets(hub: HubEndpoint, tmp_path: Path, written: str):
+    name = "my model (v1) + [x], a=b.gguf"
+    hub.repositories["ada/odd-GGUF"] = HubRepository({f"sub/{name}": MODEL, "other.gguf": build_gguf()})
+    model = fetch(f"hf://ada/odd-GGUF:sub/{written}", tmp_path)
+    assert Path(model.path).name == name
+    assert Path(model.path).read_bytes() == MODEL

@@ -1,0 +1,158 @@
+"""From what people type for a model to its address: pure, but for a look at whether a file is there."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from llmos.errors import Invalid
+from llmos.resources.modeluri import DEMOS, is_repository
+from llmos.resources.quantities import format_bytes
+
+__all__ = ["Found", "address_of", "no_address", "read_found", "search_words"]
+
+_PAGE = re.compile(
+    r"^(?:https?://)?(?:www\.)?(?:huggingface\.co|hf\.co)/(?P<repo>[\w.-]+/[\w.-]+?)"
+    r"(?:/(?:blob|resolve|tree)/(?P<revision>[\w.-]+)(?:/(?P<file>[^?#]+))?)?/?(?:[?#].*)?$"
+)
+_BYTES_PER_WEIGHT: Final = 4.9 / 8
+"""Of Q4_K_M, which is taken where nothing is said."""
+_BESIDE_THE_WEIGHTS: Final = 1.2
+"""Context and buffers, as a factor: what decides whether a model fits, not how much it takes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A repository that a hub has found.
+
+    Attributes
+    ----------
+    repository
+        ``org/name``.
+    parameters
+        Number of weights; 0 where the hub doesn't say.
+    """
+
+    repository: str
+    parameters: int = 0
+
+    @property
+    def size(self) -> int:
+        """Bytes as Q4_K_M, about."""
+        return int(self.parameters * _BYTES_PER_WEIGHT)
+
+    def fits(self, memory: int) -> bool:
+        """Whether it fits into so many bytes, as far as that can be said before a look at its header."""
+        return self.size * _BESIDE_THE_WEIGHTS <= memory
+
+
+def address_of(model: str, directory: Path | None = None) -> str | None:
+    """The address that is meant; None where it takes a hub to tell, as for ``llama3``.
+
+    Parameters
+    ----------
+    model
+        An address, ``org/repo``, a path, the name of a demo model, or the address of a repository's page.
+    directory
+        Where relative paths begin; unset, where the process is.
+
+    Raises
+    ------
+    Invalid
+        It reads like a path, and nothing is there.
+
+    Examples
+    --------
+    >>> address_of("Qwen/Qwen3-4B-GGUF"), address_of("smollm2"), address_of("llama3")
+    ('hf://Qwen/Qwen3-4B-GGUF', 'demo://smollm2', None)
+    >>> address_of("https://huggingface.co/Qwen/Qwen3-4B-GGUF/blob/main/Qwen3-4B-Q8_0.gguf")
+    'hf://Qwen/Qwen3-4B-GGUF@main:Qwen3-4B-Q8_0.gguf'
+    """
+    model = model.strip()
+    if page := _PAGE.match(model):
+        revision = f"@{page['revision']}" if page["revision"] else ""
+        return f"hf://{page['repo']}{revision}" + (f":{page['file']}" if page["file"] else "")
+    if "://" in model:
+        return model
+    path = Path(model).expanduser()
+    there = (directory or Path.cwd()) / path
+    names_a_file_of_a_repository = ":" in model and is_repository(model)
+    reads_like_a_path = (
+        path.is_absolute()
+        or model.startswith(("./", "../", "~/"))
+        or (model.lower().endswith(".gguf") and not names_a_file_of_a_repository)
+    )
+    if model and (there.exists() if reads_like_a_path else there.is_file()):
+        return f"file://{os.path.normpath(there)}"  # links stay: what they lead to may have another name
+    if reads_like_a_path:
+        message = (
+            f'There is no file "{model[:200]}" here. A path is read from {directory or Path.cwd()}, or begins with /.'
+        )
+        raise Invalid(message)
+    if model in DEMOS:
+        return f"demo://{model}"
+    return f"hf://{model}" if is_repository(model) else None
+
+
+def search_words(model: str) -> str:
+    """What to ask a hub for: ``qwen3:4b`` is ``qwen3 4b`` there.
+
+    >>> search_words("qwen3:4b"), search_words("llama3.2:latest")
+    ('qwen3 4b', 'llama3.2')
+    """
+    return " ".join(word for word in re.split(r"[\s:/]+", model) if word and word != "latest")
+
+
+def read_found(data: Any) -> list[Found]:
+    """The repositories of a hub's answer (``GET /api/models``), in its order; what doesn't read so is passed over."""
+    found = []
+    for entry in data if isinstance(data, list) else ():
+        name = entry.get("id") if isinstance(entry, dict) else None
+        if isinstance(name, str) and is_repository(name) and ":" not in name:
+            gguf = entry.get("gguf")
+            total = gguf.get("total") if isinstance(gguf, dict) else None
+            found.append(Found(name, total if isinstance(total, int) and not isinstance(total, bool) else 0))
+    return found
+
+
+def no_address(model: str, found: Sequence[Found], memory: int | None, problem: str) -> Invalid:
+    """The error for a short name: what is meant by it, and what fits.
+
+    Parameters
+    ----------
+    model
+        What was typed.
+    found
+        What the hub has for it, best first.
+    memory
+        Bytes of the largest machine; None where that is unknown.
+    problem
+        Why nothing could be found, as a sentence; empty where the hub answered.
+    """
+    ways = (
+        "Write org/repo for a GGUF repository, /path/model.gguf for a file, "
+        f"or the name of a demo model: {', '.join(DEMOS)}."
+    )
+    if problem or not found:
+        reason = problem or "The hub knows no GGUF repository by it."
+        return Invalid(f'"{model[:80]}" is not the address of a model. {reason} {ways}')
+    fitting = [each for each in found if memory is None or not each.parameters or each.fits(memory)]
+    listed = ", ".join(f"{each.repository}{_judged(each, memory)}" for each in found)
+    return Invalid(
+        f'"{model[:80]}" is not the address of a model. GGUF repositories of that name: {listed}. '
+        f"Serve one, such as: {(fitting or found)[0].repository}"
+    )
+
+
+def _judged(found: Found, memory: int | None) -> str:
+    if not found.parameters:
+        return ""
+    size = f"about {format_bytes(found.size, binary=False)} as Q4_K_M"
+    if memory is None:
+        return f" ({size})"
+    judged = "fits into this machine's" if found.fits(memory) else "too large for this machine's"
+    return f" ({size}, {judged} {format_bytes(memory)})"
