@@ -6,13 +6,14 @@ from typing import Literal
 
 from llmos.errors import Cause, Insufficient, Invalid
 from llmos.resources.modelservice import ModelServiceSpec
-from llmos.resources.quantities import format_bytes, parse_quantity
+from llmos.resources.quantities import parse_quantity
 from llmos_hub.engines.base import Machine, Plan, Verdict
 from llmos_hub.engines.llamacpp import task_of
+from llmos_hub.engines.memory import check_limit
 from llmos_hub.sources.base import ModelFiles
 from llmos_hub.workload import Probe, ProcessTemplate
 
-__all__ = ["Custom"]
+__all__ = ["Custom", "check_listens"]
 
 _READINESS = Probe("/v1/models", period=1.0, timeout=5.0, failures=5)
 
@@ -37,7 +38,7 @@ class Custom:
         Insufficient
             More memory or GPUs are asked for than there are.
         """
-        _check_listens(spec)
+        check_listens(spec)
         _check_resources(spec, machine)
         path = model.path if model else ""
         if model is None and any("{model}" in text for text in (*spec.args, *spec.env.values())):
@@ -67,7 +68,14 @@ def _task(spec: ModelServiceSpec, model: ModelFiles | None) -> tuple[Literal["ge
     return "generate", "nothing says otherwise; spec.task can"
 
 
-def _check_listens(spec: ModelServiceSpec) -> None:
+def check_listens(spec: ModelServiceSpec) -> None:
+    """Refuse a command that doesn't say where to listen.
+
+    Raises
+    ------
+    Invalid
+        It has neither ``{port}`` nor ``{socket}``, or both.
+    """
     if not spec.args:
         message = 'spec.args: engine custom needs its command, such as ["my-server", "--port", "{port}"].'
         raise Invalid(message, causes=[Cause("spec.args", "is empty")])
@@ -90,6 +98,4 @@ def _check_resources(spec: ModelServiceSpec, machine: Machine) -> None:
             f"spec.resources.gpus: {spec.resources.gpus} asked for, this machine has {len(machine.gpus) or 'none'}."
         )
         raise Insufficient(message, causes=[Cause("spec.resources.gpus", f"{len(machine.gpus)} found")])
-    if spec.resources.memory and parse_quantity(spec.resources.memory) > machine.memory:
-        message = f"spec.resources.memory: {spec.resources.memory} asked for, this machine has {format_bytes(machine.memory)}."
-        raise Insufficient(message, causes=[Cause("spec.resources.memory", "more than the machine has")])
+    check_limit(spec, machine)

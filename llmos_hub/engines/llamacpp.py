@@ -15,7 +15,7 @@ from llmos.resources.quantities import format_bytes, parse_quantity
 from llmos_hub.engines.base import Machine, Plan, Verdict
 from llmos_hub.engines.llamacpp_arguments import BadArgument, parse
 from llmos_hub.engines.llamacpp_build import find_build
-from llmos_hub.engines.memory import MIB, Estimate, Settings, estimate
+from llmos_hub.engines.memory import MIB, Estimate, Settings, at_least, check_limit, estimate
 from llmos_hub.sources.base import Header, ModelFiles
 from llmos_hub.workload import Probe, ProcessTemplate
 
@@ -29,6 +29,8 @@ _LADDER_EMBED: Final = ((4, 2048), (4, 1024), (4, 512), (1, 512))
 _MODEST: Final = 512 * MIB
 """Memory beside the weights that nobody is surprised by."""
 _LIMIT_FLOOR: Final = 256 * MIB
+_DEMO_TOKENS: Final = 512
+_DEMO_PENALTY: Final = "1.15"
 _HTTP_THREADS: Final = 32
 """Threads for requests that wait, so that health checks find one free."""
 _LIVENESS: Final = Probe("/health", period=10.0, timeout=10.0, failures=12)
@@ -87,6 +89,7 @@ class LlamaCpp:
         if not verdict.accepted or model is None:
             message = f"{self.title} can't serve {spec.model}: {verdict.reason}."
             raise Unsupported(message)
+        check_limit(spec, machine)
         task, task_reason = _task(spec, model)
         on_gpu = _uses_gpu(spec, machine)
         users = _users_arguments(spec)
@@ -234,12 +237,11 @@ def _too_large(
         if spec.resources.memory
         else f"this machine has {format_bytes(limit)}"
     )
-    smaller = _smaller(model, limit)
     fits = spec.resources.memory and need.total <= machine.memory
-    advice = f"Give it {math.ceil(need.total / 2**30 * 4) / 4:g}Gi. " if fits else ""
+    advice = f"Give it {at_least(need.total)}. " if fits else ""
     if need.weights + _LIMIT_FLOOR < limit:
         advice += f"Less context needs less: args --ctx-size {max(512, settings.context // 4)}. "
-    message = f"{name} needs {format_bytes(need.total)} of memory ({parts}); {have}. {advice}{smaller}".strip()
+    message = f"{name} needs {format_bytes(need.total)} of memory ({parts}); {have}. {advice}{'' if fits else _smaller(model, limit)}".strip()
     return Insufficient(
         message, causes=[Cause(field, f"needs {format_bytes(need.total)}, there is {format_bytes(limit)}")]
     )
@@ -270,6 +272,8 @@ def _flags(
     yield from ("--threads", str(threads), "--threads-http", str(_HTTP_THREADS + 4 * settings.slots))
     yield from ("--cache-ram", str(settings.prompt_cache // MIB), "--alias", name.replace(",", " "))
     yield from ("--jinja", "--metrics", "--no-ui")
+    if _is_demo(model, task):
+        yield from ("--predict", str(_DEMO_TOKENS), "--repeat-penalty", _DEMO_PENALTY)
     if not on_gpu:
         yield from ("--no-fit", "--n-gpu-layers", "0")
     if task == "generate":
@@ -279,6 +283,11 @@ def _flags(
         yield from ("--pooling", "rank")
     elif model.header.pooling in (None, "none"):
         yield from ("--pooling", "mean")
+
+
+def _is_demo(model: ModelFiles, task: Task) -> bool:
+    """Whether it is one of the small models that would go on for as long as they may, saying the same."""
+    return task == "generate" and model.uri.startswith("demo://")
 
 
 def _notes(
@@ -291,7 +300,12 @@ def _notes(
         more = f"; the model was trained for {trained:,}, more with args --ctx-size" if trained > per_slot else ""
         at_once = f", {settings.slots} at once" if settings.slots > 1 else ""
         yield f"{'Context' if task == 'generate' else 'Texts'} of {per_slot:,} tokens per request{at_once}{more}."
+    if _is_demo(model, task) and not {"n_predict", "sampling.penalty_repeat"} & users.keys():
+        yield (
+            f"A small model rambles: without max_tokens an answer ends after {_DEMO_TOKENS} tokens, and repeating is made less likely; "
+            "args --predict and --repeat-penalty say otherwise."
+        )
     if task == "generate" and not model.header.chat_template:
         yield "The file has no chat template, so chats may come out wrong; give one with args --chat-template-file."
     if not on_gpu:
-        yield f"About {format_bytes(need.total)} of memory: {format_bytes(need.weights)} weights, {format_bytes(need.context)} context."
+        yield f"About {format_bytes(need.total)} of memory, of which {format_bytes(need.context)} are for the context."

@@ -7,12 +7,18 @@ llama.cpp reports for models of different sizes; the tests hold the sum against 
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
+from llmos.errors import Cause, Insufficient
+from llmos.resources.modelservice import ModelServiceSpec
+from llmos.resources.quantities import format_bytes, parse_quantity
+from llmos_hub.engines.base import Machine
 from llmos_hub.sources.base import Header
 
-__all__ = ["MIB", "Estimate", "Settings", "estimate"]
+__all__ = ["MIB", "Estimate", "Settings", "at_least", "check_limit", "estimate"]
 
 MIB: Final = 2**20
 _PROCESS: Final = 32 * MIB
@@ -91,3 +97,34 @@ def estimate(header: Header, file_size: int, settings: Settings) -> Estimate:
     compute += outputs * header.vocabulary * 4
     context = settings.context * bytes_per_token(header, settings.key_type, settings.value_type)
     return Estimate(weights=file_size, context=context, compute=compute, prompt_cache=settings.prompt_cache)
+
+
+def check_limit(spec: ModelServiceSpec, machine: Machine) -> None:
+    """Refuse more memory than the machine has: such a limit would limit nothing.
+
+    Raises
+    ------
+    Insufficient
+        With what there is.
+    """
+    wanted = spec.resources.memory
+    if wanted and parse_quantity(wanted) > machine.memory:
+        there = format_bytes(machine.memory)
+        most = _rounded(machine.memory, math.floor)
+        message = f"spec.resources.memory: {wanted} asked for, this machine has {there}. Give it {most} at most, or leave memory out."
+        raise Insufficient(message, causes=[Cause("spec.resources.memory", f"more than the {there} there are")])
+
+
+def at_least(count: int) -> str:
+    """A quantity to type that is as much or a little more, such as ``384Mi`` or ``2.5Gi``.
+
+    >>> at_least(250 * 2**20), at_least(2**31 + 1)
+    ('256Mi', '2.25Gi')
+    """
+    return _rounded(count, math.ceil)
+
+
+def _rounded(count: int, towards: Callable[[float], int]) -> str:
+    if count < 2**30:
+        return f"{max(1, towards(count / 2**20 / 64)) * 64}Mi"
+    return f"{towards(count / 2**30 * 4) / 4:g}Gi"

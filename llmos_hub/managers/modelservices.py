@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from llmos.errors import AlreadyExists, Cause
 from llmos.resources import ModelService
+from llmos_hub.engines.custom import check_listens
 from llmos_hub.managers.rules import KindRules
 from llmos_hub.names import WORKLOADS_FINALIZER
 
@@ -18,13 +19,17 @@ class ModelServiceRules(KindRules[ModelService]):
     finalizers = (WORKLOADS_FINALIZER,)
 
     def admit(self, new: ModelService, old: ModelService | None, others: Sequence[ModelService]) -> None:
-        """Refuse names that another one answers to.
+        """Refuse names that another one answers to, and a command that doesn't say where to listen.
 
         Raises
         ------
+        Invalid
+            The command has neither ``{port}`` nor ``{socket}``. What is stored so already is left alone.
         AlreadyExists
             With a cause for each name that is taken.
         """
+        if new.spec.engine == "custom" and (old is None or _command(old) != _command(new)):
+            check_listens(new.spec)
         if old is not None and old.model_names == new.model_names:
             return
         taken = {name: other.metadata.name for other in others for name in other.model_names}
@@ -38,6 +43,10 @@ class ModelServiceRules(KindRules[ModelService]):
                 "; ".join(str(c) for c in causes) + ". Clients could not tell them apart: choose another name.",
                 causes=causes,
             )
+
+
+def _command(service: ModelService) -> tuple[object, ...]:
+    return service.spec.engine, service.spec.args, service.spec.env
 
 
 def _field_of(resource: ModelService, name: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from llmos_hub.engines import llamacpp
 from llmos_hub.engines.base import Machine, Plan
 from llmos_hub.engines.llamacpp import LlamaCpp, task_of
 from llmos_hub.engines.llamacpp_build import Build
+from llmos_hub.engines.registry import ENGINES
 from llmos_hub.sources.base import Header, ModelFiles
 
 GIB = 2**30
@@ -167,6 +169,37 @@ def test_too_little_memory_in_the_spec_is_refused_with_how_much_it_takes():
     with pytest.raises(Insufficient, match=r"spec\.resources\.memory gives it 2\.0 GiB\. Give it .*Gi") as caught:
         plan(resources=Resources(memory="2Gi"))
     assert caught.value.causes[0].field == "spec.resources.memory"
+
+
+def test_advice_on_memory_is_one_that_can_be_followed():
+    with pytest.raises(Insufficient) as caught:
+        plan(ENCODER, 46_000_000, resources=Resources(memory="10Mi"))
+    message = caught.value.message
+    assert re.search(r"spec\.resources\.memory gives it 10 MiB\. Give it \d+Mi\.$", message)
+    assert "fewer parameters" not in message  # it fits, with the memory that it takes
+
+
+@pytest.mark.parametrize("engine", ["llamacpp", "custom"])
+def test_more_memory_than_the_machine_has_is_refused(engine: str):
+    wanted = ModelServiceSpec(
+        model="hf://a/b",
+        engine=engine,
+        args=["x", "{port}"] if engine == "custom" else [],
+        resources={"memory": "100Gi"},
+    )
+    with pytest.raises(Insufficient, match=r"100Gi asked for, this machine has 16 GiB\. Give it 16Gi at most"):
+        ENGINES[engine].plan(wanted, files(), MACHINE)
+
+
+def test_a_demo_model_is_kept_from_rambling_and_says_so():
+    model = replace(files(), uri="demo://smollm2")
+    planned = LlamaCpp().plan(ModelServiceSpec(model="demo://smollm2"), model, MACHINE)
+    assert (flag(planned, "--predict"), flag(planned, "--repeat-penalty")) == ("512", "1.15")
+    assert any("without max_tokens an answer ends after 512 tokens" in note for note in planned.notes)
+    told = LlamaCpp().plan(ModelServiceSpec(model="demo://smollm2", args=["--predict", "2000"]), model, MACHINE)
+    assert not any("rambles" in note for note in told.notes)
+    assert told.template.argv[-2:] == ("--predict", "2000")
+    assert "--predict" not in plan().template.argv
 
 
 def test_a_gpu_that_is_not_there_is_refused():

@@ -95,6 +95,22 @@ def test_it_is_up_quickly(tiny: ModelFiles, tmp_path: Path):
         assert time.monotonic() - begin < 10  # 0.06 s on a quiet machine
 
 
+def test_a_demo_model_does_not_ramble_and_can_be_told_to(tiny: ModelFiles, tmp_path: Path):
+    body = {"messages": [{"role": "user", "content": "Hello"}], "ignore_eos": True}
+    for name, args, tokens in [("default", [], 512), ("told", ["--predict", "40"], 40)]:
+        (tmp_path / name).mkdir()
+        with engine_process(template(tiny, args=args), tmp_path / name) as engine, engine.client() as client:
+            defaults = client.get("/props").json()["default_generation_settings"]["params"]
+            assert defaults["repeat_penalty"] == pytest.approx(1.15)
+            answer = client.post("/v1/chat/completions", json=body).json()
+            assert answer["usage"]["completion_tokens"] == tokens
+            assert answer["choices"][0]["finish_reason"] == "length"
+            short = client.post("/v1/chat/completions", json=body | {"max_tokens": 7}).json()
+            assert short["usage"]["completion_tokens"] == 7
+            long = client.post("/v1/chat/completions", json=body | {"max_tokens": 600}).json()
+            assert long["usage"]["completion_tokens"] == 600
+
+
 def test_a_file_with_blanks_and_brackets_in_its_name_is_served(tiny: ModelFiles, tmp_path: Path):
     path = tmp_path / "my model (v1) + [x], a=b.gguf"
     path.write_bytes(Path(tiny.path).read_bytes())

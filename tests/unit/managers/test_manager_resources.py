@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from llmos.errors import AlreadyExists, Conflict, Insufficient, NotFound, Unavailable
+from llmos.errors import AlreadyExists, Conflict, Insufficient, Invalid, NotFound, Unavailable
 from llmos.resources import Credential, ModelService, ObjectMeta, Setting
 from llmos.resources.credential import CredentialSpec
 from llmos.resources.modelservice import ModelServiceSpec
@@ -50,6 +50,21 @@ async def test_a_change_that_was_overtaken_is_made_anew(
     patched = await manager.merge(ModelService, "user-ada", "chat", {"spec": {"replicas": 4}})
     assert patched.spec.replicas == 4
     assert set(patched.metadata.annotations) == {"n1", "n2", "n3"}
+
+
+@pytest.mark.parametrize("args", [["my-server"], ["my-server", "{port}", "{socket}"]])
+async def test_a_command_that_does_not_say_where_it_listens_is_refused_at_once(
+    store: Store, manager: ResourceManager, args: list[str]
+) -> None:
+    wrong = service(engine="custom", args=args)
+    with pytest.raises(Invalid, match=r"spec\.args: .*\{port\}"):
+        await manager.create(wrong)
+    await manager.create(service(engine="custom", args=["my-server", "--port", "{port}"]))
+    with pytest.raises(Invalid, match=r"spec\.args"):
+        await manager.merge(ModelService, "user-ada", "chat", {"spec": {"args": args}})
+    # one that is stored so from before can still be changed otherwise, stopped and deleted
+    await store.create(wrong.model_copy(update={"metadata": ObjectMeta(name="old", namespace="user-ada")}))
+    assert (await manager.merge(ModelService, "user-ada", "old", {"spec": {"paused": True}})).spec.paused
 
 
 async def test_a_change_that_is_always_overtaken_gives_up(
