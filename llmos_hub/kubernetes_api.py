@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote, urlencode
 
 from llmos.errors import Cause, Unavailable, UsageError
+from llmos_hub.failures import reason
 
 if TYPE_CHECKING:
     from aiohttp import ClientResponse, ClientTimeout
@@ -156,7 +157,7 @@ class KubernetesAPI:
             else:
                 await config.load_kube_config(config_file=configured or None, client_configuration=settings)
         except (config.ConfigException, OSError) as error:
-            message = f"No Kubernetes cluster can be reached: {error}. Set KUBECONFIG, or run this in a pod with a service account."
+            message = f"No Kubernetes cluster can be reached: {_configuration(error)}. Set KUBECONFIG, or run this in a pod with a service account."
             raise UsageError(message) from None
         return ApiClient(settings)
 
@@ -375,4 +376,11 @@ def _words(error: BaseException) -> str:
     """Why there was no answer, for the end of a sentence."""
     if isinstance(error, TimeoutError):
         return "does not answer in time"
-    return f"can't be reached: {error or type(error).__name__}"
+    return f"can't be reached: {reason(error)}"
+
+
+def _configuration(error: Exception) -> str:
+    """What is wrong with the configuration; the library's own text may quote what is in it."""
+    if isinstance(error, FileNotFoundError):
+        return f"there is no file {error.filename}"
+    return reason(error) if isinstance(error, OSError) else "there is no configuration, or it can't be read"

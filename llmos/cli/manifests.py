@@ -22,6 +22,13 @@ __all__ = ["Manifest", "Text", "read_manifests"]
 
 _SUFFIXES = (".yaml", ".yml", ".json")
 _LIMIT = 16 * 1024 * 1024
+_NOT_WANTED = frozenset(
+    {
+        *("uid", "resourceVersion", "generation", "creationTimestamp", "deletionTimestamp", "finalizers"),
+        *("managedFields", "selfLink", "deletionGracePeriodSeconds", "ownerReferences"),
+    }
+)
+"""Fields of metadata that say how a resource is, not how it shall be."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +79,14 @@ class _Loader(yaml.SafeLoader):
             if isinstance(key, str):
                 seen.add(key)
         return super().construct_mapping(node, deep=deep)
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        try:
+            return super().construct_object(node, deep=deep)
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
+            text = f'"{node.value[:40]}"' if isinstance(node.value, str) else "this"
+            message = f"{text} is no {node.tag.rpartition(':')[2][:40]}"
+            raise yaml.MarkedYAMLError(problem=message, problem_mark=node.start_mark) from None
 
 
 _Loader.yaml_implicit_resolvers = {
@@ -142,6 +157,9 @@ def _documents(name: str, text: str) -> Iterator[Manifest | list[Cause]]:
         except json.JSONDecodeError as error:
             yield [Cause(f"{name}:{error.lineno}", f"not JSON: {error.msg}")]
             return
+        except (ValueError, RecursionError):  # a number of 5,000 digits, ten thousand brackets
+            yield [Cause(name, "not JSON that can be read: a number is too long, or it is nested too deeply")]
+            return
         yield from _resources(data, f"{name}:1", lambda _: f"{name}:1")
         return
     loader = _Loader(text)
@@ -173,10 +191,20 @@ def _resources(data: Any, place: str, locate: Any) -> Iterator[Manifest | list[C
             yield from _resources(item, place, lambda path, n=n: locate(f"[{n}]" + (f".{path}" if path else "")))
         return
     try:
-        yield Manifest(parse(data), place)
+        yield Manifest(parse(_wanted(data)), place)
     except Invalid as error:
         found = error.causes or (Cause("", error.message),)
         yield [Cause(locate(cause.field), str(cause)) for cause in found]
+
+
+def _wanted(data: Any) -> Any:
+    """A manifest without what the platform or a cluster has written into it: it may be one that was exported."""
+    if not isinstance(data, dict):
+        return data
+    data = {key: value for key, value in data.items() if key != "status"}
+    if isinstance(data.get("metadata"), dict):
+        data["metadata"] = {key: value for key, value in data["metadata"].items() if key not in _NOT_WANTED}
+    return data
 
 
 class _Lines:

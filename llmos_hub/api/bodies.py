@@ -36,6 +36,15 @@ _SafeLoader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 class _Loader(_SafeLoader):  # type: ignore[misc]  # which of two bases it is depends on the installation
     """A safe loader, the C one where there is one, that reads no endless numbers."""
 
+    def construct_object(self, node: Any, deep: bool = False) -> Any:
+        """A value, or an error that says where: the library's own stumble over ``!!int ''`` and ``!!bool maybe``."""
+        try:
+            return super().construct_object(node, deep)
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+            text = f'"{node.value[:40]}"' if isinstance(node.value, str) else "this"
+            what = f"{text} is no {node.tag.rpartition(':')[2][:40]}"
+            raise yaml.constructor.ConstructorError(None, None, what, node.start_mark) from error
+
     def construct_yaml_int(self, node: Any) -> int:
         """An integer."""
         self._check_length(node)

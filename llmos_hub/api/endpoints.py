@@ -12,7 +12,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from llmos.errors import MethodNotAllowed, Unauthorized
+from llmos.errors import BadRequest, MethodNotAllowed, Unauthorized
 from llmos.resources import Resource
 from llmos_hub.api.dependencies import Call, Services
 
@@ -115,7 +115,11 @@ def bearer_token(request: Request, services: Services) -> str:
     ------
     Unauthorized
         There is none.
+    BadRequest
+        There are two: whoever stands before this may have looked at the other one.
     """
+    if len(request.headers.getlist("authorization")) > 1:
+        raise BadRequest("The header Authorization was sent twice. Send it once, with one token.")
     found = _BEARER.match(request.headers.get("authorization", "")[:_MAX_HEADER])
     if found is None:
         page = f": {services.addresses.public}/hub/token" if services.addresses.public else "."

@@ -145,6 +145,7 @@ class ResourceManager:
         """
         rules = self._rules_of(type(resource))
         async with self._locks.holding(_lock_key(resource)):
+            resource = rules.prepared(resource)
             resource = _with_metadata(resource, finalizers=list(rules.finalizers), uid=None, resource_version=None)
             await self._admit(resource, None)
             if dry_run:
@@ -203,8 +204,9 @@ class ResourceManager:
                 old: R | None = await self._store.get(kind, metadata.namespace, metadata.name)
             except NotFound:
                 old = None
-            finalizers = list(self._rules_of(kind).finalizers)
-            resource = _with_metadata(_keeping_secrets(resource, old), finalizers=finalizers)
+            rules = self._rules_of(kind)
+            resource = _keeping_secrets(rules.prepared(resource), old)
+            resource = _with_metadata(resource, finalizers=list(rules.finalizers))
             await self._admit(resource, old)
             if dry_run:
                 outcome = writes.created(resource) if old is None else writes.applied(old, resource).resource
@@ -242,7 +244,8 @@ class ResourceManager:
                     old = await self._store.get(kind, wanted.namespace, wanted.name)
                 except NotFound:
                     raise await self._not_found(kind, wanted.namespace, wanted.name) from None
-                new = _with_metadata(_keeping_secrets(change(old), old), finalizers=old.metadata.finalizers)
+                changed = self._rules_of(kind).prepared(change(old))
+                new = _with_metadata(_keeping_secrets(changed, old), finalizers=old.metadata.finalizers)
                 writes.updated(old, new)  # raises Conflict where the caller knew another one
                 pinned = new.metadata.resource_version is not None
                 new = _with_metadata(new, resource_version=old.metadata.resource_version, uid=old.metadata.uid)

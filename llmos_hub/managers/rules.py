@@ -19,6 +19,16 @@ class KindRules(Generic[R]):
     finalizers: tuple[str, ...] = ()
     """Set at creation, so that nothing of a resource is forgotten while its controller is down."""
 
+    def prepared(self, new: R) -> R:
+        """The resource as it is to be stored, without what somebody typed along by mistake.
+
+        Raises
+        ------
+        Invalid
+            A value can't be used.
+        """
+        return new
+
     def admit(self, new: R, old: R | None, others: Sequence[R]) -> None:
         """Refuse what fits its type but not its place, before it is stored.
 

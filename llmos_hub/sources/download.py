@@ -19,6 +19,7 @@ from typing import Final
 import httpx
 
 from llmos.errors import SourceFailed
+from llmos_hub.failures import reason
 from llmos_hub.sources.base import Progress
 from llmos_hub.sources.cache import words_for
 
@@ -115,12 +116,8 @@ def new_client(verify: ssl.SSLContext | bool = True) -> httpx.Client:
 def unreachable(url: str, error: Exception, what: str) -> SourceFailed:
     """The message for a server that can't be reached."""
     host = httpx.URL(url).host
-    if isinstance(error, httpx.TimeoutException):
-        why = "it does not answer in time"
-    else:
-        why = str(error).rstrip(".") or type(error).__name__
     return SourceFailed(
-        f"{what} can't be fetched: no connection to {host} ({why}). Is this machine online? "
+        f"{what} can't be fetched: no connection to {host} ({_why(error)}). Is this machine online? "
         "Behind a proxy, set HTTPS_PROXY. Without a network, use demo://tiny or file:///path/model.gguf."
     )
 
@@ -164,13 +161,13 @@ def download(remote: Remote, partial: Path, meter: Meter, client: httpx.Client) 
                         break  # it goes on and on: no room is given to it, and the check below refuses it
             if remote.size is None or done >= remote.size:
                 break
-            problem: Exception = httpx.RemoteProtocolError(f"the transfer ended at {done:,} of {remote.size:,} bytes")
+            problem: Exception = _TryAgain(f"the transfer ended at {done:,} of {remote.size:,} bytes")
         except (httpx.TransportError, _TryAgain) as error:
             problem = error
         failures = 1 if done > before else failures + 1
         if failures >= _ATTEMPTS or (done == 0 and failures >= 2 and isinstance(problem, httpx.ConnectError)):
             raise unreachable(remote.url, problem, remote.name) from problem
-        meter.say(f"{remote.name}: the transfer broke off ({problem}); going on from {done:,} bytes.")
+        meter.say(f"{remote.name}: the transfer broke off ({_why(problem)}); going on from {done:,} bytes.")
         time.sleep(_PAUSE * 2 ** (failures - 1))
     meter.at(done, last=True)
     _check(remote, done, digest.hexdigest(), partial)
@@ -200,7 +197,11 @@ def download_beginning(remote: Remote, count: int, client: httpx.Client) -> byte
 
 
 class _TryAgain(Exception):
-    """The server has trouble of its own: 429 and 5xx."""
+    """The server has trouble of its own, 429 and 5xx, or sent less than it said; the text is ours."""
+
+
+def _why(error: Exception) -> str:
+    return str(error) if isinstance(error, _TryAgain) else reason(error)
 
 
 @contextlib.contextmanager

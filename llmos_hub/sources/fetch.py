@@ -11,12 +11,12 @@ import json
 import os
 import signal
 import sys
-import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from llmos.errors import Internal, LLMOSError, SourceFailed, UsageError
+from llmos_hub.failures import where_it_failed
 from llmos_hub.sources import source_of
 from llmos_hub.sources.base import ModelFiles, Progress
 
@@ -105,8 +105,8 @@ def main(argv: Sequence[str]) -> int:
     except BrokenPipeError:
         return 1  # nobody listens any more
     except Exception as raised:  # noqa: BLE001 - the edge of the process: whatever it is must be reported
-        traceback.print_exc()
-        error = Internal(f"Fetching {argv[0][:120]} failed by a mistake in LLMOS: {type(raised).__name__}: {raised}")
+        sys.stderr.write(where_it_failed(raised))
+        error = Internal(f"Fetching {argv[0][:120]} failed by a mistake in LLMOS: {type(raised).__name__}.")
     else:
         _emit({"type": "done", "model": model})
         return 0

@@ -29,6 +29,7 @@ from huggingface_hub.errors import (
 )
 
 from llmos.errors import Invalid, SourceFailed
+from llmos_hub.failures import reason
 from llmos_hub.sources.base import Header, ModelFiles, Progress
 from llmos_hub.sources.cache import Cache
 from llmos_hub.sources.download import Meter, Refused, Remote, download, download_beginning, new_client
@@ -87,6 +88,23 @@ def parse(uri: str) -> tuple[str, str | None, str | None]:
     return found["repo"], found["revision"], found["file"]
 
 
+def _token(text: str) -> str | None:
+    """The token as it can be sent; None where there is none.
+
+    Raises
+    ------
+    SourceFailed
+        It can't be; the library's own error would quote it.
+    """
+    token = text.strip()
+    if not (token.isascii() and token.isprintable()):
+        raise SourceFailed(
+            "HF_TOKEN holds characters that can't be sent, such as a line end in the middle. Write the token anew: one "
+            "line, nothing but its letters and digits."
+        )
+    return token or None
+
+
 class HuggingFaceSource:
     """Repositories of a model hub."""
 
@@ -94,7 +112,7 @@ class HuggingFaceSource:
 
     def __init__(self) -> None:
         self._endpoint = (os.environ.get("HF_ENDPOINT") or constants.ENDPOINT).rstrip("/")
-        self._token = os.environ.get("HF_TOKEN") or None
+        self._token = _token(os.environ.get("HF_TOKEN", ""))
 
     @property
     def _host(self) -> str:
@@ -142,7 +160,7 @@ class HuggingFaceSource:
         except (GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError) as error:
             raise self._refusal(repo, revision, error) from error
         except HFValidationError as error:
-            message = f'"{repo}" is not the name of a repository: {str(error)[:200]}'
+            message = f'"{repo}" is not the name of a repository: letters, digits, "-", "_" and ".", at most 96.'
             raise SourceFailed(message) from error
         except OfflineModeIsEnabled as error:
             raise _Unreachable(f"{repo} can't be looked up: HF_HUB_OFFLINE is set on this machine.") from error
@@ -168,9 +186,8 @@ class HuggingFaceSource:
         return _Repository(repo, info.sha, files)
 
     def _no_connection(self, repo: str, error: Exception) -> str:
-        why = "it does not answer in time" if isinstance(error, httpx2.TimeoutException) else str(error).rstrip(".")
         return (
-            f"{repo} can't be looked up: no connection to {self._host} ({why or type(error).__name__}). Is this machine "
+            f"{repo} can't be looked up: no connection to {self._host} ({reason(error)}). Is this machine "
             "online? Behind a proxy, set HTTPS_PROXY; for a mirror, HF_ENDPOINT. Without a network, use "
             "demo://smollm2, demo://tiny or file:///path/model.gguf."
         )
@@ -290,7 +307,7 @@ class HuggingFaceSource:
                 tqdm_class=_bar(meter),
             )
         except (HfHubHTTPError, httpx2.HTTPError, RuntimeError, ValueError) as error:
-            message = f"{file.path} of {repository.name} could not be fetched: {str(error)[:300]}"
+            message = f"{file.path} of {repository.name} could not be fetched: {reason(error)}. Try again."
             raise SourceFailed(message) from error
         meter.say(f"Checking {file.size / 1e9:.0f} GB.")
         with Path(path).open("rb") as content:
@@ -307,9 +324,10 @@ class HuggingFaceSource:
         if refused.status == 401 or refused.headers.get("x-error-code") == "GatedRepo":
             return SourceFailed(self._gated(repo))
         if refused.status == 403:
-            return SourceFailed(
-                f"{self._host} refuses {file.path} of {repo}: {refused.headers.get('x-error-message', 'HTTP 403')}."
-            )
+            said = refused.headers.get("x-error-message", "HTTP 403")[:300]
+            if self._token:
+                said = said.replace(self._token, "***")  # a server may send back what it was sent
+            return SourceFailed(f"{self._host} refuses {file.path} of {repo}: {said}.")
         return SourceFailed(f"{self._host} answered HTTP {refused.status} for {file.path} of {repo}.")
 
 

@@ -27,6 +27,7 @@ from typing import Any, Final, Self
 import httpx
 
 from llmos.errors import SourceFailed, UsageError
+from llmos_hub.failures import reason
 from llmos_hub.sources.base import ModelFiles, Progress
 from llmos_hub.sources.cache import Cache
 from llmos_hub.sources.download import Meter, Refused, Remote, download, new_client
@@ -174,8 +175,7 @@ class Mirror:
         try:
             response = client.get(f"{self.url}/{Entry.path(uri)}")
         except httpx.TransportError as error:
-            why = "no answer in time" if isinstance(error, httpx.TimeoutException) else str(error).rstrip(".")
-            raise SourceFailed(f"{where} can't be reached ({why or type(error).__name__}).") from error
+            raise SourceFailed(f"{where} can't be reached ({reason(error)}).") from error
         if response.status_code in (404, 410):
             return None
         if response.status_code != 200 or len(response.content) > _LARGEST_ENTRY:
@@ -183,7 +183,7 @@ class Mirror:
         try:
             entry = Entry.load(response.json())
         except ValueError as error:
-            raise SourceFailed(f"{where} answered for {uri} with what is no entry ({error}).") from error
+            raise SourceFailed(f"{where} answered for {uri} with what is no entry.") from error
         return entry if entry.model.uri == uri else None
 
     def _fetch_files(self, uri: str, entry: Entry, cache: Cache, report: Report, client: httpx.Client) -> ModelFiles:

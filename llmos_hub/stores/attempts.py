@@ -34,7 +34,7 @@ async def apply(resource: R, change: Change[R], create: Callable[[R], Awaitable[
         with contextlib.suppress(NotFound):
             return await change(kind, meta.namespace, meta.name, lambda current: rules.applied(current, resource))
         if meta.uid or meta.resource_version:
-            raise rules.conflict(kind, meta.namespace, meta.name, "was deleted since it was read")
+            raise rules.gone(kind, meta.namespace, meta.name)
         with contextlib.suppress(AlreadyExists):
             return await create(resource)
     raise too_busy(kind, meta.namespace, meta.name)

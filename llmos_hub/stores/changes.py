@@ -14,6 +14,10 @@ from llmos_hub.stores.rules import match
 __all__ = ["Change", "Scope", "State", "changes_of", "expired", "revision_of", "revision_of_id"]
 
 
+_DIGITS = 20
+"""Of the largest number with 64 bits."""
+
+
 class Change:
     """An entry of the stream.
 
@@ -78,7 +82,7 @@ def revision_of(resource_version: str) -> int:
     Invalid
         It is none that a store gave out.
     """
-    if not (resource_version.isascii() and resource_version.isdigit()):
+    if not (resource_version.isascii() and resource_version.isdigit() and len(resource_version) <= _DIGITS):
         message = f'resourceVersion: "{resource_version[:40]}" is none that this store gave out. List again and watch from there.'
         raise Invalid(message)
     return int(resource_version)

@@ -44,8 +44,8 @@ class Connections:
                 protocol=2,
                 decode_responses=False,
             )
-        except ValueError as error:
-            message = f"{name} is not the address of a database: {error}"
+        except ValueError:
+            message = f"{name} is not the address of a database, which reads redis://HOST:PORT or unix:///PATH."
             raise UsageError(message) from None
         self._make: Callable[[], AbstractConnection] = factory.make_connection
         self._slots = asyncio.Semaphore(limit)

@@ -18,6 +18,7 @@ from typing import Any, Final
 from redis import exceptions
 
 from llmos.errors import Internal, Unavailable
+from llmos_hub.failures import reason
 from llmos_hub.stores._lua import PREPARE, Script
 from llmos_hub.stores.connections import Connections, without_password
 
@@ -168,13 +169,15 @@ class Database:
                 raise self._unavailable(f"did not answer within {limit:g} s") from None
             except (exceptions.RedisError, OSError) as error:
                 if isinstance(error, _REFUSED) or isinstance(error.__cause__, _REFUSED):
-                    raise self._unavailable(f"refuses the log-in: {error}") from None
+                    raise self._unavailable("refuses the log-in: wrong or missing password") from None
                 may_repeat = repeatable or not sent[0] or isinstance(error, _NOT_RUN)
                 pause = _RETRY_PAUSES[min(attempt, len(_RETRY_PAUSES) - 1)]
                 attempt += 1
                 spent = time.monotonic() - start
                 if not may_repeat or spent + pause > min(self._patience, limit) or self._closed:
-                    raise self._unavailable(f"can't be reached: {error}") from None
+                    raise self._unavailable(
+                        f"can't be reached: {'this process has closed it' if self._closed else reason(error)}"
+                    ) from None
                 await asyncio.sleep(pause)
 
     async def _once(self, command: tuple[Any, ...], sent: list[bool]) -> Any:

@@ -25,6 +25,7 @@ __all__ = [
     "deleted",
     "dumped",
     "empty_status",
+    "gone",
     "match",
     "not_found",
     "updated",
@@ -92,13 +93,28 @@ def already_exists(kind: type[Resource], namespace: str | None, name: str) -> Al
     return AlreadyExists(f'There is already a {kind.kind_name()} "{path}". Change it with apply, or delete it first.')
 
 
-def conflict(kind: type[Resource], namespace: str | None, name: str, why: str) -> Conflict:
+def conflict(
+    kind: type[Resource],
+    namespace: str | None,
+    name: str,
+    why: str,
+    advice: str = "Read it again and repeat the change.",
+) -> Conflict:
     """The error for a write that would overwrite what the writer hasn't seen."""
-    return Conflict(f'{kind.kind_name()} "{_path(namespace, name)}" {why}. Read it again and repeat the change.')
+    return Conflict(f'{kind.kind_name()} "{_path(namespace, name)}" {why}. {advice}')
+
+
+def gone(kind: type[Resource], namespace: str | None, name: str) -> Conflict:
+    """The error for what somebody read, who wants to write it after it was deleted: an exported manifest, say."""
+    advice = "Leave out metadata.uid and metadata.resourceVersion to make it anew."
+    return conflict(kind, namespace, name, "was deleted since it was read", advice)
 
 
 def _conflict(resource: Resource, why: str) -> Conflict:
-    return conflict(type(resource), resource.metadata.namespace, resource.metadata.name, why)
+    advice = (
+        "Read it again and repeat the change, or leave out metadata.uid and metadata.resourceVersion to overwrite it."
+    )
+    return conflict(type(resource), resource.metadata.namespace, resource.metadata.name, why, advice)
 
 
 def dumped(part: Any) -> Any:
@@ -222,7 +238,8 @@ def deleted(current: R, uid: str | None) -> Outcome[R]:
         `uid` is given and is not the stored one.
     """
     if uid and uid != current.metadata.uid:
-        raise _conflict(current, "was deleted and made anew since it was read")
+        meta = current.metadata
+        raise conflict(type(current), meta.namespace, meta.name, "was deleted and made anew since it was read")
     if not current.metadata.finalizers:
         return Outcome(current, removed=True)
     if current.metadata.deletion_timestamp:

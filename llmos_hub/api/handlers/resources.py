@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from starlette.responses import JSONResponse, Response
 
@@ -25,6 +25,8 @@ __all__ = [
     "patch_resource",
     "replace_resource",
 ]
+
+_CLUSTERS_OWN: Final = frozenset({"managedFields", "selfLink"})
 
 
 async def list_resources(call: Call) -> Response:
@@ -126,7 +128,8 @@ def _precondition(options: Any) -> str | None:
 def _resource(call: Call, body: Any, *, name: str | None) -> Resource:
     """The resource in the body, with what the address says already filled in.
 
-    Status is left out without a word, as Kubernetes does: who sends back what they read sends it too.
+    Status is left out without a word, as Kubernetes does: who sends back what they read sends it too. So is what only a
+    cluster's own API writes into metadata.
 
     Raises
     ------
@@ -144,7 +147,7 @@ def _resource(call: Call, body: Any, *, name: str | None) -> Resource:
     ]
     metadata = data.get("metadata", {})
     if isinstance(metadata, Mapping):
-        metadata = {**metadata}
+        metadata = {key: value for key, value in metadata.items() if key not in _CLUSTERS_OWN}
         for field, expected in (("name", name), ("namespace", call.namespace)):
             if expected is None:
                 continue

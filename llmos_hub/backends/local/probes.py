@@ -7,6 +7,8 @@ import contextlib
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
+from llmos_hub.failures import reason
+
 __all__ = ["Answer", "http_get", "probe_delay"]
 
 
@@ -57,7 +59,7 @@ async def http_get(endpoint: str, path: str, timeout: float) -> Answer:
     except (FileNotFoundError, ConnectionRefusedError):
         return Answer(good=False, words="nothing, it doesn't listen yet")
     except (OSError, ValueError) as error:
-        return Answer(good=False, words=f"nothing ({error})")
+        return Answer(good=False, words=f"nothing ({reason(error)})")
 
 
 def probe_delay(waited: float, *, first: float, period: float) -> float:

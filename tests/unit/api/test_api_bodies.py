@@ -65,6 +65,44 @@ async def test_numbers_without_end(ada: httpx.AsyncClient, text: str) -> None:
     assert fine == {"a": 31, "b": 90, "c": -1500.0, "d": float("inf"), "e": 8}
 
 
+@pytest.mark.parametrize(
+    "value",
+    [
+        "!!int ''",
+        "!!int x",
+        "!!int '-'",
+        "!!int '0b'",
+        "!!int '1:x'",
+        "!!float ''",
+        "!!float x",
+        "!!bool maybe",
+        "!!bool ''",
+        "!!timestamp x",
+        "2026-99-99",
+        "2026-01-01T99:00:00Z",
+        "!!binary é",
+        "!!omap x",
+        "!!set [a]",
+        "!!pairs [[a]]",
+        "!!map x",
+        "{[a]: b}",
+        "{? {a: b} : c}",
+        "!unknown x",
+    ],
+)
+async def test_values_that_do_not_fit_their_tag(ada: httpx.AsyncClient, value: str) -> None:
+    for text in (f"spec: {{model: demo://tiny, replicas: {value}}}", f"a: [b, {value}]", value):
+        response = await ada.patch(models(name="chat"), content=text.encode(), headers=APPLY)
+        assert status_of(response)[:2] == (422, "invalid"), text
+
+
+async def test_a_value_that_does_not_fit_its_tag_is_found(ada: httpx.AsyncClient) -> None:
+    text = "spec:\n  model: demo://tiny\n  replicas: !!int ''\n"
+    message = status_of(await ada.patch(models(name="chat"), content=text, headers=APPLY))[2]
+    assert "line 3, column 13" in message
+    assert '"" is no int' in message
+
+
 async def test_half_a_character(ada: httpx.AsyncClient) -> None:
     for field in ('"annotations": {"a": "\\ud800"}', '"annotations": {"\\udfff": "a"}', '"labels": {"a": "\\ud800"}'):
         body = '{"metadata": {"name": "chat", FIELD}, "spec": {"model": "demo://tiny"}}'.replace("FIELD", field)

@@ -12,7 +12,7 @@ import yaml
 from llmos.resources import Credential, ModelService
 from llmos_hub.names import WORKLOADS_FINALIZER
 from llmos_hub.stores import Store
-from tests.unit.api.conftest import BASE, SECRET, Api, causes_of, credentials, manifest, models, status_of
+from tests.unit.api.conftest import BASE, SECRET, Api, causes_of, credentials, manifest, models, status_of, token_of
 
 APPLY = {"content-type": "application/apply-patch+yaml"}
 MERGE = {"content-type": "application/merge-patch+json"}
@@ -424,3 +424,71 @@ async def test_events(ada: httpx.AsyncClient, store: Store) -> None:
         ("Warning", "OutOfMemory", "used 4 of 4 GiB", 2),
     ]
     assert items[1]["firstTimestamp"].endswith("Z")
+
+
+@pytest.mark.parametrize("value", [f"{SECRET}\n", f"  {SECRET}\r\n", f"\n\t{SECRET}"])
+async def test_blanks_and_line_ends_around_a_secret_are_taken_off(
+    ada: httpx.AsyncClient, store: Store, value: str
+) -> None:
+    made = {"metadata": {"name": "hub"}, "spec": {"data": {"HF_TOKEN": value}}}
+    for response in (
+        await ada.post(credentials(), json=made),
+        await ada.put(credentials(name="hub"), json=made),
+        await ada.patch(credentials(name="hub"), content=json.dumps(made), headers=APPLY),
+        await ada.patch(credentials(name="hub"), json={"spec": made["spec"]}, headers=MERGE),
+    ):
+        assert response.is_success
+        assert (await store.get(Credential, "user-ada", "hub")).spec.data == {"HF_TOKEN": SECRET}
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        (f"{SECRET}\nX-Evil: 1", "a line end in the middle"),
+        (f"{SECRET}\x00", "a control character"),
+        (f"{SECRET}\x7fx", "a control character"),
+        (f"{SECRET}é", "not ASCII"),
+    ],
+)
+async def test_a_secret_that_no_header_can_hold_is_refused_in_words(
+    ada: httpx.AsyncClient, value: str, said: str
+) -> None:
+    made = {"metadata": {"name": "hub"}, "spec": {"data": {"HF_TOKEN": SECRET}}}
+    assert (await ada.post(credentials(), json=made)).status_code == 201
+    bad = {"metadata": {"name": "hub"}, "spec": {"data": {"HF_TOKEN": value}}}
+    for response in (
+        await ada.post(credentials(), json={**bad, "metadata": {"name": "other"}}),
+        await ada.put(credentials(name="hub"), json=bad),
+        await ada.patch(credentials(name="hub"), content=json.dumps(bad), headers=APPLY),
+        await ada.patch(credentials(name="hub"), json={"spec": bad["spec"]}, headers=MERGE),
+    ):
+        assert status_of(response)[:2] == (422, "invalid")
+        assert said in causes_of(response)["spec.data.HF_TOKEN"]
+        assert SECRET not in response.text
+
+
+async def test_two_authorization_headers_are_refused(api: Api) -> None:
+    both = [("authorization", f"Bearer {token_of(name)}") for name in ("ada", "root")]
+    async with api.client(None) as client:
+        for headers in (both, both[::-1], [both[0], both[0]]):
+            response = await client.get(models(), headers=headers)
+            assert status_of(response)[:2] == (400, "bad_request")
+            assert "twice" in response.json()["message"]
+
+
+async def test_an_exported_manifest_says_what_to_leave_out(ada: httpx.AsyncClient) -> None:
+    exported = (await ada.post(models(), json=manifest())).json()
+    exported["metadata"] |= {"managedFields": [{"manager": "kubectl"}], "selfLink": "/x"}  # what a cluster writes along
+    body = json.dumps(exported)
+    assert (await ada.patch(models(name="chat"), content=body, headers=APPLY)).status_code == 200
+    await ada.patch(models(name="chat"), json={"spec": {"replicas": 2}}, headers=MERGE)
+    changed = await ada.patch(models(name="chat"), content=body, headers=APPLY)
+    assert (await ada.delete(models(name="chat"))).status_code == 200
+    other = {**exported, "metadata": {**exported["metadata"], "name": "other"}}
+    gone = await ada.patch(models(name="other"), content=json.dumps(other), headers=APPLY)
+    for response in (changed, gone):
+        assert status_of(response)[:2] == (409, "conflict")
+        assert "metadata.uid and metadata.resourceVersion" in response.json()["message"]
+    for field in ("uid", "resourceVersion"):
+        del other["metadata"][field]
+    assert (await ada.patch(models(name="other"), content=json.dumps(other), headers=APPLY)).status_code == 201

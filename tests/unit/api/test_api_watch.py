@@ -104,7 +104,7 @@ async def test_too_old_is_410_and_says_to_list_again(
 
 @pytest.mark.parametrize(
     "query",
-    [{"resourceVersion": "x"}, {"timeoutSeconds": "soon"}, {"timeoutSeconds": "-1"}, {"labelSelector": "a>1"}, {"watch": "perhaps"}],
+    [{"resourceVersion": "x"}, {"resourceVersion": "9" * 5000}, {"timeoutSeconds": "soon"}, {"timeoutSeconds": "-1"}, {"labelSelector": "a>1"}, {"watch": "perhaps"}],
 )  # fmt: skip
 async def test_nonsense_is_refused_before_the_stream_begins(ada: httpx.AsyncClient, query: dict[str, str]) -> None:
     response = await ada.get(models(), params={"watch": "1", **query})

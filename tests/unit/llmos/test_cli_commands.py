@@ -280,6 +280,32 @@ def test_apply_creates_changes_and_leaves_alone(run: Run, platform: FakePlatform
     assert run("apply", "-f", "-", stdin=run("get", "ms", "chat", "--json")[1])[1] == "modelservice/chat unchanged\n"
 
 
+def test_an_exported_manifest_is_applied_again(run: Run, platform: FakePlatform, tmp_path: Path):
+    platform.put(modelservice("chat", metadata={"namespace": "user-ada"}))
+    exported = json.loads(run("get", "ms", "chat", "-o", "json")[1])
+    platform.status("chat", phase="Ready")  # since then it has another resourceVersion
+    exported["metadata"] |= {"managedFields": [{}], "selfLink": "/x", "finalizers": ["llmos.ai/workloads"]}
+    exported["spec"]["replicas"] = 3
+    file = tmp_path / "chat.json"
+    file.write_text(json.dumps(exported))
+    assert run("apply", "-f", str(file))[0] == 0
+    assert platform.objects[("modelservices", "user-ada", "chat")]["spec"]["replicas"] == 3
+    run("delete", "ms", "chat")
+    file.write_text(json.dumps({"kind": "List", "items": [exported]}))
+    assert run("apply", "-f", str(file))[0] == 0
+    assert ("modelservices", "user-ada", "chat") in platform.objects
+
+
+@pytest.mark.parametrize("value", ["!!int ''", "!!bool maybe", "!!float x", "!unknown x"])
+def test_a_value_that_does_not_fit_its_tag_is_named_with_its_line(run: Run, tmp_path: Path, value: str):
+    file = tmp_path / "chat.yaml"
+    file.write_text(f"kind: ModelService\nmetadata: {{name: chat}}\nspec: {{replicas: {value}}}\n")
+    code, _, err = run("apply", "-f", str(file))
+    assert code == 1
+    assert "chat.yaml:3" in err
+    assert "(internal)" not in err
+
+
 def test_apply_checks_all_files_first_and_names_file_and_line(run: Run, platform: FakePlatform, tmp_path: Path):
     (tmp_path / "a.yaml").write_text(MANIFESTS)
     (tmp_path / "b.yml").write_text(MANIFESTS.replace("1Gi", "1GiB").replace("{data:", "{dta:"))

@@ -195,3 +195,19 @@ def test_a_token_never_comes_out(hub: HubEndpoint, tmp_path: Path):
 )
 def test_errors_of_the_disk_are_said_in_words(tmp_path: Path, number: int, words: str):
     assert words in words_for(OSError(number, os.strerror(number), str(tmp_path / "x")), tmp_path).message
+
+
+def test_a_mistake_is_told_without_the_words_of_a_library(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+):
+    def fail(*_: object) -> None:
+        message = "Illegal header value b'Bearer hf_secret'"
+        raise RuntimeError(message)
+
+    monkeypatch.setattr(fetch, "fetch_model", fail)
+    assert fetch.main(["demo://tiny", "/nowhere"]) == 1
+    out, err = capfd.readouterr()
+    assert '"code": "internal"' in out
+    assert "RuntimeError" in out
+    assert "in fail" in err
+    assert "secret" not in out + err

@@ -317,3 +317,22 @@ def test_a_name_with_blanks_and_brackets(hub: HubEndpoint, tmp_path: Path, writt
     model = fetch(f"hf://ada/odd-GGUF:sub/{written}", tmp_path)
     assert Path(model.path).name == name
     assert Path(model.path).read_bytes() == MODEL
+@pytest.mark.parametrize("token", ["hf_secret-of-ada\n", " hf_secret-of-ada \r\n"])
+def test_blanks_around_a_token_do_no_harm(
+    hub: HubEndpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, token: str
+):
+    hub.repositories["ada/tiny-GGUF"].gated = True
+    hub.tokens = {"hf_secret-of-ada"}
+    monkeypatch.setenv("HF_TOKEN", token)
+    assert Path(fetch("hf://ada/tiny-GGUF", tmp_path).path).read_bytes() == MODEL
+
+
+@pytest.mark.parametrize("token", ["hf_secret\nof-ada", "hf_secrét", "hf_\x7fsecret"])
+def test_a_token_that_no_header_can_hold_is_not_quoted(
+    hub: HubEndpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, token: str
+):
+    monkeypatch.setenv("HF_TOKEN", token)
+    with pytest.raises(SourceFailed, match="HF_TOKEN holds characters") as raised:
+        fetch("hf://ada/tiny-GGUF", tmp_path)
+    assert "secr" not in str(raised.value)
+    assert hub.requests == []
