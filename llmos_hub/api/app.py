@@ -21,6 +21,7 @@ from llmos.resources import API_VERSION, KINDS
 from llmos_hub.api.dependencies import Addresses, Services
 from llmos_hub.api.metrics import Metrics
 from llmos_hub.api.middleware import RequestMiddleware
+from llmos_hub.api.rates import WriteRates
 from llmos_hub.api.routes import make_routes
 from llmos_hub.api.streams import Streams
 from llmos_hub.identity import HubIdentity, Identity
@@ -89,6 +90,7 @@ def make_app(
         settings=settings,
         logs=logs,
         streams=Streams(metrics, check_every=check_streams_every),
+        writes=WriteRates(),
         metrics=metrics,
         namespaces=namespaces or LocalNamespaces(),
         nodes=nodes or LocalNodes(store),

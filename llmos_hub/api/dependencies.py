@@ -10,6 +10,7 @@ from starlette.requests import Request
 from llmos.errors import LLMOSError, UsageError
 from llmos.resources import Resource
 from llmos_hub.api.metrics import Metrics
+from llmos_hub.api.rates import WriteRates
 from llmos_hub.api.streams import Streams
 from llmos_hub.identity.base import Identity
 from llmos_hub.managers.logs import LogReader
@@ -49,6 +50,7 @@ class Services:
     settings: PlatformSettings
     logs: LogReader
     streams: Streams
+    writes: WriteRates
     metrics: Metrics
     namespaces: Namespaces
     nodes: Nodes

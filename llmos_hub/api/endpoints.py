@@ -15,6 +15,7 @@ from starlette.types import Receive, Scope, Send
 from llmos.errors import BadRequest, MethodNotAllowed, Unauthorized
 from llmos.resources import Resource
 from llmos_hub.api.dependencies import Call, Services
+from llmos_hub.managers.settings import MAX_WRITES
 
 __all__ = ["Endpoint", "Operation", "route"]
 
@@ -104,6 +105,8 @@ class Endpoint:
             token = bearer_token(request, services)
             caller = await services.identity.authenticate(token)
             scope["llmos.caller"] = caller.name
+            if request.method != "GET":  # before its body is read
+                services.writes.take(caller.name, await services.settings.value(MAX_WRITES))
             response = await operation.handler(Call(request, services, caller, token, self.kind))
         await response(scope, receive, send)
 

@@ -20,6 +20,14 @@ PARAMETERS: Final[dict[str, tuple[dict[str, Any], str]]] = {
     "watch": ({"type": "boolean"}, "Send each change as a line of JSON, until `timeoutSeconds` are over."),
     "resourceVersion": ({"type": "string"}, "Watch from here; unset, what there is comes first."),
     "timeoutSeconds": ({"type": "integer", "minimum": 0}, "End the watch after so many seconds."),
+    "limit": (
+        {"type": "integer", "minimum": 0},
+        "At most so many, perhaps fewer; `metadata.continue` says that there are more.",
+    ),
+    "continue": (
+        {"type": "string"},
+        "The next page: `metadata.continue` of the one before. 410 where that is too long ago.",
+    ),
     "dryRun": ({"type": "string", "enum": ["All"]}, "Do everything but the writing."),
     "tailLines": ({"type": "integer", "minimum": 0}, "Only the last lines of each replica."),
     "follow": ({"type": "boolean"}, "Go on with what is written from now on."),

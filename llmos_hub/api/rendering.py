@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -11,9 +11,9 @@ from starlette.responses import JSONResponse
 
 from llmos.errors import LLMOSError
 from llmos.resources import API_VERSION, Resource
-from llmos_hub.stores.base import Event, Listing, WatchEvent
+from llmos_hub.stores.base import Event, Page, WatchEvent
 
-__all__ = ["error_line", "event_list", "listing", "rendered", "respond", "watch_line"]
+__all__ = ["error_line", "event_list", "listing", "rendered", "respond", "watch_line", "whole_list"]
 
 _INITIAL_EVENTS_END = {"k8s.io/initial-events-end": "true"}
 
@@ -32,14 +32,33 @@ def respond(resource: Resource, *, created: bool = False) -> JSONResponse:
     return JSONResponse(rendered(resource), status_code=201 if created else 200)
 
 
-def listing(kind: type[Resource], found: Listing[Any]) -> dict[str, Any]:
-    """A list, and from where to watch."""
+def listing(kind: type[Resource], page: Page[Any]) -> dict[str, Any]:
+    """A list or a page of one, from where to watch, and how to go on."""
+    metadata = {"resourceVersion": page.resource_version}
+    if page.token:
+        metadata["continue"] = page.token
     return {
         "apiVersion": API_VERSION,
         "kind": f"{kind.kind_name()}List",
-        "metadata": {"resourceVersion": found.resource_version},
-        "items": [rendered(r) for r in found.items],
+        "metadata": metadata,
+        "items": [rendered(r) for r in page.items],
     }
+
+
+async def whole_list(
+    kind: type[Resource], first: Page[Any], rest: AsyncIterator[Sequence[Resource]]
+) -> AsyncIterator[bytes]:
+    """The same for all pages, in pieces: it is never in memory as a whole."""
+    head = listing(kind, Page(first.items, first.resource_version))
+    yield json.dumps(head, ensure_ascii=False, separators=(",", ":"))[:-2].encode()  # open: without the last "]}"
+    begun = bool(first.items)
+    del first, head
+    async for items in rest:
+        if items:
+            some = json.dumps([rendered(r) for r in items], ensure_ascii=False, separators=(",", ":"))[1:-1]
+            yield (("," if begun else "") + some).encode()
+            begun = True
+    yield b"]}"
 
 
 def _line(type_: str, body: dict[str, Any]) -> bytes:

@@ -22,7 +22,7 @@ __all__ = ["make_routes"]
 
 _BASE = f"/apis/{API_VERSION}"
 _STATUS_REFUSAL = "Status is written by the platform alone. Change spec instead."
-_LIST_PARAMETERS = ("labelSelector", "fieldSelector", "watch", "resourceVersion", "timeoutSeconds")
+_LIST_PARAMETERS = ("labelSelector", "fieldSelector", "watch", "resourceVersion", "timeoutSeconds", "limit", "continue")
 
 
 def make_routes() -> list[Route]:

@@ -13,13 +13,13 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Final
 
-from starlette.responses import Response
+from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from llmos.errors import Internal, LLMOSError, TooManyRequests, Unavailable
 from llmos_hub.api.metrics import Metrics
 
-__all__ = ["LineStream", "Streams", "begun"]
+__all__ = ["LineStream", "Streams", "WholeList", "begun"]
 
 logger = logging.getLogger(__name__)
 
@@ -145,6 +145,27 @@ class LineStream(Response):
     async def _stopping(self) -> None:
         await self._streams.closing.wait()
         raise Unavailable("The API is being restarted. Go on with a new request.")
+
+
+class WholeList(StreamingResponse):
+    """Sends a list of many pages as one JSON document.
+
+    Parameters
+    ----------
+    pieces
+        Of the document.
+    resources
+        Let go of when it is sent, or its reader is gone.
+    """
+
+    def __init__(self, pieces: AsyncIterator[bytes], resources: contextlib.ExitStack) -> None:
+        super().__init__(pieces, media_type="application/json")
+        self._resources = resources
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send it."""
+        with self._resources:
+            await super().__call__(scope, receive, send)
 
 
 def _what_went_wrong(tasks: tuple[asyncio.Task[None], ...]) -> LLMOSError | None:

@@ -18,6 +18,10 @@ class ModelServiceRules(KindRules[ModelService]):
 
     finalizers = (WORKLOADS_FINALIZER,)
 
+    def asks_others(self, new: ModelService, old: ModelService | None) -> bool:
+        """Where it gets a name that it didn't have."""
+        return old is None or old.model_names != new.model_names
+
     def admit(self, new: ModelService, old: ModelService | None, others: Sequence[ModelService]) -> None:
         """Refuse names that another one answers to, and a command that doesn't say where to listen.
 
@@ -30,8 +34,6 @@ class ModelServiceRules(KindRules[ModelService]):
         """
         if new.spec.engine == "custom" and (old is None or _command(old) != _command(new)):
             check_listens(new.spec)
-        if old is not None and old.model_names == new.model_names:
-            return
         taken = {name: other.metadata.name for other in others for name in other.model_names}
         causes = [
             Cause(_field_of(new, name), f'"{name}" is a name of {taken[name]} already')

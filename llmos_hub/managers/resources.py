@@ -7,20 +7,27 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import json
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
-from llmos.errors import Cause, Conflict, Insufficient, Invalid, LLMOSError, NotFound
+from llmos.errors import Cause, Conflict, Invalid, LLMOSError, NotFound, PayloadTooLarge
 from llmos.resources import Credential, ModelService, Resource, Setting
 from llmos_hub.managers.credentials import CredentialRules
 from llmos_hub.managers.locks import KeyedLocks
 from llmos_hub.managers.modelservices import ModelServiceRules
 from llmos_hub.managers.patches import patched
 from llmos_hub.managers.rules import KindRules
-from llmos_hub.managers.settings import MAX_RESOURCES, PlatformSettings, SettingRules
+from llmos_hub.managers.settings import (
+    MAX_NAMESPACE_BYTES,
+    MAX_RESOURCE_BYTES,
+    MAX_RESOURCES,
+    PlatformSettings,
+    SettingRules,
+)
 from llmos_hub.stores import rules as writes
-from llmos_hub.stores.base import Event, Listing, Selector, Store, WatchEvent
+from llmos_hub.stores.base import Event, Page, Room, Selector, Store, WatchEvent
 
 __all__ = ["ResourceManager"]
 
@@ -29,6 +36,8 @@ R = TypeVar("R", bound=Resource)
 _NAMESPACE: Final = re.compile(r"^((user|group)-[a-z0-9]([-a-z0-9]*[a-z0-9])?|public)$")
 _NAMES_COMPARED: Final = 50
 """How many names are looked through for the one that was meant: comparing is slow, and people choose the names."""
+_PAGE: Final = 100
+"""The most resources that are read at once."""
 _TRIES: Final = 5
 """How often a write is repeated whose reading was overtaken."""
 
@@ -73,18 +82,59 @@ class ResourceManager:
             raise await self._not_found(kind, namespace, name) from None
         return await self._shown(stored)
 
-    async def list(
-        self, kind: type[R], namespace: str | None, *, labels: Selector | None = None, name: str | None = None
-    ) -> Listing[R]:
-        """All of a kind, in one namespace or (None) in all; only the one of that name, where one is given."""
-        listing = await self._store.list(kind, namespace, labels=labels)
+    async def page(
+        self,
+        kind: type[R],
+        namespace: str | None,
+        *,
+        limit: int = _PAGE,
+        token: str = "",
+        labels: Selector | None = None,
+        name: str | None = None,
+    ) -> Page[R]:
+        """Some of a kind, in one namespace or (None) in all; only the one of that name, where one is given.
+
+        Raises
+        ------
+        Expired, BadRequest
+            As the store's `page`.
+        """
+        if kind.scope == "Cluster":  # there are few, and some that nobody has stored
+            return await self._all(kind, labels, name)
+        page = await self._store.page(kind, namespace, limit=max(1, min(limit, _PAGE)), token=token, labels=labels)
+        items = [await self._shown(r) for r in page.items if name in (None, r.metadata.name)]
+        return Page(items, page.resource_version, page.token)
+
+    async def _all(self, kind: type[R], labels: Selector | None, name: str | None) -> Page[R]:
+        """All of a kind that belongs to the whole platform."""
+        listing = await self._store.list(kind, labels=labels)
         items = [await self._shown(r) for r in listing.items]
         if not labels:
             items += await self._rules_of(kind).all_absent(items)
-            items.sort(key=lambda r: (r.metadata.namespace or "", r.metadata.name))
-        if name is not None:
-            items = [r for r in items if r.metadata.name == name]
-        return Listing(items, listing.resource_version)
+            items.sort(key=lambda r: r.metadata.name)
+        return Page([r for r in items if name in (None, r.metadata.name)], listing.resource_version)
+
+    async def rest(
+        self,
+        first: Page[R],
+        kind: type[R],
+        namespace: str | None,
+        *,
+        labels: Selector | None = None,
+        name: str | None = None,
+    ) -> AsyncIterator[Sequence[R]]:
+        """What comes after a first page, page by page: never all at once in memory.
+
+        Raises
+        ------
+        Expired
+            It took too long.
+        """
+        token = first.token
+        while token:
+            page = await self.page(kind, namespace, token=token, labels=labels, name=name)
+            yield page.items
+            token = page.token
 
     @contextlib.asynccontextmanager
     async def watch(
@@ -147,14 +197,15 @@ class ResourceManager:
         async with self._locks.holding(_lock_key(resource)):
             resource = rules.prepared(resource)
             resource = _with_metadata(resource, finalizers=list(rules.finalizers), uid=None, resource_version=None)
-            await self._admit(resource, None)
+            room = await self._admit(resource, None)
             if dry_run:
+                await self._check_room(resource, None, room)
                 with contextlib.suppress(NotFound):
                     await self._store.get(type(resource), resource.metadata.namespace, resource.metadata.name)
                     meta = resource.metadata
                     raise writes.already_exists(type(resource), meta.namespace, meta.name)
                 return await self._shown(writes.created(resource))
-            return await self._settled(None, await self._store.create(resource))
+            return await self._settled(None, await self._store.create(resource, room=room))
 
     async def update(self, resource: R, *, dry_run: bool = False) -> R:
         """Replace spec, labels and annotations of an existing one; the finalizers stay as they are.
@@ -207,11 +258,12 @@ class ResourceManager:
             rules = self._rules_of(kind)
             resource = _keeping_secrets(rules.prepared(resource), old)
             resource = _with_metadata(resource, finalizers=list(rules.finalizers))
-            await self._admit(resource, old)
+            room = await self._admit(resource, old)
             if dry_run:
+                await self._check_room(resource, old, room)
                 outcome = writes.created(resource) if old is None else writes.applied(old, resource).resource
                 return await self._shown(outcome), old is None
-            return await self._settled(old, await self._store.apply(resource)), old is None
+            return await self._settled(old, await self._store.apply(resource, room=room)), old is None
 
     async def delete(
         self, kind: type[R], namespace: str | None, name: str, *, uid: str | None = None, dry_run: bool = False
@@ -249,11 +301,12 @@ class ResourceManager:
                 writes.updated(old, new)  # raises Conflict where the caller knew another one
                 pinned = new.metadata.resource_version is not None
                 new = _with_metadata(new, resource_version=old.metadata.resource_version, uid=old.metadata.uid)
-                await self._admit(new, old)
+                room = await self._admit(new, old)
                 if dry_run:
+                    await self._check_room(new, old, room)
                     return await self._shown(writes.updated(old, new).resource)
                 try:
-                    stored = await self._store.update(new)
+                    stored = await self._store.update(new, room=room)
                 except Conflict:
                     if pinned or attempt == _TRIES - 1:
                         raise
@@ -262,22 +315,41 @@ class ResourceManager:
         message = "unreachable: the last try returns or raises"
         raise AssertionError(message)
 
-    async def _admit(self, new: R, old: R | None) -> None:
-        """Refuse what fits its type but not its place."""
+    async def _admit(self, new: R, old: R | None) -> Room:
+        """Refuse what fits its type but not its place; returns how much may be there, which the store counts."""
         kind, namespace = type(new), new.metadata.namespace
         writes.check_namespace(kind, namespace)
         if namespace is not None and not _NAMESPACE.fullmatch(namespace):
             cause = Cause("metadata.namespace", f'"{namespace}" is none: use user-NAME, group-NAME or public')
             raise Invalid(str(cause), causes=[cause])
         _check_texts(new)
-        listing = await self._store.list(kind, namespace)
-        others = [r for r in listing.items if r.metadata.name != new.metadata.name]
-        if old is None and len(others) >= (limit := await self._settings.value(MAX_RESOURCES)):
-            raise Insufficient(
-                f"{namespace or 'The platform'} holds {len(others)} {kind.plural} already, and {limit} are allowed. "
-                f"Delete some, or ask an admin to raise the setting {MAX_RESOURCES.name}."
+        size, limit = _size(new), await self._settings.value(MAX_RESOURCE_BYTES)
+        if size > limit and (old is None or size > _size(old)):
+            raise PayloadTooLarge(
+                f"{new.kind} {new.metadata.name} has {size} bytes, and {limit} are allowed. Leave something out, or ask an "
+                f"admin to raise the setting {MAX_RESOURCE_BYTES.name}."
             )
-        self._rules_of(kind).admit(new, old, others)
+        rules, others = self._rules_of(kind), []
+        if rules.asks_others(new, old):
+            listing = await self._store.list(kind, namespace)
+            others = [r for r in listing.items if r.metadata.name != new.metadata.name]
+        rules.admit(new, old, others)
+        return Room(
+            await self._settings.value(MAX_RESOURCES),
+            await self._settings.value(MAX_NAMESPACE_BYTES),
+            f"Delete some, or ask an admin to raise the setting {MAX_RESOURCES.name} or {MAX_NAMESPACE_BYTES.name}.",
+        )
+
+    async def _check_room(self, new: R, old: R | None, room: Room) -> None:
+        """The same check as the store's where nothing is to be stored: about right is enough."""
+        usage, token = writes.Usage(0, 0), ""
+        while True:
+            page = await self._store.page(type(new), new.metadata.namespace, limit=_PAGE, token=token)
+            for resource in page.items:
+                usage = usage.plus(_size(resource))
+            if not (token := page.token):
+                break
+        writes.check_room(new, room, usage, before=_size(old) if old is not None else 0, after=_size(new))
 
     async def _settled(self, old: R | None, stored: R) -> R:
         """After a write: the status that goes with it, where no controller writes that."""
@@ -307,6 +379,12 @@ class ResourceManager:
 
     def _rules_of(self, kind: type[Resource]) -> KindRules[Any]:
         return self._rules.get(kind) or KindRules()
+
+
+def _size(resource: Resource) -> int:
+    """Bytes of what people write: metadata and spec, as JSON."""
+    body = resource.dump()
+    return len(json.dumps([body["metadata"], body["spec"]], separators=(",", ":"), ensure_ascii=False).encode())
 
 
 def _lock_key(resource: Resource) -> tuple[type[Resource], str | None]:

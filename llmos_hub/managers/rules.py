@@ -19,6 +19,11 @@ class KindRules(Generic[R]):
     finalizers: tuple[str, ...] = ()
     """Set at creation, so that nothing of a resource is forgotten while its controller is down."""
 
+    def asks_others(self, new: R, old: R | None) -> bool:
+        """Whether `admit` wants the other resources of the kind in the namespace, which cost a reading of them all."""
+        del new, old
+        return False
+
     def prepared(self, new: R) -> R:
         """The resource as it is to be stored, without what somebody typed along by mistake.
 
@@ -39,7 +44,7 @@ class KindRules(Generic[R]):
         old
             What is there now.
         others
-            The other resources of the kind in the namespace.
+            The other resources of the kind in the namespace, where `asks_others` says so.
         """
 
     def status_after(self, old: R | None, stored: R) -> R | None:

@@ -23,8 +23,11 @@ from llmos_hub.stores.base import Store, WatchEvent
 __all__ = [
     "DEFINITIONS",
     "MAX_BODY_BYTES",
+    "MAX_NAMESPACE_BYTES",
     "MAX_RESOURCES",
+    "MAX_RESOURCE_BYTES",
     "MAX_STREAMS",
+    "MAX_WRITES",
     "STREAM_TIMEOUT",
     "Definition",
     "PlatformSettings",
@@ -84,10 +87,31 @@ MAX_RESOURCES: Final = Definition(
 )
 MAX_BODY_BYTES: Final = Definition(
     "api-max-body-bytes",
-    str(1024 * 1024),
-    "The largest request body that the API reads, in bytes. A manifest has some kilobytes; one mebibyte leaves "
-    "room for the annotations (256 KiB) and a Credential's values.",
+    str(512 * 1024),
+    "The largest request body that the API reads, in bytes. Four times as much as the largest resource, since JSON can "
+    "write a character in six.",
     _whole_number(64 * 1024, 16 * 1024 * 1024),
+)
+MAX_RESOURCE_BYTES: Final = Definition(
+    "api-max-resource-bytes",
+    str(128 * 1024),
+    "The largest resource, in bytes of its metadata and spec as JSON. A manifest has some kilobytes, one with pod "
+    "templates and many values some dozens.",
+    _whole_number(16 * 1024, 1024 * 1024),
+)
+MAX_NAMESPACE_BYTES: Final = Definition(
+    "api-max-bytes-per-namespace-and-kind",
+    str(4 * 1024 * 1024),
+    "The most bytes that all resources of one kind in a namespace may have together. A thousand ordinary ones; what "
+    "a person can make the database, the API, the gateway and the controllers hold in memory.",
+    _whole_number(256 * 1024, 1024 * 1024 * 1024),
+)
+MAX_WRITES: Final = Definition(
+    "api-max-writes-per-second-and-user",
+    "20",
+    "How many writes a second a person may send to one process of the API for long; five seconds' worth at once. More "
+    "are answered with 429 and Retry-After. Each is written to disk before it is answered.",
+    _whole_number(1, 100_000),
 )
 STREAM_TIMEOUT: Final = Definition(
     "api-stream-timeout-seconds",
@@ -104,7 +128,11 @@ MAX_STREAMS: Final = Definition(
 )
 
 DEFINITIONS: Final[Mapping[str, Definition[int]]] = {
-    d.name: d for d in (MAX_BODY_BYTES, MAX_RESOURCES, MAX_STREAMS, STREAM_TIMEOUT)
+    d.name: d
+    for d in (
+        *(MAX_BODY_BYTES, MAX_NAMESPACE_BYTES, MAX_RESOURCE_BYTES, MAX_RESOURCES),
+        *(MAX_STREAMS, MAX_WRITES, STREAM_TIMEOUT),
+    )
 }
 
 

@@ -12,11 +12,24 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Generic, Literal, Protocol, TypeVar
+from typing import Any, Final, Generic, Literal, Protocol, TypeVar
 
 from llmos.resources.base import Resource
 
-__all__ = ["ADDED", "BOOKMARK", "DELETED", "MODIFIED", "Event", "Listing", "Selector", "Store", "WatchEvent"]
+__all__ = [
+    "ADDED",
+    "BOOKMARK",
+    "DELETED",
+    "MODIFIED",
+    "PAGE_BYTES",
+    "Event",
+    "Listing",
+    "Page",
+    "Room",
+    "Selector",
+    "Store",
+    "WatchEvent",
+]
 
 R = TypeVar("R", bound=Resource)
 Selector = Mapping[str, str]
@@ -26,6 +39,9 @@ ADDED: Literal["ADDED"] = "ADDED"
 MODIFIED: Literal["MODIFIED"] = "MODIFIED"
 DELETED: Literal["DELETED"] = "DELETED"
 BOOKMARK: Literal["BOOKMARK"] = "BOOKMARK"
+
+PAGE_BYTES: Final = 1024 * 1024
+"""Bytes after which a page ends, where the database can count them: what one reader costs at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +58,38 @@ class Listing(Generic[R]):
 
     items: Sequence[R]
     resource_version: str
+
+
+@dataclass(frozen=True, slots=True)
+class Page(Listing[R]):
+    """Some of a kind; all pages of a list have the resourceVersion of its first.
+
+    Attributes
+    ----------
+    token
+        What `Store.page` takes to go on; empty where nothing is left.
+    """
+
+    token: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """How much of a kind a namespace may hold; a write that would need more is refused, one that needs less never is.
+
+    Attributes
+    ----------
+    count
+        Resources.
+    size
+        Bytes of all of them as they lie in the database.
+    advice
+        A sentence on what to do when it is used up.
+    """
+
+    count: int
+    size: int
+    advice: str = "Delete some."
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +163,29 @@ class Store(Protocol):
         """Read all of a kind, in one namespace or (None) in all; ordered, and consistent with its resourceVersion."""
         ...
 
+    async def page(
+        self,
+        kind: type[R],
+        namespace: str | None = None,
+        *,
+        limit: int,
+        token: str = "",
+        labels: Selector | None = None,
+    ) -> Page[R]:
+        """Read some of a kind, at most `limit`, in the order of `list`; fewer, even none, where others don't match.
+
+        A watch from the resourceVersion that all pages share misses nothing. As in Kubernetes, a page may show what was
+        changed since the first one was read.
+
+        Raises
+        ------
+        Expired
+            The list was begun too long ago: begin anew.
+        BadRequest
+            The token is none that a page had.
+        """
+        ...
+
     def watch(
         self,
         kind: type[R],
@@ -141,7 +212,7 @@ class Store(Protocol):
         """
         ...
 
-    async def create(self, resource: R) -> R:
+    async def create(self, resource: R, *, room: Room | None = None) -> R:
         """Store a new one; sets uid, resourceVersion, generation 1 and creationTimestamp, and ignores those given.
 
         ``status`` starts empty, whatever was given: `patch_status` alone writes it.
@@ -154,12 +225,14 @@ class Store(Protocol):
             It doesn't fit its own type and could not be read back.
         PayloadTooLarge
             It is larger than etcd would take.
+        Insufficient
+            There is no `room` left. On Valkey that is exact, however many processes write at once.
         Forbidden
             The kind has secrets and this process has no key for them.
         """
         ...
 
-    async def update(self, resource: R) -> R:
+    async def update(self, resource: R, *, room: Room | None = None) -> R:
         """Replace spec, labels, annotations and finalizers of an existing one; status is left alone.
 
         ``generation`` grows when ``spec`` changed. A write that changes nothing returns what is there, with
@@ -173,16 +246,20 @@ class Store(Protocol):
             `resource` carries a resourceVersion (or uid) and the stored one is another.
         Invalid
             A finalizer is added though deletion was asked for; or as for `create`.
+        Insufficient
+            It would grow, and there is no `room` left.
         """
         ...
 
-    async def apply(self, resource: R) -> R:
+    async def apply(self, resource: R, *, room: Room | None = None) -> R:
         """Create it, or replace ``spec`` whole and merge labels and annotations; finalizers are left alone.
 
         Raises
         ------
         Conflict
             As for `update`; or deletion was asked for; or it carries a resourceVersion or uid and is gone.
+        Insufficient
+            As for `create` and `update`.
         """
         ...
 

@@ -18,6 +18,7 @@ from typing import Any, Final
 from redis import exceptions
 
 from llmos.errors import Internal, Unavailable
+from llmos.resources import KINDS
 from llmos_hub.failures import reason
 from llmos_hub.stores._lua import PREPARE, Script
 from llmos_hub.stores.connections import Connections, without_password
@@ -74,6 +75,15 @@ class Keys:
     def migration(self) -> str:
         """Held by the process that migrates."""
         return f"{self.prefix}:migration"
+
+    @property
+    def written(self) -> str:
+        """The count of all bytes that were ever put into the stream of changes."""
+        return f"{self.prefix}:written"
+
+    def sizes(self, plural: str) -> str:
+        """By namespace, the bytes of the kind's resources there."""
+        return f"{self.prefix}:sizes:{plural}"
 
     def objects(self, plural: str, namespace: str = "") -> str:
         """The resources of a kind in a namespace, by name."""
@@ -222,7 +232,8 @@ class Database:
         self._epoch = None
 
     async def _prepare(self) -> str:
-        keys = [self.keys.epoch, self.keys.revision, self.keys.schema]
+        sizes = [self.keys.sizes(kind.plural) for kind in KINDS.values()]
+        keys = [self.keys.epoch, self.keys.revision, self.keys.schema, *sizes]
         epoch, schema = await self.script(PREPARE, keys, [uuid.uuid4().hex, SCHEMA_VERSION], repeatable=True)
         version = int(schema or 0)
         if version > SCHEMA_VERSION:
@@ -285,6 +296,11 @@ class Database:
     def _refused(self, error: exceptions.ResponseError) -> Unavailable | Internal:
         """What the server's refusal means: a state of the server's (full disk, read-only), or a mistake of ours."""
         text = str(error)
+        if isinstance(error, exceptions.OutOfMemoryError) or text.startswith("OOM"):
+            return self._unavailable(
+                "is full: it holds as much as it may (maxmemory). What is there can be read and deleted; delete what is "
+                "not needed, or let an admin give it more memory"
+            )
         states = ("MISCONF", "OOM", "READONLY", "BUSY", "NOREPLICAS", "CLUSTERDOWN", "MASTERDOWN", "NOPERM", "NOAUTH")
         if isinstance(error, (exceptions.ReadOnlyError, exceptions.OutOfMemoryError)) or text.startswith(states):
             return self._unavailable(f"refuses: {text}")

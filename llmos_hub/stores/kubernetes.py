@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import logging
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any, Final, Literal, TypeVar
@@ -18,7 +19,7 @@ from llmos.errors import Conflict, Internal, LLMOSError, NotFound, PayloadTooLar
 from llmos.resources.base import Resource
 from llmos_hub.kubernetes_api import FIELD_MANAGER, JSON_PATCH, APIError, KubernetesAPI
 from llmos_hub.stores import attempts, rules
-from llmos_hub.stores.base import Event, Listing, Selector, WatchEvent
+from llmos_hub.stores.base import Event, Listing, Page, Room, Selector, WatchEvent
 from llmos_hub.stores.changes import revision_of
 from llmos_hub.stores.kubernetes_errors import expired, translate
 from llmos_hub.stores.kubernetes_events import Recorder
@@ -36,6 +37,7 @@ _LISTINGS: Final = 3  # a list whose beginning the server forgot before its end 
 _PARSE_AT_ONCE: Final = 100  # resources between two turns of the event loop: some milliseconds
 _LOGGED: Final = 1000  # objects that were reported as unreadable and are not reported again
 _MAX_SIZE: Final = 1_500_000  # bytes of a resource, as etcd has it
+_ROOM_PAGE: Final = 50  # objects that are counted at once: they may be large
 _WRITER: Final = {"fieldManager": FIELD_MANAGER}
 
 _Objects = list[dict[str, Any]]
@@ -54,6 +56,13 @@ def _preconditions(resource: Resource) -> _Operations:
     meta = resource.metadata
     found = [{"op": "test", "path": "/metadata/uid", "value": meta.uid}] if meta.uid else []
     return [*found, _set("/metadata/resourceVersion", meta.resource_version)] if meta.resource_version else found
+
+
+def _size(obj: Mapping[str, Any]) -> int:
+    """Bytes of what people have written of an object."""
+    metadata = {key: obj["metadata"].get(key) for key in ("name", "labels", "annotations")}
+    content = [metadata, obj.get("spec"), obj.get("data")]
+    return len(json.dumps(content, separators=(",", ":"), ensure_ascii=False).encode())
 
 
 class KubernetesStore:
@@ -109,6 +118,44 @@ class KubernetesStore:
             return Listing(await self._all_readable(kind, objects), version)
         message = f"The cluster's {kind.plural} can't be listed: the API server forgets each list before it is read."
         raise Unavailable(message)
+
+    async def page(
+        self,
+        kind: type[R],
+        namespace: str | None = None,
+        *,
+        limit: int,
+        token: str = "",
+        labels: Selector | None = None,
+    ) -> Page[R]:
+        """Read some; see `llmos_hub.stores.base.Store.page`. The token is the API server's own."""
+        rules.check_namespace(kind, namespace, required=False)
+        params = {**self._params(kind, labels), "limit": str(limit), **({"continue": token} if token else {})}
+        with self._words(kind, namespace, ""):
+            found = await self._api.request("GET", form_of(kind).path(kind, namespace), params=params)
+        items = await self._all_readable(kind, found.get("items") or [])
+        return Page(items, found["metadata"]["resourceVersion"], found["metadata"].get("continue") or "")
+
+    async def _check_room(self, resource: Resource, room: Room | None) -> None:
+        """Refuse what would take more than `room`.
+
+        Others may write in the meantime: how many resources there are is held exactly by the namespace's ResourceQuota,
+        which counts in the API server.
+        """
+        if room is None:
+            return
+        kind, meta = type(resource), resource.metadata
+        usage, before = rules.Usage(0, 0), 0
+        with self._words(kind, meta.namespace, ""):
+            async for page in self._api.list_pages(
+                form_of(kind).path(kind, meta.namespace), params=self._params(kind, None), page=_ROOM_PAGE
+            ):
+                for obj in page.get("items") or []:
+                    size = _size(obj)
+                    usage = usage.plus(size)
+                    if obj["metadata"]["name"] == meta.name:
+                        before = size
+        rules.check_room(resource, room, usage, before=before, after=_size(form_of(kind).write(resource)))
 
     async def _pages(
         self, kind: type[Resource], namespace: str | None, labels: Selector | None
@@ -182,19 +229,21 @@ class KubernetesStore:
 
     # -- writing
 
-    async def create(self, resource: R) -> R:
+    async def create(self, resource: R, *, room: Room | None = None) -> R:
         """Store a new one; see `llmos_hub.stores.base.Store.create`."""
         kind, meta = type(resource), resource.metadata
         rules.check_namespace(kind, meta.namespace)
         new = rules.created(resource)
         self._check(new)
+        await self._check_room(new, room)
         path = form_of(kind).path(kind, meta.namespace)
         return await self._write("POST", path, new, body=form_of(kind).write(new))
 
-    async def update(self, resource: R) -> R:
+    async def update(self, resource: R, *, room: Room | None = None) -> R:
         """Replace all but status; see `llmos_hub.stores.base.Store.update`."""
         kind, meta = type(resource), resource.metadata
         rules.check_namespace(kind, meta.namespace)
+        await self._check_room(resource, room)
         if form_of(kind) is not CUSTOM:
             return await self._change(kind, meta.namespace, meta.name, lambda current: rules.updated(current, resource))
         self._check(resource)
@@ -219,8 +268,9 @@ class KubernetesStore:
             operations.append({"op": "remove", "path": "/status"})
         return await self._patch(resource, operations, "status")
 
-    async def apply(self, resource: R) -> R:
+    async def apply(self, resource: R, *, room: Room | None = None) -> R:
         """Create or replace spec; see `llmos_hub.stores.base.Store.apply`."""
+        await self._check_room(resource, room)
         return await attempts.apply(resource, self._change, self.create)
 
     async def delete(self, kind: type[R], namespace: str | None, name: str, *, uid: str | None = None) -> R:

@@ -15,7 +15,7 @@ from typing import Any, Final, Generic, Literal, TypeVar
 from llmos.errors import Expired, Forbidden
 from llmos.resources.base import Resource
 from llmos_hub.stores import rules
-from llmos_hub.stores.base import BOOKMARK, DELETED, Event, Listing, Selector, Store, WatchEvent
+from llmos_hub.stores.base import BOOKMARK, DELETED, Event, Listing, Page, Room, Selector, Store, WatchEvent
 from llmos_hub.stores.changes import revision_of
 from llmos_hub.stores.kubernetes_namespaces import ReleaseNamespaces
 
@@ -103,10 +103,29 @@ class ReleaseStore:
         """Read all that are the release's."""
         epoch = self._epoch
         listing = await self._inner.list(kind, namespace, labels=labels)
+        return Listing(await self._shown(kind, namespace, listing, epoch), listing.resource_version)
+
+    async def page(
+        self,
+        kind: type[R],
+        namespace: str | None = None,
+        *,
+        limit: int,
+        token: str = "",
+        labels: Selector | None = None,
+    ) -> Page[R]:
+        """Read some that are the release's: where namespaces are others', a page has fewer."""
+        epoch = self._epoch
+        page = await self._inner.page(kind, namespace, limit=limit, token=token, labels=labels)
+        # a later page says nothing of what was passed over in those before
+        items = await self._shown(kind, namespace, page, epoch if not token else 0)
+        return Page(items, page.resource_version, page.token)
+
+    async def _shown(self, kind: type[R], namespace: str | None, listing: Listing[R], epoch: int) -> Sequence[R]:
         items = [item for item in listing.items if await self._shows(item)]
         if namespace is None and self._listed.get(kind, (0, 0))[0] < epoch:
             self._listed[kind] = (epoch, revision_of(listing.resource_version))
-        return Listing(items, listing.resource_version)
+        return items
 
     @asynccontextmanager
     async def watch(
@@ -136,20 +155,20 @@ class ReleaseStore:
 
     # -- writing
 
-    async def create(self, resource: R) -> R:
+    async def create(self, resource: R, *, room: Room | None = None) -> R:
         """Store a new one."""
         await self._check_new(resource)
-        return await self._inner.create(resource)
+        return await self._inner.create(resource, room=room)
 
-    async def apply(self, resource: R) -> R:
+    async def apply(self, resource: R, *, room: Room | None = None) -> R:
         """Create or replace spec."""
         await self._check_new(resource)
-        return await self._inner.apply(resource)
+        return await self._inner.apply(resource, room=room)
 
-    async def update(self, resource: R) -> R:
+    async def update(self, resource: R, *, room: Room | None = None) -> R:
         """Replace all but status."""
         await self._check(type(resource), resource.metadata.namespace, resource.metadata.name)
-        return await self._inner.update(resource)
+        return await self._inner.update(resource, room=room)
 
     async def patch_status(self, resource: R) -> R:
         """Replace status."""

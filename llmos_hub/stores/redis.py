@@ -8,7 +8,10 @@ resourceVersion is repeated on what is there now.
 from __future__ import annotations
 
 import asyncio
+import bisect
 import contextlib
+import functools
+import itertools
 import json
 import logging
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -18,9 +21,21 @@ from typing import Any, Final, Literal, TypeVar
 from llmos.errors import Internal, PayloadTooLarge
 from llmos.resources.base import Resource, utcnow
 from llmos_hub.stores import attempts, rules
-from llmos_hub.stores._lua import COMMIT, LIST, RECORD
-from llmos_hub.stores.base import ADDED, DELETED, MODIFIED, Event, Listing, Selector, WatchEvent
+from llmos_hub.stores._lua import COMMIT, COMMIT_ALWAYS, FETCH, LIST, NAMES, RECORD, Script
+from llmos_hub.stores.base import (
+    ADDED,
+    DELETED,
+    MODIFIED,
+    PAGE_BYTES,
+    Event,
+    Listing,
+    Page,
+    Room,
+    Selector,
+    WatchEvent,
+)
 from llmos_hub.stores.changes import Change, Scope, revision_of
+from llmos_hub.stores.continuing import Position
 from llmos_hub.stores.database import Database
 from llmos_hub.stores.records import Codec, Record, Unreadable
 from llmos_hub.stores.sealing import Sealer
@@ -31,6 +46,7 @@ __all__ = ["RedisStore"]
 log = logging.getLogger(__name__)
 
 R = TypeVar("R", bound=Resource)
+_Parts = list[tuple[bytes, list[bytes]]]  # by namespace, what is in it
 _Values = list[tuple[tuple[str, str], bytes]]  # by namespace and name, what is stored
 
 MAX_SIZE: Final = 1_500_000
@@ -50,8 +66,9 @@ class RedisStore:
         The way there; the store closes it.
     sealer
         Encrypts write-only fields; without a key they are read as empty and can't be written.
-    keep_changes
-        How many changes, about, a watch can go back; more takes memory, less makes slow watches list again.
+    keep_changes, keep_bytes
+        How many changes, about, and how many bytes of them a watch can go back; more takes memory, less makes slow
+        watches list again.
     bookmark_interval
         Seconds after which a quiet watch gets a bookmark.
     watch_patience
@@ -69,13 +86,14 @@ class RedisStore:
         sealer: Sealer,
         *,
         keep_changes: int = 10_000,
+        keep_bytes: int = 32 * 1024 * 1024,
         bookmark_interval: float = 15.0,
         watch_patience: float = 30.0,
     ) -> None:
         self._database = database
         self._keys = database.keys
         self._codec = Codec(sealer)
-        self._keep_changes = keep_changes
+        self._keep_changes, self._keep_bytes = keep_changes, keep_bytes
         self._tail = Tail(database, self._of_change, bookmark_interval=bookmark_interval, patience=watch_patience)
         self.unreadable = 0
         self._logged: set[tuple[str, int]] = set()
@@ -102,24 +120,59 @@ class RedisStore:
                 items.append(resource)
         return Listing(items, revision)
 
+    async def page(
+        self,
+        kind: type[R],
+        namespace: str | None = None,
+        *,
+        limit: int,
+        token: str = "",
+        labels: Selector | None = None,
+    ) -> Page[R]:
+        """Read some; see `llmos_hub.stores.base.Store.page`."""
+        rules.check_namespace(kind, namespace, required=False)
+        begun = Position.parse(token) if token else None
+        if begun is not None:  # what was changed since the first page has to be known to who then watches
+            (await self._tail.state()).check(begun.revision)
+        revision, parts = await self._read_kind(NAMES, kind, namespace)
+        version = begun.revision if begun is not None else int(revision)
+        keys = sorted((space.decode(), name.decode()) for space, names in parts for name in names)
+        if begun is not None:
+            keys = keys[bisect.bisect_right(keys, (begun.namespace, begun.name)) :]
+        wanted = keys[:limit]
+        arguments = [self._keys.objects(kind.plural), PAGE_BYTES, *itertools.chain.from_iterable(wanted)]
+        values = await self._database.script(FETCH, [self._keys.revision], arguments, repeatable=True)
+        items = []
+        for key, raw in zip(wanted, values, strict=False):  # fewer, where they are large
+            resource = self._readable(kind, "/".join(filter(None, key)), raw) if raw is not None else None
+            if resource is not None and rules.match(resource.metadata.labels, labels):
+                items.append(resource)
+        rest = "" if len(values) == len(keys) else str(Position(version, *keys[len(values) - 1]))
+        return Page(items, str(version), rest)
+
     async def _read_all(self, kind: type[Resource], namespace: str | None) -> tuple[str, _Values]:
         """The revision, and by namespace and name every value of the kind as of then."""
+        revision, parts = await self._read_kind(LIST, kind, namespace)
+        values = [
+            ((space.decode(), name.decode()), raw)
+            for space, flat in parts
+            for name, raw in zip(flat[::2], flat[1::2], strict=True)
+        ]
+        return revision, values
+
+    async def _read_kind(self, script: Script, kind: type[Resource], namespace: str | None) -> tuple[str, _Parts]:
+        """The revision, and by namespace what the script says of it."""
         arguments = [self._keys.objects(kind.plural)]
         if namespace is not None or kind.scope == "Cluster":
             arguments.append(namespace or "")
         keys = [self._keys.revision, self._keys.namespaces(kind.plural)]
         while True:
             await self._database.epoch()
-            revision, *parts = await self._database.script(LIST, keys, arguments, repeatable=True)
+            revision, *parts = await self._database.script(script, keys, arguments, repeatable=True)
             if revision is not None:
                 break
             self._database.forget()
-        values = [
-            ((space.decode(), name.decode()), raw)
-            for space, flat in zip(parts[::2], parts[1::2], strict=True)
-            for name, raw in zip(flat[::2], flat[1::2], strict=True)
-        ]
-        return revision.decode(), values
+        return revision.decode(), list(zip(parts[::2], parts[1::2], strict=True))
 
     def _readable(self, kind: type[R], path: str, raw: bytes) -> R | None:
         """The resource; None, a line in the log and a count where this version can't read it."""
@@ -184,34 +237,44 @@ class RedisStore:
 
     # -- writing
 
-    async def create(self, resource: R) -> R:
+    async def create(self, resource: R, *, room: Room | None = None) -> R:
         """Store a new one; see `llmos_hub.stores.base.Store.create`."""
         rules.check_namespace(type(resource), resource.metadata.namespace)
-        stored, _ = await self._commit(ADDED, rules.created(resource), None, spec_changed=True)
+        stored, _ = await self._commit(ADDED, rules.created(resource), None, spec_changed=True, room=room)
         if stored is None:
             raise rules.already_exists(type(resource), resource.metadata.namespace, resource.metadata.name)
         return stored
 
-    async def update(self, resource: R) -> R:
+    async def update(self, resource: R, *, room: Room | None = None) -> R:
         """Replace all but status; see `llmos_hub.stores.base.Store.update`."""
         kind, meta = type(resource), resource.metadata
-        return await self._change(kind, meta.namespace, meta.name, lambda current: rules.updated(current, resource))
+        return await self._change(
+            kind, meta.namespace, meta.name, lambda current: rules.updated(current, resource), room=room
+        )
 
     async def patch_status(self, resource: R) -> R:
         """Replace status; see `llmos_hub.stores.base.Store.patch_status`."""
         kind, meta = type(resource), resource.metadata
         return await self._change(kind, meta.namespace, meta.name, lambda current: rules.with_status(current, resource))
 
-    async def apply(self, resource: R) -> R:
+    async def apply(self, resource: R, *, room: Room | None = None) -> R:
         """Create or replace spec; see `llmos_hub.stores.base.Store.apply`."""
-        return await attempts.apply(resource, self._change, self.create)
+        return await attempts.apply(
+            resource, functools.partial(self._change, room=room), functools.partial(self.create, room=room)
+        )
 
     async def delete(self, kind: type[R], namespace: str | None, name: str, *, uid: str | None = None) -> R:
         """Delete, or mark for it; see `llmos_hub.stores.base.Store.delete`."""
         return await self._change(kind, namespace, name, lambda current: rules.deleted(current, uid))
 
     async def _change(
-        self, kind: type[R], namespace: str | None, name: str, decide: Callable[[R], rules.Outcome[R]]
+        self,
+        kind: type[R],
+        namespace: str | None,
+        name: str,
+        decide: Callable[[R], rules.Outcome[R]],
+        *,
+        room: Room | None = None,
     ) -> R:
         """Write what `decide` makes of the stored one; decide anew while others are faster."""
         found = await self._read(kind, namespace, name)
@@ -228,6 +291,7 @@ class RedisStore:
                 record,
                 spec_changed=outcome.spec_changed,
                 labels_before=current.metadata.labels,
+                room=room,
             )
             if stored is not None:
                 return stored
@@ -242,6 +306,7 @@ class RedisStore:
         *,
         spec_changed: bool,
         labels_before: Selector | None = None,
+        room: Room | None = None,
     ) -> tuple[R | None, bytes | None]:
         """Write it if `before` is still what is stored: what was stored; else None and what is there instead."""
         kind, meta, keys = type(resource), resource.metadata, self._keys
@@ -255,18 +320,24 @@ class RedisStore:
         changed_labels = labels_before is not None and labels_before != meta.labels
         arguments = [
             *(operation, meta.name, before.revision if before else "", meta.uid, body, kind.plural, namespace),
-            *(labels, json.dumps(dict(labels_before or {})) if changed_labels else "", self._keep_changes),
+            *(labels, json.dumps(dict(labels_before or {})) if changed_labels else ""),
+            *(self._keep_changes, self._keep_bytes, *((room.count, room.size) if room is not None else ("", ""))),
         ]
         script_keys = [
             *(keys.epoch, keys.revision, keys.changes, keys.objects(kind.plural, namespace)),
             *(keys.namespaces(kind.plural), keys.events(kind.plural, namespace, meta.name)),
+            *(keys.sizes(kind.plural), keys.written),
         ]
+        # people are given a room; what comes without one makes room, or notes what has become of a resource
+        script = COMMIT if room is not None else COMMIT_ALWAYS
         while True:
             await self._database.epoch()
-            done, *rest = await self._database.script(COMMIT, script_keys, arguments)
+            done, *rest = await self._database.script(script, script_keys, arguments)
             if done == 1:
                 parsed.metadata.resource_version = rest[0].decode()
                 return parsed, None
+            if done == 2 and room is not None:
+                raise rules.full(resource, room, rules.Usage(int(rest[0]), int(rest[1])), new=before is None)
             if done == 0:
                 return None, rest[0] if rest else None
             self._database.forget()

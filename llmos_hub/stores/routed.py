@@ -8,7 +8,7 @@ from typing import Literal, TypeVar
 
 from llmos.errors import UsageError
 from llmos.resources.base import Resource
-from llmos_hub.stores.base import Event, Listing, Selector, Store, WatchEvent
+from llmos_hub.stores.base import Event, Listing, Page, Room, Selector, Store, WatchEvent
 
 __all__ = ["RoutedStore"]
 
@@ -46,6 +46,18 @@ class RoutedStore:
         """Read all."""
         return await self._of(kind).list(kind, namespace, labels=labels)
 
+    async def page(
+        self,
+        kind: type[R],
+        namespace: str | None = None,
+        *,
+        limit: int,
+        token: str = "",
+        labels: Selector | None = None,
+    ) -> Page[R]:
+        """Read some."""
+        return await self._of(kind).page(kind, namespace, limit=limit, token=token, labels=labels)
+
     def watch(
         self,
         kind: type[R],
@@ -57,17 +69,17 @@ class RoutedStore:
         """Follow changes."""
         return self._of(kind).watch(kind, namespace, resource_version=resource_version, labels=labels)
 
-    async def create(self, resource: R) -> R:
+    async def create(self, resource: R, *, room: Room | None = None) -> R:
         """Store a new one."""
-        return await self._of(type(resource)).create(resource)
+        return await self._of(type(resource)).create(resource, room=room)
 
-    async def update(self, resource: R) -> R:
+    async def update(self, resource: R, *, room: Room | None = None) -> R:
         """Replace all but status."""
-        return await self._of(type(resource)).update(resource)
+        return await self._of(type(resource)).update(resource, room=room)
 
-    async def apply(self, resource: R) -> R:
+    async def apply(self, resource: R, *, room: Room | None = None) -> R:
         """Create or replace spec."""
-        return await self._of(type(resource)).apply(resource)
+        return await self._of(type(resource)).apply(resource, room=room)
 
     async def patch_status(self, resource: R) -> R:
         """Replace status."""

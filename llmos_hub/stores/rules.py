@@ -12,19 +12,23 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from llmos.errors import AlreadyExists, Cause, Conflict, Invalid, NotFound
+from llmos.errors import AlreadyExists, Cause, Conflict, Insufficient, Invalid, NotFound
 from llmos.resources.base import ObjectMeta, Resource, utcnow
+from llmos_hub.stores.base import Room
 
 __all__ = [
     "Outcome",
+    "Usage",
     "already_exists",
     "applied",
     "check_namespace",
+    "check_room",
     "conflict",
     "created",
     "deleted",
     "dumped",
     "empty_status",
+    "full",
     "gone",
     "match",
     "not_found",
@@ -55,6 +59,50 @@ class Outcome(Generic[R]):
     changed: bool = True
     spec_changed: bool = False
     removed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What of a kind is in a namespace: how many resources, and their bytes as they are stored."""
+
+    count: int
+    size: int
+
+    def plus(self, size: int) -> Usage:
+        """One more."""
+        return Usage(self.count + 1, self.size + size)
+
+
+def check_room(resource: Resource, room: Room, usage: Usage, *, before: int, after: int) -> None:
+    """Refuse a write that needs more than there may be.
+
+    Parameters
+    ----------
+    usage
+        What there is now.
+    before, after
+        Bytes of the resource as it is stored, 0 where it isn't, and as it would be.
+
+    Raises
+    ------
+    Insufficient
+        It does.
+    """
+    new = not before
+    if after > before and ((new and usage.count >= room.count) or usage.size + after - before > room.size):
+        raise full(resource, room, usage, new=new)
+
+
+def full(resource: Resource, room: Room, usage: Usage, *, new: bool) -> Insufficient:
+    """The error for a namespace that holds as much of a kind as it may."""
+    where = resource.metadata.namespace or "The platform"
+    if new and usage.count >= room.count:
+        held = f"{usage.count} {resource.plural} already, and {room.count} are allowed"
+    else:
+        held = (
+            f"{usage.count} {resource.plural} of together {usage.size} bytes already, and {room.size} bytes are allowed"
+        )
+    return Insufficient(f"{where} holds {held}. {room.advice}")
 
 
 def match(labels: Mapping[str, str], selector: Mapping[str, str] | None) -> bool:

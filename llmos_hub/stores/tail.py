@@ -18,7 +18,7 @@ from typing import Any, Final, Generic, TypeVar
 
 from llmos.errors import LLMOSError, Unavailable
 from llmos.resources.base import Resource
-from llmos_hub.stores._lua import STATE
+from llmos_hub.stores._lua import CHANGES, STATE
 from llmos_hub.stores.base import BOOKMARK, WatchEvent
 from llmos_hub.stores.changes import Change, Scope, State, changes_of, expired, revision_of_id
 from llmos_hub.stores.database import Database
@@ -35,6 +35,8 @@ PAGE: Final = 200
 """Changes read at once: some milliseconds of the event loop's time, and half a megabyte as a rule."""
 QUEUE: Final = 1024
 """Changes that wait for one watch before it must catch up by itself."""
+QUEUE_BYTES: Final = 1024 * 1024
+"""Bytes of these, and of the changes that are read at once: what a slow watch costs at most."""
 BLOCK: Final = 5.0
 """Seconds for which the server holds a read that finds nothing; then the reader checks who it talks to."""
 _PAUSES: Final = (0.05, 0.1, 0.2, 0.5, 1.0)  # seconds between attempts to reach the server
@@ -56,6 +58,7 @@ class Watch(Generic[R]):
         self.position = revision
         self.epoch = state.epoch
         self.queue: deque[Change] = deque()
+        self.queued = 0
         self.woken = asyncio.Event()
         self.error: LLMOSError | None = None
         self._told = time.monotonic()
@@ -67,6 +70,7 @@ class Watch(Generic[R]):
         while True:
             while self.queue:
                 change = self.queue.popleft()
+                self.queued -= len(change.body)
                 if (event := self._event(change)) is not None:
                     return event
             if self.error is not None:
@@ -77,7 +81,13 @@ class Watch(Generic[R]):
                 self.position = max(self.position, self._tail.position)
                 await self._wait()
             else:
-                self.queue.extend(await self._tail.page(self))
+                for change in await self._tail.page(self):
+                    self.put(change)
+
+    def put(self, change: Change) -> None:
+        """Keep a change for whoever reads."""
+        self.queue.append(change)
+        self.queued += len(change.body)
 
     async def _wait(self) -> None:
         self.woken.clear()
@@ -203,8 +213,9 @@ class Tail:
         start = time.monotonic()
         while True:
             try:
-                entries = await self._database.run(
-                    "XRANGE", self._database.keys.changes, f"({watch.position}-0", "+", "COUNT", PAGE, repeatable=True
+                arguments = [f"{watch.position}-0", PAGE, QUEUE_BYTES]
+                entries = await self._database.script(
+                    CHANGES, [self._database.keys.changes], arguments, repeatable=True
                 )
                 if not entries:
                     state = await self.state()
@@ -306,9 +317,9 @@ class Tail:
         for watch in watches:
             if watch.namespace not in (None, change.namespace):
                 continue
-            if len(watch.queue) >= QUEUE:
+            if len(watch.queue) >= QUEUE or watch.queued >= QUEUE_BYTES:
                 full.append(watch)
                 continue
-            watch.queue.append(change)
+            watch.put(change)
             watch.woken.set()
         watches.difference_update(full)

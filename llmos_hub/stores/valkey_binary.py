@@ -71,12 +71,16 @@ class ServerConfig:
         What clients authenticate with.
     group_access
         Let the socket's group connect as well (the platform as root, its parts as user ``llmos``).
+    max_memory
+        Bytes of data at most; then writes that need more are refused, what is there can be read and deleted. Enough for
+        sixty people who hold all that they may; no machine is brought down by a database that grows without end.
     """
 
     socket: Path
     directory: Path
     password: str
     group_access: bool = False
+    max_memory: int = 512 * 1024 * 1024
 
     @property
     def url(self) -> str:
@@ -104,6 +108,7 @@ class ServerConfig:
             "dir": str(self.directory),
             "daemonize": "no",
             "databases": "1",
+            "maxmemory": str(self.max_memory),
             "maxmemory-policy": "noeviction",
             "enable-debug-command": "no",
             "enable-module-command": "no",

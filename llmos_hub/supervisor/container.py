@@ -25,6 +25,7 @@ __all__ = ["main"]
 
 _TIMEOUT = 3.0  # seconds for a local answer
 _HUB_PACKAGES = ("llmos", "llmos_hub", "llmos_spawners")
+_CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
 _PIPE = 60_000  # bytes; what a pipe takes without a reader (pipe(7): 65,536)
 
 
@@ -61,7 +62,8 @@ def _valkey(config: Path) -> NoReturn:
     from llmos_hub.stores.valkey_binary import find_valkey
 
     escaped = os.environ.pop("VALKEY_PASSWORD").replace("\\", "\\\\").replace('"', '\\"')
-    text = f'{config.read_text(encoding="utf-8").rstrip()}\nrequirepass "{escaped}"\n'.encode()
+    settings = f"{config.read_text(encoding='utf-8').rstrip()}\n{_memory(_CGROUP_LIMIT)}"
+    text = f'{settings}requirepass "{escaped}"\n'.encode()
     if len(text) > _PIPE:
         raise UsageError(f"{config} is longer than {_PIPE} bytes.")
     reading, writing = os.pipe()
@@ -70,6 +72,18 @@ def _valkey(config: Path) -> NoReturn:
     os.dup2(reading, 0)
     argv = find_valkey().command()
     os.execv(argv[0], argv)  # noqa: S606 - as above
+
+
+def _memory(limit: Path) -> str:
+    """The line that bounds Valkey's data: refused in words, writes are better than a container killed with no way back.
+
+    Two thirds of the container's memory: the rest is for its connections, and for what changes while a child process
+    rewrites the append-only file.
+    """
+    try:
+        return f"maxmemory {int(limit.read_text(encoding='ascii')) * 2 // 3}\n"
+    except (OSError, ValueError):  # no cgroup of this version, or "max": nothing bounds it
+        return ""
 
 
 def _ping() -> int:

@@ -16,9 +16,9 @@ from typing import Any, TypeVar
 
 import pytest
 
-from llmos.errors import AlreadyExists, Conflict, Invalid, NotFound
+from llmos.errors import AlreadyExists, BadRequest, Conflict, Insufficient, Invalid, NotFound
 from llmos.resources import Condition, Credential, ModelService, Resource, Setting
-from llmos_hub.stores.base import ADDED, BOOKMARK, DELETED, MODIFIED, Store, WatchEvent
+from llmos_hub.stores.base import ADDED, BOOKMARK, DELETED, MODIFIED, Page, Room, Store, WatchEvent
 
 __all__ = ["ADA", "GRACE", "StoreContract", "follow", "model", "next_change", "setting"]
 
@@ -432,6 +432,91 @@ class _Listing:
         assert names == [f"m{n:02}" for n in range(30)]
 
 
+class _Paging:
+    async def _pages(self, store: Store, limit: int, **query: Any) -> list[Page[ModelService]]:
+        pages = [await store.page(ModelService, limit=limit, **query)]
+        while pages[-1].token:
+            assert len(pages) < 50
+            pages.append(await store.page(ModelService, limit=limit, token=pages[-1].token, **query))
+        return pages
+
+    async def test_pages_are_the_list_in_pieces(self, store: Store) -> None:
+        for number in range(7):
+            await store.create(model(f"m{number}", GRACE if number % 3 else ADA))
+        whole = await store.list(ModelService)
+        for limit in (1, 2, 3, 7, 100):
+            pages = await self._pages(store, limit)
+            assert [r for page in pages for r in page.items] == whole.items
+            assert {page.resource_version for page in pages} == {pages[0].resource_version}
+            assert all(len(page.items) <= limit for page in pages)
+        of_ada = await self._pages(store, 2, namespace=ADA)
+        assert [r.metadata.name for page in of_ada for r in page.items] == ["m0", "m3", "m6"]
+        assert [len(page.items) for page in await self._pages(store, 5, namespace="user-nobody")] == [0]
+
+    async def test_pages_by_labels(self, store: Store) -> None:
+        for number in range(6):
+            await store.create(model(f"m{number}", labels={"half": str(number % 2)}))
+        pages = await self._pages(store, 2, labels={"half": "1"})
+        assert [r.metadata.name for page in pages for r in page.items] == ["m1", "m3", "m5"]
+
+    async def test_a_watch_from_a_page_misses_nothing_that_came_between(self, store: Store) -> None:
+        for number in range(4):
+            await store.create(model(f"m{number}"))
+        first = await store.page(ModelService, limit=2)
+        await store.delete(ModelService, ADA, "m0")
+        await store.delete(ModelService, ADA, "m3")
+        await store.create(model("m9"))
+        rest = await store.page(ModelService, limit=10, token=first.token)
+        assert rest.resource_version == first.resource_version
+        known = {r.metadata.name for r in (*first.items, *rest.items)}
+        async with store.watch(ModelService, resource_version=rest.resource_version) as events:
+            for _ in range(3):
+                event = await next_change(events)
+                assert event.resource is not None
+                name = event.resource.metadata.name
+                known = known - {name} if event.type == DELETED else known | {name}
+        assert known == {"m1", "m2", "m9"}
+
+    @pytest.mark.parametrize("token", ["x", "Ä", "bm9uc2Vuc2U", "WzEsMiwzXQ", "x" * 5000])
+    async def test_what_is_no_token_is_refused(self, store: Store, token: str) -> None:
+        await store.create(model())
+        with pytest.raises(BadRequest):
+            await store.page(ModelService, limit=1, token=token)
+
+
+class _Room:
+    async def test_a_full_namespace_takes_no_more(self, store: Store) -> None:
+        room = Room(2, 1_000_000, "Ask ada.")
+        await store.create(model("one"), room=room)
+        await store.apply(model("two"), room=room)
+        for write in (store.create, store.apply):
+            with pytest.raises(Insufficient, match=r"user-ada holds 2 modelservices already, and 2 are.* Ask ada\."):
+                await write(model("three"), room=room)
+        changed = await store.apply(model("one", replicas=2, annotations={"longer": "x" * 100}), room=room)
+        assert changed.spec.replicas == 2
+        await store.create(model("three", GRACE), room=room)
+        await store.delete(ModelService, ADA, "two")
+        await store.create(model("three"), room=room)
+
+    async def test_bytes_are_bounded_and_what_shrinks_is_welcome(self, store: Store) -> None:
+        room = Room(100, 40_000)
+        for name in ("one", "two", "three"):
+            await store.create(model(name, annotations={"a": "x" * 10_000}), room=room)
+        with pytest.raises(Insufficient, match=r"3 modelservices of together \d+ bytes already, and 40000 bytes"):
+            await store.create(model("four", annotations={"a": "x" * 10_000}), room=room)
+        one = await store.get(ModelService, ADA, "one")
+        one.metadata.annotations = {"a": "x" * 25_000}
+        for write in (store.update, store.apply):
+            with pytest.raises(Insufficient):
+                await write(one, room=room)
+        tight = Room(1, 1_000)
+        one.metadata.annotations = {"a": "x" * 9_000}
+        one = await store.update(one, room=tight)
+        one.metadata.annotations = {"a": "x" * 9_500}
+        await store.update(one)  # the platform's own writes need no room
+        await store.create(model("four"), room=room)
+
+
 class _Watching:
     async def test_watch_tells_every_change_in_order(self, store: Store) -> None:
         start = (await store.list(ModelService)).resource_version
@@ -583,5 +668,5 @@ class _Recording:
         assert await store.healthy()
 
 
-class StoreContract(_Creating, _Updating, _Applying, _Deleting, _Listing, _Watching, _Recording):
+class StoreContract(_Creating, _Updating, _Applying, _Deleting, _Listing, _Paging, _Room, _Watching, _Recording):
     """The whole suite; see the module."""

@@ -19,7 +19,7 @@ from llmos.client.requests import (
     new_request_id,
 )
 from llmos.client.timing import asleep
-from llmos.errors import LLMOSError, Unavailable
+from llmos.errors import LLMOSError, TooManyRequests, Unavailable
 
 __all__ = ["AsyncTransport", "response_lines"]
 
@@ -91,7 +91,7 @@ class AsyncTransport:
             except (httpx.RequestError, LLMOSError) as error:
                 if not waits or not _may_repeat(error, repeatable=repeatable):
                     raise self._in_words(error, self._timeout) from None
-                await asleep(waits.pop(0))
+                await asleep(_pause(error, waits.pop(0)))
                 continue
             try:
                 return response.json()
@@ -208,4 +208,10 @@ def _may_repeat(error: Exception, *, repeatable: bool) -> bool:
         return True
     if isinstance(error, httpx.TimeoutException):
         return False  # the caller has waited long enough
-    return repeatable and isinstance(error, httpx.RequestError | Unavailable)
+    # one that was refused for being too many did nothing
+    return isinstance(error, TooManyRequests) or (repeatable and isinstance(error, httpx.RequestError | Unavailable))
+
+
+def _pause(error: Exception, pause: float) -> float:
+    """Seconds until the next try: the API counts writes by the second."""
+    return max(pause, 1.0) if isinstance(error, TooManyRequests) else pause

@@ -6,6 +6,7 @@ after every interruption the list is read again and compared with what is known,
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import time
@@ -26,6 +27,10 @@ R = TypeVar("R", bound=Resource)
 
 _QUIET = 45.0
 """Seconds without a line after which a watch is taken for dead; the API sends a bookmark every 30."""
+_PAGE = 500
+"""Resources that are asked for at once; the API sends fewer where they are large."""
+_LISTINGS = 3
+"""How often a list is begun."""
 _PAUSE = 0.5
 """Seconds between two looks while the API is away."""
 
@@ -34,12 +39,28 @@ async def fetch_listing(
     transport: AsyncTransport, kind: type[R], namespace: str | None, selector: str | None
 ) -> Listing[R]:
     """Read all of a kind, in one namespace or (None) in all."""
-    params = {"labelSelector": selector} if selector else None
-    data = await transport.request("GET", resource_path(kind, namespace), params=params)
-    metadata = data.get("metadata") if isinstance(data, dict) else None
-    items = [read_resource(kind, item) for item in data.get("items") or ()] if isinstance(data, dict) else []
-    version = metadata.get("resourceVersion") if isinstance(metadata, dict) else None
-    return Listing(items, resource_version=str(version or ""))
+    for _ in range(_LISTINGS - 1):
+        with contextlib.suppress(Expired):  # the pages took longer than the API remembers: begin anew
+            return await _all_pages(transport, kind, namespace, selector)
+    return await _all_pages(transport, kind, namespace, selector)
+
+
+async def _all_pages(
+    transport: AsyncTransport, kind: type[R], namespace: str | None, selector: str | None
+) -> Listing[R]:
+    params = {"limit": str(_PAGE), **({"labelSelector": selector} if selector else {})}
+    items: list[R] = []
+    version = ""
+    while True:
+        data = await transport.request("GET", resource_path(kind, namespace), params=params)
+        page = data if isinstance(data, dict) else {}
+        found = page.get("metadata")
+        metadata: dict[str, Any] = found if isinstance(found, dict) else {}
+        items += [read_resource(kind, item) for item in page.get("items") or ()]
+        version = version or str(metadata.get("resourceVersion") or "")
+        if not (token := metadata.get("continue")):
+            return Listing(items, resource_version=version)
+        params["continue"] = str(token)
 
 
 async def follow(

@@ -20,7 +20,7 @@ from llmos.client.requests import (
     new_request_id,
 )
 from llmos.client.timing import sleep
-from llmos.errors import LLMOSError, Unavailable
+from llmos.errors import LLMOSError, TooManyRequests, Unavailable
 
 __all__ = ["Transport", "response_lines"]
 
@@ -92,7 +92,7 @@ class Transport:
             except (httpx.RequestError, LLMOSError) as error:
                 if not waits or not _may_repeat(error, repeatable=repeatable):
                     raise self._in_words(error, self._timeout) from None
-                sleep(waits.pop(0))
+                sleep(_pause(error, waits.pop(0)))
                 continue
             try:
                 return response.json()
@@ -209,4 +209,10 @@ def _may_repeat(error: Exception, *, repeatable: bool) -> bool:
         return True
     if isinstance(error, httpx.TimeoutException):
         return False  # the caller has waited long enough
-    return repeatable and isinstance(error, httpx.RequestError | Unavailable)
+    # one that was refused for being too many did nothing
+    return isinstance(error, TooManyRequests) or (repeatable and isinstance(error, httpx.RequestError | Unavailable))
+
+
+def _pause(error: Exception, pause: float) -> float:
+    """Seconds until the next try: the API counts writes by the second."""
+    return max(pause, 1.0) if isinstance(error, TooManyRequests) else pause

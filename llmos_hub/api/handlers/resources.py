@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import sys
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -12,8 +14,9 @@ from llmos.resources import API_VERSION, Resource
 from llmos_hub.api import bodies
 from llmos_hub.api.dependencies import Call
 from llmos_hub.api.handlers.watches import watch_resources
-from llmos_hub.api.rendering import event_list, listing, respond
-from llmos_hub.managers.settings import MAX_BODY_BYTES
+from llmos_hub.api.rendering import event_list, listing, respond, whole_list
+from llmos_hub.api.streams import WholeList
+from llmos_hub.managers.settings import MAX_BODY_BYTES, MAX_STREAMS
 from llmos_hub.policy import require
 
 __all__ = [
@@ -33,10 +36,20 @@ async def list_resources(call: Call) -> Response:
     """List or, with ``?watch=1``, watch."""
     if call.flag("watch"):
         return await watch_resources(call)
-    labels, name = call.labels, call.only_name
+    labels, name, limit = call.labels, call.only_name, call.number("limit")
     require(call.caller, "list", call.kind, call.namespace)
-    found = await call.services.resources.list(call.kind, call.namespace, labels=labels, name=name)
-    return JSONResponse(listing(call.kind, found))
+    services, kind, namespace = call.services, call.kind, call.namespace
+    pages, token = services.resources, call.query.get("continue", "")
+    if limit or token:
+        page = await pages.page(kind, namespace, limit=limit or sys.maxsize, token=token, labels=labels, name=name)
+        return JSONResponse(listing(kind, page))
+    first = await pages.page(kind, namespace, labels=labels, name=name)
+    if not first.token:
+        return JSONResponse(listing(kind, first))
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(services.streams.counted(call.caller.name, await services.settings.value(MAX_STREAMS)))
+        rest = pages.rest(first, kind, namespace, labels=labels, name=name)
+        return WholeList(whole_list(kind, first, rest), stack.pop_all())
 
 
 async def get_resource(call: Call) -> Response:

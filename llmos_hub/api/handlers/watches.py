@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 from starlette.responses import Response
 
+from llmos.resources import Resource
 from llmos_hub.api.dependencies import Call
 from llmos_hub.api.rendering import error_line, watch_line
 from llmos_hub.api.streams import LineStream
 from llmos_hub.managers.settings import MAX_STREAMS, STREAM_TIMEOUT
 from llmos_hub.policy import require
-from llmos_hub.stores.base import BOOKMARK, Listing, WatchEvent
+from llmos_hub.stores.base import BOOKMARK, Page, WatchEvent
 
 __all__ = ["watch_resources"]
 
@@ -31,14 +32,17 @@ async def watch_resources(call: Call) -> Response:
 
     async with contextlib.AsyncExitStack() as stack:
         stack.enter_context(services.streams.counted(call.caller.name, limit))
-        first: Listing[Any] | None = None
+        initial: AsyncIterator[bytes] | None = None
         if version in {"", "0"}:
-            first = await services.resources.list(kind, namespace, labels=labels, name=name)
+            first = await services.resources.page(kind, namespace, labels=labels, name=name)
             version = first.resource_version
+            rest = services.resources.rest(first, kind, namespace, labels=labels, name=name)
+            initial = _initial(call, first, rest)
+            del first  # or it would stay for as long as the watch
         watch = services.resources.watch(kind, namespace, resource_version=version, labels=labels, name=name)
         events = await stack.enter_async_context(watch)
         return LineStream(
-            _lines(call, first, events),
+            _lines(call, initial, events),
             streams=services.streams,
             resources=stack.pop_all(),
             lifetime=min(asked or allowed, allowed),
@@ -48,12 +52,23 @@ async def watch_resources(call: Call) -> Response:
         )
 
 
+async def _initial(call: Call, first: Page[Any], rest: AsyncIterator[Sequence[Resource]]) -> AsyncIterator[bytes]:
+    """What there is, and the mark after which changes are news."""
+    version, items = first.resource_version, first.items
+    del first
+    for resource in items:
+        yield watch_line(call.kind, WatchEvent("ADDED", resource, version))
+    async for items in rest:
+        for resource in items:
+            yield watch_line(call.kind, WatchEvent("ADDED", resource, version))
+    yield watch_line(call.kind, WatchEvent(BOOKMARK, None, version), initial_end=True)
+
+
 async def _lines(
-    call: Call, first: Listing[Any] | None, events: AsyncIterator[WatchEvent[Any]]
+    call: Call, initial: AsyncIterator[bytes] | None, events: AsyncIterator[WatchEvent[Any]]
 ) -> AsyncIterator[bytes]:
-    if first is not None:
-        for resource in first.items:
-            yield watch_line(call.kind, WatchEvent("ADDED", resource, first.resource_version))
-        yield watch_line(call.kind, WatchEvent(BOOKMARK, None, first.resource_version), initial_end=True)
+    if initial is not None:
+        async for line in initial:
+            yield line
     async for event in events:
         yield watch_line(call.kind, event)

@@ -49,7 +49,7 @@ async def test_yaml(ada: httpx.AsyncClient) -> None:
     "text",
     [
         "apiVersion: 0x" + "f" * 6_000,
-        "spec: {replicas: 1" + ":59" * 300_000 + "}",
+        "spec: {replicas: 1" + ":59" * 150_000 + "}",
         "spec: {replicas: 1" + ":59" * 20_000 + ".5}",
         "a: !!int '" + "7" * 5_000 + "'",
     ],

@@ -74,6 +74,7 @@ CASES = list(_cases())
 @pytest.fixture
 async def adas(api: Api, ada: httpx.AsyncClient, store: Store) -> Store:
     """Things of ada's, each with a mark that nobody else may see."""
+    api.environ["LLMOS_SETTING_API_MAX_WRITES_PER_SECOND_AND_USER"] = "100000"
     made = manifest(env={"MARK": MARK})
     made["metadata"]["labels"] = {"mark": MARK}
     assert (await ada.post(models(), json=made)).status_code == 201

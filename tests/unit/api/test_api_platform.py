@@ -134,7 +134,7 @@ async def test_a_mistake_of_ours_is_told_without_its_details(
     async def broken(*args: object, **kwargs: object) -> None:
         raise ZeroDivisionError("details of the inside")
 
-    monkeypatch.setattr(api.store, "list", broken)
+    monkeypatch.setattr(api.store, "page", broken)
     response = await ada.get(models())
     code, word, message = status_of(response)
     assert (code, word) == (500, "internal")

@@ -381,7 +381,7 @@ async def test_sending_back_what_was_read_keeps_the_secrets(ada: httpx.AsyncClie
 async def test_settings(api: Api, root: httpx.AsyncClient, ada: httpx.AsyncClient) -> None:
     path = f"{BASE}/settings"
     listed = {i["metadata"]["name"]: i["status"] for i in (await ada.get(path)).json()["items"]}
-    assert listed["api-max-body-bytes"]["value"] == "1048576"
+    assert listed["api-max-body-bytes"]["value"] == "524288"
     assert listed["api-max-body-bytes"]["source"] == "default"
     assert "LLMOS_SETTING_API_MAX_BODY_BYTES" in listed["api-max-body-bytes"]["description"]
 

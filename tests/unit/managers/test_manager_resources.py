@@ -37,14 +37,14 @@ async def test_a_change_that_was_overtaken_is_made_anew(
     await manager.create(service())
     update, overtaken = store.update, 0
 
-    async def overtake(resource: ModelService) -> ModelService:
+    async def overtake(resource: ModelService, **more: Any) -> ModelService:
         nonlocal overtaken
         if overtaken < 3:
             overtaken += 1
             other = await store.get(ModelService, "user-ada", "chat")
             other.metadata.annotations[f"n{overtaken}"] = "x"
             await update(other)
-        return await update(resource)
+        return await update(resource, **more)
 
     monkeypatch.setattr(store, "update", overtake)
     patched = await manager.merge(ModelService, "user-ada", "chat", {"spec": {"replicas": 4}})
@@ -73,7 +73,7 @@ async def test_a_change_that_is_always_overtaken_gives_up(
     await manager.create(service())
     tries = 0
 
-    async def always(resource: ModelService) -> ModelService:
+    async def always(resource: ModelService, **_: Any) -> ModelService:
         nonlocal tries
         tries += 1
         raise Conflict("changed since")
@@ -113,11 +113,11 @@ async def test_what_leaves_has_no_secrets(store: Store, manager: ResourceManager
     shown = [
         await manager.create(credential),
         await manager.get(Credential, "user-ada", "hub"),
-        *(await manager.list(Credential, "user-ada")).items,
+        *(await manager.page(Credential, "user-ada")).items,
         (await manager.apply(credential))[0],
         await manager.update(credential),
     ]
-    listing = await manager.list(Credential, None)
+    listing = await manager.page(Credential, None)
     async with manager.watch(Credential, None, resource_version=listing.resource_version) as events:
         await manager.merge(Credential, "user-ada", "hub", {"spec": {"data": {"B": "secret"}}})
         event = await anext(events)

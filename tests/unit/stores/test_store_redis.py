@@ -13,10 +13,10 @@ import pytest
 import redis
 from cryptography.fernet import Fernet
 
-from llmos.errors import Expired, Forbidden, Internal, Invalid, PayloadTooLarge, Unavailable, UsageError
+from llmos.errors import Expired, Forbidden, Insufficient, Internal, Invalid, PayloadTooLarge, Unavailable, UsageError
 from llmos.resources import Credential, ModelService
 from llmos_hub.stores import open_store, tail
-from llmos_hub.stores.base import ADDED, BOOKMARK, MODIFIED
+from llmos_hub.stores.base import ADDED, BOOKMARK, MODIFIED, PAGE_BYTES, Room
 from llmos_hub.stores.database import SCHEMA_VERSION, Database, Keys
 from llmos_hub.stores.redis import RedisStore
 from llmos_hub.stores.sealing import Sealer
@@ -89,6 +89,42 @@ class TestExpired:
         with pytest.raises(Expired):
             async with store.watch(ModelService, resource_version=start):
                 pass
+
+    async def test_the_stream_is_bounded_in_bytes_too(self, make: Make, raw: redis.Redis) -> None:
+        store = make(keep_bytes=300_000)
+        start = await version(store)
+        made = [await store.create(model(f"m{n}", annotations={"a": "x" * 20_000})) for n in range(40)]
+        assert 10 <= raw.xlen(KEYS.changes) <= 15
+        assert raw.memory_usage(KEYS.changes, samples=0) < 600_000
+        with pytest.raises(Expired):
+            async with store.watch(ModelService, resource_version=start):
+                pass
+        async with store.watch(ModelService, resource_version=str(made[-6].metadata.resource_version)) as events:
+            assert await follow(events, 5) == [(ADDED, f"m{n}") for n in range(35, 40)]
+
+    async def test_changes_that_an_older_program_did_not_count_go_first(self, make: Make, raw: redis.Redis) -> None:
+        store = make()
+        await store.create(model())
+        now = int(await version(store))
+        raw.set(KEYS.revision, now + 1)
+        raw.xadd(KEYS.changes, {"t": "ADDED", "k": "others", "n": "", "m": "x", "o": "x" * 100_000}, id=f"{now + 1}-0")
+        await store.create(model("two"))
+        await store.create(model("three"))
+        assert raw.xlen(KEYS.changes) == 4  # it goes when it is the oldest
+        raw.xtrim(KEYS.changes, maxlen=3, approximate=False)
+        await store.create(model("four"))
+        assert [fields[b"m"] for _, fields in raw.xrange(KEYS.changes)] == [b"two", b"three", b"four"]
+
+    async def test_a_list_that_takes_too_long_expires(self, make: Make, raw: redis.Redis) -> None:
+        store = make()
+        for number in range(4):
+            await store.create(model(f"m{number}"))
+        page = await store.page(ModelService, limit=2)
+        assert (await store.page(ModelService, limit=2, token=page.token)).items
+        await store.create(model("m9"))
+        raw.xtrim(KEYS.changes, maxlen=0)
+        with pytest.raises(Expired):
+            await store.page(ModelService, limit=2, token=page.token)
 
     async def test_a_revision_from_the_future_expires(self, make: Make) -> None:
         store = make()
@@ -376,7 +412,75 @@ class TestOtherVersions:
             await make().list(ModelService)
 
 
+class TestRoom:
+    async def test_two_processes_together_never_exceed_it(self, make: Make) -> None:
+        stores, room = [make(), make()], Room(10, 10_000_000)
+        writes = [stores[n % 2].create(model(f"m{n}"), room=room) for n in range(60)]
+        done = await asyncio.gather(*writes, return_exceptions=True)
+        assert sum(isinstance(result, ModelService) for result in done) == 10
+        assert {type(result) for result in done} == {ModelService, Insufficient}
+        assert len((await stores[0].list(ModelService)).items) == 10
+
+    async def test_nor_its_bytes(self, make: Make, raw: redis.Redis) -> None:
+        stores, room = [make(), make()], Room(1000, 100_000)
+        writes = [stores[n % 2].create(model(f"m{n}", annotations={"a": "x" * 9_000}), room=room) for n in range(60)]
+        done = await asyncio.gather(*writes, return_exceptions=True)
+        assert {type(result) for result in done} == {ModelService, Insufficient}
+        stored = raw.hvals(KEYS.objects("modelservices", ADA))
+        assert 90_000 < sum(map(len, stored)) <= 100_000
+        assert int(raw.hget(KEYS.sizes("modelservices"), ADA)) == sum(map(len, stored))
+
+    async def test_bytes_are_counted_through_every_change(self, make: Make, raw: redis.Redis) -> None:
+        store = make()
+        for number in range(5):
+            await store.create(model(f"m{number}", annotations={"a": "x" * 100 * number}))
+        changed = await store.get(ModelService, ADA, "m3")
+        changed.metadata.annotations = {}
+        changed.status.message = "y" * 1000
+        await store.patch_status(await store.update(changed))
+        await store.delete(ModelService, ADA, "m4")
+        counted = sum(map(len, raw.hvals(KEYS.objects("modelservices", ADA))))
+        assert int(raw.hget(KEYS.sizes("modelservices"), ADA)) == counted
+        # what an older program wrote is counted by the first write of a newer one that starts
+        raw.hset(KEYS.sizes("modelservices"), ADA, 7)
+        await make().apply(model("m0", replicas=3))
+        counted = sum(map(len, raw.hvals(KEYS.objects("modelservices", ADA))))
+        assert int(raw.hget(KEYS.sizes("modelservices"), ADA)) == counted
+        for number in range(4):
+            await store.delete(ModelService, ADA, f"m{number}")
+        assert not raw.exists(KEYS.sizes("modelservices"))
+
+
 class TestLimits:
+    async def test_a_page_of_large_resources_is_small(self, make: Make) -> None:
+        store = make()
+        for number in range(25):
+            await store.create(model(f"m{number:02}", annotations={"a": "x" * 100_000}))
+        names, token, pages = [], "", 0
+        while True:
+            page = await store.page(ModelService, limit=500, token=token)
+            assert sum(len(r.model_dump_json()) for r in page.items) < PAGE_BYTES + 150_000
+            names += [r.metadata.name for r in page.items]
+            pages += 1
+            if not (token := page.token):
+                break
+        assert names == [f"m{number:02}" for number in range(25)]
+        assert pages == 3
+
+    async def test_a_slow_watch_holds_few_bytes(self, make: Make) -> None:
+        store = make()
+        start = await version(store)
+        async with store.watch(ModelService, resource_version=start) as events:
+            await store.create(model("first"))
+            assert await follow(events, 1) == [(ADDED, "first")]
+            for number in range(40):
+                await store.create(model(f"m{number}", annotations={"a": "x" * 100_000}))
+            async with store.watch(ModelService, resource_version=start) as other:
+                await follow(other, 41)  # the reader has handed everything out
+                assert events.queued < tail.QUEUE_BYTES + 200_000
+            assert await follow(events, 40) == [(ADDED, f"m{number}") for number in range(40)]
+            assert events.queued == 0
+
     async def test_a_resource_that_no_cluster_would_take_is_refused(self, make: Make) -> None:
         huge = model()
         huge.status.last_log_lines = ["x" * 1_600_000]
@@ -451,14 +555,25 @@ class TestUnavailable:
         store = make()
         created = await store.create(model())
         before = await version(store)
+        limit = raw.config_get("maxmemory")["maxmemory"]
+        assert int(limit) == 512 * 1024 * 1024
+        assert raw.config_get("maxmemory-policy")["maxmemory-policy"] == "noeviction"
         raw.config_set("maxmemory", 1)
         try:
-            with pytest.raises(Unavailable, match="maxmemory"):
-                await store.update(model(replicas=2))
+            with pytest.raises(Unavailable, match=r"is full.*maxmemory"):
+                await store.update(model(replicas=2), room=Room(10, 10_000_000))
+            with pytest.raises(Unavailable, match="is full"):
+                await store.create(model("more"), room=Room(10, 10_000_000))
             assert await store.get(ModelService, ADA, "chat") == created
+            assert await version(store) == before
+            # what makes room, and what the platform notes of it, is written
+            created.status.phase = "Failed"
+            assert (await store.patch_status(created)).status.phase == "Failed"
+            await store.record(created, "Warning", "Failed", "this one is not kept")
+            await store.delete(ModelService, ADA, "chat")
+            assert (await store.list(ModelService)).items == []
         finally:
-            raw.config_set("maxmemory", 0)
-        assert await version(store) == before
+            raw.config_set("maxmemory", limit)
 
     async def test_broken_connections_are_replaced_unnoticed(self, make: Make, raw: redis.Redis) -> None:
         store = make()

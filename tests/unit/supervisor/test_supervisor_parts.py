@@ -13,6 +13,7 @@ import pytest
 from llmos.errors import Conflict, Unavailable, UsageError
 from llmos_hub.names import DataDir
 from llmos_hub.processes import ProcessHandle
+from llmos_hub.supervisor import container
 from llmos_hub.supervisor.accounts import parse_span
 from llmos_hub.supervisor.console import llmos_command
 from llmos_hub.supervisor.logs import rotate
@@ -208,3 +209,13 @@ def test_time_spans(text, seconds):
 def test_time_spans_that_are_none(text):
     with pytest.raises(UsageError, match="30d"):
         parse_span(text)
+
+
+@pytest.mark.parametrize(
+    ("limit", "line"), [("536870912\n", "maxmemory 357913941\n"), ("max\n", ""), ("", ""), (None, "")]
+)
+def test_valkeys_data_is_bounded_by_its_containers_memory(tmp_path: Path, limit: str | None, line: str):
+    file = tmp_path / "memory.max"
+    if limit is not None:
+        file.write_text(limit)
+    assert container._memory(file) == line

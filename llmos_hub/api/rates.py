@@ -1,0 +1,52 @@
+"""How many writes a person may send: so many a second for long, five seconds' worth at once."""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Final
+
+from llmos.errors import TooManyRequests
+
+__all__ = ["WriteRates"]
+
+_SECONDS_AT_ONCE: Final = 5
+_REMEMBERED: Final = 10_000
+
+
+class WriteRates:
+    """A bucket of tokens per person (https://en.wikipedia.org/wiki/Token_bucket), in this process alone.
+
+    Parameters
+    ----------
+    clock
+        Seconds that only grow; tests have their own.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._spent: OrderedDict[str, tuple[float, float]] = (
+            OrderedDict()
+        )  # by person: writes not yet made up for, when
+
+    def take(self, person: str, per_second: int) -> None:
+        """Count a write.
+
+        Raises
+        ------
+        TooManyRequests
+            They have sent too many; it is not counted.
+        """
+        now = self._clock()
+        spent, at = self._spent.get(person, (0.0, now))
+        spent = max(0.0, spent - (now - at) * per_second)
+        if spent + 1 > per_second * _SECONDS_AT_ONCE:
+            raise TooManyRequests(
+                f"You have sent {per_second * _SECONDS_AT_ONCE} writes within {_SECONDS_AT_ONCE} seconds; {per_second} a "
+                "second are allowed for long. Send the rest more slowly."
+            )
+        self._spent[person] = (spent + 1, now)
+        self._spent.move_to_end(person)
+        while len(self._spent) > _REMEMBERED:
+            self._spent.popitem(last=False)
