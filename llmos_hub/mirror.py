@@ -10,6 +10,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
@@ -17,8 +18,9 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from llmos.errors import UsageError
+from llmos_hub.bounded_http import BoundedServer, Bounds, make_protocol
 
-__all__ = ["main", "make_app"]
+__all__ = ["main", "make_app", "make_server"]
 
 _GRACE = 5
 """Seconds for downloads under way; who is cut off goes on with the rest."""
@@ -49,8 +51,6 @@ def main(argv: Sequence[str]) -> int:
     UsageError
         There is no such directory, or the port is none.
     """
-    import uvicorn
-
     if len(argv) != 1:
         raise UsageError("usage: llmos-hub mirror DIR, such as: llmos-hub mirror bundle/models")
     directory = Path(argv[0]).absolute()
@@ -60,5 +60,20 @@ def main(argv: Sequence[str]) -> int:
     if not port.isdigit() or not 0 < int(port) < 65536:
         raise UsageError(f'LLMOS_PORT: "{port[:20]}" is not a port.')
     sys.stderr.write(f"models of {directory} at http://{host}:{port}\n")
-    uvicorn.run(make_app(directory), host=host, port=int(port), log_level="warning", timeout_graceful_shutdown=_GRACE)
+    make_server(directory, host, int(port)).run()
     return 0
+
+
+def make_server(directory: Path, host: str, port: int, bounds: Bounds | None = None) -> uvicorn.Server:
+    """The web server, with bounds on what a client may take of it."""
+    protocol = make_protocol(bounds or Bounds(), lambda error: ("text/plain", f"{error.message}\n".encode()))
+    config = uvicorn.Config(
+        make_app(directory),
+        host=host,
+        port=port,
+        http=protocol,
+        log_level="warning",
+        server_header=False,
+        timeout_graceful_shutdown=_GRACE,
+    )
+    return BoundedServer(config)

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import difflib
 import errno
+import json
 import logging
 import signal
 import socket
@@ -16,7 +17,7 @@ from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.types import Receive, Scope, Send
 
-from llmos.errors import NotFound, UsageError
+from llmos.errors import LLMOSError, NotFound, UsageError
 from llmos.resources import API_VERSION, KINDS
 from llmos_hub.api.dependencies import Addresses, Services
 from llmos_hub.api.metrics import Metrics
@@ -24,6 +25,7 @@ from llmos_hub.api.middleware import RequestMiddleware
 from llmos_hub.api.rates import WriteRates
 from llmos_hub.api.routes import make_routes
 from llmos_hub.api.streams import Streams
+from llmos_hub.bounded_http import BoundedServer, Bounds, give_up_silent_peers, make_protocol
 from llmos_hub.identity import HubIdentity, Identity
 from llmos_hub.managers.logs import LocalLogReader, LogReader
 from llmos_hub.managers.namespaces import LocalNamespaces, Namespaces
@@ -34,7 +36,7 @@ from llmos_hub.names import API_PREFIX
 from llmos_hub.settings import ProcessSettings
 from llmos_hub.stores import Store, open_store_for
 
-__all__ = ["make_app", "serve"]
+__all__ = ["make_app", "make_server", "serve"]
 
 logger = logging.getLogger(__name__)
 
@@ -114,12 +116,34 @@ async def _unknown_address(scope: Scope, receive: Receive, send: Send) -> None:
     raise NotFound(f"There is nothing at {path[:200]}. {hint}")
 
 
-class _Server(uvicorn.Server):
+class _Server(BoundedServer):
     """Leaves signals to `serve`, which has streams to end before connections can be closed."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
+
+
+def _rendered(error: LLMOSError) -> tuple[str, bytes]:
+    """What is said to one who sends no request."""
+    return "application/json", json.dumps(error.to_status()).encode()
+
+
+def make_server(app: Starlette, bounds: Bounds | None = None) -> uvicorn.Server:
+    """The server of the application, with bounds on what a client may take of it."""
+    config = uvicorn.Config(
+        app,
+        http=make_protocol(bounds or Bounds(), _rendered),
+        lifespan="off",
+        ws="none",
+        access_log=False,
+        log_config=None,
+        server_header=False,
+        timeout_graceful_shutdown=_GRACE,
+        # the Hub's proxy keeps connections; closing earlier than it does loses requests
+        timeout_keep_alive=75,
+    )
+    return _Server(config)
 
 
 async def serve(settings: ProcessSettings) -> None:
@@ -144,18 +168,7 @@ async def serve(settings: ProcessSettings) -> None:
         stack.callback(listener.close)
         app = await stack.enter_async_context(_opened(settings))
         services: Services = app.state.services
-        config = uvicorn.Config(
-            app,
-            lifespan="off",
-            ws="none",
-            access_log=False,
-            log_config=None,
-            server_header=False,
-            timeout_graceful_shutdown=_GRACE,
-            # the Hub's proxy keeps connections; closing earlier than it does loses requests
-            timeout_keep_alive=75,
-        )
-        server = _Server(config)
+        server = make_server(app)
 
         def stop() -> None:
             services.streams.closing.set()
@@ -187,6 +200,7 @@ def _listen(host: str, port: int) -> socket.socket:
     listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        give_up_silent_peers(listener)
         listener.bind((host, port))
     except OSError as error:
         listener.close()
