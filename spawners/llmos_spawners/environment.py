@@ -10,12 +10,14 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
 from llmos.names import slug
+from llmos.proxies import CLUSTER_HOSTS, hosts_of, with_no_proxy
 
 __all__ = [
     "INVOKE_SCOPES",
     "invoke_note",
     "keep_spawner",
     "mint_invoke_token",
+    "past_proxies",
     "platform_environment",
     "revoke_tokens",
     "slug",
@@ -62,6 +64,15 @@ def _delete(spawner: Any, notes: set[str]) -> int:
 def platform_environment(*, openai_base_url: str, llmos_url: str, token: str) -> dict[str, str]:
     """The variables by which an unmodified ``openai.OpenAI()`` and ``llmos.Client()`` work without arguments."""
     return {"OPENAI_BASE_URL": openai_base_url, "OPENAI_API_KEY": token, "LLMOS_URL": llmos_url}
+
+
+def past_proxies(environment: Mapping[str, Any], *urls: str) -> dict[str, Any]:
+    """Return a server's environment with the cluster and these addresses in ``NO_PROXY``, where it names a proxy.
+
+    Values that aren't text, references into Secrets, stay as they are.
+    """
+    plain = {name: value for name, value in environment.items() if isinstance(value, str)}
+    return {**environment, **with_no_proxy(plain, [*CLUSTER_HOSTS, *hosts_of(*urls)])}
 
 
 Hook = Callable[[Any], Awaitable[None] | None]
@@ -113,7 +124,8 @@ def _before_start(addresses: Mapping[str, str]) -> Callable[[Hook | None], Hook]
             token = mint_invoke_token(spawner)
             platform = {**addresses, "OPENAI_API_KEY": token}
             spawner.llmos_environment = {name: platform[name] for name in platform if name not in environment}
-            spawner.environment = {**environment, **spawner.llmos_environment}
+            urls = (*addresses.values(), spawner.hub.api_url)
+            spawner.environment = past_proxies({**environment, **spawner.llmos_environment}, *urls)
 
         return pre_spawn_hook
 

@@ -20,7 +20,7 @@ from kubernetes_asyncio.client import ApiException
 from traitlets import List, Unicode, default
 
 from llmos.resources.quantities import format_bytes, parse_quantity
-from llmos_spawners.environment import mint_invoke_token, platform_environment, revoke_tokens
+from llmos_spawners.environment import mint_invoke_token, past_proxies, platform_environment, revoke_tokens
 from llmos_spawners.kubernetes_choices import ChoosingKubeSpawner
 from llmos_spawners.kubernetes_namespace import UNREACHABLE
 from llmos_spawners.pods import Phase, phase_of
@@ -150,6 +150,7 @@ class LLMOSKubeSpawner(ChoosingKubeSpawner):
         )
         # a site may set its own
         env.update({name: value for name, value in platform.items() if value and name not in self.environment})
+        env = past_proxies(env, self.openai_base_url, self.llmos_url, env.get("JUPYTERHUB_API_URL", ""))
         names = [name for name in (*SECRET_VARIABLES, *self.secret_variables) if isinstance(env.get(name), str)]
         self._secret_values = {name: env[name] for name in names}
         for name in names:

@@ -14,6 +14,7 @@ class FakeSpawner:
 
     def __init__(self, environment=None, server=""):
         self.name, self.environment = server, dict(environment or {})
+        self.hub = SimpleNamespace(api_url="http://hub:8081/hub/api")
         self.tokens = [SimpleNamespace(note="of the person's own")]
         self.user = SimpleNamespace(name="ada", base_url="/user/ada/", new_api_token=self.mint)
         self.user.orm_user = SimpleNamespace(api_tokens=self.tokens)
@@ -65,6 +66,19 @@ async def test_what_the_site_sets_itself_stays():
     keep_spawner(c, **ADDRESSES)
     await started(c, spawner)
     assert (await started(c, spawner))["OPENAI_BASE_URL"] == "https://elsewhere"
+
+
+async def test_past_a_web_proxy_the_platform_is_asked_directly():
+    proxy = {"HTTPS_PROXY": "http://proxy.example.org:3128", "no_proxy": "example.org"}
+    c, spawner = Config(), FakeSpawner(proxy)
+    keep_spawner(c, **ADDRESSES)
+    first = dict(await started(c, spawner))
+    hosts = first["NO_PROXY"].split(",")
+    assert hosts[0] == "example.org"  # the site's own stay
+    assert {"hub", "gateway", "api", "localhost", ".svc", ".cluster.local"} <= set(hosts)
+    assert first["no_proxy"] == first["NO_PROXY"]
+    assert (await started(c, spawner))["NO_PROXY"] == first["NO_PROXY"]
+    assert "NO_PROXY" not in await started(c, FakeSpawner({"TEAM": "vision"}))
 
 
 @pytest.mark.parametrize("is_async", [False, True])

@@ -142,6 +142,17 @@ async def test_tokens_are_references_and_their_values_in_the_secret(make):
     assert "hub-token" not in text
 
 
+async def test_past_a_web_proxy_the_platform_is_asked_directly(make):
+    proxy = {"HTTPS_PROXY": "http://proxy.example.org:3128", "NO_PROXY": "example.org"}
+    addresses = {"llmos_url": "http://llmos-api.llmos.svc/services/llmos", "openai_base_url": "http://models.test/v1"}
+    env = make(environment=proxy, **addresses).get_env()
+    assert env["NO_PROXY"] == env["no_proxy"]
+    hosts = env["NO_PROXY"].split(",")
+    assert hosts[0] == "example.org"
+    assert {"models.test", "llmos-api.llmos.svc", ".svc", "localhost"} <= set(hosts)
+    assert "NO_PROXY" not in make(**addresses).get_env()
+
+
 async def test_a_pod_keeps_to_the_restricted_standard_and_has_no_account_token(make):
     pod = await manifest(make())
     container = pod.spec.containers[0]

@@ -1,0 +1,49 @@
+"""The way past a web proxy: hosts that are the platform's own are asked directly."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Final
+from urllib.parse import urlsplit
+
+__all__ = ["CLUSTER_HOSTS", "LOOPBACK_HOSTS", "hosts_of", "with_no_proxy"]
+
+LOOPBACK_HOSTS: Final = ("localhost", "127.0.0.1", "::1")
+"""This machine itself."""
+CLUSTER_HOSTS: Final = (*LOOPBACK_HOSTS, ".svc", ".cluster.local")
+"""What a cluster's own name service answers: Services of every namespace."""
+
+_PROXIES: Final = ("http_proxy", "https_proxy", "all_proxy")
+_NAMES: Final = ("NO_PROXY", "no_proxy")  # some programs read the one, some the other
+
+
+def with_no_proxy(environment: Mapping[str, str], hosts: Iterable[str]) -> dict[str, str]:
+    """Return the environment with hosts added to ``NO_PROXY`` where it names a proxy.
+
+    Parameters
+    ----------
+    environment
+        Variables by name. Without a proxy among them it is returned as it is.
+    hosts
+        Names, names with a dot before them that stand for all below, addresses, ranges of addresses.
+
+    Examples
+    --------
+    >>> with_no_proxy({"HTTPS_PROXY": "http://proxy:3128", "no_proxy": "example.org"}, ["localhost"])["NO_PROXY"]
+    'example.org,localhost'
+    """
+    found = dict(environment)
+    if not any(value for name, value in environment.items() if name.lower() in _PROXIES):
+        return found
+    theirs = [host.strip() for name in _NAMES for host in environment.get(name, "").split(",")]
+    value = ",".join(dict.fromkeys(host for host in (*theirs, *hosts) if host))
+    return found | dict.fromkeys(_NAMES, value)
+
+
+def hosts_of(*urls: str) -> list[str]:
+    """Return the host of each address that has one.
+
+    >>> hosts_of("http://llmos-api.llmos.svc/services/llmos", "")
+    ['llmos-api.llmos.svc']
+    """
+    return [host for url in urls if (host := urlsplit(url).hostname)]

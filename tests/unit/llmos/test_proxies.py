@@ -1,0 +1,61 @@
+"""What the platform adds to ``NO_PROXY``, and what clients make of it."""
+
+import httpx
+import pytest
+
+from llmos.proxies import CLUSTER_HOSTS, LOOPBACK_HOSTS, hosts_of, with_no_proxy
+
+PROXY = "http://proxy.example.org:3128"
+
+
+@pytest.mark.parametrize("name", ["HTTP_PROXY", "https_proxy", "ALL_PROXY"])
+def test_own_hosts_are_added_to_what_is_there(name):
+    found = with_no_proxy(
+        {name: PROXY, "no_proxy": "a.example.org, b.example.org", "NO_PROXY": "c"}, ["localhost", "c"]
+    )
+    assert found == {
+        name: PROXY,
+        "NO_PROXY": "c,a.example.org,b.example.org,localhost",
+        "no_proxy": "c,a.example.org,b.example.org,localhost",
+    }
+
+
+@pytest.mark.parametrize("environment", [{}, {"HTTP_PROXY": ""}, {"NO_PROXY": "x"}])
+def test_without_a_proxy_nothing_changes(environment):
+    assert with_no_proxy(environment, LOOPBACK_HOSTS) == environment
+
+
+def test_the_same_again_changes_nothing():
+    once = with_no_proxy({"HTTP_PROXY": PROXY}, CLUSTER_HOSTS)
+    assert with_no_proxy(once, CLUSTER_HOSTS) == once
+
+
+def test_hosts_are_taken_from_addresses():
+    assert hosts_of("http://127.0.0.1:8010/v1", "", "https://[::1]:1/x", "http://hub:8081") == [
+        "127.0.0.1",
+        "::1",
+        "hub",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("url", "direct"),
+    [
+        ("http://localhost:8000/", True),
+        ("http://127.0.0.1:8010/v1", True),
+        ("http://[::1]:8010/v1", True),
+        ("http://llmos-gateway.llmos.svc/v1", True),
+        ("http://10.96.0.1/", True),
+        ("http://example.org/", False),
+    ],
+)
+def test_openais_client_goes_past_the_proxy_to_them(monkeypatch, url, direct):
+    """It is httpx that reads the environment in ``openai.OpenAI()``."""
+    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.lower(), raising=False)
+    hosts = [*CLUSTER_HOSTS, "10.96.0.1", "10.0.0.0/8"]
+    for name, value in with_no_proxy({"HTTP_PROXY": PROXY}, hosts).items():
+        monkeypatch.setenv(name, value)
+    with httpx.Client() as client:
+        assert (client._transport_for_url(httpx.URL(url)) is client._transport) is direct
