@@ -102,6 +102,13 @@ def columns(cls: type[Resource], schema: dict[str, Any]) -> list[dict[str, Any]]
         {"name": heading.capitalize(), "type": value_type(schema, path), "jsonPath": f".{path}"}
         for heading, path in cls.columns
     ]
+    if "scale" in subresources(schema):
+        found.append({"name": "Desired", "type": "integer", "jsonPath": ".spec.replicas"})
+    status = schema["properties"]["status"]["properties"]
+    if "conditions" in status:
+        found.append({"name": "Reason", "type": "string", "jsonPath": '.status.conditions[?(@.type=="Ready")].reason'})
+    if "message" in status:  # where there is room for it: -o wide
+        found.append({"name": "Message", "type": "string", "jsonPath": ".status.message", "priority": 1})
     return [*found, {"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"}]
 
 

@@ -85,7 +85,10 @@ def test_kubectl_gets_columns_names_and_scale() -> None:
     definition = yaml.safe_load(crds.files()["modelservices.yaml"])
     [version] = definition["spec"]["versions"]
     names = [column["name"] for column in version["additionalPrinterColumns"]]
-    assert names == [heading.capitalize() for heading, _ in ModelService.columns] + ["Age"]
+    own = [heading.capitalize() for heading, _ in ModelService.columns]
+    assert names == [*own, "Desired", "Reason", "Message", "Age"]
+    wide = [column["name"] for column in version["additionalPrinterColumns"] if column.get("priority")]
+    assert wide == ["Message"]
     assert definition["spec"]["names"]["shortNames"] == list(ModelService.short_names)
     scale = version["subresources"]["scale"]
     assert (scale["specReplicasPath"], scale["statusReplicasPath"]) == (".spec.replicas", ".status.replicas")
