@@ -93,10 +93,22 @@ class Chart:
         return str(self._yaml("Chart.yaml").get("appVersion") or self.version)
 
     def images(self, values: Mapping[str, Any]) -> list[ImageName]:
-        """The images that it names with these values: all below ``images`` that have a repository."""
+        """The images that it names with these values: all below ``images`` that have a repository.
+
+        Raises
+        ------
+        BadRequest
+            One is named by its digest: container engines import images by their tags.
+        """
         images = merged(self._yaml("values.yaml"), values).get("images") or {}
         registry = str(images.get("registry") or "").rstrip("/")
         tag = images.get("tag") or self.app_version
+        for key, image in images.items():
+            if isinstance(image, dict) and image.get("digest"):
+                raise BadRequest(
+                    f"images.{key}.digest is set: images out of a bundle are known by their tags alone. Leave it out; the "
+                    "bundle's own hashes say that they are the right ones."
+                )
         return [
             ImageName(key, registry, str(image["repository"]), str(image.get("tag") or tag))
             for key, image in images.items()

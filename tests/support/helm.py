@@ -49,10 +49,10 @@ def _template(values: dict[str, Any], namespace: str, release: str, *options: st
 
 
 def render(
-    values: dict[str, Any] | None = None, *, namespace: str = "llmos", release: str = "llmos"
+    values: dict[str, Any] | None = None, *options: str, namespace: str = "llmos", release: str = "llmos"
 ) -> list[dict[str, Any]]:
-    """All objects, hooks included."""
-    text = _template(values or {}, namespace, release)
+    """All objects, hooks included; options are Helm's own: ``--is-upgrade``."""
+    text = _template(values or {}, namespace, release, *options)
     # the loader in C: a chart's worth of YAML takes a second otherwise
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     return [obj for obj in yaml.load_all(text, Loader=loader) if obj]

@@ -54,7 +54,7 @@ class Release(HubClient):
     @property
     def instance(self) -> str:
         """Its name among all releases of the cluster, a label of the namespaces that are its own."""
-        return f"{self.namespace}-{self.name}"
+        return f"{self.namespace}.{self.name}"  # a test's namespace has a dash in its name
 
     def install(self, *options: str, verb: str = "install", **changed: Any) -> None:
         """``helm install`` and wait until everything runs; `changed` replaces whole sections of the values."""

@@ -20,12 +20,13 @@ from tools.chart_values.components import (
     Proxy,
     Valkey,
 )
-from tools.chart_values.types import KubernetesObject, Name, OptionalUrl, Quantity, Section, Storage, Toleration
+from tools.chart_values.types import KubernetesObject, Label, Name, OptionalUrl, Quantity, Section, Storage, Toleration
 
 __all__ = ["Values"]
 
 Host = Annotated[str, Field(pattern=r"^([a-z0-9*]([-a-z0-9.]*[a-z0-9])?)?$", max_length=253)]
 Tag = Annotated[str, Field(pattern=r"^([A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?$")]
+Digest = Annotated[str, Field(pattern=r"^(sha256:[0-9a-f]{64})?$")]
 Cidr = Annotated[str, Field(pattern=r"^[0-9a-fA-F.:]+/[0-9]{1,3}$")]
 Repository = Annotated[str, Field(pattern=r"^[a-z0-9]+([._/-]+[a-z0-9]+)*$")]
 
@@ -37,6 +38,8 @@ class Image(Section):
     """Its name, below the registry."""
     tag: Tag = ""
     """Its tag, in place of `images.tag`."""
+    digest: Digest = ""
+    """Its digest, `sha256:` and 64 hex digits: nodes then run exactly this image, whatever its tag leads to."""
 
 
 class Images(Section):
@@ -62,7 +65,11 @@ class PriorityClasses(Section):
     """Who stays when a node is full."""
 
     create: bool = True
-    """Make the two PriorityClasses; needs rights on the whole cluster."""
+    """Make the PriorityClasses that aren't named below; needs rights on the whole cluster."""
+    existing_system: Name = ""
+    """An existing PriorityClass for LLMOS' own parts, in place of one of the chart's."""
+    existing_users: Name = ""
+    """An existing PriorityClass for notebook servers and models, in place of one of the chart's; below `existingSystem`."""
     system: Annotated[int, Field(ge=-2147483648, le=1000000000)] = 1000000
     """The value of LLMOS' own parts."""
     users: Annotated[int, Field(ge=-2147483648, le=1000000000)] = 1000
@@ -134,7 +141,7 @@ class Limits(Section):
     default_request: dict[str, Quantity] = {"cpu": "100m", "memory": "128Mi"}
     """Set aside for a container that asks for nothing."""
     default: dict[str, Quantity] = {}
-    """The limit of a container that has none; needed where the quota bounds `limits.memory` or `limits.cpu`."""
+    """The limit of a container that has none; needed for each of `limits.cpu`, `limits.memory` … that a quota bounds."""
     max: dict[str, Quantity] = {}
     """The most that a container may ask for."""
 
@@ -259,9 +266,9 @@ class Crds(Section):
 class Values(Section):
     """The values of the chart."""
 
-    name_override: Name = ""
+    name_override: Label = ""
     """In place of the chart's name in names and labels."""
-    fullname_override: Name = ""
+    fullname_override: Label = ""
     """In place of RELEASE-llmos at the front of all names."""
     public_url: OptionalUrl = ""
     """The Hub's address for people, such as `https://hub.example.org`; empty: from `ingress` or `httpRoute`, else the Service's."""

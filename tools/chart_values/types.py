@@ -11,6 +11,7 @@ __all__ = [
     "Component",
     "EnvVar",
     "KubernetesObject",
+    "Label",
     "Name",
     "OptionalUrl",
     "Quantity",
@@ -27,6 +28,9 @@ Quantity = Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)?(m|k|Ki|M|Mi|G|Gi|T|
 
 Name = Annotated[str, Field(pattern=r"^([a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?)?$")]
 """The name of an object in the cluster, or nothing."""
+
+Label = Annotated[str, Field(pattern=r"^([a-z]([-a-z0-9]*[a-z0-9])?)?$", max_length=63)]
+"""What a Service's name may begin with, or nothing."""
 
 OptionalUrl = Annotated[str, Field(pattern=r"^(https?://[^/\s]+(/\S*)?)?$")]
 """An address of HTTP, or nothing."""

@@ -2,8 +2,12 @@
 
 ``hooks.py crds DIRECTORY``, before an upgrade: applies each ``*.yaml`` there server-side and waits until it is served.
 
-``hooks.py release INSTANCE``, after an uninstall: takes LLMOS' finalizer off the resources in the namespaces of that
-instance. Nobody is left who would, and deleting such a namespace would hang for ever.
+``hooks.py release INSTANCE NAMESPACE CONTROLLERS``, after an uninstall: takes LLMOS' finalizer off the resources in the
+namespaces of that instance. Nobody is left who would, and deleting such a namespace would hang for ever. While the
+Deployment of the controllers is there it does nothing: `kubectl apply` runs every job of the chart at once.
+
+``hooks.py unused NAMESPACE LABELS``, before an uninstall: fails while a Hub of its own, found by its pods' labels, has
+LLMOS in its configuration.
 
 Standard library only, so that it doesn't depend on the version that is being replaced.
 """
@@ -28,6 +32,7 @@ SERVER = "https://kubernetes.default.svc"
 DEFINITIONS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 MODELSERVICES = "/apis/llmos.ai/v1alpha1"
 FINALIZER = "llmos.ai/workloads"
+TOKEN = "LLMOS_SERVICE_TOKEN"  # noqa: S105 - the name of a variable
 TIMEOUT = 20.0  # seconds for one answer
 ESTABLISHED = 60.0  # seconds until the API server serves a definition
 PAGE = 500  # resources in one answer
@@ -80,17 +85,30 @@ def apply_all(directory: Path) -> None:
 # Finalizers
 
 
-def release(instance: str) -> None:
-    """Let go of every resource in the instance's namespaces."""
+def release(instance: str, namespace: str, controllers: str) -> None:
+    """Let go of every resource in the instance's namespaces, once its controllers are gone."""
+    if is_there(f"/apis/apps/v1/namespaces/{namespace}/deployments/{controllers}"):
+        print(f"{controllers} is there: the release is installed, and nothing is to be done")  # noqa: T201 - the job's log
+        return
     labels = f"app.kubernetes.io/managed-by=llmos,app.kubernetes.io/instance={instance}"
-    for namespace in call("GET", f"/api/v1/namespaces?labelSelector={quote(labels)}")["items"]:
-        path = f"{MODELSERVICES}/namespaces/{namespace['metadata']['name']}/modelservices"
+    for found in call("GET", f"/api/v1/namespaces?labelSelector={quote(labels)}")["items"]:
+        path = f"{MODELSERVICES}/namespaces/{found['metadata']['name']}/modelservices"
         token, first = "", True
         while token or first:
             page = call("GET", f"{path}?limit={PAGE}" + (f"&continue={quote(token)}" if token else ""))
             token, first = page["metadata"].get("continue", ""), False
             for item in page["items"]:
                 let_go(path, item["metadata"])
+
+
+def is_there(path: str) -> bool:
+    """Whether there is such an object, and not on its way out."""
+    try:
+        return "deletionTimestamp" not in call("GET", path)["metadata"]
+    except urllib.error.HTTPError as error:
+        if error.code == 404:
+            return False
+        raise
 
 
 def let_go(path: str, metadata: dict[str, Any]) -> None:
@@ -113,13 +131,33 @@ def let_go(path: str, metadata: dict[str, Any]) -> None:
             return
 
 
+# Hubs that were there before
+
+
+def unused(namespace: str, labels: str) -> None:
+    """Fail while a pod of the Hub has what LLMOS' configuration reads."""
+    pods = call("GET", f"/api/v1/namespaces/{namespace}/pods?labelSelector={quote(labels)}")["items"]
+    for pod in pods:
+        for container in pod["spec"]["containers"]:
+            if any(variable["name"] == TOKEN for variable in container.get("env", [])):
+                sys.exit(
+                    f"The Hub in namespace {namespace} still has LLMOS in its configuration (pod "
+                    f"{pod['metadata']['name']}): stop the servers that its spawner started, upgrade the Hub with your own "
+                    "values alone, then uninstall again. helm uninstall --no-hooks uninstalls all the same."
+                )
+    print(f"No Hub in namespace {namespace} has LLMOS in its configuration")  # noqa: T201 - the job's log
+
+
 def main() -> None:
     """Do what the first word says."""
-    verb, argument = sys.argv[1:3]
+    verb, *arguments = sys.argv[1:]
     try:
-        apply_all(Path(argument)) if verb == "crds" else release(argument)
+        if verb == "crds":
+            apply_all(Path(arguments[0]))
+        else:
+            {"release": release, "unused": unused}[verb](*arguments)
     except urllib.error.HTTPError as error:
-        sys.exit(f"{verb} {argument}: HTTP {error.code}: {error.read(2000).decode(errors='replace')}")
+        sys.exit(f"{' '.join(sys.argv[1:])}: HTTP {error.code}: {error.read(2000).decode(errors='replace')}")
 
 
 if __name__ == "__main__":

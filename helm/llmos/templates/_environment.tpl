@@ -9,6 +9,46 @@
       key: {{ index . 2 }}
 {{- end }}
 
+{{/*
+A component's own variables: (list . .Values.api.extraEnv). Where they name a web proxy, what is inside the cluster is
+asked directly; the site's own NO_PROXY stays before it, also where it is a reference.
+*/}}
+{{- define "llmos.env.extra" -}}
+{{- $root := index . 0 -}}
+{{- $variables := list -}}
+{{- $proxied := false -}}
+{{- $theirs := dict -}}
+{{- range index . 1 -}}
+{{- if has (lower .name) (list "http_proxy" "https_proxy" "all_proxy") -}}
+{{- $proxied = true -}}
+{{- end -}}
+{{- if eq (lower .name) "no_proxy" -}}
+{{- $theirs = . -}}
+{{- else -}}
+{{- $variables = append $variables . -}}
+{{- end -}}
+{{- end -}}
+{{- if $theirs -}}
+{{- $variables = append $variables (set (deepCopy $theirs) "name" "SITE_NO_PROXY") -}}
+{{- end -}}
+{{- if or $theirs $proxied -}}
+{{- $hosts := list "localhost" "127.0.0.1" "::1" ".svc" ".cluster.local" "$(KUBERNETES_SERVICE_HOST)" -}}
+{{- range list "hub" "proxy-api" -}}
+{{- $hosts = append $hosts (printf "%s-%s" (include "llmos.fullname" $root) .) -}}
+{{- end -}}
+{{- $hosts = concat $hosts $root.Values.users.network.clusterCidrs -}}
+{{- if $theirs -}}
+{{- $hosts = prepend $hosts "$(SITE_NO_PROXY)" -}}
+{{- end -}}
+{{- range list "NO_PROXY" "no_proxy" -}}
+{{- $variables = append $variables (dict "name" . "value" (join "," $hosts)) -}}
+{{- end -}}
+{{- end -}}
+{{- if $variables -}}
+{{- toYaml $variables -}}
+{{- end -}}
+{{- end }}
+
 {{/* Valkey's address with its password; a variable may refer to one before it. */}}
 {{- define "llmos.env.redis" -}}
 {{- if .Values.valkey.enabled -}}

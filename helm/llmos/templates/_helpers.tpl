@@ -4,21 +4,56 @@
 {{ default .Chart.Name .Values.nameOverride | trunc 40 | trimSuffix "-" }}
 {{- end }}
 
-{{/* The front of all names: the release's, with the chart's behind it unless it is in it already. */}}
-{{- define "llmos.fullname" -}}
-{{- if .Values.fullnameOverride -}}
-{{ .Values.fullnameOverride | trunc 40 | trimSuffix "-" }}
-{{- else if contains (include "llmos.name" .) .Release.Name -}}
-{{ .Release.Name | trunc 40 | trimSuffix "-" }}
+{{/*
+A name of at most so many characters: (list "name" 52). One that is too long is cut and gets eight hex digits of its
+hash, so that two that begin alike stay apart.
+*/}}
+{{- define "llmos.bounded" -}}
+{{- $name := index . 0 -}}
+{{- $length := int (index . 1) -}}
+{{- if gt (len $name) $length -}}
+{{ $name | trunc (int (sub $length 9)) | trimAll "-." }}-{{ $name | sha256sum | trunc 8 }}
 {{- else -}}
-{{ printf "%s-%s" .Release.Name (include "llmos.name" .) | trunc 40 | trimSuffix "-" }}
+{{ $name }}
 {{- end -}}
 {{- end }}
 
-{{/* The front of names that the whole cluster shares, and what marks people's namespaces as this release's: two may be called alike. */}}
+{{/* The front of all names: the release's, with the chart's behind it unless it is in it already. */}}
+{{- define "llmos.fullname" -}}
+{{- $release := .Release.Name | replace "." "-" -}}
+{{- if .Values.fullnameOverride -}}
+{{ .Values.fullnameOverride | trunc 40 | trimSuffix "-" }}
+{{- else if contains (include "llmos.name" .) .Release.Name -}}
+{{ $release | trunc 40 | trimSuffix "-" }}
+{{- else -}}
+{{ printf "%s-%s" $release (include "llmos.name" .) | trunc 40 | trimSuffix "-" }}
+{{- end -}}
+{{- end }}
+
+{{/*
+The front of names that the whole cluster shares, and what marks people's namespaces as this release's. No two
+releases have the same: where a part has a dash in it, a dot stands between the two, which neither can contain.
+What a release was called before is kept, since people's namespaces are labelled with it.
+*/}}
 {{- define "llmos.clusterName" -}}
+{{- if not (hasKey .Release "llmosClusterName") -}}
+{{- $users := lookup "v1" "ConfigMap" .Release.Namespace (printf "%s-users" (include "llmos.fullname" .)) -}}
+{{- $before := get (get ($users | default dict) "data" | default dict) "namespaces.json" | default "{}" | fromJson -}}
+{{- $_ := set .Release "llmosClusterName" ($before.instance | default (include "llmos.clusterName.made" .)) -}}
+{{- end -}}
+{{- .Release.llmosClusterName -}}
+{{- end }}
+
+{{- define "llmos.clusterName.made" -}}
 {{- $name := include "llmos.fullname" . -}}
-{{- if eq $name .Release.Namespace -}}{{ $name }}{{- else -}}{{ printf "%s-%s" .Release.Namespace $name | trunc 53 | trimSuffix "-" }}{{- end -}}
+{{- $namespace := .Release.Namespace -}}
+{{- if contains "-" (print $name $namespace) -}}
+{{ include "llmos.bounded" (list (printf "%s.%s" $namespace $name) 53) }}
+{{- else if eq $name $namespace -}}
+{{ $name }}
+{{- else -}}
+{{ include "llmos.bounded" (list (printf "%s-%s" $namespace $name) 53) }}
+{{- end -}}
 {{- end }}
 
 {{/* What selects the pods of a component: (list . "hub"). Never changes, since selectors can't. */}}
@@ -32,8 +67,8 @@ app.kubernetes.io/component: {{ index . 1 }}
 {{/* All labels of an object of a component: (list . "hub"). */}}
 {{- define "llmos.labels" -}}
 {{- $root := index . 0 -}}
-helm.sh/chart: {{ printf "%s-%s" $root.Chart.Name ($root.Chart.Version | replace "+" "_") }}
-app.kubernetes.io/version: {{ $root.Chart.AppVersion | quote }}
+helm.sh/chart: {{ printf "%s-%s" $root.Chart.Name ($root.Chart.Version | replace "+" "_") | trunc 63 | trimAll "-_." }}
+app.kubernetes.io/version: {{ $root.Chart.AppVersion | replace "+" "_" | trunc 63 | quote }}
 app.kubernetes.io/managed-by: {{ $root.Release.Service }}
 app.kubernetes.io/part-of: llmos
 {{ include "llmos.selector" . }}
@@ -45,6 +80,7 @@ app.kubernetes.io/part-of: llmos
 {{- $image := index . 1 -}}
 {{- $tag := $image.tag | default $root.Values.images.tag | default $root.Chart.AppVersion -}}
 {{- if $root.Values.images.registry }}{{ trimSuffix "/" $root.Values.images.registry }}/{{ end }}{{ $image.repository }}:{{ $tag }}
+{{- with $image.digest }}@{{ . }}{{ end }}
 {{- end }}
 
 {{/* The Secret with all passwords and tokens. */}}
@@ -112,10 +148,15 @@ http://{{ include "llmos.serviceHost" (list . "gateway") }}
 {{- end -}}
 {{- end }}
 
-{{/* The PriorityClass of LLMOS' own parts, or of people's pods: (list . "system"). */}}
+{{/* The PriorityClass of LLMOS' own parts, or of people's pods: (list . "system"). Empty: none. */}}
 {{- define "llmos.priorityClass" -}}
-{{- $root := index . 0 -}}
-{{ include "llmos.clusterName" $root }}-{{ index . 1 }}
+{{- $classes := (index . 0).Values.scheduling.priorityClasses -}}
+{{- $existing := get $classes (printf "existing%s" (title (index . 1))) -}}
+{{- if $existing -}}
+{{ $existing }}
+{{- else if $classes.create -}}
+{{ include "llmos.clusterName" (index . 0) }}-{{ index . 1 }}
+{{- end -}}
 {{- end }}
 
 {{/* Where models are looked for first; empty: nowhere. */}}

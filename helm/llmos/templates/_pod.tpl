@@ -1,5 +1,10 @@
 {{/* What the pods of all components have in common. */}}
 
+{{/* Components that are there before the first install or after the last uninstall, when the chart's own PriorityClasses aren't. */}}
+{{- define "llmos.hooks" -}}
+["crds", "uninstall", "hub-still-uses-llmos"]
+{{- end }}
+
 {{/* The pod's own settings: (list . "hub" .Values.hub). */}}
 {{- define "llmos.podSpec" -}}
 {{- $root := index . 0 -}}
@@ -13,9 +18,9 @@ imagePullSecrets:
   - name: {{ . }}
   {{- end }}
 {{- end }}
-{{- /* after an uninstall the class is gone */}}
-{{- if and $root.Values.scheduling.priorityClasses.create (ne $component "uninstall") }}
-priorityClassName: {{ include "llmos.priorityClass" (list $root "system") }}
+{{- $classes := $root.Values.scheduling.priorityClasses }}
+{{- with ternary $classes.existingSystem (include "llmos.priorityClass" (list $root "system")) (has $component (include "llmos.hooks" . | fromJsonArray)) }}
+priorityClassName: {{ . }}
 {{- end }}
 securityContext:
   {{- include "llmos.podSecurity" $root | nindent 2 }}

@@ -37,6 +37,10 @@ metadata:
   name: {{ include "llmos.clusterName" $root }}-{{ index . 1 }}
   labels:
     {{- include "llmos.labels" (list $root (index . 1)) | nindent 4 }}
+  {{- if and (eq (index . 1) "hub") (not $root.Values.hub.enabled) }}
+  annotations:
+    helm.sh/resource-policy: keep
+  {{- end }}
 roleRef:
   apiGroup: rbac.authorization.k8s.io
   kind: ClusterRole

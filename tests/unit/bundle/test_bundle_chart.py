@@ -32,6 +32,11 @@ def test_images_are_named_as_helm_renders_them(chart):
     assert {name.key: name.full for name in chart.images({})}["hub"] == "docker.io/library/llmos-hub:0.1.0"
 
 
+def test_an_image_by_digest_is_refused_since_a_bundles_are_known_by_tag(chart):
+    with pytest.raises(BadRequest, match=r"images.hub.digest is set: images out of a bundle are known by their tags"):
+        chart.images({"images": {"hub": {"digest": f"sha256:{'1f' * 32}"}}})
+
+
 def test_helm_takes_the_archive(chart, tmp_path):
     path = tmp_path / "llmos.tgz"
     path.write_bytes(chart.archive())

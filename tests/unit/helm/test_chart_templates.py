@@ -2,7 +2,10 @@
 
 import base64
 import json
+import os
 import re
+import subprocess
+import sys
 
 import pytest
 import yaml
@@ -41,7 +44,7 @@ def plain():
 
 @pytest.fixture(scope="module")
 def everything():
-    return render(EVERYTHING)
+    return render(EVERYTHING, "--is-upgrade")
 
 
 def find(objects, kind, name):
@@ -83,7 +86,11 @@ def test_only_those_who_need_the_api_server_have_a_token(plain):
         )
     }
     expected = {f"Deployment/llmos-{name}" for name in ("hub", "api", "controllers", "gateway")}
-    assert with_token == {*expected, "Job/llmos-crds", "Job/llmos-uninstall"}
+    assert {re.sub(r"-[0-9a-f]{8}$", "", name) for name in with_token} == {
+        *expected,
+        "Job/llmos-crds",
+        "Job/llmos-uninstall",
+    }
 
 
 def test_no_password_is_in_an_argument_or_a_plain_variable(plain):
@@ -296,6 +303,76 @@ def test_a_private_registry_is_before_every_image():
             assert container["image"] == "registry.example.org:5000/ai/llmos-hub:t1"
 
 
+@pytest.mark.parametrize(
+    ("quota", "limits"),
+    [
+        ({"limits.cpu": 8}, {"default": {"cpu": 1}}),
+        ({"limits.cpu": 8}, {"max": {"cpu": 4}}),  # the cluster takes it as the default
+        ({"requests.cpu": 8, "memory": "8Gi", "requests.nvidia.com/gpu": 2}, {}),
+        ({"requests.ephemeral-storage": "80Gi"}, {"default": {"ephemeral-storage": "1Gi"}}),
+    ],
+)
+def test_a_quota_that_every_container_can_meet_is_taken(quota, limits):
+    data = find(render({"users": {"quota": quota, "limits": limits}}), "ConfigMap", "llmos-users")["data"]
+    options = NamespaceOptions.model_validate(json.loads(data["namespaces.json"]))
+    assert set(quota) <= set(options.quota)
+
+
+def test_an_image_by_digest_is_taken_by_digest_everywhere():
+    digest = f"sha256:{'1f' * 32}"
+    images = {name: {"digest": digest} for name in ("hub", "notebook", "engineCpu")}
+    objects = render({"images": {"registry": "registry.example.org/ai", **images}})
+    for name, template in pod_specs(objects):
+        for container in containers(template):
+            assert container["image"] == f"registry.example.org/ai/llmos-hub:0.1.0@{digest}", name
+    data = find(objects, "ConfigMap", "llmos-users")["data"]
+    cluster = KubernetesSettings.load(json.loads(data["kubernetes.json"]))
+    wanted = f"registry.example.org/ai/llmos-engine-cpu:0.1.0@{digest}"
+    assert cluster.image_name(cluster.image_for("llamacpp").image) == wanted
+    settings = json.loads(find(objects, "Secret", "llmos-hub")["stringData"]["settings.json"])
+    assert settings["spawner"]["image"] == f"registry.example.org/ai/llmos-notebook:0.1.0@{digest}"
+
+
+def test_existing_priority_classes_are_named_and_not_made():
+    classes = {"existingSystem": "site-critical", "existingUsers": "site-batch"}
+    objects = render({"scheduling": {"priorityClasses": classes}})
+    assert not [o for o in objects if o["kind"] == "PriorityClass"]
+    assert {template["spec"]["priorityClassName"] for _, template in pod_specs(objects)} == {"site-critical"}
+    data = find(objects, "ConfigMap", "llmos-users")["data"]
+    assert KubernetesSettings.load(json.loads(data["kubernetes.json"])).priority_class == "site-batch"
+    settings = json.loads(find(objects, "Secret", "llmos-hub")["stringData"]["settings.json"])
+    assert settings["spawner"]["priorityClass"] == "site-batch"
+    one = render({"scheduling": {"priorityClasses": {"existingUsers": "site-batch"}}})
+    assert [o["metadata"]["name"] for o in one if o["kind"] == "PriorityClass"] == ["llmos-system"]
+    none = render({"scheduling": {"priorityClasses": {"create": False}}})
+    assert not [name for name, template in pod_specs(none) if "priorityClassName" in template["spec"]]
+
+
+PROXY = [{"name": "HTTPS_PROXY", "value": "http://proxy.example.org:3128"}]
+
+
+@pytest.mark.parametrize("component", ["hub", "api", "controllers", "gateway"])
+@pytest.mark.parametrize(
+    "site", [[], [{"name": "no_proxy", "valueFrom": {"configMapKeyRef": {"name": "a", "key": "b"}}}]]
+)
+def test_past_a_web_proxy_the_cluster_is_asked_directly(component, site):
+    env = deployment_env(render({component: {"extraEnv": [*PROXY, *site]}}), component)
+    hosts = env["NO_PROXY"]["value"].split(",")
+    assert env["no_proxy"]["value"] == env["NO_PROXY"]["value"]
+    assert {"localhost", ".svc", ".cluster.local", "$(KUBERNETES_SERVICE_HOST)", "10.0.0.0/8"} <= set(hosts)
+    assert "llmos-proxy-api" in hosts  # named without a dot
+    if site:
+        assert hosts[0] == "$(SITE_NO_PROXY)"
+        assert env["SITE_NO_PROXY"]["valueFrom"] == site[0]["valueFrom"]
+        # Kubernetes fills in only what stands before
+        assert list(env).index("SITE_NO_PROXY") < list(env).index("NO_PROXY")
+
+
+def test_without_a_web_proxy_nothing_is_said_of_it(plain):
+    for component in ("hub", "api", "controllers", "gateway"):
+        assert not {"NO_PROXY", "no_proxy", "SITE_NO_PROXY"} & set(deployment_env(plain, component))
+
+
 def test_the_hub_reads_the_values(plain):
     objects = render(
         {"hub": {"config": {"JupyterHub": {"authenticator_class": "github"}}, "extraConfig": {"a": "x = 1"}}}
@@ -353,6 +430,11 @@ def test_a_hub_that_was_there_stays_in_charge():
     assert [set(o["data"]) for o in copied] == [{"llmos-token", "llm-token"}]
     own = next(o for o in objects if o["kind"] == "Secret" and o["metadata"]["namespace"] == "llmos")
     assert copied[0]["data"].items() <= own["data"].items()
+    # the Hub needs them for as long as LLMOS is in its configuration, also after an uninstall
+    kept = {f"{o['kind']}/{o['metadata']['name']}" for o in objects if keeps(o)}
+    assert {"ClusterRole/llmos-hub", "ClusterRole/llmos-hub-in-namespace", "ClusterRoleBinding/llmos-hub"} <= kept
+    assert keeps(copied[0])
+    assert not [o for o in render() if "Role" in o["kind"] and keeps(o)]
     subject = find(objects, "ClusterRoleBinding", "llmos-hub")["subjects"][0]
     assert (subject["name"], subject["namespace"]) == ("hub", "jhub")
     env = {name: variable.get("value", "") for name, variable in deployment_env(objects, "controllers").items()}
@@ -362,6 +444,11 @@ def test_a_hub_that_was_there_stays_in_charge():
     assert (hub.namespace, hub.labels) == ("jhub", {"component": "hub", "app": "jupyterhub"})
     # its own pods may live in our namespace: they aren't ours to deny
     assert find(objects, "NetworkPolicy", "llmos-default")["spec"]["podSelector"] != {}
+
+
+def keeps(obj):
+    """Whether it outlives the release."""
+    return obj["metadata"].get("annotations", {}).get("helm.sh/resource-policy") == "keep"
 
 
 def printed(**external):
@@ -374,10 +461,16 @@ def test_the_notes_print_the_values_for_a_hub_that_was_there():
     whole = printed(namespace="jhub")
     values = whole["hub"]
     assert whole["singleuser"]["cloudMetadata"] == {"blockWithIptables": False}
-    assert values["extraEnv"]["LLM_SERVICE_TOKEN"]["valueFrom"]["secretKeyRef"] == {"name": "llmos", "key": "llm-token"}
+    assert values["extraEnv"]["LLM_SERVICE_TOKEN"]["valueFrom"]["secretKeyRef"]["key"] == "llm-token"
     code = values["extraConfig"]["zz-llmos"]
     compile(code, "zz-llmos", "exec")
     assert 'api_url="http://llmos-api.llmos.svc"' in code
+    # without the Secret the Hub starts as it was, and says why
+    assert all(one["valueFrom"]["secretKeyRef"]["optional"] for one in values["extraEnv"].values())
+    said = subprocess.run(
+        [sys.executable, "-c", code], env={"PATH": os.environ["PATH"]}, capture_output=True, text=True, check=True
+    ).stdout
+    assert said.startswith("LLMOS: could not be added: the Secret llmos is missing in this namespace")
     assert values["networkPolicy"]["ingress"][0]["ports"] == [{"port": 8081, "protocol": "TCP"}]
 
 
@@ -432,6 +525,14 @@ def test_the_notes_say_how_to_log_in_unless_others_do_that():
         ({"httpRoute": {"enabled": True}}, "httpRoute.parentRefs is needed"),
         ({"valkey": {"enabled": False}}, "valkey.external.url is needed"),
         ({"hub": {"db": {"type": "url"}}}, "hub.db.url is needed"),
+        ({"users": {"quota": {"limits.cpu": 8}}}, r"users.quota bounds limits.cpu.*set users.limits.default.cpu"),
+        ({"users": {"groupQuota": {"limits.memory": "8Gi"}}}, r"users.groupQuota.*users.limits.default.memory"),
+        ({"users": {"quota": {"requests.ephemeral-storage": "8Gi"}}}, r"users.limits.defaultRequest.ephemeral-storage"),
+        ({"hub": {"config": {"jupyterhub": {"a": 1}}}}, "hub.config.jupyterhub: the class is called JupyterHub"),
+        ({"hub": {"config": {"KubeSPawner": {"a": 1}}}}, "hub.config.KubeSPawner: the class is called KubeSpawner"),
+        ({"hub": {"config": {"myAuthenticator": {"a": 1}}}}, "myAuthenticator: sections are named as classes"),
+        ({"images": {"hub": {"digest": "0123"}}}, "digest.*does not match pattern"),
+        ({"fullnameOverride": "a.b"}, "fullnameOverride.*does not match pattern"),
     ],
 )
 def test_helm_refuses_wrong_values_in_words(values, words):

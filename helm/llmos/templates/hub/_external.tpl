@@ -13,6 +13,9 @@ Zero to JupyterHub with it, after your own values (docs/kubernetes.md explains i
   helm get notes {{ .Release.Name }} -n {{ .Release.Namespace }} | sed -n '/^# ---8<---/,/^# --->8---/p' > llmos-hub.yaml
   helm upgrade JUPYTERHUB jupyterhub/jupyterhub -n {{ include "llmos.hubNamespace" . }} -f YOUR-VALUES.yaml -f llmos-hub.yaml
 
+Print and apply the file again after each upgrade of this release. Before you uninstall it, stop the servers that its
+spawner started and upgrade your Hub with your own values alone: the Hub needs what would go.
+
 Helm replaces lists whole: where your values have one of these (initContainers, extraVolumes, extraVolumeMounts,
 {{ ternary "networkPolicy.ingress" "networkPolicy.ingress, networkPolicy.egress" (eq $spawns "yes") }}), add your entries to the file's.
 
@@ -32,33 +35,36 @@ hub:
     - {name: llmos, mountPath: /opt/llmos-code, readOnly: true}
   extraEnv:
     LLMOS_SERVICE_TOKEN:
-      valueFrom: {secretKeyRef: {name: {{ $secret }}, key: llmos-token}}
+      valueFrom: {secretKeyRef: {name: {{ $secret }}, key: llmos-token, optional: true}}
     LLM_SERVICE_TOKEN:
-      valueFrom: {secretKeyRef: {name: {{ $secret }}, key: llm-token}}
+      valueFrom: {secretKeyRef: {name: {{ $secret }}, key: llm-token, optional: true}}
   extraConfig:
     zz-llmos: |
       import os, sys
       sys.path.append("/opt/llmos-code")
-      from llmos_hub.jupyterhub_config import Tokens, configure
       report = lambda line: print(f"LLMOS: {line}")
-      {{- if $spawns }}
-      c.JupyterHub.spawner_class = "llmos_spawners.kubernetes.LLMOSKubeSpawner"
-      c.JupyterHub.hub_connect_url = "{{ regexReplaceAll "^([a-z]+://[^/]+).*$" (include "llmos.hubApiUrl" .) "${1}" }}"
-      c.LLMOSKubeSpawner.openai_base_url = "{{ $gateway }}/v1"
-      c.LLMOSKubeSpawner.llmos_url = "{{ $api }}/services/llmos"
-      c.LLMOSKubeSpawner.instance = "{{ include "llmos.clusterName" . }}"
-      c.KubeSpawner.image = "{{ include "llmos.image" (list . .Values.images.notebook) }}"
-      {{- else }}
-      from llmos_spawners.environment import keep_spawner
-      keep_spawner(c, openai_base_url="{{ $gateway }}/v1", llmos_url="{{ $api }}/services/llmos", report=report)
-      {{- end }}
-      configure(
-          c,
-          api_url="{{ $api }}",
-          gateway_url="{{ $gateway }}",
-          tokens=Tokens(llmos=os.environ["LLMOS_SERVICE_TOKEN"], llm=os.environ["LLM_SERVICE_TOKEN"]),
-          report=report,
-      )
+      if "LLMOS_SERVICE_TOKEN" not in os.environ:
+          report("could not be added: the Secret {{ $secret }} is missing in this namespace. Is LLMOS uninstalled? Then upgrade this Hub with your own values alone")
+      else:
+          from llmos_hub.jupyterhub_config import Tokens, configure
+          {{- if $spawns }}
+          c.JupyterHub.spawner_class = "llmos_spawners.kubernetes.LLMOSKubeSpawner"
+          c.JupyterHub.hub_connect_url = "{{ regexReplaceAll "^([a-z]+://[^/]+).*$" (include "llmos.hubApiUrl" .) "${1}" }}"
+          c.LLMOSKubeSpawner.openai_base_url = "{{ $gateway }}/v1"
+          c.LLMOSKubeSpawner.llmos_url = "{{ $api }}/services/llmos"
+          c.LLMOSKubeSpawner.instance = "{{ include "llmos.clusterName" . }}"
+          c.KubeSpawner.image = "{{ include "llmos.image" (list . .Values.images.notebook) }}"
+          {{- else }}
+          from llmos_spawners.environment import keep_spawner
+          keep_spawner(c, openai_base_url="{{ $gateway }}/v1", llmos_url="{{ $api }}/services/llmos", report=report)
+          {{- end }}
+          configure(
+              c,
+              api_url="{{ $api }}",
+              gateway_url="{{ $gateway }}",
+              tokens=Tokens(llmos=os.environ["LLMOS_SERVICE_TOKEN"], llm=os.environ["LLM_SERVICE_TOKEN"]),
+              report=report,
+          )
   networkPolicy:
     ingress:
       - from:

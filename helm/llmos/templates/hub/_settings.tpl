@@ -9,7 +9,7 @@
       "image" (include "llmos.image" (list . .Values.images.notebook))
       "imagePullPolicy" .Values.images.pullPolicy
       "imagePullSecrets" .Values.images.pullSecrets
-      "priorityClass" (ternary (include "llmos.priorityClass" (list . "users")) "" .Values.scheduling.priorityClasses.create)
+      "priorityClass" (include "llmos.priorityClass" (list . "users"))
       "nodeSelector" .Values.users.nodeSelector
       "tolerations" .Values.users.tolerations
       "storageCapacity" (toString .Values.users.home.size)

@@ -32,8 +32,8 @@
 {{- with .Values.users.gpus.runtimeClass -}}
 {{- $_ := set $settings "gpuRuntimeClass" . -}}
 {{- end -}}
-{{- if .Values.scheduling.priorityClasses.create -}}
-{{- $_ := set $settings "priorityClass" (include "llmos.priorityClass" (list . "users")) -}}
+{{- with include "llmos.priorityClass" (list . "users") -}}
+{{- $_ := set $settings "priorityClass" . -}}
 {{- end -}}
 {{- toPrettyJson $settings -}}
 {{- end }}
