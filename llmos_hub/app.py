@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from llmos.errors import LLMOSError, UsageError
+from llmos.trust import trust_site
 from llmos_hub.names import DEFAULT_GATEWAY_PORT, DEFAULT_PORT, ENV_REDIS_URL, DataDir, default_data_dir
 
 __all__ = ["build_parser", "main"]
@@ -23,6 +24,7 @@ _PROCESSES = ("api", "gateway", "controllers")
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a subcommand; the exit code: 0 done, 1 refused or failed, 2 wrong usage."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    trust_site(os.environ)
     try:
         if arguments[:1] == ["fetch"]:
             from llmos_hub.sources.fetch import main as fetch

@@ -11,6 +11,7 @@ from pathlib import Path
 from llmos.errors import Cause, Invalid
 from llmos.resources import ModelService
 from llmos.resources.quantities import parse_quantity
+from llmos.trust import ENV_CA_CERTIFICATES, ENV_CA_FILE
 from llmos_hub.controllers.layout import Layout
 from llmos_hub.engines.base import Plan
 from llmos_hub.workload import PodOptions, ProcessTemplate, Role, Workload, WorkloadRef
@@ -37,6 +38,7 @@ REPLICA = "replica"
 
 _PASSED = (
     "LLMOS_MODELS_MIRROR",
+    ENV_CA_CERTIFICATES,
     "HF_ENDPOINT",
     "SSL_CERT_FILE",
     "SSL_CERT_DIR",
@@ -62,12 +64,16 @@ def wanted_replicas(service: ModelService) -> int:
 
 def fetch_environment(environ: Mapping[str, str]) -> dict[str, str]:
     """What of the platform's own environment a download needs: the way through proxies, mirrors and their certificates."""
+    made = environ.get(ENV_CA_FILE)  # this process's own; a pod makes one of what the site has given
     return {
         name: value
         for name, value in environ.items()
-        if name in _PASSED
-        or (name.startswith(_PASSED_PREFIXES) and name != "HF_HUB_TOKEN")
-        or name.upper() in _PASSED_ANY_CASE
+        if (
+            name in _PASSED
+            or (name.startswith(_PASSED_PREFIXES) and name != "HF_HUB_TOKEN")
+            or name.upper() in _PASSED_ANY_CASE
+        )
+        and (not made or value != made)
     }
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from llmos.errors import Internal, LLMOSError, SourceFailed, UsageError
+from llmos.trust import trust_site
 from llmos_hub.failures import where_it_failed
 from llmos_hub.sources import source_of
 from llmos_hub.sources.base import ModelFiles, Progress
@@ -97,6 +98,7 @@ def main(argv: Sequence[str]) -> int:
     """
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+    trust_site(os.environ)
     error: LLMOSError
     try:
         model = _fetch(argv)

@@ -10,11 +10,15 @@ their options: with KubeSpawner and its Kubernetes client 55 MB. This Hub import
 
 from __future__ import annotations
 
+import os
 import sys
+
+from llmos.trust import trust_site
 
 
 def main() -> None:
     """Run the Hub until it is stopped."""
+    trust_site(os.environ)
     sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]  # None is how the import system is told
     from jupyterhub.app import JupyterHub
     from traitlets import default

@@ -20,6 +20,7 @@ from kubernetes_asyncio.client import ApiException
 from traitlets import List, Unicode, default
 
 from llmos.resources.quantities import format_bytes, parse_quantity
+from llmos.trust import ENV_CA_CERTIFICATES
 from llmos_spawners.environment import mint_invoke_token, past_proxies, platform_environment, revoke_tokens
 from llmos_spawners.kubernetes_choices import ChoosingKubeSpawner
 from llmos_spawners.kubernetes_namespace import UNREACHABLE
@@ -45,6 +46,14 @@ class LLMOSKubeSpawner(ChoosingKubeSpawner):
         "", config=True, help="The gateway's address with ``/v1``: ``OPENAI_BASE_URL`` in every server."
     )
     llmos_url = Unicode("", config=True, help="The API's address: ``LLMOS_URL`` in every server.")
+    ca_certificates = Unicode(
+        "",
+        config=True,
+        help="""
+        Certificates of the site's own authorities in PEM: trusted in every server whose image starts with
+        ``llmos_spawners.singleuser``, beside the public ones.
+        """,
+    )
     secret_variables = List(
         Unicode(),
         config=True,
@@ -148,6 +157,7 @@ class LLMOSKubeSpawner(ChoosingKubeSpawner):
         platform = platform_environment(
             openai_base_url=self.openai_base_url, llmos_url=self.llmos_url, token=self._token
         )
+        platform[ENV_CA_CERTIFICATES] = self.ca_certificates
         # a site may set its own
         env.update({name: value for name, value in platform.items() if value and name not in self.environment})
         env = past_proxies(env, self.openai_base_url, self.llmos_url, env.get("JUPYTERHUB_API_URL", ""))

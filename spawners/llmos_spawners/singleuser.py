@@ -15,11 +15,15 @@ import os
 import sys
 from pathlib import Path
 
+from llmos.trust import ENV_CA_CERTIFICATES, trust_site
+
 CONFIGURATION = Path(__file__).parent / "jupyter"
 
 
 def main() -> None:
     """Run the server until it is stopped."""
+    trust_site(os.environ)
+    os.environ.pop(ENV_CA_CERTIFICATES, None)  # in the file now: nobody needs pages of it in a terminal's environment
     sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]  # None is how the import system is told
     paths = [*filter(None, [os.environ.get("JUPYTER_CONFIG_PATH")]), str(CONFIGURATION)]
     os.environ["JUPYTER_CONFIG_PATH"] = os.pathsep.join(paths)

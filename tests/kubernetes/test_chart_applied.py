@@ -48,6 +48,7 @@ def release(cluster):
         if "namespace" not in o["metadata"]
     ]
     cluster.attempt("kubectl", "delete", "--ignore-not-found", "--wait=false", *shared)
+    cluster.attempt("kubectl", "delete", "deployments,statefulsets", "--all", "-n", namespace, "--wait=false")
     owned = f"app.kubernetes.io/managed-by=llmos,app.kubernetes.io/instance={found.instance}"
     cluster.attempt("kubectl", "delete", "namespace", "-l", owned, "--wait=false")
 
@@ -137,7 +138,7 @@ def test_a_hub_that_still_has_llmos_holds_the_uninstall_up_and_keeps_what_it_nee
 
     def hub_starts():
         cluster.kubectl("wait", "pod/hub", "-n", hubs, "--for=condition=Ready", "--timeout=60s")
-        return cluster.kubectl("exec", "hub", "-n", hubs, "--", "printenv", "LLMOS_SERVICE_TOKEN").strip()
+        return cluster.kubectl("exec", "hub", "-n", hubs, "--", "sh", "-c", "echo $LLMOS_SERVICE_TOKEN").strip()
 
     token = hub_starts()
     done = cluster.attempt("helm", "uninstall", release.name, "-n", namespace, timeout=180)
@@ -163,6 +164,8 @@ def test_a_hub_that_still_has_llmos_holds_the_uninstall_up_and_keeps_what_it_nee
 
 def test_kubectl_tells_the_replicas_that_are_wanted_and_why_a_model_is_not_ready(cluster):
     namespace = cluster.namespace("columns")
+    nobodys = ("app.kubernetes.io/managed-by=llmos", "app.kubernetes.io/instance=nobody")
+    cluster.kubectl("label", "namespace", namespace, *nobodys)  # no release writes its status
     service = {
         "apiVersion": "llmos.ai/v1alpha1",
         "kind": "ModelService",

@@ -27,6 +27,12 @@ __all__ = ["Values"]
 Host = Annotated[str, Field(pattern=r"^([a-z0-9*]([-a-z0-9.]*[a-z0-9])?)?$", max_length=253)]
 Tag = Annotated[str, Field(pattern=r"^([A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?$")]
 Digest = Annotated[str, Field(pattern=r"^(sha256:[0-9a-f]{64})?$")]
+Certificates = Annotated[
+    str,
+    Field(
+        pattern=r"^(\s*(#[^\n]*\s+)*-----BEGIN CERTIFICATE-----[^$]+-----END CERTIFICATE-----\s*)?$", max_length=65536
+    ),
+]
 Cidr = Annotated[str, Field(pattern=r"^[0-9a-fA-F.:]+/[0-9]{1,3}$")]
 Repository = Annotated[str, Field(pattern=r"^[a-z0-9]+([._/-]+[a-z0-9]+)*$")]
 
@@ -278,6 +284,11 @@ class Values(Section):
     """
     A Secret of your own with all passwords and tokens (see the guide for its keys), in place of the one that the chart makes on
     the first install and keeps from then on. Needed where a tool renders the chart without asking the cluster.
+    """
+    ca_certificates: Certificates = ""
+    """
+    Certificates (PEM) of the site's own authorities, such as `--set-file caCertificates=company.pem`. The Hub, the API, the
+    gateway, the controllers, downloads and notebook servers of LLMOS' image trust them beside the public ones.
     """
     images: Images = Images()
     """The images."""

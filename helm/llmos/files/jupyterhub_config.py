@@ -50,6 +50,7 @@ def spawner(c: Any, settings: Mapping[str, Any]) -> None:
     c.JupyterHub.spawner_class = "llmos_spawners.kubernetes.LLMOSKubeSpawner"
     c.LLMOSKubeSpawner.openai_base_url = settings["gatewayUrl"] + "/v1"
     c.LLMOSKubeSpawner.llmos_url = settings["apiUrl"] + "/services/llmos"
+    c.LLMOSKubeSpawner.ca_certificates = pods["caCertificates"]
     # by these the controllers know which namespaces are theirs to fill
     c.LLMOSKubeSpawner.user_namespace_labels = pods["namespaceLabels"]
     kube = c.KubeSpawner

@@ -49,6 +49,14 @@ asked directly; the site's own NO_PROXY stays before it, also where it is a refe
 {{- end -}}
 {{- end }}
 
+{{/* The site's own authorities, which llmos/trust.py adds to the public ones. */}}
+{{- define "llmos.env.trust" -}}
+{{- with .Values.caCertificates }}
+- name: LLMOS_CA_CERTIFICATES
+  value: {{ trim . | quote }}
+{{- end }}
+{{- end }}
+
 {{/* Valkey's address with its password; a variable may refer to one before it. */}}
 {{- define "llmos.env.redis" -}}
 {{- if .Values.valkey.enabled -}}
@@ -95,6 +103,7 @@ asked directly; the site's own NO_PROXY stays before it, also where it is a refe
 - name: LLMOS_GATEWAY_URL
   value: {{ include "llmos.gatewayUrl" . | quote }}
 {{ include "llmos.env.redis" . }}
+{{- include "llmos.env.trust" . }}
 {{- end }}
 
 {{/* The controllers and the API: what is known of the cluster and of people's namespaces. */}}

@@ -13,6 +13,7 @@ from cryptography.fernet import Fernet
 
 from llmos.resources.quantities import parse_quantity
 from llmos_hub.backends.kubernetes.settings import KubernetesSettings
+from llmos_hub.controllers.modelservice_workloads import fetch_environment
 from llmos_hub.managers.namespace_objects import Owner, make_namespace
 from llmos_hub.managers.namespace_options import NamespaceOptions
 from llmos_hub.settings import ProcessSettings
@@ -348,6 +349,26 @@ def test_existing_priority_classes_are_named_and_not_made():
     assert not [name for name, template in pod_specs(none) if "priorityClassName" in template["spec"]]
 
 
+PEM = "-----BEGIN CERTIFICATE-----\nTWFk\n-----END CERTIFICATE-----\n"
+
+
+def test_a_sites_own_authority_is_known_wherever_something_outside_is_asked():
+    authority = f"# The Site\n{PEM}{PEM}"
+    objects = render({"caCertificates": authority})
+    for component in ("hub", "api", "controllers", "gateway"):
+        assert deployment_env(objects, component)["LLMOS_CA_CERTIFICATES"]["value"] == authority.strip(), component
+    settings = json.loads(find(objects, "Secret", "llmos-hub")["stringData"]["settings.json"])
+    assert settings["spawner"]["caCertificates"] == authority
+    # downloads get it from the controllers, without the file that these have made of it for themselves
+    own = {"LLMOS_CA_CERTIFICATES": authority, "LLMOS_CA_FILE": "/tmp/x.pem", "SSL_CERT_FILE": "/tmp/x.pem"}
+    assert fetch_environment(own) == {"LLMOS_CA_CERTIFICATES": authority}
+    code = printed(caCertificates=authority, namespace="jhub")["hub"]["extraConfig"]["zz-llmos"]
+    assert f"ca_certificates = {json.dumps(authority.strip())}" in code
+    assert "ca_certificates" not in printed(namespace="jhub")["hub"]["extraConfig"]["zz-llmos"]
+    with pytest.raises(HelmRefused, match=r"caCertificates.*does not match pattern"):
+        render({"caCertificates": "company.pem"})
+
+
 PROXY = [{"name": "HTTPS_PROXY", "value": "http://proxy.example.org:3128"}]
 
 
@@ -451,9 +472,9 @@ def keeps(obj):
     return obj["metadata"].get("annotations", {}).get("helm.sh/resource-policy") == "keep"
 
 
-def printed(**external):
+def printed(caCertificates="", **external):  # noqa: N803 - as the value is called
     """The values that the notes print for a Hub that was there."""
-    notes = render_notes({"hub": {"enabled": False}, "externalHub": external})
+    notes = render_notes({"hub": {"enabled": False}, "externalHub": external, "caCertificates": caCertificates})
     return yaml.safe_load(re.search(r"^# ---8<---\n(.*)^# --->8---$", notes, re.MULTILINE | re.DOTALL)[1])
 
 

@@ -142,6 +142,11 @@ async def test_tokens_are_references_and_their_values_in_the_secret(make):
     assert "hub-token" not in text
 
 
+async def test_a_sites_own_authorities_reach_the_server(make):
+    assert make(ca_certificates="-----BEGIN").get_env()["LLMOS_CA_CERTIFICATES"] == "-----BEGIN"
+    assert "LLMOS_CA_CERTIFICATES" not in make().get_env()
+
+
 async def test_past_a_web_proxy_the_platform_is_asked_directly(make):
     proxy = {"HTTPS_PROXY": "http://proxy.example.org:3128", "NO_PROXY": "example.org"}
     addresses = {"llmos_url": "http://llmos-api.llmos.svc/services/llmos", "openai_base_url": "http://models.test/v1"}

@@ -53,6 +53,9 @@ hub:
           c.LLMOSKubeSpawner.openai_base_url = "{{ $gateway }}/v1"
           c.LLMOSKubeSpawner.llmos_url = "{{ $api }}/services/llmos"
           c.LLMOSKubeSpawner.instance = "{{ include "llmos.clusterName" . }}"
+          {{- with .Values.caCertificates }}
+          c.LLMOSKubeSpawner.ca_certificates = {{ trim . | toJson }}
+          {{- end }}
           c.KubeSpawner.image = "{{ include "llmos.image" (list . .Values.images.notebook) }}"
           {{- else }}
           from llmos_spawners.environment import keep_spawner

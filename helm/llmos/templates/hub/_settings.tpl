@@ -12,6 +12,7 @@
       "priorityClass" (include "llmos.priorityClass" (list . "users"))
       "nodeSelector" .Values.users.nodeSelector
       "tolerations" .Values.users.tolerations
+      "caCertificates" .Values.caCertificates
       "storageCapacity" (toString .Values.users.home.size)
       "storageClass" .Values.users.home.storageClass -}}
 {{- dict
