@@ -120,6 +120,16 @@ def test_kubectl_applies_it_twice_and_lets_go_of_nothing(tags, release):
     assert not [name for name, _ in pod_specs(plain) if name.startswith("Job/")]
     apply(release, plain)  # as the guide has it
     ready(release.cluster, release.namespace)
+    # and away again by the guide
+    kubectl, where = release.cluster.kubectl, ("-n", release.namespace)
+    kinds = "deployment,statefulset,service,networkpolicy,poddisruptionbudget,cronjob,job"
+    kubectl(*where, "delete", kinds, "-l", "app.kubernetes.io/instance=llmos", timeout=180)
+    apply(release, rendered(release, TAG, "--show-only", "templates/uninstall/release.yaml"))
+    component = ("-l", "app.kubernetes.io/component=uninstall")
+    kubectl(*where, "wait", "job", *component, "--for=condition=Complete", "--timeout=2m", timeout=150)
+    assert "is there" not in kubectl(*where, "logs", *component)
+    claims = {item["metadata"]["name"] for item in release.cluster.get("pvc", *where)["items"]}
+    assert {"llmos-hub", "data-llmos-valkey-0", "llmos-backup-hub"} <= claims
 
 
 def test_a_hub_that_still_has_llmos_holds_the_uninstall_up_and_keeps_what_it_needs(cluster):

@@ -78,7 +78,7 @@ data:
 ---
 {{- $pod := include "llmos.hook.pod" (list $root $component $name $hook.arguments) }}
 {{- $version := print $pod (toJson $data) | sha256sum | trunc 8 }}
-{{ include "llmos.hook.head" (concat $head (list "batch/v1" "Job" (printf "%s-%s" $name $version) $release)) }}
+{{ include "llmos.hook.head" (concat $head (list "batch/v1" "Job" (printf "%s-%s" (include "llmos.bounded" (list $name 54)) $version) $release)) }}
 spec:
   backoffLimit: {{ $hook.retries | default 3 }}
   activeDeadlineSeconds: 300
