@@ -130,7 +130,8 @@ class ModelServiceSpec(Model):
     """Keep the service but run nothing."""
     template: PodTemplate | None = None
     """Changes to the pods, in a cluster only, merged strategically: ``{"spec": {"nodeSelector": {"disk": "fast"}}}``.
-    The engine's container is called ``engine``. What would reach beyond the pod can't be set."""
+    The engine's container is called ``engine``. What would reach beyond the pod can't be set, nor what is the operator's
+    to say (tolerations, runtime classes, names); labels and annotations begin with ``custom.llmos.ai/``."""
 
     @model_validator(mode="after")
     def _check_engine(self) -> ModelServiceSpec:

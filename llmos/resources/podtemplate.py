@@ -3,7 +3,8 @@
 The changes are merged strategically into the pod that the platform makes
 (https://kubernetes.io/docs/tasks/manage-kubernetes-objects/update-api-object-kubectl-patch/), with ``null`` and the
 ``$patch`` directives. Whoever may create a resource gets no more by them than a pod of their own: nothing of the
-node, no other identity, no Secret, no label by which network policies tell pods apart.
+node, no other identity, no Secret, no label by which network policies tell pods apart, no node that the operator keeps
+for others, and no other answer to a name than the cluster's: what the pod's own containers don't ask for, ``fetch`` does.
 """
 
 from __future__ import annotations
@@ -18,8 +19,20 @@ __all__ = ["check_pod_template"]
 
 _MAX_BYTES: Final = 32 * 1024
 _DIRECTIVE: Final = re.compile(r"^\$(patch|retainKeys|deleteFromPrimitiveList/\w+|setElementOrder/\w+)$")
-_FOREIGN_DOMAINS: Final = ("kubernetes.io", "k8s.io", "cncf.io", "istio.io", "jupyter.org", "llmos.ai")
+_OWN: Final = "custom.llmos.ai/"
+"""The prefix of labels and annotations that nobody but their author reads."""
+_SCRAPING: Final = tuple(f"prometheus.io/{name}" for name in ("scrape", "port", "path", "scheme"))
 _MAX_ID: Final = 2**31 - 1
+_MAX_GRACE: Final = 600
+"""Seconds: longer than any answer takes, and so short that whoever drains a node can wait for it."""
+_ELSEWHERE: Final = {
+    "tolerations": "Which taints models tolerate is the operator's to say: users.tolerations in the chart's values.",
+    "runtimeClassName": "The runtime is the operator's to say: users.gpus.runtimeClass in the chart's values.",
+    "hostAliases": "Names mean in every pod what they mean in the cluster.",
+    "dnsConfig": "Names mean in every pod what they mean in the cluster.",
+    "dnsPolicy": "Names mean in every pod what they mean in the cluster.",
+}
+"""What may not be set though it is often wanted, and what to do instead."""
 
 _Check = Callable[[str, Any], None]
 
@@ -60,6 +73,8 @@ def _object(path: str, value: Any, allowed: Mapping[str, _Check]) -> None:
         check = allowed.get(name)
         if check is None:
             close = get_close_matches(name, allowed, n=1)
+            if allowed is _SPEC_FIELDS and name in _ELSEWHERE:
+                raise _refuse(where, f"can't be set. {_ELSEWHERE[name]}")
             meant = f'Did you mean "{close[0]}"?' if close else f"May be set there: {', '.join(allowed)}."
             raise _refuse(where, f"can't be set. {meant}")
         if item is not None:
@@ -85,17 +100,40 @@ def _anything(path: str, value: Any) -> None:
 
 
 def _names_of_ones_own(path: str, value: Any) -> None:
-    """Labels or annotations: with a prefix that neither the cluster nor the platform reads."""
+    """Labels or annotations that give the pod nothing.
+
+    What is allowed is listed, not what is refused: clusters have controllers that give a pod a cloud identity, a
+    sidecar, another network or a secret's content because of a label or an annotation, and nobody knows all of them.
+    """
     if not isinstance(value, Mapping):
         raise _refuse(path, "must be an object")
     for name, item in value.items():
-        domain = str(name).partition("/")[0]
         if _DIRECTIVE.match(str(name)):
             continue
-        if "/" not in str(name) or any(domain == d or domain.endswith("." + d) for d in _FOREIGN_DOMAINS):
-            raise _refuse(_join(path, name), 'can\'t be set. Use a prefix of your own, such as "example.org/team".')
+        if not str(name).startswith(_OWN) and name not in _SCRAPING:
+            raise _refuse(
+                _join(path, name), f"can't be set. May be set there: {_OWN}… for your own, {', '.join(_SCRAPING)}."
+            )
         if item is not None and not isinstance(item, str):
             raise _refuse(_join(path, name), "must be a text")
+
+
+def _grace(path: str, value: Any) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= _MAX_GRACE:
+        raise _refuse(path, f"must be a whole number of seconds from 0 to {_MAX_GRACE}")
+
+
+def _affinity(path: str, value: Any) -> None:
+    """Pods of one's own namespace only: by others' one could keep their pods off a node, or find out where they are."""
+    if isinstance(value, Mapping):
+        for name, item in value.items():
+            where = _join(path, name)
+            if name in ("namespaces", "namespaceSelector") and item is not None:
+                raise _refuse(where, "can't be set. Affinity is to pods of the same namespace.")
+            _affinity(where, item)
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            _affinity(_join(path, index), item)
 
 
 def _user(path: str, value: Any) -> None:
@@ -130,7 +168,7 @@ _ACTIONS: Final[Mapping[str, _Check]] = {
 }
 _HANDLER: Final = _fields(_ACTIONS)
 _NUMBERS: Final = ("initialDelaySeconds", "periodSeconds", "timeoutSeconds", "successThreshold", "failureThreshold")
-_PROBE: Final = _fields({**_ACTIONS, **_same((*_NUMBERS, "terminationGracePeriodSeconds"))})
+_PROBE: Final = _fields({**_ACTIONS, **_same(_NUMBERS), "terminationGracePeriodSeconds": _grace})
 _CONTAINER: Final[Mapping[str, _Check]] = {
     **_same(("name", "image", "imagePullPolicy", "command", "args", "workingDir", "resources", "restartPolicy")),
     "volumeMounts": _anything,
@@ -143,15 +181,15 @@ _CONTAINER: Final[Mapping[str, _Check]] = {
 }
 _VOLUME: Final = _same(("name", "emptyDir", "persistentVolumeClaim", "configMap", "downwardAPI", "ephemeral"))
 _METADATA: Final = _fields({"labels": _names_of_ones_own, "annotations": _names_of_ones_own})
-_SPEC: Final = _fields(
-    {
-        **_same(("nodeSelector", "tolerations", "affinity", "topologySpreadConstraints", "runtimeClassName")),
-        **_same(("terminationGracePeriodSeconds", "imagePullSecrets", "hostAliases", "dnsConfig", "resourceClaims")),
-        "containers": _items(_CONTAINER),
-        "initContainers": _items(_CONTAINER),
-        "volumes": _items(_VOLUME),
-        "securityContext": _fields(
-            {"runAsUser": _user, "runAsGroup": _user, "fsGroup": _user, "supplementalGroups": _users}
-        ),
-    }
-)
+_SPEC_FIELDS: Final[Mapping[str, _Check]] = {
+    **_same(("nodeSelector", "topologySpreadConstraints", "imagePullSecrets", "resourceClaims")),
+    "affinity": _affinity,
+    "terminationGracePeriodSeconds": _grace,
+    "containers": _items(_CONTAINER),
+    "initContainers": _items(_CONTAINER),
+    "volumes": _items(_VOLUME),
+    "securityContext": _fields(
+        {"runAsUser": _user, "runAsGroup": _user, "fsGroup": _user, "supplementalGroups": _users}
+    ),
+}
+_SPEC: Final = _fields(_SPEC_FIELDS)

@@ -23,7 +23,7 @@ from llmos_hub.stores.base import Event, Listing, Page, Room, Selector, WatchEve
 from llmos_hub.stores.changes import revision_of
 from llmos_hub.stores.kubernetes_errors import expired, translate
 from llmos_hub.stores.kubernetes_events import Recorder
-from llmos_hub.stores.kubernetes_objects import CUSTOM, form_of
+from llmos_hub.stores.kubernetes_objects import CUSTOM, Foreign, form_of
 from llmos_hub.stores.kubernetes_watch import Watch
 from llmos_hub.stores.records import Unreadable
 
@@ -101,6 +101,8 @@ class KubernetesStore:
             obj = await self._api.request("GET", path)
         try:
             return form_of(kind).read(kind, obj)
+        except Foreign:
+            raise rules.not_found(kind, namespace, name) from None
         except Unreadable as error:
             message = f'This version can\'t read {kind.kind_name()} "{namespace}/{name}": {error}.'
             raise Internal(message) from None
@@ -162,7 +164,7 @@ class KubernetesStore:
     ) -> tuple[_Objects, str]:
         objects: _Objects = []
         version = ""
-        path, params = form_of(kind).path(kind, namespace), self._params(kind, labels)
+        path, params = form_of(kind).path(kind, namespace), form_of(kind).params(kind, labels)
         async for page in self._api.list_pages(path, params=params):
             version = version or page["metadata"]["resourceVersion"]
             objects += page.get("items") or []
@@ -178,14 +180,12 @@ class KubernetesStore:
                 items.append(resource)
         return sorted(items, key=lambda item: (item.metadata.namespace or "", item.metadata.name))
 
-    def _params(self, kind: type[Resource], labels: Selector | None) -> dict[str, str]:
-        selector = form_of(kind).selector(kind, labels)
-        return {"labelSelector": selector} if selector else {}
-
     def _readable(self, kind: type[R], obj: Mapping[str, Any]) -> R | None:
         """The resource; None, a line in the log and a count where this version can't read it."""
         try:
             return form_of(kind).read(kind, obj)
+        except Foreign:
+            return None
         except Unreadable as error:
             meta = obj["metadata"]
             self.unreadable += 1
@@ -212,7 +212,7 @@ class KubernetesStore:
         watch = Watch(
             self._api,
             form_of(kind).path(kind, namespace),
-            self._params(kind, labels),
+            form_of(kind).params(kind, labels),
             read=lambda obj: self._readable(kind, obj),
             refusal=lambda error: translate(error, kind, namespace, ""),
             position=resource_version,

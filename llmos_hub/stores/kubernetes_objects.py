@@ -1,12 +1,18 @@
 """How a resource lies in a cluster: a custom resource as it is, a Credential as a Secret.
 
 A Secret has no room for what a resource has beside its data, so that its generation and status are in
-annotations, which nobody sees who reads the resource.
+annotations, which nobody sees who reads the resource. So are its labels and annotations: on a Secret itself
+they would be orders to whatever in the cluster copies, injects or syncs Secrets. To be selected by, each label is
+there as a hash.
+
+What is a Credential is told by the Secret's type, which nobody can change: people's namespaces hold other Secrets
+of the platform, such as those with a server's tokens.
 """
 
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 from collections.abc import Mapping
 from typing import Any, Final, Protocol, TypeVar
@@ -19,7 +25,7 @@ from llmos_hub.stores import rules
 from llmos_hub.stores.base import Selector
 from llmos_hub.stores.records import Unreadable
 
-__all__ = ["CUSTOM", "SECRET", "Form", "form_of"]
+__all__ = ["CUSTOM", "SECRET", "Foreign", "Form", "form_of"]
 
 R = TypeVar("R", bound=Resource)
 
@@ -30,6 +36,12 @@ _METADATA: Final = (
 _KIND_LABEL: Final = "llmos.ai/kind"
 _GENERATION: Final = "llmos.ai/generation"
 _STATUS: Final = "llmos.ai/status"
+_LABELS: Final = "llmos.ai/labels"
+_ANNOTATIONS: Final = "llmos.ai/annotations"
+_SELECTED: Final = "label.llmos.ai/"
+"""Before the hash of a label's name, with the label's value."""
+_FOREIGN: Final = ("kubectl.kubernetes.io/last-applied-configuration",)
+"""Annotations that hold the values."""
 
 
 class Form(Protocol):
@@ -43,8 +55,8 @@ class Form(Protocol):
         """What its events point at."""
         ...
 
-    def selector(self, kind: type[Resource], labels: Selector | None) -> str:
-        """The label selector for those of a kind that have these labels."""
+    def params(self, kind: type[Resource], labels: Selector | None) -> dict[str, str]:
+        """The query for those of a kind that have these labels."""
         ...
 
     def write(self, resource: Resource) -> dict[str, Any]:
@@ -58,8 +70,14 @@ class Form(Protocol):
         ------
         Unreadable
             This version can't read it.
+        Foreign
+            It is no resource of that kind at all.
         """
         ...
+
+
+class Foreign(Exception):
+    """An object where a resource of a kind would be, and which is none."""
 
 
 def _selector(labels: Mapping[str, str]) -> str:
@@ -93,9 +111,9 @@ class _Custom:
     def reference(self, resource: Resource) -> dict[str, str]:
         return {"apiVersion": API_VERSION, "kind": resource.kind}
 
-    def selector(self, kind: type[Resource], labels: Selector | None) -> str:
+    def params(self, kind: type[Resource], labels: Selector | None) -> dict[str, str]:
         del kind
-        return _selector(labels or {})
+        return {"labelSelector": _selector(labels)} if labels else {}
 
     def write(self, resource: Resource) -> dict[str, Any]:
         spec = rules.dumped(resource.spec)
@@ -118,38 +136,69 @@ class _Secret:
         del resource
         return {"apiVersion": "v1", "kind": "Secret"}
 
-    def selector(self, kind: type[Resource], labels: Selector | None) -> str:
-        return _selector({**(labels or {}), _KIND_LABEL: kind.kind_name()})
+    def params(self, kind: type[Resource], labels: Selector | None) -> dict[str, str]:
+        selected = {**_hashed(labels or {}), _KIND_LABEL: kind.kind_name()}
+        return {"labelSelector": _selector(selected), "fieldSelector": f"type={_type(kind)}"}
 
     def write(self, resource: Resource) -> dict[str, Any]:
         metadata = _metadata(resource)
-        metadata["labels"][_KIND_LABEL] = resource.kind
-        metadata["annotations"][_GENERATION] = str(resource.metadata.generation)
+        labels, annotations = metadata["labels"], metadata["annotations"]
+        metadata["labels"] = {**_hashed(labels), _KIND_LABEL: resource.kind}
+        kept = metadata["annotations"] = {_GENERATION: str(resource.metadata.generation)}
         status = rules.dumped(resource.status)
-        if status != rules.dumped(rules.empty_status(type(resource))):
-            metadata["annotations"][_STATUS] = json.dumps(status, separators=(",", ":"))
+        empty = rules.dumped(rules.empty_status(type(resource)))
+        for name, value, there in (
+            (_LABELS, labels, labels),
+            (_ANNOTATIONS, annotations, annotations),
+            (_STATUS, status, status != empty),
+        ):
+            if there:
+                kept[name] = json.dumps(value, separators=(",", ":"))
         data = {key: base64.b64encode(value.encode()).decode() for key, value in resource.spec.data.items()}
-        kind = f"llmos.ai/{resource.singular}"
+        kind = _type(type(resource))
         return {"apiVersion": "v1", "kind": "Secret", "type": kind, "metadata": metadata, "data": data}
 
     def read(self, kind: type[R], obj: Mapping[str, Any]) -> R:
         metadata = {key: obj["metadata"][key] for key in _METADATA if key in obj["metadata"]}
-        labels = {key: value for key, value in (metadata.get("labels") or {}).items() if key != _KIND_LABEL}
-        if labels.keys() == (metadata.get("labels") or {}).keys():
-            message = f"it is a Secret without the label {_KIND_LABEL}"
-            raise Unreadable(message)
-        annotations = dict(metadata.get("annotations") or {})
+        there = metadata.get("labels") or {}
+        if obj.get("type") != _type(kind) or there.get(_KIND_LABEL) != kind.kind_name():
+            message = f"it is a Secret of the type {obj.get('type')}"
+            raise Foreign(message)
+        kept = dict(metadata.get("annotations") or {})
         try:
-            generation, status = int(annotations.pop(_GENERATION, 1)), json.loads(annotations.pop(_STATUS, "{}"))
+            generation = int(kept.pop(_GENERATION, 1))
+            status, labels, annotations = (
+                json.loads(kept.pop(name, "{}")) for name in (_STATUS, _LABELS, _ANNOTATIONS)
+            )
             values = {key: base64.b64decode(value).decode() for key, value in (obj.get("data") or {}).items()}
         except ValueError as error:  # no number, no JSON, no base64, no UTF-8
             raise Unreadable(str(error)) from None
-        metadata |= {"labels": labels, "annotations": annotations, "generation": generation}
+        if not all(isinstance(found, dict) for found in (status, labels, annotations)):
+            message = "what is in its annotations is no map"
+            raise Unreadable(message)
+        # those on the Secret itself are somebody else's, or an earlier version's
+        metadata["labels"] = {**{key: value for key, value in there.items() if not _is_ours(key)}, **labels}
+        metadata["annotations"] = {**{key: kept[key] for key in kept if key not in _FOREIGN}, **annotations}
+        metadata["generation"] = generation
         # someone may have changed the data with kubectl: it says itself which keys it has
         status = {**status, "keys": sorted(values)}
         return _validated(
             kind, {"kind": kind.kind_name(), "metadata": metadata, "spec": {"data": values}, "status": status}
         )
+
+
+def _type(kind: type[Resource]) -> str:
+    """The type of Secrets that are resources of a kind."""
+    return f"llmos.ai/{kind.singular}"
+
+
+def _is_ours(label: str) -> bool:
+    return label == _KIND_LABEL or label.startswith(_SELECTED)
+
+
+def _hashed(labels: Mapping[str, str]) -> dict[str, str]:
+    """Labels whose names mean nothing to anybody else."""
+    return {f"{_SELECTED}{hashlib.sha256(key.encode()).hexdigest()[:32]}": value for key, value in labels.items()}
 
 
 CUSTOM: Final[Form] = _Custom()

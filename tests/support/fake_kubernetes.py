@@ -207,7 +207,11 @@ class FakeKubernetes:
     def _list(self, request: Request, plural: str, namespace: str) -> Response:
         selector = [part.partition("=") for part in request.query_params.get("labelSelector", "").split(",") if part]
 
+        type_ = request.query_params.get("fieldSelector", "").partition("type=")[2] if plural == "secrets" else ""
+
         def wanted(key: Key, obj: dict[str, Any] | None) -> bool:
+            if obj is not None and type_ and obj.get("type", "Opaque") != type_:
+                return False
             labels = obj["metadata"].get("labels") or {} if obj is not None else {}
             within = key[0] == plural and namespace in ("", key[1])
             fits = all(name in labels and (not sign or labels[name] == value) for name, sign, value in selector)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from functools import partial
 from typing import Any, Final
 
+from llmos_hub.backends.kubernetes.hardening import SCRATCH, container_security, harden, pod_security
 from llmos_hub.backends.kubernetes.names import (
     container_name,
     make_metadata,
@@ -22,7 +23,6 @@ __all__ = ["MODEL_CLAIM", "init_name", "make_pod_template", "make_secret_data", 
 
 MODEL_CLAIM: Final = "llmos-models"
 """The claim in each namespace on which model files lie, and the name of the volume in pods."""
-_SCRATCH: Final = "scratch"
 _TMP: Final = "/tmp"  # noqa: S108 - the pod's own
 _MIB: Final = 2**20
 _SAME_MACHINE: Final = "llmos.ai/models"
@@ -84,7 +84,7 @@ def make_pod_template(workload: Workload, role: Role, settings: KubernetesSettin
         "terminationGracePeriodSeconds": math.ceil(template.grace) + (0 if template.completes else settings.drain),
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
-        "securityContext": _pod_security(settings),
+        "securityContext": pod_security(settings),
         "containers": [main],
         "volumes": [*_make_volumes(role, settings, models=models)],
         "tolerations": _make_tolerations(role, settings),
@@ -97,7 +97,7 @@ def make_pod_template(workload: Workload, role: Role, settings: KubernetesSettin
         spec["affinity"] = _make_same_machine(settings)
     pod = {"metadata": {"labels": labels}, "spec": spec}
     if template.pod.overrides:
-        pod = _harden(strategic_merge(pod, template.pod.overrides), pod, settings)
+        pod = harden(strategic_merge(pod, template.pod.overrides), pod, settings)
     return pod
 
 
@@ -133,7 +133,7 @@ def _make_container(
         for variable in template.secret_env
         if variable not in template.env
     ]
-    mounts: list[dict[str, Any]] = [{"name": _SCRATCH, "mountPath": _TMP}]
+    mounts: list[dict[str, Any]] = [{"name": SCRATCH, "mountPath": _TMP}]
     if uses_models(role, settings):
         mount: dict[str, Any] = {"name": MODEL_CLAIM, "mountPath": settings.models.mount_path}
         serves = template is role.template and not template.completes
@@ -148,7 +148,7 @@ def _make_container(
         "args": [_fill(argument, settings, index) for argument in template.argv[1:]],
         "env": env,
         "volumeMounts": mounts,
-        "securityContext": {**_container_security(), "readOnlyRootFilesystem": image.read_only_root_filesystem},
+        "securityContext": {**container_security(), "readOnlyRootFilesystem": image.read_only_root_filesystem},
         # the last lines of the log come with the pod's state when it crashes
         "terminationMessagePolicy": "FallbackToLogsOnError",
     }
@@ -199,23 +199,8 @@ def _make_probes(template: ProcessTemplate, settings: KubernetesSettings) -> dic
 # The pod around them
 
 
-def _pod_security(settings: KubernetesSettings) -> dict[str, Any]:
-    return {
-        "runAsNonRoot": True,
-        "runAsUser": settings.run_as,
-        "runAsGroup": settings.run_as,
-        "fsGroup": settings.run_as,
-        "fsGroupChangePolicy": "OnRootMismatch",
-        "seccompProfile": {"type": "RuntimeDefault"},
-    }
-
-
-def _container_security() -> dict[str, Any]:
-    return {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
-
-
 def _make_volumes(role: Role, settings: KubernetesSettings, *, models: bool) -> Iterator[dict[str, Any]]:
-    yield {"name": _SCRATCH, "emptyDir": {}}
+    yield {"name": SCRATCH, "emptyDir": {}}
     if models and settings.models.storage_class is not None:
         yield {"name": MODEL_CLAIM, "persistentVolumeClaim": {"claimName": MODEL_CLAIM}}
     elif models:
@@ -269,44 +254,3 @@ def _make_same_machine(settings: KubernetesSettings) -> dict[str, Any]:
         "topologyKey": "kubernetes.io/hostname",
     }
     return {"podAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [term]}}
-
-
-def _harden(merged: dict[str, Any], ours: Mapping[str, Any], settings: KubernetesSettings) -> dict[str, Any]:
-    """The merged pod with all that must hold whatever was merged into it.
-
-    What a resource may say is checked when it is made; this holds also for what ``$patch`` removes.
-    """
-    metadata = merged.setdefault("metadata", {})
-    metadata["labels"] = {**(metadata.get("labels") or {}), **ours["metadata"]["labels"]}
-    spec = merged.setdefault("spec", {})
-    for name in ("automountServiceAccountToken", "enableServiceLinks", "restartPolicy"):
-        spec[name] = ours["spec"][name]
-    for name in (
-        "hostNetwork",
-        "hostPID",
-        "hostIPC",
-        "hostUsers",
-        "serviceAccountName",
-        "nodeName",
-        "shareProcessNamespace",
-    ):
-        spec.pop(name, None)
-    for name in ("priorityClassName", "affinity") if "affinity" in ours["spec"] else ("priorityClassName",):
-        if name in ours["spec"]:
-            spec[name] = ours["spec"][name]
-    theirs = spec.get("securityContext") or {}
-    chosen = {
-        name: theirs[name] for name in ("runAsUser", "runAsGroup", "fsGroup", "supplementalGroups") if theirs.get(name)
-    }
-    spec["securityContext"] = {**_pod_security(settings), **chosen}
-    for container in [*spec.get("containers", ()), *spec.get("initContainers", ())]:
-        theirs = container.get("securityContext") or {}
-        chosen = {
-            name: theirs[name] for name in ("runAsUser", "runAsGroup", "readOnlyRootFilesystem") if name in theirs
-        }
-        container["securityContext"] = {**_container_security(), **chosen}
-    # ours know the mirror's and the proxy's passwords: they run what we say, and nothing else
-    own = {container["name"]: container for container in ours["spec"].get("initContainers", ())}
-    if spec.get("initContainers"):
-        spec["initContainers"] = [own.get(container["name"], container) for container in spec["initContainers"]]
-    return merged

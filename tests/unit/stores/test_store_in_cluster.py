@@ -108,7 +108,6 @@ def test_a_credential_is_a_secret_and_back() -> None:
     obj = SECRET.write(resource)
     assert obj["type"] == "llmos.ai/credential"
     assert obj["data"] == {"HF_TOKEN": base64.b64encode("hf_ä".encode()).decode()}
-    assert obj["metadata"]["labels"] == {"team": "blue", "llmos.ai/kind": "Credential"}
     assert "HF" not in json.dumps(obj["metadata"]["annotations"])
     read = SECRET.read(Credential, stored(obj))
     assert read.spec == resource.spec
@@ -121,24 +120,74 @@ def test_a_credential_is_a_secret_and_back() -> None:
 @pytest.mark.parametrize(
     ("change", "why"),
     [
-        ({"metadata": {"labels": {}}}, "without the label"),
         ({"data": {"A": base64.b64encode(b"\xff").decode()}}, "utf-8"),
         ({"data": {"not-a-key": ""}}, "is not a key"),
         ({"metadata": {"annotations": {"llmos.ai/status": "{"}}}, "Expecting"),
         ({"metadata": {"annotations": {"llmos.ai/generation": "x"}}}, "invalid literal"),
     ],
 )
-def test_a_secret_that_is_no_credential_is_unreadable(change: dict[str, Any], why: str) -> None:
+def test_a_credential_of_another_shape_is_unreadable(change: dict[str, Any], why: str) -> None:
     obj = stored(SECRET.write(token()))
     obj = {**obj, **change, "metadata": {**obj["metadata"], **change.get("metadata", {})}}
     with pytest.raises(Unreadable, match=why):
         SECRET.read(Credential, obj)
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"type": "Opaque"},
+        {"type": "Opaque", "metadata": {"labels": {"llmos.ai/kind": "Server"}}},
+        {"type": "llmos.ai/environment"},
+        {"metadata": {"labels": {"llmos.ai/kind": "ModelService"}}},
+        {"metadata": {"labels": {}}},
+    ],
+)
+async def test_other_secrets_of_a_namespace_are_no_credentials(change: dict[str, Any], tmp_path: Path) -> None:
+    """Those with a server's tokens, above all: whoever may name a Credential would have them in a pod."""
+    obj = SECRET.write(token())
+    obj = {**obj, **change, "metadata": {**obj["metadata"], **change.get("metadata", {})}}
+    async with fake_kubernetes(tmp_path) as (cluster, api):
+        cluster.put("secrets", obj)
+        store = KubernetesStore(api)
+        with pytest.raises(errors.NotFound):
+            await store.get(Credential, "user-ada", "hub")
+        with pytest.raises(errors.NotFound):
+            await store.update(token())
+        with pytest.raises(errors.NotFound):
+            await store.delete(Credential, "user-ada", "hub")
+        with pytest.raises(errors.LLMOSError):
+            await store.apply(token())
+        assert (await store.list(Credential, "user-ada")).items == []
+        await store.close()
+        secret = cluster.get("secrets", "hub", "user-ada")
+        assert secret is not None
+        assert secret["data"] == obj["data"]
+
+
+def test_a_credential_s_labels_and_annotations_are_no_orders_to_others() -> None:
+    """There are controllers that copy another namespace's Secret into one that has their annotation."""
+    orders = {"replicator.v1.mittwald.de/replicate-from": "kube-system/admin"}
+    obj = SECRET.write(token(labels={"sync": "yes"}, annotations=orders))
+    names = {*obj["metadata"]["labels"], *obj["metadata"]["annotations"]}
+    assert {name.partition("/")[0] for name in names} == {"llmos.ai", "label.llmos.ai"}
+    read = SECRET.read(Credential, stored(obj))
+    assert (read.metadata.labels, read.metadata.annotations) == ({"sync": "yes"}, orders)
+
+
+def test_what_kubectl_keeps_of_the_values_is_not_shown() -> None:
+    obj = stored(SECRET.write(token()))
+    obj["metadata"]["annotations"]["kubectl.kubernetes.io/last-applied-configuration"] = '{"data":{"HF_TOKEN":"aGY="}}'
+    assert "aGY=" not in SECRET.read(Credential, obj).model_dump_json(exclude={"spec"})
+
+
 def test_selectors() -> None:
-    assert form_of(ModelService).selector(ModelService, None) == ""
-    assert form_of(ModelService).selector(ModelService, {"a": "1", "b": "2"}) == "a=1,b=2"
-    assert form_of(Credential).selector(Credential, {"a": "1"}) == "a=1,llmos.ai/kind=Credential"
+    assert form_of(ModelService).params(ModelService, None) == {}
+    assert form_of(ModelService).params(ModelService, {"a": "1", "b": "2"}) == {"labelSelector": "a=1,b=2"}
+    params = form_of(Credential).params(Credential, {"a": "1"})
+    assert params["fieldSelector"] == "type=llmos.ai/credential"
+    wanted = dict(part.split("=") for part in params["labelSelector"].split(","))
+    assert wanted.items() <= SECRET.write(token(labels={"a": "1", "b": "2"}))["metadata"]["labels"].items()
 
 
 # -- events

@@ -225,8 +225,42 @@ def test_what_a_pod_must_be_holds_whatever_is_merged_into_it() -> None:
     # what knows the mirror's password runs what we say
     plain = make_objects(Workload(REF, (Role("replica", 1, LLAMACPP),)), SETTINGS)[-1]["spec"]["template"]["spec"]
     inits = {container["name"]: container for container in spec["initContainers"]}
-    assert inits["fetch"] == plain["initContainers"][0]
+    assert {**inits["fetch"], "volumeMounts": []} == {**plain["initContainers"][0], "volumeMounts": []}
     assert "own" in inits
+
+
+def test_fetch_shares_neither_its_home_nor_its_names_with_what_a_resource_adds() -> None:
+    """A file in its home or another meaning of a proxy's name would bring its passwords to a sidecar."""
+    spy = {
+        "image": "spy",
+        "restartPolicy": "Always",
+        "volumeMounts": [{"name": "scratch", "mountPath": "/a"}, {"name": "fetch-scratch", "mountPath": "/b"}],
+    }
+    overrides = {
+        "spec": {
+            "hostAliases": [{"ip": "127.0.0.1", "hostnames": ["proxy"]}],
+            "dnsConfig": {"nameservers": ["127.0.0.1"]},
+            "dnsPolicy": "None",
+            "tolerations": [{"operator": "Exists"}],
+            "runtimeClassName": "unconfined",
+            "volumes": [{"name": "fetch-scratch", "persistentVolumeClaim": {"claimName": "mine"}}],
+            "containers": [{"name": "side", **spy}],
+            "initContainers": [{"name": "first", **spy}],
+        }
+    }
+    template = replace(LLAMACPP, pod=PodOptions("llamacpp", overrides=overrides))
+    pods = [
+        make_objects(Workload(REF, (Role("replica", 1, one),)), SETTINGS)[-1]["spec"]["template"]["spec"]
+        for one in (LLAMACPP, template)
+    ]
+    plain, spec = pods
+    assert not {"hostAliases", "dnsConfig", "dnsPolicy", "runtimeClassName"} & spec.keys()
+    assert spec["tolerations"] == plain["tolerations"]
+    fetch = next(container for container in spec["initContainers"] if container["name"] == "fetch")
+    home = next(mount["name"] for mount in fetch["volumeMounts"] if mount["mountPath"] == "/tmp")
+    assert [volume for volume in spec["volumes"] if volume["name"] == home] == [{"name": home, "emptyDir": {}}]
+    others = [c for c in (*spec["containers"], *spec["initContainers"]) if c is not fetch]
+    assert home not in {mount["name"] for container in others for mount in container.get("volumeMounts", ())}
 
 
 def test_ranges_are_cut_out_of_those_they_lie_in_and_the_metadata_service_always() -> None:
