@@ -29,7 +29,7 @@ _WATCH: Final = 60
 """Seconds after which the server ends a watch in an orderly way: sooner than it counts as dead, since the server sends no
 bookmarks where it has never had news to tell."""
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 10.0
-_GONE: Final = 410
+_FORBIDDEN, _GONE = 403, 410
 
 logger = logging.getLogger(__name__)
 
@@ -49,6 +49,9 @@ class Reflector:
         Makes of an object what is kept; None: it isn't.
     changed
         Called with what is kept before and after a change; None where there is nothing.
+    forgets
+        Whether what may not be read any more counts as gone: the right to a namespace goes with it, and before what is
+        in it does.
     """
 
     def __init__(
@@ -59,6 +62,7 @@ class Reflector:
         params: Mapping[str, str],
         keep: Callable[[Object], Object | None],
         changed: Callable[[Object | None, Object | None], None],
+        forgets: bool = False,
     ) -> None:
         self.synced = asyncio.Event()
         """Set once all were listed."""
@@ -68,6 +72,7 @@ class Reflector:
         self._params = dict(params)
         self._keep = keep
         self._changed = changed
+        self._forgets = forgets
 
     def take(self, obj: Object) -> None:
         """Take over an object that the server has just answered with, unless a newer one is here."""
@@ -88,6 +93,11 @@ class Reflector:
             except APIError as error:
                 if error.status == _GONE:
                     version = None
+                elif error.status == _FORBIDDEN and self._forgets:
+                    logger.info("Following %s: %s", self._path, error)
+                    version = None
+                    for key in tuple(self.objects):
+                        self._changed(self.objects.pop(key), None)
                 else:
                     logger.warning("Following %s failed: %s", self._path, error)
             except LLMOSError as error:

@@ -42,6 +42,9 @@ _PROGRESS = 0.5
 _MEMORY = 10.0
 """Seconds between two writes of nothing but memory in use."""
 
+_CREDENTIAL = 10.0
+"""Seconds between two looks at a Credential in a cluster, where no process may watch all Secrets."""
+
 logger = logging.getLogger(__name__)
 
 
@@ -280,6 +283,8 @@ class ModelServiceReconciler:
     async def _report(self, service: ModelService, found: _Found) -> Result[ModelService]:
         status = make_status(service, found.facts)
         after = _when_to_look(found.facts)
+        if self._layout.per_namespace and service.spec.credential_ref is not None:
+            after = min(after or _CREDENTIAL, _CREDENTIAL)
         changed, more = settle(service.status, status)
         seen = self._seen[key_of(service)]
         loop_time = asyncio.get_running_loop().time()

@@ -106,7 +106,8 @@ class Controllers:
         models = Controller(
             store,
             reconciler,
-            triggers=[Trigger(Credential, self._users_of)],
+            # in a cluster nobody may watch all Secrets: the reconciler looks at those that are named
+            triggers=[] if settings.in_cluster else [Trigger(Credential, self._users_of)],
             metrics=counted,
             failed=counted.failed,
             workers=_CLUSTER_WORKERS if settings.in_cluster else WORKERS,

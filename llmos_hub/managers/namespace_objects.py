@@ -146,9 +146,10 @@ def make_resource_quota(namespace: str, owner: Owner, options: NamespaceOptions)
     hard = options.quota
     if owner.kind == "group" and options.group_quota is not None:
         hard = options.group_quota
+    hard = {**options.counts, **hard}
     if not hard or owner.kind == "platform":
         return None
-    return {**_object("v1", "ResourceQuota", namespace, "llmos", options), "spec": {"hard": dict(hard)}}
+    return {**_object("v1", "ResourceQuota", namespace, "llmos", options), "spec": {"hard": hard}}
 
 
 def make_limit_range(namespace: str, options: NamespaceOptions) -> Object | None:
@@ -278,7 +279,7 @@ def make_contents(
     options: NamespaceOptions,
     pull_secrets: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> list[Object]:
-    """What is in a namespace, in the order in which it is put there: restrictions before rights.
+    """What is in a namespace, in the order in which it is put there: restrictions before rights, Secrets after the right to.
 
     Parameters
     ----------
@@ -295,9 +296,9 @@ def make_contents(
     return [
         *make_network_policies(namespace, release, options),
         *(obj for obj in restrictions if obj is not None),
-        *(make_pull_secret(namespace, name, secret, options) for name, secret in (pull_secrets or {}).items()),
         make_service_account(namespace, options),
         *make_role_bindings(namespace, release, options),
+        *(make_pull_secret(namespace, name, secret, options) for name, secret in (pull_secrets or {}).items()),
     ]
 
 

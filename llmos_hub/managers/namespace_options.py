@@ -106,6 +106,9 @@ class NamespaceOptions(Model):
     ``requests.storage``; empty: none."""
     group_quota: Quantities | None = None
     """A group's; unset, as a person's."""
+    counts: Quantities = Field(default_factory=lambda: {"count/modelservices.llmos.ai": "100", "count/secrets": "500"})
+    """How many objects a person's or a group's namespace may have, since all of them fill the cluster's one database: added
+    to the ResourceQuota, which may say otherwise. (A model has up to two Secrets, a server one.)"""
     limits: Limits = Field(default_factory=Limits)
     """What containers get and may ask for."""
     network: Network = Field(default_factory=Network)

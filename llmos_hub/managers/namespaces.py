@@ -90,7 +90,7 @@ class Namespaces(Protocol):
         """
         ...
 
-    async def needed(self, caller: Caller, namespace: str) -> None:
+    async def needed(self, caller: Caller, namespace: str, *, prepared: bool = False) -> None:
         """A resource is about to be stored in it, by someone who may: as `ensure`."""
         ...
 
@@ -135,7 +135,7 @@ class LocalNamespaces:
         del prepared
         return NamespaceState(namespace, owner_for(caller, namespace), prepared=True)
 
-    async def needed(self, caller: Caller, namespace: str) -> None:
+    async def needed(self, caller: Caller, namespace: str, *, prepared: bool = False) -> None:
         """Nothing need be done."""
 
 
@@ -170,15 +170,15 @@ class KubernetesNamespaces:
         self._people = people
         self._patience = patience
         self._clock = clock
-        self._seen: dict[tuple[str, str], float] = {}
+        self._seen: dict[tuple[str, str, bool], float] = {}
 
-    async def needed(self, caller: Caller, namespace: str) -> None:
+    async def needed(self, caller: Caller, namespace: str, *, prepared: bool = False) -> None:
         """As `ensure`, but where nobody can be told whose it would be, the store's own answer is left to come."""
-        key = (namespace, caller.name)
+        key = (namespace, caller.name, prepared)
         if self._clock() < self._seen.get(key, float("-inf")):
             return
         try:
-            await self.ensure(caller, namespace)
+            await self.ensure(caller, namespace, prepared=prepared)
         except NotFound:
             return
         if len(self._seen) >= _MOST:

@@ -132,7 +132,7 @@ class KubernetesStore:
     ) -> Page[R]:
         """Read some; see `llmos_hub.stores.base.Store.page`. The token is the API server's own."""
         rules.check_namespace(kind, namespace, required=False)
-        params = {**self._params(kind, labels), "limit": str(limit), **({"continue": token} if token else {})}
+        params = {**form_of(kind).params(kind, labels), "limit": str(limit), **({"continue": token} if token else {})}
         with self._words(kind, namespace, ""):
             found = await self._api.request("GET", form_of(kind).path(kind, namespace), params=params)
         items = await self._all_readable(kind, found.get("items") or [])
@@ -150,7 +150,7 @@ class KubernetesStore:
         usage, before = rules.Usage(0, 0), 0
         with self._words(kind, meta.namespace, ""):
             async for page in self._api.list_pages(
-                form_of(kind).path(kind, meta.namespace), params=self._params(kind, None), page=_ROOM_PAGE
+                form_of(kind).path(kind, meta.namespace), params=form_of(kind).params(kind, None), page=_ROOM_PAGE
             ):
                 for obj in page.get("items") or []:
                     size = _size(obj)

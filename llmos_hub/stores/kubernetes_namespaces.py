@@ -77,6 +77,18 @@ class ReleaseNamespaces:
             return "nobody's"
         return await self._look(namespace)
 
+    async def ours(self) -> list[str]:
+        """The release's namespaces.
+
+        Raises
+        ------
+        Unavailable
+            The cluster doesn't answer.
+        """
+        await self._synced()
+        found = self._reflector.objects.values()
+        return sorted(obj["metadata"]["name"] for obj in found if self._label(obj) == "ours")
+
     async def close(self) -> None:
         """Follow no more."""
         if self._task is not None:

@@ -17,6 +17,8 @@ from llmos.resources.base import Resource
 from llmos_hub.stores import rules
 from llmos_hub.stores.base import BOOKMARK, DELETED, Event, Listing, Page, Room, Selector, Store, WatchEvent
 from llmos_hub.stores.changes import revision_of
+from llmos_hub.stores.kubernetes_each import EachNamespace, list_each
+from llmos_hub.stores.kubernetes_errors import expired
 from llmos_hub.stores.kubernetes_namespaces import ReleaseNamespaces
 
 __all__ = ["ReleaseStore"]
@@ -24,6 +26,11 @@ __all__ = ["ReleaseStore"]
 R = TypeVar("R", bound=Resource)
 
 _CHANGED: Final = "A namespace was handed over to or by this release. List again."
+
+
+def _each(kind: type[Resource], namespace: str | None) -> bool:
+    """Return whether namespaces have to be read one by one: there is no right to read all Secrets of a cluster."""
+    return namespace is None and kind.stored_as == "Secret"
 
 
 class ReleaseStore:
@@ -44,6 +51,7 @@ class ReleaseStore:
         self._inner = inner
         self._namespaces = namespaces
         self._watches: set[_OwnEvents[Any]] = set()
+        self._each: set[EachNamespace[Any]] = set()
         self._met: set[str] = set()  # namespaces of what was shown or passed over
         self._epoch = 0  # how often what is the release's has changed
         self._listed: dict[type[Resource], tuple[int, int]] = {}  # in which epoch, and from which revision on
@@ -52,6 +60,8 @@ class ReleaseStore:
     # -- whose it is
 
     def _handed_over(self, namespace: str) -> None:
+        for each in self._each:
+            each.add(namespace)
         if namespace not in self._met:
             return  # nothing in it was met yet, so nothing was passed over
         self._met.discard(namespace)
@@ -102,7 +112,7 @@ class ReleaseStore:
     async def list(self, kind: type[R], namespace: str | None = None, *, labels: Selector | None = None) -> Listing[R]:
         """Read all that are the release's."""
         epoch = self._epoch
-        listing = await self._inner.list(kind, namespace, labels=labels)
+        listing = await self._read(kind, namespace, labels)
         return Listing(await self._shown(kind, namespace, listing, epoch), listing.resource_version)
 
     async def page(
@@ -114,12 +124,23 @@ class ReleaseStore:
         token: str = "",
         labels: Selector | None = None,
     ) -> Page[R]:
-        """Read some that are the release's: where namespaces are others', a page has fewer."""
+        """Read some that are the release's: where namespaces are others', a page has fewer.
+
+        Secrets of all namespaces come as one page: they are read namespace by namespace.
+        """
         epoch = self._epoch
+        if _each(kind, namespace):
+            listing = await self._read(kind, namespace, labels)
+            return Page(await self._shown(kind, namespace, listing, epoch), listing.resource_version)
         page = await self._inner.page(kind, namespace, limit=limit, token=token, labels=labels)
         # a later page says nothing of what was passed over in those before
         items = await self._shown(kind, namespace, page, epoch if not token else 0)
         return Page(items, page.resource_version, page.token)
+
+    async def _read(self, kind: type[R], namespace: str | None, labels: Selector | None) -> Listing[R]:
+        if _each(kind, namespace):
+            return await list_each(self._inner, kind, await self._namespaces.ours(), labels=labels)
+        return await self._inner.list(kind, namespace, labels=labels)
 
     async def _shown(self, kind: type[R], namespace: str | None, listing: Listing[R], epoch: int) -> Sequence[R]:
         items = [item for item in listing.items if await self._shows(item)]
@@ -140,7 +161,7 @@ class ReleaseStore:
         epoch, since = self._listed.get(kind, (0, 0))
         if namespace is None and (epoch < self._epoch or revision_of(resource_version) < since):
             raise Expired(_CHANGED)
-        async with self._inner.watch(kind, namespace, resource_version=resource_version, labels=labels) as events:
+        async with self._followed(kind, namespace, resource_version, labels) as events:
             own = _OwnEvents(self, events)
             self._watches.add(own)
             try:
@@ -148,6 +169,27 @@ class ReleaseStore:
             finally:
                 self._watches.discard(own)
                 await own.close()
+
+    @asynccontextmanager
+    async def _followed(
+        self, kind: type[R], namespace: str | None, position: str, labels: Selector | None
+    ) -> AsyncIterator[AsyncIterator[WatchEvent[R]]]:
+        """The inner store's changes: of Secrets namespace by namespace, since there is no right to read all."""
+        if not _each(kind, namespace):
+            async with self._inner.watch(kind, namespace, resource_version=position, labels=labels) as events:
+                yield events
+            return
+        if revision_of(position) == 0:
+            raise expired(position)
+        each = EachNamespace(self._inner, kind, position=position, labels=labels, owned=self._owns)
+        self._each.add(each)
+        try:
+            for name in await self._namespaces.ours():
+                each.add(name)
+            yield each
+        finally:
+            self._each.discard(each)
+            await each.close()
 
     async def events(self, kind: type[Resource], namespace: str | None, name: str) -> Sequence[Event]:
         """A resource's events."""

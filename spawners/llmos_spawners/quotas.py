@@ -106,6 +106,7 @@ def _thing(resource: str) -> str:
         "ephemeral-storage": "of scratch space",
         "pods": "pods (servers, models and jobs)",
         "persistentvolumeclaims": "volumes",
+        "secrets": "Secrets (credentials, and the tokens of servers and models)",
     }
     if plain.endswith("/requests.storage"):
         return f"of storage of class {plain.partition('.storageclass')[0]}"

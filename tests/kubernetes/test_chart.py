@@ -210,7 +210,6 @@ YES = [
     ("hub", "create", "namespaces", None),
     ("api", "create", "modelservices.llmos.ai", None),
     ("api", "update", "modelservices.llmos.ai:status", None),
-    ("api", "watch", "secrets", None),
     ("api", "get", "pods:log", None),
     ("controllers", "update", "modelservices.llmos.ai:status", None),
     ("controllers", "create", "deployments.apps", None),
@@ -223,6 +222,12 @@ YES = [
 NO = [
     ("hub", "get", "secrets", None),
     ("hub", "get", "secrets", "OWN"),
+    *[
+        (account, verb, "secrets", where)
+        for account in ("api", "controllers")
+        for verb in ("get", "list")
+        for where in (None, "OWN", "kube-system")
+    ],
     ("hub", "create", "pods", None),
     ("hub", "create", "pods", "OWN"),
     ("hub", "create", "pods", "kube-system"),
@@ -272,6 +277,13 @@ def test_in_peoples_namespaces_the_hub_may_start_servers_and_read_no_secret(rele
         ("delete", "persistentvolumeclaims"),
     ):
         assert not release.can("hub", verb, resource, person)
+
+
+def test_secrets_are_read_in_peoples_namespaces_alone(release, person):
+    for account in ("api", "controllers"):
+        for verb in ("get", "list", "watch", "create", "patch", "delete"):
+            assert release.can(account, verb, "secrets", person)
+            assert not release.can(account, verb, "secrets", "default")
 
 
 def test_nothing_is_written_outside_of_llmos_own_namespaces(release, person):

@@ -48,6 +48,8 @@ class FakeKubernetes:
         By namespace and pod.
     silent
         Answers are held back while it is set.
+    readers
+        If set, in which namespaces Secrets may be touched: no caller may touch all.
     writes
         How often each method and plural changed something, or tried to.
     """
@@ -59,6 +61,7 @@ class FakeKubernetes:
     down: bool = False
     silent: bool = False
     stopping: bool = False
+    readers: set[str] | None = None
     writes: Counter[str] = field(default_factory=Counter)
     changed: asyncio.Event = field(default_factory=asyncio.Event)
     url: str = ""
@@ -151,6 +154,8 @@ class FakeKubernetes:
         plural, namespace, name = found["plural"], found["ns"] or "", found["name"]
         if plural == "namespaces":
             namespace = ""
+        if plural == "secrets" and self.readers is not None and namespace not in self.readers:
+            return _status(403, "Forbidden", f'secrets is forbidden: User "x" cannot touch it in "{namespace}"')
         if request.method != "GET":
             self.writes[f"{request.method} {plural}"] += 1
         if name is None and request.method == "GET":

@@ -159,6 +159,9 @@ class Users(Section):
     """A person's ResourceQuota: `requests.cpu`, `requests.memory`, `requests.nvidia.com/gpu`, `requests.storage`; `{}` is none."""
     group_quota: dict[str, Quantity] = {}
     """A group's; empty: as a person's."""
+    counts: dict[str, Quantity] = {"count/modelservices.llmos.ai": 100, "count/secrets": 500}
+    """How many objects a person's or a group's namespace may have, since all of them fill the cluster's one database; added
+    to the quota. A model has up to two Secrets, a server and a Credential one."""
     limits: Limits = Limits()
     """What containers get and may ask for."""
     pod_security: Literal["", "privileged", "baseline", "restricted"] = "baseline"

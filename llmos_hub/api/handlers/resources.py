@@ -114,7 +114,9 @@ async def delete_resource(call: Call) -> Response:
 async def _make_room(call: Call, *, dry_run: bool) -> None:
     """The namespace, where this is the first that comes into it."""
     if call.namespace is not None and not dry_run:
-        await call.services.namespaces.needed(call.caller, call.namespace)
+        # the controllers give the right to keep Secrets in it
+        prepared = call.kind.stored_as == "Secret"
+        await call.services.namespaces.needed(call.caller, call.namespace, prepared=prepared)
 
 
 async def _body(call: Call, *, empty: Any = None, maybe_yaml: bool = False) -> Any:

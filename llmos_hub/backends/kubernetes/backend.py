@@ -17,7 +17,7 @@ from llmos_hub.backends.kubernetes.objects import KINDS, path_of_object
 from llmos_hub.backends.kubernetes.observation import View, make_observation
 from llmos_hub.backends.kubernetes.polling import Polls
 from llmos_hub.backends.kubernetes.settings import KubernetesSettings
-from llmos_hub.backends.kubernetes.watching import Notices, make_reflector, make_reflectors
+from llmos_hub.backends.kubernetes.watching import Notices, SecretReflector, make_reflector, make_reflectors
 from llmos_hub.backends.kubernetes.workloads import Applier, Entry
 from llmos_hub.kubernetes_api import APIError, KubernetesAPI
 from llmos_hub.workload import Observation, Workload, WorkloadRef
@@ -70,7 +70,8 @@ class KubernetesBackend:
         self._tasks: set[asyncio.Task[None]] = set()
         self._notices = Notices(self._noticed)
         self._reflectors = make_reflectors(api, settings, self._changed, self._notices)
-        self._applier = Applier(api, settings, self._reflectors)
+        self._secrets = SecretReflector(api, settings, self._changed)
+        self._applier = Applier(api, settings, self._reflectors, self._secrets)
         self._polls = Polls(api, settings, self._reflectors["Pod"].objects, self._polled)
 
     # Taking charge and letting go
@@ -98,6 +99,7 @@ class KubernetesBackend:
             await self.close()
             message = f"The cluster's objects ({late}) can't be listed; the log says why. Does the controller's service account have its role?"
             raise BackendFailed(message) from None
+        await self._secrets.settle()
         self._spawn(self._polls.run(), "memory and progress of pods")
         self._spawn(self._look_for_lost(), "pods of lost machines")
 
@@ -121,6 +123,7 @@ class KubernetesBackend:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await self._secrets.close()
         self._changes.close()
 
     def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
@@ -147,7 +150,7 @@ class KubernetesBackend:
         while entry is not None and entry.deleting:
             await entry.gone.wait()
             entry = self._entries.get(workload.ref)
-        entry = self._entries.setdefault(workload.ref, entry or Entry(workload.ref))
+        entry = entry or self._entry(workload.ref)
         async with entry.lock:
             await self._applier.apply(entry, workload)
         self._tell(entry)
@@ -216,9 +219,17 @@ class KubernetesBackend:
                 self._notices.forget(old["metadata"]["uid"])
             self._heard(entry, old)
         if new is not None and after is not None:
-            entry = self._entries.setdefault(after, Entry(after))
+            entry = self._entry(after)
             entry.put(new)
             self._heard(entry, new)
+
+    def _entry(self, ref: WorkloadRef) -> Entry:
+        """What is known of a workload, from now on also its Secrets."""
+        entry = self._entries.get(ref)
+        if entry is None:
+            entry = self._entries[ref] = Entry(ref)
+            self._secrets.follow(ref.namespace)
+        return entry
 
     def _heard(self, entry: Entry, obj: Object) -> None:
         self._changed_members(entry)
@@ -229,6 +240,8 @@ class KubernetesBackend:
         if not entry.members and entry.wanted is None:
             if self._entries.get(entry.ref) is entry:
                 del self._entries[entry.ref]
+                if not any(ref.namespace == entry.ref.namespace for ref in self._entries):
+                    self._secrets.leave(entry.ref.namespace)
                 self._changes.notify(entry.ref)
             entry.gone.set()
             return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
@@ -15,7 +16,7 @@ from llmos_hub.backends.kubernetes.states import Notice
 from llmos_hub.kubernetes_api import KubernetesAPI, path_of
 from llmos_hub.kubernetes_reflector import Reflector
 
-__all__ = ["FIELDS", "FOLLOWED", "IMAGES", "VALUES", "Notices", "make_reflector", "make_reflectors"]
+__all__ = ["FIELDS", "FOLLOWED", "IMAGES", "VALUES", "Notices", "SecretReflector", "make_reflector", "make_reflectors"]
 
 FIELDS: Final = "fields"
 """Where an object's kept form has the hash of which fields are ours."""
@@ -23,7 +24,7 @@ VALUES: Final = "values"
 """Where it has the hash of what these hold."""
 IMAGES: Final = "images"
 """Where the kept form of what makes pods has their images, by container."""
-FOLLOWED: Final = ("Deployment", "Job", "Service", "PodDisruptionBudget", "NetworkPolicy", "Secret")
+FOLLOWED: Final = ("Deployment", "Job", "Service", "PodDisruptionBudget", "NetworkPolicy")
 _META: Final = (
     "name",
     "namespace",
@@ -46,6 +47,8 @@ _STATUS: Final = (
     "containerStatuses",
     "initContainerStatuses",
 )
+_SETTLE: Final = 5.0
+"""Seconds that Secrets are waited for: an earlier version's controllers may not have given the right to read them."""
 _SHORT: Final = 64  # characters
 _MOST: Final = 5000
 _PER_OBJECT: Final = 8
@@ -152,9 +155,56 @@ class Notices:
 Changed = Callable[[dict[str, Any] | None, dict[str, Any] | None], None]
 
 
-def make_reflector(api: KubernetesAPI, settings: KubernetesSettings, kind: str, changed: Changed) -> Reflector:
-    """One for a kind that a workload consists of."""
-    path = path_of(KINDS[kind].api_version, KINDS[kind].plural)
+class SecretReflector:
+    """The Secrets of workloads, followed namespace by namespace: there is no right to read all of a cluster's.
+
+    What is in a namespace that can't be read (yet, or any more) is not known, and nothing waits for it: a Secret that is
+    needed is applied without having been seen.
+    """
+
+    def __init__(self, api: KubernetesAPI, settings: KubernetesSettings, changed: Changed) -> None:
+        self._api, self._settings, self._changed = api, settings, changed
+        self._followed: dict[str, tuple[Reflector, asyncio.Task[None]]] = {}
+
+    def follow(self, namespace: str) -> None:
+        """Follow those of a namespace from now on."""
+        if namespace not in self._followed:
+            reflector = make_reflector(self._api, self._settings, "Secret", self._changed, namespace)
+            task = asyncio.create_task(reflector.run(), name=f"following Secrets of {namespace}")
+            self._followed[namespace] = reflector, task
+
+    async def settle(self) -> None:
+        """Wait for what is there, so that what hasn't changed isn't applied again; not for long, and no error if it isn't."""
+        waiting = [asyncio.ensure_future(reflector.synced.wait()) for reflector, _ in self._followed.values()]
+        if waiting:
+            _, late = await asyncio.wait(waiting, timeout=_SETTLE)
+            for task in late:
+                task.cancel()
+
+    def leave(self, namespace: str) -> None:
+        """Follow them no more: no workload is there."""
+        if found := self._followed.pop(namespace, None):
+            found[1].cancel()
+
+    def take(self, obj: dict[str, Any]) -> None:
+        """Take over one that the server has just answered with."""
+        namespace = obj["metadata"]["namespace"]
+        self.follow(namespace)
+        self._followed[namespace][0].take(obj)
+
+    async def close(self) -> None:
+        """Follow none."""
+        tasks = [task for _, task in self._followed.values()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def make_reflector(
+    api: KubernetesAPI, settings: KubernetesSettings, kind: str, changed: Changed, namespace: str | None = None
+) -> Reflector:
+    """One for a kind that a workload consists of, in all namespaces or in one."""
+    path = path_of(KINDS[kind].api_version, KINDS[kind].plural, namespace)
     params = {"labelSelector": release_selector(settings)}
 
     def keep(obj: dict[str, Any]) -> dict[str, Any]:
@@ -162,14 +212,14 @@ def make_reflector(api: KubernetesAPI, settings: KubernetesSettings, kind: str, 
         kept: dict[str, Any] = _lean(_keep_object(obj, reflector.objects.get((meta["namespace"], meta["name"]))))
         return kept
 
-    reflector = Reflector(api, path, params=params, keep=keep, changed=changed)
+    reflector = Reflector(api, path, params=params, keep=keep, changed=changed, forgets=namespace is not None)
     return reflector
 
 
 def make_reflectors(
     api: KubernetesAPI, settings: KubernetesSettings, changed: Changed, notices: Notices
 ) -> dict[str, Reflector]:
-    """One for each kind that a workload consists of in every cluster, for pods and for Events."""
+    """One for each kind that a workload consists of in every cluster, but for Secrets; for pods and for Events."""
     params = {"labelSelector": release_selector(settings)}
     reflectors = {kind: make_reflector(api, settings, kind, changed) for kind in FOLLOWED}
     reflectors["Pod"] = Reflector(api, path_of("v1", "pods"), params=params, keep=_keep_lean_pod, changed=changed)

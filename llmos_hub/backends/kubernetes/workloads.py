@@ -23,7 +23,7 @@ from llmos_hub.backends.kubernetes.objects import (
 from llmos_hub.backends.kubernetes.observation import Members
 from llmos_hub.backends.kubernetes.reasons import not_created
 from llmos_hub.backends.kubernetes.settings import KubernetesSettings
-from llmos_hub.backends.kubernetes.watching import FIELDS, IMAGES, VALUES
+from llmos_hub.backends.kubernetes.watching import FIELDS, IMAGES, VALUES, SecretReflector
 from llmos_hub.kubernetes_api import FIELD_MANAGER, MERGE_PATCH, APIError, KubernetesAPI, path_of
 from llmos_hub.kubernetes_reflector import Reflector
 from llmos_hub.workload import Observation, Workload, WorkloadRef
@@ -145,12 +145,21 @@ class Applier:
         How workloads become objects.
     reflectors
         The local copies, by kind.
+    secrets
+        That of Secrets.
     """
 
-    def __init__(self, api: KubernetesAPI, settings: KubernetesSettings, reflectors: dict[str, Reflector]) -> None:
+    def __init__(
+        self,
+        api: KubernetesAPI,
+        settings: KubernetesSettings,
+        reflectors: dict[str, Reflector],
+        secrets: SecretReflector,
+    ) -> None:
         self._api = api
         self._settings = settings
         self._reflectors = reflectors
+        self._secrets = secrets
         self._claims: set[str] = set()
 
     async def apply(self, entry: Entry, workload: Workload) -> None:
@@ -205,10 +214,11 @@ class Applier:
                 answer = await self._api.apply(obj, path, manager=FIELD_MANAGER)
         except APIError as error:
             raise _refusal(entry.ref, obj, error) from None
-        if obj["kind"] not in self._reflectors:
+        copy = self._secrets if obj["kind"] == "Secret" else self._reflectors.get(obj["kind"])
+        if copy is None:
             return
         entry.fields[path] = fields_of(answer)
-        self._reflectors[obj["kind"]].take(answer)
+        copy.take(answer)
 
     async def _claim(self, workload: Workload) -> None:
         """The namespace's claim for model files: made once; what it is then is its owner's business."""

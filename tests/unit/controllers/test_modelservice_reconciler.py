@@ -17,7 +17,7 @@ from llmos.resources import Credential, ModelService
 from llmos.resources.base import condition
 from llmos.resources.modelservice import ModelServiceSpec
 from llmos_hub.backends.fake import Behaviour, FakeBackend
-from llmos_hub.controllers.layout import local_layout
+from llmos_hub.controllers.layout import cluster_layout, local_layout
 from llmos_hub.controllers.modelservice import ModelServiceReconciler
 from llmos_hub.controllers.reconciler import Result
 from llmos_hub.engines.base import Machine, Plan, Verdict
@@ -73,6 +73,7 @@ class Bench:
         self.plain = store
         self.store = Counting(store)
         self.data_dir = DataDir(directory)
+        self.layout = local_layout(self.data_dir)
         self.engine = OneEngine()
         self.model = directory / "model.gguf"
         self.model.write_bytes(b"GGUF")
@@ -88,7 +89,7 @@ class Bench:
         self.reconciler = ModelServiceReconciler(
             self.store,
             self.backend,
-            layout=local_layout(self.data_dir),
+            layout=self.layout,
             machine=lambda spec: Machine(2, 8 * GI),
             choose=self.engine.choose,
             environment={"HF_ENDPOINT": "https://mirror.example.org", "HTTPS_PROXY": "http://ada:pw@proxy:3128"},
@@ -390,6 +391,16 @@ async def test_a_changed_spec_is_fetched_at_once_after_a_failure(bench: Bench) -
     await bench.change(args=["--ctx-size", "512"])
     assert (await bench.settled()).status.phase == "Ready"
     assert "SpecChanged" in await bench.reasons()
+
+
+async def test_in_a_cluster_a_credential_is_looked_at_again(bench: Bench) -> None:
+    """No process may watch all Secrets there."""
+    bench.layout = cluster_layout(Path("/models"))
+    bench.start()
+    await bench.create(credentialRef="hf")
+    _, result = await bench.look()
+    assert result.requeue_after is not None
+    assert result.requeue_after <= 10
 
 
 async def test_a_credential_opens_a_gated_model_privately(bench: Bench) -> None:

@@ -161,7 +161,9 @@ async def test_what_is_no_longer_allowed_goes(bench: Bench) -> None:
         {"metadata": {"name": "an-admins-own", "namespace": "user-ada"}, "spec": {"podSelector": {}}},
     )
     await bench.stop()
-    bench.start(OPTIONS.model_copy(update={"network": Network(internet=False), "bindings": [], "quota": {}}))
+    bench.start(
+        OPTIONS.model_copy(update={"network": Network(internet=False), "bindings": [], "quota": {}, "counts": {}})
+    )
     await bench.cluster.until(lambda: bench.prepared() not in ("", before))
     assert "llmos-outside" not in bench.cluster.names("networkpolicies", "user-ada")
     assert bench.cluster.names("rolebindings", "user-ada") == []

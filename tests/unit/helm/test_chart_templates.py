@@ -158,9 +158,16 @@ def test_the_controllers_understand_what_they_are_told_of_the_cluster():
     assert options.group_quota == {"pods": "70"}
     assert options.pull_secrets == ["registry"]
     assert not options.network.internet
-    binding = options.bindings[0]
-    assert find(objects, "ClusterRole", binding.cluster_role)
-    assert (binding.service_account, binding.namespace) == ("llmos-hub", "llmos")
+    assert options.counts == {"count/modelservices.llmos.ai": "100", "count/secrets": "500"}
+    bound = {binding.service_account: binding for binding in options.bindings}
+    assert bound.keys() == {"llmos-hub", "llmos-api", "llmos-controllers"}
+    handed_on = next(
+        rule for rule in find(objects, "ClusterRole", "llmos-controllers")["rules"] if "bind" in rule["verbs"]
+    )
+    for binding in options.bindings:
+        assert find(objects, "ClusterRole", binding.cluster_role)
+        assert binding.namespace == "llmos"
+        assert binding.cluster_role in handed_on["resourceNames"]
     for component in ("api", "controllers"):
         env = deployment_env(objects, component)
         assert env["LLMOS_KUBERNETES_SETTINGS"]["value"] == "/etc/llmos/kubernetes.json"
@@ -429,6 +436,13 @@ def test_roles_are_the_least(plain):
     ]
     hub = find(plain, "ClusterRole", "llmos-hub")["rules"]
     assert not [r for r in hub if {"secrets", "persistentvolumeclaims"} & set(r["resources"])]
+    everywhere = {o["roleRef"]["name"] for o in plain if o["kind"] == "ClusterRoleBinding"}
+    for name in everywhere:
+        assert not [r for r in find(plain, "ClusterRole", name)["rules"] if "secrets" in r["resources"]], name
+    private = render({"images": {"pullSecrets": ["pull"]}})
+    assert [r for r in find(private, "Role", "llmos-controllers")["rules"] if "secrets" in r["resources"]] == [
+        {"apiGroups": [""], "resources": ["secrets"], "resourceNames": ["pull"], "verbs": ["get"]}
+    ]
     for obj in plain:
         if obj["kind"] in ("ClusterRole", "Role"):
             for rule in obj["rules"]:

@@ -82,18 +82,21 @@ def test_the_namespace() -> None:
 
 
 def test_quota() -> None:
-    options = OPTIONS.model_copy(update={"quota": {"requests.cpu": "8"}, "group_quota": {"pods": "5"}})
+    options = OPTIONS.model_copy(
+        update={"quota": {"requests.cpu": "8"}, "group_quota": {"pods": "5", "count/secrets": "9"}}
+    )
+    counts = {"count/modelservices.llmos.ai": "100", "count/secrets": "500"}
     assert make_resource_quota(NS, ADA, options) == {
         "apiVersion": "v1",
         "kind": "ResourceQuota",
         "metadata": meta("llmos"),
-        "spec": {"hard": {"requests.cpu": "8"}},
+        "spec": {"hard": {**counts, "requests.cpu": "8"}},
     }
     group = make_resource_quota(NS, Owner("group", "vision"), options)
     assert group is not None
-    assert group["spec"]["hard"] == {"pods": "5"}
+    assert group["spec"]["hard"] == {**counts, "pods": "5", "count/secrets": "9"}
     assert make_resource_quota("public", Owner("platform", "public"), options) is None
-    assert make_resource_quota(NS, ADA, OPTIONS.model_copy(update={"quota": {}})) is None
+    assert make_resource_quota(NS, ADA, OPTIONS.model_copy(update={"quota": {}, "counts": {}})) is None
 
 
 def test_limit_range() -> None:
@@ -244,7 +247,7 @@ def test_all_of_it_restrictions_first() -> None:
     options = OPTIONS.model_copy(update={"bindings": [Binding(cluster_role="r", service_account="s")]})
     made = make_contents(NS, ADA, "llmos", options, {"registry": {"type": "Opaque"}})
     assert [obj["kind"] for obj in made] == [
-        *["NetworkPolicy"] * 5, "ResourceQuota", "LimitRange", "Secret", "ServiceAccount", "RoleBinding",
+        *["NetworkPolicy"] * 5, "ResourceQuota", "LimitRange", "ServiceAccount", "RoleBinding", "Secret",
     ]  # fmt: skip
     assert all(obj["metadata"]["namespace"] == NS and obj["metadata"]["labels"] == LABELS for obj in made)
     assert contents_hash(made) == contents_hash(

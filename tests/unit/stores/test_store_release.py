@@ -19,7 +19,7 @@ from llmos_hub.stores.kubernetes import KubernetesStore
 from llmos_hub.stores.kubernetes_namespaces import ReleaseNamespaces, Whose
 from llmos_hub.stores.kubernetes_release import ReleaseStore
 from tests.support.fake_kubernetes import FakeKubernetes, fake_kubernetes
-from tests.support.store_contract import StoreContract, follow, model, next_change
+from tests.support.store_contract import ADA, GRACE, StoreContract, follow, model, next_change
 
 OURS, OTHERS = "a-llmos", "b-llmos"
 
@@ -33,6 +33,9 @@ class AllOurs:
     async def whose(self, namespace: str) -> Whose:
         del namespace
         return "ours"
+
+    async def ours(self) -> list[str]:
+        return [ADA, GRACE, "user-nobody"]
 
     async def close(self) -> None:
         pass
@@ -118,6 +121,43 @@ async def test_credentials_of_another_release_are_not_read(bench: Bench) -> None
     assert (await bench.store.list(Credential)).items == []
     with pytest.raises(NotFound):
         await bench.store.get(Credential, "user-grace", "hub")
+
+
+def hub(namespace: str, value: str = "x") -> Credential:
+    return Credential.parse({"metadata": {"name": "hub", "namespace": namespace}, "spec": {"data": {"K": value}}})
+
+
+async def test_credentials_are_read_namespace_by_namespace_with_no_right_to_all(bench: Bench) -> None:
+    bench.namespace("user-ben", OURS)
+    bench.namespace("user-new", OURS)
+    bench.cluster.readers = {"user-ada", "user-ben"}  # the controllers have not come to user-new yet
+    with pytest.raises(Forbidden):
+        await bench.everything.list(Credential)
+    for namespace in ("user-ben", "user-ada"):
+        await bench.store.create(hub(namespace))
+    listing = await bench.store.list(Credential)
+    assert [item.metadata.namespace for item in listing.items] == ["user-ada", "user-ben"]
+    async with bench.store.watch(Credential, resource_version=listing.resource_version) as events:
+        await bench.store.apply(hub("user-ben", "y"))
+        event = await next_change(events)
+        assert event.resource is not None
+        assert (event.resource.metadata.namespace, event.resource.spec.data) == ("user-ben", {"K": "y"})
+        bench.namespace("user-cleo", OURS)
+        bench.cluster.readers |= {"user-cleo", "user-new"}
+        for namespace in ("user-cleo", "user-new"):
+            await bench.store.create(hub(namespace))
+        found = [(await next_change(events)).resource for _ in range(2)]
+        assert {one.metadata.namespace for one in found if one is not None} == {"user-cleo", "user-new"}
+
+
+async def test_where_nothing_can_be_read_there_is_still_a_version_to_watch_from(bench: Bench) -> None:
+    bench.cluster.readers = set()
+    listing = await bench.store.list(Credential)
+    assert listing.items == []
+    async with bench.store.watch(Credential, resource_version=listing.resource_version) as events:
+        bench.cluster.readers |= {"user-ada"}
+        await bench.store.create(hub("user-ada"))
+        assert (await next_change(events)).type == "ADDED"
 
 
 async def test_changes_of_others_are_bookmarks(bench: Bench) -> None:

@@ -56,20 +56,32 @@
 {{- end -}}
 {{- $_ := set $network $name (dict "namespace" $namespace "labels" $labels "ports" (list $port)) -}}
 {{- end -}}
-{{- $binding := dict
+{{- $bindings := list -}}
+{{- if .Values.rbac.create -}}
+{{- range list "api" "controllers" -}}
+{{- $bindings = append $bindings (dict
+      "clusterRole" (printf "%s-%s-in-namespace" (include "llmos.clusterName" $root) .)
+      "serviceAccount" (printf "%s-%s" (include "llmos.fullname" $root) .)
+      "namespace" $root.Release.Namespace) -}}
+{{- end -}}
+{{- if eq (include "llmos.hubSpawns" .) "yes" -}}
+{{- $bindings = append $bindings (dict
       "clusterRole" (printf "%s-hub-in-namespace" (include "llmos.clusterName" .))
       "serviceAccount" (include "llmos.hubServiceAccount" .)
-      "namespace" (include "llmos.hubNamespace" .) -}}
+      "namespace" (include "llmos.hubNamespace" .)) -}}
+{{- end -}}
+{{- end -}}
 {{- $options := dict
       "instance" (include "llmos.clusterName" .)
       "quota" (include "llmos.users.quantities" $users.quota | fromJson)
+      "counts" (include "llmos.users.quantities" $users.counts | fromJson)
       "limits" (dict
           "defaultRequest" (include "llmos.users.quantities" $users.limits.defaultRequest | fromJson)
           "default" (include "llmos.users.quantities" $users.limits.default | fromJson)
           "max" (include "llmos.users.quantities" $users.limits.max | fromJson))
       "network" $network
       "pullSecrets" .Values.images.pullSecrets
-      "bindings" (ternary (list $binding) list (and .Values.rbac.create (eq (include "llmos.hubSpawns" .) "yes")))
+      "bindings" $bindings
       "podSecurity" $users.podSecurity
       "labels" $users.namespaceLabels
       "orphanGraceHours" $users.orphanGraceHours
