@@ -11,9 +11,9 @@ help:  ## Show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 up:  ## Set up what is missing and start LLMOS: make up ARGS="--port 8100"
-	@exec $(PYTHON) tools/bootstrap.py $(ARGS)
+	@exec $(PYTHON) -I tools/bootstrap.py $(ARGS)
 
-DEV = $(PYTHON) tools/bootstrap.py --lock dev --only-install
+DEV = $(PYTHON) -I tools/bootstrap.py --lock dev --only-install
 RUN := $(VENV)/bin
 .PHONY: test test-browser test-kubernetes bench lint format generate lock
 
@@ -64,11 +64,12 @@ lock:  ## Resolve requirements/*.txt anew
 	        --generate-hashes --no-header --no-annotate --output-file requirements/$$extra.txt \
 	        $$([ $$extra = dev ] && echo --constraint requirements/platform.txt); \
 	done
-	@# what each image needs and no more, in the same versions
-	@for pair in hub:hub notebook:server vscode:vscode engine:engine build:setup; do \
-	    $(RUN)/uv pip compile --quiet --upgrade pyproject.toml --extra $${pair#*:} --universal --python-version 3.11 \
-	        --generate-hashes --no-header --no-annotate --output-file requirements/$${pair%:*}.txt \
-	        --constraint requirements/dev.txt; \
+	@# what kernels run in, all of it and LLMOS' part; then what each image needs and no more; in the same versions
+	@for pair in data:data kernel:kernel hub:hub notebook:server,data vscode:vscode,data engine:engine build:setup; do \
+	    $(RUN)/uv pip compile --quiet --upgrade pyproject.toml $$(printf -- '--extra %s ' $$(echo $${pair#*:} | tr , ' ')) \
+	        --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
+	        --output-file requirements/$${pair%:*}.txt --constraint requirements/dev.txt \
+	        $$([ $$pair = data:data ] || echo --constraint requirements/data.txt); \
 	done
 	@echo "uv" | $(RUN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 \
 	    --generate-hashes --no-header --no-annotate --output-file requirements/bootstrap.txt -

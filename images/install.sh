@@ -71,10 +71,7 @@ tools() {
 packages() {
     tools
     rm -rf "$PREFIX"
-    # a person's own `pip install` goes into the home, and their kernels see it there; the server itself runs with -s
-    site=; [ "$IMAGE" != notebook ] || site=--system-site-packages
-    # shellcheck disable=SC2086 - one word or none
-    "$WORK/tools/bin/uv" venv --quiet --python "$(command -v python3)" $site "$PREFIX"
+    "$WORK/tools/bin/uv" venv --quiet --python "$(command -v python3)" "$PREFIX"
     "$WORK/tools/bin/uv" pip sync --quiet --require-hashes --compile-bytecode --no-build \
         --python "$PREFIX/bin/python" "$HERE/requirements/$LOCK.txt"
     if [ "$IMAGE" = hub ]; then hub_programs; fi
@@ -150,7 +147,19 @@ llmos() {
         rm -f "$info/direct_url.json" "$info/uv_cache.json"
         sed -i '/\/direct_url.json,/d; /\/uv_cache.json,/d' "$info/RECORD"
     done
-    "$PREFIX/bin/python" -c "import llmos" || exit 1
+    # pip says where packages of one's own go
+    "$PREFIX/bin/python" -I -m llmos.python.managed
+    if [ "$IMAGE" = notebook ]; then notebook_paths; fi
+}
+
+# for servers that something else than llmos_spawners.singleuser starts: kernels and terminals find a person's own packages
+notebook_paths() {
+    version=$("$PREFIX/bin/python" -c 'import sys; print("python%d.%d" % sys.version_info[:2])')
+    mkdir -p "$PREFIX/share/llmos"
+    ln -sfn "../../lib/$version/site-packages/llmos/python/jupyter" "$PREFIX/share/llmos/jupyter"
+    # a login shell, as JupyterLab's terminals are, has its PATH from /etc/profile
+    printf 'PATH="$HOME/.llmos/%s/bin:%s/bin:$PATH"\nexport PATH\n' "$version" "$PREFIX" >/etc/profile.d/llmos.sh
+    touch -d "@$SOURCE_DATE_EPOCH" /etc/profile.d/llmos.sh
 }
 
 clean() {

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from typing import Any
 
 __all__ = ["load_ipython_extension"]
@@ -15,3 +17,22 @@ def load_ipython_extension(shell: Any) -> None:
     shell.register_magics(LLMOSMagics(shell))
     shell.input_transformers_cleanup.append(with_empty_body)
     register_completion(shell)
+    _tell(shell)
+
+
+def _tell(shell: Any) -> None:
+    """Say in the first cell what kept this kernel or its server from starting as usual."""
+    from llmos.python.kernel import ENV_NOTE, started
+    from llmos.python.notebook import await_packages
+
+    started()
+    await_packages()
+    note = os.environ.pop(ENV_NOTE, "")
+    if not note:
+        return
+
+    def say(*_: Any) -> None:
+        shell.events.unregister("pre_run_cell", say)
+        sys.stdout.write(f"{note}\n")  # before what the cell prints, in one stream with it
+
+    shell.events.register("pre_run_cell", say)

@@ -150,6 +150,13 @@ VERBS = _verbs(
         "explain", "what a kind or a field is", "explain", ("explain modelservice.spec.resources",), needs_client=False
     ),
     Verb("nodes", "show the machines and what of them is free", "nodes", ("nodes", "nodes node1")),
+    Verb(
+        "python",
+        "show your own Python packages, or take them all out",
+        "python",
+        ("python", "python reset"),
+        needs_client=False,
+    ),
     Verb("whoami", "who the token speaks for", "whoami", ("whoami",)),
     Verb(
         "completion",

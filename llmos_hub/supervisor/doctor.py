@@ -13,12 +13,15 @@ from typing import Literal
 from urllib.parse import urlsplit
 
 from llmos.errors import LLMOSError
+from llmos.python.check import RECORD, damage, distrust
+from llmos.python.notebook import notebook_environment, setup_command
 from llmos_hub.engines.llamacpp_build import find_build, gpu_summary
 from llmos_hub.engines.machine import detect
 from llmos_hub.names import DataDir
 from llmos_hub.stores.valkey_binary import find_valkey
 from llmos_hub.supervisor.binaries import find_node, find_proxy
 from llmos_hub.supervisor.console import size
+from llmos_hub.supervisor.notebook import notebook_state
 from llmos_hub.supervisor.ports import is_free, owner_of
 from llmos_hub.supervisor.state import StateFiles
 
@@ -55,6 +58,31 @@ class Finding:
 def _python() -> Finding:
     version = ".".join(map(str, sys.version_info[:3]))
     return Finding("ok", "Python", f"{version} in {sys.prefix}")
+
+
+def _packages(what: str, prefix: Path, after: str) -> Finding:
+    """Compare every file of an environment with what its packages' own lists say."""
+    words = damage(str(prefix), contents=True)
+    if not words:
+        return Finding("ok", what, f"as locked, in {prefix}")
+    distrust(str(prefix))  # `make up` looks as closely then
+    more = f" (and {len(words) - 3} more)" if len(words) > 3 else ""
+    return Finding("fail", what, f"{'; '.join(words[:3])}{more}, in {prefix}", after)
+
+
+def _environments(prefix: Path, *, running: bool) -> list[Finding]:
+    """The platform's packages and the notebooks'; nothing where set-up didn't make them."""
+    repair = "llmos down, then make up, which makes it anew" if running else "make up makes it anew"
+    repair += "; people's own packages stay"
+    if not (prefix / RECORD).exists():
+        return []
+    found = [_packages("Packages", prefix, repair)]
+    base = notebook_environment(str(prefix))
+    if base == prefix:
+        return [*found, Finding("fail", "Notebook Python", f"{prefix}-notebook is missing", repair)]
+    if setup_command():
+        return [*found, Finding("warn", "Notebook Python", notebook_state() or "not complete", "wait, or make up")]
+    return [*found, _packages("Notebook Python", base, repair)]
 
 
 def _program(what: str, find: Callable[[], str]) -> Finding:
@@ -191,6 +219,7 @@ def examine(data_dir: DataDir, *, host: str, port: int, gateway_port: int) -> li
         gateway_port = urlsplit(str(said.get("gateway", ""))).port or gateway_port
     return [
         _python(),
+        *_environments(Path(sys.prefix), running=bool(ours)),
         _program("Node.js", _node),
         _program("Hub's proxy", find_proxy),
         _program("Valkey", _valkey),

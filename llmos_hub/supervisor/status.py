@@ -12,6 +12,7 @@ from typing import Any
 from llmos_hub.names import ENV_INSTANCE, DataDir
 from llmos_hub.processes import processes_with_environment
 from llmos_hub.supervisor.console import age, size, tilde
+from llmos_hub.supervisor.notebook import notebook_state
 from llmos_hub.supervisor.secrets import Secrets
 from llmos_hub.supervisor.state import StateFiles
 
@@ -101,6 +102,7 @@ def collect(data_dir: DataDir) -> dict[str, Any]:
             "memory": own,
         },
         "processes": processes,
+        "notebooks": notebook_state(),
         "others": {"sessions": len(sessions), "memory": sum(sessions.values())},
         "memory": own + sum(p["memory"] for p in processes) + sum(sessions.values()),
     }
@@ -132,6 +134,8 @@ def render(found: dict[str, Any]) -> str:
     others = found["others"]
     if others["sessions"]:
         rows.append((f"servers, models: {others['sessions']}", "Running", "", size(others["memory"]), "", ""))
+    if found["notebooks"]:
+        lines.append(f"notebooks: {found['notebooks']}")
     widths = [max(len(row[column]) for row in rows) for column in range(5)]
     lines.append("")
     lines += [

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from llmos.errors import BackendFailed
+from llmos.python.variables import without_tool_settings
 from llmos_hub.names import ENV_INSTANCE
 from llmos_hub.processes import ProcessHandle, processes_with_environment
 from llmos_hub.supervisor.child import Child, State, last_lines
@@ -28,8 +29,9 @@ _NOT_INHERITED = ("JUPYTERHUB_", "CONFIGPROXY_", "LLMOS_", "JPY_")
 
 
 def base_environment(environ: Mapping[str, str]) -> dict[str, str]:
-    """The starter's environment without what is meant for one part of a platform alone."""
-    return {key: value for key, value in environ.items() if not key.startswith(_NOT_INHERITED)}
+    """The starter's environment without what is meant for one part of a platform, or for other Pythons and Nodes."""
+    passed = without_tool_settings(environ)
+    return {key: value for key, value in passed.items() if not key.startswith(_NOT_INHERITED)}
 
 
 def adoptable(programs: Sequence[Program], records: Mapping[str, Record]) -> dict[str, Record]:

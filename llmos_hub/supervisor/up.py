@@ -20,12 +20,13 @@ from llmos_hub.stores.valkey_binary import ServerConfig, find_valkey
 from llmos_hub.supervisor.binaries import find_node, find_proxy
 from llmos_hub.supervisor.console import Console, llmos_command, tilde
 from llmos_hub.supervisor.hub_api import ensure_client_file
+from llmos_hub.supervisor.notebook import NotebookSetup
 from llmos_hub.supervisor.plan import INTERNAL_PORTS, Binaries, Options, make_plan
 from llmos_hub.supervisor.ports import find_free_port, is_free, is_loopback, owner_of
 from llmos_hub.supervisor.probes import RedisProbe, http_request
 from llmos_hub.supervisor.secrets import Secrets, make_password, write_private
 from llmos_hub.supervisor.state import Record, StateFiles
-from llmos_hub.supervisor.supervisor import Supervisor, adoptable, stop_recorded
+from llmos_hub.supervisor.supervisor import Supervisor, adoptable, base_environment, stop_recorded
 
 __all__ = ["up"]
 
@@ -90,7 +91,10 @@ async def _up(options: Options, files: StateFiles, console: Console) -> int:
             took = time.monotonic() - began
             _announce(options, console, password=password, adopted=adopted, took=took, gpus=await _gpus())
             files.announced = True
+            fetching = asyncio.create_task(NotebookSetup(base_environment(os.environ), console.event).run())
             await supervisor.wait()
+            fetching.cancel()
+            await asyncio.gather(fetching, return_exceptions=True)
         console.line("Stopping. Servers and models are stopped as well; nothing that was saved is lost.")
     finally:
         await supervisor.stop()

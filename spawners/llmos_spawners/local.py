@@ -21,6 +21,8 @@ from jupyterhub.spawner import LocalProcessSpawner
 from tornado import web
 from traitlets import Unicode, default
 
+from llmos.python.layer import ENV_BASE
+from llmos.python.notebook import notebook_environment
 from llmos_spawners.environment import mint_invoke_token, platform_environment, revoke_tokens, slug
 from llmos_spawners.profile_form import render_form
 from llmos_spawners.profiles import WORKSTATION, BadOptions
@@ -66,6 +68,14 @@ class LLMOSLocalSpawner(LocalProcessSpawner):
     )
     llmos_url = Unicode("", config=True, help="The API's address: ``LLMOS_URL`` in every server.")
 
+    notebook_environment = Unicode(
+        config=True,
+        help="""
+        The environment that kernels and terminals run in, behind each person's own packages: its prefix. The default
+        is the one that set-up makes beside the platform's own; where there is none, the platform's.
+        """,
+    )
+
     popen_kwargs: dict[str, Any]
 
     def __init__(self, **kwargs: Any) -> None:
@@ -75,6 +85,10 @@ class LLMOSLocalSpawner(LocalProcessSpawner):
         self._log_file: int | None = None
 
     # Defaults: a site's configuration overrides each.
+
+    @default("notebook_environment")
+    def _default_notebook_environment(self) -> str:
+        return str(notebook_environment())
 
     @default("env_keep")
     def _default_env_keep(self) -> list[str]:
@@ -132,15 +146,14 @@ class LLMOSLocalSpawner(LocalProcessSpawner):
 
     def user_env(self, env: dict[str, str]) -> dict[str, str]:
         """The person's own variables; the passwd entry is the platform's, not theirs."""
-        bin_dir = str(Path(sys.executable).parent)
         return {
             **env,
             "USER": self.user.name,
             "LOGNAME": self.user.name,
             "HOME": str(self.home),
             "SHELL": "/bin/bash" if Path("/bin/bash").exists() else "/bin/sh",
-            "PATH": f"{bin_dir}:{_SYSTEM_PATH}",
-            "VIRTUAL_ENV": sys.prefix,
+            "PATH": _SYSTEM_PATH,  # the server puts its kernels' and terminals' Python before it
+            ENV_BASE: self.notebook_environment,
             "JUPYTER_CONFIG_PATH": str(Path(__file__).parent / "jupyter"),  # defaults that a person can change
             "LANG": env.get("LANG") or "C.UTF-8",
             **platform_environment(openai_base_url=self.openai_base_url, llmos_url=self.llmos_url, token=self._token),

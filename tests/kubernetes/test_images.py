@@ -103,6 +103,26 @@ def test_a_notebook_image_starts_servers_and_knows_llmos(cluster: Cluster, names
     assert lines[-1] == "ModuleNotFoundError: No module named 'redis'"  # nothing of the control plane
 
 
+def test_a_persons_own_packages_lie_in_the_home_before_the_images(cluster: Cluster, namespace: str) -> None:
+    said = output(
+        cluster,
+        namespace,
+        "layer",
+        "notebook",
+        "python -I -c 'from llmos.python.layer import Layer; Layer.of().ensure()'; "
+        "$HOME/.llmos/python3.*/bin/python -c 'import sys, pandas, sklearn; print(sys.prefix)'; "
+        "$HOME/.llmos/python3.*/bin/pip --version; python -m pip install x 2>&1 || echo refused with $?; "
+        "jupyter kernelspec list; bash -l -c 'command -v pip llmos'",
+    )
+    lines = said.splitlines()
+    assert lines[0].startswith("/home/llmos/.llmos/python3.")
+    assert "externally-managed-environment" in said
+    assert "refused with 1" in said
+    assert "/opt/llmos/share/llmos/jupyter/kernels/python3" in said
+    assert lines[-2].startswith("/home/llmos/.llmos/python3.")
+    assert lines[-1] == "/opt/llmos/bin/llmos"
+
+
 def test_a_hub_image_runs_every_part_of_the_control_plane(cluster: Cluster, namespace: str) -> None:
     said = output(
         cluster,

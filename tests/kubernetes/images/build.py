@@ -106,7 +106,8 @@ def steps(image: str) -> tuple[Step, ...]:
 def config(image: str) -> Config:
     """What the Containerfile says after its last RUN."""
     environment = {"PATH": PATH, "LANG": "C.UTF-8"}
-    environment |= {"SHELL": "/bin/bash", "HOME": "/home/llmos"} if image == "notebook" else {"PYTHONUNBUFFERED": "1"}
+    notebook = {"SHELL": "/bin/bash", "HOME": "/home/llmos", "JUPYTER_PATH": "/opt/llmos/share/llmos/jupyter"}
+    environment |= notebook if image == "notebook" else {"PYTHONUNBUFFERED": "1"}
     commands = {
         "hub": ("llmos-hub", "--help"),
         OLDER: ("llmos-hub", "--help"),

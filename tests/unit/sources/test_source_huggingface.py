@@ -317,6 +317,8 @@ def test_a_name_with_blanks_and_brackets(hub: HubEndpoint, tmp_path: Path, writt
     model = fetch(f"hf://ada/odd-GGUF:sub/{written}", tmp_path)
     assert Path(model.path).name == name
     assert Path(model.path).read_bytes() == MODEL
+
+
 @pytest.mark.parametrize("token", ["hf_secret-of-ada\n", " hf_secret-of-ada \r\n"])
 def test_blanks_around_a_token_do_no_harm(
     hub: HubEndpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, token: str

@@ -22,7 +22,7 @@ print(json.dumps({ANNOUNCEMENTS!r} in get_page_config([])["disabledExtensions"])
 
 
 def test_nobody_is_asked_about_news(tmp_path):
-    environment = {**os.environ, "JUPYTER_CONFIG_DIR": str(tmp_path)}
+    environment = {**os.environ, "HOME": str(tmp_path), "JUPYTER_CONFIG_DIR": str(tmp_path)}
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT], env=environment, capture_output=True, text=True, timeout=60, check=True
     )

@@ -71,3 +71,15 @@ def test_only_what_would_be_started_the_same_is_adopted():
 def test_what_was_set_for_another_platform_does_not_leak_in():
     environ = {"PATH": "/bin", "JUPYTERHUB_API_TOKEN": "x", "LLMOS_INSTANCE": "y", "HF_TOKEN": "z"}
     assert base_environment(environ) == {"PATH": "/bin", "HF_TOKEN": "z"}
+
+
+def test_what_a_starter_has_set_for_other_pythons_and_nodes_reaches_no_part():
+    leaks = {
+        "PYTHONPATH": "/x",
+        "PYTHONHOME": "/x",
+        "VIRTUAL_ENV": "/x",
+        "NODE_OPTIONS": "--require /x",
+        "JUPYTER_PATH": "/x",
+    }
+    kept = {"PIP_INDEX_URL": "https://mirror.example/simple", "NODE_EXTRA_CA_CERTS": "/etc/ours.pem", "PATH": "/bin"}
+    assert base_environment({**leaks, **kept}) == kept

@@ -1,12 +1,17 @@
 """Set-up: what it refuses in words, and when it has nothing to do. The real thing is run by whoever types `make up`."""
 
 import importlib.util
+import os
+import shutil
 import subprocess
 import sys
 import threading
 from pathlib import Path
 
 import pytest
+
+from llmos.python import check
+from tests.support.wheels import make_wheel
 
 ROOT = Path(__file__).parents[3]
 
@@ -18,7 +23,7 @@ def bootstrap(tmp_path, monkeypatch):
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     (tmp_path / "requirements").mkdir()
-    for name in ("bootstrap", "platform", "dev"):
+    for name in ("bootstrap", "platform", "dev", "kernel", "data"):
         (tmp_path / "requirements" / f"{name}.txt").write_text(f"{name}==1\n")
     (tmp_path / "pyproject.toml").write_text("[project]\n")
     for folder in module.COPIED:
@@ -27,8 +32,33 @@ def bootstrap(tmp_path, monkeypatch):
     (tmp_path / ".venv").mkdir()
     monkeypatch.setattr(module, "ROOT", str(tmp_path))
     monkeypatch.setattr(module, "STAMP", str(tmp_path / ".venv" / ".llmos-setup"))
+    monkeypatch.setattr(module, "VENV", str(tmp_path / ".venv"))
+    monkeypatch.setattr(module, "NOTEBOOK", str(tmp_path / ".venv-notebook"))
+    monkeypatch.setattr(module, "install_notebook", lambda step, *, whole: make_notebook(module, whole=whole))
+    make_site(tmp_path / ".venv")
     monkeypatch.setattr(module, "LOG", str(tmp_path / "setup.log"))
     return module
+
+
+def make_site(prefix):
+    """An environment with one package in it, as set-up leaves it."""
+    site = prefix / "lib" / "python3.11" / "site-packages"
+    (site / "good-1.0.dist-info").mkdir(parents=True)
+    (site / "good.py").write_text("VALUE = 1\n")
+    (site / "good-1.0.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: good\nVersion: 1.0\n")
+    rows = ["good.py,,10", "good-1.0.dist-info/METADATA,,", "good-1.0.dist-info/RECORD,,"]
+    (site / "good-1.0.dist-info" / "RECORD").write_text("\n".join(rows) + "\n")
+    check.record(str(prefix))
+    return site
+
+
+def make_notebook(module, *, whole):
+    """The notebook environment as set-up leaves it."""
+    shutil.rmtree(module.NOTEBOOK, ignore_errors=True)
+    make_site(Path(module.NOTEBOOK))
+    Path(module.NOTEBOOK, ".llmos-setup").write_text(module.fingerprint("kernel", "data"))
+    if whole:
+        Path(module.NOTEBOOK, ".llmos-complete").touch()
 
 
 def test_an_old_python_is_told_which_is_needed(bootstrap, monkeypatch, capsys):
@@ -86,8 +116,182 @@ def test_a_set_up_that_fails_is_not_taken_for_done(bootstrap, monkeypatch):
     assert bootstrap.installed() is None
 
 
+def installs(bootstrap, monkeypatch):
+    """What set-up installs from here on."""
+    done = []
+
+    def install(lock, step):
+        done.append(lock)
+        make_site(Path(bootstrap.VENV)) if not Path(bootstrap.VENV, "lib").exists() else None
+        return 1
+
+    monkeypatch.setattr(bootstrap, "install_python", install)
+    monkeypatch.setattr(bootstrap, "install_proxy", lambda step: None)
+    monkeypatch.setattr(
+        bootstrap,
+        "install_notebook",
+        lambda step, *, whole: [done.append("notebook"), make_notebook(bootstrap, whole=whole)],
+    )
+    return done
+
+
+DAMAGE = {
+    "another version": lambda site: (site / "good-1.0.dist-info").rename(site / "good-0.9.dist-info"),
+    "a file that is gone": lambda site: (site / "good.py").unlink(),
+    "a stranger": lambda site: (site / "sitecustomize.py").write_text("raise SystemExit\n"),
+    "a package more": lambda site: (site / "evil-1.0.dist-info").mkdir(),
+}
+
+
+@pytest.mark.parametrize("harm", DAMAGE.values(), ids=DAMAGE)
+@pytest.mark.parametrize("which", ["VENV", "NOTEBOOK"])
+def test_what_was_changed_since_is_made_anew_and_named(bootstrap, monkeypatch, capsys, which, harm):
+    done = installs(bootstrap, monkeypatch)
+    bootstrap.set_up("platform")
+    assert done == ["platform", "notebook"]
+    assert not bootstrap.set_up("platform")
+    done.clear()
+    prefix = Path(getattr(bootstrap, which))
+    harm(prefix / "lib" / "python3.11" / "site-packages")
+    assert bootstrap.set_up("platform")
+    assert done == (["platform"] if which == "VENV" else ["notebook"])
+    assert f"{prefix.name} is not as it was set up: " in capsys.readouterr().out
+    assert not bootstrap.set_up("platform")
+
+
+def test_what_was_edited_in_place_is_fetched_anew(bootstrap, monkeypatch):
+    installs(bootstrap, monkeypatch)
+    bootstrap.set_up("platform")
+    ran = []
+    monkeypatch.setattr(bootstrap.subprocess, "run", lambda words, **_: ran.append(words))
+    (Path(bootstrap.VENV) / "lib" / "python3.11" / "site-packages" / "good.py").write_text("VALUE = 42\n")
+    check.distrust(bootstrap.VENV)
+    assert bootstrap.set_up("platform")
+    assert ran[0][1:] == ["cache", "clean", "--quiet", "good"]
+
+
+def test_bytecode_and_times_are_no_damage(bootstrap, monkeypatch):
+    installs(bootstrap, monkeypatch)
+    bootstrap.set_up("platform")
+    site = Path(bootstrap.VENV, "lib", "python3.11", "site-packages")
+    (site / "__pycache__").mkdir()
+    os.utime(site, (1, 1))
+    assert not bootstrap.set_up("platform")
+
+
+def test_a_notebook_environment_that_was_not_finished_is_made_anew(bootstrap, monkeypatch):
+    done = installs(bootstrap, monkeypatch)
+    bootstrap.set_up("platform")
+    done.clear()
+    Path(bootstrap.NOTEBOOK, ".llmos-setup-unfinished").touch()  # a power cut, while packages were being put in
+    bootstrap.set_up("platform")
+    assert done == ["notebook"]
+
+
+def test_nothing_is_changed_under_a_platform_that_runs(bootstrap, monkeypatch, tmp_path, capsys):
+    done = installs(bootstrap, monkeypatch)
+    bootstrap.set_up("platform")
+    done.clear()
+    (tmp_path / "requirements" / "platform.txt").write_text("newer==2\n")
+    program = tmp_path / ".venv" / "bin" / "llmos-hub"
+    program.parent.mkdir()
+    program.symlink_to(sys.executable)
+    with subprocess.Popen([str(program), "-c", "input()"], stdin=subprocess.PIPE) as running:
+        assert bootstrap.main(["--only-install"]) == 1
+        said = capsys.readouterr().err
+        running.stdin.close()
+    assert f"pid {running.pid}" in said
+    assert "llmos down" in said
+    assert done == []
+    assert bootstrap.main(["--only-install"]) == 0
+    assert done == ["platform"]
+
+
+def test_what_somebody_put_into_the_platforms_environment_is_named_before_it_goes(
+    bootstrap, monkeypatch, tmp_path, capsys
+):
+    installs(bootstrap, monkeypatch)
+    place = (
+        tmp_path
+        / ".venv"
+        / "lib"
+        / "python{}.{}".format(*sys.version_info[:2])
+        / "site-packages"
+        / "lately-1.dist-info"
+    )
+    place.mkdir(parents=True)
+    (place / "METADATA").write_text("Metadata-Version: 2.1\nName: lately\nVersion: 1\n")
+    (tmp_path / "requirements" / "platform.txt").write_text("good==1.0\n")
+    bootstrap.set_up("platform")
+    assert "%pip install lately\n" in capsys.readouterr().out
+
+
+LEAKS = {
+    "PIP_USER": "1",
+    "PIP_TARGET": "/tmp/x",
+    "PIP_PREFIX": "/tmp/x",
+    "PIP_REQUIRE_HASHES": "no",
+    "PYTHONPATH": "/tmp/x",
+    "PYTHONHOME": "/tmp/x",
+    "UV_SYSTEM_PYTHON": "1",
+    "UV_PYTHON": "3.8",
+    "VIRTUAL_ENV": "/tmp/x",
+    "NODE_OPTIONS": "--require /tmp/x.js",
+    "npm_config_global": "true",
+    "NPM_CONFIG_PREFIX": "/tmp/x",
+}
+PASSED = {
+    "PIP_INDEX_URL": "https://mirror.example/simple",
+    "UV_DEFAULT_INDEX": "https://mirror.example/simple",
+    "UV_INDEX_MIRROR_PASSWORD": "secret",
+    "npm_config_registry": "https://mirror.example/npm",
+    "SSL_CERT_FILE": "/etc/ours.pem",
+    "HTTPS_PROXY": "http://proxy.example",
+    "NODE_EXTRA_CA_CERTS": "/etc/ours.pem",
+    "LD_LIBRARY_PATH": "/usr/lib/cuda",
+}
+
+
+def test_what_a_starter_has_set_for_other_ends_does_not_reach_the_tools(bootstrap, monkeypatch):
+    for name, value in {**LEAKS, **PASSED}.items():
+        monkeypatch.setenv(name, value)
+    found = bootstrap.tool_environment()
+    assert not LEAKS.keys() & found.keys()
+    assert PASSED.items() <= found.items()
+
+
+def test_pip_installs_into_the_environment_whatever_is_configured(bootstrap, monkeypatch, tmp_path):
+    home = tmp_path / "home"
+    (home / ".config" / "pip").mkdir(parents=True)
+    elsewhere = tmp_path / "elsewhere"
+    words = f"[install]\nuser = yes\nprefix = {elsewhere}\nroot = {elsewhere}\n[global]\ntarget = {elsewhere}\n"
+    (home / ".config" / "pip" / "pip.conf").write_text(words)
+    for name, value in {**LEAKS, "HOME": str(home)}.items():
+        monkeypatch.setenv(name, value)
+    place = tmp_path / "place"
+    environment = bootstrap.tool_environment()
+    subprocess.run([sys.executable, "-I", "-m", "venv", str(place)], env=environment, check=True, timeout=60)
+    wheel = make_wheel(tmp_path, "thing", "1.0", {"thing.py": ""})
+    command = [*bootstrap.pip_install(str(place)), "--no-index", str(wheel)]
+    subprocess.run(command, env=environment, cwd=tmp_path, check=True, timeout=60)
+    assert list(place.glob("lib/python3*/site-packages/thing.py"))
+    assert not elsewhere.exists()
+
+
+def test_the_data_modules_are_those_of_the_lock():
+    import tomllib
+
+    module = {"scikit-learn": "sklearn"}
+    with (ROOT / "pyproject.toml").open("rb") as file:
+        wanted = tomllib.load(file)["project"]["optional-dependencies"]["data"]
+    names = [name.partition(">")[0] for name in wanted if not name.startswith(("llmos", "uv"))]
+    script = (ROOT / "tools" / "bootstrap.py").read_text()
+    assert [name for name in names if f'"{module.get(name, name)}"' not in script] == []
+
+
 def make_environment(bootstrap, place, *, programs=("python", "pip")):
     (place / "bin").mkdir(parents=True, exist_ok=True)
+    (place / "lib" / "python{}.{}".format(*sys.version_info[:2])).mkdir(parents=True, exist_ok=True)
     (place / "pyvenv.cfg").write_text(f"home = /usr/bin\ncommand = /usr/bin/python3 -m venv {bootstrap.VENV}\n")
     for name in programs:
         (place / "bin" / name).write_text("")
@@ -103,6 +307,9 @@ def test_half_an_environment_and_one_that_was_moved_are_made_anew(bootstrap, mon
     assert not bootstrap.usable_environment()
     make_environment(bootstrap, place)
     assert bootstrap.usable_environment()
+    (place / "lib").rename(place / "other")  # of a Python that was upgraded since
+    assert not bootstrap.usable_environment()
+    (place / "other").rename(place / "lib")
     monkeypatch.setattr(bootstrap, "UNFINISHED", str(place / "unfinished"))
     Path(bootstrap.UNFINISHED).touch()  # Ctrl-C, while packages were being put in
     assert not bootstrap.usable_environment()

@@ -1,0 +1,64 @@
+"""``python``: a person's own packages, and how to be rid of them. Works also where these are broken."""
+
+from __future__ import annotations
+
+import argparse
+import os
+
+from llmos.cli.output import Output
+from llmos.cli.parser import Parser
+from llmos.errors import Unsupported
+from llmos.python.layer import ENV_BASE, Layer
+
+__all__ = ["configure_python", "run_python"]
+
+
+def configure_python(parser: Parser) -> None:
+    """Arguments of ``python``."""
+    parser.add_argument(
+        "action", nargs="?", choices=("show", "reset"), default="show", help="show them (default), or take all out"
+    )
+    parser.add_argument("-y", "--yes", action="store_true", help="don't ask")
+
+
+def run_python(client: None, args: argparse.Namespace, output: Output) -> list[str]:  # noqa: ARG001 - every verb's signature
+    """Show or reset a person's own packages.
+
+    Raises
+    ------
+    Unsupported
+        This isn't a notebook server of LLMOS.
+    """
+    layer = Layer.of()
+    if not os.environ.get(ENV_BASE) and not layer.root.exists():
+        raise Unsupported("Only a notebook server that LLMOS started has packages of a person's own.")
+    found = [f"{name}=={version}" for name, version in layer.packages()]
+    if args.action == "show":
+        return _show(layer, found, output)
+    if layer.untouched:
+        output.note("There is nothing to take out: you have no packages of your own.")
+        return []
+    what = " ".join(found) or "what lies there"
+    if not args.yes and not output.confirm(f"Take out your own packages ({what})? Files in {layer.site} go with them."):
+        output.note("Nothing was taken out.")
+        return found
+    layer.reset()
+    layer.ensure()
+    output.text("Your own packages are taken out. Restart kernels that run.")
+    if found:
+        output.note(f"To have them again: pip install {' '.join(found)}")
+    return found
+
+
+def _show(layer: Layer, found: list[str], output: Output) -> list[str]:
+    output.text(f"Everybody's environment   {layer.base}")
+    how_much = "none" if layer.untouched else f"{layer.size() / 1e6:.0f} MB"
+    output.text(f"Your own packages         {layer.root}  ({how_much})")
+    for package in found:
+        output.text(f"  {package}")
+    for other in layer.others():
+        output.text(f"For another Python        {other.root}  ({len(other.packages())} packages, kept)")
+    output.note(
+        "Add some: pip install NAME (in a notebook %pip). Take one out: pip uninstall NAME. All: llmos python reset"
+    )
+    return found

@@ -1,0 +1,288 @@
+"""The three layers of Python in a real Hub: what one person installs, however bad, is that person's own affair."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from websockets.sync.client import connect
+
+from llmos.python import check
+from llmos.python.notebook import notebook_environment
+from tests.support.wheels import make_wheel
+
+NOTEBOOK = notebook_environment()
+pytestmark = pytest.mark.skipif(sys.prefix == str(NOTEBOOK), reason="no notebook environment: make test makes one")
+
+
+class Person:
+    """Somebody at the platform, without any rights, with a browser and a server."""
+
+    def __init__(self, platform, name):
+        self.platform, self.name = platform, name
+        platform.add_user(name)
+        self.token = platform.token(name)
+        platform.start_server(name, self.token)
+        self.home = platform.root / "homes" / name
+
+    def restart_server(self):
+        self.platform.stop_server(self.name, self.token)
+        self.platform.start_server(self.name, self.token)
+
+    def run(self, *cells):
+        """The outputs of some cells in a new kernel."""
+        with (
+            self.platform.browser(self.name, f"{self.name}-has-a-password") as browser,
+            self.platform.kernel(browser, self.name) as kernel,
+        ):
+            return [kernel.run(cell) for cell in cells]
+
+    def terminal(self, line):
+        """What a line prints in a terminal of JupyterLab."""
+        with self.platform.browser(self.name, f"{self.name}-has-a-password") as browser:
+            url = self.platform.server_url(self.name)
+            assert browser.get(url + "lab").status_code == 200
+            path = url.removeprefix(self.platform.hub_url)
+            cookies = [c for c in browser.cookies.jar if c.path in ("/", path)]
+            xsrf = next(c.value for c in cookies if c.name == "_xsrf" and c.path == path)
+            name = browser.post(url + "api/terminals", headers={"X-XSRFToken": xsrf}).json()["name"]
+            headers = {"Cookie": "; ".join(f"{c.name}={c.value}" for c in cookies), "Origin": self.platform.hub_url}
+            address = url.replace("http", "ws", 1) + f"terminals/websocket/{name}"
+            with connect(address, additional_headers=headers, open_timeout=30) as socket:
+                socket.send(json.dumps(["stdin", f"{line}; echo the-'end'\r"]))
+                text, over = "", time.monotonic() + 60
+                while "the-end" not in text:
+                    kind, *said = json.loads(socket.recv(timeout=max(0.0, over - time.monotonic())))
+                    text += "".join(map(str, said)) if kind == "stdout" else ""
+                return text.replace("\r", "")
+
+
+@pytest.fixture(scope="module")
+def somebody(platform):
+    return Person(platform, "mallory-py")
+
+
+@pytest.fixture
+def mallory(somebody):
+    """Somebody who has installed nothing yet."""
+    shutil.rmtree(somebody.home / ".llmos", ignore_errors=True)
+    return somebody
+
+
+@pytest.fixture(scope="module")
+def vera(platform):
+    return Person(platform, "vera-py")
+
+
+@pytest.fixture
+def wheels(tmp_path):
+    """What is bad enough to install."""
+    folder = tmp_path / "wheels"
+    make_wheel(folder, "pydantic", "1.10.26", {"pydantic/__init__.py": "VERSION = '1.10.26'\nclass BaseModel: pass\n"})
+    make_wheel(folder, "ipykernel", "99.0", {"ipykernel/__init__.py": "raise RuntimeError('not a kernel')\n"})
+    make_wheel(folder, "llmos", "99.0", {"llmos/__init__.py": "print('somebody else')\n"})
+    make_wheel(folder, "evil", "1.0", {"sitecustomize.py": "import os\nos._exit(3)\n"})
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def nothing_of_the_platforms_changes():
+    """The claim of the whole file."""
+    before = [check.damage(prefix) for prefix in (sys.prefix, str(NOTEBOOK))]
+    yield
+    assert [check.damage(prefix) for prefix in (sys.prefix, str(NOTEBOOK))] == before
+
+
+def notebook_version():
+    return "python{}.{}".format(*sys.version_info[:2])
+
+
+def assert_works_for_everybody_else(platform, vera):
+    used, verb = vera.run("import pydantic; print(pydantic.VERSION[0], pydantic.__file__)", "%llmos whoami")
+    assert used.text.startswith("2 "), used.shown
+    assert str(NOTEBOOK) in used.text
+    assert "vera-py" in verb.shown
+    assert platform.run("status").returncode == 0
+    doctor = platform.run("doctor").stdout
+    assert f"as locked, in {sys.prefix}\n" in doctor, doctor
+    assert f"as locked, in {NOTEBOOK}\n" in doctor, doctor
+
+
+def install(wheels, package):
+    return f"%pip install --quiet --no-index --no-deps --find-links {wheels} '{package}'"
+
+
+def reset(person):
+    said = person.terminal("llmos python reset --yes")
+    assert "taken out" in said, said
+
+
+def test_what_a_data_person_expects_is_there(vera):
+    (out,) = vera.run(
+        "import numpy, pandas, polars, matplotlib, sklearn, scipy, ipywidgets, openai, llmos; print('all')"
+    )
+    assert out.text.endswith("all\n"), out.shown
+
+
+def test_pip_puts_packages_into_the_persons_own_and_they_survive_a_restart(mallory, vera, tmp_path):
+    make_wheel(tmp_path, "own_thing", "1.0", {"own_thing.py": "VALUE = 42\n"})
+    mallory.run(f"%pip install --quiet --no-index --find-links {tmp_path} own_thing")
+    mallory.restart_server()
+    here, shell = mallory.run(
+        "import own_thing; print(own_thing.VALUE, own_thing.__file__)",
+        "!python -c 'import own_thing; print(own_thing.VALUE)'",
+    )
+    assert here.text.startswith(f"42 {mallory.home}"), here.shown
+    assert "42" in shell.text
+    make_wheel(tmp_path, "uv_thing", "1.0", {"uv_thing.py": ""})
+    here, found = mallory.run(
+        f"!uv pip install --quiet --no-index --find-links {tmp_path} uv_thing",
+        "import uv_thing; print(uv_thing.__file__)",
+    )
+    assert found.text.startswith(str(mallory.home)), here.shown
+    (other,) = vera.run("import own_thing")
+    assert "ModuleNotFoundError" in other.error
+    said = mallory.terminal("llmos python")
+    assert "own_thing==1.0" in said.replace("own-thing", "own_thing")
+    reset(mallory)
+
+
+def test_a_terminal_finds_the_same_python_and_llmos(mallory):
+    said = mallory.terminal(
+        "command -v llmos pip python uv; python -c 'import sys; print(sys.prefix)'; llmos whoami; llmos status"
+    )
+    layer = mallory.home / ".llmos"
+    assert f"{NOTEBOOK}/bin/llmos\n{layer}" in said, said
+    assert said.count(str(layer)) >= 3
+    assert "user-mallory-py" in said  # the namespace
+    assert "LLMOS does not run in" in said or "LLMOS at" in said  # the platform's own program, in another environment
+
+
+@pytest.mark.parametrize("program", [["-m", "pip"], ["bin/pip"]])
+@pytest.mark.parametrize("prefix", [sys.prefix, str(NOTEBOOK)])
+def test_pip_refuses_the_platforms_environments_and_says_what_to_do(prefix, program):
+    words = [f"{prefix}/{program[0]}"] if program[0].startswith("bin") else [f"{prefix}/bin/python", *program]
+    done = subprocess.run([*words, "install", "pydantic<2"], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1
+    assert "externally-managed-environment" in done.stderr
+    assert "%pip install" in done.stderr
+    listed = subprocess.run([*words, "list"], capture_output=True, text=True, timeout=60, check=False)
+    assert listed.returncode == 0
+
+
+def test_an_old_pydantic_takes_llmos_from_its_owner_alone_who_is_told(platform, mallory, vera, wheels):
+    mallory.run(install(wheels, "pydantic<2"))
+    mallory.restart_server()
+    first, second, again = mallory.run("import pydantic; print(pydantic.VERSION)", "print('and on')", "!llmos whoami")
+    assert "1.10.26" in first.text, first.shown
+    assert "%llmos does not work with your own packages" in first.text
+    assert "llmos python reset" in first.text
+    assert second.text == "and on\n"
+    assert "mallory-py" in again.text, again.shown  # the command has an environment of its own
+    assert_works_for_everybody_else(platform, vera)
+    reset(mallory)
+    first, verb = mallory.run("import pydantic; print(pydantic.VERSION[0])", "%llmos whoami")
+    assert first.text == "2\n"
+    assert "mallory-py" in verb.shown
+
+
+@pytest.mark.parametrize(
+    ("package", "why"), [("ipykernel", "RuntimeError: not a kernel"), ("evil", "exit code 3")], ids=["kernel", "exit"]
+)
+def test_a_kernel_that_cannot_start_starts_without_its_owners_packages_and_says_so(
+    platform, mallory, vera, wheels, package, why
+):
+    mallory.run(install(wheels, package))
+    mallory.restart_server()
+    first, verb = mallory.run("print('here')", "%llmos whoami")
+    assert first.text.endswith("here\n")
+    assert "without your own packages" in first.text
+    assert why in first.text
+    assert "llmos python reset" in first.text
+    assert "mallory-py" in verb.shown
+    assert_works_for_everybody_else(platform, vera)
+    reset(mallory)
+    (first,) = mallory.run("print('here')")
+    assert first.text == "here\n"
+
+
+def test_a_package_named_llmos_is_its_owners_alone(platform, mallory, vera, wheels):
+    mallory.run(install(wheels, "llmos"))
+    (first,) = mallory.run("print('here')")
+    assert "here" in first.text
+    assert "llmos python reset" in first.text
+    assert_works_for_everybody_else(platform, vera)
+    reset(mallory)
+    assert "mallory-py" in mallory.run("%llmos whoami")[0].shown
+
+
+def test_a_package_whose_files_are_half_gone_is_noticed_at_the_next_start(mallory, tmp_path):
+    make_wheel(tmp_path, "tornado", "99.0", {"tornado/__init__.py": "version_info = (99,)\nversion = '99'\n"})
+    mallory.run(f"%pip install --quiet --no-index --no-deps --find-links {tmp_path} tornado")
+    (first,) = mallory.run("print('here')")
+    assert "without your own packages" in first.text
+    assert "tornado" in first.text
+    reset(mallory)
+
+
+@pytest.mark.parametrize("where", ["own", ".jupyter"])
+def test_a_file_that_breaks_every_page_is_left_out_and_said(mallory, where):
+    own = mallory.home / ".llmos" / notebook_version() / "share" / "jupyter" / "labextensions" / "bad" / "package.json"
+    file = own if where == "own" else mallory.home / ".jupyter" / "labconfig" / "page_config.json"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text("{")
+    try:
+        mallory.restart_server()
+        (first,) = mallory.run("print('here')")  # JupyterLab's page has answered before
+    finally:
+        file.unlink()
+    assert f"{file} can't be read" in first.text
+    mallory.restart_server()
+    assert mallory.run("print('here')")[0].text == "here\n"
+
+
+@pytest.mark.parametrize("setting", ["raise SystemExit(3)", "c.ServerApp.contents_manager_class = 'no.such.Manager'"])
+def test_a_configuration_that_ends_the_server_is_left_out_and_said(mallory, setting):
+    file = mallory.home / ".jupyter" / "jupyter_server_config.py"
+    file.parent.mkdir(exist_ok=True)
+    file.write_text(setting + "\n")
+    try:
+        mallory.restart_server()
+        first, second = mallory.run("print('here')", "print('on')")
+    finally:
+        Path(file).unlink()
+    assert "without your own Jupyter configuration and extensions" in first.text, first.shown
+    assert second.text == "on\n"
+    mallory.restart_server()
+    assert mallory.run("print('here')")[0].text == "here\n"
+
+
+def test_a_module_that_is_still_to_come_says_so(mallory, tmp_path):
+    """As in the first minute of a platform, when its data packages are being fetched."""
+    base = tmp_path / "notebook"
+    (base / "bin").mkdir(parents=True)
+    (base / ".llmos-expected").write_text("pandas\n")
+    script = (
+        "from llmos.python.notebook import await_packages; await_packages()\n"
+        "try:\n    import pandas\nexcept ModuleNotFoundError as exc:\n    print(exc)\n"
+        "try:\n    import nothing_like_it\nexcept ModuleNotFoundError as exc:\n    print(exc)\n"
+    )
+    environment = {"LLMOS_NOTEBOOK_ENVIRONMENT": str(base), "PATH": "/usr/bin"}
+    script = "import sys; sys.modules.pop('pandas', None)\n" + script
+    root = Path(__file__).parents[2]
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", f"import sys; sys.path.insert(0, {str(root)!r})\n{script}"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=True,
+    )
+    first, second = done.stdout.splitlines()
+    assert "pandas is still being fetched" in first
+    assert second == "No module named 'nothing_like_it'"

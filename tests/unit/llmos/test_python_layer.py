@@ -1,0 +1,229 @@
+"""A person's own packages: what is made, what is kept, what is found."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from llmos.cli.parser import parse
+from llmos.errors import Unsupported
+from llmos.python import kernel, managed
+from llmos.python.layer import ENV_BASE, Layer
+from llmos.python.notebook import notebook_environment
+from tests.support.wheels import make_wheel
+
+VERSION = f"{sys.version_info[0]}.{sys.version_info[1]}"
+
+
+@pytest.fixture
+def layer(tmp_path):
+    """A layer before the environment of these tests, in a home with a blank in its path."""
+    home = tmp_path / "a home"
+    home.mkdir()
+    found = Layer.of({"HOME": str(home), ENV_BASE: sys.prefix})
+    assert found.ensure()
+    return found
+
+
+def python(layer, code):
+    done = subprocess.run([str(layer.python), "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    return done.stdout.strip()
+
+
+def pip(layer, *words):
+    command = [str(layer.root / "bin" / "pip"), *words, "--disable-pip-version-check"]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_it_sees_everybodys_packages_behind_its_own(layer):
+    assert layer.root.name == f"python{VERSION}"
+    assert layer.untouched
+    assert python(layer, "import sys, pydantic; print(sys.prefix)") == str(layer.root)
+    (layer.site / "pydantic.py").write_text("MINE = 1\n")
+    assert not layer.untouched
+    assert python(layer, "import pydantic; print(pydantic.MINE)") == "1"
+
+
+def test_pip_writes_there_whatever_a_configuration_says(layer, tmp_path):
+    wheel = make_wheel(tmp_path, "own_thing", "1.0", {"own_thing.py": ""})
+    configured = layer.root.parent.parent / ".config" / "pip"
+    configured.mkdir(parents=True)
+    (configured / "pip.conf").write_text("[install]\nuser = yes\n")
+    done = subprocess.run(
+        [str(layer.root / "bin" / "pip"), "install", "--no-index", str(wheel)],
+        env={"HOME": str(layer.root.parent.parent), "PATH": os.defpath},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert (layer.site / "own_thing.py").exists()
+    assert layer.packages() == [("own_thing", "1.0")]
+
+
+def test_making_it_again_changes_nothing_of_its_owners(layer):
+    (layer.root / "bin" / "pip").write_text("#!/bin/sh\necho mine\n")
+    (layer.site / "mine.py").write_text("")
+    before = sorted((str(path), path.lstat().st_mtime_ns) for path in layer.root.rglob("*"))
+    assert not layer.ensure()
+    assert sorted((str(path), path.lstat().st_mtime_ns) for path in layer.root.rglob("*")) == before
+
+
+def test_an_environment_that_has_moved_is_found_again(layer, tmp_path):
+    (tmp_path / "elsewhere").symlink_to(sys.prefix)
+    moved = Layer(layer.root, tmp_path / "elsewhere")
+    moved.ensure()
+    assert str(tmp_path / "elsewhere") in python(moved, "import sys; print(sys.path)")
+
+
+def test_another_python_has_a_layer_beside_and_says_what_was_in_the_old_one(layer, tmp_path):
+    old = Layer(layer.root.with_name("python3.9"), layer.base)
+    old.site.mkdir(parents=True)
+    make_info = old.site / "kept-1.0.dist-info"
+    make_info.mkdir()
+    (make_info / "METADATA").write_text("Metadata-Version: 2.1\nName: kept\nVersion: 1.0\n")
+    assert [other.root for other in layer.others()] == [old.root]
+    layer.reset()
+    own, notes = kernel._prepare(layer)
+    assert own
+    assert "%pip install kept" in notes[0]
+    assert kernel._prepare(layer) == (True, [])
+    assert make_info.exists()
+
+
+def test_reset_takes_everything_out_and_nothing_else(layer):
+    (layer.site / "evil.py").write_text("")
+    neighbour = layer.root.with_name("python3.9")
+    neighbour.mkdir()
+    layer.reset()
+    assert not layer.root.exists()
+    assert neighbour.exists()
+    assert layer.ensure()
+    assert layer.untouched
+
+
+def test_a_home_that_cannot_be_written_does_not_stop_a_kernel(tmp_path):
+    (tmp_path / ".llmos").write_text("a file")
+    own, notes = kernel._prepare(Layer.of({"HOME": str(tmp_path), ENV_BASE: sys.prefix}))
+    assert not own
+    assert "can't be written" in notes[0]
+
+
+def test_what_was_tried_is_not_tried_again_until_the_packages_change(layer, monkeypatch):
+    tries = []
+    monkeypatch.setattr(kernel, "_try", lambda found: tries.append(found) or ("", ""))
+    (layer.site / "one.py").write_text("")
+    kernel._prepare(layer)
+    (layer.root / "starting").unlink()  # it has started
+    kernel._prepare(layer)
+    assert len(tries) == 1
+    kernel._prepare(layer)  # the last one has not
+    assert len(tries) == 2
+    (layer.root / "starting").unlink()
+    (layer.site / "two.py").write_text("")
+    kernel._prepare(layer)
+    assert len(tries) == 3
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("raise RuntimeError('no such luck')", "no such luck"),
+        ("import os; os._exit(7)", "exit code 7"),
+        ("import sys; sys.exit('enough')", "enough"),
+    ],
+)
+def test_what_keeps_a_kernel_from_starting_is_found_before_it_is_started(layer, text, why):
+    (layer.site / "zmq.py").write_text(text + "\n")
+    own, notes = kernel._prepare(layer)
+    assert not own
+    assert why in notes[0]
+    assert "llmos python reset" in notes[0]
+
+
+def test_the_environment_leads_to_it_once(layer):
+    first = layer.environment({"PATH": "/usr/bin"})
+    assert first["PATH"].split(":")[:2] == [str(layer.root / "bin"), f"{sys.prefix}/bin"]
+    assert layer.environment({**first}) == first
+
+
+def test_a_prefix_without_a_notebook_environment_is_its_own(tmp_path):
+    assert notebook_environment(str(tmp_path / "env")) == tmp_path / "env"
+    (tmp_path / "env-notebook" / "bin").mkdir(parents=True)
+    (tmp_path / "env-notebook" / "bin" / "python").touch()
+    assert notebook_environment(str(tmp_path / "env")) == tmp_path / "env-notebook"
+
+
+@pytest.mark.parametrize(
+    ("words", "refused"),
+    [
+        (["-m", "pip", "install", "x"], True),
+        (["/a/bin/pip3", "uninstall", "x"], True),
+        (["-I", "-m", "pip", "--quiet", "install", "x"], True),
+        (["-m", "pip", "install", "--target", "/tmp", "x"], False),
+        (["-m", "pip", "list"], False),
+        (["mine.py", "install"], False),
+    ],
+)
+def test_the_mark_stops_pip_and_nothing_else(tmp_path, words, refused):
+    library = tmp_path / "lib" / f"python{VERSION}" / "site-packages"
+    library.mkdir(parents=True)
+    managed.mark(str(tmp_path))
+    line = (library / "llmos_managed.pth").read_text()
+    code = (
+        f"import sys; sys.prefix = {str(tmp_path)!r}; sys.orig_argv = ['python', *{words!r}]\n"
+        f"exec({line!r})\nprint('passed')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=False)
+    assert (done.returncode == 1) is refused
+    assert ("externally-managed-environment" in done.stderr) is refused
+    assert ("passed" in done.stdout) is not refused
+    managed.unmark(str(tmp_path))
+
+
+class Said:
+    """An output that keeps what it was told."""
+
+    def __init__(self, answer=True):
+        self.said = []
+        self.answer = answer
+        self.text = self.note = self.said.append
+
+    def confirm(self, question):
+        self.said.append(question)
+        return self.answer
+
+
+def run(words, output):
+    verb, args = parse(["python", *words])
+    return verb.run(None, args, output)
+
+
+def test_the_command_shows_and_resets(layer, monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(layer.root.parent.parent))
+    monkeypatch.setenv(ENV_BASE, sys.prefix)
+    assert (
+        pip(layer, "install", "--no-index", str(make_wheel(tmp_path, "own_thing", "1.0", {"own.py": ""}))).returncode
+        == 0
+    )
+    output = Said(answer=False)
+    assert run([], output) == ["own_thing==1.0"]
+    assert any("own_thing==1.0" in line for line in output.said)
+    run(["reset"], output)
+    assert "own_thing==1.0" in output.said[-2]  # what goes is named before it does
+    assert not layer.untouched
+    output = Said()
+    run(["reset", "--yes"], output)
+    assert layer.untouched
+    assert "pip install own_thing==1.0" in output.said[-1]
+
+
+def test_the_command_says_where_it_belongs(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv(ENV_BASE, raising=False)
+    with pytest.raises(Unsupported, match="notebook server"):
+        run([], Said())
+    assert list(Path(tmp_path).iterdir()) == []

@@ -1,0 +1,103 @@
+"""The notebook environment while a platform runs: fetched to its end, said, and found damaged where it is."""
+
+import asyncio
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from llmos.python import check
+from llmos_hub.supervisor import doctor, notebook
+from llmos_hub.supervisor.notebook import NotebookSetup
+
+
+def script(path, text):
+    path.write_text(text)
+    return [sys.executable, "-I", str(path)]
+
+
+async def test_what_fails_is_said_and_tried_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(notebook, "_AGAIN_FIRST", 0.01)
+    code = (
+        "import os, sys\n"
+        f"if not os.path.exists({str(tmp_path / 'once')!r}):\n"
+        f"    open({str(tmp_path / 'once')!r}, 'w').close()\n"
+        "    sys.exit('no such host')\n"
+    )
+    said = []
+    await NotebookSetup(os.environ, said.append, script(tmp_path / "fetch.py", code)).run()
+    assert "notebooks work meanwhile" in said[0]
+    assert "no such host" in said[1]
+    assert "complete" in said[2]
+    assert len(said) == 3
+
+
+async def test_where_nothing_is_missing_nothing_is_said():
+    said = []
+    await NotebookSetup(os.environ, said.append, []).run()
+    assert said == []
+
+
+async def test_a_platform_that_stops_ends_the_fetch(tmp_path):
+    pid = tmp_path / "pid"
+    code = f"import os, time\nopen({str(pid)!r} + '.new', 'w').write(str(os.getpid()))\nos.rename({str(pid)!r} + '.new', {str(pid)!r})\ntime.sleep(600)\n"
+    task = asyncio.create_task(NotebookSetup(os.environ, print, script(tmp_path / "fetch.py", code)).run())
+    while not pid.exists():
+        await asyncio.sleep(0.01)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(pid.read_text()), 0)
+
+
+@pytest.fixture
+def environments(tmp_path, monkeypatch):
+    """The platform's and the notebooks', with one package each."""
+    for name in ("env", "env-notebook"):
+        site = tmp_path / name / "lib" / "python3.11" / "site-packages"
+        (site / "good-1.0.dist-info").mkdir(parents=True)
+        (site / "good.py").write_text("VALUE = 1\n")
+        digest = "sha256=47DEQpj8HBSa-_TImW-5JCeuQeRkm5NMpJWZG3hSuFU"
+        (site / "good-1.0.dist-info" / "RECORD").write_text(
+            f"good.py,,10\ngood-1.0.dist-info/RECORD,,\nother.py,{digest},\n"
+        )
+        (site / "other.py").write_text("")
+        (tmp_path / name / "bin").mkdir()
+        (tmp_path / name / "bin" / "python").touch()
+        check.record(str(tmp_path / name))
+    monkeypatch.setattr(doctor, "setup_command", list)
+    return tmp_path
+
+
+def test_doctor_reads_every_source(environments):
+    assert [finding.level for finding in doctor._environments(environments / "env", running=True)] == ["ok", "ok"]
+    for place in ("env", "env-notebook"):
+        (environments / place / "lib" / "python3.11" / "site-packages" / "other.py").write_text("VALUE = 2\n")
+    first, second = doctor._environments(environments / "env", running=True)
+    assert (first.level, second.level) == ("fail", "fail")
+    assert "good-1.0: other.py was changed" in first.detail
+    assert "llmos down" in first.advice
+    # what `make up` does not see at a glance, it looks for now
+    assert not check.unchanged(str(environments / "env"))
+    assert check.damage(str(environments / "env"), contents=True) == ["good-1.0: other.py was changed"]
+
+
+def test_another_build_of_llamacpp_is_no_damage(environments):
+    site = environments / "env" / "lib" / "python3.11" / "site-packages"
+    (site / "xllamacpp-2.0+cu128.dist-info").mkdir()
+    (site / "xllamacpp-2.0+cu128.dist-info" / "RECORD").write_text("xllamacpp.py,,\n")
+    (site / "xllamacpp.py").write_text("")
+    assert check.damage(str(environments / "env"), contents=True) == []
+
+
+def test_doctor_says_what_is_missing(environments):
+    (environments / "env-notebook" / "bin" / "python").unlink()
+    found = doctor._environments(environments / "env", running=False)
+    assert [finding.level for finding in found][1:] == ["fail"]
+    assert "env-notebook is missing" in found[1].detail
+    assert "make up" in found[1].advice
+
+
+def test_doctor_leaves_environments_alone_that_set_up_did_not_make(tmp_path):
+    assert doctor._environments(Path(tmp_path), running=False) == []
