@@ -6,7 +6,10 @@ import hashlib
 import re
 from typing import Final
 
-__all__ = ["group_namespace", "slug", "user_namespace"]
+__all__ = ["PERSONAL", "group_namespace", "slug", "user_namespace"]
+
+PERSONAL: Final = "user-"
+"""How the namespaces begin that belong to one person."""
 
 _PLAIN: Final = re.compile(r"[a-z0-9]([-a-z0-9]{0,46}[a-z0-9])?")
 
@@ -34,7 +37,7 @@ def user_namespace(user: str) -> str:
     >>> user_namespace("ada"), user_namespace("Ada.L@example.org")
     ('user-ada', 'user-ada-l-example-org--c224d202e0a08d17')
     """
-    return f"user-{slug(user)}"
+    return f"{PERSONAL}{slug(user)}"
 
 
 def group_namespace(group: str) -> str:

@@ -7,6 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, ConfigDict, Field, model_validator
 
+from llmos.names import PERSONAL
 from llmos.resources import cel
 from llmos.resources.base import Condition, Model, Name, ObjectMeta, Resource, Timestamp
 from llmos.resources.modeluri import ModelURI
@@ -22,6 +23,7 @@ __all__ = [
     "ModelServiceSpec",
     "ModelServiceStatus",
     "Phase",
+    "PromptCache",
     "ReplicaStatus",
     "Resources",
     "Task",
@@ -29,6 +31,7 @@ __all__ = [
 
 Engine = Literal["auto", "llamacpp", "custom"]
 Task = Literal["auto", "generate", "embed", "rerank"]
+PromptCache = Literal["auto", "perCaller", "shared"]
 Phase = Literal["Pending", "Downloading", "Starting", "Ready", "Degraded", "Paused", "Failed", "Deleting"]
 
 _ENV_NAME = re.compile(r"^[A-Za-z_][A-Za-z0-9_]{0,127}$")
@@ -126,6 +129,11 @@ class ModelServiceSpec(Model):
     credential_ref: Name | None = None
     """The Credential of the same namespace whose ``HF_TOKEN`` opens a gated model, and whose other entries
     the engine gets as environment variables."""
+    prompt_cache: PromptCache = "auto"
+    """Whose prompts an engine may take up again where another prompt begins like them, which answers it sooner, and tells
+    whoever asks how much was known: by trying, a stranger's prompt can be read so. ``perCaller``: nobody's but the caller's own
+    (llama.cpp, which can't tell callers apart, computes each prompt anew). ``shared``: everybody's; what is not one person's
+    alone only an admin may set so. ``auto``: ``shared`` in a person's own namespace, else ``perCaller``."""
     paused: bool = False
     """Keep the service but run nothing."""
     template: PodTemplate | None = None
@@ -267,6 +275,24 @@ class ModelService(Resource):
     metadata: ObjectMeta
     spec: ModelServiceSpec
     status: ModelServiceStatus = Field(default_factory=ModelServiceStatus)
+
+    @property
+    def served_name(self) -> str:
+        """The name under which its engine knows it."""
+        return self.spec.served_model_name or self.metadata.name
+
+    @property
+    def parts_prompts(self) -> bool:
+        """Whether what an engine remembers of prompts is kept apart by caller."""
+        if self.spec.prompt_cache == "auto":
+            return not (self.metadata.namespace or "").startswith(PERSONAL)
+        return self.spec.prompt_cache == "perCaller"
+
+    @property
+    def engine_spec(self) -> ModelServiceSpec:
+        """The spec as an engine needs it, with what follows from name and namespace filled in."""
+        prompt_cache: PromptCache = "perCaller" if self.parts_prompts else "shared"
+        return self.spec.model_copy(update={"served_model_name": self.served_name, "prompt_cache": prompt_cache})
 
     @property
     def model_names(self) -> tuple[str, ...]:

@@ -212,7 +212,7 @@ class ModelServiceReconciler:
 
     def _plan(self, service: ModelService, files: ModelFiles | None, machine: Machine) -> Choice:
         engine, reason = self._choose(service.spec, files, machine)
-        return Choice(engine.name, engine.title, reason, engine.plan(service.spec, files, machine))
+        return Choice(engine.name, engine.title, reason, engine.plan(service.engine_spec, files, machine))
 
     async def _secrets(self, service: ModelService) -> Mapping[str, str]:
         name, namespace = service.spec.credential_ref, service.metadata.namespace

@@ -36,6 +36,10 @@ _HTTP_THREADS: Final = 32
 _LIVENESS: Final = Probe("/health", period=10.0, timeout=10.0, failures=12)
 """Forgiving: a busy machine is no reason to throw away what is being answered."""
 _READINESS: Final = Probe("/health", period=1.0, timeout=5.0, failures=5)
+_PARTED: Final = (
+    "Callers' prompts are kept apart: each is computed anew. An admin may set promptCache: shared, which answers sooner "
+    "and lets people find out by trying what others asked."
+)
 _GENERATING_ENCODERS: Final = ("t5",)
 _NOT_SERVED: Final = {
     "adapter": "it is an adapter (LoRA), not a model: serve the model it belongs to, with the adapter in args: --lora PATH",
@@ -110,6 +114,8 @@ class LlamaCpp:
         where = f"the GPU ({machine.gpus[0]})" if on_gpu else f"{threads} thread{'s' if threads != 1 else ''}"
         summary = f"{self.title} on {where}: {verdict.reason}"
         notes = [*_notes(model, task, settings, users, need, on_gpu=on_gpu)]
+        if task == "generate" and spec.prompt_cache == "perCaller":
+            notes.append(_PARTED)
         if threads == machine.cpus - 1 and not spec.resources.cpu:
             notes.append(f"One of {machine.cpus} CPUs is left to everything else; resources.cpu says otherwise.")
         return Plan(template, task, task_reason, None if on_gpu else need.total, summary, tuple(notes))
@@ -185,8 +191,16 @@ def _users_arguments(spec: ModelServiceSpec) -> Mapping[str, Any]:
         raise Invalid(message, causes=[Cause("spec.args", str(error))]) from error
 
 
-def _settings(task: Task, slots: int, per_slot: int, header: Header, users: Mapping[str, Any]) -> Settings:
-    """Settings for so many requests at once; what the user says wins."""
+def _settings(
+    task: Task, slots: int, per_slot: int, header: Header, users: Mapping[str, Any], *, keeps: bool
+) -> Settings:
+    """Settings for so many requests at once; what the user says wins.
+
+    Parameters
+    ----------
+    keeps
+        Whether prompts are kept, to answer faster the next time that one begins like them.
+    """
     slots = max(1, int(users.get("n_parallel", slots)))
     trained = header.context_length or per_slot
     context = int(users.get("n_ctx", 0)) or min(trained, per_slot) * slots
@@ -200,7 +214,11 @@ def _settings(task: Task, slots: int, per_slot: int, header: Header, users: Mapp
         value_type=str(users.get("cache_type_v", "f16")),
         embeddings=task != "generate",
     )
-    kept = 0 if task != "generate" else min(1024 * MIB, max(16 * MIB, estimate(header, 0, settings).context // 2))
+    kept = (
+        0
+        if task != "generate" or not keeps
+        else min(1024 * MIB, max(16 * MIB, estimate(header, 0, settings).context // 2))
+    )
     return replace(settings, prompt_cache=int(users["cache_ram_mib"]) * MIB if "cache_ram_mib" in users else kept)
 
 
@@ -213,7 +231,7 @@ def _fit(
     enough = there if spec.resources.memory else min(there, modest)
     tried: list[tuple[Settings, Estimate]] = []
     for slots, per_slot in _LADDER if task == "generate" else _LADDER_EMBED:
-        settings = _settings(task, slots, per_slot, model.header, users)
+        settings = _settings(task, slots, per_slot, model.header, users, keeps=spec.prompt_cache != "perCaller")
         need = estimate(model.header, model.size, settings)
         if need.total <= enough:
             return settings, need
@@ -276,6 +294,9 @@ def _flags(
         yield from ("--predict", str(_DEMO_TOKENS), "--repeat-penalty", _DEMO_PENALTY)
     if not on_gpu:
         yield from ("--no-fit", "--n-gpu-layers", "0")
+    if spec.prompt_cache == "perCaller":
+        # The gateway has every prompt computed anew (llmos_hub.gateway.prompt_cache): none is looked for, or copied back.
+        yield from ("--slot-prompt-similarity", "0")
     if task == "generate":
         return
     yield from ("--embedding", "--batch-size", str(settings.batch), "--ubatch-size", str(settings.batch))

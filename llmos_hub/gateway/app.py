@@ -7,6 +7,7 @@ import contextlib
 import json
 import logging
 import resource
+import secrets
 from collections.abc import AsyncIterator, Awaitable
 
 from llmos.errors import Internal, LLMOSError, MethodNotAllowed, NotFound
@@ -15,10 +16,12 @@ from llmos_hub.gateway.discovery import Discovery
 from llmos_hub.gateway.endpoints import ENDPOINTS, Context, Endpoint
 from llmos_hub.gateway.metrics import Metrics
 from llmos_hub.gateway.options import GatewayOptions
+from llmos_hub.gateway.prompt_cache import PromptCaches
 from llmos_hub.gateway.proxy import Truncated
-from llmos_hub.gateway.request import BodyBudget, ClientGone, Headers, Request
+from llmos_hub.gateway.request import ClientGone, Headers, Request
 from llmos_hub.gateway.routing import Table, printable
 from llmos_hub.gateway.server import Server, listen
+from llmos_hub.gateway.shares import Shares
 from llmos_hub.gateway.upstream import Upstreams
 from llmos_hub.identity.base import Identity
 from llmos_hub.settings import ProcessSettings
@@ -34,6 +37,8 @@ _PASSING = frozenset({429, 502, 503})
 _LINGER = 5.0
 _LINGER_BYTES = 64 * 1024 * 1024
 """For so long and so much an unwanted body is taken, so that its sender sees the answer."""
+_MOST_LINGERING = 256
+"""Refused senders that are listened to at once; it takes no token to be one."""
 _CLIENT_CLOSED = 499
 
 
@@ -48,17 +53,32 @@ class Gateway:
         Knows whose a token is.
     options
         The bounds.
+    secret
+        Known to the platform's gateways alone, the same in all; unset, one that only this one knows.
     """
 
-    def __init__(self, store: Store, identity: Identity, options: GatewayOptions | None = None) -> None:
+    def __init__(
+        self, store: Store, identity: Identity, options: GatewayOptions | None = None, secret: str = ""
+    ) -> None:
         options = options or GatewayOptions()
         self._upstreams = Upstreams(options)
         metrics = Metrics()
         table = Table(self._upstreams, metrics)
         discovery = Discovery(store, table)
         metrics.table_age = discovery.age
-        self.context = Context(identity, table, discovery, metrics, options, BodyBudget(options.max_buffered))
+        self.context = Context(
+            identity,
+            table,
+            discovery,
+            metrics,
+            options,
+            Shares(options.max_buffered),
+            Shares(max(1, options.max_connections // 2)),
+            Shares(options.max_requests),
+            PromptCaches(secret.encode() or secrets.token_bytes(32)),
+        )
         self._loop = asyncio.get_running_loop()
+        self._lingering = 0
         self._exact = {(e.path, e.method): e for e in ENDPOINTS}
         self._below = [e for e in ENDPOINTS if e.path.endswith("/")]
 
@@ -185,14 +205,22 @@ class Gateway:
         )
         request.sent += len(body)
         await request.client.write(body, more=True)
-        left = _LINGER_BYTES
+        if self._lingering < _MOST_LINGERING:
+            self._lingering += 1
+            try:
+                await self._linger(request)
+            finally:
+                self._lingering -= 1
+        await request.client.write(b"", more=False)
+
+    @staticmethod
+    async def _linger(request: Request) -> None:
+        left, more = _LINGER_BYTES, True
         with contextlib.suppress(TimeoutError, ClientGone):
             async with asyncio.timeout(_LINGER):
-                more = True
                 while more and left > 0:
                     data, more = await request.client.receive()
                     left -= len(data)
-        await request.client.write(b"", more=False)
 
     def _note(self, request: Request, endpoint: Endpoint | None) -> None:
         if not request.counted and not (endpoint is not None and endpoint.quiet):
@@ -234,7 +262,7 @@ async def serve(settings: ProcessSettings, options: GatewayOptions | None = None
     identity = HubIdentity(hub_api_url=settings.hub_api_url, hub_token=settings.hub_token)
     store = open_store_for(settings, secrets=False)
     try:
-        gateway = Gateway(store, identity, options)
+        gateway = Gateway(store, identity, options, settings.hub_token)
         server = Server(gateway, options, sock, gateway.drain)
         with server.stop_on_signals():
             async with contextlib.AsyncExitStack() as stack:

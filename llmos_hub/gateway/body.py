@@ -15,7 +15,7 @@ from typing import Final
 
 from llmos.errors import BadRequest, Cause
 
-__all__ = ["find_model", "replace_model"]
+__all__ = ["add_fields", "find_model", "replace_model"]
 
 SMALL: Final = 64 * 1024
 """Bodies up to this size are decoded: under a millisecond."""
@@ -101,6 +101,11 @@ async def replace_model(body: bytes, name: str) -> bytes:
         parts += [body[position:start], value]
         position = end
     return b"".join([*parts, body[position:]])
+
+
+def add_fields(body: bytes, fields: bytes) -> bytes:
+    """The body, in which `find_model` found a model, with `fields` at its end: of a repeated field the last one counts."""
+    return b"".join((memoryview(body)[: body.rindex(b"}")], b",", fields, b"}"))
 
 
 async def _spans(body: bytes) -> list[tuple[int, int]]:

@@ -29,12 +29,14 @@ class GatewayOptions:
         thousand texts to embed.
     max_buffered
         All request bodies in memory at once. A body is kept until its answer begins, since it may have to be
-        sent again to another replica; many large ones at once must not fill the memory.
+        sent again to another replica; many large ones at once must not fill the memory. One caller alone gets half of it
+        (`llmos_hub.gateway.shares`), as of `max_requests`.
     max_requests
-        Model requests under way at once in this process; more are refused with 503 rather than queued, so
-        that a client learns it and an overloaded process still answers.
+        Model requests under way at once in this process, from when their body is there; more are refused with 503 rather
+        than queued, so that a client learns it and an overloaded process still answers.
     max_connections
-        Client connections at once, idle ones included; more are closed as they come.
+        Client connections at once. For a new one beyond that, the one that has been without a request for longest is
+        closed. Half of them may be sending a request's body.
     max_head
         Request line and headers, from a client or from an engine.
     head_timeout

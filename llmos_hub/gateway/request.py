@@ -18,14 +18,16 @@ from llmos.errors import (
     Cause,
     PayloadTooLarge,
     RequestTimeout,
+    TooManyRequests,
     Unauthorized,
     Unavailable,
     UnsupportedMediaType,
 )
 from llmos_hub.gateway.options import MIB, GatewayOptions
+from llmos_hub.gateway.shares import Shares
 from llmos_hub.names import HEADER_REQUEST_ID
 
-__all__ = ["BodyBudget", "Client", "ClientGone", "Headers", "Request", "bearer_token", "read_body", "request_id"]
+__all__ = ["Client", "ClientGone", "Headers", "Request", "bearer_token", "read_body", "request_id"]
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -169,29 +171,26 @@ def bearer_token(headers: dict[bytes, bytes]) -> str:
     )
 
 
-class BodyBudget:
-    """Bounds how many bytes of request bodies are in memory at once."""
+def _hold(budget: Shares, caller: str, size: int) -> None:
+    """Reserve memory.
 
-    def __init__(self, total: int) -> None:
-        self._left = total
-
-    def take(self, size: int) -> None:
-        """Reserve.
-
-        Raises
-        ------
-        Unavailable
-            So many aren't left.
-        """
-        if size > self._left:
-            raise Unavailable(
-                "The gateway is busy with other large requests and can't hold one more. Try again in a few seconds."
-            )
-        self._left -= size
-
-    def give(self, size: int) -> None:
-        """Return what was taken."""
-        self._left += size
+    Raises
+    ------
+    TooManyRequests
+        The caller holds as much as is left for others.
+    Unavailable
+        So much isn't left.
+    """
+    if budget.take(caller, size):
+        return
+    if budget.left >= size and budget.held(caller):
+        raise TooManyRequests(
+            f"Your requests hold {budget.held(caller) / MIB:.1f} MiB of the gateway's memory, which is your share of it now. "
+            "Send large ones one after the other, or try again in a few seconds."
+        )
+    raise Unavailable(
+        "The gateway is busy with other large requests and can't hold one more. Try again in a few seconds."
+    )
 
 
 def _too_large(options: GatewayOptions) -> PayloadTooLarge:
@@ -212,8 +211,8 @@ def _declared_length(headers: dict[bytes, bytes], options: GatewayOptions) -> in
     return int(value)
 
 
-async def read_body(request: Request, options: GatewayOptions, budget: BodyBudget) -> bytes:
-    """The whole body; what it holds of the budget is the caller's to give back.
+async def read_body(request: Request, options: GatewayOptions, budget: Shares) -> bytes:
+    """The whole body; what it holds of the budget, in the name of who asks, is to be given back by who calls this.
 
     Raises
     ------
@@ -221,8 +220,8 @@ async def read_body(request: Request, options: GatewayOptions, budget: BodyBudge
         It is, or says it will be, too large.
     RequestTimeout
         It did not come in time.
-    Unavailable
-        There is no memory for it.
+    Unavailable, TooManyRequests
+        There is no memory for it, or none of the caller's.
     ClientGone
         Nobody waits for an answer.
     """
@@ -241,20 +240,19 @@ async def read_body(request: Request, options: GatewayOptions, budget: BodyBudge
                 if size > options.max_body:
                     raise _too_large(options)  # noqa: TRY301 - what was taken is given back below
                 if size > taken:
-                    budget.take(size - taken)
+                    _hold(budget, request.caller, size - taken)
                     taken = size
                 pieces.append(piece)
                 if more:
                     timer.reschedule(min(loop.time() + options.body_gap_timeout, last_moment))
     except TimeoutError:
-        budget.give(taken)
+        budget.give(request.caller, taken)
         raise RequestTimeout(
             f"The request body did not come: nothing for {options.body_gap_timeout:g} s, "
             f"or not all of it within {options.body_timeout:g} s. Send it again."
         ) from None
     except BaseException:
-        budget.give(taken)
+        budget.give(request.caller, taken)
         raise
-    budget.give(taken - size)
     request.body_read = True
     return pieces[0] if len(pieces) == 1 else b"".join(pieces)

@@ -57,6 +57,10 @@ class Route:
         Unix time.
     replicas
         The ready ones.
+    engine
+        What serves it, as its status has it; empty while nobody knows.
+    parts_prompts
+        Whether what the engine remembers of prompts is kept apart by caller.
     """
 
     namespace: str
@@ -71,6 +75,8 @@ class Route:
     replicas: tuple[Replica, ...]
     balancer: Balancer
     metrics: ModelMetrics
+    engine: str = ""
+    parts_prompts: bool = True
 
     @property
     def key(self) -> str:
@@ -121,7 +127,7 @@ class Table:
         self._retain()
 
     def _route(self, service: ModelService) -> Route:
-        meta, spec, status = service.metadata, service.spec, service.status
+        meta, status = service.metadata, service.status
         namespace, uid = meta.namespace or "", meta.uid or service.key
         old = self._routes.get((namespace, meta.name))
         label = service.key if namespace == PUBLIC_NAMESPACE else uid
@@ -130,7 +136,7 @@ class Table:
             name=meta.name,
             uid=uid,
             names=service.model_names,
-            served_name=spec.served_model_name or meta.name,
+            served_name=service.served_name,
             task=status.task,
             phase="Deleting" if meta.deletion_timestamp else status.phase,
             message=status.message,
@@ -138,6 +144,8 @@ class Table:
             replicas=tuple(self._upstreams.replica(e.replica, e.url) for e in status.endpoints),
             balancer=old.balancer if old is not None and old.uid == uid else LeastOutstanding(),
             metrics=self._metrics.model(uid, label),
+            engine=status.engine,
+            parts_prompts=service.parts_prompts,
         )
 
     def _reindex(self, namespace: str) -> None:

@@ -13,6 +13,7 @@ import json
 import logging
 import signal
 import socket
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from typing import Any, ClassVar, cast
 
@@ -76,6 +77,8 @@ class BoundedProtocol(HttpToolsProtocol):
     options: ClassVar[GatewayOptions]
     stopping: ClassVar[bool] = False
     """Whether each answer says that it is the last of its connection."""
+    idle: ClassVar[OrderedDict[BoundedProtocol, None]]
+    """Those without a request, or with a part of a head, the longest first."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -87,10 +90,32 @@ class BoundedProtocol(HttpToolsProtocol):
         self._status = 400
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Refuse what is too many."""
+        """Make room where there are too many: who asks for nothing goes first."""
         super().connection_made(cast("asyncio.Transport", transport))
         if len(self.connections) > self.options.max_connections:
+            if not self.idle:
+                self.transport.abort()
+                return
+            self.idle.popitem(last=False)[0].make_room()
+        self.idle[self] = None
+
+    def make_room(self) -> None:
+        """Close; with an answer that nobody takes, at once."""
+        if self.transport.get_write_buffer_size():
             self.transport.abort()
+        else:
+            self.transport.close()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget."""
+        self.idle.pop(self, None)
+        super().connection_lost(exc)
+
+    def on_response_complete(self) -> None:
+        """The answer is written; uvicorn begins the next one where the client has asked already."""
+        super().on_response_complete()
+        if self.cycle.response_complete and not self.transport.is_closing():
+            self.idle[self] = None
 
     def data_received(self, data: bytes) -> None:
         """Count."""
@@ -115,6 +140,7 @@ class BoundedProtocol(HttpToolsProtocol):
                 raise _TooLarge
         self._unproductive = 0
         self._in_head = False
+        self.idle.pop(self, None)
         super().on_headers_complete()
         if self.stopping:
             self.end_with_answer()
@@ -190,7 +216,7 @@ class Server(uvicorn.Server):
         sock: socket.socket,
         on_stop: Callable[[], None] = lambda: None,
     ) -> None:
-        made = type("GatewayProtocol", (BoundedProtocol,), {"options": options})
+        made = type("GatewayProtocol", (BoundedProtocol,), {"options": options, "idle": OrderedDict()})
         self._protocol = cast("type[BoundedProtocol]", made)
         config = uvicorn.Config(
             app,

@@ -9,8 +9,8 @@ from typing import Any, Final
 
 from starlette.responses import JSONResponse, Response
 
-from llmos.errors import Cause, Invalid, UnsupportedMediaType
-from llmos.resources import API_VERSION, Resource
+from llmos.errors import Cause, Forbidden, Invalid, NotFound, UnsupportedMediaType
+from llmos.resources import API_VERSION, ModelService, Resource
 from llmos_hub.api import bodies
 from llmos_hub.api.dependencies import Call
 from llmos_hub.api.handlers.watches import watch_resources
@@ -69,6 +69,7 @@ async def create_resource(call: Call) -> Response:
     require(call.caller, "create", call.kind, call.namespace)
     dry_run = call.dry_run
     resource = _resource(call, await _body(call), name=None)
+    await _check_reserved(call, resource.metadata.name, resource.dump())
     await _make_room(call, dry_run=dry_run)
     return respond(await call.services.resources.create(resource, dry_run=dry_run), created=True)
 
@@ -78,6 +79,7 @@ async def replace_resource(call: Call) -> Response:
     require(call.caller, "update", call.kind, call.namespace)
     dry_run = call.dry_run
     resource = _resource(call, await _body(call), name=call.name)
+    await _check_reserved(call, call.name, resource.dump())
     return respond(await call.services.resources.update(resource, dry_run=dry_run))
 
 
@@ -93,10 +95,12 @@ async def patch_resource(call: Call) -> Response:
     dry_run = call.dry_run
     if media_type == bodies.MERGE_PATCH:
         patch = await _body(call)
+        await _check_reserved(call, call.name, patch)
         merge = call.services.resources.merge
         return respond(await merge(call.kind, call.namespace, call.name, patch, dry_run=dry_run))
     require(call.caller, "create", call.kind, call.namespace)
     wanted = _resource(call, await _body(call, maybe_yaml=True), name=call.name)
+    await _check_reserved(call, call.name, wanted.dump())
     await _make_room(call, dry_run=dry_run)
     resource, created = await call.services.resources.apply(wanted, dry_run=dry_run)
     return respond(resource, created=created)
@@ -109,6 +113,28 @@ async def delete_resource(call: Call) -> Response:
     uid = _precondition(await _body(call, empty={}))
     delete = call.services.resources.delete
     return respond(await delete(call.kind, call.namespace, call.name, uid=uid, dry_run=dry_run))
+
+
+async def _check_reserved(call: Call, name: str, wanted: Any) -> None:
+    """Let what an admin has set stay, and refuse what only they may set.
+
+    Raises
+    ------
+    Forbidden
+        One caller's prompts would be open to the others that use the model.
+    """
+    spec = wanted.get("spec") if isinstance(wanted, Mapping) else None
+    shares = isinstance(spec, Mapping) and spec.get("promptCache") == "shared"
+    if call.kind is not ModelService or not shares or call.namespace == call.caller.namespace or call.caller.admin:
+        return
+    with contextlib.suppress(NotFound):
+        if (await call.services.resources.get(ModelService, call.namespace, name)).spec.prompt_cache == "shared":
+            return
+    raise Forbidden(
+        f"spec.promptCache: only admins may set it to shared in {call.namespace}: who uses the model could find out what "
+        "others ask it. Leave it out.",
+        causes=[Cause("spec.promptCache", "shared is for admins to set")],
+    )
 
 
 async def _make_room(call: Call, *, dry_run: bool) -> None:

@@ -10,8 +10,10 @@ from llmos.errors import Unavailable
 from llmos_hub.gateway.discovery import Discovery
 from llmos_hub.gateway.metrics import Metrics
 from llmos_hub.gateway.options import GatewayOptions
-from llmos_hub.gateway.request import BodyBudget, Request, bearer_token
+from llmos_hub.gateway.prompt_cache import PromptCaches
+from llmos_hub.gateway.request import Request, bearer_token
 from llmos_hub.gateway.routing import Table, require_invoke
+from llmos_hub.gateway.shares import Shares
 from llmos_hub.identity.base import Identity
 from llmos_hub.policy import Caller
 
@@ -24,6 +26,12 @@ class Context:
 
     Attributes
     ----------
+    budget
+        Bytes of request bodies in memory.
+    receiving
+        Requests whose body is on its way.
+    places
+        Requests that a model answers, or is about to.
     draining
         Set when the process is about to end.
     settling
@@ -35,7 +43,10 @@ class Context:
     discovery: Discovery
     metrics: Metrics
     options: GatewayOptions
-    budget: BodyBudget
+    budget: Shares
+    receiving: Shares
+    places: Shares
+    prompt_caches: PromptCaches
     draining: bool = False
     settling: bool = False
 

@@ -6,8 +6,8 @@ import asyncio
 from dataclasses import dataclass
 from typing import Final
 
-from llmos.errors import BadRequest, Cause, LLMOSError, Unavailable
-from llmos_hub.gateway.body import find_model, replace_model
+from llmos.errors import BadRequest, Cause, LLMOSError, TooManyRequests, Unavailable
+from llmos_hub.gateway.body import add_fields, find_model, replace_model
 from llmos_hub.gateway.endpoints.base import Context, authenticate
 from llmos_hub.gateway.proxy import forward
 from llmos_hub.gateway.request import ClientGone, Request, read_body
@@ -38,21 +38,31 @@ class Inference:
     async def handle(self, request: Request, context: Context) -> None:
         """Find the model and pass the request on."""
         caller = await authenticate(request, context)
-        metrics = context.metrics
-        if metrics.running >= context.options.max_requests:
-            raise Unavailable(
-                f"The gateway serves {metrics.running} requests at once, which is its limit. Try again in a second."
-            )
-        metrics.running += 1
-        held = 0
+        body = await self._receive(request, context)
+        held, placed = len(body), False
         try:
-            body = await read_body(request, context.options, context.budget)
-            held = len(body)
             route, body = await self._route(request, caller, body, context)
+            placed = _take_place(context, caller.name)
             await self._measured(request, route, body)
         finally:
-            metrics.running -= 1
-            context.budget.give(held)
+            if placed:
+                context.metrics.running -= 1
+                context.places.give(caller.name)
+            context.budget.give(caller.name, held)
+
+    @staticmethod
+    async def _receive(request: Request, context: Context) -> bytes:
+        """The body. Only when it is there the request takes a place: who sends slowly keeps nobody out."""
+        receiving, caller = context.receiving, request.caller
+        if not receiving.take(caller):
+            raise TooManyRequests(
+                f"{receiving.held(caller)} of your requests are still being sent, which is your share of what the gateway "
+                "receives at once. Send fewer at a time."
+            )
+        try:
+            return await read_body(request, context.options, context.budget)
+        finally:
+            receiving.give(caller)
 
     async def _route(self, request: Request, caller: Caller, body: bytes, context: Context) -> tuple[Route, bytes]:
         model = await find_model(body)
@@ -70,6 +80,8 @@ class Inference:
             raise error
         if model != route.served_name:
             body = await replace_model(body, route.served_name)
+        if route.parts_prompts:
+            body = add_fields(body, context.prompt_caches.fields(route.engine, route.uid, caller.name))
         return route, body
 
     async def _measured(self, request: Request, route: Route, body: bytes) -> None:
@@ -86,6 +98,30 @@ class Inference:
         finally:
             request.counted = True
             route.metrics.count(self.path, status, asyncio.get_running_loop().time() - request.began, request.sent)
+
+
+def _take_place(context: Context, caller: str) -> bool:
+    """Reserve a place among the requests that are answered.
+
+    Raises
+    ------
+    TooManyRequests
+        The caller has as many as are left for others.
+    Unavailable
+        There is none left.
+    """
+    places = context.places
+    if places.take(caller):
+        context.metrics.running += 1
+        return True
+    if places.left:
+        raise TooManyRequests(
+            f"{places.held(caller)} of your requests are under way, which is your share of what the gateway answers at once. "
+            "Try again when some are done."
+        )
+    raise Unavailable(
+        f"The gateway serves {context.options.max_requests} requests at once, which is its limit. Try again in a second."
+    )
 
 
 INFERENCE: Final = (

@@ -492,3 +492,24 @@ async def test_an_exported_manifest_says_what_to_leave_out(ada: httpx.AsyncClien
     for field in ("uid", "resourceVersion"):
         del other["metadata"][field]
     assert (await ada.patch(models(name="other"), content=json.dumps(other), headers=APPLY)).status_code == 201
+
+
+async def test_only_admins_open_callers_prompts_to_each_other(ada: httpx.AsyncClient, root: httpx.AsyncClient) -> None:
+    def address(namespace: str, name: str = "") -> str:
+        return f"{BASE}/namespaces/{namespace}/modelservices" + (f"/{name}" if name else "")
+
+    team, shared = address("group-vision"), manifest(promptCache="shared")
+    refused = await ada.post(team, json=shared)
+    assert status_of(refused)[:2] == (403, "forbidden")
+    assert causes_of(refused) == {"spec.promptCache": "shared is for admins to set"}
+    assert (await ada.post(team, json=manifest(promptCache="perCaller"))).status_code == 201
+    one = address("group-vision", "chat")
+    assert (await ada.patch(one, json={"spec": {"promptCache": "shared"}}, headers=MERGE)).status_code == 403
+    assert (await ada.put(one, json=shared)).status_code == 403
+    assert (await ada.patch(one, json=shared, headers=APPLY)).status_code == 403
+    assert (await root.patch(one, json={"spec": {"promptCache": "shared"}}, headers=MERGE)).status_code == 200
+    # what an admin has set stays, whoever changes the rest; the way back is open
+    kept = await ada.patch(one, json=manifest(promptCache="shared", replicas=2), headers=APPLY)
+    assert kept.json()["spec"]["replicas"] == 2
+    assert (await ada.patch(one, json={"spec": {"promptCache": "auto"}}, headers=MERGE)).status_code == 200
+    assert (await ada.post(address("user-ada"), json=shared)).status_code == 201

@@ -14,7 +14,7 @@ from llmos.errors import Unavailable
 from llmos_hub.gateway.endpoints import ENDPOINTS
 from llmos_hub.gateway.options import GatewayOptions
 from llmos_hub.stores import Store
-from tests.support.fake_upstream import Call, MakeUpstream
+from tests.support.fake_upstream import Call, FakeUpstream, MakeUpstream
 from tests.support.gateway import ADA, ADMIN, GRACE, NARROW, RunningGateway, running_gateway, service
 
 
@@ -237,8 +237,8 @@ async def test_a_stranger_can_not_make_the_gateway_hold_a_body(gateway: RunningG
     writer.close()
 
 
-async def test_memory_for_bodies_is_bounded(store: Store, upstreams: MakeUpstream) -> None:
-    upstream = await upstreams()
+def holding(upstream: FakeUpstream) -> asyncio.Event:
+    """Let the engine wait with its answers until the event is set."""
     go_on = asyncio.Event()
 
     async def hold(call: Call) -> None:
@@ -246,19 +246,30 @@ async def test_memory_for_bodies_is_bounded(store: Store, upstreams: MakeUpstrea
         await upstream.speak(call)
 
     upstream.behave = hold
-    options = GatewayOptions(max_buffered=1 << 20)
-    async with running_gateway(store, options, [service("chat", upstream)]) as gateway:
+    return go_on
+
+
+async def test_memory_for_bodies_is_bounded_and_shared(store: Store, upstreams: MakeUpstream) -> None:
+    upstream = await upstreams()
+    go_on = holding(upstream)
+    options = GatewayOptions(max_buffered=1_250_000)
+    async with running_gateway(store, options, [service("chat", upstream, namespace="public")]) as gateway:
         first = asyncio.create_task(gateway.chat(x="x" * 600_000))
         await upstream.next_call()
-        assert "busy with other large requests" in said(await gateway.chat(x="x" * 600_000), 503, "unavailable")
+        message = said(await gateway.chat(x="x" * 600_000), 429, "rate_limited")
+        assert "Your requests hold 0." in message
+        other = asyncio.create_task(gateway.chat(token=GRACE, x="x" * 300_000))  # there is room for somebody else
+        await upstream.next_call()
+        assert (await gateway.chat(token=ADMIN, x="x" * 600_000)).status_code in {429, 503}  # but not so much
         go_on.set()
-        assert (await first).status_code == 200
+        assert [(await task).status_code for task in (first, other)] == [200, 200]
         assert (await gateway.chat(x="x" * 600_000)).status_code == 200
+        assert gateway.gateway.context.budget.left == options.max_buffered
 
 
 async def test_what_is_said_to_come_holds_no_memory(store: Store, upstreams: MakeUpstream) -> None:
     """Else a few requests that never send what they announce would keep everybody out."""
-    options = GatewayOptions(max_buffered=1 << 20)
+    options = GatewayOptions(max_buffered=1_250_000)
     async with running_gateway(store, options, [service("chat", await upstreams())]) as gateway:
         head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {ADA}\r\ncontent-length: 1000000\r\n\r\n{{"
         waiting = [await gateway.raw(head.encode()) for _ in range(4)]
@@ -268,26 +279,74 @@ async def test_what_is_said_to_come_holds_no_memory(store: Store, upstreams: Mak
             writer.close()
 
 
-async def test_requests_at_once_are_bounded(store: Store, upstreams: MakeUpstream) -> None:
+async def test_requests_at_once_are_bounded_and_shared(store: Store, upstreams: MakeUpstream) -> None:
     upstream = await upstreams()
-    go_on = asyncio.Event()
+    go_on = holding(upstream)
+    options = GatewayOptions(max_requests=4)
+    async with running_gateway(store, options, [service("chat", upstream, namespace="public")]) as gateway:
+        held: list[asyncio.Task[httpx.Response]] = []
 
-    async def hold(call: Call) -> None:
-        await go_on.wait()
-        await upstream.speak(call)
+        async def begin(token: str) -> None:
+            held.append(asyncio.create_task(gateway.chat(token=token)))
+            async with asyncio.timeout(5):
+                while len(upstream.calls) < len(held):
+                    await asyncio.sleep(0.005)
 
-    upstream.behave = hold
-    async with running_gateway(store, GatewayOptions(max_requests=2), [service("chat", upstream)]) as gateway:
-        held = [asyncio.create_task(gateway.chat()) for _ in range(2)]
-        async with asyncio.timeout(5):
-            while len(upstream.calls) < 2:
-                await asyncio.sleep(0.005)
+        await begin(ADA)
+        await begin(ADA)
         answer = await gateway.chat()
-        assert "serves 2 requests at once" in said(answer, 503, "unavailable")
+        assert "2 of your requests are under way" in said(answer, 429, "rate_limited")
+        assert answer.headers["retry-after"] == "2"
+        await begin(GRACE)
+        await begin(ADMIN)
+        answer = await gateway.chat(token=ADMIN)
+        assert "serves 4 requests at once" in said(answer, 503, "unavailable")
         assert answer.headers["retry-after"] == "2"
         assert (await gateway.http.get("/health")).status_code == 200
         go_on.set()
-        assert [(await h).status_code for h in held] == [200, 200]
+        assert [(await h).status_code for h in held] == [200] * 4
+        assert (await gateway.chat()).status_code == 200
+
+
+async def test_slow_bodies_of_one_caller_keep_nobody_out(store: Store, upstreams: MakeUpstream) -> None:
+    """1,024 requests that never send what they announce were all the places there are."""
+    options = GatewayOptions(max_requests=2, max_connections=40)
+    services = [service("chat", await upstreams(), namespace="public")]
+    async with running_gateway(store, options, services) as gateway:
+        head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {ADA}\r\ncontent-length: 1000\r\n\r\n{{"
+        slow = [await gateway.raw(head.encode()) for _ in range(20)]
+        async with asyncio.timeout(5):
+            while gateway.gateway.context.receiving.held("ada") < 10:
+                await asyncio.sleep(0.005)
+        # half of what may be on its way at once; the rest of them was refused in words
+        said_more = [await asyncio.wait_for(reader.readuntil(b"\r\n"), 5) for reader, _ in slow[10:]]
+        assert all(line.startswith(b"HTTP/1.1 429 ") for line in said_more)
+        assert (await gateway.chat(token=GRACE)).status_code == 200
+        for _, writer in slow:
+            writer.transport.abort()
+        async with asyncio.timeout(5):
+            while gateway.gateway.context.receiving.held("ada"):
+                await asyncio.sleep(0.005)
+
+
+async def test_large_bodies_of_one_caller_keep_nobody_out(store: Store, upstreams: MakeUpstream) -> None:
+    """Sixteen bodies of the largest size, each but for its last byte, were all the memory there is."""
+    options = GatewayOptions(max_body=100_000, max_buffered=1_600_000)
+    services = [service("chat", await upstreams(), namespace="public")]
+    async with running_gateway(store, options, services) as gateway:
+        head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {ADA}\r\ncontent-length: 100000\r\n\r\n"
+        large = [await gateway.raw(head.encode() + b" " * 99_999) for _ in range(16)]
+        refused = [asyncio.create_task(reader.readuntil(b"\r\n")) for reader, _ in large]
+        async with asyncio.timeout(5):
+            while sum(task.done() for task in refused) < 7:
+                await asyncio.sleep(0.005)
+        assert gateway.gateway.context.budget.held("ada") <= 900_000
+        assert (await gateway.chat(token=GRACE, x="x" * 90_000)).status_code == 200
+        for task in refused:
+            task.cancel()
+        await asyncio.gather(*refused, return_exceptions=True)
+        for _, writer in large:
+            writer.transport.abort()
 
 
 # where

@@ -156,7 +156,11 @@ async def test_the_engine_is_asked_by_its_own_name(gateway: RunningGateway, upst
         headers = {"authorization": f"Bearer {ADA}", "content-type": "application/json"}
         answer = await gateway.http.post("/v1/chat/completions", content=raw % asked.encode(), headers=headers)
         assert answer.status_code == 200, asked
-        assert upstream.calls[-1].body == raw % heard.encode(), asked
+        body = raw % heard.encode()
+        if heard == "tiny":  # what many may use is asked to keep callers apart, in fields at the end
+            assert upstream.calls[-1].body.startswith(body[:-1] + b',"cache_prompt":false,"cache_salt":"'), asked
+        else:
+            assert upstream.calls[-1].body == body, asked
 
 
 async def test_a_chunked_request_body_is_read(gateway: RunningGateway, upstreams: MakeUpstream) -> None:

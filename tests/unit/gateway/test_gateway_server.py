@@ -123,18 +123,52 @@ async def test_a_refused_body_that_never_comes(store: Store) -> None:
         assert (await answer_to(gateway, head)).startswith(b"HTTP/1.1 401 ")
 
 
-async def test_connections_are_bounded(store: Store) -> None:
-    async with running_gateway(store, GatewayOptions(max_connections=3)) as gateway:
-        held = [await gateway.raw(b"") for _ in range(3)]
-        await asyncio.sleep(0.05)
+async def test_connections_are_bounded_and_the_oldest_without_a_request_goes(
+    store: Store, upstreams: MakeUpstream
+) -> None:
+    """It takes no token to open connections, so that they must not keep out whoever asks for something."""
+    upstream = await upstreams()
+    go_on = asyncio.Event()
+
+    async def hold(call: Call) -> None:
+        await go_on.wait()
+        await upstream.speak(call)
+
+    upstream.behave = hold
+    async with running_gateway(store, GatewayOptions(max_connections=3), [service("chat", upstream)]) as gateway:
+        body = b'{"model":"chat"}'
+        busy, busy_writer = await gateway.raw(HEAD + b"content-length: %d\r\n\r\n%s" % (len(body), body))
+        await upstream.next_call()
+        oldest, oldest_writer = await gateway.raw(b"")
+        kept, kept_writer = await gateway.raw(b"GET /health HTTP/1.1\r\nhost: x\r\n\r\n")
+        await kept.readuntil(b'{"status": "ok"}')
+        for _ in range(2):  # each in the place of the oldest that is without a request
+            new, new_writer = await gateway.raw(b"GET /health HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+            assert (await asyncio.wait_for(new.read(), 5)).startswith(b"HTTP/1.1 200 ")
+            new_writer.close()
+            assert await asyncio.wait_for(oldest.read(), 5) == b""
+        kept_writer.write(b"GET /health HTTP/1.1\r\nhost: x\r\n\r\n")
+        assert await asyncio.wait_for(kept.readuntil(b'{"status": "ok"}'), 5)
+        go_on.set()  # who was asking was never in question
+        assert (await asyncio.wait_for(busy.readuntil(b"\r\n"), 5)).startswith(b"HTTP/1.1 200 ")
+        for writer in (busy_writer, oldest_writer, kept_writer):
+            writer.transport.abort()
+
+
+async def test_a_connection_more_than_are_allowed_is_refused_where_all_are_busy(
+    store: Store, upstreams: MakeUpstream
+) -> None:
+    upstream = await upstreams()
+    upstream.behave = lambda call: call.gone.wait()
+    async with running_gateway(store, GatewayOptions(max_connections=1), [service("chat", upstream)]) as gateway:
+        body = b'{"model":"chat"}'
+        _, busy = await gateway.raw(HEAD + b"content-length: %d\r\n\r\n%s" % (len(body), body))
+        await upstream.next_call()
         reader, writer = await gateway.raw(b"GET /health HTTP/1.1\r\nhost: x\r\n\r\n")
         with contextlib.suppress(ConnectionResetError):
             assert await asyncio.wait_for(reader.read(), 5) == b""
         writer.transport.abort()
-        for _, other in held:
-            other.transport.abort()
-        await asyncio.sleep(0.05)
-        assert (await gateway.http.get("/health")).status_code == 200
+        busy.transport.abort()
 
 
 async def test_pipelined_requests_are_answered_in_order(gateway: RunningGateway, upstreams: MakeUpstream) -> None:
