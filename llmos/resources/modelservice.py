@@ -77,6 +77,24 @@ def _model_id_rules() -> dict[str, Any]:
 ModelID = Annotated[str, Field(json_schema_extra=_model_id_rules()), AfterValidator(_check_model_id)]
 
 
+_MEDIA_HOST = re.compile(r"^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$")
+
+
+def _check_media_host(host: str) -> str:
+    if not _MEDIA_HOST.fullmatch(host):
+        message = f'"{host[:80]}" is not the name of a host, such as images.example.org'
+        raise ValueError(message)
+    return host
+
+
+def _media_host_rules() -> dict[str, Any]:
+    says = f"{cel.quoted('self', 80)} + ' is not the name of a host, such as images.example.org'"
+    return cel.validations(cel.rule(f"self.matches({cel.text(_MEDIA_HOST.pattern)})", says=says), maxLength=253)
+
+
+MediaHost = Annotated[str, Field(json_schema_extra=_media_host_rules()), AfterValidator(_check_media_host)]
+
+
 class Resources(Model):
     """What a replica may use."""
 
@@ -134,6 +152,9 @@ class ModelServiceSpec(Model):
     whoever asks how much was known: by trying, a stranger's prompt can be read so. ``perCaller``: nobody's but the caller's own
     (llama.cpp, which can't tell callers apart, computes each prompt anew). ``shared``: everybody's; what is not one person's
     alone only an admin may set so. ``auto``: ``shared`` in a person's own namespace, else ``perCaller``."""
+    media_hosts: list[MediaHost] = Field(default_factory=list, max_length=50)
+    """Hosts from which its engine may fetch pictures, sounds and films that a request names by address; unset, none: requests
+    carry them, as ``data:``. An engine fetches from where it runs, and a host may send it on to another."""
     paused: bool = False
     """Keep the service but run nothing."""
     template: PodTemplate | None = None

@@ -10,8 +10,9 @@ import resource
 import secrets
 from collections.abc import AsyncIterator, Awaitable
 
-from llmos.errors import Internal, LLMOSError, MethodNotAllowed, NotFound
+from llmos.errors import BadRequest, Cause, Internal, LLMOSError, MethodNotAllowed, NotFound
 from llmos_hub.gateway.asgi import Receive, Scope, Send, make_request
+from llmos_hub.gateway.cors import Cors
 from llmos_hub.gateway.discovery import Discovery
 from llmos_hub.gateway.endpoints import ENDPOINTS, Context, Endpoint
 from llmos_hub.gateway.metrics import Metrics
@@ -79,7 +80,8 @@ class Gateway:
         )
         self._loop = asyncio.get_running_loop()
         self._lingering = 0
-        self._exact = {(e.path, e.method): e for e in ENDPOINTS}
+        self._exact = {(e.path, e.method): e for e in ENDPOINTS if not e.path.endswith("/")}
+        self._cors = Cors(options.allowed_origins)
         self._below = [e for e in ENDPOINTS if e.path.endswith("/")]
 
     @contextlib.asynccontextmanager
@@ -124,6 +126,8 @@ class Gateway:
         """Answer a request, whatever happens; what can't be answered whole is left unfinished."""
         endpoint: Endpoint | None = None
         try:
+            if self._cors.origins and await self._cors.answers(request):
+                return
             endpoint = self._find(request)
             await endpoint.handle(request, self.context)
         except LLMOSError as error:
@@ -143,6 +147,11 @@ class Gateway:
             self._note(request, endpoint)
 
     def _find(self, request: Request) -> Endpoint:
+        if request.repeated:
+            raise BadRequest(
+                f"The header {request.repeated} was sent more than once, and it is not clear which one counts. Send it once.",
+                causes=[Cause(request.repeated, "sent more than once")],
+            )
         method = "GET" if request.method == "HEAD" else request.method
         path = request.path
         endpoint = self._exact.get((path, method)) or self._exact.get((path.rstrip("/"), method))
@@ -253,13 +262,16 @@ async def serve(settings: ProcessSettings, options: GatewayOptions | None = None
     """
     from llmos_hub.identity import HubIdentity
     from llmos_hub.identity.settling import until_settled
+    from llmos_hub.identity.verdicts import Verdicts
     from llmos_hub.stores import open_store_for
+    from llmos_hub.stores.database import Database
 
     options = options or GatewayOptions.from_environment()
     _log_to_stderr()
     sock = listen(settings.host, settings.port)
     _allow_many_files()
-    identity = HubIdentity(hub_api_url=settings.hub_api_url, hub_token=settings.hub_token)
+    verdicts = Verdicts(Database(settings.redis_url), settings.hub_token) if settings.redis_url else None
+    identity = HubIdentity(settings.hub_api_url, settings.hub_token, verdicts=verdicts)
     store = open_store_for(settings, secrets=False)
     try:
         gateway = Gateway(store, identity, options, settings.hub_token)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from typing import Any, Final
 
 from llmos_hub.gateway.request import ClientGone, Headers, Request, request_id
 from llmos_hub.names import GATEWAY_PREFIX
@@ -14,6 +14,8 @@ __all__ = ["AsgiClient", "Receive", "Scope", "Send", "make_request"]
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+_ONCE: Final = frozenset({b"authorization", b"host", b"content-length", b"transfer-encoding", b"content-encoding"})
 
 
 class AsgiClient:
@@ -62,7 +64,7 @@ class AsgiClient:
 
 
 def make_request(scope: Scope, receive: Receive, send: Send, now: float) -> Request:
-    """The request of an ASGI scope. Of a header that comes twice the last counts."""
+    """The request of an ASGI scope. Of a header that comes twice the last counts, where it may."""
     path: str = scope["path"]
     through_hub = path.startswith(GATEWAY_PREFIX + "/")
     if through_hub:
@@ -77,4 +79,11 @@ def make_request(scope: Scope, receive: Receive, send: Send, now: float) -> Requ
         client=AsgiClient(receive, send),
         began=now,
         through_hub=through_hub,
+        repeated="" if len(headers) == len(scope["headers"]) else _repeated(scope["headers"]),
     )
+
+
+def _repeated(headers: Iterable[tuple[bytes, bytes]]) -> str:
+    """The name of a header that must not come twice, since not all who read it take the same; empty where none does."""
+    names = [name for name, _ in headers if name in _ONCE]
+    return next((name.decode() for name in names if names.count(name) > 1), "")

@@ -11,11 +11,11 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from typing import Final
+from typing import Any, Final
 
 from llmos.errors import BadRequest, Cause
 
-__all__ = ["add_fields", "find_model", "replace_model"]
+__all__ = ["add_fields", "find_model", "look", "replace_model"]
 
 SMALL: Final = 64 * 1024
 """Bodies up to this size are decoded: under a millisecond."""
@@ -66,15 +66,26 @@ async def find_model(body: bytes) -> str | None:
     Raises
     ------
     BadRequest
+        As `look`.
+    """
+    return (await look(body))[0]
+
+
+async def look(body: bytes) -> tuple[str | None, dict[str, Any] | None]:
+    """The value of the top-level field `model`, None where there is no such field; and the whole, where it was decoded.
+
+    Raises
+    ------
+    BadRequest
         The body is no JSON object, or `model` is no text. A large body is not checked further than its
         outline; the engine says what else is wrong with it.
     """
     if len(body) > SMALL:
         spans = await _spans(body)
         if not spans:
-            return None
+            return None, None
         try:
-            return _checked(json.loads(body[slice(*spans[-1])]))
+            return _checked(json.loads(body[slice(*spans[-1])])), None
         except (ValueError, RecursionError):
             raise _not_json(f"the value of `model` at byte {spans[-1][0]} is none") from None
     try:
@@ -90,7 +101,7 @@ async def find_model(body: bytes) -> str | None:
         raise _not_json(str(error).partition(";")[0]) from None
     if not isinstance(data, dict):
         raise BadRequest(f"The request body must be a JSON object, not {_TYPES.get(type(data), 'a text')}.")
-    return _checked(data["model"]) if "model" in data else None
+    return _checked(data["model"]) if "model" in data else None, data
 
 
 async def replace_model(body: bytes, name: str) -> bytes:

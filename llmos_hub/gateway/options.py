@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Final, Self
@@ -15,6 +16,8 @@ __all__ = ["GatewayOptions"]
 MIB = 1024 * 1024
 ENV_DRAIN: Final = "LLMOS_GATEWAY_DRAIN_SECONDS"
 ENV_SHUTDOWN_DELAY: Final = "LLMOS_GATEWAY_SHUTDOWN_DELAY_SECONDS"
+ENV_ORIGINS: Final = "LLMOS_GATEWAY_ALLOWED_ORIGINS"
+_ORIGIN: Final = re.compile(r"[a-z][a-z0-9+.-]*://[^/\s,?#@]+")
 _LONGEST_DRAIN: Final = 24 * 3600.0
 
 
@@ -24,6 +27,9 @@ class GatewayOptions:
 
     Attributes
     ----------
+    allowed_origins
+        Whose pages in a browser may read answers, such as ``https://app.example.org``, or ``*``: none unless told, by
+        ``LLMOS_GATEWAY_ALLOWED_ORIGINS`` with commas between. A page needs a token of its own all the same.
     max_body
         The largest request body: 32 MiB hold a long chat with several images, or a batch of some ten
         thousand texts to embed.
@@ -61,6 +67,11 @@ class GatewayOptions:
     lost_after
         How long the machine of a replica may acknowledge nothing that was sent to it. It is not the engine that does, so
         that a busy one is never meant: the machine is gone, or the way to it. The request goes to another replica.
+    check_after
+        How long an engine may be silent before it is asked whether it is well, where it can tell beside its computing.
+    check_timeout
+        For each of two such questions; after both, it hangs: the request goes to another replica, or its client is told.
+        Together with `check_after` below the half minute for which people wait before they think that all is broken.
     aside
         How long a replica that could not be reached is passed over while others are there; doubled each time, up to
         eightfold.
@@ -73,6 +84,7 @@ class GatewayOptions:
         signal has to wait for longer than both before it kills.
     """
 
+    allowed_origins: frozenset[str] = frozenset()
     max_body: int = 32 * MIB
     max_buffered: int = 512 * MIB
     max_requests: int = 1024
@@ -88,6 +100,8 @@ class GatewayOptions:
     pool_idle: float = 4.0
     pool_size: int = 64
     lost_after: float = 5.0
+    check_after: float = 5.0
+    check_timeout: float = 8.0
     aside: float = 2.0
     shutdown_delay: float = 0.0
     drain: float = 30.0
@@ -104,9 +118,20 @@ class GatewayOptions:
         default = cls()
         return replace(
             default,
+            allowed_origins=_origins(environ),
             drain=_seconds(environ, ENV_DRAIN, default.drain),
             shutdown_delay=_seconds(environ, ENV_SHUTDOWN_DELAY, default.shutdown_delay),
         )
+
+
+def _origins(environ: Mapping[str, str]) -> frozenset[str]:
+    origins = frozenset(text.strip().lower() for text in environ.get(ENV_ORIGINS, "").split(",") if text.strip())
+    for origin in sorted(origins):
+        if origin != "*" and not _ORIGIN.fullmatch(origin):
+            raise UsageError(
+                f'{ENV_ORIGINS}: "{origin[:80]}" is not an origin: https://app.example.org, without a path; with commas between.'
+            )
+    return origins
 
 
 def _seconds(environ: Mapping[str, str], name: str, default: float) -> float:

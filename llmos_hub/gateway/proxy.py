@@ -11,10 +11,21 @@ import json
 import logging
 from typing import Final
 
-from llmos.errors import LLMOSError, UpstreamFailed
+from llmos.errors import LLMOSError, ModelNotReady, UpstreamFailed
+from llmos_hub.gateway.engine_errors import LARGEST_ERROR, as_client_error
 from llmos_hub.gateway.request import ClientGone, Headers, Request
 from llmos_hub.gateway.routing import Route
-from llmos_hub.gateway.upstream import Broken, ConnectFailed, Connection, Head, Lost, Replica, TimedOut, UpstreamError
+from llmos_hub.gateway.upstream import (
+    Broken,
+    ConnectFailed,
+    Connection,
+    Hangs,
+    Head,
+    Lost,
+    Replica,
+    TimedOut,
+    UpstreamError,
+)
 
 __all__ = ["Truncated", "forward"]
 
@@ -25,10 +36,19 @@ _TO_ENGINE: Final = (b"accept", b"traceparent", b"tracestate")
 cookies, addresses and whatever a proxy in front adds stay here without being named."""
 _TO_CLIENT: Final = (b"content-type", b"content-encoding", b"cache-control", b"retry-after", b"allow")
 """What a client gets of an engine's headers: no cookie, since all people's pages share the Hub's origin."""
+_WITHOUT_BODY: Final = frozenset({204, 304})
+"""Answers that end with their head, whatever length an engine says (RFC 9110, section 6.4.1)."""
 _EVENT_STREAM: Final = b"text/event-stream"
+_COUNTING: Final = 5.0
+"""Seconds for counting the tokens of a text, to say of which one an error speaks."""
+_COUNT_HEAD: Final = (
+    b"POST /tokenize HTTP/1.1\r\nhost: llmos\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
+)
 _MAX_DELIVERED: Final = 2
 """Replicas that may get the same request. One that died with the request in hand may have died of it; such
 a request must not go through all replicas."""
+_RETRY_HANGING: Final = 20
+"""Seconds in which an engine that hangs may have been started again."""
 
 
 class Truncated(Exception):
@@ -92,6 +112,10 @@ class _Exchange:
             replica = route.balancer.choose(route.replicas, tried, self._loop.time())
             if replica is None:
                 break
+            if replica.watch.hangs:
+                failure = Hangs("it hangs")
+                tried.append(replica)
+                continue
             replica.outstanding += 1
             try:
                 head = await self._ask(replica)
@@ -114,6 +138,9 @@ class _Exchange:
             route.metrics.retries += 1
             message = "req=%s model=%s replica=%s failed before its first byte: %s"
             log.warning(message, self._request.id, route.key, replica.id, failure)
+        if isinstance(failure, Hangs):
+            self._request.retry_after = _RETRY_HANGING
+            raise _hangs(route)
         raise _failed(route, failure)
 
     async def _ask(self, replica: Replica) -> Head:
@@ -129,7 +156,7 @@ class _Exchange:
                 pooled.send(self._head, self._body)
                 return await pooled.head()
             except Broken as error:
-                if pooled.answered or self._gone or isinstance(error, Lost):
+                if pooled.answered or self._gone or isinstance(error, (Lost, Hangs)):
                     raise
                 pooled.abort()
                 self._connection = None
@@ -152,11 +179,19 @@ class _Exchange:
         request.first_byte = self._loop.time()
         self._route.metrics.first_byte.observe(request.first_byte - request.began)
         write = request.client.write
-        await request.start(head.status, _response_headers(head))
         data, last = b"", False
+        if head.status >= 500:
+            data, last = await self._error(replica)
+        renaming = request.renaming if b"content-encoding" not in head.headers else None
+        await request.start(head.status, _response_headers(head, whole=renaming is None))
         try:
+            if data or last:
+                request.sent += len(data)
+                await write(data, more=not last)
             while not last:
                 data, last = await connection.read()
+                if renaming is not None:
+                    data = renaming.feed(data, last=last)
                 request.sent += len(data)
                 await write(data, more=not last)
         except UpstreamError as error:
@@ -165,6 +200,56 @@ class _Exchange:
             message = "req=%s model=%s replica=%s broke off in its answer: %s"
             log.warning(message, request.id, self._route.key, replica.id, error)
             await _break_off(request, self._route, head, data, error)
+
+    async def _error(self, replica: Replica) -> tuple[bytes, bool]:
+        """The engine's error as far as it was read, and whether that is all of it.
+
+        Raises
+        ------
+        BadRequest
+            It is the client's mistake.
+        """
+        assert self._connection is not None
+        data, last = b"", False
+        while not last and len(data) < LARGEST_ERROR:
+            piece, last = await self._connection.read()
+            data += piece
+        if last:
+
+            async def count(text: str) -> int | None:
+                return await _tokens(replica, text)
+
+            error = await as_client_error(self._route.name, data, self._body, count)
+            if error is not None:
+                raise error
+        return data, last
+
+
+async def _tokens(replica: Replica, text: str) -> int | None:
+    """How many tokens llama.cpp makes of a text."""
+    body = json.dumps({"content": text, "add_special": True}).encode()
+    try:
+        async with asyncio.timeout(_COUNTING):
+            connection = await replica.connect()
+            try:
+                connection.send(_COUNT_HEAD % len(body), body)
+                head = await connection.head()
+                answer, last = b"", False
+                while not last:
+                    data, last = await connection.read()
+                    answer += data
+            finally:
+                connection.release()
+        return len(json.loads(answer)["tokens"]) if head.status == 200 else None
+    except (UpstreamError, TimeoutError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _hangs(route: Route) -> ModelNotReady:
+    return ModelNotReady(
+        f'Model "{route.name}" hangs: its engine takes requests, but answers nothing, not even whether it is well. It is '
+        f"started again if that goes on; try again in a minute. What it does: %llmos describe {route.name}"
+    )
 
 
 def _failed(route: Route, error: UpstreamError) -> UpstreamFailed:
@@ -187,10 +272,11 @@ def _request_head(request: Request, target: bytes, length: int) -> bytes:
     return b"".join(lines)
 
 
-def _response_headers(head: Head) -> Headers:
+def _response_headers(head: Head, *, whole: bool) -> Headers:
+    """The headers for the client; without a length where the answer is not passed on `whole`, as it is."""
     given = head.headers
     headers: Headers = [(name, given[name]) for name in _TO_CLIENT if name in given]
-    if b"content-length" in given and b"transfer-encoding" not in given:
+    if whole and b"content-length" in given and b"transfer-encoding" not in given and head.status not in _WITHOUT_BODY:
         headers.append((b"content-length", given[b"content-length"]))
     if given.get(b"content-type", b"").startswith(_EVENT_STREAM):
         if b"cache-control" not in given:

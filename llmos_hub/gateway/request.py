@@ -10,7 +10,7 @@ import asyncio
 import re
 import secrets
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 from llmos.errors import (
@@ -24,14 +24,20 @@ from llmos.errors import (
     UnsupportedMediaType,
 )
 from llmos_hub.gateway.options import MIB, GatewayOptions
+from llmos_hub.gateway.renaming import Renaming
 from llmos_hub.gateway.shares import Shares
 from llmos_hub.names import HEADER_REQUEST_ID
 
-__all__ = ["Client", "ClientGone", "Headers", "Request", "bearer_token", "read_body", "request_id"]
+__all__ = ["ALWAYS", "Client", "ClientGone", "Headers", "Request", "bearer_token", "read_body", "request_id"]
 
 Headers = list[tuple[bytes, bytes]]
 
 _REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._-]{1,128}")
+ALWAYS: Final[Headers] = [
+    # under the Hub's path answers are of the Hub's origin, and what an engine sends is anybody's: never a page
+    (b"x-content-type-options", b"nosniff"),
+    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'; sandbox"),
+]
 _OTHER_SCHEMES: Final = (b"basic", b"token", b"digest", b"negotiate")
 _REQUEST_ID_HEADER: Final = HEADER_REQUEST_ID.encode()
 
@@ -100,6 +106,12 @@ class Request:
         After how many seconds to try again, told with an error that passes.
     counted
         Whether the metrics of a model have it.
+    repeated
+        The name of a header that came twice and must not.
+    renaming
+        Gives the model in the answer the name by which it was asked for, where the engine knows it by another.
+    cors
+        What browsers' pages of other origins are told with every answer.
     """
 
     method: str
@@ -119,13 +131,18 @@ class Request:
     body_read: bool = False
     retry_after: int = 2
     counted: bool = False
+    repeated: str = ""
+    renaming: Renaming | None = None
+    cors: Headers = field(default_factory=list)
 
     async def start(self, status: int, headers: Headers) -> None:
         """Begin the answer, with the request's id in its headers."""
         self.started = True
         self.status = status
         headers.append((_REQUEST_ID_HEADER, self.id.encode()))
-        headers.append((b"x-content-type-options", b"nosniff"))
+        headers += ALWAYS
+        if self.cors:
+            headers += self.cors
         await self.client.start(status, headers)
 
     async def answer(self, status: int, content_type: bytes, body: bytes, headers: Headers | None = None) -> None:

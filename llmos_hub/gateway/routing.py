@@ -15,6 +15,7 @@ from typing import Final
 from llmos.errors import Forbidden, ModelNotFound, ModelNotReady, Unsupported
 from llmos.resources import ModelService
 from llmos_hub.gateway.balancers import Balancer, LeastOutstanding
+from llmos_hub.gateway.hanging import HEALTH_PATHS
 from llmos_hub.gateway.metrics import Metrics, ModelMetrics
 from llmos_hub.gateway.upstream import Replica, Upstreams
 from llmos_hub.names import PUBLIC_NAMESPACE
@@ -59,6 +60,8 @@ class Route:
         The ready ones.
     engine
         What serves it, as its status has it; empty while nobody knows.
+    media_hosts
+        From where the engine may fetch what a request names by address.
     parts_prompts
         Whether what the engine remembers of prompts is kept apart by caller.
     """
@@ -77,6 +80,7 @@ class Route:
     metrics: ModelMetrics
     engine: str = ""
     parts_prompts: bool = True
+    media_hosts: frozenset[str] = frozenset()
 
     @property
     def key(self) -> str:
@@ -130,6 +134,7 @@ class Table:
         meta, status = service.metadata, service.status
         namespace, uid = meta.namespace or "", meta.uid or service.key
         old = self._routes.get((namespace, meta.name))
+        health = HEALTH_PATHS.get(status.engine, b"")
         label = service.key if namespace == PUBLIC_NAMESPACE else uid
         return Route(
             namespace=namespace,
@@ -141,11 +146,12 @@ class Table:
             phase="Deleting" if meta.deletion_timestamp else status.phase,
             message=status.message,
             created=int(meta.creation_timestamp.timestamp()) if meta.creation_timestamp else 0,
-            replicas=tuple(self._upstreams.replica(e.replica, e.url) for e in status.endpoints),
+            replicas=tuple(self._upstreams.replica(e.replica, e.url, health) for e in status.endpoints),
             balancer=old.balancer if old is not None and old.uid == uid else LeastOutstanding(),
             metrics=self._metrics.model(uid, label),
             engine=status.engine,
             parts_prompts=service.parts_prompts,
+            media_hosts=frozenset(service.spec.media_hosts),
         )
 
     def _reindex(self, namespace: str) -> None:

@@ -22,6 +22,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from llmos.errors import BadRequest, PayloadTooLarge, UsageError
 from llmos_hub.gateway.options import GatewayOptions
+from llmos_hub.gateway.request import ALWAYS
 
 __all__ = ["Server", "listen"]
 
@@ -174,8 +175,8 @@ class BoundedProtocol(HttpToolsProtocol):
         body = json.dumps(error.to_openai()).encode()
         line = b"431 Request Header Fields Too Large" if self._status == 431 else b"400 Bad Request"
         self.transport.write(
-            b"HTTP/1.1 %s\r\ncontent-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n%s"
-            % (line, len(body), body)
+            b"HTTP/1.1 %s\r\ncontent-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n%s\r\n%s"
+            % (line, len(body), b"".join(b"%s: %s\r\n" % header for header in ALWAYS), body)
         )
         self.transport.close()
 

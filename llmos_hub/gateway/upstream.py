@@ -10,6 +10,7 @@ An engine is whatever a user runs (engine ``custom``), so its answers are bounde
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final, cast
@@ -17,6 +18,7 @@ from urllib.parse import urlsplit
 
 import httptools
 
+from llmos_hub.gateway.hanging import Watch
 from llmos_hub.gateway.liveness import Socket, is_lost, probe, unacknowledged
 from llmos_hub.gateway.options import GatewayOptions
 
@@ -24,6 +26,7 @@ __all__ = [
     "Broken",
     "ConnectFailed",
     "Connection",
+    "Hangs",
     "Head",
     "Lost",
     "Replica",
@@ -57,6 +60,10 @@ class Lost(Broken):
     """The machine on the other side no longer acknowledges anything."""
 
 
+class Hangs(Broken):
+    """The replica takes requests, but answers nothing, not even whether it is well."""
+
+
 class TimedOut(UpstreamError):
     """The replica was silent for too long."""
 
@@ -84,6 +91,8 @@ class Connection(asyncio.Protocol):
         Whether a byte of this exchange's answer has come.
     deadline
         When the replica has been silent for too long; watched by `Upstreams`.
+    heard_at
+        When it last sent something in this exchange, or was sent the request.
     """
 
     def __init__(self, upstreams: Upstreams, replica: Replica) -> None:
@@ -91,7 +100,7 @@ class Connection(asyncio.Protocol):
         self.answered = False
         self.deadline = _NEVER
         self.idle_since = 0.0
-        self.sent_at = 0.0
+        self.sent_at = self.heard_at = 0.0
         self._upstreams = upstreams
         self._replica = replica
         self._loop = upstreams.loop
@@ -123,7 +132,7 @@ class Connection(asyncio.Protocol):
         if self._error is not None or self._transport is None:
             raise self._error or Broken("the connection was closed")
         self._busy = True
-        self.sent_at = self._loop.time()
+        self.sent_at = self.heard_at = self._loop.time()
         self.deadline = self.sent_at + self._options.first_byte_timeout
         self._upstreams.active.add(self)
         if len(body) <= _HIGH_WATER:
@@ -160,6 +169,16 @@ class Connection(asyncio.Protocol):
     def overdue(self) -> str:
         """What it means when the deadline has passed."""
         return "the client took nothing for too long" if self._paused else "it was silent for too long"
+
+    def check(self, now: float) -> None:
+        """Have the replica looked after, where it has been silent for a while."""
+        after = self._options.check_after
+        if now - self.heard_at > after and not self._paused:
+            self._replica.look_after(now)
+
+    def belongs_to(self, replica: Replica) -> bool:
+        """Whether it is a connection to that replica."""
+        return self._replica is replica
 
     def is_lost(self, now: float) -> bool:
         """Whether what was sent of this exchange has been waiting for an acknowledgement for too long."""
@@ -243,8 +262,9 @@ class Connection(asyncio.Protocol):
         else:
             if self._unproductive > self._options.max_head:
                 self.abort(Broken(f"its answer's head is larger than {self._options.max_head} bytes"))
+        now = self.heard_at = self._replica.heard_at = self._loop.time()
         if not self._paused:
-            self.deadline = self._loop.time() + self._options.idle_timeout
+            self.deadline = now + self._options.idle_timeout
         self._wake()
 
     # httptools
@@ -301,6 +321,12 @@ class Replica:
         Requests under way.
     aside_until
         Until when (in the loop's time) others are preferred, since it could not be reached.
+    health
+        The path under which it tells how it is, whatever it computes; empty where there is none.
+    heard_at
+        When (in the loop's time) something last came from it.
+    watch
+        Finds out whether it hangs.
     """
 
     __slots__ = (
@@ -313,9 +339,12 @@ class Replica:
         "_retired",
         "_upstreams",
         "aside_until",
+        "health",
+        "heard_at",
         "id",
         "outstanding",
         "url",
+        "watch",
     )
 
     def __init__(self, upstreams: Upstreams, id_: str, url: str) -> None:
@@ -323,6 +352,9 @@ class Replica:
         self.url = url
         self.outstanding = 0
         self.aside_until = 0.0
+        self.health = b""
+        self.heard_at = 0.0
+        self.watch = Watch(self, self._stop_waiting)
         self._failed_at = 0.0
         self._failures = 0
         self._upstreams = upstreams
@@ -352,10 +384,7 @@ class Replica:
             self.aside_until = began + options.connect_timeout
         try:
             async with asyncio.timeout(options.connect_timeout):
-                if self._path:
-                    await loop.create_unix_connection(lambda: connection, self._path)
-                else:
-                    await loop.create_connection(lambda: connection, self._host, self._port)
+                await self._open(connection)
         except TimeoutError:
             self.put_aside(began)
             raise ConnectFailed(f"no connection within {options.connect_timeout:g} s") from None
@@ -365,6 +394,40 @@ class Replica:
         self.aside_until = 0.0
         self._failures = 0
         return connection
+
+    async def _open(self, connection: Connection) -> None:
+        loop = self._upstreams.loop
+        if self._path:
+            await loop.create_unix_connection(lambda: connection, self._path)
+        else:
+            await loop.create_connection(lambda: connection, self._host, self._port)
+
+    def look_after(self, now: float) -> None:
+        """Find out whether it hangs, where it can tell."""
+        options = self._upstreams.options
+        if self.health and not self._retired:
+            self.watch.look(now, options.check_after, options.check_timeout)
+
+    async def ask_health(self) -> None:
+        """Return when it has said something, or closed the connection; with whatever it says it isn't hanging.
+
+        Raises
+        ------
+        OSError
+            There is no connection.
+        """
+        connection = Connection(self._upstreams, self)
+        try:
+            await self._open(connection)
+            connection.send(b"GET %s HTTP/1.1\r\nhost: llmos\r\nconnection: close\r\n\r\n" % self.health, b"")
+            with contextlib.suppress(UpstreamError):
+                await connection.head()
+        finally:
+            connection.abort()
+
+    def _stop_waiting(self) -> None:
+        self._upstreams.abort(self, Hangs("it takes requests, but does not say any more whether it is well"))
+        self.close_idle()
 
     def put_aside(self, began: float) -> None:
         """Prefer others for a while, and for longer each time that it can't be reached; trust no connection to it.
@@ -402,6 +465,7 @@ class Replica:
     def retire(self) -> None:
         """It is no longer ready: keep no connection; what is under way goes on."""
         self._retired = True
+        self.watch.stop()
         self.close_idle()
 
 
@@ -421,13 +485,25 @@ class Upstreams:
         self._interval = min(_SWEEP, shortest / 2)
         self._sweep()
 
-    def replica(self, id_: str, url: str) -> Replica:
-        """The replica at that address; the same object for the same id and address."""
+    def replica(self, id_: str, url: str, health: bytes = b"") -> Replica:
+        """The replica at that address; the same object for the same id and address.
+
+        Parameters
+        ----------
+        health
+            The path under which it tells how it is, whatever it computes.
+        """
         key = (id_, url)
         replica = self._replicas.get(key)
         if replica is None:
             replica = self._replicas[key] = Replica(self, id_, url)
+        replica.health = health
         return replica
+
+    def abort(self, replica: Replica, error: UpstreamError) -> None:
+        """End all exchanges with a replica."""
+        for connection in [c for c in self.active if c.belongs_to(replica)]:
+            connection.abort(error)
 
     def retain(self, replicas: Iterable[Replica]) -> None:
         """Retire all replicas but these."""
@@ -451,6 +527,8 @@ class Upstreams:
             connection.abort(TimedOut(connection.overdue))
         for connection in [c for c in self.active if c.is_lost(now)]:
             connection.abort(Lost(_LOST_WORDS))
+        for connection in list(self.active):
+            connection.check(now)
         for replica in self._replicas.values():
             replica.close_idle(now - self.options.pool_idle)
         self._timer = self.loop.call_later(self._interval, self._sweep)

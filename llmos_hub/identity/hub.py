@@ -14,7 +14,7 @@ import json
 import re
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
 import httpcore
@@ -23,6 +23,9 @@ from llmos.errors import Forbidden, TooManyRequests, Unauthorized, Unavailable
 from llmos_hub.identity.cache import TokenCache, fingerprint
 from llmos_hub.names import SCOPE_INVOKE, SCOPE_MANAGE
 from llmos_hub.policy import Caller
+
+if TYPE_CHECKING:  # who shares nothing loads no client of a database
+    from llmos_hub.identity.verdicts import Verdicts
 
 __all__ = ["HubIdentity"]
 
@@ -63,6 +66,8 @@ class HubIdentity:
         Seconds for which the last good answer is used while the Hub can't be reached; never after a refusal.
     clock
         Seconds that only grow; tests have their own.
+    verdicts
+        Where processes of the same kind tell each other what they heard; unset, each knows its own alone.
     """
 
     def __init__(
@@ -73,7 +78,9 @@ class HubIdentity:
         ttl: float = 10.0,
         stale_for: float = 3600.0,
         clock: Callable[[], float] = time.monotonic,
+        verdicts: Verdicts | None = None,
     ) -> None:
+        self._ttl, self._verdicts = ttl, verdicts
         self._cache = TokenCache(ttl=ttl, negative_ttl=min(ttl, _NEGATIVE_TTL), stale_for=stale_for, size=_REMEMBERED)
         self._clock = clock
         self._hub_token = hub_token
@@ -113,7 +120,7 @@ class HubIdentity:
         stale = self._cache.stale(key, now)
         if self._retry_at:
             if now < self._retry_at:
-                return self._without_hub(stale)
+                return await self._without_hub(key, token)
             # one request tries whether the Hub is back, all others go on without it meanwhile
             self._retry_at = now + _TIMEOUT + _PAUSE
         flight = self._flights.get(key)
@@ -125,7 +132,7 @@ class HubIdentity:
             # a caller that gives up must not take the answer from the others that wait for it
             return await asyncio.shield(flight)
         except Unavailable:
-            return self._without_hub(self._cache.stale(key, self._clock()))
+            return await self._without_hub(key, token)
 
     async def answers(self) -> bool:
         """Whether the Hub does, without a token: its API tells everybody its version."""
@@ -143,27 +150,88 @@ class HubIdentity:
             flight.cancel()
         await asyncio.gather(*flights, return_exceptions=True)
         await self._connections.aclose()
+        if self._verdicts is not None:
+            await self._verdicts.close()
 
     def _landed(self, key: bytes, flight: asyncio.Task[Caller]) -> None:
         self._flights.pop(key, None)
         if not flight.cancelled():
             flight.exception()  # seen, even when all who waited for it are gone
 
-    def _without_hub(self, stale: Caller | None) -> Caller:
+    async def _without_hub(self, key: bytes, token: str) -> Caller:
+        stale = self._cache.stale(key, self._clock())
+        if stale is None and self._verdicts is not None:
+            stale = await self._shared(key, token)
         if stale is not None:
             return stale
         raise Unavailable("The Hub does not answer, so this token can't be checked. Try again in some seconds.")
 
+    async def _shared(self, key: bytes, token: str) -> Caller | None:
+        """What another process has heard of the token within the hour."""
+        assert self._verdicts is not None
+        async with self._turn(returning=False):
+            known = self._cache.stale(key, self._clock())
+            if known is not None:
+                return known
+            verdict = await self._verdicts.find(token)
+        if verdict is None:
+            return None
+        caller, age = verdict
+        self._cache.remember(key, caller, self._clock() - max(age, self._ttl))
+        return self._cache.stale(key, self._clock())
+
     async def _ask(self, key: bytes, token: str, *, returning: bool) -> Caller:
         async with self._turn(returning=returning):
             try:
-                user = await self._get("/user", token)
+                try:
+                    user = await self._get("/user", token)
+                except Unauthorized:
+                    await self._confirm_refusal(token, returning=returning)
+                    raise
                 caller = await self._caller(user)
             except (Unauthorized, Forbidden) as error:
                 self._cache.refuse(key, error, self._clock())
+                if self._verdicts is not None:
+                    self._verdicts.forget(token)
                 raise
         self._cache.remember(key, caller, self._clock())
+        if self._verdicts is not None:
+            self._verdicts.share(token, caller)
         return caller
+
+    async def _confirm_refusal(self, token: str, *, returning: bool) -> None:
+        """Believe a refusal only of a Hub that knows what it says.
+
+        A Hub that can't write, because its disk is full, refuses every token whose use it would have to note. So it is asked
+        whether it accepts the platform's own. That one it may have noted just now (it does so every half minute), so of a
+        token that was good it must also say that it doesn't know it. JupyterHub keeps the token in that address out of its log.
+
+        Raises
+        ------
+        Unavailable
+            It says something else.
+        """
+        accepted = await self._status("/user")
+        if accepted == 200 and returning:
+            accepted = 200 if await self._status(f"/authorizations/token/{quote(token, safe='')}") == 404 else 0
+        if accepted != 200:
+            raise Unavailable(
+                "The Hub refuses tokens that it knows, or the platform's own: its disk may be full. The Hub's log says more."
+            )
+
+    async def _status(self, path: str) -> int:
+        """The status of an answer to the platform's own token."""
+        try:
+            async with asyncio.timeout(_TIMEOUT):
+                response = await self._connections.request(
+                    "GET",
+                    self._hub_api_url + path,
+                    headers={"Authorization": f"Bearer {self._hub_token}", "Accept": "application/json"},
+                )
+        except _NO_ANSWER as error:
+            self._retry_at = self._clock() + _PAUSE
+            raise Unavailable(f"The Hub does not answer as it should ({type(error).__name__}).") from error
+        return int(response.status)
 
     @contextlib.asynccontextmanager
     async def _turn(self, *, returning: bool) -> AsyncIterator[None]:

@@ -35,13 +35,16 @@ class FakeUser:
 class FakeHub:
     """Users and tokens, to be changed at will while it runs.
 
-    ``failing`` is a status that all requests get; ``silent`` holds all answers back until it is set;
+    ``failing`` is a status that all requests get; ``unwritable`` a full disk: JupyterHub then takes only tokens whose last
+    use it need not note, those in ``recorded``; ``silent`` holds all answers back until it is set;
     ``asked`` counts requests per path and token.
     """
 
     users: dict[str, FakeUser] = field(default_factory=dict)
     tokens: dict[str, dict[str, Any]] = field(default_factory=dict)
     failing: int | None = None
+    unwritable: bool = False
+    recorded: set[str] = field(default_factory=set)
     terse: bool = False
     answering: asyncio.Event = field(default_factory=asyncio.Event)
     asked: Counter[str] = field(default_factory=Counter)
@@ -74,6 +77,9 @@ class FakeHub:
 
     async def get_self(self, request: Request) -> Response:
         token = _token(request)
+        if token == self.service_token:
+            status = self.failing or (403 if self.unwritable and token not in self.recorded else 200)
+            return JSONResponse({"kind": "service", "name": "llm"}, status_code=status)
         self.asked[token] += 1
         self.at_once += 1
         self.most_at_once = max(self.most_at_once, self.at_once)
@@ -84,13 +90,27 @@ class FakeHub:
         if self.failing:
             return JSONResponse({"status": self.failing, "message": "…"}, status_code=self.failing)
         found = self.tokens.get(token)
-        if found is None:
+        if found is None or (self.unwritable and token not in self.recorded):
             return JSONResponse({"status": 403, "message": None}, status_code=403)
         if found["kind"] == "service":
             return JSONResponse({**found, "admin": False, "token_id": "a1", "session_id": None})
         model = {"name": found["name"], "kind": "user"} if self.terse else self.user_model(found["name"])
         own = [f"read:users:{part}!user={found['name']}" for part in ("groups", "name")]
         return JSONResponse({**model, "scopes": sorted([*found["scopes"], *own]), "token_id": "a2"})
+
+    async def get_token(self, request: Request) -> Response:
+        """As ``TokenAPIHandler`` of JupyterHub 5 and 6: notes the use of both tokens."""
+        if self.failing:
+            return JSONResponse({"status": self.failing}, status_code=self.failing)
+        own = _token(request)
+        if own != self.service_token:
+            return JSONResponse({"status": 403, "message": None}, status_code=403)
+        if self.unwritable and own not in self.recorded:
+            return JSONResponse({"status": 500, "message": "Internal Server Error"}, status_code=500)
+        found = self.tokens.get(request.path_params["token"])
+        if found is None:
+            return JSONResponse({"status": 404, "message": "Not Found"}, status_code=404)
+        return JSONResponse(found, status_code=500 if self.unwritable else 200)
 
     async def get_user(self, request: Request) -> Response:
         name = request.path_params["name"]
@@ -106,6 +126,7 @@ class FakeHub:
                 Route("/hub/api/", lambda _: JSONResponse({"version": "6.1.1"})),
                 Route("/hub/api/user", self.get_self),
                 Route("/hub/api/users/{name}", self.get_user),
+                Route("/hub/api/authorizations/token/{token:path}", self.get_token),
             ]
         )
 

@@ -62,6 +62,7 @@ def service(
     task: str = "generate",
     phase: str = "Ready",
     message: str = "",
+    engine: str = "",
     **spec: Any,
 ) -> ModelService:
     """A model service with its status, as the controllers would write it."""
@@ -75,6 +76,7 @@ def service(
                 "phase": phase,
                 "message": message,
                 "task": task,
+                "engine": engine,
                 "endpoints": [{"replica": f"r{i}", "url": url} for i, url in enumerate(urls)],
             },
         }

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from typing import Final
 
 from llmos.errors import BadRequest, Cause, LLMOSError, TooManyRequests, Unavailable
-from llmos_hub.gateway.body import add_fields, find_model, replace_model
+from llmos_hub.gateway.body import add_fields, look, replace_model
 from llmos_hub.gateway.endpoints.base import Context, authenticate
+from llmos_hub.gateway.media import check_media
 from llmos_hub.gateway.proxy import forward
+from llmos_hub.gateway.renaming import Renaming
 from llmos_hub.gateway.request import ClientGone, Request, read_body
 from llmos_hub.gateway.routing import Route, not_ready, wrong_task
 from llmos_hub.policy import Caller
@@ -65,7 +67,7 @@ class Inference:
             receiving.give(caller)
 
     async def _route(self, request: Request, caller: Caller, body: bytes, context: Context) -> tuple[Route, bytes]:
-        model = await find_model(body)
+        model, data = await look(body)
         if model is None:
             raise BadRequest(
                 f"`model` is missing: say which model is asked. {context.table.suggestions(caller)}",
@@ -78,7 +80,9 @@ class Inference:
         if not route.replicas:
             error, request.retry_after = not_ready(route)
             raise error
+        check_media(body, data, route.media_hosts)
         if model != route.served_name:
+            request.renaming = Renaming(route.served_name, model)
             body = await replace_model(body, route.served_name)
         if route.parts_prompts:
             body = add_fields(body, context.prompt_caches.fields(route.engine, route.uid, caller.name))

@@ -460,3 +460,33 @@ async def test_the_counts_are_not_for_everyone_who_comes_by_the_hub(gateway: Run
     answer = await gateway.http.get("/services/llm/metrics")
     assert answer.status_code == 404
     assert "own port" in answer.json()["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    "twice",
+    [
+        f"authorization: Bearer {ADA}\r\nauthorization: Bearer {GRACE}\r\n",
+        f"Authorization: Bearer {ADA}\r\nauthorization: Bearer {ADA}\r\n",
+        f"authorization: Bearer {ADA}\r\nhost: other\r\n",
+        f"authorization: Bearer {ADA}\r\ncontent-encoding: identity\r\ncontent-encoding: gzip\r\n",
+        f"authorization: Bearer {ADA}\r\ncontent-length: 0\r\ncontent-length: 3\r\n",
+        f"authorization: Bearer {ADA}\r\ntransfer-encoding: chunked\r\ncontent-length: 3\r\n",
+        f"authorization: Bearer {ADA}\r\ntransfer-encoding: chunked\r\ntransfer-encoding: identity\r\n",
+    ],
+    ids=["tokens", "the same token", "hosts", "encodings", "lengths", "length and chunks", "framings"],
+)
+async def test_a_header_that_must_come_once(gateway: RunningGateway, twice: str) -> None:
+    """Two who read the same request, a proxy or the API and the gateway, must not take it differently."""
+    reader, writer = await gateway.raw(
+        f"GET /v1/models HTTP/1.1\r\nhost: x\r\n{twice}connection: close\r\n\r\n".encode()
+    )
+    answer = await asyncio.wait_for(reader.read(), 5)
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert json.loads(answer.partition(b"\r\n\r\n")[2])["error"]["code"] == "bad_request"
+    assert gateway.identity.asked == []
+    writer.close()
+
+
+async def test_a_slash_at_the_end_of_a_list(gateway: RunningGateway) -> None:
+    assert (await gateway.get("/v1/models/")).json() == (await gateway.get("/v1/models")).json()
+    assert (await gateway.get("/services/llm/v1/models/")).status_code == 200

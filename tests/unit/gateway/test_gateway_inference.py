@@ -106,7 +106,25 @@ async def test_a_client_learns_nothing_of_the_engine(gateway: RunningGateway, up
     upstream.behave = chatty
     await gateway.add(service("chat", upstream))
     answer = await gateway.chat()
-    assert set(answer.headers) == {"date", "content-type", "content-length", "x-request-id", "x-content-type-options"}
+    ours = {"x-request-id", "x-content-type-options", "content-security-policy"}
+    assert set(answer.headers) == {"date", "content-type", "content-length", *ours}
+
+
+@pytest.mark.parametrize("status", ["204 No Content", "304 Not Modified"])
+async def test_an_answer_without_a_body_has_none_whatever_length_it_says(
+    gateway: RunningGateway, upstreams: MakeUpstream, status: str
+) -> None:
+    upstream = await upstreams()
+
+    async def empty(call: Call) -> None:
+        await call.raw(f"HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: 5\r\n\r\n".encode())
+
+    upstream.behave = empty
+    await gateway.add(service("chat", upstream))
+    for _ in range(2):  # the client's connection goes on
+        answer = await gateway.chat()
+        assert (answer.status_code, answer.content) == (int(status[:3]), b"")
+        assert "content-length" not in answer.headers
 
 
 async def test_an_engines_own_errors_are_passed_on(gateway: RunningGateway, upstreams: MakeUpstream) -> None:

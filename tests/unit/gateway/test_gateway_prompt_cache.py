@@ -35,8 +35,7 @@ def engine(request: pytest.FixtureRequest, tmp_path: Path, sockets: Path) -> Ite
 @pytest.fixture
 async def public(store: Store, engine: EngineProcess, request: pytest.FixtureRequest) -> AsyncIterator[RunningGateway]:
     cache = request.node.callspec.params.get("engine", "auto") if hasattr(request.node, "callspec") else "auto"
-    model = service("chat", f"unix://{engine.socket}", namespace="public", promptCache=cache)
-    model = model.model_copy(update={"status": model.status.model_copy(update={"engine": "llamacpp"})})
+    model = service("chat", f"unix://{engine.socket}", namespace="public", engine="llamacpp", promptCache=cache)
     async with running_gateway(store, None, [model]) as gateway:
         yield gateway
 

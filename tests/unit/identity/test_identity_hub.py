@@ -211,7 +211,7 @@ async def test_random_tokens_neither_flood_the_hub_nor_keep_others_out(
 
 async def test_what_is_remembered_is_bounded(fake_hub: FakeHub, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("llmos_hub.identity.hub._REMEMBERED", 10)
-    identity = HubIdentity(fake_hub.url, "service-token", clock=clock)
+    identity = HubIdentity(fake_hub.url, fake_hub.service_token, clock=clock)
     fake_hub.add_token("ada", TOKEN)
     await identity.authenticate(TOKEN)
     for n in range(30):
@@ -235,3 +235,40 @@ async def test_a_hub_that_says_nothing_is_not_waited_for_long(
         assert (await identity.authenticate(TOKEN)).name == "ada"
     with pytest.raises(Unavailable):
         await identity.authenticate("b" * 32)
+
+
+@pytest.mark.parametrize("noted", [False, True], ids=["refuses all", "takes its own"])
+async def test_a_hub_that_can_not_write_refuses_nobody_for_good(
+    fake_hub: FakeHub, identity: HubIdentity, clock: Clock, noted: bool
+) -> None:
+    """With a full disk JupyterHub refuses each token whose use it would have to note, the platform's own perhaps not."""
+    fake_hub.add_token("ada", TOKEN)
+    await identity.authenticate(TOKEN)
+    fake_hub.unwritable = True
+    if noted:
+        fake_hub.recorded.add(fake_hub.service_token)
+    for _ in range(5):
+        clock.now += 60
+        assert (await identity.authenticate(TOKEN)).name == "ada"
+    new = fake_hub.add_token("grace", "g" * 32)
+    # nobody knows, and nobody says that it is wrong; while the Hub takes ours, one never seen is refused, for seconds
+    with pytest.raises(Unauthorized if noted else Unavailable):
+        await identity.authenticate(new)
+    fake_hub.unwritable = False
+    clock.now += 60
+    assert (await identity.authenticate(new)).name == "grace"
+
+
+async def test_a_refusal_counts_at_once_where_the_hub_knows_what_it_says(
+    fake_hub: FakeHub, identity: HubIdentity, clock: Clock
+) -> None:
+    fake_hub.add_token("ada", TOKEN)
+    await identity.authenticate(TOKEN)
+    fake_hub.revoke(TOKEN)
+    clock.now += 11
+    with pytest.raises(Unauthorized):
+        await identity.authenticate(TOKEN)
+    fake_hub.failing = 503
+    clock.now += 60
+    with pytest.raises(Unavailable):  # and nothing of before counts any more
+        await identity.authenticate(TOKEN)

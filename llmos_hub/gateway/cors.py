@@ -1,0 +1,52 @@
+"""Pages of other origins (https://fetch.spec.whatwg.org/#http-cors-protocol): none may read answers unless it is named.
+
+Never with credentials: the gateway reads no cookie, so there is nothing for a browser to add.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from llmos_hub.gateway.request import Headers, Request
+
+__all__ = ["Cors"]
+
+_NAMES: Final = re.compile(rb"[A-Za-z0-9_, -]{1,2048}")
+_EXPOSED: Final = b"retry-after, x-request-id"
+_REMEMBERED: Final = b"600"
+"""Seconds for which a browser needn't ask again."""
+
+
+class Cors:
+    """Tells browsers whose pages may ask.
+
+    Parameters
+    ----------
+    origins
+        Those that may; ``*`` for all.
+    """
+
+    def __init__(self, origins: frozenset[str]) -> None:
+        self.origins = origins
+
+    async def answers(self, request: Request) -> bool:
+        """Note what each answer says to the page; answers a browser that asks ahead, and tells whether it did."""
+        origin = request.headers.get(b"origin")
+        if origin is None:
+            return False
+        request.cors = [(b"vary", b"origin")]
+        if "*" not in self.origins and origin.decode("latin-1").lower() not in self.origins:
+            return False
+        request.cors += [(b"access-control-allow-origin", origin), (b"access-control-expose-headers", _EXPOSED)]
+        if request.method != "OPTIONS" or b"access-control-request-method" not in request.headers:
+            return False
+        wanted = request.headers.get(b"access-control-request-headers", b"")
+        headers: Headers = [
+            (b"access-control-allow-methods", b"GET, POST"),
+            (b"access-control-allow-headers", wanted if _NAMES.fullmatch(wanted) else b"authorization, content-type"),
+            (b"access-control-max-age", _REMEMBERED),
+        ]
+        await request.start(204, headers)
+        await request.client.write(b"", more=False)
+        return True

@@ -1,0 +1,136 @@
+"""What processes of one kind tell each other of tokens, so that one that has not seen a token needn't wait for the Hub.
+
+In Valkey, by a keyed hash of the token, signed, for as long as a good answer counts: who can write to Valkey, but doesn't
+know the platform's own token, can make nobody an admin. It is asked only while the Hub can't be, so nothing here is on a
+request's path; a refusal by the Hub takes the entry away.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import json
+import logging
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Coroutine
+from typing import Any, Final
+
+from llmos.errors import LLMOSError
+from llmos_hub.policy import Caller
+from llmos_hub.stores.database import Database
+
+__all__ = ["Verdicts"]
+
+log = logging.getLogger(__name__)
+
+_AGAIN: Final = 300.0
+"""Seconds after which the same good answer is told again: each is a write to the disk."""
+_REMEMBERED: Final = 10_000
+_SIGNATURE: Final = 32
+_TIMEOUT: Final = 1.0
+_UNDER_WAY: Final = 64
+"""Messages on their way at once; more are left out, since the next good answer tells the same."""
+
+
+class Verdicts:
+    """Good answers of the Hub, shared.
+
+    Parameters
+    ----------
+    database
+        Where they lie; closed with this.
+    secret
+        The token of the service itself, the same in all its processes.
+    keep
+        Seconds for which a good answer counts while the Hub is away.
+    clock
+        Seconds since 1970; tests have their own.
+    """
+
+    def __init__(
+        self, database: Database, secret: str, *, keep: float = 3600.0, clock: Callable[[], float] = time.time
+    ) -> None:
+        self._database = database
+        self._secret = hmac.digest(secret.encode(), b"llmos verdicts", "sha256")
+        self._keep = keep
+        self._clock = clock
+        self._told: OrderedDict[str, tuple[Caller, float]] = OrderedDict()
+        self._under_way: set[asyncio.Task[None]] = set()
+
+    def share(self, token: str, caller: Caller) -> None:
+        """Tell the others, without waiting for it, unless they were told the same lately."""
+        key, now = self._key(token), self._clock()
+        told = self._told.get(key)
+        if told is not None and told[0] == caller and 0 <= now - told[1] < _AGAIN:
+            return
+        self._told[key] = (caller, now)
+        self._told.move_to_end(key)
+        while len(self._told) > _REMEMBERED:
+            self._told.popitem(last=False)
+        data = {
+            "name": caller.name,
+            "admin": caller.admin,
+            "groups": sorted(caller.groups),
+            "scopes": sorted(caller.scopes),
+            "at": now,
+        }
+        text = json.dumps(data).encode()
+        command = ("SET", key, self._sign(key, text) + text, "EX", int(self._keep))
+        self._later(self._run(*command))
+
+    def forget(self, token: str) -> None:
+        """The Hub refuses it: nobody shall go by what was told."""
+        key = self._key(token)
+        self._told.pop(key, None)
+        self._later(self._run("DEL", key))
+
+    async def find(self, token: str) -> tuple[Caller, float] | None:
+        """What somebody told, and how many seconds ago the Hub said so; None where nobody did, or nobody answers."""
+        key = self._key(token)
+        try:
+            value = await self._database.run("GET", key, repeatable=True, timeout=_TIMEOUT)
+        except LLMOSError as error:
+            log.warning("what other processes know of tokens can't be read: %s", error)
+            return None
+        if not isinstance(value, bytes):
+            return None
+        text = value[_SIGNATURE:]
+        if not hmac.compare_digest(value[:_SIGNATURE], self._sign(key, text)):
+            log.warning("an entry on a token in the database is not signed by this platform; it is left out")
+            return None
+        data = json.loads(text)
+        age = max(0.0, self._clock() - data["at"])
+        if age >= self._keep:
+            return None
+        caller = Caller(data["name"], data["admin"], frozenset(data["groups"]), frozenset(data["scopes"]))
+        return caller, age
+
+    async def close(self) -> None:
+        """Close the connections."""
+        for task in list(self._under_way):
+            task.cancel()
+        await asyncio.gather(*self._under_way, return_exceptions=True)
+        await self._database.close()
+
+    def _key(self, token: str) -> str:
+        digest = hmac.digest(self._secret, token.encode(), "sha256").hex()
+        return f"{self._database.keys.prefix}:verdicts:{digest}"
+
+    def _sign(self, key: str, text: bytes) -> bytes:
+        """Of the key too: an entry can't be put in another's place."""
+        return hmac.digest(self._secret, key.encode() + b"\0" + text, "sha256")
+
+    def _later(self, message: Coroutine[Any, Any, None]) -> None:
+        if len(self._under_way) >= _UNDER_WAY:
+            message.close()
+            return
+        task = asyncio.get_running_loop().create_task(message)
+        self._under_way.add(task)
+        task.add_done_callback(self._under_way.discard)
+
+    async def _run(self, *command: Any) -> None:
+        try:
+            await self._database.run(*command, repeatable=True, timeout=_TIMEOUT)
+        except LLMOSError as error:
+            log.debug("other processes can't be told of a token: %s", error)

@@ -1,0 +1,177 @@
+"""What one gateway has heard of a token, another goes by while the Hub is away; never longer, and never after a refusal."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable
+
+import pytest
+import redis
+
+from llmos.errors import Unauthorized, Unavailable
+from llmos_hub.identity import HubIdentity
+from llmos_hub.identity.verdicts import Verdicts
+from llmos_hub.stores.database import Database
+from tests.support.fake_hub import FakeHub, fake_hub
+from tests.support.valkey import ValkeyServer
+
+__all__ = ["fake_hub"]
+
+TOKEN = "a" * 32
+
+
+class Clock:
+    """For both clocks: seconds that a test lets pass."""
+
+    def __init__(self) -> None:
+        self.now = 1_000_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+async def gateway(fake_hub: FakeHub, redis_url: str, clock: Clock) -> AsyncIterator[Callable[..., HubIdentity]]:
+    """Makes the identity of a gateway that has just started."""
+    made = []
+
+    def make(secret: str = "") -> HubIdentity:
+        verdicts = Verdicts(Database(redis_url), secret or fake_hub.service_token, clock=clock)
+        identity = HubIdentity(fake_hub.url, fake_hub.service_token, clock=clock, verdicts=verdicts)
+        made.append(identity)
+        return identity
+
+    yield make
+    for identity in made:
+        await identity.close()
+
+
+async def told(identity: HubIdentity) -> None:
+    """Wait until everything that is on its way has been told."""
+    assert identity._verdicts is not None
+    await asyncio.gather(*identity._verdicts._under_way)
+
+
+async def test_a_gateway_that_has_not_seen_a_token_goes_by_one_that_has(
+    fake_hub: FakeHub, gateway: Callable[..., HubIdentity], clock: Clock
+) -> None:
+    fake_hub.add_user("ada", admin=True, groups=("vision",))
+    fake_hub.add_token("ada", TOKEN)
+    one, other = gateway(), gateway()
+    known = await one.authenticate(TOKEN)
+    await told(one)
+    fake_hub.failing = 503
+    assert await other.authenticate(TOKEN) == known
+    with pytest.raises(Unavailable):
+        await other.authenticate("b" * 32)
+    clock.now += 3599
+    assert await other.authenticate(TOKEN) == known
+    assert await gateway().authenticate(TOKEN) == known
+    clock.now += 2  # an hour after the Hub's own word, whoever passed it on
+    for identity in (one, other, gateway()):
+        with pytest.raises(Unavailable):
+            await identity.authenticate(TOKEN)
+
+
+async def test_what_was_told_counts_for_nothing_while_the_hub_answers(
+    fake_hub: FakeHub, gateway: Callable[..., HubIdentity]
+) -> None:
+    fake_hub.add_token("ada", TOKEN)
+    one, other = gateway(), gateway()
+    await one.authenticate(TOKEN)
+    await told(one)
+    fake_hub.revoke(TOKEN)
+    with pytest.raises(Unauthorized):
+        await other.authenticate(TOKEN)
+
+
+async def test_a_refusal_takes_it_away_for_all(
+    fake_hub: FakeHub, gateway: Callable[..., HubIdentity], clock: Clock
+) -> None:
+    fake_hub.add_token("ada", TOKEN)
+    one, other = gateway(), gateway()
+    await one.authenticate(TOKEN)
+    await told(one)
+    fake_hub.revoke(TOKEN)
+    clock.now += 11
+    with pytest.raises(Unauthorized):
+        await one.authenticate(TOKEN)
+    await told(one)
+    fake_hub.failing = 503
+    for identity in (one, other):
+        clock.now += 11
+        with pytest.raises(Unavailable):
+            await identity.authenticate(TOKEN)
+
+
+async def test_the_database_holds_no_token_and_makes_no_admin(
+    fake_hub: FakeHub, gateway: Callable[..., HubIdentity], valkey_server: ValkeyServer, clock: Clock
+) -> None:
+    fake_hub.add_token("ada", TOKEN)
+    one = gateway()
+    await one.authenticate(TOKEN)
+    await told(one)
+    fake_hub.failing = 503
+    client: redis.Redis = valkey_server.client()
+    try:
+        (key,) = client.keys("*:verdicts:*")
+        value = client.get(key)
+        assert isinstance(value, bytes)
+        assert TOKEN.encode() not in key + value
+        assert 0 < client.ttl(key) <= 3600
+        data = json.loads(value[32:])
+        client.set(key, value[:32] + json.dumps({**data, "admin": True}).encode())
+        with pytest.raises(Unavailable):
+            await gateway().authenticate(TOKEN)
+        client.set(key, value)
+        assert (await gateway().authenticate(TOKEN)).name == "ada"
+        with pytest.raises(Unavailable):  # another platform's, on the same database
+            await gateway("another secret").authenticate(TOKEN)
+    finally:
+        client.close()
+
+
+async def test_the_same_is_told_once_in_five_minutes(
+    fake_hub: FakeHub, gateway: Callable[..., HubIdentity], valkey_server: ValkeyServer, clock: Clock
+) -> None:
+    fake_hub.add_token("ada", TOKEN)
+    one = gateway()
+    client: redis.Redis = valkey_server.client()
+
+    def writes() -> int:
+        return int(client.info("commandstats").get("cmdstat_set", {}).get("calls", 0))
+
+    try:
+        await one.authenticate(TOKEN)
+        await told(one)
+        before = writes()
+        for _ in range(20):
+            clock.now += 11
+            await one.authenticate(TOKEN)
+            await told(one)
+        assert writes() == before
+        clock.now += 100
+        await one.authenticate(TOKEN)
+        await told(one)
+        assert writes() == before + 1
+    finally:
+        client.close()
+
+
+async def test_without_a_database_everything_goes_on(fake_hub: FakeHub, clock: Clock) -> None:
+    verdicts = Verdicts(Database("unix:///nowhere/valkey.sock"), "s", clock=clock)
+    identity = HubIdentity(fake_hub.url, fake_hub.service_token, clock=clock, verdicts=verdicts)
+    fake_hub.add_token("ada", TOKEN)
+    assert (await identity.authenticate(TOKEN)).name == "ada"
+    fake_hub.failing = 503
+    with pytest.raises(Unavailable, match="Hub does not answer"):
+        await identity.authenticate("b" * 32)
+    clock.now += 60
+    assert (await identity.authenticate(TOKEN)).name == "ada"
+    await identity.close()
