@@ -14,7 +14,14 @@ from pathlib import Path
 
 from llmos.errors import LLMOSError, UsageError
 from llmos.trust import trust_site
-from llmos_hub.names import DEFAULT_GATEWAY_PORT, DEFAULT_PORT, ENV_REDIS_URL, DataDir, default_data_dir
+from llmos_hub.names import (
+    DEFAULT_GATEWAY_PORT,
+    DEFAULT_PORT,
+    ENV_REDIS_URL,
+    RECOVERABLE,
+    DataDir,
+    default_data_dir,
+)
 
 __all__ = ["build_parser", "main"]
 
@@ -40,7 +47,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             return bundle(arguments[1:])
         if len(arguments) == 1 and arguments[0] in _PROCESSES:
             return _serve(arguments[0])
-        return _dispatch(build_parser().parse_args(arguments))
+        options = build_parser().parse_args(arguments)
+        if options.command == "up" and options.detach:
+            from llmos_hub.supervisor.detach import detach
+
+            return detach(DataDir(options.data_dir), [word for word in arguments if word != "--detach"])
+        return _dispatch(options)
     except UsageError as exc:
         sys.stderr.write(f"{exc.message}\n")
         return 2
@@ -77,6 +89,7 @@ def _serve(name: str) -> int:
 def _dispatch(options: argparse.Namespace) -> int:
     data_dir = DataDir(options.data_dir)
     if options.command == "up":
+        from llmos_hub.supervisor.detach import ENV_DETACHED
         from llmos_hub.supervisor.plan import Options
         from llmos_hub.supervisor.up import up
 
@@ -88,6 +101,8 @@ def _dispatch(options: argparse.Namespace) -> int:
                 gateway_port=options.gateway_port,
                 redis_url=options.redis_url,
                 admin=os.environ.get("LLMOS_ADMIN_USER", "admin").strip().lower() or "admin",
+                recover=options.recover,
+                detached=bool(os.environ.pop(ENV_DETACHED, "")),
             )
         )
     if options.command == "down":
@@ -126,7 +141,7 @@ def _redis_url(text: str) -> str:
 
 
 def _path(text: str) -> Path:
-    return Path(text).expanduser().absolute()
+    return Path(text).expanduser().resolve()
 
 
 def _add_listen_options(parser: argparse.ArgumentParser) -> None:
@@ -166,6 +181,15 @@ def build_parser() -> argparse.ArgumentParser:
         type=_redis_url,
         default=os.environ.get(ENV_REDIS_URL, ""),
         help=f"a Valkey or Redis of your own instead of the embedded one (better in {ENV_REDIS_URL}: arguments can be read by others)",
+    )
+    up.add_argument(
+        "--detach", action="store_true", help="give the terminal back once it is ready, and go on without it"
+    )
+    up.add_argument(
+        "--recover",
+        default="",
+        choices=RECOVERABLE,
+        help="go on without a part of the data that is lost or damaged; a start that is refused for it says which",
     )
     add("down", "Stop everything, servers and models included.", "llmos down")
     status = add("status", "What runs, since when, with how much memory.", "llmos status --json")

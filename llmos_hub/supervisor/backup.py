@@ -40,7 +40,9 @@ def backup_sqlite(source: Path, target: Path) -> None:
     plain = target.with_suffix(".tmp")
     try:
         with (
-            contextlib.closing(sqlite3.connect(f"file:{source}?mode=ro", uri=True, timeout=_TIMEOUT)) as database,
+            contextlib.closing(
+                sqlite3.connect(f"{source.absolute().as_uri()}?mode=ro", uri=True, timeout=_TIMEOUT)
+            ) as database,
             contextlib.closing(sqlite3.connect(plain)) as copy,
         ):
             database.backup(copy)

@@ -18,8 +18,11 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
 
+from llmos.errors import LLMOSError, Unavailable
+from llmos_hub.hanging import HangJudge
 from llmos_hub.processes import ProcessHandle
 from llmos_hub.supervisor.plan import Program
+from llmos_hub.supervisor.probes import Silence
 from llmos_hub.supervisor.state import Record, StateFiles
 
 __all__ = ["Child", "State", "exit_words", "last_lines"]
@@ -29,6 +32,7 @@ _PROBE = 5.0  # seconds between two questions once it is up
 _BACKOFF_FIRST = 0.1  # seconds before it is started again the first time; doubles each time
 _BACKOFF_MAX = 30.0
 _STEADY = 60.0  # seconds of health after which the back-off begins anew
+_START_LINE = "--- "  # before the time and the name, in the log
 
 
 class State(StrEnum):
@@ -63,6 +67,16 @@ def last_lines(path: Path, count: int = 5) -> list[str]:
     except OSError:
         return []
     return [line for line in lines if line.strip()][-count:]
+
+
+def _input(text: str) -> int:
+    """A descriptor from which a process reads `text`, then the end; in memory, as there may be a password in it."""
+    if not text:
+        return os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+    fd = os.memfd_create("stdin")
+    os.write(fd, text.encode())
+    os.lseek(fd, 0, os.SEEK_SET)
+    return fd
 
 
 @dataclass
@@ -134,7 +148,7 @@ class Child:
         self.reason = ""
         self.handle: ProcessHandle | None = None
         self.ready = asyncio.Event()
-        self.failed: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self.failed: asyncio.Future[str | LLMOSError] = asyncio.get_running_loop().create_future()
         self._files = files
         self._base = base_environment
         self._say = say
@@ -143,6 +157,8 @@ class Child:
         self._ours = False
         self._stopping = False
         self._ever_ready = False
+        self._unrecorded: Record | None = None
+        self._hung = False
 
     @property
     def log(self) -> Path:
@@ -186,26 +202,38 @@ class Child:
         self._set(State.BACKOFF, words)
         again = "starting again" if delay < 1 else f"starting again in {delay:.0f} s"
         self._say(f"{self.program.name} stopped ({words}); {again}")
-        if not self._ever_ready and self.restarts >= 3 and not self.failed.done():
+        if self._ever_ready or self.failed.done():
+            return
+        if self.program.explain and (sentence := self.program.explain(self._lines_of_this_start())):
+            self.failed.set_result(Unavailable(sentence))
+        elif self.restarts >= 3:
             self.failed.set_result(words)
+
+    def _lines_of_this_start(self) -> list[str]:
+        lines = last_lines(self.log, 50)
+        starts = [number for number, line in enumerate(lines) if line.startswith(_START_LINE)]
+        return lines[starts[-1] + 1 :] if starts else lines
 
     def _start(self) -> None:
         environment = {**self._base, **self.program.environment}
         fd = os.open(self.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        stdin = _input(self.program.stdin)
         try:
             stamp = datetime.now(UTC).isoformat(timespec="seconds")
-            os.write(fd, f"--- {stamp} starting {self.program.name}\n".encode())
+            with contextlib.suppress(OSError):  # a full disk is no reason not to start it
+                os.write(fd, f"{_START_LINE}{stamp} starting {self.program.name}\n".encode())
             process = subprocess.Popen(
                 self.program.argv,
                 env=environment,
                 cwd=self.program.cwd,
-                stdin=subprocess.DEVNULL,
+                stdin=stdin,
                 stdout=fd,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
         finally:
             os.close(fd)
+            os.close(stdin)
         # the process is watched by its pidfd alone; Popen shall neither wait for it nor warn that it runs
         process.returncode = 0
         handle = ProcessHandle.of(process.pid)
@@ -213,10 +241,16 @@ class Child:
         self.handle = handle
         self._ours = True
         self.since = time.time()
-        self._files.write_record(
-            self.program.name, Record(handle.pid, handle.start_time, self.program.fingerprint, self.since)
-        )
+        self._unrecorded = Record(handle.pid, handle.start_time, self.program.fingerprint, self.since, self._files.mark)
+        self._record()
         self._set(State.STARTING)
+
+    def _record(self) -> None:
+        """Write its record, where that isn't done: on a full disk it is tried again and again."""
+        if self._unrecorded is not None:
+            with contextlib.suppress(OSError):
+                self._files.write_record(self.program.name, self._unrecorded)
+                self._unrecorded = None
 
     async def _watch(self) -> str:
         """Until the process has ended, by itself or because it no longer answered; how, in words."""
@@ -229,7 +263,8 @@ class Child:
             if not ended.done():
                 trouble = health.result()
                 self._say(f"{self.program.name} does not answer ({trouble}); stopping it")
-                await self._end(handle, ended)
+                # one that hangs hears no signal but the last
+                await self._end(handle, ended, signal.SIGKILL if self._hung else signal.SIGTERM)
                 return trouble
             return exit_words(ended.result())
         finally:
@@ -250,10 +285,24 @@ class Child:
         """Ask for its health as long as it has some; what is wrong, when that was so for too long."""
         well = time.monotonic()
         began = well
+        self._hung = False
+        assert self.handle is not None
+        judge = HangJudge(self.handle.pid, spinning=True)
         while True:
             coming_up = self.program.ready if self.program.ready and not self.ready.is_set() else self.program.probe
-            trouble = await coming_up.check()
+            try:
+                trouble = await coming_up.check()
+            except LLMOSError as exc:
+                if not self.failed.done():
+                    self.failed.set_result(exc)
+                return exc.message
             now = time.monotonic()
+            self._record()
+            if not isinstance(trouble, Silence):
+                judge.answered()
+            elif (self.ready.is_set() or not self._ours) and (hung := await asyncio.to_thread(judge.silent)):
+                self._hung = True
+                return hung
             if trouble is None:
                 well = now
                 if self.state is not State.READY:

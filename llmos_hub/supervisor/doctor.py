@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
 
+from llmos import __version__
 from llmos.errors import LLMOSError
 from llmos.python.check import RECORD, damage, distrust
 from llmos.python.notebook import notebook_environment, setup_command
@@ -218,6 +219,7 @@ def examine(data_dir: DataDir, *, host: str, port: int, gateway_port: int) -> li
         port = int(said.get("port") or port)
         gateway_port = urlsplit(str(said.get("gateway", ""))).port or gateway_port
     return [
+        Finding("ok", "LLMOS", __version__),
         _python(),
         *_environments(Path(sys.prefix), running=bool(ours)),
         _program("Node.js", _node),

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import signal
 import sys
 
 from llmos_hub.names import DataDir
 from llmos_hub.supervisor.plan import END_SIGNALS
-from llmos_hub.supervisor.secrets import Secrets
 from llmos_hub.supervisor.state import StateFiles
 from llmos_hub.supervisor.supervisor import stop_recorded, sweep
 
@@ -34,20 +34,24 @@ def down(data_dir: DataDir) -> int:
             return 1
         sys.stdout.write("Stopped.\n")
         return 0
-    if not data_dir.secrets.exists():
+    if not files.known and not data_dir.secrets.exists():
         sys.stdout.write(f"No platform has run in {data_dir.root}.\n")
         return 0
-    return asyncio.run(_without_supervisor(data_dir, files))
+    files.lock()  # nobody starts it meanwhile
+    try:
+        return asyncio.run(_without_supervisor(files))
+    finally:
+        files.unlock()
 
 
-async def _without_supervisor(data_dir: DataDir, files: StateFiles) -> int:
+async def _without_supervisor(files: StateFiles) -> int:
     records = files.records()
-    instance = Secrets.load(data_dir.secrets).instance
     await stop_recorded(records, ORDER, signals=END_SIGNALS)
-    swept = await sweep(instance)
+    swept = await sweep(files.mark) if files.mark else 0
     for name in records:
         files.drop_record(name)
-    files.write_status({**files.status(), "supervisor": None, "processes": {}})
+    with contextlib.suppress(OSError):  # a full disk
+        files.write_status({**files.status(), "supervisor": None, "processes": {}, "stopping": True})
     count = len(records) + swept
     sys.stdout.write(f"Stopped {count} processes whose supervisor was gone.\n" if count else "Nothing was running.\n")
     return 0

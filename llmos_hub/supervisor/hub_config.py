@@ -25,7 +25,8 @@ def workstation(c: Any, environ: dict[str, str]) -> None:
     hub = c.JupyterHub
     hub.bind_url = environ["LLMOS_HUB_URL"]
     hub.hub_bind_url = f"http://127.0.0.1:{environ['LLMOS_HUB_PORT']}"
-    hub.db_url = f"sqlite:///{data_dir.hub / 'jupyterhub.sqlite'}"
+    # relative: this process' working directory is data_dir.hub, whose path may hold what ends a path in an address
+    hub.db_url = "sqlite:///jupyterhub.sqlite"
     hub.cookie_secret_file = str(data_dir.hub / "cookie_secret")
     hub.upgrade_db = True
     # told to stop, the Hub stops the servers; killed, it leaves them, and the next one takes them over

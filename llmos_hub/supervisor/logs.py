@@ -33,8 +33,12 @@ def rotate(path: Path, *, max_bytes: int = MAX_BYTES, keep: int = KEEP) -> bool:
         if older.exists():
             older.replace(path.with_name(f"{path.name}.{number + 1}"))
     copy = path.with_name(f"{path.name}.1")
-    with path.open("rb") as source, open(copy, "wb", opener=_private) as target:
-        shutil.copyfileobj(source, target)
+    try:
+        with path.open("rb") as source, open(copy, "wb", opener=_private) as target:
+            shutil.copyfileobj(source, target)
+    except OSError:
+        copy.unlink(missing_ok=True)  # half a copy would fill the disk
+        raise
     os.truncate(path, 0)
     return True
 

@@ -8,14 +8,17 @@ from __future__ import annotations
 import hashlib
 import json
 import signal
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 from llmos_hub.names import API_PREFIX, ENV_DATA_DIR, ENV_INSTANCE, ENV_REDIS_URL, DataDir
+from llmos_hub.supervisor.database_files import explain_exit
 from llmos_hub.supervisor.probes import HttpProbe, Probe, RedisProbe
 from llmos_hub.supervisor.secrets import Secrets
+from llmos_hub.supervisor.store_check import StoreCheck
 
 __all__ = ["END_SIGNALS", "INTERNAL_PORTS", "Binaries", "Options", "Program", "make_plan"]
 
@@ -39,6 +42,12 @@ class Options:
         An external Valkey or Redis instead of the embedded one; empty for that.
     admin
         The first admin's name.
+    recover
+        The part of the data directory to replace or repair first (`llmos_hub.supervisor.recovery`); empty: none.
+    detached
+        Whether nobody sits before it: it was started by one that has ended (`llmos_hub.supervisor.detach`).
+    known_database
+        The id of the embedded database that was there the last time; empty where there was none.
     """
 
     data_dir: DataDir
@@ -47,6 +56,9 @@ class Options:
     gateway_port: int = 8010
     redis_url: str = ""
     admin: str = "admin"
+    recover: str = ""
+    detached: bool = False
+    known_database: str = ""
 
     @property
     def _connect_host(self) -> str:
@@ -76,6 +88,8 @@ class Binaries:
         Node itself (no wrapper script: it would outlive a signal) and configurable-http-proxy's script.
     valkey
         The arguments that start the embedded Valkey; empty where an external one is used.
+    valkey_config
+        Its configuration, for its standard input: the path of a file would be taken for a pattern.
     valkey_url
         Its address with its password.
     """
@@ -84,6 +98,7 @@ class Binaries:
     node: str
     proxy: str
     valkey: tuple[str, ...] = ()
+    valkey_config: str = ""
     valkey_url: str = ""
 
 
@@ -117,6 +132,11 @@ class Program:
         Seconds without health after which it is started again.
     grace
         Seconds it has to end by itself.
+    stdin
+        What it reads on standard input; empty: nothing.
+    explain
+        Makes a sentence for people of its last log lines, where a start that failed has a reason that they can do
+        something about.
     """
 
     name: str
@@ -129,6 +149,8 @@ class Program:
     patience: float = 60.0
     grace: float = 10.0
     cwd: Path = field(default_factory=Path.home)
+    stdin: str = ""
+    explain: Callable[[Sequence[str]], str | None] | None = None
 
     @property
     def end_signal(self) -> signal.Signals:
@@ -138,16 +160,24 @@ class Program:
     @property
     def fingerprint(self) -> str:
         """Changes when it would be started otherwise."""
-        told = [self.argv, sorted(self.environment.items())]
+        told = [self.argv, sorted(self.environment.items()), self.stdin]
         return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:32]
 
 
-def make_plan(options: Options, secrets: Secrets, ports: Mapping[str, int], binaries: Binaries) -> list[Program]:
-    """The programs in the order in which they are started; they are stopped in the reverse one."""
+def make_plan(
+    options: Options, secrets: Secrets, ports: Mapping[str, int], binaries: Binaries, mark: str
+) -> list[Program]:
+    """The programs in the order in which they are started; they are stopped in the reverse one.
+
+    Parameters
+    ----------
+    mark
+        What everything that they start carries (`llmos_hub.supervisor.identity`).
+    """
     redis_url = options.redis_url or binaries.valkey_url
     common = {
         ENV_DATA_DIR: str(options.data_dir.root),
-        ENV_INSTANCE: secrets.instance,
+        ENV_INSTANCE: mark,
         "PYTHONUNBUFFERED": "1",  # a log that is read while it is written
     }
     platform = {
@@ -159,7 +189,7 @@ def make_plan(options: Options, secrets: Secrets, ports: Mapping[str, int], bina
     }
     programs = []
     if binaries.valkey:
-        programs.append(Program("valkey", binaries.valkey, common, RedisProbe(redis_url), grace=20.0))
+        programs.append(_valkey(options, binaries, common))
     needs_store = ("valkey",) if binaries.valkey else ()
     programs += [
         _proxy(options, secrets, ports, binaries, common),
@@ -205,6 +235,20 @@ def make_plan(options: Options, secrets: Secrets, ports: Mapping[str, int], bina
         _hub(options, secrets, ports, binaries, common),
     ]
     return programs
+
+
+def _valkey(options: Options, binaries: Binaries, common: Mapping[str, str]) -> Program:
+    directory = options.data_dir.valkey
+    return Program(
+        "valkey",
+        binaries.valkey,
+        common,
+        RedisProbe(binaries.valkey_url),
+        ready=StoreCheck(binaries.valkey_url, directory, options.known_database),
+        grace=20.0,
+        stdin=binaries.valkey_config,
+        explain=partial(explain_exit, directory),
+    )
 
 
 def _service(

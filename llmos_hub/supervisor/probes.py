@@ -8,11 +8,19 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
-__all__ = ["Answer", "HttpProbe", "Probe", "RedisProbe", "http_request"]
+from llmos_hub.supervisor.resp import ask
+
+__all__ = ["Answer", "HttpProbe", "Probe", "RedisProbe", "Silence", "error_words", "http_request"]
 
 _LIMIT = 256 * 1024  # bytes of an answer that are read
+
+
+class Silence(str):
+    """Trouble of one kind: connected to, it says nothing."""
+
+    __slots__ = ()
 
 
 class Probe(Protocol):
@@ -23,7 +31,7 @@ class Probe(Protocol):
         ...
 
 
-def _words(error: OSError) -> str:
+def error_words(error: OSError) -> str:
     """What the system says; asyncio puts a sentence of its own, with the address, in its place."""
     if error.errno and error.errno > 0:
         return os.strerror(error.errno)
@@ -113,15 +121,15 @@ class HttpProbe:
         try:
             answer = await http_request(self.url, headers=self.headers, timeout=self.timeout)
         except TimeoutError:
-            return f"no answer within {self.timeout:g} s"
+            return Silence(f"no answer within {self.timeout:g} s")
         except OSError as exc:
-            return _words(exc)
+            return error_words(exc)
         return None if 200 <= answer.status < 300 else f"answers with HTTP {answer.status}"
 
 
 @dataclass(frozen=True)
 class RedisProbe:
-    """A ``PING`` that must be answered with ``PONG`` (RESP, https://valkey.io/topics/protocol/).
+    """A ``PING`` that must be answered with ``PONG``.
 
     Attributes
     ----------
@@ -138,37 +146,9 @@ class RedisProbe:
         """Ask."""
         try:
             async with asyncio.timeout(self.timeout):
-                return await self._ping()
+                answer = (await ask(self.url, ("PING",)))[0]
         except TimeoutError:
-            return f"no answer within {self.timeout:g} s"
+            return Silence(f"no answer within {self.timeout:g} s")
         except OSError as exc:
-            return _words(exc)
-
-    async def _ping(self) -> str | None:
-        parts = urlsplit(self.url)
-        if parts.scheme == "unix":
-            reader, writer = await asyncio.open_unix_connection(unquote(parts.path))
-        else:
-            reader, writer = await asyncio.open_connection(
-                parts.hostname or "127.0.0.1", parts.port or 6379, ssl=True if parts.scheme == "rediss" else None
-            )
-        try:
-            if parts.password:
-                names = [unquote(parts.username)] if parts.username else []
-                writer.write(_command("AUTH", *names, unquote(parts.password)))
-                answer = await reader.readline()
-                if not answer.startswith(b"+OK"):
-                    return answer.decode(errors="replace").strip(" -\r\n") or "hung up"
-            writer.write(_command("PING"))
-            answer = await reader.readline()
-            return None if answer.startswith(b"+PONG") else answer.decode(errors="replace").strip(" -\r\n") or "hung up"
-        finally:
-            await _close(writer)
-
-
-def _command(*words: str) -> bytes:
-    parts = [f"*{len(words)}\r\n".encode()]
-    for word in words:
-        data = word.encode()
-        parts.append(b"$%d\r\n%s\r\n" % (len(data), data))
-    return b"".join(parts)
+            return error_words(exc)
+        return None if answer == "PONG" else str(answer)

@@ -70,8 +70,6 @@ class Secrets:
 
     Attributes
     ----------
-    instance
-        The platform's id; no secret, but as lasting as these.
     valkey_password
         For the embedded Valkey.
     proxy_token
@@ -84,7 +82,6 @@ class Secrets:
         The Fernet key under which Credentials lie in the store.
     """
 
-    instance: str = field(default_factory=lambda: secrets.token_hex(8))
     valkey_password: str = field(default_factory=_token)
     proxy_token: str = field(default_factory=_token)
     llmos_token: str = field(default_factory=_token)
@@ -108,7 +105,10 @@ class Secrets:
         except FileNotFoundError:
             stored, values = {}, {}
         except (OSError, ValueError, AttributeError) as exc:
-            message = f"{path} can't be read ({exc}). Restore it from a backup, or move it away to make new secrets."
+            message = (
+                f"{path} can't be read ({exc}). Restore it from a backup, or go on with new ones (Credentials must then be "
+                "deleted and made again): llmos up --recover secrets"
+            )
             raise Unavailable(message) from exc
         result = cls(**values)
         if asdict(result) != stored:

@@ -6,11 +6,14 @@ worth nothing without them. All writes replace the file whole.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import fcntl
 import json
 import os
+import re
 import stat
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,6 +23,7 @@ from llmos.errors import Conflict, Unavailable
 from llmos_hub.names import DataDir
 from llmos_hub.processes import ProcessHandle
 from llmos_hub.supervisor.console import llmos_command
+from llmos_hub.supervisor.identity import mark_of
 from llmos_hub.supervisor.secrets import write_private
 
 __all__ = ["SCHEMA", "Record", "StateFiles"]
@@ -29,6 +33,9 @@ SCHEMA: Final = 1
 
 MIGRATIONS: Final[Mapping[int, Callable[[DataDir], None]]] = {}
 """What turns the layout of version N into that of N + 1, by N."""
+
+_UNUSABLE: Final = re.compile(r"[\x00-\x1f\x7f]|\{(?:socket|port|index|dir)\}")
+"""Characters that end a line in logs and lists, and the names that `llmos_hub.backends.local` fills in."""
 
 
 @dataclass(frozen=True)
@@ -43,12 +50,16 @@ class Record:
         A hash of what it was started with; one started otherwise is not adopted.
     since
         When, in seconds since the epoch.
+    mark
+        The platform that started it (`llmos_hub.supervisor.identity`): in a copy of the data directory its record is
+        worth nothing.
     """
 
     pid: int
     start_time: int
     fingerprint: str
     since: float
+    mark: str = ""
 
     @property
     def handle(self) -> ProcessHandle:
@@ -95,16 +106,19 @@ class StateFiles:
         Raises
         ------
         Unavailable
-            It can't be written, or belongs to someone else.
+            It can't be written, belongs to someone else, or has a name that can't be used.
         """
         root = self.data_dir.root
+        _check_path(root)
         try:
             new = not self._platform.exists()
             for directory in (root, self.data_dir.run, self.data_dir.logs, self._records, self.data_dir.hub):
                 directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             for directory in (root, self.data_dir.run):
                 found = directory.lstat()
-                if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
+                if not stat.S_ISDIR(found.st_mode):
+                    raise Unavailable(f"{directory} is no directory. Choose another: --data-dir DIR")
+                if found.st_uid != os.geteuid():
                     raise Unavailable(f"{directory} belongs to someone else. Choose another: --data-dir DIR")
                 directory.chmod(0o700)
             probe = root / f".writable.{os.getpid()}"
@@ -134,9 +148,40 @@ class StateFiles:
                 f"LLMOS already runs on {root} (pid {pid}). Look: {llmos} status. Stop it: {llmos} down. "
                 "For a second one give another --data-dir, --port and --gateway-port."
             ) from exc
-        os.ftruncate(fd, 0)
-        os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
         self._lock = fd
+        with contextlib.suppress(OSError):  # a full disk: the lock holds without the pid as well
+            os.ftruncate(fd, 0)
+            os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
+
+    async def lock_after_stop(self, waiting: Callable[[], None], timeout: float = 120.0) -> None:
+        """Take it, and wait for one that is just being stopped.
+
+        Parameters
+        ----------
+        waiting
+            Called once, where it has to wait.
+        timeout
+            Seconds to wait at most.
+
+        Raises
+        ------
+        Conflict
+            Another supervisor has it and isn't stopping.
+        """
+        until = time.monotonic() + timeout
+        told = False
+        while True:
+            try:
+                self.lock()
+            except Conflict:
+                if not self.stopping or time.monotonic() > until:
+                    raise
+                if not told:
+                    waiting()
+                    told = True
+                await asyncio.sleep(0.1)
+            else:
+                return
 
     def unlock(self) -> None:
         """Let go of it."""
@@ -196,15 +241,45 @@ class StateFiles:
     def announced(self, done: bool) -> None:
         self._write_platform({**_read(self._platform), "announced": done})
 
+    @property
+    def place(self) -> dict[str, Any]:
+        """Where the data directory was the last time; empty where it is new."""
+        place = _read(self._platform).get("place")
+        return place if isinstance(place, dict) else {}
+
+    @place.setter
+    def place(self, place: Mapping[str, Any]) -> None:
+        self._write_platform({**_read(self._platform), "place": dict(place)})
+
+    @property
+    def database(self) -> str:
+        """The id of the embedded database that was there the last time; empty where there was none."""
+        return str(_read(self._platform).get("database", ""))
+
+    @database.setter
+    def database(self, name: str) -> None:
+        self._write_platform({**_read(self._platform), "database": name})
+
+    @property
+    def known(self) -> bool:
+        """Whether a platform has run here before."""
+        return bool(_read(self._platform).get("admin"))
+
+    @property
+    def mark(self) -> str:
+        """What everything that this platform starts carries."""
+        return mark_of(self.data_dir)
+
     def records(self) -> dict[str, Record]:
-        """The recorded processes that still run, by name."""
+        """The recorded processes that still run, by name; those of a directory that this is a copy of are not ours."""
+        mark = self.mark
         found = {}
         for path in sorted(self._records.glob("*.json")):
             try:
                 record = Record(**_read(path))
             except TypeError:
                 continue
-            if record.handle.alive:
+            if record.mark == mark and record.handle.alive:
                 found[path.stem] = record
         return found
 
@@ -225,10 +300,31 @@ class StateFiles:
         """Say how it stands."""
         write_private(self._status, json.dumps(content, indent=2) + "\n")
 
+    @property
+    def stopping(self) -> bool:
+        """Whether the supervisor that runs is on its way out."""
+        return self.supervisor() is not None and bool(self.status().get("stopping"))
+
     def supervisor(self) -> ProcessHandle | None:
         """The supervisor, where one runs."""
-        said = self.status().get("supervisor")
-        if not isinstance(said, dict):
+        status = self.status()
+        said = status.get("supervisor")
+        if not isinstance(said, dict) or status.get("instance") != self.mark:
             return None
         handle = ProcessHandle(int(said.get("pid", 0)), int(said.get("start_time", 0)))
         return handle if handle.alive else None
+
+
+def _check_path(root: Path) -> None:
+    """Refuse a path that can't be handed on.
+
+    Raises
+    ------
+    Unavailable
+        It holds a line end, or what is filled in where models are started.
+    """
+    found = _UNUSABLE.search(str(root))
+    if found:
+        raise Unavailable(
+            f"A data directory can't have {found[0]!r} in its path: {str(root)!r}. Choose another: --data-dir DIR"
+        )

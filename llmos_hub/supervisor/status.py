@@ -9,11 +9,11 @@ import time
 from pathlib import Path
 from typing import Any
 
+from llmos import __version__
 from llmos_hub.names import ENV_INSTANCE, DataDir
 from llmos_hub.processes import processes_with_environment
 from llmos_hub.supervisor.console import age, size, tilde
 from llmos_hub.supervisor.notebook import notebook_state
-from llmos_hub.supervisor.secrets import Secrets
 from llmos_hub.supervisor.state import StateFiles
 
 __all__ = ["collect", "memory_of", "render", "status"]
@@ -68,7 +68,7 @@ def collect(data_dir: DataDir) -> dict[str, Any]:
     records = files.records()
     known = said.get("processes") or {}
     sessions = _memory_by_session(
-        Secrets.load(data_dir.secrets).instance if data_dir.secrets.exists() else "",
+        files.mark,
         {record.pid for record in records.values()},
     )
     now = time.time()
@@ -77,6 +77,8 @@ def collect(data_dir: DataDir) -> dict[str, Any]:
         told, record = known.get(name, {}), records.get(name)
         # without a supervisor nobody knows more than that it runs
         state = told.get("state", "Running") if supervisor else ("Running" if record else "Stopped")
+        if state == "Ready" and not record:  # it has died since that was written
+            state = "Stopped"
         processes.append(
             {
                 "name": name,
@@ -92,6 +94,8 @@ def collect(data_dir: DataDir) -> dict[str, Any]:
     own = memory_of(supervisor.pid) if supervisor else 0
     return {
         "running": supervisor is not None,
+        "version": said.get("version", "") if supervisor else __version__,
+        "installedVersion": __version__,
         "dataDir": str(data_dir.root),
         "url": said.get("url"),
         "gateway": said.get("gateway"),
@@ -117,7 +121,9 @@ def render(found: dict[str, Any]) -> str:
         return f"LLMOS does not run in {root}. Start it: llmos up\n"
     lines = []
     if found["running"]:
-        lines.append(f"LLMOS at {found['url']}, models at {found['gateway']}")
+        lines.append(f"LLMOS {found['version']} at {found['url']}, models at {found['gateway']}")
+        if found["version"] != found["installedVersion"]:
+            lines.append(f"Installed is {found['installedVersion']}; it is used after llmos down and llmos up.")
         lines.append(f"up {age(supervisor['seconds'])}, {size(found['memory'])} of memory, state in {root}")
     else:
         lines.append(

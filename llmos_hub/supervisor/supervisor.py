@@ -10,7 +10,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from llmos.errors import BackendFailed
+from llmos.errors import BackendFailed, LLMOSError
 from llmos.python.variables import without_tool_settings
 from llmos_hub.names import ENV_INSTANCE
 from llmos_hub.processes import ProcessHandle, processes_with_environment
@@ -134,10 +134,21 @@ class Supervisor:
             for program in programs
         ]
         self._quiet = False
+        self._stopping = False
+        self._announced = False
+
+    def announced(self) -> None:
+        """Note that whoever waits for it has been told."""
+        self._announced = True
+        self._changed()
 
     def request_stop(self) -> None:
         """Ask it to stop everything; a second time changes nothing."""
         self._stop.set()
+
+    def _terminal_closed(self) -> None:
+        """Go on without the terminal: people work here, and models answer."""
+        self._say("the terminal was closed; everything goes on. Stop it: llmos down")
 
     @property
     def stop_requested(self) -> bool:
@@ -149,12 +160,13 @@ class Supervisor:
 
         Raises
         ------
-        BackendFailed
-            A program doesn't come up; the last lines of its log are in the message.
+        LLMOSError
+            A program doesn't come up; the message says why, or has the last lines of its log.
         """
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self.request_stop)
+        loop.add_signal_handler(signal.SIGHUP, self._terminal_closed)
         by_name = {child.program.name: child for child in self.children}
         for name, record in adopted.items():
             by_name[name].adopt(record)
@@ -176,13 +188,16 @@ class Supervisor:
             await asyncio.gather(everything, stopped, return_exceptions=True)
         for child in self.children:
             if child.failed.done() and not self._stop.is_set():
-                raise BackendFailed(self._why(child))
+                raise self._why(child)
 
     @staticmethod
-    def _why(child: Child) -> str:
+    def _why(child: Child) -> LLMOSError:
+        why = child.failed.result()
+        if isinstance(why, LLMOSError):
+            return why
         lines = "".join(f"\n    {line[:200]}" for line in last_lines(child.log))
         name = child.program.name
-        return f"{name} does not start ({child.failed.result()}). The end of {tilde(child.log)}:{lines}"
+        return BackendFailed(f"{name} does not start ({why}). The end of {tilde(child.log)}:{lines}")
 
     @staticmethod
     async def _run(child: Child, after: Sequence[Child]) -> None:
@@ -197,13 +212,17 @@ class Supervisor:
     async def stop(self) -> None:
         """Stop everything in the reverse order of the start, then whatever still carries the platform's mark."""
         self._quiet = True
+        self._stopping = True
+        self._changed()
         for child in reversed(self.children):
             await child.stop()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await sweep(self._instance)
-        self._files.write_status({**self._about, "supervisor": None, "processes": {}})
+        with contextlib.suppress(OSError):
+            # still "stopping": until this program has ended its lock holds
+            self._files.write_status({**self._about, "supervisor": None, "processes": {}, "stopping": True})
 
     async def _rotate(self) -> None:
         directories = (self._files.data_dir.logs,)
@@ -243,5 +262,12 @@ class Supervisor:
         # a full disk must not stop what runs
         with contextlib.suppress(OSError):
             self._files.write_status(
-                {**self._about, "instance": self._instance, "supervisor": supervisor, "processes": processes}
+                {
+                    **self._about,
+                    "instance": self._instance,
+                    "supervisor": supervisor,
+                    "announced": self._announced,
+                    "stopping": self._stopping,
+                    "processes": processes,
+                }
             )

@@ -14,18 +14,23 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
+from llmos import __version__
 from llmos.errors import Conflict, LLMOSError, Unavailable
 from llmos_hub.names import ENV_DATA_DIR, ENV_REDIS_URL, DataDir, default_data_dir
 from llmos_hub.stores.valkey_binary import ServerConfig, find_valkey
 from llmos_hub.supervisor.binaries import find_node, find_proxy
 from llmos_hub.supervisor.console import Console, llmos_command, tilde
+from llmos_hub.supervisor.detach import DETACHED_LOG
 from llmos_hub.supervisor.hub_api import ensure_client_file
+from llmos_hub.supervisor.identity import is_copy, place_of
 from llmos_hub.supervisor.notebook import NotebookSetup
 from llmos_hub.supervisor.plan import INTERNAL_PORTS, Binaries, Options, make_plan
 from llmos_hub.supervisor.ports import find_free_port, is_free, is_loopback, owner_of
 from llmos_hub.supervisor.probes import RedisProbe, http_request
+from llmos_hub.supervisor.recovery import check_people, check_secrets, check_store, recover
 from llmos_hub.supervisor.secrets import Secrets, make_password, write_private
 from llmos_hub.supervisor.state import Record, StateFiles
+from llmos_hub.supervisor.store_check import database_id, refuse_newer_layout
 from llmos_hub.supervisor.supervisor import Supervisor, adoptable, base_environment, stop_recorded
 
 __all__ = ["up"]
@@ -43,6 +48,10 @@ def up(options: Options) -> int:
     except LLMOSError as exc:
         sys.stderr.write(f"{exc.message}\n")
         return 1
+    except OSError as exc:
+        where = exc.filename or options.data_dir.root
+        sys.stderr.write(f"{where} can't be used: {exc.strerror or exc}. Look: {llmos_command()} doctor\n")
+        return 1
     finally:
         files.unlock()
 
@@ -50,19 +59,22 @@ def up(options: Options) -> int:
 async def _up(options: Options, files: StateFiles, console: Console) -> int:
     began = time.monotonic()
     new = files.prepare()
-    files.lock()
+    await files.lock_after_stop(
+        lambda: console.event(f"LLMOS on {tilde(options.data_dir.root)} is being stopped; starting once it is")
+    )
     files.migrate()
+    _settle(options, files, console)
     # kept once it can start: an admin named by a start that a taken port ended would otherwise last
-    options = replace(options, admin=files.admin or options.admin)
+    options = replace(options, admin=files.admin or options.admin, known_database=files.database)
     secrets = Secrets.load(options.data_dir.secrets)
     running = files.records()
-    binaries = _binaries(options, secrets)
+    binaries = _binaries(options, secrets, files, running)
     _check_public_ports(options, running)
-    if options.redis_url and (trouble := await RedisProbe(options.redis_url).check()):
-        raise Unavailable(f"The Redis at {_without_password(options.redis_url)} does not answer: {trouble}.")
+    if options.redis_url:
+        await _check_redis(options.redis_url)
     files.admin = options.admin
     ports = _internal_ports(files, running)
-    programs = make_plan(options, secrets, ports, binaries)
+    programs = make_plan(options, secrets, ports, binaries, files.mark)
     adopted = adoptable(programs, running)
     console.step("Data directory", f"{tilde(options.data_dir.root)}{'  (new)' if new else ''}")
     await stop_recorded(
@@ -74,8 +86,13 @@ async def _up(options: Options, files: StateFiles, console: Console) -> int:
         programs,
         files,
         console,
-        instance=secrets.instance,
-        about={"url": f"{options.hub_url}/", "gateway": f"{options.gateway_url}/v1", "port": options.port},
+        instance=files.mark,
+        about={
+            "url": f"{options.hub_url}/",
+            "gateway": f"{options.gateway_url}/v1",
+            "port": options.port,
+            "version": __version__,
+        },
         refresh_routes=(
             f"http://127.0.0.1:{ports['hub']}/hub/api/proxy",
             {"Authorization": f"Bearer {secrets.supervisor_token}"},
@@ -90,8 +107,11 @@ async def _up(options: Options, files: StateFiles, console: Console) -> int:
             await ensure_client_file(options, secrets)
             took = time.monotonic() - began
             _announce(options, console, password=password, adopted=adopted, took=took, gpus=await _gpus())
+            supervisor.announced()
             files.announced = True
             fetching = asyncio.create_task(NotebookSetup(base_environment(os.environ), console.event).run())
+            if binaries.valkey:
+                files.database = await database_id(binaries.valkey_url)
             await supervisor.wait()
             fetching.cancel()
             await asyncio.gather(fetching, return_exceptions=True)
@@ -102,10 +122,35 @@ async def _up(options: Options, files: StateFiles, console: Console) -> int:
     return 0
 
 
-def _binaries(options: Options, secrets: Secrets) -> Binaries:
+def _settle(options: Options, files: StateFiles, console: Console) -> None:
+    """See that the data directory is whole, and whose it is."""
+    data_dir = options.data_dir
+    recover(options.recover, data_dir, files, console.event)
+    check_secrets(data_dir, files)
+    check_people(data_dir, files)
+    before, now = files.place, place_of(data_dir.root)
+    if is_copy(before, now):
+        original = before["path"]
+        said = "was restored" if original == str(data_dir.root) else f"is a copy of {original}"
+        console.event(
+            f"this data directory {said}: it is a platform of its own now, and what may still run elsewhere is left alone"
+        )
+    files.place = now
+
+
+async def _check_redis(url: str) -> None:
+    name = _without_password(url)
+    if trouble := await RedisProbe(url).check():
+        raise Unavailable(f"The Redis at {name} does not answer: {trouble}.")
+    await refuse_newer_layout(url, name)
+
+
+def _binaries(options: Options, secrets: Secrets, files: StateFiles, running: Mapping[str, Record]) -> Binaries:
     node, proxy = find_node(), find_proxy()
     if options.redis_url:
         return Binaries(sys.executable, node, proxy)
+    if "valkey" not in running:
+        check_store(options.data_dir, files)
     binary = find_valkey()
     # a directory of its own: the sockets beside it are the models', and are cleared away by whoever runs those
     place = options.data_dir.run / "valkey"
@@ -116,8 +161,8 @@ def _binaries(options: Options, secrets: Secrets) -> Binaries:
         directory=options.data_dir.valkey,
         password=secrets.valkey_password,
     )
-    path = config.write(place / "valkey.conf")
-    return Binaries(sys.executable, node, proxy, tuple(binary.command(path)), config.url)
+    (place / "valkey.conf").unlink(missing_ok=True)  # of earlier versions
+    return Binaries(sys.executable, node, proxy, tuple(binary.command()), config.render(), config.url)
 
 
 def _check_public_ports(options: Options, running: Mapping[str, Record]) -> None:
@@ -259,5 +304,13 @@ def _announce(
             f"  Others on this machine can read --redis-url's password in the list of processes; {ENV_REDIS_URL} hides it."
         )
     following = "" if adopted else f"; the next start takes about {max(1, round(took))} s"
-    console.line(f"  Ctrl-C stops everything{following}.")
+    if options.detached:
+        log = tilde(options.data_dir.logs / DETACHED_LOG)
+        console.line(
+            f"  It runs without this terminal. Stop it with: {llmos_command()} down. What happens is in {log}."
+        )
+    else:
+        console.line(
+            f"  Ctrl-C stops everything{following}; to go on without a terminal: {llmos_command()} up --detach"
+        )
     console.line()

@@ -250,13 +250,20 @@ class LLMOSLocalSpawner(LocalProcessSpawner):
         """What the next Hub needs to find the process again."""
         state: dict[str, Any] = super().get_state()
         if self.pid and self._start_time:
-            state["start_time"] = self._start_time
+            state |= {"start_time": self._start_time, "instance": self._instance}
         return state
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Find it again."""
+        """Find it again; in a copy of the database it is a server of the original's, and none of ours."""
+        if state.get("instance", "") != self._instance:
+            state = {}
         super().load_state(state)
         self._start_time = int(state.get("start_time", 0))
+
+    @property
+    def _instance(self) -> str:
+        """The mark of the platform that starts the servers, which is tied to its data directory."""
+        return os.environ.get("LLMOS_INSTANCE", "")
 
     def clear_state(self) -> None:
         """Forget it."""

@@ -22,6 +22,7 @@ import pytest
 
 from llmos_hub.names import ENV_INSTANCE, DataDir
 from llmos_hub.processes import ProcessHandle, processes_with_environment
+from llmos_hub.supervisor.identity import mark_of
 from llmos_hub.supervisor.ports import find_free_port
 from tests.support.people import HubClient, wait_until
 
@@ -151,7 +152,7 @@ class Platform(HubClient):
 
     def marked(self) -> list[ProcessHandle]:
         """Every process that carries the platform's mark, and those on record (Valkey overwrites its environment)."""
-        found = processes_with_environment(ENV_INSTANCE, self.secrets["instance"]) if self.root.exists() else []
+        found = processes_with_environment(ENV_INSTANCE, mark_of(DataDir(self.root))) if self.root.exists() else []
         for path in (self.run_dir / "processes").glob("*.json"):
             record = json.loads(path.read_text())
             handle = ProcessHandle(record["pid"], record["start_time"])

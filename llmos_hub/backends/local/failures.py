@@ -189,6 +189,11 @@ def unhealthy(name: str, failures: int, path: str, words: str) -> Failure:
     return Failure("Unhealthy", message)
 
 
+def hanging(name: str, why: str) -> Failure:
+    """It neither answers nor does anything."""
+    return Failure("Unhealthy", f"{name} hangs and was ended ({why}); it is started again.")
+
+
 def missing(name: str, program: str, why: str) -> Failure:
     """Its program isn't there or can't be run."""
     message = f'{name} can\'t be started: the program "{program}" {why}. Is it installed on this machine?'

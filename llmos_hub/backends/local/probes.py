@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from dataclasses import dataclass
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from llmos_hub.failures import reason
 
@@ -14,16 +14,17 @@ __all__ = ["Answer", "http_get", "probe_delay"]
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What came back, with half a sentence on it for people."""
+    """What came back, with half a sentence on it for people; `silent`: it was asked, and nothing came in time."""
 
     good: bool
     words: str
+    silent: bool = False
 
 
 async def _exchange(endpoint: str, path: str) -> Answer:
     address = urlsplit(endpoint)
     if address.scheme == "unix":
-        reader, writer = await asyncio.open_unix_connection(address.path)
+        reader, writer = await asyncio.open_unix_connection(unquote(address.path))
     else:
         reader, writer = await asyncio.open_connection(address.hostname, address.port)
     try:
@@ -55,7 +56,7 @@ async def http_get(endpoint: str, path: str, timeout: float) -> Answer:
         async with asyncio.timeout(timeout):
             return await _exchange(endpoint, path)
     except TimeoutError:
-        return Answer(good=False, words=f"nothing within {timeout:g} s")
+        return Answer(good=False, words=f"nothing within {timeout:g} s", silent=True)
     except (FileNotFoundError, ConnectionRefusedError):
         return Answer(good=False, words="nothing, it doesn't listen yet")
     except (OSError, ValueError) as error:

@@ -17,6 +17,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
+from llmos_hub.names import ENV_INSTANCE
 from llmos_hub.workload import Probe, ProcessTemplate, Role, WorkloadRef
 
 __all__ = ["KnownTemplate", "Place", "ReplicaRecord", "WorkloadRecord", "boot_id", "load_workloads", "read_replica"]
@@ -231,8 +232,13 @@ def load_workloads(directory: Path) -> dict[Path, WorkloadRecord]:
 
 
 def boot_id() -> str:
-    """A name for this boot of the machine: after another one a pid means nothing."""
+    """A name for this boot of the machine and this platform.
+
+    After another boot a pid means nothing, and in a copy of the data directory it is a process of the original's.
+    """
+    platform = os.environ.get(ENV_INSTANCE, "")
     try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
     except OSError:
-        return ""
+        boot = ""
+    return f"{boot}/{platform}"

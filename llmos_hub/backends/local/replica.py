@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, Protocol
+from urllib.parse import quote
 
 from llmos_hub.backends.local import failures
 from llmos_hub.backends.local.failures import Exit, Failure, Shortage
@@ -23,6 +24,7 @@ from llmos_hub.backends.local.process import ENV_REPLICA, Running, fill, find_pr
 from llmos_hub.backends.local.records import KnownTemplate, Place, ReplicaRecord, boot_id
 from llmos_hub.backends.local.rollout import Member
 from llmos_hub.backends.local.threads import in_thread
+from llmos_hub.hanging import HangJudge
 from llmos_hub.workload import Probe, ReplicaState
 
 __all__ = ["Owner", "Replica"]
@@ -251,7 +253,7 @@ class Replica:
             values["port"] = str(self._port())
             endpoint = f"http://127.0.0.1:{values['port']}"
         elif template.readiness or template.liveness or any("{socket}" in text for text in texts):
-            endpoint = f"unix://{values['socket']}"
+            endpoint = f"unix://{quote(values['socket'])}"
         await self._owner.save()
         await in_thread(self._prepare)
         start = self._place.log.stat().st_size if self._place.log.exists() else 0
@@ -399,7 +401,7 @@ class Replica:
             return
         probes = []
         if template.readiness and endpoint:
-            probes.append(self._keep_ready(endpoint, template.readiness))
+            probes.append(self._keep_ready(process, endpoint, template.readiness))
         if template.liveness and endpoint:
             probes.append(self._keep_alive(process, endpoint, template.liveness))
         await asyncio.gather(*probes)
@@ -426,12 +428,22 @@ class Replica:
         self._set(phase="Ready", ready_at=now, exit_code=None, reason="", message="", last_log_lines=())
         return True
 
-    async def _keep_ready(self, endpoint: str, probe: Probe) -> None:
-        """Ready and not ready, as its probe says; one that was adopted is asked at once."""
+    async def _keep_ready(self, process: Running, endpoint: str, probe: Probe) -> None:
+        """Ready and not ready, as its probe says; one that was adopted is asked at once.
+
+        One that may be started again for its liveness is ended as soon as it is certain that it hangs.
+        """
         failed = 0
+        judge = HangJudge(process.pid, spinning=False)
         while True:
             answer = await http_get(endpoint, probe.path, probe.timeout)
             failed = 0 if answer.good else failed + 1
+            if not answer.silent:
+                judge.answered()
+            elif self._known.template.liveness and (why := await in_thread(judge.silent)):
+                self._verdict = failures.hanging(self._owner.name, why)
+                process.kill()
+                return
             if answer.good and self.state.phase == "NotReady":
                 self._set(phase="Ready", message="")
             elif failed >= probe.failures and self.state.phase == "Ready":

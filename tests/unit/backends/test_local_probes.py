@@ -55,7 +55,7 @@ async def test_answers(server, answer, good, words):
 
 async def test_no_answer_takes_no_longer_than_the_timeout(server):
     found = await http_get(await server(None), "/health", 0.05)
-    assert (found.good, found.words) == (False, "nothing within 0.05 s")
+    assert (found.good, found.words, found.silent) == (False, "nothing within 0.05 s", True)
 
 
 async def test_nobody_listens(tmp_path):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import stat
 import subprocess
 from pathlib import Path
@@ -95,7 +94,7 @@ class TestConfig:
         "password", ['qu"ote', "back\\slash", "new\nline", "sp ace", "ä#€", "'", "$HOME", "a:b@c/d?e%41"]
     )
     def test_any_password_and_path_survive(self, tmp_path: Path, password: str) -> None:
-        server = ValkeyServer(tmp_path / 'odd "dir" ä')
+        server = ValkeyServer(tmp_path / 'odd "dir" [x]*? #%20 ä')
         server.config = ServerConfig(server.config.socket, server.config.directory, password)
         try:
             server.start()
@@ -103,22 +102,6 @@ class TestConfig:
                 assert client.ping()
         finally:
             server.close()
-
-    def test_the_file_is_its_owners_alone(self, tmp_path: Path) -> None:
-        config = ServerConfig(tmp_path / "s", tmp_path, "secret")
-        target = tmp_path / "valkey.conf"
-        target.write_text("old")
-        target.chmod(0o644)
-        before = os.umask(0)
-        try:
-            assert config.write(target) == target
-        finally:
-            os.umask(before)
-        assert stat.S_IMODE(target.stat().st_mode) == 0o600
-        assert target.read_text() == config.render()
-        assert list(tmp_path.iterdir()) == [target]
-        assert find_valkey().command(target)[1:] == [str(target)]
-        assert find_valkey().command()[1:] == ["-"]
 
     def test_a_socket_path_that_is_too_long_is_refused(self, tmp_path: Path) -> None:
         with pytest.raises(ValueError, match="too long"):

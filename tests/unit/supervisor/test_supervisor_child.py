@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from llmos.errors import Unavailable
 from llmos_hub.names import DataDir
 from llmos_hub.processes import ProcessHandle
 from llmos_hub.supervisor import child as child_module
@@ -193,3 +194,40 @@ async def test_ready_is_asked_until_it_is_well_and_health_after(bench):
 @pytest.mark.parametrize(("status", "words"), [(9, "killed by signal 9"), (3 << 8, "exit status 3"), (None, "ended")])
 def test_how_it_ended(status, words):
     assert exit_words(status) == words
+
+
+async def test_one_that_must_not_be_used_is_refused_with_its_sentence(bench):
+    class Refusing:
+        async def check(self):
+            raise Unavailable("It is not what it should be.")
+
+    child = bench.child()
+    child.program = replace(child.program, ready=Refusing())
+    async with bench.running(child):
+        refused = await asyncio.wait_for(child.failed, 10)
+        assert refused.message == "It is not what it should be."
+        assert not child.ready.is_set()
+
+
+async def test_what_it_reads_is_in_no_file_and_no_argument(bench):
+    script = "import sys; print('read', sys.stdin.read(), flush=True); import signal; signal.pause()"
+    child = bench.child((sys.executable, "-c", script))
+    child.program = replace(child.program, stdin="a password\n")
+    async with bench.running(child):
+        await until(lambda: "read a password" in (child.log.read_text() if child.log.exists() else ""))
+
+
+async def test_a_full_disk_keeps_no_process_from_starting(bench, monkeypatch):
+    full = OSError(28, "No space left on device")
+    real = bench.files.write_record
+
+    def write_record(name, record):
+        raise full
+
+    monkeypatch.setattr(bench.files, "write_record", write_record)
+    async with bench.running(bench.child()) as child:
+        await asyncio.wait_for(child.ready.wait(), 10)
+        assert bench.files.records() == {}
+        monkeypatch.setattr(bench.files, "write_record", real)
+        await until(lambda: bench.files.records()["api"].handle == child.handle if bench.files.records() else False)
+    assert bench.said == []

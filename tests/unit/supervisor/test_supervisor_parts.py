@@ -16,6 +16,7 @@ from llmos_hub.processes import ProcessHandle
 from llmos_hub.supervisor import container
 from llmos_hub.supervisor.accounts import parse_span
 from llmos_hub.supervisor.console import llmos_command
+from llmos_hub.supervisor.identity import is_copy, mark_of
 from llmos_hub.supervisor.logs import rotate
 from llmos_hub.supervisor.ports import find_free_port, is_free, is_loopback, owner_of
 from llmos_hub.supervisor.secrets import Secrets, make_password, write_private
@@ -178,8 +179,9 @@ def test_the_command_is_given_as_it_can_be_typed_here(monkeypatch, tmp_path):
 
 def test_records_of_dead_or_other_processes_are_not_believed(files):
     own = ProcessHandle.of(os.getpid())
-    files.write_record("api", Record(own.pid, own.start_time, "f", 1.0))
-    files.write_record("hub", Record(own.pid, own.start_time + 1, "f", 1.0))
+    files.write_record("api", Record(own.pid, own.start_time, "f", 1.0, files.mark))
+    files.write_record("proxy", Record(own.pid, own.start_time, "f", 1.0, "of the original"))
+    files.write_record("hub", Record(own.pid, own.start_time + 1, "f", 1.0, files.mark))
     (files.data_dir.run / "processes" / "gateway.json").write_text("{half")
     assert list(files.records()) == ["api"]
 
@@ -219,3 +221,34 @@ def test_valkeys_data_is_bounded_by_its_containers_memory(tmp_path: Path, limit:
     if limit is not None:
         file.write_text(limit)
     assert container._memory(file) == line
+
+
+@pytest.mark.parametrize(
+    ("now", "copy"),
+    [
+        ({"path": "/a", "device": 1, "inode": 2}, False),
+        ({"path": "/b", "device": 1, "inode": 2}, False),  # renamed
+        ({"path": "/a", "device": 9, "inode": 2}, False),  # the machine started again
+        ({"path": "/b", "device": 1, "inode": 3}, True),
+        ({"path": "/a", "device": 1, "inode": 3}, True),  # restored from a backup
+        ({"path": "/b", "device": 9, "inode": 2}, True),  # an image of the file system
+    ],
+)
+def test_a_copy_is_told_from_a_rename(now, copy):
+    assert is_copy({"path": "/a", "device": 1, "inode": 2}, now) is copy
+    assert not is_copy({}, now)
+
+
+def test_the_mark_stays_at_a_rename_and_differs_in_a_copy(tmp_path):
+    (tmp_path / "a").mkdir()
+    before = mark_of(DataDir(tmp_path / "a"))
+    (tmp_path / "a").rename(tmp_path / "b")
+    shutil.copytree(tmp_path / "b", tmp_path / "c")
+    assert mark_of(DataDir(tmp_path / "b")) == before
+    assert mark_of(DataDir(tmp_path / "c")) not in ("", before)
+    assert mark_of(DataDir(tmp_path / "nowhere")) == ""
+
+
+def test_a_line_end_in_the_path_is_refused(tmp_path):
+    with pytest.raises(Unavailable, match="--data-dir"):
+        StateFiles(DataDir(tmp_path / "a\nb")).prepare()

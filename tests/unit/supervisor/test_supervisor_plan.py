@@ -9,11 +9,13 @@ from llmos_hub.supervisor.supervisor import adoptable, base_environment
 
 SECRETS = Secrets()
 PORTS = {name: 20000 + number for number, name in enumerate(INTERNAL_PORTS)}
-BINARIES = Binaries("/venv/bin/python", "/node", "/chp", ("/valkey-server", "/run/valkey.conf"), "unix://:pw@/v.sock")
+BINARIES = Binaries(
+    "/venv/bin/python", "/node", "/chp", ("/valkey-server", "-"), "requirepass pw\n", "unix://:pw@/v.sock"
+)
 
 
 def plan(**options):
-    return make_plan(Options(DataDir(Path("/data")), **options), SECRETS, PORTS, BINARIES)
+    return make_plan(Options(DataDir(Path("/data")), **options), SECRETS, PORTS, BINARIES, "mark")
 
 
 def test_everything_that_needs_the_store_waits_for_it():
@@ -27,7 +29,7 @@ def test_everything_that_needs_the_store_waits_for_it():
 
 
 def test_no_secret_is_an_argument():
-    values = [value for name, value in vars(SECRETS).items() if name != "instance"]
+    values = [value for name, value in vars(SECRETS).items()]
     for program in plan():
         assert not [value for value in values if any(value in word for word in program.argv)]
 
@@ -43,7 +45,7 @@ def test_each_part_gets_its_own_secrets_only():
 
 def test_an_external_store_has_no_process_and_nobody_waits_for_it():
     options = Options(DataDir(Path("/data")), redis_url="redis://:pw@db:6379/0")
-    programs = make_plan(options, SECRETS, PORTS, Binaries("/venv/bin/python", "/node", "/chp"))
+    programs = make_plan(options, SECRETS, PORTS, Binaries("/venv/bin/python", "/node", "/chp"), "mark")
     assert "valkey" not in [program.name for program in programs]
     assert all(program.after == () for program in programs)
     api = next(program for program in programs if program.name == "api")

@@ -72,8 +72,10 @@ async def test_redis_with_and_without_the_right_password(tmp_path):
 
     config = ServerConfig(socket=tmp_path / "v.sock", directory=tmp_path, password="p@ss/word")
     process = await asyncio.create_subprocess_exec(
-        *find_valkey().command(config.write(tmp_path / "v.conf")), stdout=asyncio.subprocess.DEVNULL
+        *find_valkey().command(), stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.DEVNULL
     )
+    process.stdin.write(config.render().encode())
+    process.stdin.close()
     try:
         async with asyncio.timeout(10):
             while await RedisProbe(config.url).check() is not None:

@@ -1,0 +1,132 @@
+"""Tells a process that hangs from one that is slow, by what it does while it doesn't answer.
+
+A machine under load makes an answer late, but a process that has something to answer either runs, waits for a CPU or
+waits for a disk, and the kernel counts all three. One that was stopped, or waits for what never comes, does none of
+them; one in an endless loop uses up more CPU time than any answer takes.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+__all__ = ["Effort", "HangJudge", "effort_of"]
+
+_TICKS: Final = os.sysconf("SC_CLK_TCK")
+_QUIET: Final = 5.0  # seconds without an answer in which it hardly wanted to run
+_QUIET_SHARE: Final = 0.02  # of that time: background threads that wake up now and then
+_SPINNING: Final = 10.0  # seconds of CPU time without an answer; an answer about health takes milliseconds
+
+
+@dataclass(frozen=True, slots=True)
+class Effort:
+    """What a session's processes have done since they were started.
+
+    Attributes
+    ----------
+    ran
+        Seconds of CPU time.
+    waited
+        Seconds that their threads could have run and weren't given a CPU.
+    busy
+        Whether one of their threads runs or waits for a disk at this moment.
+    """
+
+    ran: float
+    waited: float
+    busy: bool
+
+
+def effort_of(leader: int) -> Effort:
+    """What the processes of the session that `leader` leads have done (proc(5): ``stat`` and ``schedstat``)."""
+    ran = waited = 0.0
+    busy = False
+    for entry in os.scandir("/proc"):
+        if not entry.name.isdigit() or _session(int(entry.name)) != leader:
+            continue
+        fields = _read(Path(entry.path, "stat")).rpartition(")")[2].split()
+        if not fields:
+            continue
+        ran += (int(fields[11]) + int(fields[12])) / _TICKS
+        for task in _tasks(Path(entry.path)):
+            numbers = _read(task / "schedstat").split()
+            waited += int(numbers[1]) / 1e9 if len(numbers) > 1 else 0.0
+            state = _read(task / "stat").rpartition(")")[2].split()[:1]
+            busy = busy or state in (["R"], ["D"])
+    return Effort(ran, waited, busy)
+
+
+def _session(pid: int) -> int:
+    try:
+        return os.getsid(pid)
+    except OSError:
+        return 0
+
+
+def _tasks(process: Path) -> list[Path]:
+    try:
+        return list((process / "task").iterdir())
+    except OSError:
+        return []
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+
+
+class HangJudge:
+    """Is told of every answer that comes and that doesn't.
+
+    Parameters
+    ----------
+    leader
+        The process; what belongs to its session counts with it.
+    spinning
+        Whether much CPU time without an answer is a sign, too: not for a program that computes on threads of its own
+        while another one answers.
+    effort, clock
+        For tests.
+    """
+
+    def __init__(
+        self,
+        leader: int,
+        *,
+        spinning: bool,
+        effort: Callable[[int], Effort] = effort_of,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._leader = leader
+        self._spinning = spinning
+        self._effort = effort
+        self._clock = clock
+        self._silent_since: Effort | None = None
+        self._quiet_since: tuple[float, Effort] | None = None
+
+    def answered(self) -> None:
+        """Note an answer, whatever it was."""
+        self._silent_since = self._quiet_since = None
+
+    def silent(self) -> str | None:
+        """Note that none came in time; why it hangs, in words, once that is certain."""
+        now, found = self._clock(), self._effort(self._leader)
+        if self._silent_since is None or self._quiet_since is None:
+            self._silent_since, self._quiet_since = found, (now, found)
+            return None
+        ran = found.ran - self._silent_since.ran
+        if self._spinning and ran >= _SPINNING:
+            return f"no answer, though it ran for {ran:.0f} s"
+        began, before = self._quiet_since
+        passed = now - began
+        wanted = found.ran + found.waited - before.ran - before.waited
+        if found.busy or wanted > _QUIET_SHARE * passed:
+            self._quiet_since = (now, found)  # it works, or would if it could
+            return None
+        return f"no answer, and nothing done for {passed:.0f} s" if passed >= _QUIET else None

@@ -1,0 +1,122 @@
+"""Parts of the data directory that are lost or damaged: refused with a way on, replaced where the starter says so."""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from llmos.errors import Unavailable
+from llmos_hub.names import DataDir
+from llmos_hub.supervisor.database_files import RECOVER, refuse_lost_files, repair, set_aside
+from llmos_hub.supervisor.secrets import Secrets
+from llmos_hub.supervisor.state import StateFiles
+
+__all__ = ["check_people", "check_secrets", "check_store", "recover"]
+
+_LOCKED: Final = 5.0  # seconds to wait for a Hub that writes
+
+
+def _hub_database(data_dir: DataDir) -> Path:
+    return data_dir.hub / "jupyterhub.sqlite"
+
+
+def check_secrets(data_dir: DataDir, files: StateFiles) -> None:
+    """Refuse to make new secrets beside data that the old ones open.
+
+    Raises
+    ------
+    Unavailable
+        They are lost.
+    """
+    if data_dir.secrets.exists() or not (files.known or _hub_database(data_dir).exists()):
+        return
+    raise Unavailable(
+        f"{data_dir.secrets} is lost; it holds the key under which Credentials lie. Restore it from a backup, or go on "
+        f"with new ones (Credentials must then be deleted and made again): {RECOVER} secrets"
+    )
+
+
+def check_store(data_dir: DataDir, files: StateFiles) -> None:
+    """Refuse to start on database files of which some are lost.
+
+    Raises
+    ------
+    Unavailable
+        Some are.
+    """
+    if files.database:
+        refuse_lost_files(data_dir.valkey)
+
+
+def check_people(data_dir: DataDir, files: StateFiles) -> None:
+    """Refuse to start a Hub whose people are lost: its log-in page would take nobody's password.
+
+    Raises
+    ------
+    Unavailable
+        Its database is not there, empty or damaged.
+    """
+    if not files.announced:
+        return
+    trouble = _people_trouble(_hub_database(data_dir))
+    if trouble:
+        raise Unavailable(
+            f"The Hub's database {_hub_database(data_dir)} {trouble}: nobody could log in. Restore it from a backup, or "
+            "start with a new one (people and tokens are made again, homes and models stay, what is there is kept "
+            f"beside): {RECOVER} people"
+        )
+
+
+def _people_trouble(path: Path) -> str:
+    if not path.exists():
+        return "is lost"
+    try:
+        # not read-only: what a power failure left half done is undone by the first who opens it
+        address = f"{path.as_uri()}?mode=rw"
+        with contextlib.closing(sqlite3.connect(address, uri=True, timeout=_LOCKED)) as database:
+            count = database.execute("SELECT count(*) FROM users").fetchone()[0]
+    except sqlite3.OperationalError as exc:
+        # locked, or no room for a journal: the Hub is at work, or will say so itself
+        return "is empty" if "no such table" in str(exc) else ""
+    except sqlite3.DatabaseError as exc:
+        return f"is damaged ({exc})"
+    return "" if count else "has nobody in it"
+
+
+def recover(part: str, data_dir: DataDir, files: StateFiles, say: Callable[[str], None]) -> None:
+    """Do what the starter has asked for.
+
+    Parameters
+    ----------
+    part
+        One of `llmos_hub.names.RECOVERABLE`; empty for nothing.
+    say
+        Is told what was done.
+
+    Raises
+    ------
+    Unavailable
+        It can't be repaired.
+    """
+    if part == "secrets":
+        kept = set_aside(data_dir.secrets)
+        Secrets.load(data_dir.secrets)
+        say(f"New secrets are made; Credentials of before can't be opened: delete and make them again.{_before(kept)}")
+    elif part == "database":
+        say(repair(data_dir.valkey))
+    elif part == "empty-database":
+        kept = set_aside(data_dir.valkey)
+        files.database = ""
+        say(f"The database is empty: models, settings and Credentials are to be made again.{_before(kept)}")
+    elif part == "people":
+        kept = set_aside(_hub_database(data_dir))
+        data_dir.admin_password.unlink(missing_ok=True)
+        files.announced = False
+        say(f"The Hub's database is new: people and tokens are to be made again.{_before(kept)}")
+
+
+def _before(kept: Path | None) -> str:
+    return f" Before: {kept}" if kept else ""

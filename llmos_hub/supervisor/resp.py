@@ -1,0 +1,88 @@
+"""A few words with Valkey or Redis over a plain socket (RESP, https://valkey.io/topics/protocol/): no client library."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from urllib.parse import unquote, urlsplit
+
+__all__ = ["Refusal", "Reply", "ask"]
+
+_LIMIT = 64 * 1024  # bytes of one answer; what is asked here has short ones
+
+
+class Refusal(str):
+    """An error that the server answered: ``NOAUTH Authentication required.``."""
+
+    __slots__ = ()
+
+
+Reply = str | int | None | list["Reply"]
+
+
+async def ask(url: str, *commands: tuple[str, ...], log_in: bool = True) -> list[Reply]:
+    """Send commands over one connection; their answers, with refusals as `Refusal`.
+
+    Parameters
+    ----------
+    url
+        ``unix://:PASSWORD@/path`` or ``redis://[USER]:PASSWORD@host:port``.
+    commands
+        The words of each.
+    log_in
+        Whether to send the password first; where it is refused, that is the only answer.
+
+    Raises
+    ------
+    OSError
+        Nobody answers, or not in this protocol.
+    """
+    parts = urlsplit(url)
+    if parts.scheme == "unix":
+        reader, writer = await asyncio.open_unix_connection(unquote(parts.path), limit=_LIMIT)
+    else:
+        reader, writer = await asyncio.open_connection(
+            parts.hostname or "127.0.0.1",
+            parts.port or 6379,
+            ssl=True if parts.scheme == "rediss" else None,
+            limit=_LIMIT,
+        )
+    try:
+        if log_in and parts.password:
+            names = [unquote(parts.username)] if parts.username else []
+            writer.write(_command("AUTH", *names, unquote(parts.password)))
+            answer = await _reply(reader)
+            if isinstance(answer, Refusal):
+                return [answer]
+        writer.write(b"".join(_command(*words) for words in commands))
+        return [await _reply(reader) for _ in commands]
+    except (ValueError, asyncio.IncompleteReadError) as exc:
+        raise OSError("hung up, or speaks another protocol") from exc
+    finally:
+        writer.close()
+        with contextlib.suppress(OSError):
+            await writer.wait_closed()
+
+
+def _command(*words: str) -> bytes:
+    parts = [f"*{len(words)}\r\n".encode()]
+    for word in words:
+        data = word.encode()
+        parts.append(b"$%d\r\n%s\r\n" % (len(data), data))
+    return b"".join(parts)
+
+
+async def _reply(reader: asyncio.StreamReader) -> Reply:
+    line = (await reader.readuntil(b"\r\n"))[:-2]
+    kind, text = line[:1], line[1:].decode(errors="replace")
+    if kind == b"+":
+        return text
+    if kind == b"-":
+        return Refusal(text)
+    if kind == b":":
+        return int(text)
+    if kind == b"$":
+        return None if text == "-1" else (await reader.readexactly(int(text) + 2))[:-2].decode(errors="replace")
+    if kind == b"*":
+        return [await _reply(reader) for _ in range(max(0, int(text)))]
+    raise ValueError(f"unknown type {kind!r}")

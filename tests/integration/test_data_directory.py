@@ -1,0 +1,309 @@
+"""The data directory: names that mean something elsewhere, copies of it, and parts of it that are lost or damaged."""
+
+import contextlib
+import shutil
+import signal
+import sqlite3
+import subprocess
+from pathlib import Path
+
+import pytest
+import redis
+
+import llmos
+from llmos_hub.stores.keys import SCHEMA_VERSION, Keys
+from tests.support.platform import Platform, running_platform, wait_until
+
+AOF = Path("valkey") / "appendonlydir"
+
+
+def client_of(platform):
+    return llmos.Client(url=platform.api_url, token=platform.client["token"], gateway_url=f"{platform.gateway_url}/v1")
+
+
+def listening_ports(pid):
+    """TCP ports that a process listens on."""
+    targets = [str(link.readlink()) for link in Path(f"/proc/{pid}/fd").iterdir()]
+    inodes = {target[8:-1] for target in targets if target.startswith("socket:")}
+    lines = [line.split() for name in ("tcp", "tcp6") for line in Path(f"/proc/net/{name}").read_text().splitlines()]
+    return {int(line[1].rpartition(":")[2], 16) for line in lines if line[9] in inodes and line[3] == "0A"}
+
+
+@pytest.mark.parametrize("name", ["a [x]*", "b#c?d", "e%20 'f\" {g}"])
+def test_any_name_will_do(tmp_path, name):
+    with running_platform(tmp_path / name) as platform:
+        valkey = platform.handle("valkey")
+        assert listening_ports(valkey.pid) == set()
+        sockets = list(Path(platform.run_dir / "valkey").iterdir())
+        assert [path.name for path in sockets] == ["valkey.sock"]
+        with (
+            redis.Redis(unix_socket_path=str(sockets[0])) as stranger,
+            pytest.raises(redis.AuthenticationError),
+        ):
+            stranger.ping()
+        with client_of(platform) as client:
+            client.serve("demo://tiny", name="tiny", timeout=60)
+        assert (platform.root / "hub" / "jupyterhub.sqlite").stat().st_size > 0
+        assert sorted(path.name for path in tmp_path.iterdir()) == sorted([name, f"{name}.out"])
+        url = platform.start_server("admin", platform.token("admin"))
+        assert url
+        assert platform.run("status").returncode == 0
+
+
+def test_a_name_that_is_filled_in_elsewhere_is_refused(tmp_path):
+    done = Platform(tmp_path / "data{port}").run("up")
+    assert (done.returncode, len(done.stderr.splitlines())) == (1, 1)
+    assert "{port}" in done.stderr
+    assert "--data-dir" in done.stderr
+
+
+def test_a_symbolic_link_is_followed(tmp_path):
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "data").symlink_to(tmp_path / "disk", target_is_directory=True)
+    with running_platform(tmp_path / "data") as platform:
+        assert platform.status()["dataDir"] == str(tmp_path / "disk")
+        direct = Platform(tmp_path / "disk").run("status")
+        assert direct.returncode == 0
+
+
+def test_a_copy_leaves_the_original_alone(tmp_path):
+    with running_platform(tmp_path / "data") as original:
+        original.add_user("ada")
+        token = original.token("ada")
+        original.start_server("ada", token)
+        with client_of(original) as client:
+            client.serve("demo://tiny", name="tiny", timeout=60)
+            before = {handle.pid for handle in original.marked()}
+            shutil.copytree(original.root, tmp_path / "copy", symlinks=True, ignore=sockets)
+            copy = Platform(tmp_path / "copy")
+            try:
+                assert "runs" not in copy.run("status").stdout.splitlines()[0].replace("does not run", "")
+                assert "Nothing was running" in copy.run("down").stdout
+                copy.start()
+                assert f"is a copy of {original.root}" in copy.output
+                with client_of(copy) as second:
+                    for progress in second.wait_ready("tiny", timeout=60):
+                        last = progress
+                    assert last.ready
+                assert copy.hub("GET", "/users/ada", token=copy.token("ada")).json()["servers"] == {}
+            finally:
+                copy.stop()
+            assert copy.marked() == []
+            assert {handle.pid for handle in original.marked()} == before
+            assert client.modelservices.get("tiny").status.ready_replicas == 1
+            assert original.hub("GET", "/users/ada", token=token).json()["servers"][""]["ready"]
+
+
+def sockets(directory, names):
+    return [name for name in names if (Path(directory) / name).is_socket()]
+
+
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory):
+    """A platform with a Credential, taken down; each test has a copy of it."""
+    root = tmp_path_factory.mktemp("stopped") / "data"
+    with running_platform(root) as platform, client_of(platform) as client:
+        client.credentials.apply({"kind": "Credential", "metadata": {"name": "key"}, "spec": {"data": {"A": "b"}}})
+    return root
+
+
+@pytest.fixture
+def hurt(stopped, tmp_path):
+    shutil.copytree(stopped, tmp_path / "data", symlinks=True, ignore=sockets)
+    platform = Platform(tmp_path / "data")
+    yield platform
+    platform.stop()
+    platform.clean_up()
+
+
+def refused(platform, *words):
+    """What `up` said: one line, with these words."""
+    done = platform.run("up", "--port", str(platform.port), "--gateway-port", str(platform.gateway_port), timeout=60)
+    lines = [line for line in done.stderr.splitlines() if line]
+    assert done.returncode == 1, done.stdout
+    assert len(lines) == 1, done.stderr
+    for word in words:
+        assert word in lines[0]
+    assert platform.marked() == []
+    return lines[0]
+
+
+def kept(directory, name):
+    return [path for path in directory.iterdir() if path.name.startswith(f"{name}.before-")]
+
+
+def test_lost_secrets_are_refused_and_made_on_request(hurt):
+    (hurt.root / "secrets.json").unlink()
+    refused(hurt, "secrets.json is lost", "--recover secrets")
+    assert not (hurt.root / "secrets.json").exists()
+    hurt.options = ("--recover", "secrets")
+    hurt.start()
+    assert "Credentials of before can't be opened" in hurt.output
+
+
+def test_unreadable_secrets_are_refused_and_kept(hurt):
+    (hurt.root / "secrets.json").write_text("{half")
+    refused(hurt, "can't be read", "--recover secrets")
+    hurt.options = ("--recover", "secrets")
+    hurt.start()
+    assert [path.read_text() for path in kept(hurt.root, "secrets.json")] == ["{half"]
+
+
+def test_a_database_of_a_newer_version_is_refused_at_once(hurt):
+    hurt.start()
+    socket = hurt.run_dir / "valkey" / "valkey.sock"
+    with redis.Redis(unix_socket_path=str(socket), password=hurt.secrets["valkey_password"]) as client:
+        client.set(Keys().schema, SCHEMA_VERSION + 1)
+    hurt.stop()
+    refused(hurt, "newer LLMOS", f"layout {SCHEMA_VERSION + 1}")
+
+
+def test_a_damaged_database_is_refused_and_repaired_on_request(hurt):
+    newest = max((hurt.root / AOF).glob("*.incr.aof"))
+    content = newest.read_bytes()
+    damaged = content + b"*3\r\n$3\r\nSET\r\n$1\r\nx\r\nnonsense\r\n"
+    newest.write_bytes(damaged)
+    refused(hurt, "is damaged", "--recover database")
+    assert newest.read_bytes() == damaged
+    hurt.options = ("--recover", "database")
+    hurt.start()
+    assert f"of {newest.name} are left out" in hurt.output
+    with client_of(hurt) as client:
+        assert [credential.metadata.name for credential in client.credentials.list()] == ["key"]
+    [before] = kept(hurt.root / "valkey", "appendonlydir")
+    assert (before / newest.name).read_bytes() == damaged
+
+
+@pytest.mark.parametrize("how", ["manifest", "incr", "everything", "emptied"])
+def test_a_lost_database_is_refused_and_an_empty_one_made_on_request(hurt, how):
+    directory = hurt.root / AOF
+    if how == "manifest":
+        (directory / "appendonly.aof.manifest").unlink()
+    elif how == "incr":
+        max(directory.glob("*.incr.aof")).unlink()
+    elif how == "everything":
+        shutil.rmtree(hurt.root / "valkey")
+    else:
+        for path in directory.glob("*.aof"):
+            path.write_bytes(b"")
+    refused(hurt, "The database in", "--recover empty-database")
+    if how == "emptied":  # the other cases end the same way
+        hurt.options = ("--recover", "empty-database")
+        hurt.start()
+        assert "The database is empty" in hurt.output
+        with client_of(hurt) as client:
+            assert list(client.credentials.list()) == []
+        assert kept(hurt.root, "valkey")
+
+
+@pytest.mark.parametrize("how", ["lost", "zero", "nobody", "damaged"])
+def test_a_hub_without_people_is_refused_and_made_anew_on_request(hurt, how):
+    path = hurt.root / "hub" / "jupyterhub.sqlite"
+    if how == "lost":
+        path.unlink()
+    elif how == "zero":
+        path.write_bytes(b"")
+    elif how == "damaged":
+        path.write_bytes(b"nonsense" * 1000)
+    else:
+        with contextlib.closing(sqlite3.connect(path)) as database:
+            database.execute("DELETE FROM users")
+            database.commit()
+    refused(hurt, "jupyterhub.sqlite", "nobody could log in", "--recover people")
+    if how == "damaged":  # the other cases end the same way
+        hurt.environment = {}
+        hurt.options = ("--recover", "people")
+        hurt.start()
+        line = next(line for line in hurt.output.splitlines() if "one-time password" in line)
+        with hurt.browser("admin", line.split()[-1]) as browser:
+            assert browser.get("/hub/home").status_code == 200
+
+
+# Starting and stopping
+
+
+def test_up_waits_for_a_stop_that_is_under_way(tmp_path):
+    with running_platform(tmp_path / "data") as platform:
+        platform.handle("gateway").send(signal.SIGSTOP)  # so that the stop takes a while
+        first = platform.process
+        down = subprocess.Popen(
+            [*platform.command, "down", "--data-dir", str(platform.root)], stdout=subprocess.PIPE, text=True
+        )
+        wait_until(lambda: '"stopping": true' in (platform.run_dir / "status.json").read_text(), 30, "it is stopping")
+        platform.start(timeout=120)
+        assert "is being stopped; starting once it is" in platform.output
+        assert down.wait(60) == 0
+        down.stdout.close()
+        assert first.wait(30) == 0
+        assert platform.status()["running"]
+
+
+def test_a_closed_terminal_ends_nothing(tmp_path):
+    with running_platform(tmp_path / "data") as platform:
+        before = {handle.pid for handle in platform.marked()}
+        platform.process.send_signal(signal.SIGHUP)
+        wait_until(lambda: "the terminal was closed; everything goes on" in platform.output, 30, "it says so")
+        assert {handle.pid for handle in platform.marked()} == before
+        assert platform.run("down", timeout=120).returncode == 0
+
+
+def test_detached_it_gives_the_terminal_back_once_it_is_ready(tmp_path):
+    platform = Platform(tmp_path / "data")
+    arguments = ["up", "--detach", "--port", str(platform.port), "--gateway-port", str(platform.gateway_port)]
+    try:
+        done = platform.run(*arguments, timeout=120)
+        assert done.returncode == 0, done.stderr
+        assert "LLMOS is ready." in done.stdout
+        assert "down" in done.stdout
+        assert "Ctrl-C" not in done.stdout
+        assert platform.status()["running"]
+        again = platform.run(*arguments)
+        assert again.returncode == 1
+        assert "already runs" in again.stderr
+        assert platform.run("down", timeout=120).returncode == 0
+    finally:
+        platform.clean_up()
+
+
+def test_status_and_doctor_say_the_version(platform):
+    assert platform.status()["version"] == llmos.__version__
+    assert f"LLMOS {llmos.__version__} at" in platform.run("status").stdout
+    assert f"LLMOS            {llmos.__version__}" in platform.run("doctor").stdout
+
+
+# Parts that hang
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("part", ["valkey", "proxy", "api", "gateway", "controllers", "hub"])
+def test_a_part_that_hangs_is_replaced_within_half_a_minute(hanging, part):
+    hung = hanging.handle(part)
+    hung.send(signal.SIGSTOP)
+    hanging.wait_replaced(part, hung, timeout=30)
+    assert f"{part} does not answer (no answer, and nothing done for" in hanging.output
+
+
+@pytest.mark.timeout(120)
+def test_an_engine_that_hangs_is_replaced_within_half_a_minute(hanging):
+    with client_of(hanging) as client:
+        client.serve("demo://tiny", name="tiny", timeout=60)
+        [engine] = [handle for handle in hanging.marked() if b"llamacpp_server" in command_of(handle)]
+        engine.send(signal.SIGSTOP)
+        wait_until(lambda: not engine.alive, 25, "it is ended")
+        for progress in client.wait_ready("tiny", timeout=30):
+            last = progress
+        assert last.ready
+        assert "hangs" in " ".join(event.message for event in client.modelservices.events("tiny"))
+
+
+def command_of(handle):
+    try:
+        return Path(f"/proc/{handle.pid}/cmdline").read_bytes()
+    except OSError:
+        return b""
+
+
+@pytest.fixture(scope="module")
+def hanging(tmp_path_factory):
+    with running_platform(tmp_path_factory.mktemp("hanging") / "data") as platform:
+        yield platform
