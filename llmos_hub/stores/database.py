@@ -239,6 +239,10 @@ class Database:
                 "is full: it holds as much as it may (maxmemory). What is there can be read and deleted; delete what is "
                 "not needed, or let an admin give it more memory"
             )
+        if "NOREPLICAS" in text or text.startswith("Not enough good replicas"):
+            # `llmos_hub.supervisor.disk` stops writes so; of an external server it can be meant
+            why = "its disk is nearly full" if str(self).startswith("unix:") else "it has fewer replicas than it needs"
+            return self._unavailable(f"saves nothing at the moment: {why}. It goes on by itself once that is mended")
         states = ("MISCONF", "OOM", "READONLY", "BUSY", "NOREPLICAS", "CLUSTERDOWN", "MASTERDOWN", "NOPERM", "NOAUTH")
         if isinstance(error, (exceptions.ReadOnlyError, exceptions.OutOfMemoryError)) or text.startswith(states):
             return self._unavailable(f"refuses: {text}")

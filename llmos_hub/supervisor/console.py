@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shlex
 import shutil
@@ -78,8 +79,9 @@ class Console:
             try:
                 sys.stdout.write(text + "\n")
                 sys.stdout.flush()
-            except OSError:
-                self._open = False
+            except OSError as exc:
+                # a file on a full disk may take the next line
+                self._open = exc.errno in (errno.ENOSPC, errno.EDQUOT)
 
     def step(self, title: str, detail: str = "", *, took: float | None = None) -> None:
         """Print one step of the start: ``[3/4] Data directory   ~/.local/share/llmos  (new)``."""

@@ -13,6 +13,7 @@ from llmos import __version__
 from llmos_hub.names import ENV_INSTANCE, DataDir
 from llmos_hub.processes import processes_with_environment
 from llmos_hub.supervisor.console import age, size, tilde
+from llmos_hub.supervisor.disk import room_on
 from llmos_hub.supervisor.notebook import notebook_state
 from llmos_hub.supervisor.state import StateFiles
 
@@ -92,11 +93,16 @@ def collect(data_dir: DataDir) -> dict[str, Any]:
             }
         )
     own = memory_of(supervisor.pid) if supervisor else 0
+    try:
+        room = room_on(data_dir.root)
+    except OSError:
+        room = None
     return {
         "running": supervisor is not None,
         "version": said.get("version", "") if supervisor else __version__,
         "installedVersion": __version__,
         "dataDir": str(data_dir.root),
+        "disk": {"free": room.free, "inodes": room.inodes, "full": room.below(), "room": str(room)} if room else None,
         "url": said.get("url"),
         "gateway": said.get("gateway"),
         "supervisor": {
@@ -128,6 +134,10 @@ def render(found: dict[str, Any]) -> str:
     else:
         lines.append(
             f"The supervisor in {root} is dead; what it started goes on. Take it over: llmos up. Stop it: llmos down"
+        )
+    if found["disk"] and found["disk"]["full"]:
+        lines.append(
+            f"The disk of {root} is nearly full ({found['disk']['room']}): nothing more is saved until there is room on it."
         )
     rows = [("NAME", "STATE", "SINCE", "MEMORY", "RESTARTS", "LOG")]
     if found["running"]:

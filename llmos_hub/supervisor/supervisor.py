@@ -11,11 +11,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from llmos.errors import BackendFailed, LLMOSError
+from llmos.proxies import LOOPBACK_HOSTS, with_no_proxy
 from llmos.python.variables import without_tool_settings
 from llmos_hub.names import ENV_INSTANCE
 from llmos_hub.processes import ProcessHandle, processes_with_environment
 from llmos_hub.supervisor.child import Child, State, last_lines
 from llmos_hub.supervisor.console import Console, tilde
+from llmos_hub.supervisor.disk import DiskGuard
 from llmos_hub.supervisor.logs import rotate_all
 from llmos_hub.supervisor.plan import Program
 from llmos_hub.supervisor.probes import http_request
@@ -29,9 +31,13 @@ _NOT_INHERITED = ("JUPYTERHUB_", "CONFIGPROXY_", "LLMOS_", "JPY_")
 
 
 def base_environment(environ: Mapping[str, str]) -> dict[str, str]:
-    """The starter's environment without what is meant for one part of a platform, or for other Pythons and Nodes."""
+    """The starter's environment without what is meant for one part of a platform, or for other Pythons and Nodes.
+
+    The parts reach each other past the starter's web proxy.
+    """
     passed = without_tool_settings(environ)
-    return {key: value for key, value in passed.items() if not key.startswith(_NOT_INHERITED)}
+    kept = {key: value for key, value in passed.items() if not key.startswith(_NOT_INHERITED)}
+    return with_no_proxy(kept, LOOPBACK_HOSTS)
 
 
 def adoptable(programs: Sequence[Program], records: Mapping[str, Record]) -> dict[str, Record]:
@@ -101,6 +107,8 @@ class Supervisor:
         What is written into the status file beside the processes: addresses.
     refresh_routes
         The Hub's URL and headers to ask when the proxy was started anew; None to ask nobody.
+    valkey_url
+        The embedded Valkey, which is told when its disk is nearly full; empty where there is none.
     """
 
     def __init__(
@@ -112,6 +120,7 @@ class Supervisor:
         instance: str,
         about: Mapping[str, Any],
         refresh_routes: tuple[str, Mapping[str, str]] | None = None,
+        valkey_url: str = "",
     ) -> None:
         self._files = files
         self._console = console
@@ -136,6 +145,7 @@ class Supervisor:
         self._quiet = False
         self._stopping = False
         self._announced = False
+        self._guard = DiskGuard(files.data_dir.root, valkey_url, self._say)
 
     def announced(self) -> None:
         """Note that whoever waits for it has been told."""
@@ -175,7 +185,7 @@ class Supervisor:
             asyncio.create_task(self._run(child, [by_name[name] for name in child.program.after]))
             for child in self.children
         ]
-        self._tasks.append(asyncio.create_task(self._rotate()))
+        self._tasks += [asyncio.create_task(self._rotate()), asyncio.create_task(self._guard.run())]
         everything = asyncio.gather(*(child.ready.wait() for child in self.children))
         stopped = asyncio.ensure_future(self._stop.wait())
         failures = [child.failed for child in self.children]

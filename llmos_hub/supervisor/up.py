@@ -21,6 +21,7 @@ from llmos_hub.stores.valkey_binary import ServerConfig, find_valkey
 from llmos_hub.supervisor.binaries import find_node, find_proxy
 from llmos_hub.supervisor.console import Console, llmos_command, tilde
 from llmos_hub.supervisor.detach import DETACHED_LOG
+from llmos_hub.supervisor.disk import refuse_full
 from llmos_hub.supervisor.hub_api import ensure_client_file
 from llmos_hub.supervisor.identity import is_copy, place_of
 from llmos_hub.supervisor.notebook import NotebookSetup
@@ -62,6 +63,7 @@ async def _up(options: Options, files: StateFiles, console: Console) -> int:
     await files.lock_after_stop(
         lambda: console.event(f"LLMOS on {tilde(options.data_dir.root)} is being stopped; starting once it is")
     )
+    refuse_full(options.data_dir.root)
     files.migrate()
     _settle(options, files, console)
     # kept once it can start: an admin named by a start that a taken port ended would otherwise last
@@ -97,6 +99,7 @@ async def _up(options: Options, files: StateFiles, console: Console) -> int:
             f"http://127.0.0.1:{ports['hub']}/hub/api/proxy",
             {"Authorization": f"Bearer {secrets.supervisor_token}"},
         ),
+        valkey_url=binaries.valkey_url,
     )
     try:
         await supervisor.start(adopted)

@@ -21,21 +21,25 @@ from jupyterhub.spawner import LocalProcessSpawner
 from tornado import web
 from traitlets import Unicode, default
 
+from llmos.proxies import LOOPBACK_HOSTS, hosts_of, with_no_proxy
 from llmos.python.layer import ENV_BASE
 from llmos.python.notebook import notebook_environment
+from llmos.resources.quantities import format_bytes
 from llmos_spawners.environment import mint_invoke_token, platform_environment, revoke_tokens, slug
+from llmos_spawners.memory import machine_memory, processes_of, used_by
 from llmos_spawners.profile_form import render_form
-from llmos_spawners.profiles import WORKSTATION, BadOptions
+from llmos_spawners.profiles import BadOptions, workstation
 
 __all__ = ["LLMOSLocalSpawner"]
 
 # What a server may know of the Hub's environment. All else is left out: the Hub's holds its secrets.
 _KEEP = (
     *("LANG", "LANGUAGE", "LC_ALL", "LC_CTYPE", "TZ"),
-    *("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy"),
+    *("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "all_proxy", "no_proxy"),
     *("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE"),
     *("CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES", "LD_LIBRARY_PATH", "HF_ENDPOINT"),
 )
+_KILLED = 128 + signal.SIGKILL  # as a shell says it
 _SYSTEM_PATH = "/usr/local/bin:/usr/bin:/bin"
 
 
@@ -83,6 +87,8 @@ class LLMOSLocalSpawner(LocalProcessSpawner):
         self._start_time = 0
         self._token = ""
         self._log_file: int | None = None
+        self.profiles = workstation(machine_memory())
+        self.ended = ""
 
     # Defaults: a site's configuration overrides each.
 
@@ -96,11 +102,11 @@ class LLMOSLocalSpawner(LocalProcessSpawner):
 
     @default("options_form")
     def _default_options_form(self) -> Any:
-        return lambda spawner: render_form(WORKSTATION, spawner.user_options)
+        return type(self).render_options
 
     @default("options_from_form")
     def _default_options_from_form(self) -> Any:
-        return WORKSTATION.from_form
+        return self.profiles.from_form
 
     @default("apply_user_options")
     def _default_apply_user_options(self) -> Any:
@@ -113,8 +119,9 @@ class LLMOSLocalSpawner(LocalProcessSpawner):
 
     @default("poll_interval")
     def _default_poll_interval(self) -> int:
-        # reading one file of /proc; the tokens of a server that died live until then
-        return 5
+        # reading some files of /proc; the tokens of a server that died live until then, and one that takes more
+        # memory than it may goes on taking it
+        return 2
 
     @default("interrupt_timeout")
     def _default_interrupt_timeout(self) -> int:
@@ -146,7 +153,7 @@ class LLMOSLocalSpawner(LocalProcessSpawner):
 
     def user_env(self, env: dict[str, str]) -> dict[str, str]:
         """The person's own variables; the passwd entry is the platform's, not theirs."""
-        return {
+        env = {
             **env,
             "USER": self.user.name,
             "LOGNAME": self.user.name,
@@ -158,6 +165,8 @@ class LLMOSLocalSpawner(LocalProcessSpawner):
             "LANG": env.get("LANG") or "C.UTF-8",
             **platform_environment(openai_base_url=self.openai_base_url, llmos_url=self.llmos_url, token=self._token),
         }
+        platform = hosts_of(self.openai_base_url, self.llmos_url, env.get("JUPYTERHUB_API_URL", ""))
+        return with_no_proxy(env, [*LOOPBACK_HOSTS, *platform])
 
     def make_preexec_fn(self, name: str) -> None:  # noqa: ARG002 - the Hub's signature
         """None: everyone shares one uid, there is nothing to change between fork and exec."""
@@ -166,6 +175,12 @@ class LLMOSLocalSpawner(LocalProcessSpawner):
     async def move_certs(self, paths: dict[str, str]) -> dict[str, str]:
         """Leave internal certificates where they are: everyone shares one uid."""
         return paths
+
+    def render_options(self) -> str:
+        """The form before a start; nothing where there is nothing to choose and nothing to say."""
+        if len(self.profiles.sizes) == 1 and not self.ended:
+            return ""
+        return render_form(self.profiles, self.user_options, notice=self.ended)
 
     def apply_options(self, options: dict[str, Any]) -> None:
         """Take over a start's options, from the form or from the API.
@@ -176,14 +191,14 @@ class LLMOSLocalSpawner(LocalProcessSpawner):
             400: an option that there isn't.
         """
         try:
-            size = WORKSTATION.choose(options).size
+            size = self.profiles.choose(options).size
         except BadOptions as exc:
             raise web.HTTPError(400, str(exc)) from exc
         self.mem_limit = size.memory
-        self.cpu_limit = size.cpu
 
     async def start(self) -> tuple[str, int]:
         """Make the home, mint the model token, start the server."""
+        self.ended = ""
         self.home.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.home.chmod(0o700)
         self._token = mint_invoke_token(self)
@@ -228,7 +243,29 @@ class LLMOSLocalSpawner(LocalProcessSpawner):
             self.clear_state()
             return 0
         status: int | None = await super().poll()
+        if status is None and self.mem_limit and await asyncio.to_thread(self._end_over_limit):
+            return _KILLED
         return status
+
+    def _end_over_limit(self) -> bool:
+        """End the server and all it has started where they use more memory than they may; whether they did."""
+        pids = processes_of(self.pid)
+        used, limit = used_by(pids, self.mem_limit), self.mem_limit
+        if used <= limit:
+            return False
+        larger = any(size.memory > limit for size in self.profiles.sizes)
+        advice = "choose a larger size" if larger else "work on less at once: there is no larger size here"
+        self.ended = (
+            f"Your last server was stopped: it used {format_bytes(used)} of {format_bytes(limit)} of memory. What was "
+            f"saved is there; {advice}."
+        )
+        if self.log_path is not None:
+            with contextlib.suppress(OSError), self.log_path.open("a", encoding="utf-8") as log:
+                log.write(f"--- {self.ended}\n")
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGKILL)
+        return True
 
     async def stop(self, now: bool = False) -> None:
         """Stop the server, then whatever of its process group is left."""
@@ -250,7 +287,7 @@ class LLMOSLocalSpawner(LocalProcessSpawner):
         """What the next Hub needs to find the process again."""
         state: dict[str, Any] = super().get_state()
         if self.pid and self._start_time:
-            state |= {"start_time": self._start_time, "instance": self._instance}
+            state |= {"start_time": self._start_time, "instance": self._instance, "memory": self.mem_limit}
         return state
 
     def load_state(self, state: dict[str, Any]) -> None:
@@ -259,6 +296,7 @@ class LLMOSLocalSpawner(LocalProcessSpawner):
             state = {}
         super().load_state(state)
         self._start_time = int(state.get("start_time", 0))
+        self.mem_limit = int(state.get("memory") or 0)
 
     @property
     def _instance(self) -> str:

@@ -12,7 +12,9 @@ from llmos_spawners.profiles import Gpu, Image, Profiles, Size
 __all__ = ["render_form"]
 
 
-def render_form(profiles: Profiles, chosen: Mapping[str, Any] | None = None, claims: Sequence[str] = ()) -> str:
+def render_form(
+    profiles: Profiles, chosen: Mapping[str, Any] | None = None, claims: Sequence[str] = (), notice: str = ""
+) -> str:
     """The form as HTML.
 
     Parameters
@@ -23,18 +25,22 @@ def render_form(profiles: Profiles, chosen: Mapping[str, Any] | None = None, cla
         The options of the last start, which are marked.
     claims
         The person's own volumes.
+    notice
+        What the person should know before choosing: why the last server ended.
     """
     had = dict(chosen or {})
     names = [size.name for size in profiles.sizes]  # a list, as what was sent may be anything
     marked = had["size"] if had.get("size") in names else profiles.default_size
-    cards = "\n".join(_card(size, checked=size.name == marked) for size in profiles.sizes)
+    cards = "\n".join(_card(size, checked=size.name == marked, cores=profiles.cores) for size in profiles.sizes)
     gpus = (Gpu("none", "No GPU", 0), *profiles.gpus)
     more = [
         _select("image", "Image", profiles.images, had.get("image")) if len(profiles.images) > 1 else "",
         _select("gpu", "GPU", gpus, had.get("gpu")) if profiles.gpus else "",
         _volumes(profiles, had.get("volumes"), claims),
     ]
+    warning = f'<div class="alert alert-warning" role="alert">{escape(notice)}</div>' if notice else ""
     return f"""
+{warning}
 <fieldset>
   <legend class="h5">Jupyter</legend>
   <p class="text-body-secondary">How large should the server be? Models run beside it and don't count.</p>
@@ -63,14 +69,14 @@ def _volumes(profiles: Profiles, had: object, claims: Sequence[str]) -> str:
 """
 
 
-def _card(size: Size, *, checked: bool) -> str:
-    cores = f"{size.cpu:g} core{'s' if size.cpu != 1 else ''}"
+def _card(size: Size, *, checked: bool, cores: bool) -> str:
+    processors = f"{size.cpu:g} core{'s' if size.cpu != 1 else ''} · " if cores else ""
     return f"""    <label class="list-group-item d-flex gap-3 align-items-center" for="size-{escape(size.name)}">
       <input class="form-check-input flex-shrink-0 m-0" type="radio" name="size" id="size-{escape(size.name)}"
              value="{escape(size.name)}"{" checked" if checked else ""} />
       <span class="flex-grow-1"><strong>{escape(size.title)}</strong><br />
         <small class="text-body-secondary">{escape(size.description)}</small></span>
-      <span class="text-nowrap">{cores} · {format_bytes(size.memory)}</span>
+      <span class="text-nowrap">{processors}{format_bytes(size.memory)}</span>
     </label>"""
 
 

@@ -6,14 +6,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, TypeVar
 
 __all__ = [
     "DEFAULT_SIZE",
     "NAME",
     "SIZES",
-    "WORKSTATION",
     "BadOptions",
     "Choice",
     "Gpu",
@@ -21,6 +20,7 @@ __all__ = [
     "Profiles",
     "SharedVolume",
     "Size",
+    "workstation",
 ]
 
 NAME: Final = re.compile(r"[a-z0-9]([-a-z0-9.]{0,61}[a-z0-9])?")
@@ -44,9 +44,9 @@ class Size:
     title, description
         What people see.
     cpu
-        Cores.
+        Cores; on a workstation all servers share all of them.
     memory
-        Bytes. A workstation tells it to the server, which shows it; a cluster enforces it.
+        Bytes. A server that uses more is stopped on a workstation, with words; a cluster enforces it.
     cpu_request, memory_request
         What a cluster sets aside. By default all of the memory, since what was promised has to be there, and a
         tenth of the cores, since notebooks mostly wait.
@@ -165,6 +165,10 @@ class Profiles:
         Who says nothing gets `default_size` and the first image; no GPU is always possible.
     own_claims
         Whether people can mount claims of their namespace.
+    preferred_size
+        The name of what is started where nothing is said, if there is such a size.
+    cores
+        Whether a size bounds the cores as well.
     """
 
     sizes: Sequence[Size] = SIZES
@@ -172,6 +176,8 @@ class Profiles:
     gpus: Sequence[Gpu] = ()
     volumes: Sequence[SharedVolume] = ()
     own_claims: bool = False
+    preferred_size: str = DEFAULT_SIZE
+    cores: bool = True
 
     @property
     def options(self) -> tuple[str, ...]:
@@ -182,7 +188,7 @@ class Profiles:
     @property
     def default_size(self) -> str:
         """The name of what is started where nothing is said."""
-        return next((size.name for size in self.sizes if size.name == DEFAULT_SIZE), self.sizes[0].name)
+        return next((size.name for size in self.sizes if size.name == self.preferred_size), self.sizes[0].name)
 
     def choose(self, options: Mapping[str, Any]) -> Choice:
         """What a start's options ask for.
@@ -231,8 +237,18 @@ class Profiles:
         return {**options, "size": choice.size.name}
 
 
-WORKSTATION: Final = Profiles()
-"""A workstation's choices: how large."""
+def workstation(memory: int) -> Profiles:
+    """A workstation's choices: how much of its memory, in bytes; the largest is at most all of it.
+
+    Who says nothing gets a size that data fits into, where that leaves at least as much for others.
+    """
+    sizes = []
+    for size in SIZES:
+        sizes.append(replace(size, memory=min(size.memory, memory)))
+        if size.memory >= memory:
+            break
+    roomy = [size.name for size in sizes[:2] if 2 * size.memory <= memory]
+    return Profiles(sizes=tuple(sizes), preferred_size=roomy[-1] if roomy else sizes[0].name, cores=False)
 
 
 def _find(option: str, choices: Sequence[Named], wanted: object, *more: str) -> Named:

@@ -3,6 +3,7 @@
 Each test that kills or stops has a platform of its own; the others share one.
 """
 
+import contextlib
 import json
 import os
 import re
@@ -16,6 +17,8 @@ from pathlib import Path
 
 import httpx
 import pytest
+from llmos_spawners.memory import machine_memory
+from llmos_spawners.profiles import workstation
 
 from llmos_hub.names import DataDir
 from llmos_hub.processes import ProcessHandle
@@ -208,13 +211,29 @@ def test_a_server_has_a_home_addresses_and_narrow_tokens_and_they_end_with_it(pl
     assert works(token, platform)
 
 
+def test_a_proxy_is_not_asked_for_the_platforms_own_addresses(tmp_path):
+    nowhere = dict.fromkeys(("HTTP_PROXY", "https_proxy", "ALL_PROXY"), "http://127.0.0.1:9")
+    with running_platform(
+        tmp_path / "data", environment={"LLMOS_ADMIN_PASSWORD": ADMIN_PASSWORD, **nowhere, "NO_PROXY": ".corp"}
+    ) as own:
+        own.start_server("admin", own.token("admin"))
+        environ = own.server_environment("admin")
+        assert environ["HTTP_PROXY"] == "http://127.0.0.1:9"  # the world outside is still reached by it
+        assert ".corp" in environ["NO_PROXY"].split(",")
+        code = "import openai; print(openai.OpenAI(max_retries=0).models.list().object)"
+        done = subprocess.run(
+            [sys.executable, "-c", code], env=environ, capture_output=True, text=True, timeout=60, check=False
+        )
+        assert done.stdout.strip() == "list", done.stderr
+
+
 def test_named_servers_have_tokens_of_their_own(platform):
     platform.add_user("kim")
     token = platform.token("kim")
     platform.start_server("kim", token)
-    platform.start_server("kim", token, "lab", {"size": "large"})
+    platform.start_server("kim", token, "lab", {"size": "medium"})
     plain, lab = platform.server_environment("kim"), platform.server_environment("kim", "lab")
-    assert lab["MEM_LIMIT"] == str(16 * 1024**3)
+    assert lab["MEM_LIMIT"] == str(workstation(machine_memory()).choose({"size": "medium"}).size.memory)
     assert plain["HOME"] == lab["HOME"]
     platform.stop_server("kim", token, "lab")
     assert not works(lab["OPENAI_API_KEY"], platform)
@@ -231,6 +250,26 @@ def test_the_form_is_there_and_unknown_options_are_refused(platform):
         answer = platform.hub("POST", "/users/noor/server", token=token, body=body)
         assert answer.status_code == 400
     assert platform.hub("GET", "/users/noor", token=token).json()["servers"] == {}
+
+
+def test_a_server_that_takes_more_memory_than_its_size_is_stopped_in_words(platform):
+    platform.add_user("max")
+    token = platform.token("max")
+    platform.start_server("max", token, options={"size": "small"})
+    with platform.browser("max", "max-has-a-password") as browser:
+        with platform.kernel(browser, "max") as kernel, contextlib.suppress(Exception):
+            kernel.run("held = b'x' * 1_400_000_000", timeout=30)  # ends with the kernel
+        wait_until(
+            lambda: platform.hub("GET", "/users/max", token=token).json()["servers"] == {}, 30, "the server is stopped"
+        )
+        page = browser.get("/hub/spawn").text
+    assert "Your last server was stopped: it used 1." in page
+    assert "of 1.0 GiB of memory" in page
+    assert "choose a larger size" in page
+    assert "Your last server was stopped" in (platform.root / "logs" / "servers" / "max.log").read_text()
+    url = platform.start_server("max", token, options={"size": "medium"})  # and the next one is let be
+    assert httpx.get(f"{url}api", headers={"Authorization": f"Bearer {token}"}, timeout=30).status_code == 200
+    platform.stop_server("max", token)
 
 
 def test_a_name_that_would_lead_out_of_the_homes_does_not(platform):

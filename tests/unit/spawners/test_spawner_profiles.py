@@ -5,7 +5,7 @@ from html.parser import HTMLParser
 import pytest
 from llmos_spawners.environment import invoke_note, slug
 from llmos_spawners.profile_form import render_form
-from llmos_spawners.profiles import DEFAULT_SIZE, SIZES, WORKSTATION, BadOptions
+from llmos_spawners.profiles import DEFAULT_SIZE, SIZES, BadOptions, Profiles, workstation
 
 
 class Inputs(HTMLParser):
@@ -22,30 +22,34 @@ class Inputs(HTMLParser):
             self.labels.add(attributes["for"])
 
 
+GIB = 1024**3
+PROFILES = Profiles()
+
+
 def test_the_form_offers_every_size_with_a_label_and_marks_one():
-    form = Inputs(render_form(WORKSTATION))
+    form = Inputs(render_form(PROFILES))
     assert set(form.inputs) == {size.name for size in SIZES}
     assert {attributes["id"] for attributes in form.inputs.values()} == form.labels
     assert [name for name, attributes in form.inputs.items() if "checked" in attributes] == [DEFAULT_SIZE]
 
 
 def test_the_last_choice_is_marked_and_a_strange_one_is_not_shown():
-    assert "checked" in Inputs(render_form(WORKSTATION, {"size": "large"})).inputs["large"]
-    assert "<script>" not in render_form(WORKSTATION, {"size": "<script>"})
-    refused = Inputs(render_form(WORKSTATION, {"size": ["large"]}))  # the Hub keeps what a refused start asked for
+    assert "checked" in Inputs(render_form(PROFILES, {"size": "large"})).inputs["large"]
+    assert "<script>" not in render_form(PROFILES, {"size": "<script>"})
+    refused = Inputs(render_form(PROFILES, {"size": ["large"]}))  # the Hub keeps what a refused start asked for
     assert "checked" in refused.inputs[DEFAULT_SIZE]
 
 
 def test_what_the_form_sends_is_what_is_started():
-    assert WORKSTATION.from_form({"size": ["medium"], "_xsrf": ["x"]}) == {"size": "medium"}
-    assert WORKSTATION.from_form({}) == {"size": DEFAULT_SIZE}
-    assert WORKSTATION.choose({"size": "large"}).size.memory == 16 * 1024**3
+    assert PROFILES.from_form({"size": ["medium"], "_xsrf": ["x"]}) == {"size": "medium"}
+    assert PROFILES.from_form({}) == {"size": DEFAULT_SIZE}
+    assert PROFILES.choose({"size": "large"}).size.memory == 16 * 1024**3
 
 
 @pytest.mark.parametrize("options", [{"size": "huge"}, {"size": None}, {"size": ["small"]}, {"image": "x"}])
 def test_unknown_options_are_refused_with_what_there_is(options):
     with pytest.raises(BadOptions, match=r"small, medium, large|Options: size"):
-        WORKSTATION.choose(options)
+        PROFILES.choose(options)
 
 
 @pytest.mark.parametrize(
@@ -67,3 +71,29 @@ def test_names_that_would_strip_to_the_same_differ():
 def test_the_note_names_user_and_server():
     assert invoke_note("ada", "") == "llmos-invoke ada/"
     assert invoke_note("ada", "lab") == "llmos-invoke ada/lab"
+
+
+@pytest.mark.parametrize(
+    ("memory", "sizes", "default"),
+    [
+        (64, {"small": 1, "medium": 4, "large": 16}, "medium"),
+        (8, {"small": 1, "medium": 4, "large": 8}, "medium"),
+        (6, {"small": 1, "medium": 4, "large": 6}, "small"),
+        (4, {"small": 1, "medium": 4}, "small"),
+        (2, {"small": 1, "medium": 2}, "small"),
+        (0.5, {"small": 0.5}, "small"),
+    ],
+)
+def test_a_workstation_offers_what_it_has(memory, sizes, default):
+    offered = workstation(int(memory * GIB))
+    assert {size.name: size.memory / GIB for size in offered.sizes} == sizes
+    assert offered.default_size == default
+
+
+def test_a_workstation_promises_no_cores_and_says_why_the_last_server_ended():
+    page = render_form(workstation(64 * GIB), notice="It used 2 of 1 GiB <of> memory.")
+    assert "core" not in page
+    assert "16 GiB" in page
+    assert "It used 2 of 1 GiB &lt;of&gt; memory." in page
+    assert "4 cores · 16 GiB" in render_form(PROFILES)
+    assert "alert" not in render_form(PROFILES)

@@ -85,3 +85,8 @@ def test_what_a_starter_has_set_for_other_pythons_and_nodes_reaches_no_part():
     }
     kept = {"PIP_INDEX_URL": "https://mirror.example/simple", "NODE_EXTRA_CA_CERTS": "/etc/ours.pem", "PATH": "/bin"}
     assert base_environment({**leaks, **kept}) == kept
+
+
+def test_the_parts_reach_each_other_past_a_proxy():
+    environ = base_environment({"HTTP_PROXY": "http://proxy:3128", "NO_PROXY": ".corp"})
+    assert environ["NO_PROXY"] == environ["no_proxy"] == ".corp,localhost,127.0.0.1,::1"

@@ -1,0 +1,129 @@
+"""Keeps the database's disk from filling up: before it does, nothing more is saved, and what only reads goes on.
+
+Valkey ends when it can't write what it is about to acknowledge. So it is told in time to refuse writes: by asking it for
+more replicas than it has (``min-replicas-to-write``), the one setting that stops writes, and only them, at any moment.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from llmos.errors import Unavailable
+from llmos_hub.supervisor.console import tilde
+from llmos_hub.supervisor.resp import ask
+
+__all__ = ["DiskGuard", "Room", "refuse_full", "room_on"]
+
+_RESERVE: Final = 64 * 1024**2  # bytes below which nothing more is saved: a second's worth of a fast download
+_RESERVE_INODES: Final = 256
+_ENOUGH: Final = 1.5  # times the reserve at which saving goes on
+_START: Final = 16 * 1024**2  # bytes that a start needs: logs, the Hub's journal
+_PERIOD: Final = 1.0  # seconds between two looks
+_TIMEOUT: Final = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """What is left of a disk for others than root.
+
+    Attributes
+    ----------
+    free
+        Bytes.
+    inodes
+        Files that can still be made; None where that isn't limited.
+    """
+
+    free: int
+    inodes: int | None
+
+    def below(self, *, free: float = _RESERVE, inodes: float = _RESERVE_INODES) -> bool:
+        """Whether there is less."""
+        return self.free < free or (self.inodes is not None and self.inodes < inodes)
+
+    def __str__(self) -> str:
+        if self.inodes is not None and self.inodes < _RESERVE_INODES * _ENOUGH:
+            return f"room for {self.inodes} more files"
+        return f"{self.free / 1e6:.0f} MB free"
+
+
+def room_on(directory: Path) -> Room:
+    """What is left of the disk that a directory is on.
+
+    Raises
+    ------
+    OSError
+        It can't be told.
+    """
+    found = os.statvfs(directory)
+    return Room(found.f_bavail * found.f_frsize, found.f_favail if found.f_files else None)
+
+
+def refuse_full(directory: Path) -> None:
+    """Refuse to start on a disk where not even logs have room.
+
+    Raises
+    ------
+    Unavailable
+        It is full.
+    """
+    with contextlib.suppress(OSError):
+        room = room_on(directory)
+        if room.below(free=_START, inodes=_RESERVE_INODES / 4):
+            raise Unavailable(f"The disk of {directory} is full ({room}). Make room on it, then start again.")
+
+
+class DiskGuard:
+    """Looks at the disk every second, and stops and resumes saving.
+
+    Parameters
+    ----------
+    directory
+        On the disk.
+    url
+        The embedded Valkey's address with its password; empty: there is none.
+    say
+        Tells the one who looks.
+    """
+
+    def __init__(self, directory: Path, url: str, say: Callable[[str], None]) -> None:
+        self.full: Room | None = None
+        """What was left when saving was stopped; None while it goes on."""
+        self._directory = directory
+        self._url = url
+        self._say = say
+        self._applied: bool | None = None
+
+    async def run(self) -> None:
+        """Look until cancelled."""
+        while True:
+            with contextlib.suppress(OSError):
+                await self.look(await asyncio.to_thread(room_on, self._directory))
+            await asyncio.sleep(_PERIOD)
+
+    async def look(self, room: Room) -> None:
+        """Do what that room calls for."""
+        if self.full is None and room.below():
+            self.full = room
+            self._say(
+                f"the disk of {tilde(self._directory)} is nearly full ({room}): nothing more is saved until there is room; "
+                "what runs goes on"
+            )
+        elif self.full is not None and not room.below(free=_RESERVE * _ENOUGH, inodes=_RESERVE_INODES * _ENOUGH):
+            self.full = None
+            self._say(f"there is room on the disk again ({room}): saving goes on")
+        # said again while it is full: a server that was started again has forgotten it
+        if self._url and (self.full is not None or self._applied is not False):
+            await self._tell(stop=self.full is not None)
+
+    async def _tell(self, *, stop: bool) -> None:
+        with contextlib.suppress(OSError):  # it is starting; told at the next look
+            async with asyncio.timeout(_TIMEOUT):
+                answer = (await ask(self._url, ("CONFIG", "SET", "min-replicas-to-write", "1" if stop else "0")))[0]
+            self._applied = stop if answer == "OK" else None
