@@ -69,7 +69,7 @@ async def create_resource(call: Call) -> Response:
     require(call.caller, "create", call.kind, call.namespace)
     dry_run = call.dry_run
     resource = _resource(call, await _body(call), name=None)
-    await _check_reserved(call, resource.metadata.name, resource.dump())
+    await _check_reserved(call, resource.metadata.name, resource.spec)
     await _make_room(call, dry_run=dry_run)
     return respond(await call.services.resources.create(resource, dry_run=dry_run), created=True)
 
@@ -79,7 +79,7 @@ async def replace_resource(call: Call) -> Response:
     require(call.caller, "update", call.kind, call.namespace)
     dry_run = call.dry_run
     resource = _resource(call, await _body(call), name=call.name)
-    await _check_reserved(call, call.name, resource.dump())
+    await _check_reserved(call, call.name, resource.spec)
     return respond(await call.services.resources.update(resource, dry_run=dry_run))
 
 
@@ -95,12 +95,12 @@ async def patch_resource(call: Call) -> Response:
     dry_run = call.dry_run
     if media_type == bodies.MERGE_PATCH:
         patch = await _body(call)
-        await _check_reserved(call, call.name, patch)
+        await _check_reserved(call, call.name, patch.get("spec") if isinstance(patch, Mapping) else None)
         merge = call.services.resources.merge
         return respond(await merge(call.kind, call.namespace, call.name, patch, dry_run=dry_run))
     require(call.caller, "create", call.kind, call.namespace)
     wanted = _resource(call, await _body(call, maybe_yaml=True), name=call.name)
-    await _check_reserved(call, call.name, wanted.dump())
+    await _check_reserved(call, call.name, wanted.spec)
     await _make_room(call, dry_run=dry_run)
     resource, created = await call.services.resources.apply(wanted, dry_run=dry_run)
     return respond(resource, created=created)
@@ -115,7 +115,7 @@ async def delete_resource(call: Call) -> Response:
     return respond(await delete(call.kind, call.namespace, call.name, uid=uid, dry_run=dry_run))
 
 
-async def _check_reserved(call: Call, name: str, wanted: Any) -> None:
+async def _check_reserved(call: Call, name: str, spec: Any) -> None:
     """Let what an admin has set stay, and refuse what only they may set.
 
     Raises
@@ -123,9 +123,10 @@ async def _check_reserved(call: Call, name: str, wanted: Any) -> None:
     Forbidden
         One caller's prompts would be open to the others that use the model.
     """
-    spec = wanted.get("spec") if isinstance(wanted, Mapping) else None
-    shares = isinstance(spec, Mapping) and spec.get("promptCache") == "shared"
-    if call.kind is not ModelService or not shares or call.namespace == call.caller.namespace or call.caller.admin:
+    if call.kind is not ModelService or call.namespace == call.caller.namespace or call.caller.admin:
+        return
+    wanted = spec.get("promptCache") if isinstance(spec, Mapping) else getattr(spec, "prompt_cache", None)
+    if wanted != "shared":
         return
     with contextlib.suppress(NotFound):
         if (await call.services.resources.get(ModelService, call.namespace, name)).spec.prompt_cache == "shared":
