@@ -11,6 +11,7 @@ import openai
 import pytest
 
 import llmos
+from tests.support.people import wait_until
 from tests.support.platform import Platform
 
 MESSAGES = [{"role": "user", "content": "Hello"}]
@@ -109,6 +110,24 @@ def test_without_a_good_token_there_is_no_answer(base_url, token):
     answer = httpx.post(f"{base_url}/chat/completions", headers=headers, json={"model": "tiny", "messages": MESSAGES})
     assert answer.status_code == 401
     assert answer.json()["error"]["code"] == "unauthorized"
+
+
+def test_a_token_that_is_deleted_in_the_hub_dies(platform, ada, base_url):
+    """A refusal is believed only of a Hub that says it doesn't know the token; a real one does."""
+    answer = platform.hub("POST", "/users/ada/tokens", body={"note": "short-lived"})
+    token, token_id = answer.json()["token"], answer.json()["id"]
+    headers = {"Authorization": f"Bearer {token}"}
+    assert httpx.get(f"{base_url}/models", headers=headers).status_code == 200
+    assert platform.hub("DELETE", f"/users/ada/tokens/{token_id}").status_code == 204
+    codes: list[int] = []
+
+    def refused() -> bool:
+        codes.append(httpx.get(f"{base_url}/models", headers=headers).status_code)
+        return codes[-1] == 401
+
+    wait_until(refused, timeout=20, what="401 for a deleted token")
+    assert set(codes) <= {200, 401}
+    assert token not in platform.log("hub")
 
 
 def test_the_servers_own_variables_are_enough_for_the_openai_client(platform, ada):
