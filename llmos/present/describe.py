@@ -58,7 +58,10 @@ def describe(resource: Resource, events: Sequence[Event], *, now: datetime) -> l
     head += [("Annotations", cell(metadata.annotations), "")] if metadata.annotations else []
     dump = resource.dump()
     lines = _pairs(head, "")
-    lines += _section("Spec", _fields(dump.get("spec"), now))
+    spec = dump.get("spec") or {}
+    if isinstance(resource, ModelService):
+        spec["promptCache"] = _prompt_cache(resource)
+    lines += _section("Spec", _fields(spec, now))
     status = {k: v for k, v in (dump.get("status") or {}).items() if k not in _OWN_SECTIONS}
     lines += _section("Status", _fields(status, now))
     conditions = getattr(resource.status, "conditions", ())
@@ -69,6 +72,12 @@ def describe(resource: Resource, events: Sequence[Event], *, now: datetime) -> l
         lines += _log(resource.status.last_log_lines)
     lines += _table("Events", events_table(events, now=now))
     return lines
+
+
+def _prompt_cache(service: ModelService) -> str:
+    """Whose prompts it takes up again."""
+    means = "perCaller, no prompt is taken up by another's" if service.parts_prompts else "shared by all who use it"
+    return f"{means} (auto)" if service.spec.prompt_cache == "auto" else means
 
 
 def _fields(data: Any, now: datetime, prefix: str = "") -> list[tuple[str, str, Tone]]:

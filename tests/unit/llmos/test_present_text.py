@@ -262,6 +262,21 @@ def test_any_kind_is_a_table_from_its_own_columns():
     assert wide.splitlines()[0].split() == ["NAME", "MODEL", "ENGINE", "STATE", "READY", "AGE", "MESSAGE", "LABELS"]
 
 
+@pytest.mark.parametrize(
+    ("namespace", "spec", "says"),
+    [
+        ("public", {}, "perCaller, no prompt is taken up by another's (auto)"),
+        ("public", {"promptCache": "shared"}, "shared by all who use it\n"),
+        ("user-ada", {"promptCache": "perCaller"}, "perCaller, no prompt is taken up by another's\n"),
+    ],
+)
+def test_describe_says_whose_prompts_a_model_takes_up(namespace: str, spec: dict[str, str], says: str):
+    made = {"kind": "ModelService", "metadata": {"name": "chat", "namespace": namespace}}
+    shown = ModelService.parse({**made, "spec": {"model": "demo://tiny", **spec}})
+    text = "\n".join(plain(part) for part in describe(shown, [], now=NOW))
+    assert says in text + "\n"
+
+
 def test_describe_shows_everything_that_says_something():
     described = service(
         "chat",
@@ -297,6 +312,7 @@ def test_describe_shows_everything_that_says_something():
         "  Resources memory:  4Gi\n"
         "  Resources gpus:    0\n"
         "  Replicas:          1\n"
+        "  Prompt cache:      shared by all who use it (auto)\n"
         "  Paused:            no\n"
         "\n"
         "Status\n"
