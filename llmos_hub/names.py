@@ -19,6 +19,8 @@ __all__ = [
     "DEFAULT_PORT",
     "ENV_BACKEND",
     "ENV_DATA_DIR",
+    "ENV_ENGINE_KEY",
+    "ENV_ENGINE_SECRET",
     "ENV_INSTANCE",
     "ENV_POD_NAMESPACE",
     "ENV_REDIS_URL",
@@ -57,6 +59,10 @@ WORKLOADS_FINALIZER: Final = "llmos.ai/workloads"
 DEFAULT_PORT: Final = 8000
 DEFAULT_GATEWAY_PORT: Final = 8010
 
+ENV_ENGINE_KEY: Final = "LLMOS_ENGINE_KEY"
+"""What a command of one's own finds its key in: the gateway sends it as a bearer token."""
+ENV_ENGINE_SECRET: Final = "LLMOS_ENGINE_SECRET"  # noqa: S105 - the name of a variable
+"""What controllers and gateway make the engines' keys of."""
 ENV_DATA_DIR: Final = "LLMOS_DATA_DIR"
 ENV_REDIS_URL: Final = "LLMOS_REDIS_URL"
 """``unix://:PASSWORD@/path/valkey.sock`` or ``redis://:PASSWORD@host:6379/0``; given in the environment, never in argv."""

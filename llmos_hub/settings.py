@@ -16,6 +16,7 @@ from llmos.errors import UsageError
 from llmos_hub.names import (
     ENV_BACKEND,
     ENV_DATA_DIR,
+    ENV_ENGINE_SECRET,
     ENV_POD_NAMESPACE,
     ENV_REDIS_URL,
     ENV_RELEASE,
@@ -53,6 +54,9 @@ class ProcessSettings:
     encryption_key
         ``LLMOS_ENCRYPTION_KEY``: the Fernet key under which Credentials lie in the store; empty in processes
         that must not read them (the gateway).
+    engine_secret
+        ``LLMOS_ENGINE_SECRET``: what the keys of engines are made of that listen on a port; empty in a cluster, where
+        NetworkPolicies keep others away.
     host, port
         ``LLMOS_HOST``, ``LLMOS_PORT``: where an HTTP server listens.
     public_url
@@ -76,6 +80,7 @@ class ProcessSettings:
     hub_api_url: str = ""
     hub_token: str = ""
     encryption_key: str = ""
+    engine_secret: str = ""
     host: str = "127.0.0.1"
     port: int = 0
     public_url: str = ""
@@ -117,6 +122,7 @@ class ProcessSettings:
             hub_api_url=environ.get("JUPYTERHUB_API_URL", "").rstrip("/"),
             hub_token=environ.get("JUPYTERHUB_API_TOKEN", ""),
             encryption_key=environ.get("LLMOS_ENCRYPTION_KEY", ""),
+            engine_secret=environ.get(ENV_ENGINE_SECRET, ""),
             host=environ.get("LLMOS_HOST", "127.0.0.1"),
             port=port,
             public_url=environ.get("LLMOS_PUBLIC_URL", ""),

@@ -134,7 +134,8 @@ class ModelServiceSpec(Model):
     env: Annotated[dict[str, Annotated[str, Field(max_length=32768)]], AfterValidator(_check_env)] = Field(
         default_factory=dict, max_length=200, json_schema_extra=_env_rules()
     )
-    """More environment variables for the engine. Secrets belong into a Credential."""
+    """More environment variables for the engine. Secrets belong into a Credential. For engine ``custom`` ``{api_key}`` stands
+    for the key that the gateway sends to it, on a workstation."""
     served_model_name: ModelID | None = None
     """The name that clients ask for; unset, the resource's own."""
     aliases: list[ModelID] = Field(default_factory=list, max_length=20)

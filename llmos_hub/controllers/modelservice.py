@@ -26,6 +26,7 @@ from llmos_hub.controllers.modelservice_status import Choice, Facts, deleting, m
 from llmos_hub.controllers.modelservice_workloads import FETCH, SERVE, make_ref, make_serve, wanted_replicas
 from llmos_hub.controllers.reconciler import Result
 from llmos_hub.controllers.teardown import Teardown
+from llmos_hub.engine_keys import engine_key
 from llmos_hub.engines.base import Engine, Machine
 from llmos_hub.names import WORKLOADS_FINALIZER
 from llmos_hub.sources.base import ModelFiles
@@ -85,6 +86,8 @@ class ModelServiceReconciler:
         By what labels the pods of a workload are found; empty where there are none.
     requeue
         Called with the key of a resource to look at again.
+    engine_secret
+        What the keys of commands of one's own are made of; empty where they get none.
     clock
         Now.
     """
@@ -101,6 +104,7 @@ class ModelServiceReconciler:
         choose: Choose,
         environment: Mapping[str, str],
         requeue: Callable[[Key], None],
+        engine_secret: str = "",
         selector: Callable[[WorkloadRef], str] = lambda _: "",
         clock: Callable[[], datetime] = utcnow,
     ) -> None:
@@ -111,6 +115,7 @@ class ModelServiceReconciler:
         self._clock = clock
         self._layout = layout
         self._environment = environment
+        self._engine_secret = engine_secret
         self._selector = selector
         self._downloads = Downloads(backend, layout, environment)
         self._teardown = Teardown(backend, lambda ref: requeue((ref.namespace, ref.name)))
@@ -186,6 +191,7 @@ class ModelServiceReconciler:
                 layout=self._layout,
                 engine=choice.engine,
                 environment=self._environment,
+                key=engine_key(self._engine_secret, service.metadata.uid or ""),
             )
         except LLMOSError as refusal:
             return _Found(replace(facts, refusal=refusal))

@@ -14,6 +14,7 @@ from llmos.resources.quantities import parse_quantity
 from llmos.trust import ENV_CA_CERTIFICATES, ENV_CA_FILE
 from llmos_hub.controllers.layout import Layout
 from llmos_hub.engines.base import Plan
+from llmos_hub.names import ENV_ENGINE_KEY
 from llmos_hub.workload import PodOptions, ProcessTemplate, Role, Workload, WorkloadRef
 
 __all__ = [
@@ -47,6 +48,8 @@ _PASSED = (
 )
 _PASSED_PREFIXES = ("HF_HUB_", "PIP_", "UV_")
 _PASSED_ANY_CASE = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
+_KEY_VARIABLES = (ENV_ENGINE_KEY, "VLLM_API_KEY")
+"""Where programs look for the key that they are to ask for."""
 _FETCH_SECRETS = ("HF_TOKEN",)
 """What a download gets of a Credential: nothing that could change what its program does."""
 
@@ -157,6 +160,7 @@ def make_serve(
     layout: Layout | None = None,
     engine: str = "",
     environment: Mapping[str, str] | None = None,
+    key: str = "",
 ) -> Workload:
     """The processes that answer.
 
@@ -174,6 +178,8 @@ def make_serve(
         Whose image a pod has.
     environment
         From `fetch_environment`, for pods that fetch what their volume lacks.
+    key
+        What the gateway will send to a command of one's own; empty where it sends nothing.
 
     Raises
     ------
@@ -199,6 +205,8 @@ def make_serve(
         memory_request=request,
         secret_env={**plan.template.secret_env, **others},
     )
+    if service.spec.engine == "custom":
+        template = _with_key(template, key)
     if layout is not None and layout.per_namespace:
         template = _in_pod(template, service, engine)
         if service.spec.model is not None:
@@ -207,6 +215,14 @@ def make_serve(
     count = wanted_replicas(service)
     labels = {"llmos.ai/replicas": str(count), "llmos.ai/template": template.hash}
     return Workload(make_ref(service, SERVE), (Role(REPLICA, count, template),), labels)
+
+
+def _with_key(template: ProcessTemplate, key: str) -> ProcessTemplate:
+    """The same process with its key in the environment: where ``{api_key}`` stands, and as engines look for it."""
+    asked = {name: value.replace("{api_key}", key) for name, value in template.env.items() if "{api_key}" in value}
+    plain = {name: value for name, value in template.env.items() if name not in asked}
+    usual = {name: key for name in _KEY_VARIABLES if name not in (*plain, *template.secret_env)} if key else {}
+    return replace(template, env=plain, secret_env={**usual, **template.secret_env, **asked})
 
 
 def _in_pod(template: ProcessTemplate, service: ModelService, engine: str) -> ProcessTemplate:

@@ -97,6 +97,7 @@ class Controllers:
             choose=engines.choose,
             environment=fetch_environment(environ),
             requeue=self._look_again,
+            engine_secret=settings.engine_secret,
         )
         reconciler: Reconciler[ModelService] = self._models
         if namespaces is not None:

@@ -74,7 +74,7 @@ def check_listens(spec: ModelServiceSpec) -> None:
     Raises
     ------
     Invalid
-        It has neither ``{port}`` nor ``{socket}``, or both.
+        It has neither ``{port}`` nor ``{socket}``, or both; or its key is among the arguments.
     """
     if not spec.args:
         message = 'spec.args: engine custom needs its command, such as ["my-server", "--port", "{port}"].'
@@ -87,6 +87,12 @@ def check_listens(spec: ModelServiceSpec) -> None:
             '(the path of a unix socket) where it belongs, such as ["my-server", "--port", "{port}"].'
         )
         raise Invalid(message, causes=[Cause("spec.args", "neither {port} nor {socket} is in it")])
+    if any("{api_key}" in text for text in spec.args):
+        message = (
+            "spec.args: {api_key} would be seen by everyone on the machine. Put it into spec.env, such as "
+            '{"MY_KEY": "{api_key}"}; LLMOS_ENGINE_KEY and VLLM_API_KEY hold it anyway.'
+        )
+        raise Invalid(message, causes=[Cause("spec.args", "{api_key} belongs into spec.env")])
     if len(ways) == 2:
         message = "spec.args: both {port} and {socket} are in the command; the platform reaches it at one. Keep one."
         raise Invalid(message, causes=[Cause("spec.args", "both {port} and {socket} are in it")])

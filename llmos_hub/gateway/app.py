@@ -56,15 +56,23 @@ class Gateway:
         The bounds.
     secret
         Known to the platform's gateways alone, the same in all; unset, one that only this one knows.
+    engine_secret
+        What the keys are made of that are sent to engines on a port; empty: none is sent.
     """
 
     def __init__(
-        self, store: Store, identity: Identity, options: GatewayOptions | None = None, secret: str = ""
+        self,
+        store: Store,
+        identity: Identity,
+        options: GatewayOptions | None = None,
+        secret: str = "",
+        *,
+        engine_secret: str = "",
     ) -> None:
         options = options or GatewayOptions()
         self._upstreams = Upstreams(options)
         metrics = Metrics()
-        table = Table(self._upstreams, metrics)
+        table = Table(self._upstreams, metrics, engine_secret)
         discovery = Discovery(store, table)
         metrics.table_age = discovery.age
         self.context = Context(
@@ -274,7 +282,7 @@ async def serve(settings: ProcessSettings, options: GatewayOptions | None = None
     identity = HubIdentity(settings.hub_api_url, settings.hub_token, verdicts=verdicts)
     store = open_store_for(settings, secrets=False)
     try:
-        gateway = Gateway(store, identity, options, settings.hub_token)
+        gateway = Gateway(store, identity, options, settings.hub_token, engine_secret=settings.engine_secret)
         server = Server(gateway, options, sock, gateway.drain)
         with server.stop_on_signals():
             async with contextlib.AsyncExitStack() as stack:

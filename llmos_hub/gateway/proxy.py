@@ -72,7 +72,7 @@ async def forward(request: Request, route: Route, target: bytes, body: bytes) ->
     Truncated
         The engine broke off in the middle of an answer that can't be marked as broken.
     """
-    exchange = _Exchange(request, route, _request_head(request, target, len(body)), body)
+    exchange = _Exchange(request, route, _request_head(request, route, target, len(body)), body)
     request.client.watch(exchange.client_gone)
     route.metrics.outstanding += 1
     try:
@@ -258,10 +258,10 @@ def _failed(route: Route, error: UpstreamError) -> UpstreamFailed:
     )
 
 
-def _request_head(request: Request, target: bytes, length: int) -> bytes:
+def _request_head(request: Request, route: Route, target: bytes, length: int) -> bytes:
     """The request line and headers for the engine. Values come from the server's parser, so hold no line ends."""
     given = request.headers
-    lines = [b"POST ", target, b" HTTP/1.1\r\nhost: llmos\r\n"]
+    lines = [b"POST ", target, b" HTTP/1.1\r\nhost: llmos\r\n", route.authorization]
     for name in _TO_ENGINE:
         if name in given:
             lines += (name, b": ", given[name], b"\r\n")

@@ -14,6 +14,7 @@ from typing import Final
 
 from llmos.errors import Forbidden, ModelNotFound, ModelNotReady, Unsupported
 from llmos.resources import ModelService
+from llmos_hub.engine_keys import engine_key
 from llmos_hub.gateway.balancers import Balancer, LeastOutstanding
 from llmos_hub.gateway.hanging import HEALTH_PATHS
 from llmos_hub.gateway.metrics import Metrics, ModelMetrics
@@ -64,6 +65,8 @@ class Route:
         From where the engine may fetch what a request names by address.
     parts_prompts
         Whether what the engine remembers of prompts is kept apart by caller.
+    authorization
+        The header line by which its engine knows the gateway; empty where it asks for none.
     """
 
     namespace: str
@@ -81,6 +84,7 @@ class Route:
     engine: str = ""
     parts_prompts: bool = True
     media_hosts: frozenset[str] = frozenset()
+    authorization: bytes = b""
 
     @property
     def key(self) -> str:
@@ -91,8 +95,9 @@ class Route:
 class Table:
     """All model services, by namespace and by the names they answer to."""
 
-    def __init__(self, upstreams: Upstreams, metrics: Metrics) -> None:
+    def __init__(self, upstreams: Upstreams, metrics: Metrics, engine_secret: str = "") -> None:
         self._upstreams = upstreams
+        self._engine_secret = engine_secret
         self._metrics = metrics
         self._routes: dict[tuple[str, str], Route] = {}
         self._index: dict[str, dict[str, Route]] = {}
@@ -152,7 +157,12 @@ class Table:
             engine=status.engine,
             parts_prompts=service.parts_prompts,
             media_hosts=frozenset(service.spec.media_hosts),
+            authorization=self._authorization(uid) if service.spec.engine == "custom" else b"",
         )
+
+    def _authorization(self, uid: str) -> bytes:
+        key = engine_key(self._engine_secret, uid)
+        return b"authorization: Bearer %s\r\n" % key.encode() if key else b""
 
     def _reindex(self, namespace: str) -> None:
         """A resource's own name wins over a served name or alias of another, else the older resource does."""

@@ -14,7 +14,8 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from llmos_hub.names import API_PREFIX, ENV_DATA_DIR, ENV_INSTANCE, ENV_REDIS_URL, DataDir
+from llmos_hub.engine_keys import engine_secret
+from llmos_hub.names import API_PREFIX, ENV_DATA_DIR, ENV_ENGINE_SECRET, ENV_INSTANCE, ENV_REDIS_URL, DataDir
 from llmos_hub.supervisor.database_files import explain_exit
 from llmos_hub.supervisor.probes import HttpProbe, Probe, RedisProbe
 from llmos_hub.supervisor.secrets import Secrets
@@ -212,6 +213,7 @@ def make_plan(
             {
                 **platform,
                 "JUPYTERHUB_API_TOKEN": secrets.llm_token,
+                ENV_ENGINE_SECRET: engine_secret(secrets.encryption_key),
                 "LLMOS_HOST": options.host,
                 "LLMOS_PORT": str(options.gateway_port),
             },
@@ -225,6 +227,7 @@ def make_plan(
                 **platform,
                 "JUPYTERHUB_API_TOKEN": secrets.llmos_token,
                 "LLMOS_ENCRYPTION_KEY": secrets.encryption_key,
+                ENV_ENGINE_SECRET: engine_secret(secrets.encryption_key),
                 "LLMOS_HOST": "127.0.0.1",
                 "LLMOS_PORT": str(ports["controllers"]),
             },

@@ -153,11 +153,12 @@ async def running_gateway(
     services: Sequence[ModelService] = (),
     *,
     until_ready: bool = True,
+    engine_secret: str = "",
 ) -> AsyncIterator[RunningGateway]:
     """Start one, and stop it whatever is still under way."""
     options = options or GatewayOptions()
     identity = FakeIdentity()
-    gateway = Gateway(store, identity, options)
+    gateway = Gateway(store, identity, options, engine_secret=engine_secret)
     server = Server(gateway, options, listen("127.0.0.1", 0), gateway.drain)
     running = RunningGateway(gateway, server, store, identity)
     async with gateway.running(), running.http:

@@ -14,21 +14,31 @@ __all__ = ["Answer", "http_get", "probe_delay"]
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What came back, with half a sentence on it for people; `silent`: it was asked, and nothing came in time."""
+    """What came back, with half a sentence on it for people.
+
+    Attributes
+    ----------
+    silent
+        It was asked, and nothing came in time.
+    wants_key
+        It refused for want of a key.
+    """
 
     good: bool
     words: str
     silent: bool = False
+    wants_key: bool = False
 
 
-async def _exchange(endpoint: str, path: str) -> Answer:
+async def _exchange(endpoint: str, path: str, key: str) -> Answer:
     address = urlsplit(endpoint)
     if address.scheme == "unix":
         reader, writer = await asyncio.open_unix_connection(unquote(address.path))
     else:
         reader, writer = await asyncio.open_connection(address.hostname, address.port)
     try:
-        writer.write(f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
+        authorization = f"Authorization: Bearer {key}\r\n" if key else ""
+        writer.write(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n{authorization}Connection: close\r\n\r\n".encode())
         line = await reader.readline()
     finally:
         writer.close()
@@ -37,10 +47,12 @@ async def _exchange(endpoint: str, path: str) -> Answer:
     words = line.split(None, 2)
     if len(words) < 2 or not line.startswith(b"HTTP/") or not words[1].isdigit():
         return Answer(good=False, words="something else than HTTP" if line else "nothing, it hung up")
-    return Answer(good=words[1].startswith(b"2"), words=f"HTTP {words[1].decode()}")
+    return Answer(
+        good=words[1].startswith(b"2"), words=f"HTTP {words[1].decode()}", wants_key=words[1] in (b"401", b"403")
+    )
 
 
-async def http_get(endpoint: str, path: str, timeout: float) -> Answer:
+async def http_get(endpoint: str, path: str, timeout: float, key: str = "") -> Answer:
     """Ask once; any 2xx is good. What goes wrong is an answer too, never an exception.
 
     Parameters
@@ -51,10 +63,12 @@ async def http_get(endpoint: str, path: str, timeout: float) -> Answer:
         Such as ``/health``.
     timeout
         Seconds, from connecting to the status line.
+    key
+        Sent as a bearer token, where there is one.
     """
     try:
         async with asyncio.timeout(timeout):
-            return await _exchange(endpoint, path)
+            return await _exchange(endpoint, path, key)
     except TimeoutError:
         return Answer(good=False, words=f"nothing within {timeout:g} s", silent=True)
     except (FileNotFoundError, ConnectionRefusedError):

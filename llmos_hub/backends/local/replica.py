@@ -25,6 +25,7 @@ from llmos_hub.backends.local.records import KnownTemplate, Place, ReplicaRecord
 from llmos_hub.backends.local.rollout import Member
 from llmos_hub.backends.local.threads import in_thread
 from llmos_hub.hanging import HangJudge
+from llmos_hub.names import ENV_ENGINE_KEY
 from llmos_hub.workload import Probe, ReplicaState
 
 __all__ = ["Owner", "Replica"]
@@ -412,7 +413,7 @@ class Replica:
         probe, first = template.readiness, self._owner.options.first_probe
         if probe is not None and endpoint is not None:
             begun = time.monotonic() - process.handle.age
-            answer = await http_get(endpoint, probe.path, probe.timeout)
+            answer = await self._ask(endpoint, probe)
             while not answer.good:
                 waited = time.monotonic() - begun
                 if waited >= template.startup_timeout:
@@ -421,7 +422,7 @@ class Replica:
                     await process.stop(template.grace)
                     return False
                 await asyncio.sleep(probe_delay(waited, first=first, period=probe.period))
-                answer = await http_get(endpoint, probe.path, probe.timeout)
+                answer = await self._ask(endpoint, probe)
         now = datetime.now(UTC)
         self._record = replace(self._record, ready_at=now)
         await self._note()  # first, so that the next controller has it ready from its first moment on
@@ -436,7 +437,7 @@ class Replica:
         failed = 0
         judge = HangJudge(process.pid, spinning=False)
         while True:
-            answer = await http_get(endpoint, probe.path, probe.timeout)
+            answer = await self._ask(endpoint, probe)
             failed = 0 if answer.good else failed + 1
             if not answer.silent:
                 judge.answered()
@@ -450,6 +451,12 @@ class Replica:
                 self._set(phase="NotReady", message=self._not_ready(probe, answer))
             await asyncio.sleep(probe.period)
 
+    async def _ask(self, endpoint: str, probe: Probe) -> Answer:
+        """Probe once, with the key that the process wants; while that isn't known again, wanting it is a sign of life."""
+        key = self._known.template.secret_env.get(ENV_ENGINE_KEY, "")
+        answer = await http_get(endpoint, probe.path, probe.timeout, key)
+        return replace(answer, good=True) if answer.wants_key and not self._known.complete else answer
+
     def _not_ready(self, probe: Probe, answer: Answer) -> str:
         return f"{self._owner.name} gets no requests for now: GET {probe.path} gave {answer.words}."
 
@@ -458,7 +465,7 @@ class Replica:
         failed = 0
         while failed < probe.failures:
             await asyncio.sleep(probe.period)
-            answer = await http_get(endpoint, probe.path, probe.timeout)
+            answer = await self._ask(endpoint, probe)
             failed = 0 if answer.good else failed + 1
         self._verdict = failures.unhealthy(self._owner.name, failed, probe.path, answer.words)
         await process.stop(self._known.template.grace)

@@ -176,3 +176,16 @@ def test_the_platforms_own_variables_are_refused() -> None:
         make_serve(service(), plan(env={"LLMOS_INSTANCE": "x"}), {})
     with pytest.raises(Invalid, match=r"spec.credentialRef: LLMOS_REPLICA"):
         make_serve(service(), plan(), {"LLMOS_REPLICA": "x"})
+
+
+def test_a_command_of_ones_own_finds_its_key_in_its_environment_alone() -> None:
+    env = {"MY_KEY": "{api_key}", "PLACE": "{dir}"}
+    wanted = service(engine="custom", model=None, args=["my-server", "{port}"], env=env)
+    template = make_serve(wanted, plan(env=env), {"TOKEN": "t"}, key="k3y").roles[0].template
+    assert template.env == {"PLACE": "{dir}"}
+    assert template.secret_env == {"LLMOS_ENGINE_KEY": "k3y", "VLLM_API_KEY": "k3y", "MY_KEY": "k3y", "TOKEN": "t"}
+    own = make_serve(wanted, plan(), {"VLLM_API_KEY": "own"}, key="k3y").roles[0].template
+    assert own.secret_env["VLLM_API_KEY"] == "own"
+    in_cluster = make_serve(wanted, plan(env=env), {}).roles[0].template
+    assert in_cluster.secret_env == {"MY_KEY": ""}, "network policies keep others away there"
+    assert make_serve(service(), plan(), {}, key="k3y").roles[0].template.secret_env == {}, "llama.cpp has a socket"

@@ -9,6 +9,8 @@ import httpx
 import openai
 import pytest
 
+from llmos.resources import ModelService
+from llmos_hub.engine_keys import engine_key
 from llmos_hub.gateway.options import GatewayOptions
 from llmos_hub.stores import Store
 from tests.support.fake_upstream import Call, MakeUpstream, completion, delta
@@ -566,3 +568,17 @@ async def _closed(upstream) -> bool:
         while upstream._writers:
             await asyncio.sleep(0.01)
     return True
+
+
+async def test_a_custom_engine_gets_the_key_of_its_service_and_no_other_engine_any(
+    store: Store, upstreams: MakeUpstream
+) -> None:
+    custom, plain = await upstreams("custom", tcp=True), await upstreams("plain")
+    services = [service("mine", custom, engine="custom", args=["x", "{port}"]), service("chat", plain)]
+    async with running_gateway(store, services=services, engine_secret="s") as gateway:
+        uid = (await store.get(ModelService, "user-ada", "mine")).metadata.uid
+        for model in ("mine", "chat"):
+            assert (await gateway.chat(model)).status_code == 200
+    assert custom.calls[0].header("authorization") == f"Bearer {engine_key('s', uid or '')}"
+    assert plain.calls[0].header("authorization") is None
+    assert ADA not in str(custom.calls[0].headers)

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from llmos_hub.engine_keys import engine_key, engine_secret
 from llmos_hub.names import DataDir
 from llmos_hub.supervisor.plan import INTERNAL_PORTS, Binaries, Options, make_plan
 from llmos_hub.supervisor.secrets import Secrets
@@ -41,6 +42,14 @@ def test_each_part_gets_its_own_secrets_only():
     assert [name for name in ("gateway", "proxy", "hub", "valkey") if SECRETS.encryption_key in programs[name]] == []
     assert SECRETS.supervisor_token not in programs["api"] + programs["gateway"] + programs["controllers"]
     assert SECRETS.proxy_token not in programs["api"] + programs["gateway"] + programs["controllers"]
+
+
+def test_engines_keys_are_made_by_controllers_and_gateway_alone():
+    secrets = {program.name: program.environment.get("LLMOS_ENGINE_SECRET") for program in plan()}
+    assert secrets["controllers"] == secrets["gateway"] == engine_secret(SECRETS.encryption_key)
+    assert [secrets[name] for name in ("api", "hub", "proxy", "valkey")] == [None] * 4
+    assert engine_key(secrets["gateway"], "u1") != engine_key(secrets["gateway"], "u2")
+    assert engine_key("", "u1") == ""
 
 
 def test_an_external_store_has_no_process_and_nobody_waits_for_it():
