@@ -28,6 +28,7 @@ from llmos_hub.controllers.reconciler import Result
 from llmos_hub.controllers.teardown import Teardown
 from llmos_hub.engine_keys import engine_key
 from llmos_hub.engines.base import Engine, Machine
+from llmos_hub.engines.memory import check_limit
 from llmos_hub.names import WORKLOADS_FINALIZER
 from llmos_hub.sources.base import ModelFiles
 from llmos_hub.stores.base import Store
@@ -169,6 +170,11 @@ class ModelServiceReconciler:
         facts = await self._facts(ref)
         if self._teardown.busy(ref) or self._teardown.busy(fetch):
             return _Found(facts)  # it comes again when that has ended
+        try:
+            if service.spec.resources.memory:  # before it is fetched: that may take an hour
+                check_limit(service.spec, self._machine(service.spec))
+        except LLMOSError as refusal:
+            return _Found(replace(facts, refusal=refusal))
         try:
             secrets = await self._secrets(service)
         except Invalid as refusal:

@@ -491,6 +491,16 @@ async def test_what_an_engine_refuses_is_shown_in_its_words(bench: Bench, refusa
     assert (await bench.reasons())[-1] == "Failed"
 
 
+async def test_more_memory_than_there_is_is_refused_before_anything_is_fetched(bench: Bench) -> None:
+    await bench.create(resources={"memory": "100Gi"})
+    resource, _ = await bench.look()
+    assert resource.status.phase == "Failed"
+    assert "100Gi asked for, this machine has 8.0 GiB. Give it 8Gi at most" in resource.status.message
+    assert bench.parts() == []
+    await bench.change(resources={"memory": "1Gi"})
+    assert (await bench.settled()).status.phase == "Ready"
+
+
 async def test_a_refused_change_leaves_what_answers_alone(bench: Bench) -> None:
     await bench.create()
     before = await bench.settled()
