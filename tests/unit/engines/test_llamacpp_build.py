@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import sys
+from pathlib import Path
+
 import pytest
 import xllamacpp
 
@@ -11,8 +15,9 @@ from llmos_hub.engines.base import Machine
 from llmos_hub.engines.llamacpp import LlamaCpp
 from llmos_hub.engines.llamacpp_build import Build, find_build, gpu_summary
 from llmos_hub.engines.llamacpp_server import gpu_names
+from llmos_hub.names import DataDir
 from llmos_hub.sources.base import Header, ModelFiles
-from llmos_hub.supervisor import doctor
+from llmos_hub.supervisor import doctor, up
 
 L4 = Machine(cpus=8, memory=16 * 2**30, gpus=("NVIDIA L4",))
 MODEL = ModelFiles("hf://a/b", "c", "/models/m.gguf", "gguf", 10**9, Header(architecture="llama", embedding_length=64))
@@ -52,6 +57,22 @@ def test_which_gpu_there_is_and_whether_it_is_used():
     idle = gpu_summary(["NVIDIA L4", "NVIDIA L4"], Build({}))
     assert idle.startswith("2 × NVIDIA L4: the installed build of llama.cpp computes on CPUs only")
     assert 'docs/guide.md, "GPUs"' in idle
+
+
+def test_the_supervisor_asks_a_process_of_its_own_and_tells_what_it_says(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    assert asyncio.run(up._gpus()) == "", "no NVIDIA driver here"
+    monkeypatch.setattr(up, "_NVIDIA_GPUS", tmp_path)
+    program = tmp_path / "python"
+    program.write_text(f'#!/bin/sh\n[ "$3" = llmos_hub.engines.llamacpp_build ] && exec {sys.executable} "$@"\n')
+    program.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(program))
+    assert asyncio.run(up._gpus()) == "", "the driver's directory is looked at again there, and there is none"
+    options = up.Options(DataDir(tmp_path))
+    said = gpu_summary(["NVIDIA L4"], Build({}))
+    up._announce(options, up.Console(), password=None, adopted={}, took=1.0, gpus=said)
+    assert f"    GPU         {said}\n" in capsys.readouterr().out
 
 
 def test_doctor_says_that_a_gpu_lies_idle(monkeypatch: pytest.MonkeyPatch):
