@@ -16,7 +16,18 @@ from urllib.parse import unquote
 
 from llmos_hub.sources.gguf_header import Outline
 
-__all__ = ["PREFERENCE", "Candidate", "Choice", "Look", "candidates", "choose", "companion", "name_of_part", "part_of"]
+__all__ = [
+    "PREFERENCE",
+    "Candidate",
+    "Choice",
+    "Look",
+    "candidates",
+    "choose",
+    "companion",
+    "name_of_part",
+    "part_of",
+    "reads_like_a_companion",
+]
 
 Look = Callable[[str], Outline | None]
 """Reads the outline of a repository's file, given by its path; None where it can't be read."""
@@ -117,9 +128,18 @@ def candidates(sizes: Mapping[str, int]) -> list[Candidate]:
         complete = part is None or (part[1] == 1 and len(files) == part[2])
         found = _QUANTIZATION.findall(files[0])
         quantization = found[-1].upper() if found else ""
-        doubtful = _LIKE_A_COMPANION.search(files[0]) is not None
-        result.append(Candidate(tuple(files), sum(sizes[f] for f in files), quantization, complete, doubtful))
+        size = sum(sizes[f] for f in files)
+        result.append(Candidate(tuple(files), size, quantization, complete, reads_like_a_companion(files[0])))
     return result
+
+
+def reads_like_a_companion(path: str) -> bool:
+    """Whether a path reads like that of something that goes with a model; its header may say otherwise.
+
+    >>> reads_like_a_companion("MTP/Qwen-Q4_K_M.gguf"), reads_like_a_companion("Qwen-Q4_K_M.gguf")
+    (True, False)
+    """
+    return _LIKE_A_COMPANION.search(path) is not None
 
 
 def companion(outline: Outline) -> str:

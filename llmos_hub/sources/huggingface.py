@@ -33,7 +33,7 @@ from llmos_hub.failures import reason
 from llmos_hub.sources.base import Header, ModelFiles, Progress
 from llmos_hub.sources.cache import Cache
 from llmos_hub.sources.download import Meter, Refused, Remote, download, download_beginning, new_client
-from llmos_hub.sources.gguf_files import Candidate, candidates, choose
+from llmos_hub.sources.gguf_files import Candidate, candidates, choose, reads_like_a_companion
 from llmos_hub.sources.gguf_header import Outline, read_header, read_outline
 
 __all__ = ["HuggingFaceSource", "parse"]
@@ -145,7 +145,7 @@ class HuggingFaceSource:
                 note = f"{self._host} can't be reached; this is commit {known.revision[:8]}, fetched before"
                 return ModelFiles.load({**known.dump(), "note": note})
             known = cache.recorded(uri)  # perhaps by the one that was waited for
-            if known and known.revision == repository.commit:
+            if known and known.revision == repository.commit and not _is_to_be_chosen_again(known, wanted):
                 return known
             chosen, reason = self._choose(repository, wanted, cache)
             tell(Progress("", 0, message=f"{reason}."))
@@ -238,22 +238,38 @@ class HuggingFaceSource:
         models = candidates({path: file.size for path, file in repository.files.items()})
         if not models:
             raise self._nothing_to_serve(repository)
+        unreachable = False
+
+        def look(path: str) -> Outline | None:
+            nonlocal unreachable
+            try:
+                return None if unreachable else self._look_at(repository, path, cache, client)
+            except httpx.TransportError:
+                unreachable = True  # one time-out is waited for, not eight
+                return None
+
         with new_client() as client:
-            choice = choose(models, wanted, lambda path: self._look_at(repository, path, cache, client))
+            choice = choose(models, wanted, look)
         if choice.candidate is None:
             message = f"{repository.name}: {choice.reason}."
             raise SourceFailed(message)
         return choice.candidate, choice.reason
 
     def _look_at(self, repository: _Repository, path: str, cache: Cache, client: httpx.Client) -> Outline | None:
-        """What a file's first bytes say; None where they can't be had: then its name has to do."""
+        """What a file's first bytes say; None where they can't be had: then its name has to do.
+
+        Raises
+        ------
+        httpx.TransportError
+            Nobody answers.
+        """
         file = repository.files[path]
         if file.sha256 and (blob := cache.blob(file.sha256)).exists():
             with blob.open("rb") as content:
                 return read_outline(content.read(_BEGINNING), path)
         try:
             beginning = download_beginning(self._remote(repository, file), _BEGINNING, client)
-        except (Refused, httpx.TransportError):
+        except Refused:
             return None
         return read_outline(beginning, path)
 
@@ -329,6 +345,11 @@ class HuggingFaceSource:
                 said = said.replace(self._token, "***")  # a server may send back what it was sent
             return SourceFailed(f"{self._host} refuses {file.path} of {repo}: {said}.")
         return SourceFailed(f"{self._host} answered HTTP {refused.status} for {file.path} of {repo}.")
+
+
+def _is_to_be_chosen_again(known: ModelFiles, wanted: str | None) -> bool:
+    """Whether what was taken by itself reads like a draft: earlier versions went by names and sizes alone."""
+    return wanted is None and reads_like_a_companion(PurePosixPath(known.path).name)
 
 
 class _Unreachable(Exception):

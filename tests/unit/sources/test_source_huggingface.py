@@ -6,6 +6,7 @@ import hashlib
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,6 +18,7 @@ from llmos_hub.engines.base import Machine
 from llmos_hub.engines.llamacpp import LlamaCpp
 from llmos_hub.sources import download, huggingface, source_of
 from llmos_hub.sources.base import ModelFiles, Progress
+from llmos_hub.sources.cache import Cache
 from tests.support.gguf_builder import build_gguf
 from tests.support.hub_endpoint import HubEndpoint, HubRepository, hub_endpoint
 
@@ -338,3 +340,11 @@ def test_a_token_that_no_header_can_hold_is_not_quoted(
         fetch("hf://ada/tiny-GGUF", tmp_path)
     assert "secr" not in str(raised.value)
     assert hub.requests == []
+
+
+def test_a_draft_that_an_earlier_version_took_is_not_kept(hub: HubEndpoint, tmp_path: Path):
+    files = {"X-UD-Q4_K_XL.gguf": gguf(tensors=40, name="the model"), "mtp-X.gguf": gguf(tensors=3, name="the draft")}
+    hub.repositories["ada/X-GGUF"] = HubRepository(files)
+    draft = fetch("hf://ada/X-GGUF:mtp-X.gguf", tmp_path)
+    Cache(tmp_path / "cache").record(replace(draft, uri="hf://ada/X-GGUF", note="it is the smallest"))
+    assert fetch("hf://ada/X-GGUF", tmp_path).header.name == "the model"
