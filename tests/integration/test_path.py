@@ -204,3 +204,45 @@ def test_what_the_machine_does_not_have_is_refused_in_words(ada):
     with pytest.raises(llmos.errors.ModelNotReady, match="GPU"):
         client.serve("demo://tiny", name="big", gpus=2, timeout=60)
     client.modelservices.delete("big")
+
+
+ASKS_FOR_ITS_KEY = """
+import http.server, json, os, sys
+class Handler(http.server.BaseHTTPRequestHandler):
+    def answer(self):
+        self.rfile.read(int(self.headers.get("content-length") or 0))
+        known = self.headers.get("authorization") == "Bearer " + os.environ["MY_KEY"]
+        body = json.dumps({"choices": [{"index": 0, "message": {"role": "assistant", "content": "mine"}}]}).encode()
+        self.send_response(200 if known else 401)
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+    do_GET = do_POST = answer
+    def log_message(self, *words): pass
+http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
+"""
+
+
+def test_who_only_has_an_account_of_the_machine_can_not_call_an_engine_on_a_port(ada, platform: Platform):
+    client, token, _ = ada
+    command = [sys.executable, "-c", ASKS_FOR_ITS_KEY, "{port}"]
+    service = client.serve(None, "keyed", engine="custom", args=command, env={"MY_KEY": "{api_key}"}, timeout=60)
+    (endpoint,) = service.status.endpoints
+    body = {"model": "keyed", "messages": MESSAGES}
+    for headers in ({}, {"authorization": f"Bearer {token}"}, {"authorization": f"Bearer {platform.token('ada')}"}):
+        assert httpx.post(f"{endpoint.url}/v1/chat/completions", json=body, headers=headers).status_code == 401
+    headers = {"authorization": f"Bearer {token}"}
+    answer = httpx.post(f"{platform.gateway_url}/v1/chat/completions", json=body, headers=headers)
+    assert answer.json()["choices"][0]["message"]["content"] == "mine"
+    client.modelservices.delete("keyed")
+
+
+def test_a_change_that_can_not_be_followed_is_said_at_once_and_nothing_else_changes(ada):
+    client, _, _ = ada
+    with pytest.raises(llmos.errors.ModelNotReady, match=r"tiny did not change: .*Give it \d+Mi"):
+        client.serve("tiny", memory="1Mi", timeout=40)  # well under the minute after which it is left at that
+    assert client.serve("tiny", memory="256Mi", timeout=60).status.phase == "Ready"
+    assert client.serve("tiny", timeout=60).spec.resources.memory == "256Mi"
+    with pytest.raises(llmos.errors.ModelNotReady, match="1000Gi asked for, this machine has"):
+        client.serve("demo://tiny", "huge", memory="1000Gi", timeout=40)
+    client.modelservices.delete("huge")
