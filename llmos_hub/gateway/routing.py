@@ -157,7 +157,7 @@ class Table:
             engine=status.engine,
             parts_prompts=service.parts_prompts,
             media_hosts=frozenset(service.spec.media_hosts),
-            authorization=self._authorization(uid) if service.spec.engine == "custom" else b"",
+            authorization=self._authorization(uid) if status.engine == "custom" else b"",
         )
 
     def _authorization(self, uid: str) -> bytes:

@@ -73,7 +73,9 @@ async def http_get(endpoint: str, path: str, timeout: float, key: str = "") -> A
         return Answer(good=False, words=f"nothing within {timeout:g} s", silent=True)
     except (FileNotFoundError, ConnectionRefusedError):
         return Answer(good=False, words="nothing, it doesn't listen yet")
-    except (OSError, ValueError) as error:
+    except ValueError:  # a line that never ends
+        return Answer(good=False, words="something else than HTTP")
+    except OSError as error:
         return Answer(good=False, words=f"nothing ({reason(error)})")
 
 

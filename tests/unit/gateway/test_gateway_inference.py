@@ -574,7 +574,7 @@ async def test_a_custom_engine_gets_the_key_of_its_service_and_no_other_engine_a
     store: Store, upstreams: MakeUpstream
 ) -> None:
     custom, plain = await upstreams("custom", tcp=True), await upstreams("plain")
-    services = [service("mine", custom, engine="custom", args=["x", "{port}"]), service("chat", plain)]
+    services = [service("mine", custom, engine="custom"), service("chat", plain)]
     async with running_gateway(store, services=services, engine_secret="s") as gateway:
         uid = (await store.get(ModelService, "user-ada", "mine")).metadata.uid
         for model in ("mine", "chat"):
