@@ -9,7 +9,7 @@ import yaml
 from tests.kubernetes.test_chart import AskedRelease, own_namespace
 from tests.support.chart import install, open_host_paths, ready, values_for
 from tests.support.cluster import wait_for
-from tests.support.helm import pod_specs, render
+from tests.support.helm import CHART, pod_specs, render
 from tests.support.images import REGISTRY, TAG
 from tests.support.phases import phases
 
@@ -132,13 +132,22 @@ def test_kubectl_applies_it_twice_and_lets_go_of_nothing(tags, release):
     assert {"llmos-hub", "data-llmos-valkey-0", "llmos-backup-hub"} <= claims
 
 
+def printed(notes):
+    return yaml.safe_load(re.search(r"^# ---8<---\n(.*)^# --->8---$", notes, re.MULTILINE | re.DOTALL)[1])
+
+
 def test_a_hub_that_still_has_llmos_holds_the_uninstall_up_and_keeps_what_it_needs(cluster):
     cluster.images("hub")
     hubs, namespace = cluster.namespace("jhub"), cluster.namespace("applied")
     release = AskedRelease(cluster, namespace, values_for(hub={"enabled": False}, externalHub={"namespace": hubs}))
     install(cluster, release.name, namespace, release.values)
     notes = cluster.run("helm", "get", "notes", release.name, "-n", namespace)
-    values = yaml.safe_load(re.search(r"^# ---8<---\n(.*)^# --->8---$", notes, re.MULTILINE | re.DOTALL)[1])
+    values = printed(notes)
+    # the file for the other spawner, before anything is changed
+    other = "externalHub.keepSpawner=true"
+    words = ("helm", "upgrade", release.name, CHART, "-n", namespace, "--reset-then-reuse-values", "--dry-run")
+    dry = printed(cluster.run(*words, "--set", other))
+    assert "keep_spawner(" in dry["hub"]["extraConfig"]["zz-llmos"]
     env = [{"name": name, **source} for name, source in values["hub"]["extraEnv"].items()]
     hub = {"name": "hub", "image": "registry.local/busybox:1", "command": ["sleep", "3600"], "env": env}
     labels = {"component": "hub", "app": "jupyterhub"}

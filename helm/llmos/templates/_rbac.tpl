@@ -45,8 +45,12 @@ roleRef:
   apiGroup: rbac.authorization.k8s.io
   kind: ClusterRole
   name: {{ include "llmos.clusterName" $root }}-{{ index . 1 }}
+{{- if and (eq (index . 1) "hub") (not (include "llmos.hubSpawns" $root)) }}
+subjects: []
+{{- else }}
 subjects:
   - kind: ServiceAccount
     name: {{ $account }}
     namespace: {{ $namespace }}
+{{- end }}
 {{- end }}

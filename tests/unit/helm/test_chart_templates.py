@@ -536,6 +536,7 @@ def test_a_hub_that_keeps_its_spawner_gets_hooks_and_no_rights():
     objects = render({"hub": {"enabled": False}, "externalHub": {"namespace": "jhub", "keepSpawner": True}})
     hub = {"kind": "ServiceAccount", "name": "hub", "namespace": "jhub"}
     assert not [o for o in objects if hub in o.get("subjects", [])]
+    assert find(objects, "ClusterRoleBinding", "llmos-hub")["subjects"] == []  # also where LLMOS' spawner was before
     assert "serviceaccount:jhub:hub" not in yaml.safe_dump(objects)
     policy = next(o for o in objects if o["kind"] == "NetworkPolicy" and o["metadata"]["name"] == "llmos-api")
     servers = {"component": "singleuser-server", "app": "jupyterhub"}
