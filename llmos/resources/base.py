@@ -8,10 +8,11 @@ snake_case in Python. Pure pydantic: nothing here does I/O.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializer, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializer, PrivateAttr, ValidationError
 from pydantic.alias_generators import to_camel
 
 from llmos.errors import Cause, Invalid
@@ -202,12 +203,29 @@ class Resource(Model):
     database as on a workstation."""
     has_logs: ClassVar[bool] = False
     """Whether processes run for it whose logs can be read."""
+    placeholder: ClassVar[Mapping[str, Any]] = {}
+    """A ``spec`` that fits the type, in place of one of which nothing can be read."""
 
     api_version: Literal["llmos.ai/v1alpha1"] = "llmos.ai/v1alpha1"
     kind: str
     metadata: ObjectMeta
     spec: Any
     status: Any
+    _unread: str = PrivateAttr(default="")
+
+    @property
+    def unread(self) -> str:
+        """Why this version can't read all that is stored of it; empty where it can.
+
+        Then ``spec`` is what could be read: it is to be shown, not to be followed.
+        """
+        return self._unread
+
+    def marked_unread(self, why: str) -> Self:
+        """The resource, with that said of it."""
+        found = self.model_copy()
+        found._unread = why  # noqa: SLF001 - of its own class
+        return found
 
     @classmethod
     def parse(cls, data: Any) -> Self:

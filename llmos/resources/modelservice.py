@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, ConfigDict, Field, model_validator
@@ -286,6 +287,7 @@ class ModelService(Resource):
     singular: ClassVar[str] = "modelservice"
     short_names: ClassVar[tuple[str, ...]] = ("ms", "model", "models")
     has_logs: ClassVar[bool] = True
+    placeholder: ClassVar[Mapping[str, Any]] = {"engine": "custom", "args": ["unreadable"], "paused": True}
     columns: ClassVar[tuple[tuple[str, str], ...]] = (
         ("MODEL", "spec.model"),
         ("ENGINE", "status.engine"),

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
-from llmos.errors import Invalid, LLMOSError, NotFound
+from llmos.errors import Internal, Invalid, LLMOSError, NotFound
 from llmos.resources import Credential, ModelService
 from llmos.resources.base import utcnow
 from llmos.resources.modelservice import ModelServiceSpec, ModelServiceStatus
@@ -132,6 +132,8 @@ class ModelServiceReconciler:
             self._seen[key] = _Seen(service.metadata.uid)
         if service.metadata.deletion_timestamp is not None:
             return await self._delete(service)
+        if service.unread:
+            return await self._leave(service)
         if WORKLOADS_FINALIZER not in service.metadata.finalizers:
             finalizers = [*service.metadata.finalizers, WORKLOADS_FINALIZER]
             meta = service.metadata.model_copy(update={"finalizers": finalizers})
@@ -141,11 +143,20 @@ class ModelServiceReconciler:
         found = await self._look(service)
         return await self._report(service, found)
 
+    async def _leave(self, service: ModelService) -> Result[ModelService]:
+        """Say why it can't be followed, and let what runs for it run on, whatever becomes of its replicas."""
+        facts = await self._facts(make_ref(service, SERVE))
+        try:
+            return await self._report(service, _Found(replace(facts, refusal=Invalid(service.unread))))
+        except Internal as error:  # so damaged that nothing can be written of it
+            logger.warning("%s", error.message)
+            return Result()
+
     async def gone(self, key: Key) -> None:
         """There is no such resource: nothing may run for it.
 
-        The store is asked once more: a resource that can't be read (written by a newer version, say) isn't
-        listed, but what runs for it goes on.
+        The store is asked once more: a resource of which nothing at all can be read isn't listed, but what runs for it
+        goes on.
         """
         self._seen.pop(key, None)
         try:
@@ -236,6 +247,8 @@ class ModelServiceReconciler:
             raise Invalid(
                 f'spec.credentialRef: there is no Credential "{name}" in {namespace}. It goes on once there is one.'
             ) from None
+        if credential.unread:
+            raise Invalid(f"spec.credentialRef: the Credential {name} can't be read: {credential.unread}.")
         return credential.spec.data
 
     # What is to end

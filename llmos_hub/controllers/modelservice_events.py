@@ -67,6 +67,8 @@ def scaled(before: Mapping[str, str], count: int) -> list[Happening]:
 
 
 def _spec(service: ModelService, old: ModelServiceStatus, new: ModelServiceStatus) -> Iterator[Happening]:
+    if service.unread:
+        return  # nothing of it is followed; the phase says so
     if old.observed_generation == 0:
         what = service.spec.model or "a command of one's own"
         yield Happening("Normal", "Accepted", f"Serving {what} as {service.metadata.name}.")

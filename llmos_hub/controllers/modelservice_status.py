@@ -167,7 +167,7 @@ def settle(old: ModelServiceStatus, new: ModelServiceStatus) -> tuple[bool, bool
 def _judge(service: ModelService, facts: Facts) -> _Verdict:
     replicas = facts.observation.replicas if facts.observation else ()
     ready = [r for r in replicas if r.phase == "Ready"]
-    if wanted_replicas(service) == 0:
+    if wanted_replicas(service) == 0 and not service.unread:
         return _Verdict("Paused", "Paused", _paused_message(service))
     if facts.refusal is not None:
         return _held_up(facts.refusal.code, facts.refusal.message, ready)

@@ -48,6 +48,8 @@ class CredentialRules(KindRules[Credential]):
 
     async def present(self, resource: Credential) -> Credential:
         """The keys as they are in the data, even when the status was not written any more after a change."""
+        if resource.unread:  # then there is no data, and the status is what was last known
+            return resource
         status = resource.status.model_copy(update={"keys": sorted(resource.spec.data)})
         return resource.model_copy(update={"status": status})
 

@@ -28,6 +28,7 @@ from llmos_hub.managers.settings import (
 )
 from llmos_hub.stores import rules as writes
 from llmos_hub.stores.base import Event, Page, Room, Selector, Store, WatchEvent
+from llmos_hub.stores.salvage import refuse_change
 
 __all__ = ["ResourceManager"]
 
@@ -233,6 +234,7 @@ class ResourceManager:
         version = metadata.get("resourceVersion") if isinstance(metadata, Mapping) else None
 
         def change(current: R) -> R:
+            refuse_change(current)
             return _with_metadata(patched(current, patch), resource_version=version)
 
         key = kind.model_fields["metadata"].annotation
@@ -413,6 +415,7 @@ def _keeping_secrets(new: R, old: R | None) -> R:
     unsaid = [name for name in new.write_only if name not in new.spec.model_fields_set]
     if old is None or not unsaid:
         return new
+    refuse_change(old)
     kept = {name: getattr(old.spec, name) for name in unsaid}
     return new.model_copy(update={"spec": new.spec.model_copy(update=kept)})
 

@@ -155,7 +155,9 @@ class Store(Protocol):
         NotFound
             There is none.
         Internal
-            It can't be read by this version, or not with this key; `list` and `watch` leave such a one out.
+            Nothing of it can be read; `list` and `watch` leave such a one out. What this version can't read whole, or not
+            with this key, is returned and says so: see `llmos.resources.Resource.unread`. Its metadata and status can be
+            written, it can be replaced by `apply` and deleted.
         """
         ...
 

@@ -80,7 +80,7 @@ class KubernetesStore:
     Attributes
     ----------
     unreadable
-        How many objects were skipped in lists and watches since this version can't read them.
+        How many objects came in lists and watches that this version can't read (whole).
     """
 
     def __init__(self, api: KubernetesAPI, *, bookmark_interval: float = 15.0, watch_patience: float = 30.0) -> None:
@@ -181,20 +181,26 @@ class KubernetesStore:
         return sorted(items, key=lambda item: (item.metadata.namespace or "", item.metadata.name))
 
     def _readable(self, kind: type[R], obj: Mapping[str, Any]) -> R | None:
-        """The resource; None, a line in the log and a count where this version can't read it."""
+        """The resource; None where it is none of the kind, or nothing can be read of it, which is logged and counted."""
         try:
-            return form_of(kind).read(kind, obj)
+            found = form_of(kind).read(kind, obj)
         except Foreign:
             return None
         except Unreadable as error:
-            meta = obj["metadata"]
-            self.unreadable += 1
-            what = (str(meta.get("uid")), str(meta.get("resourceVersion")))
-            if what not in self._logged and len(self._logged) < _LOGGED:
-                self._logged.add(what)
-                path = f"{meta.get('namespace')}/{meta.get('name')}"
-                log.warning("%s %s is skipped: this version can't read it: %s", kind.kind_name(), path, error)
+            self._noted(kind, obj, f"and is left out: {error}")
             return None
+        if found.unread:
+            self._noted(kind, obj, f"whole: {found.unread}")
+        return found
+
+    def _noted(self, kind: type[Resource], obj: Mapping[str, Any], why: str) -> None:
+        meta = obj["metadata"]
+        self.unreadable += 1
+        what = (str(meta.get("uid")), str(meta.get("resourceVersion")))
+        if what not in self._logged and len(self._logged) < _LOGGED:
+            self._logged.add(what)
+            path = f"{meta.get('namespace')}/{meta.get('name')}"
+            log.warning("%s %s can't be read by this version %s", kind.kind_name(), path, why)
 
     @contextlib.asynccontextmanager
     async def watch(
@@ -248,8 +254,10 @@ class KubernetesStore:
             return await self._change(kind, meta.namespace, meta.name, lambda current: rules.updated(current, resource))
         self._check(resource)
         obj = CUSTOM.write(resource)
+        # of what can't be read whole the spec is not this version's to write
+        spec = {} if resource.unread else {"/spec": obj["spec"]}
         parts = {f"/metadata/{part}": obj["metadata"][part] for part in ("labels", "annotations", "finalizers")}
-        operations = [_set(path, value) for path, value in {"/spec": obj["spec"], **parts}.items()]
+        operations = [_set(path, value) for path, value in {**spec, **parts}.items()]
         return await self._patch(resource, [*_preconditions(resource), *operations])
 
     async def patch_status(self, resource: R) -> R:

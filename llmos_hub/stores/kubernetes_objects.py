@@ -24,6 +24,7 @@ from llmos_hub.kubernetes_api import path_of
 from llmos_hub.stores import rules
 from llmos_hub.stores.base import Selector
 from llmos_hub.stores.records import Unreadable
+from llmos_hub.stores.salvage import salvaged
 
 __all__ = ["CUSTOM", "SECRET", "Foreign", "Form", "form_of"]
 
@@ -40,6 +41,7 @@ _LABELS: Final = "llmos.ai/labels"
 _ANNOTATIONS: Final = "llmos.ai/annotations"
 _SELECTED: Final = "label.llmos.ai/"
 """Before the hash of a label's name, with the label's value."""
+_DIGITS: Final = 16
 _FOREIGN: Final = ("kubectl.kubernetes.io/last-applied-configuration",)
 """Annotations that hold the values."""
 
@@ -101,7 +103,10 @@ def _validated(kind: type[R], data: dict[str, Any]) -> R:
     try:
         return kind.model_validate(data)
     except ValidationError as error:
-        raise Unreadable(invalid(error, kind).message) from None
+        found = salvaged(kind, data)
+        if found is None:
+            raise Unreadable(invalid(error, kind).message) from None
+        return found
 
 
 class _Custom:
@@ -165,26 +170,31 @@ class _Secret:
             message = f"it is a Secret of the type {obj.get('type')}"
             raise Foreign(message)
         kept = dict(metadata.get("annotations") or {})
+        generation = kept.pop(_GENERATION, "1")
+        status, labels, annotations = (_map(kept.pop(name, "{}")) for name in (_STATUS, _LABELS, _ANNOTATIONS))
+        why = ""
         try:
-            generation = int(kept.pop(_GENERATION, 1))
-            status, labels, annotations = (
-                json.loads(kept.pop(name, "{}")) for name in (_STATUS, _LABELS, _ANNOTATIONS)
-            )
             values = {key: base64.b64decode(value).decode() for key, value in (obj.get("data") or {}).items()}
-        except ValueError as error:  # no number, no JSON, no base64, no UTF-8
-            raise Unreadable(str(error)) from None
-        if not all(isinstance(found, dict) for found in (status, labels, annotations)):
-            message = "what is in its annotations is no map"
-            raise Unreadable(message)
+        except ValueError as error:  # no base64, no UTF-8
+            values, why = {}, f"spec.data: {error}"
         # those on the Secret itself are somebody else's, or an earlier version's
         metadata["labels"] = {**{key: value for key, value in there.items() if not _is_ours(key)}, **labels}
         metadata["annotations"] = {**{key: kept[key] for key in kept if key not in _FOREIGN}, **annotations}
-        metadata["generation"] = generation
+        metadata["generation"] = int(generation) if generation.isdecimal() and len(generation) < _DIGITS else 1
         # someone may have changed the data with kubectl: it says itself which keys it has
-        status = {**status, "keys": sorted(values)}
-        return _validated(
-            kind, {"kind": kind.kind_name(), "metadata": metadata, "spec": {"data": values}, "status": status}
-        )
+        status = {**status, "keys": sorted(obj.get("data") or {})}
+        data = {"kind": kind.kind_name(), "metadata": metadata, "spec": {"data": values}, "status": status}
+        found = _validated(kind, data)
+        return found.marked_unread(why) if why else found
+
+
+def _map(text: str) -> dict[str, Any]:
+    """What an annotation of ours holds; nothing where somebody has changed it to something else."""
+    try:
+        found = json.loads(text)
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _type(kind: type[Resource]) -> str:

@@ -77,7 +77,7 @@ class RedisStore:
     Attributes
     ----------
     unreadable
-        How many stored values were skipped in lists and watches since this version can't read them.
+        How many stored values came in lists that this version can't read (whole).
     """
 
     def __init__(
@@ -180,24 +180,32 @@ class RedisStore:
         try:
             record = Record.split(raw)
             revision = record.revision
-            return self._codec.decode(kind, record.body, record.revision)
+            namespace, _, name = path.rpartition("/")
+            resource = self._codec.decode(kind, record, namespace, name)
         except Unreadable as error:
             self._skipped(f"{kind.kind_name()} {path}", revision, error)
             return None
+        if resource.unread:
+            self._noted(f"{kind.kind_name()} {path}", revision, resource.unread)
+        return resource
 
     def _of_change(self, kind: type[R], change: Change) -> R | None:
         try:
-            return self._codec.decode(kind, change.body, change.revision)
+            record = Record(change.revision, "", change.body)
+            return self._codec.decode(kind, record, change.namespace, change.name)
         except Unreadable as error:
             path = "/".join(filter(None, (change.namespace, change.name)))
             self._skipped(f"{kind.kind_name()} {path}", change.revision, error)
             return None
 
     def _skipped(self, what: str, revision: int, error: Unreadable) -> None:
+        self._noted(f"{what} is left out of lists and watches:", revision, str(error))
+
+    def _noted(self, what: str, revision: int, why: str) -> None:
         self.unreadable += 1
         if (what, revision) not in self._logged and len(self._logged) < _LOGGED:
             self._logged.add((what, revision))
-            log.error("%s is left out of lists and watches: this version can't read it: %s", what, error)
+            log.error("%s can't be read by this version: %s", what, why)
 
     async def _read(self, kind: type[R], namespace: str | None, name: str) -> tuple[Record, R] | None:
         """What is stored under that name."""
@@ -210,7 +218,7 @@ class RedisStore:
             return None
         try:
             record = Record.split(raw)
-            return record, self._codec.decode(kind, record.body, record.revision)
+            return record, self._codec.decode(kind, record, namespace or "", name)
         except Unreadable as error:
             path = f"{namespace}/{name}" if namespace else name
             message = f'This version can\'t read {kind.kind_name()} "{path}": {error}. A newer one may have written it.'
@@ -310,16 +318,27 @@ class RedisStore:
     ) -> tuple[R | None, bytes | None]:
         """Write it if `before` is still what is stored: what was stored; else None and what is there instead."""
         kind, meta, keys = type(resource), resource.metadata, self._keys
-        sealed = None if spec_changed or before is None or not kind.write_only else self._codec.sealed(before.body)
-        body = self._codec.encode(resource, sealed)
+        kept = kind.write_only and not spec_changed and not resource.unread
+        sealed = self._codec.sealed(before.body) if kept and before is not None else None
+        stored = before.body if before else b""
+        body = self._codec.encode(resource, sealed, over=stored, removed=operation == DELETED)
         if len(body) > MAX_SIZE:
             message = f'{resource.kind} "{resource.key}" has {len(body)} bytes, over the limit of {MAX_SIZE}.'
             raise PayloadTooLarge(message)
-        parsed = kind.parse(resource.dump())  # what can't be read back is refused here, before it is stored
+        # what can't be read back is refused here, before it is stored
+        parsed = kind.parse(resource.dump()).marked_unread(resource.unread)
         namespace, labels = meta.namespace or "", json.dumps(meta.labels)
         changed_labels = labels_before is not None and labels_before != meta.labels
         arguments = [
-            *(operation, meta.name, before.revision if before else "", meta.uid, body, kind.plural, namespace),
+            *(
+                operation,
+                meta.name,
+                before.revision if before and before.revision >= 0 else "",
+                meta.uid or "",
+                body,
+                kind.plural,
+                namespace,
+            ),
             *(labels, json.dumps(dict(labels_before or {})) if changed_labels else ""),
             *(self._keep_changes, self._keep_bytes, *((room.count, room.size) if room is not None else ("", ""))),
         ]

@@ -15,6 +15,7 @@ from typing import Any, Generic, TypeVar
 from llmos.errors import AlreadyExists, Cause, Conflict, Insufficient, Invalid, NotFound
 from llmos.resources.base import ObjectMeta, Resource, utcnow
 from llmos_hub.stores.base import Room
+from llmos_hub.stores.salvage import refuse_unread
 
 __all__ = [
     "Outcome",
@@ -209,12 +210,14 @@ def created(resource: R) -> R:
 
 def _replaced(current: R, spec: Any, metadata: Mapping[str, Any]) -> Outcome[R]:
     """`current` with another spec and other metadata; the finalizers decide whether it goes."""
-    spec_changed = dumped(spec) != dumped(current.spec)
+    spec_changed = spec is not current.spec and (bool(current.unread) or dumped(spec) != dumped(current.spec))
     generation = current.metadata.generation + (1 if spec_changed else 0)
     new_metadata = current.metadata.model_copy(update={**metadata, "generation": generation})
     if not spec_changed and new_metadata == current.metadata:
         return Outcome(current, changed=False)
     resource = current.model_copy(update={"spec": spec, "metadata": new_metadata})
+    if spec_changed and current.unread:
+        resource = resource.marked_unread("")
     removed = bool(current.metadata.deletion_timestamp and current.metadata.finalizers and not new_metadata.finalizers)
     return Outcome(resource, spec_changed=spec_changed, removed=removed)
 
@@ -230,6 +233,10 @@ def updated(current: R, wanted: R) -> Outcome[R]:
         A finalizer is added to a resource that is being deleted.
     """
     _check(current, wanted)
+    if wanted.unread and not current.unread:
+        raise _conflict(current, "was changed since it was read")
+    if not wanted.unread:
+        refuse_unread(current)
     new = [f for f in wanted.metadata.finalizers if f not in current.metadata.finalizers]
     if current.metadata.deletion_timestamp and new:
         cause = Cause(
@@ -241,7 +248,7 @@ def updated(current: R, wanted: R) -> Outcome[R]:
         "annotations": wanted.metadata.annotations,
         "finalizers": wanted.metadata.finalizers,
     }
-    return _replaced(current, wanted.spec, metadata)
+    return _replaced(current, current.spec if current.unread else wanted.spec, metadata)
 
 
 def applied(current: R, wanted: R) -> Outcome[R]:

@@ -80,6 +80,7 @@ async def platform(cluster: Cluster, api: KubernetesAPI) -> AsyncIterator[Platfo
         instance=release,
         public=False,
         quota={"pods": "2", "requests.memory": "1Gi"},
+        counts={"count/modelservices.llmos.ai": "1", "count/secrets": "500"},
         bindings=[Binding(cluster_role="view", service_account="hub")],
     )
     controller = NamespaceController(api, options, release, leading=lambda: True)
@@ -109,7 +110,8 @@ async def test_a_namespace_is_made_on_first_need_and_filled_before_pods_start(pl
     assert meta["annotations"]["llmos.ai/owner-created"] == CREATED
     names = {item["metadata"]["name"] for item in platform.get("networkpolicies")["items"]}
     assert names == {"llmos-default-deny", "llmos-names", "llmos-servers", "llmos-engines", "llmos-outside"}
-    assert platform.get("resourcequota", "llmos")["spec"]["hard"] == {"pods": "2", "requests.memory": "1Gi"}
+    hard = platform.get("resourcequota", "llmos")["spec"]["hard"]
+    assert hard == {"pods": "2", "requests.memory": "1Gi", "count/modelservices.llmos.ai": "1", "count/secrets": "500"}
     assert platform.get("serviceaccount", "llmos")["automountServiceAccountToken"] is False
     account = f"system:serviceaccount:{platform.release}:hub"
     can = platform.cluster.attempt(
@@ -121,6 +123,20 @@ async def test_a_namespace_is_made_on_first_need_and_filled_before_pods_start(pl
     own = f"system:serviceaccount:{platform.namespace}:llmos"
     nothing = platform.cluster.attempt("kubectl", "-n", platform.namespace, "auth", "can-i", "get", "pods", "--as", own)
     assert nothing.stdout.strip() == "no"
+
+
+@pytest.mark.timeout(120)
+async def test_nobody_fills_the_cluster_s_database(platform: Platform) -> None:
+    await platform.namespaces.ensure(platform.caller, platform.namespace, prepared=True)
+    await platform.until(lambda: platform.get("resourcequota", "llmos").get("status", {}).get("used"), "the quota")
+
+    def make(name: str) -> str:
+        body = {"apiVersion": "llmos.ai/v1alpha1", "kind": "ModelService", "metadata": {"name": name}}
+        text = json.dumps({**body, "spec": {"model": "demo://tiny"}})
+        return platform.cluster.attempt("kubectl", "-n", platform.namespace, "create", "-f", "-", stdin=text).stderr
+
+    assert make("one") == ""
+    assert "exceeded quota: llmos, requested: count/modelservices.llmos.ai=1" in make("two")
 
 
 @pytest.mark.timeout(120)
@@ -188,7 +204,8 @@ async def test_what_somebody_edits_is_put_right(platform: Platform) -> None:
     print(f"\nput right after {', '.join(f'{seconds:.1f}' for seconds in took)} s")
     assert max(took) < 20, "what is changed by hand does not last"
     assert platform.get("networkpolicy", "llmos-default-deny")["spec"]["policyTypes"] == ["Ingress", "Egress"]
-    assert set(platform.get("resourcequota", "llmos")["spec"]["hard"]) == {"pods", "requests.memory"}
+    hard = platform.get("resourcequota", "llmos")["spec"]["hard"]
+    assert hard == {**platform.options.quota, **platform.options.counts}
 
 
 @pytest.mark.timeout(120)

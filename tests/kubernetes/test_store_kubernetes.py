@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from llmos.errors import Conflict, Expired, Forbidden, Insufficient, Internal, NotFound, Unavailable
+from llmos.errors import Conflict, Expired, Forbidden, Insufficient, NotFound, Unavailable
 from llmos.resources import Credential, ModelService, Resource
 from llmos_hub.kubernetes_api import APIError, KubernetesAPI, path_of
 from llmos_hub.stores import open_store
@@ -389,7 +389,7 @@ async def test_secrets_of_others_are_none_of_ours(cluster: Cluster, cluster_stor
         cluster.kubectl("-n", ADA, "delete", "secret", "others")
 
 
-async def test_what_this_version_cannot_read_is_left_out(cluster: Cluster, cluster_store: KubernetesStore) -> None:
+async def test_what_this_version_cannot_read_is_seen(cluster: Cluster, cluster_store: KubernetesStore) -> None:
     cluster.apply(
         {
             "apiVersion": "v1",
@@ -399,11 +399,41 @@ async def test_what_this_version_cannot_read_is_left_out(cluster: Cluster, clust
             "data": {"KEY": base64.b64encode(b"\xff\xfe").decode()},
         }
     )
-    assert (await cluster_store.list(Credential, ADA)).items == []
+    (found,) = (await cluster_store.list(Credential, ADA)).items
+    assert "spec.data" in found.unread
+    assert (found.spec.data, found.status.keys) == ({}, ["KEY"])
     assert cluster_store.unreadable == 1
-    with pytest.raises(Internal, match="can't read"):
-        await cluster_store.get(Credential, ADA, "binary")
-    cluster.kubectl("-n", ADA, "delete", "secret", "binary")
+    await cluster_store.delete(Credential, ADA, "binary", uid=found.metadata.uid)
+
+
+@pytest.mark.timeout(60)
+async def test_a_model_service_with_a_template_that_cannot_be_read(
+    cluster: Cluster, cluster_store: KubernetesStore, api: KubernetesAPI
+) -> None:
+    """The server takes it, since what is in it is not in the definition."""
+    path = path_of("llmos.ai/v1alpha1", "modelservices", ADA)
+    spec = {"model": "demo://tiny", "template": {"spec": {"hostPID": True}}}
+    body = {"apiVersion": "llmos.ai/v1alpha1", "kind": "ModelService", "metadata": {"name": "odd"}, "spec": spec}
+    start = (await cluster_store.list(ModelService, ADA)).resource_version
+    async with cluster_store.watch(ModelService, ADA, resource_version=start) as events:
+        await api.request("POST", path, body=body)
+        event = await next_change(events)
+    assert event.resource is not None
+    read = event.resource
+    assert "hostPID" in read.unread
+    read.metadata.finalizers = [HOLD]
+    read = await cluster_store.update(read)
+    read.status.phase = "Failed"
+    read = await cluster_store.patch_status(read)
+    there = await api.request("GET", f"{path}/odd")
+    assert there["spec"]["template"] == spec["template"]
+    assert there["status"]["phase"] == "Failed"
+    read = await cluster_store.delete(ModelService, ADA, "odd", uid=read.metadata.uid)
+    assert read.metadata.deletion_timestamp
+    read.metadata.finalizers, read.metadata.resource_version = [], None
+    await cluster_store.update(read)
+    with pytest.raises(NotFound):
+        await cluster_store.get(ModelService, ADA, "odd")
 
 
 # -- events

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 
 import httpx
@@ -12,6 +13,8 @@ import yaml
 from llmos.resources import Credential, ModelService
 from llmos_hub.names import WORKLOADS_FINALIZER
 from llmos_hub.stores import Store
+from llmos_hub.stores.database import Keys
+from tests.support.valkey import ValkeyServer
 from tests.unit.api.conftest import BASE, SECRET, Api, causes_of, credentials, manifest, models, status_of, token_of
 
 APPLY = {"content-type": "application/apply-patch+yaml"}
@@ -513,3 +516,29 @@ async def test_only_admins_open_callers_prompts_to_each_other(ada: httpx.AsyncCl
     assert kept.json()["spec"]["replicas"] == 2
     assert (await ada.patch(one, json={"spec": {"promptCache": "auto"}}, headers=MERGE)).status_code == 200
     assert (await ada.post(address("user-ada"), json=shared)).status_code == 201
+
+
+async def test_what_this_version_cannot_read_is_seen_replaced_and_deleted(
+    ada: httpx.AsyncClient, valkey_server: ValkeyServer
+) -> None:
+    await ada.post(models(), json=manifest())
+    with contextlib.closing(valkey_server.client()) as raw:
+        key = Keys().objects("modelservices", "user-ada")
+
+        def spoil() -> None:
+            raw.hset(key, "chat", raw.hget(key, "chat").replace(b'"spec":{', b'"spec":{"fromTheFuture":1,'))
+
+        spoil()
+        (listed,) = (await ada.get(models())).json()["items"]
+        assert listed["metadata"]["name"] == "chat"
+        refused = await ada.patch(models(name="chat"), json={"spec": {"replicas": 2}}, headers=MERGE)
+        assert refused.status_code == 422
+        assert "fromTheFuture" in refused.json()["message"]
+        assert b"fromTheFuture" in raw.hget(key, "chat")
+        assert (await ada.patch(models(name="chat"), json=manifest(), headers=APPLY)).status_code == 200
+        assert b"fromTheFuture" not in raw.hget(key, "chat")
+        spoil()
+        deleted = await ada.request("DELETE", models(name="chat"), json={"preconditions": {"uid": "other"}})
+        assert deleted.status_code == 409
+        assert (await ada.delete(models(name="chat"))).json()["metadata"]["deletionTimestamp"]
+        assert b"fromTheFuture" in raw.hget(key, "chat"), "until its processes have ended"

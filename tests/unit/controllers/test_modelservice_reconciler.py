@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import json
 from collections.abc import AsyncIterator, Callable
@@ -391,6 +392,60 @@ async def test_a_changed_spec_is_fetched_at_once_after_a_failure(bench: Bench) -
     await bench.change(args=["--ctx-size", "512"])
     assert (await bench.settled()).status.phase == "Ready"
     assert "SpecChanged" in await bench.reasons()
+
+
+def unread(resource: ModelService) -> ModelService:
+    """As the store gives one with a field from the future."""
+    return resource.marked_unread("spec.quantum: there is no such field")
+
+
+async def test_what_cannot_be_read_is_failed_with_the_sentence(bench: Bench) -> None:
+    await bench.create()
+    before = await bench.get()
+    await bench.reconciler.reconcile(unread(before))
+    found = await bench.get()
+    assert found.status.phase == "Failed"
+    assert found.status.message == "spec.quantum: there is no such field"
+    assert bench.parts() == [], "nothing of it is followed"
+    assert await bench.reasons() == ["Failed"]
+    await bench.reconciler.reconcile(unread(found))
+    assert await bench.reasons() == ["Failed"], "told once"
+
+
+async def test_what_cannot_be_read_any_more_serves_on(bench: Bench) -> None:
+    await bench.create()
+    before = await bench.settled()
+    await bench.reconciler.reconcile(unread(before))
+    found = await bench.get()
+    assert found.status.phase == "Degraded"
+    assert "spec.quantum" in found.status.message
+    assert found.status.endpoints == before.status.endpoints, "gateways go by them"
+    assert bench.parts() == ["fetch", "serve"]
+
+    async def update(resource: ModelService) -> ModelService:
+        return await bench.plain.update(resource.marked_unread(""))  # here the stored one is as it was
+
+    bench.store.update = update  # type: ignore[attr-defined]
+    await bench.plain.delete(ModelService, NAMESPACE, "chat")
+    for _ in range(10):
+        with contextlib.suppress(NotFound):
+            await bench.reconciler.reconcile(unread(await bench.get()))
+            continue
+        break
+    assert bench.parts() == []
+
+
+async def test_a_credential_that_cannot_be_read_opens_nothing(bench: Bench) -> None:
+    await bench.create(credentialRef="hf")
+    broken = Credential.parse({"metadata": {"name": "hf", "namespace": NAMESPACE}}).marked_unread("another key")
+
+    async def get(kind: type[Any], *where: Any) -> Any:
+        return broken if kind is Credential else await bench.plain.get(kind, *where)
+
+    bench.store.get = get  # type: ignore[attr-defined]
+    found, _ = await bench.look()
+    assert (found.status.phase, "another key" in found.status.message) == ("Failed", True)
+    assert bench.parts() == []
 
 
 async def test_in_a_cluster_a_credential_is_looked_at_again(bench: Bench) -> None:

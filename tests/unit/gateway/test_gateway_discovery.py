@@ -18,6 +18,7 @@ from llmos_hub.gateway.routing import Table
 from llmos_hub.gateway.upstream import Upstreams
 from llmos_hub.stores import Store, open_store
 from llmos_hub.stores.base import BOOKMARK, DELETED, MODIFIED, Listing, WatchEvent
+from llmos_hub.stores.database import Keys
 from tests.support.fake_upstream import MakeUpstream
 from tests.support.gateway import RunningGateway, running_gateway, service
 from tests.support.valkey import ValkeyServer
@@ -40,6 +41,20 @@ async def test_a_models_life(gateway: RunningGateway, upstreams: MakeUpstream, s
     assert (await gateway.chat()).status_code == 503
     await store.delete(ModelService, "user-ada", "chat")
     await until_status(gateway, 404)
+
+
+async def test_what_cannot_be_read_any_more_is_served_by_its_last_status(
+    store: Store, upstreams: MakeUpstream, valkey_server: ValkeyServer
+) -> None:
+    """Also by a gateway that starts afterwards."""
+    upstream = await upstreams()
+    async with running_gateway(store, None, [service("chat", upstream)]):
+        with contextlib.closing(valkey_server.client()) as raw:
+            key = Keys().objects("modelservices", "user-ada")
+            raw.hset(key, "chat", raw.hget(key, "chat").replace(b'"spec":{', b'"spec":{"fromTheFuture":1,'))
+        assert (await store.get(ModelService, "user-ada", "chat")).unread
+        async with running_gateway(store, None, []) as another:
+            assert (await another.chat()).status_code == 200
 
 
 async def test_models_are_served_while_the_store_is_away(
