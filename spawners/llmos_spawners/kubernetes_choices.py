@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from typing import Any, Final
 
 from kubernetes_asyncio.client import ApiException
@@ -34,7 +35,8 @@ class ChoosingKubeSpawner(NamespacedKubeSpawner):
         help="""
         The sizes that people choose from: a list of ``{name, title, description, cpu, memory}``, with
         ``cpu_request`` and ``memory_request`` where a cluster is to set aside something else than a tenth of the
-        cores and all of the memory. Empty: small, medium and large (1, 4 and 16 GiB), as on a workstation.
+        cores and all of the memory. Empty: what the site has set for everybody (``KubeSpawner.cpu_limit``,
+        ``mem_limit``, ``cpu_guarantee``, ``mem_guarantee``), and nothing to choose.
         """,
     )
     images = List(
@@ -115,7 +117,7 @@ class ChoosingKubeSpawner(NamespacedKubeSpawner):
 
     @property
     def profiles(self) -> Profiles:
-        """All that can be chosen."""
+        """All that can be chosen; among the sizes only where the site has some."""
         return read_profiles(
             sizes=self.sizes,
             images=self.images,
@@ -127,7 +129,10 @@ class ChoosingKubeSpawner(NamespacedKubeSpawner):
     async def render_options_form(self) -> str:
         """The form, with the person's own volumes in it."""
         claims = await self._claims() if self.profiles.own_claims else []
-        return render_form(self.profiles, self.user_options, claims)
+        profiles = self.profiles if self.sizes else replace(self.profiles, sizes=())
+        if not (self.sizes or len(profiles.images) > 1 or profiles.gpus or profiles.volumes or claims):
+            return ""  # nothing to choose: then the Hub starts the server at once
+        return render_form(profiles, self.user_options, claims)
 
     async def _claims(self) -> list[str]:
         """The claims of the person's namespace that a server can mount; none where there is no namespace yet."""
@@ -152,7 +157,10 @@ class ChoosingKubeSpawner(NamespacedKubeSpawner):
         if self.profile_list:
             await super().load_user_options()
             return
-        choice = self.profiles.choose(self.user_options or {})
+        options = dict(self.user_options or {})
+        if not self.sizes:
+            options.pop("size", None)  # remembered from when there were some
+        choice = self.profiles.choose(options)
         if choice.claims and (missing := sorted(set(choice.claims) - set(there := await self._claims()))):
             raise BadOptions(f'volumes: there is no "{missing[0]}". There are: {", ".join(there) or "none"}.')
         self._apply_choice(choice)
@@ -162,9 +170,10 @@ class ChoosingKubeSpawner(NamespacedKubeSpawner):
         for name, value in self._site.items():
             setattr(self, name, copy.deepcopy(value))
         size = choice.size
-        self.cpu_limit, self.mem_limit = size.cpu, size.memory
-        self.cpu_guarantee = size.cpu / 10 if size.cpu_request is None else size.cpu_request
-        self.mem_guarantee = size.memory if size.memory_request is None else size.memory_request
+        if self.sizes:
+            self.cpu_limit, self.mem_limit = size.cpu, size.memory
+            self.cpu_guarantee = size.cpu / 10 if size.cpu_request is None else size.cpu_request
+            self.mem_guarantee = size.memory if size.memory_request is None else size.memory_request
         if choice.image:
             self.image = choice.image.image
         if gpu := choice.gpu:

@@ -9,7 +9,13 @@ from typing import Any
 from llmos.resources.quantities import parse_quantity
 from llmos_spawners.profiles import NAME, SIZES, Gpu, Image, Named, Profiles, SharedVolume, Size
 
-__all__ = ["read_profiles"]
+__all__ = ["default_sizes", "read_profiles"]
+
+
+def default_sizes() -> list[dict[str, Any]]:
+    """The sizes of a Hub of LLMOS' own, as a site's configuration lists its."""
+    keys = ("name", "title", "description", "cpu", "memory")
+    return [{key: getattr(size, key) for key in keys} for size in SIZES]
 
 
 def read_profiles(

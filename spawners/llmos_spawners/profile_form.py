@@ -20,7 +20,7 @@ def render_form(
     Parameters
     ----------
     profiles
-        What is offered.
+        What is offered; with no sizes, none can be chosen.
     chosen
         The options of the last start, which are marked.
     claims
@@ -30,25 +30,31 @@ def render_form(
     """
     had = dict(chosen or {})
     names = [size.name for size in profiles.sizes]  # a list, as what was sent may be anything
-    marked = had["size"] if had.get("size") in names else profiles.default_size
-    cards = "\n".join(_card(size, checked=size.name == marked, cores=profiles.cores) for size in profiles.sizes)
+    cards = ""
+    if names:
+        marked = had["size"] if had.get("size") in names else profiles.default_size
+        cards = _sizes(
+            "\n".join(_card(size, checked=size.name == marked, cores=profiles.cores) for size in profiles.sizes)
+        )
     gpus = (Gpu("none", "No GPU", 0), *profiles.gpus)
     more = [
         _select("image", "Image", profiles.images, had.get("image")) if len(profiles.images) > 1 else "",
         _select("gpu", "GPU", gpus, had.get("gpu")) if profiles.gpus else "",
         _volumes(profiles, had.get("volumes"), claims),
     ]
-    warning = f'<div class="alert alert-warning" role="alert">{escape(notice)}</div>' if notice else ""
-    return f"""
-{warning}
-<fieldset>
+    warning = f'<div class="alert alert-warning" role="alert">{escape(notice)}</div>\n' if notice else ""
+    return f"\n{warning}{cards}{''.join(more)}"
+
+
+def _sizes(cards: str) -> str:
+    return f"""<fieldset>
   <legend class="h5">Jupyter</legend>
   <p class="text-body-secondary">How large should the server be? Models run beside it and don't count.</p>
   <div class="list-group">
 {cards}
   </div>
 </fieldset>
-{"".join(more)}"""
+"""
 
 
 def _volumes(profiles: Profiles, had: object, claims: Sequence[str]) -> str:

@@ -46,6 +46,8 @@ def cluster(c: Any, settings: Mapping[str, Any], environ: Mapping[str, str]) -> 
 
 def spawner(c: Any, settings: Mapping[str, Any]) -> None:
     """Notebook servers as pods, each person's in a namespace of their own."""
+    from llmos_spawners.profile_config import default_sizes
+
     pods = settings["spawner"]
     c.JupyterHub.spawner_class = "llmos_spawners.kubernetes.LLMOSKubeSpawner"
     c.LLMOSKubeSpawner.openai_base_url = settings["gatewayUrl"] + "/v1"
@@ -53,6 +55,7 @@ def spawner(c: Any, settings: Mapping[str, Any]) -> None:
     c.LLMOSKubeSpawner.ca_certificates = pods["caCertificates"]
     # by these the controllers know which namespaces are theirs to fill
     c.LLMOSKubeSpawner.user_namespace_labels = pods["namespaceLabels"]
+    c.LLMOSKubeSpawner.sizes = default_sizes()
     kube = c.KubeSpawner
     kube.image = pods["image"]
     kube.image_pull_policy = pods["imagePullPolicy"]

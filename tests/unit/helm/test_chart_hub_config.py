@@ -65,6 +65,7 @@ def test_servers_are_pods_with_the_platforms_addresses(module, settings, environ
     assert c.JupyterHub.spawner_class == "llmos_spawners.kubernetes.LLMOSKubeSpawner"
     assert c.LLMOSKubeSpawner.openai_base_url == "http://llmos-gateway.llmos.svc/v1"
     assert c.LLMOSKubeSpawner.llmos_url == "http://llmos-api.llmos.svc/services/llmos"
+    assert [size["name"] for size in c.LLMOSKubeSpawner.sizes] == ["small", "medium", "large"]
     assert c.KubeSpawner.image == "llmos-notebook:0.1.0"
     assert c.LLMOSKubeSpawner.ca_certificates == ""
     assert "storage_class" not in c.KubeSpawner  # the cluster's default

@@ -11,6 +11,7 @@ from kubernetes_asyncio.client import ApiException
 from llmos_spawners import kubernetes
 from llmos_spawners.kubernetes import LLMOSKubeSpawner
 from llmos_spawners.kubernetes_namespace import CREATED, OWNER, PREPARED
+from llmos_spawners.profile_config import default_sizes
 from llmos_spawners.profiles import BadOptions
 from tornado import web
 from traitlets import TraitError
@@ -220,6 +221,31 @@ async def test_a_choice_becomes_a_pod(make, cluster):
     assert pod.spec.runtime_class_name == "nvidia"
     mounts = {mount.mount_path: mount.read_only for mount in container.volume_mounts}
     assert mounts == {"/home/llmos": None, "/data": True, "/home/llmos/volumes/mine": False}
+
+
+async def test_without_sizes_of_ours_the_sites_limits_are_the_only_size(make, cluster):
+    """As a Hub has them that was there before: its chart says 600M, and so it is."""
+    cluster.claims = ["home"]
+    site = {"mem_limit": "600M", "mem_guarantee": "200M", "cpu_limit": 0.5, "cpu_guarantee": 0.05}
+    for options in ({}, {"size": "large"}):  # the second remembered from another time
+        resources = (await manifest(make(options=options, **site))).spec.containers[0].resources
+        assert resources.limits == {"cpu": 0.5, "memory": 600 * 2**20}
+        assert resources.requests == {"cpu": 0.05, "memory": 200 * 2**20}
+    assert await make(**site).render_options_form() == "", "nothing to choose"
+    form = await make(gpus=[GPU], **site).render_options_form()
+    assert 'name="gpu"' in form
+    assert 'name="size"' not in form
+
+
+async def test_a_site_without_limits_goes_on_without(make):
+    resources = (await manifest(make())).spec.containers[0].resources
+    assert not resources.limits
+    assert not resources.requests
+
+
+def test_a_hub_of_ours_offers_sizes(make):
+    spawner = make(sizes=default_sizes())
+    assert [size.name for size in spawner.profiles.sizes] == ["small", "medium", "large"]
 
 
 async def test_nothing_of_one_choice_stays_in_the_next(make, cluster):
