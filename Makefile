@@ -43,6 +43,7 @@ lint:  ## ruff, mypy --strict, import-linter, and that generated files are up to
 	$(RUN)/python tools/unasync.py --check
 	$(RUN)/python tools/reference.py --check
 	$(RUN)/python tools/crds.py --check
+	$(RUN)/python -m tools.admission --check
 	$(RUN)/python -m tools.chart_schema --check
 
 format:  ## ruff's formatter and safe fixes
@@ -55,6 +56,7 @@ generate:  ## Write what is made from other code: the sync SDK, docs/reference.m
 	$(RUN)/python tools/unasync.py
 	$(RUN)/python tools/reference.py
 	$(RUN)/python tools/crds.py
+	$(RUN)/python -m tools.admission
 	$(RUN)/python -m tools.chart_schema
 
 lock:  ## Resolve requirements/*.txt anew

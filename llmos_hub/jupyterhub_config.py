@@ -38,7 +38,7 @@ SERVER_TOKEN_SCOPES: Final = (
 """What a notebook server's own token may: report activity, let its owner in, use the API as its owner."""
 # The API names people and groups in its answers; the gateway asks the Hub with each caller's own token.
 SERVICE_SCOPES: Final[Mapping[str, tuple[str, ...]]] = {
-    "llmos": ("list:users", "read:users", "list:groups", "read:groups"),
+    "llmos": ("list:users", "read:users", "read:servers", "list:groups", "read:groups"),
     "llm": ("read:users:name", "read:users:groups"),
 }
 

@@ -12,13 +12,16 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any, Final
 
-__all__ = ["check_pod_template"]
+from llmos.resources import cel
+
+__all__ = ["DIRECTIVE", "TEMPLATE", "Fields", "cel_of", "check_pod_template"]
 
 _MAX_BYTES: Final = 32 * 1024
-_DIRECTIVE: Final = re.compile(r"^\$(patch|retainKeys|deleteFromPrimitiveList/\w+|setElementOrder/\w+)$")
+DIRECTIVE: Final = re.compile(r"^\$(patch|retainKeys|deleteFromPrimitiveList/\w+|setElementOrder/\w+)$")
 _OWN: Final = "custom.llmos.ai/"
 """The prefix of labels and annotations that nobody but their author reads."""
 _SCRAPING: Final = tuple(f"prometheus.io/{name}" for name in ("scrape", "port", "path", "scheme"))
@@ -37,6 +40,32 @@ _ELSEWHERE: Final = {
 _Check = Callable[[str, Any], None]
 
 
+@dataclass(frozen=True, slots=True)
+class Fields:
+    """A check: an object, or (`each`) a list of them, whose fields are among the allowed ones.
+
+    Attributes
+    ----------
+    allowed
+        What each field has to be.
+    each
+        Whether it is a list.
+    """
+
+    allowed: Mapping[str, _Check]
+    each: bool = False
+
+    def __call__(self, path: str, value: Any) -> None:
+        """Raise `ValueError` where it isn't so."""
+        if not self.each:
+            _object(path, value, self.allowed)
+            return
+        if not isinstance(value, list):
+            raise _refuse(path, "must be a list")
+        for index, item in enumerate(value):
+            _object(_join(path, index), item, self.allowed)
+
+
 def check_pod_template(template: Mapping[str, Any]) -> Mapping[str, Any]:
     """The template itself, if everything in it may be set.
 
@@ -48,7 +77,7 @@ def check_pod_template(template: Mapping[str, Any]) -> Mapping[str, Any]:
     if len(json.dumps(template)) > _MAX_BYTES:
         message = f"is larger than {_MAX_BYTES // 1024} KiB as JSON"
         raise ValueError(message)
-    _object("", template, {"metadata": _METADATA, "spec": _SPEC})
+    _object("", template, TEMPLATE)
     return template
 
 
@@ -68,7 +97,7 @@ def _object(path: str, value: Any, allowed: Mapping[str, _Check]) -> None:
         where = _join(path, name)
         if not isinstance(name, str):
             raise _refuse(where, "is no name of a field")
-        if _DIRECTIVE.match(name):
+        if DIRECTIVE.match(name):
             continue
         check = allowed.get(name)
         if check is None:
@@ -81,18 +110,12 @@ def _object(path: str, value: Any, allowed: Mapping[str, _Check]) -> None:
             check(where, item)
 
 
-def _fields(allowed: Mapping[str, _Check]) -> _Check:
-    return lambda path, value: _object(path, value, allowed)
+def _fields(allowed: Mapping[str, _Check]) -> Fields:
+    return Fields(allowed)
 
 
-def _items(allowed: Mapping[str, _Check]) -> _Check:
-    def check(path: str, value: Any) -> None:
-        if not isinstance(value, list):
-            raise _refuse(path, "must be a list")
-        for index, item in enumerate(value):
-            _object(_join(path, index), item, allowed)
-
-    return check
+def _items(allowed: Mapping[str, _Check]) -> Fields:
+    return Fields(allowed, each=True)
 
 
 def _anything(path: str, value: Any) -> None:
@@ -108,7 +131,7 @@ def _names_of_ones_own(path: str, value: Any) -> None:
     if not isinstance(value, Mapping):
         raise _refuse(path, "must be an object")
     for name, item in value.items():
-        if _DIRECTIVE.match(str(name)):
+        if DIRECTIVE.match(str(name)):
             continue
         if not str(name).startswith(_OWN) and name not in _SCRAPING:
             raise _refuse(
@@ -193,3 +216,50 @@ _SPEC_FIELDS: Final[Mapping[str, _Check]] = {
     ),
 }
 _SPEC: Final = _fields(_SPEC_FIELDS)
+TEMPLATE: Final[Mapping[str, _Check]] = {"metadata": _METADATA, "spec": _SPEC}
+"""What may be in it."""
+
+
+def cel_of(check: _Check, value: str) -> str:
+    """A check of one value as an expression for an API server; empty where there is nothing to check.
+
+    Parameters
+    ----------
+    check
+        One that is in `TEMPLATE`, but no `Fields`.
+    value
+        The expression of the value.
+    """
+    return _IN_CEL[check].format(value=value) if check in _IN_CEL else ""
+
+
+def _affinity_in_cel() -> str:
+    """The affinities that there are, each with its list of terms; in `_affinity` wherever it is."""
+    free = "(!('namespaces' in {0}) && !('namespaceSelector' in {0}))"
+    terms = {
+        "requiredDuringSchedulingIgnoredDuringExecution": free.format("t"),
+        "preferredDuringSchedulingIgnoredDuringExecution": (
+            f"(!('podAffinityTerm' in t) || t.podAffinityTerm == null || {free.format('t.podAffinityTerm')})"
+        ),
+    }
+    rules = []
+    for part in ("podAffinity", "podAntiAffinity"):
+        where = f"{{value}}.{part}"
+        each = [
+            f"(!('{name}' in {where}) || {where}.{name} == null || {where}.{name}.all(t, {rule}))"
+            for name, rule in terms.items()
+        ]
+        rules.append(f"(!('{part}' in {{value}}) || {where} == null || ({' && '.join(each)}))")
+    return " && ".join(rules)
+
+
+_IN_CEL: Final[Mapping[_Check, str]] = {
+    _names_of_ones_own: (
+        f"{{value}}.all(k, k.startsWith({cel.text(_OWN)}) || k in {cel.text(list(_SCRAPING))} || "
+        f"k.matches({cel.text(DIRECTIVE.pattern)}))"
+    ),
+    _user: f"{{value}} > 0 && {{value}} <= {_MAX_ID}",
+    _users: f"{{value}}.all(u, u > 0 && u <= {_MAX_ID})",
+    _grace: f"{{value}} >= 0 && {{value}} <= {_MAX_GRACE}",
+    _affinity: _affinity_in_cel(),
+}

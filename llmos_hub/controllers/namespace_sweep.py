@@ -18,6 +18,7 @@ from llmos.resources import KINDS
 from llmos.resources.base import utcnow
 from llmos_hub.controllers.cluster_informer import Object
 from llmos_hub.controllers.namespaces import owner_of
+from llmos_hub.controllers.server_sweep import ServerSweep
 from llmos_hub.identity.people import People
 from llmos_hub.kubernetes_api import MERGE_PATCH, APIError, KubernetesAPI, path_of
 from llmos_hub.managers.namespace_objects import CREATED, MISSING_SINCE, Owner
@@ -73,6 +74,7 @@ class Sweep:
         self._leading = leading
         self._period = period
         self._clock = clock
+        self._servers = ServerSweep(api, people, options.instance, clock=clock)
 
     async def run(self, namespaces: Callable[[], list[Object]]) -> None:
         """Look from time to time until cancelled."""
@@ -111,6 +113,8 @@ class Sweep:
                 logger.info("Namespace %s: %s is back", name, owner.name)
             if since or (created and not owner.created):
                 await self._annotate(name, {MISSING_SINCE: None, CREATED: created or None})
+            if owner.kind == "user":
+                await self._servers.look(name, owner.name, self._check)
             return
         now = self._clock()
         missing = _time(since)

@@ -42,6 +42,10 @@ class People(Protocol):
         """The user of that name; None where the Hub has none."""
         ...
 
+    async def servers(self, name: str) -> Mapping[str, str] | None:
+        """When each of a user's servers was started, by its name; None where the Hub doesn't tell."""
+        ...
+
     async def has_group(self, name: str) -> bool:
         """Whether there is a group of that name."""
         ...
@@ -59,7 +63,7 @@ class HubPeople:
     hub_api_url
         Such as ``http://hub:8081/hub/api``.
     hub_token
-        The platform's own token, with ``read:users`` and ``read:groups``.
+        The platform's own token, with ``read:users``, ``read:servers`` and ``read:groups``.
     """
 
     def __init__(self, hub_api_url: str, hub_token: str) -> None:
@@ -71,6 +75,16 @@ class HubPeople:
         """The user of that name."""
         found = await self._get(f"/users/{quote(name, safe='')}")
         return None if found is None else Person(str(found.get("name") or name), str(found.get("created") or ""))
+
+    async def servers(self, name: str) -> Mapping[str, str] | None:
+        """When each of a user's servers was started."""
+        found = await self._get(f"/users/{quote(name, safe='')}")
+        if found is None:
+            return {}
+        servers = found.get("servers")
+        if not isinstance(servers, Mapping):
+            return None
+        return {str(name): str(one.get("started") or "") for name, one in servers.items() if isinstance(one, Mapping)}
 
     async def has_group(self, name: str) -> bool:
         """Whether there is a group of that name."""

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from llmos.errors import Invalid
 from llmos.resources import ModelService
-from tests.support.cluster import Cluster
+from tests.support.cluster import Cluster, wait_for
+from tests.support.pod_templates import ALLOWED, REFUSED
+from tools import admission
 
 
 def service(name: str = "chat", **spec: Any) -> dict[str, Any]:
@@ -159,3 +162,79 @@ def test_status_is_a_subresource(cluster: Cluster, namespace: str) -> None:
     manifest = {**service(model="demo://tiny"), "status": {"phase": "Ready"}}
     cluster.kubectl("-n", namespace, "apply", "-f", "-", stdin=json.dumps(manifest))
     assert "status" not in cluster.get("-n", namespace, "modelservice", "chat")
+
+
+@pytest.fixture(scope="module")
+def policy(cluster: Cluster, lasting: str) -> Iterator[None]:
+    """The chart's, for one namespace: other tests of the same cluster go without."""
+    selector = {"matchLabels": {"kubernetes.io/metadata.name": lasting}}
+    objects = [{**each, "metadata": {"name": "test-modelservices"}} for each in admission.policy()]
+    objects[1]["spec"] = {**objects[1]["spec"], "policyName": "test-modelservices"}
+    objects[1]["spec"]["matchResources"] = {"namespaceSelector": selector}
+    for each in objects:
+        cluster.apply(each)
+    words = ("kubectl", "-n", lasting, "apply", "--dry-run=server", "-f", "-")
+    bad = json.dumps(service("bad", model="demo://tiny", template={"x": {}}))
+    wait_for(lambda: cluster.attempt(*words, stdin=bad).returncode != 0, "the policy to hold")
+    yield
+    for each in objects:
+        cluster.kubectl("delete", each["kind"], "test-modelservices")
+
+
+def test_the_policy_is_one_that_the_server_understands(cluster: Cluster, policy: None) -> None:
+    def status() -> dict[str, Any]:
+        return cluster.get("validatingadmissionpolicy", "test-modelservices").get("status", {})
+
+    wait_for(lambda: status().get("observedGeneration"), "its types to be checked")
+    assert not status().get("typeChecking", {}).get("expressionWarnings")
+
+
+# an expression can't measure a template, and finds nothing wrong in what is empty: the controllers say of those two
+BY_THE_POLICY = [template for template, words in REFUSED if "KiB" not in words and template != {"spec": []}]
+
+
+@pytest.mark.parametrize("template", BY_THE_POLICY)
+def test_a_template_that_the_api_refuses_is_refused(
+    cluster: Cluster, lasting: str, policy: None, template: dict[str, Any]
+) -> None:
+    said = refusal(cluster, lasting, service(model="demo://tiny", template=template))
+    assert "spec.template" in said or "resulted in error" in said  # the second of what has another type
+
+
+@pytest.mark.parametrize("template", ALLOWED)
+def test_a_template_that_the_api_takes_is_taken(
+    cluster: Cluster, lasting: str, policy: None, template: dict[str, Any]
+) -> None:
+    words = ("-n", lasting, "apply", "--dry-run=server", "-f", "-")
+    cluster.kubectl(*words, stdin=json.dumps(service(model="demo://tiny", template=template)))
+
+
+def test_what_is_there_already_can_be_changed_and_deleted(cluster: Cluster, namespace: str) -> None:
+    """Made before there was a policy; its controller must be able to take its finalizer away."""
+    body = service("old", model="demo://tiny", template={"spec": {"hostPID": True}})
+    body["metadata"] |= {"namespace": namespace, "finalizers": ["example.org/hold"]}
+    cluster.kubectl("-n", namespace, "create", "-f", "-", stdin=json.dumps(body))
+    objects = [{**each, "metadata": {"name": "test-later"}} for each in admission.policy()]
+    selector = {"matchLabels": {"kubernetes.io/metadata.name": namespace}}
+    objects[1]["spec"] = {
+        **objects[1]["spec"],
+        "policyName": "test-later",
+        "matchResources": {"namespaceSelector": selector},
+    }
+    for each in objects:
+        cluster.apply(each)
+    try:
+        words = ("kubectl", "-n", namespace, "create", "--dry-run=server", "-f", "-")
+        again = json.dumps({**body, "metadata": {**body["metadata"], "name": "new"}})
+        wait_for(lambda: cluster.attempt(*words, stdin=again).returncode != 0, "the policy to hold")
+        cluster.kubectl(
+            "-n", namespace, "patch", "modelservice", "old", "--type=merge", "-p", '{"spec":{"replicas":2}}'
+        )
+        cluster.kubectl("-n", namespace, "delete", "modelservice", "old", "--wait=false")
+        cluster.kubectl(
+            "-n", namespace, "patch", "modelservice", "old", "--type=merge", "-p", '{"metadata":{"finalizers":[]}}'
+        )
+        assert cluster.get("-n", namespace, "modelservices")["items"] == []
+    finally:
+        for each in objects:
+            cluster.kubectl("delete", each["kind"], "test-later")

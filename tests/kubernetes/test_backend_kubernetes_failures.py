@@ -111,6 +111,28 @@ async def test_ready_and_then_not(backend, namespace):
     assert saying.replicas[0].message.startswith("chat runs but is not ready: HTTP probe failed with statuscode: 404")
 
 
+async def test_a_quota_that_bounds_cores_and_memory_is_met(backend, cluster, namespace):
+    """A download and an engine in a namespace whose quota wants every container to state its limits."""
+    hard = {"limits.cpu": "8", "limits.memory": "8Gi", "requests.cpu": "4", "requests.memory": "8Gi"}
+    cluster.apply(
+        {
+            "apiVersion": "v1",
+            "kind": "ResourceQuota",
+            "metadata": {"name": "quota", "namespace": namespace},
+            "spec": {"hard": hard},
+        }
+    )
+    model = wanted(namespace, serving(memory_limit=64 * MIB, init=(script("true"),)))
+    fetch = Workload(replace(model.ref, part="fetch"), (Role("fetch", 1, script("true", completes=True)),))
+    await backend.apply(fetch)
+    await until(backend, fetch.ref, phase("Succeeded"), timeout=PATIENCE)
+    await backend.apply(model)
+    await until(backend, model.ref, ready(1), timeout=PATIENCE)
+    nameless = wanted(namespace, serving(), name="more")
+    await backend.apply(nameless)
+    assert "%llmos set more --memory 2Gi" in (await seen(backend, nameless, "Refused")).message
+
+
 async def test_over_the_quota_until_something_stops(backend, cluster, namespace):
     cluster.apply(
         {

@@ -12,11 +12,12 @@ __all__ = ["FakePeople"]
 
 @dataclass
 class FakePeople:
-    """Users with when they were made, and groups; ``away`` makes every question fail."""
+    """Users with when they were made, their servers, and groups; ``away`` makes every question fail."""
 
     users: dict[str, str] = field(default_factory=dict)
     groups: set[str] = field(default_factory=set)
     away: bool = False
+    running: dict[str, dict[str, str]] = field(default_factory=dict)
 
     def _reach(self) -> None:
         if self.away:
@@ -25,6 +26,10 @@ class FakePeople:
     async def user(self, name: str) -> Person | None:
         self._reach()
         return Person(name, self.users[name]) if name in self.users else None
+
+    async def servers(self, name: str) -> dict[str, str] | None:
+        self._reach()
+        return self.running.get(name, {})
 
     async def has_group(self, name: str) -> bool:
         self._reach()

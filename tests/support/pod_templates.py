@@ -6,7 +6,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-__all__ = ["ORIGINAL", "patches"]
+__all__ = ["ALLOWED", "ORIGINAL", "REFUSED", "patches"]
 
 ORIGINAL: dict[str, Any] = {
     "metadata": {"labels": {"app": "a", "tier": "b"}, "annotations": {"note": "x"}},
@@ -91,3 +91,70 @@ _SPEC = _some(
 )
 patches = _some(metadata=_some(labels=_directed(_MAPS), annotations=st.none() | _MAPS), spec=_SPEC)
 """Patches of `ORIGINAL`, with and without directives."""
+
+
+def engine(**fields: object) -> dict:
+    return {"spec": {"containers": [{"name": "engine", **fields}]}}
+
+
+AFFINE = {"weight": 1, "podAffinityTerm": {"topologyKey": "zone", "labelSelector": {}}}
+
+
+ALLOWED: list[dict[str, Any]] = [
+    {},
+    {"spec": {"nodeSelector": {"disk": "fast"}, "terminationGracePeriodSeconds": 600, "affinity": None}},
+    {"spec": {"affinity": {"podAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": [AFFINE]}}}},
+    {"metadata": {"labels": {"custom.llmos.ai/team": "vision"}, "annotations": {"prometheus.io/scrape": "true"}}},
+    engine(image="mine:1", env=[{"name": "A", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}}]),
+    engine(securityContext={"runAsUser": 5, "readOnlyRootFilesystem": False}),
+    engine(readinessProbe={"httpGet": {"path": "/ok", "port": 1}}, lifecycle={"preStop": {"sleep": {"seconds": 1}}}),
+    {"spec": {"volumes": [{"name": "data", "persistentVolumeClaim": {"claimName": "data"}}]}},
+    {"spec": {"containers": [{"name": "side", "$patch": "delete"}], "nodeSelector": {"$patch": "replace"}}},
+]
+"""Templates that a resource may have."""
+REFUSED: list[tuple[dict[str, Any], str]] = [
+    ({"spec": {"hostNetwork": True}}, "spec.hostNetwork can't be set"),
+    ({"spec": {"nodeSelektor": {}}}, 'Did you mean "nodeSelector"?'),
+    ({"spec": {"serviceAccountName": "admin"}}, "spec.serviceAccountName can't be set"),
+    ({"spec": {"priorityClassName": "system-node-critical"}}, "spec.priorityClassName can't be set"),
+    ({"spec": {"volumes": [{"name": "x", "hostPath": {"path": "/"}}]}}, "spec.volumes[0].hostPath can't be set"),
+    ({"spec": {"volumes": [{"name": "x", "secret": {"secretName": "s"}}]}}, "spec.volumes[0].secret can't be set"),
+    ({"spec": {"securityContext": {"runAsUser": 0}}}, "nothing runs as root"),
+    (engine(securityContext={"privileged": True}), "securityContext.privileged can't be set"),
+    (engine(securityContext={"capabilities": {"add": ["SYS_ADMIN"]}}), "capabilities can't be set"),
+    (engine(envFrom=[{"secretRef": {"name": "s"}}]), "envFrom[0].secretRef can't be set"),
+    (engine(env=[{"name": "A", "valueFrom": {"secretKeyRef": {}}}]), "valueFrom.secretKeyRef can't be set"),
+    (engine(ports=[{"containerPort": 1, "hostPort": 1}]), "hostPort can't be set"),
+    (engine(livenessProbe={"httpGet": {"host": "169.254.169.254", "port": 80}}), "httpGet.host can't be set"),
+    (engine(lifecycle={"postStart": {"tcpSocket": {"host": "x", "port": 1}}}), "tcpSocket.host can't be set"),
+    ({"metadata": {"labels": {"app.kubernetes.io/component": "gateway"}}}, "custom.llmos.ai/… for your own"),
+    ({"metadata": {"labels": {"component": "hub"}}}, "custom.llmos.ai/… for your own"),
+    ({"metadata": {"labels": {"azure.workload.identity/use": "true"}}}, "custom.llmos.ai/… for your own"),
+    ({"metadata": {"annotations": {"k8s.v1.cni.cncf.io/networks": "x"}}}, "custom.llmos.ai/… for your own"),
+    ({"metadata": {"annotations": {"vault.hashicorp.com/agent-inject": "true"}}}, "for your own"),
+    ({"metadata": {"annotations": {"iam.amazonaws.com/role": "admin"}}}, "for your own"),
+    ({"metadata": {"annotations": {"custom.llmos.ai": "x"}}}, "for your own"),
+    ({"spec": {"hostAliases": [{"ip": "127.0.0.1", "hostnames": ["proxy"]}]}}, "spec.hostAliases can't be set"),
+    ({"spec": {"dnsConfig": {"nameservers": ["10.0.0.66"]}}}, "spec.dnsConfig can't be set"),
+    ({"spec": {"dnsPolicy": "None"}}, "spec.dnsPolicy can't be set"),
+    ({"spec": {"tolerations": [{"operator": "Exists"}]}}, "users.tolerations in the chart's values"),
+    ({"spec": {"runtimeClassName": "unconfined"}}, "users.gpus.runtimeClass in the chart's values"),
+    ({"spec": {"terminationGracePeriodSeconds": 10**9}}, "from 0 to 600"),
+    ({"spec": {"terminationGracePeriodSeconds": -1}}, "from 0 to 600"),
+    ({"spec": {"terminationGracePeriodSeconds": True}}, "from 0 to 600"),
+    (engine(livenessProbe={"terminationGracePeriodSeconds": 10**9}), "from 0 to 600"),
+    (
+        {
+            "spec": {
+                "affinity": {
+                    "podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [{"namespaceSelector": {}}]}
+                }
+            }
+        },
+        "podAntiAffinity.requiredDuringSchedulingIgnoredDuringExecution[0].namespaceSelector can't be set",
+    ),
+    ({"spec": {"containers": {"name": "engine"}}}, "spec.containers must be a list"),
+    ({"spec": []}, "spec must be an object"),
+    ({"metadata": {"annotations": {"custom.llmos.ai/x": "x" * 40000}}}, "is larger than 32 KiB"),
+]
+"""Templates that it may not, and words of the reason."""

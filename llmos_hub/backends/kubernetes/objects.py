@@ -20,6 +20,7 @@ from llmos_hub.backends.kubernetes.names import (
     object_name,
 )
 from llmos_hub.backends.kubernetes.pods import MODEL_CLAIM, make_pod_template, make_secret_data, uses_models
+from llmos_hub.backends.kubernetes.quotas import state_limits
 from llmos_hub.backends.kubernetes.settings import KubernetesSettings
 from llmos_hub.kubernetes_api import path_of
 from llmos_hub.workload import Role, Workload
@@ -80,9 +81,17 @@ def _object(kind: Kind, metadata: Mapping[str, Any], **fields: Any) -> dict[str,
     return {"apiVersion": kind.api_version, "kind": kind.kind, "metadata": dict(metadata), **fields}
 
 
-def make_objects(workload: Workload, settings: KubernetesSettings) -> list[dict[str, Any]]:
-    """Everything that a workload consists of, in the order in which it is applied, but for the namespace's claim."""
-    return [_stamped(obj) for obj in _make_objects(workload, settings)]
+def make_objects(
+    workload: Workload, settings: KubernetesSettings, demands: frozenset[str] = frozenset()
+) -> list[dict[str, Any]]:
+    """Everything that a workload consists of, in the order in which it is applied, but for the namespace's claim.
+
+    Parameters
+    ----------
+    demands
+        What the namespace's quota wants containers to state; `llmos_hub.backends.kubernetes.quotas.Demands`.
+    """
+    return [_stamped(state_limits(obj, demands)) for obj in _make_objects(workload, settings)]
 
 
 def _make_objects(workload: Workload, settings: KubernetesSettings) -> Iterator[dict[str, Any]]:

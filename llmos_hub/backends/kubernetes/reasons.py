@@ -137,6 +137,12 @@ def not_created(name: str, message: str) -> Failure:
             f"{name} asks for {_amount(limit.resource, limit.asked)} of {_noun(limit.resource)}; here a "
             f"{limit.scope.lower()} may have {most} {_amount(limit.resource, limit.bound)}.",
         )
+    if "must specify limits.memory" in message:
+        return Failure(
+            "Refused",
+            f"{name} says nothing of the memory that it uses at most, as a quota of its namespace wants. "
+            f"Say it: %llmos set {name} --memory 2Gi",
+        )
     why = message.partition(" is forbidden: ")[2] or message
     return Failure("Refused", f"{name} can't start: the cluster refuses its pods: {_short(why)}")
 

@@ -21,6 +21,7 @@ from llmos_hub.backends.kubernetes.objects import (
     path_of_object,
 )
 from llmos_hub.backends.kubernetes.observation import Members
+from llmos_hub.backends.kubernetes.quotas import Demands
 from llmos_hub.backends.kubernetes.reasons import not_created
 from llmos_hub.backends.kubernetes.settings import KubernetesSettings
 from llmos_hub.backends.kubernetes.watching import FIELDS, IMAGES, VALUES, SecretReflector
@@ -69,6 +70,8 @@ class Entry:
         What was applied last, by path.
     fields
         The hash of the fields that were ours after that, by path: another means that somebody changed one.
+    demands
+        What its containers had to state then.
     told
         The observation that was told last.
     deleting
@@ -82,6 +85,7 @@ class Entry:
     members: Members = field(default_factory=Members)
     objects: dict[str, _Made] = field(default_factory=dict)
     fields: dict[str, str] = field(default_factory=dict)
+    demands: frozenset[str] = frozenset()
     told: Observation | None = None
     deleting: bool = False
     repairs: int = 0
@@ -160,6 +164,7 @@ class Applier:
         self._settings = settings
         self._reflectors = reflectors
         self._secrets = secrets
+        self._demands = Demands(api)
         self._claims: set[str] = set()
 
     async def apply(self, entry: Entry, workload: Workload) -> None:
@@ -174,8 +179,10 @@ class Applier:
         Unavailable
             It doesn't answer.
         """
-        if workload != entry.wanted or not entry.objects:
-            made = {path_of_object(obj): obj for obj in make_objects(workload, self._settings)}
+        demands = await self._demands.of(workload.ref.namespace)
+        if workload != entry.wanted or not entry.objects or demands != entry.demands:
+            made = {path_of_object(obj): obj for obj in make_objects(workload, self._settings, demands)}
+            entry.demands = demands
             entry.objects = {path: _Made.of(_undisturbed(obj, entry.live(path))) for path, obj in made.items()}
             entry.wanted = workload
         objects = entry.objects

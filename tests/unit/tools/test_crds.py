@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from llmos.resources import KINDS, ModelService
-from tools import crds
+from tools import admission, crds
 
 FORBIDDEN = {"$ref", "$defs", "anyOf", "oneOf", "allOf", "const", "title", "examples", "uniqueItems"}
 
@@ -97,3 +97,13 @@ def test_kubectl_gets_columns_names_and_scale() -> None:
 def test_a_union_is_refused_before_the_server_does() -> None:
     with pytest.raises(ValueError, match="no union"):
         crds.structural({"anyOf": [{"type": "string"}, {"type": "integer"}]}, {})
+
+
+def test_the_policy_in_the_chart_is_what_the_types_say(tmp_path: Path, monkeypatch) -> None:
+    assert admission.TARGET.read_text() == admission.rendered()
+    monkeypatch.setattr(admission, "TARGET", tmp_path / "admission" / "x.yaml")
+    monkeypatch.setattr("sys.argv", ["admission.py", "--check"])
+    assert admission.main() == 1
+    monkeypatch.setattr("sys.argv", ["admission.py"])
+    assert admission.main() == 0
+    assert admission.TARGET.read_text() == admission.rendered()

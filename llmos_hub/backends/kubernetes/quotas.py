@@ -1,0 +1,112 @@
+"""What a namespace's quota wants every container to state, and containers that state it.
+
+A limit on cores slows a process down even where the machine is idle, so that ours have none unless somebody bounds
+``limits.cpu``: then the cluster makes no pod with a container that says nothing of it.
+Source: https://kubernetes.io/docs/concepts/policy/resource-quotas/
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Final
+
+from llmos_hub.kubernetes_api import APIError, KubernetesAPI, path_of
+
+__all__ = ["Demands", "state_limits"]
+
+_REMEMBERED: Final = 30.0
+"""Seconds: a quota changes seldom, and reconcilers come twice a second while a model is being fetched."""
+_MOST: Final = 10_000
+_REQUEST: Final = {"cpu": "100m", "memory": "128Mi"}
+"""What is set aside where a limit has to be stated: without, it would be as much as the limit."""
+_LIMIT: Final = {"cpu": "1", "memory": "1Gi"}
+"""Limits where nothing else is known: a core, and for a download what it needs at most."""
+
+
+class Demands:
+    """Knows what containers of a namespace have to state: ``limits.cpu``, ``limits.memory``, and the same of requests.
+
+    Parameters
+    ----------
+    api
+        The connection.
+    clock
+        Seconds that only grow.
+    """
+
+    def __init__(self, api: KubernetesAPI, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._api = api
+        self._clock = clock
+        self._known: dict[str, tuple[float, frozenset[str]]] = {}
+
+    async def of(self, namespace: str) -> frozenset[str]:
+        """Of what the namespace's quotas bound, all that its LimitRanges don't fill in; as last known where that can't be read."""
+        until, found = self._known.get(namespace, (float("-inf"), frozenset()))
+        if self._clock() < until:
+            return found
+        with contextlib.suppress(APIError):
+            found = frozenset([kind async for kind in self._read(namespace)])
+        if len(self._known) >= _MOST:
+            self._known.clear()
+        self._known[namespace] = (self._clock() + _REMEMBERED, found)
+        return found
+
+    async def _read(self, namespace: str) -> Any:
+        bounded: set[str] = set()
+        async for quota in self._objects("resourcequotas", namespace):
+            hard = (quota.get("spec") or {}).get("hard") or {}
+            # "cpu" and "memory" are the requests'
+            bounded |= {name if "." in name else f"requests.{name}" for name in hard}
+        wanted = bounded & {f"{part}.{name}" for part in ("limits", "requests") for name in _LIMIT}
+        if not wanted:
+            return
+        filled: set[str] = set()
+        async for limits in self._objects("limitranges", namespace):
+            for item in (limits.get("spec") or {}).get("limits") or ():
+                if item.get("type") == "Container":
+                    filled |= {f"limits.{name}" for name in item.get("default") or ()}
+                    filled |= {f"requests.{name}" for name in item.get("defaultRequest") or item.get("default") or ()}
+        for name in wanted - filled:
+            yield name
+
+    async def _objects(self, plural: str, namespace: str) -> Any:
+        async for page in self._api.list_pages(path_of("v1", plural, namespace)):
+            for item in page.get("items") or ():
+                yield item
+
+
+def state_limits(obj: dict[str, Any], demands: frozenset[str]) -> dict[str, Any]:
+    """The object whose containers state what they have to; itself where nothing has to be.
+
+    A limit on an engine's memory that nobody has chosen isn't made up: it would be killed by it.
+    """
+    if demands:
+        for spec in _pod_specs(obj):
+            for part in ("initContainers", "containers"):
+                for container in spec.get(part) or ():
+                    _state(container, demands, known=part == "initContainers" or spec["restartPolicy"] == "Never")
+    return obj
+
+
+def _state(container: dict[str, Any], demands: frozenset[str], *, known: bool) -> None:
+    resources = container.get("resources") or {}
+    limits, requests = dict(resources.get("limits") or {}), dict(resources.get("requests") or {})
+    for name in _LIMIT:
+        if f"limits.{name}" in demands and name not in limits and (name == "cpu" or known):
+            limits[name] = _LIMIT[name] if name not in requests or name == "memory" else requests[name]
+            requests.setdefault(name, _REQUEST[name])
+        if f"requests.{name}" in demands and name not in limits:
+            requests.setdefault(name, _REQUEST[name])
+    stated = {part: amounts for part, amounts in (("requests", requests), ("limits", limits)) if amounts}
+    if stated:
+        container["resources"] = {**resources, **stated}
+
+
+def _pod_specs(obj: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    spec = obj.get("spec") or {}
+    leader = spec.get("leaderWorkerTemplate") or {}
+    for template in (spec.get("template"), leader.get("leaderTemplate"), leader.get("workerTemplate")):
+        if template:
+            yield template["spec"]

@@ -1,0 +1,144 @@
+"""Write the chart's ValidatingAdmissionPolicy for `spec.template`: what a custom resource definition can't say.
+
+``python -m tools.admission`` writes it; ``--check`` fails when it is stale.
+
+A template is a part of a pod, whose fields a definition leaves open, and rules in a definition can't look into what it
+leaves open; a policy's can. The rules are those of `llmos.resources.podtemplate`, so that ``kubectl apply`` is refused
+what the API refuses. What is there already may stay as it is: a policy must not keep anybody from deleting it.
+Source: https://kubernetes.io/docs/reference/access-authn-authz/validating-admission-policy/
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+
+from llmos.resources import ModelService
+from llmos.resources.cel import text
+from llmos.resources.podtemplate import DIRECTIVE, TEMPLATE, Fields, cel_of
+
+TARGET = Path(__file__).parent.parent / "helm" / "llmos" / "templates" / "admission" / "modelservices.yaml"
+_NAME: Final = "RELEASE-modelservices"
+_HEADER: Final = (
+    "{{- /* Made from llmos/resources by `make generate`; don't edit it. */}}\n{{- if .Values.rbac.create }}\n"
+)
+
+
+def expression(check: Callable[[str, Any], None], value: str, depth: int = 0) -> str:
+    """What must hold of a value; empty where anything may be."""
+    if not isinstance(check, Fields):
+        return cel_of(check, value)
+    item = f"i{depth}" if check.each else value
+    inner = " && ".join([_known(item, check.allowed), *_parts(item, check.allowed, depth + 1)])
+    return f"{value}.all({item}, {inner})" if check.each else inner
+
+
+def _known(value: str, allowed: Mapping[str, Any]) -> str:
+    return f"{value}.all(k, k in {text(list(allowed))} || k.matches({text(DIRECTIVE.pattern)}))"
+
+
+def _parts(value: str, allowed: Mapping[str, Any], depth: int) -> list[str]:
+    return [
+        f"(!({text(name)} in {value}) || {value}.{name} == null || ({inner}))"
+        for name, check in allowed.items()
+        if (inner := expression(check, f"{value}.{name}", depth))
+    ]
+
+
+def validations() -> list[dict[str, str]]:
+    """One for each field that the API has a check for, so that the sentence names it."""
+    made = [_only("spec.template", "variables.template", TEMPLATE)]
+    for part, check in TEMPLATE.items():
+        assert isinstance(check, Fields), part
+        made.append(_only(f"spec.template.{part}", f"variables.{part}", check.allowed))
+        for name, inner in check.allowed.items():
+            if not (holds := expression(inner, f"variables.{part}.{name}")):
+                continue
+            there = f"!({text(name)} in variables.{part}) || variables.{part}.{name} == null"
+            made.append(
+                {"expression": f"{there} || ({holds})", "message": _message(f"spec.template.{part}.{name}", inner)}
+            )
+    return made
+
+
+def _only(path: str, value: str, allowed: Mapping[str, Any]) -> dict[str, str]:
+    others = f"{value}.filter(k, !(k in {text(list(allowed))} || k.matches({text(DIRECTIVE.pattern)})))"
+    instead = f" can't be set. May be set there: {', '.join(allowed)}."
+    says = f"{text(path + '.')} + {others}[0] + {text(instead)}"
+    return {"expression": _known(value, allowed), "messageExpression": says}
+
+
+def _message(path: str, check: Callable[[str, Any], None]) -> str:
+    known = f" May be set there: {', '.join(check.allowed)}." if isinstance(check, Fields) else ""
+    return f"{path} has what can't be set.{known} The API, or llmos apply, says what it is."
+
+
+def policy() -> list[dict[str, Any]]:
+    """The policy and its binding."""
+    group, _, _ = str(ModelService.model_fields["api_version"].default).partition("/")
+    # has() of what is no object is an error, and so a refusal
+    variables = {
+        "template": "object.spec.template",
+        **{
+            part: f"{text(part)} in variables.template && variables.template.{part} != null ? variables.template.{part} : {{}}"
+            for part in TEMPLATE
+        },
+    }
+    spec = {
+        "failurePolicy": "Fail",
+        "matchConstraints": {
+            "resourceRules": [
+                {
+                    "apiGroups": [group],
+                    "apiVersions": ["*"],
+                    "operations": ["CREATE", "UPDATE"],
+                    "resources": [ModelService.plural],
+                }
+            ]
+        },
+        "matchConditions": [
+            {
+                "name": "template-is-new",
+                "expression": "has(object.spec) && has(object.spec.template) && (oldObject == null || !has(oldObject.spec)"
+                " || !has(oldObject.spec.template) || object.spec.template != oldObject.spec.template)",
+            }
+        ],
+        "variables": [{"name": name, "expression": each} for name, each in variables.items()],
+        "validations": [{**rule, "reason": "Invalid"} for rule in validations()],
+    }
+    bound = {"policyName": _NAME, "validationActions": ["Deny"]}
+    version = "admissionregistration.k8s.io/v1"
+    kinds = {"ValidatingAdmissionPolicy": spec, "ValidatingAdmissionPolicyBinding": bound}
+    return [
+        {"apiVersion": version, "kind": kind, "metadata": {"name": _NAME, "labels": "LABELS"}, "spec": content}
+        for kind, content in kinds.items()
+    ]
+
+
+def rendered() -> str:
+    """The template's text."""
+    body = yaml.safe_dump_all(policy(), sort_keys=False, allow_unicode=True, width=120)
+    labels = '\n    {{- include "llmos.labels" (list . "admission") | nindent 4 }}'
+    body = body.replace(" LABELS\n", labels + "\n").replace("RELEASE", '{{ include "llmos.clusterName" . }}')
+    return f"{_HEADER}{body}{{{{- end }}}}\n"
+
+
+def main() -> int:
+    """Write or check."""
+    wanted = rendered()
+    if "--check" in sys.argv[1:]:
+        if not TARGET.exists() or TARGET.read_text(encoding="utf-8") != wanted:
+            sys.stderr.write(f"{TARGET.name}: stale. Write it anew with: make generate\n")
+            return 1
+        return 0
+    TARGET.parent.mkdir(parents=True, exist_ok=True)
+    TARGET.write_text(wanted, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
