@@ -15,7 +15,7 @@ import sys
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from jupyterhub.spawner import LocalProcessSpawner
 from tornado import web
@@ -81,6 +81,8 @@ class LLMOSLocalSpawner(LocalProcessSpawner):
     )
 
     popen_kwargs: dict[str, Any]
+    # by person and server: the Hub throws a spawner away when its server has ended
+    _endings: ClassVar[dict[tuple[str, str], str]] = {}
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -88,7 +90,6 @@ class LLMOSLocalSpawner(LocalProcessSpawner):
         self._token = ""
         self._log_file: int | None = None
         self.profiles = workstation(machine_memory())
-        self.ended = ""
 
     # Defaults: a site's configuration overrides each.
 
@@ -178,9 +179,10 @@ class LLMOSLocalSpawner(LocalProcessSpawner):
 
     def render_options(self) -> str:
         """The form before a start; nothing where there is nothing to choose and nothing to say."""
-        if len(self.profiles.sizes) == 1 and not self.ended:
+        notice = self._endings.get((self.user.name, self.name), "")
+        if len(self.profiles.sizes) == 1 and not notice:
             return ""
-        return render_form(self.profiles, self.user_options, notice=self.ended)
+        return render_form(self.profiles, self.user_options, notice=notice)
 
     def apply_options(self, options: dict[str, Any]) -> None:
         """Take over a start's options, from the form or from the API.
@@ -198,7 +200,7 @@ class LLMOSLocalSpawner(LocalProcessSpawner):
 
     async def start(self) -> tuple[str, int]:
         """Make the home, mint the model token, start the server."""
-        self.ended = ""
+        self._endings.pop((self.user.name, self.name), None)
         self.home.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.home.chmod(0o700)
         self._token = mint_invoke_token(self)
@@ -255,13 +257,13 @@ class LLMOSLocalSpawner(LocalProcessSpawner):
             return False
         larger = any(size.memory > limit for size in self.profiles.sizes)
         advice = "choose a larger size" if larger else "work on less at once: there is no larger size here"
-        self.ended = (
+        said = self._endings[self.user.name, self.name] = (
             f"Your last server was stopped: it used {format_bytes(used)} of {format_bytes(limit)} of memory. What was "
             f"saved is there; {advice}."
         )
         if self.log_path is not None:
             with contextlib.suppress(OSError), self.log_path.open("a", encoding="utf-8") as log:
-                log.write(f"--- {self.ended}\n")
+                log.write(f"--- {said}\n")
         for pid in pids:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, signal.SIGKILL)
