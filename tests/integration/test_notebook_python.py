@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 import sys
 import time
@@ -13,6 +12,7 @@ import pytest
 from websockets.sync.client import connect
 
 from llmos.python import check
+from llmos.python.layer import ENV_BASE, Layer
 from llmos.python.notebook import notebook_environment
 from tests.support.wheels import make_wheel
 
@@ -70,7 +70,9 @@ def somebody(platform):
 @pytest.fixture
 def mallory(somebody):
     """Somebody who has installed nothing yet."""
-    shutil.rmtree(somebody.home / ".llmos", ignore_errors=True)
+    layer = Layer.of({"HOME": str(somebody.home), ENV_BASE: str(NOTEBOOK)})
+    layer.reset()
+    layer.ensure()  # the server that runs leads to it
     return somebody
 
 
@@ -114,7 +116,7 @@ def assert_works_for_everybody_else(platform, vera):
 
 
 def install(wheels, package):
-    return f"%pip install --quiet --no-index --no-deps --find-links {wheels} '{package}'"
+    return f"%pip install --quiet --upgrade --no-index --no-deps --find-links {wheels} '{package}'"
 
 
 def reset(person):
@@ -223,7 +225,7 @@ def test_a_package_named_llmos_is_its_owners_alone(platform, mallory, vera, whee
 
 def test_a_package_whose_files_are_half_gone_is_noticed_at_the_next_start(mallory, tmp_path):
     make_wheel(tmp_path, "tornado", "99.0", {"tornado/__init__.py": "version_info = (99,)\nversion = '99'\n"})
-    mallory.run(f"%pip install --quiet --no-index --no-deps --find-links {tmp_path} tornado")
+    mallory.run(f"%pip install --quiet --upgrade --no-index --no-deps --find-links {tmp_path} tornado")
     (first,) = mallory.run("print('here')")
     assert "without your own packages" in first.text
     assert "tornado" in first.text
