@@ -124,8 +124,12 @@ def _dispatch(options: argparse.Namespace) -> int:
             data_dir, user=options.user, invoke_only=options.invoke_only, expires=options.expires, note=options.note
         )
     if options.action == "add":
-        return accounts.add_user(data_dir, options.name, admin=options.admin)
-    return accounts.reset_password(data_dir, options.name)
+        return accounts.add_user(data_dir, options.name, admin=options.admin, inherit=options.inherit)
+    if options.action == "list":
+        return accounts.list_users(data_dir, as_json=options.json)
+    if options.action == "delete":
+        return accounts.delete_user(data_dir, options.name, yes=options.yes)
+    return accounts.reset_password(data_dir, options.name, stop_servers=options.stop_servers)
 
 
 def _port(text: str) -> int:
@@ -199,19 +203,31 @@ def build_parser() -> argparse.ArgumentParser:
     token = add("token", "Make a token and print it.", "llmos token --invoke-only --expires 30d --note laptop")
     token.add_argument("--user", default="", help="whose (default: the first admin's)")
     token.add_argument("--invoke-only", action="store_true", help="may call models and nothing else")
-    token.add_argument("--expires", default="", help="how long it holds: 12h, 30d (default: until it is deleted)")
+    token.add_argument("--expires", default="90d", help="how long it holds: 12h, 30d, never (default: 90d)")
     token.add_argument("--note", default="", help="what it is for; shown on the Hub's token page")
-    user = add("user", "Make people and passwords.", "llmos user add ada")
+    _add_user_actions(add("user", "Make people and passwords, see who there is.", "llmos user add ada"))
+    return parser
+
+
+def _add_user_actions(user: argparse.ArgumentParser) -> None:
     actions = user.add_subparsers(dest="action", required=True, metavar="ACTION")
     # given before or after the action: an action's own default must not cover what was given before it
     late = argparse.ArgumentParser(add_help=False)
     late.add_argument("--data-dir", type=_path, default=argparse.SUPPRESS, help=argparse.SUPPRESS)
     new = actions.add_parser("add", help="make a person and print a one-time password", parents=[late])
     new.add_argument("name")
+    new.add_argument("--inherit", action="store_true", help="with what an earlier person of that name has left")
     new.add_argument("--admin", action="store_true", help="may do everything")
-    password = actions.add_parser("password", help="set a new one-time password and print it", parents=[late])
+    password = actions.add_parser(
+        "password", help="end sessions and tokens, set a new one-time password and print it", parents=[late]
+    )
     password.add_argument("name")
-    return parser
+    password.add_argument("--stop-servers", action="store_true", help="stop the person's servers as well")
+    people = actions.add_parser("list", help="who there is, and who has a password", parents=[late])
+    people.add_argument("--json", action="store_true", help="for programs")
+    delete = actions.add_parser("delete", help="delete a person and stop their servers", parents=[late])
+    delete.add_argument("name")
+    delete.add_argument("--yes", action="store_true", help="don't ask")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Log-in with a name and a password that the Hub keeps, for a workstation without an identity provider.
 
-Admins make the accounts; nobody signs up. A password that someone else has set is good for getting in and
-is replaced by one's own on the page that follows.
+Admins make the accounts; nobody signs up. A password that someone else has set opens the page where its owner
+chooses another, and nothing else.
 """
 
 from __future__ import annotations
@@ -9,10 +9,10 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import hashlib
 import json
 import os
-import time
-from collections import OrderedDict
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,45 +24,28 @@ from traitlets import Float
 from traitlets import Integer as IntegerTrait
 from traitlets import Unicode as UnicodeTrait
 
-from llmos_hub.hub_handlers import authenticator_handlers
-from llmos_hub.passwords import MAX_LENGTH, PasswordRow, check_strength, find_password, hash_password, verify_password
+from llmos_hub.attempts import Attempts, Delays, Place, place_of
+from llmos_hub.former_people import forget, remember, what_is_left
+from llmos_hub.hub_handlers import spawn_handlers
+from llmos_hub.password_pages import authenticator_handlers
+from llmos_hub.password_rules import MAX_LENGTH, check_strength
+from llmos_hub.passwords import (
+    OneTimePasswordGiven,
+    OneTimeRow,
+    PasswordRow,
+    PasswordState,
+    find_password,
+    hash_password,
+    password_state,
+    store_password,
+    verify_password,
+)
 
 __all__ = ["LLMOSAuthenticator"]
 
 _LONGEST_NAME: Final = 255
 """Characters of a name, as many as the Hub's database has; a longer one is nobody's and is not remembered either."""
-
-
-class _Attempts:
-    """Failed log-ins by name, for names that exist as for those that don't.
-
-    After `free` failures each further one doubles the time for which the name is locked, up to `longest`
-    seconds: guessing gets nowhere, and one who is locked out by somebody else is so for minutes, not for good.
-    """
-
-    _KEPT = 10_000  # names; the oldest are forgotten, so that names made up at random don't fill the memory
-
-    def __init__(self, free: int, first: float, longest: float) -> None:
-        self._free, self._first, self._longest = free, first, longest
-        self._failed: OrderedDict[str, tuple[int, float]] = OrderedDict()
-
-    def locked_for(self, name: str) -> float:
-        """Seconds until the name may be tried again."""
-        _, until = self._failed.get(name, (0, 0.0))
-        return max(0.0, until - time.monotonic())
-
-    def failed(self, name: str) -> None:
-        """Count a failure."""
-        count = self._failed.pop(name, (0, 0.0))[0] + 1
-        over = count - self._free
-        wait = min(self._longest, self._first * 2 ** min(over, 30)) if over >= 0 else 0.0
-        self._failed[name] = (count, time.monotonic() + wait)
-        if len(self._failed) > self._KEPT:
-            self._failed.popitem(last=False)
-
-    def succeeded(self, name: str) -> None:
-        """Forget the failures."""
-        self._failed.pop(name, None)
+_BROWSER_DAYS: Final = 90
 
 
 class LLMOSAuthenticator(Authenticator):
@@ -71,18 +54,43 @@ class LLMOSAuthenticator(Authenticator):
     failures_before_delay = IntegerTrait(
         5,
         config=True,
-        help="How many wrong passwords for a name are answered at once. Five leave room for a typing error or two.",
+        help="How many wrong passwords for a name from one address are answered at once. Five leave room for a typing "
+        "error or two.",
     )
     first_delay = Float(
         5.0,
         config=True,
-        help="Seconds for which a name is locked after one wrong password too many; doubles with each further one.",
+        help="Seconds for which the name is locked for that address after one wrong password too many; doubles with "
+        "each further one.",
     )
     longest_delay = Float(
         900.0,
         config=True,
-        help="The longest lock in seconds. A quarter of an hour: 100 guesses a day, and whoever is locked out by "
-        "someone else's guesses gets in again the same day.",
+        help="The longest lock of a name for one address, in seconds. A quarter of an hour: 100 guesses a day.",
+    )
+    failures_anywhere = IntegerTrait(
+        50,
+        config=True,
+        help="How many wrong passwords for a name from all addresses are answered at once. Browsers that the person has "
+        "logged in with before are not counted and not held up.",
+    )
+    longest_delay_anywhere = Float(
+        60.0,
+        config=True,
+        help="The longest lock of a name for all unknown browsers, in seconds. A minute: 1,440 guesses a day, which a "
+        "one-time password survives, and nobody is kept out for long by others' guesses.",
+    )
+    one_time_lifetime = Float(
+        7 * 86_400.0,
+        config=True,
+        help="Seconds for which a one-time password holds. A week, for one that is sent on a Friday. The first admin's "
+        "holds until it is replaced: it lies in a file that only the one who runs the platform can read.",
+    )
+    most_waiting = IntegerTrait(
+        20,
+        config=True,
+        help="How many log-ins may wait while two others are checked; further ones are answered with 429. Twenty take "
+        "about five seconds.",
     )
     first_password_file = UnicodeTrait(
         "",
@@ -93,41 +101,115 @@ class LLMOSAuthenticator(Authenticator):
     admin_password_file = UnicodeTrait(
         "",
         config=True,
-        help="Where the first admin's one-time password was left for reading; deleted when the admin chooses another.",
+        help="Where the first admin's one-time password was left for reading; deleted when the admin gets another.",
+    )
+
+    homes = UnicodeTrait(
+        "",
+        config=True,
+        help="The directory of homes, where a name alone finds a person's home and namespace, as on a workstation: the "
+        "name of somebody who was deleted is then not given again until an admin hands over what they left. Empty "
+        "where namespaces know their owner, as in a cluster.",
     )
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         # whoever has a password was given it by an admin
         self.allow_all = True
-        self._attempts = _Attempts(self.failures_before_delay, self.first_delay, self.longest_delay)
-        # a hash costs 32 MiB while it is computed: two at a time
-        self._hashing = asyncio.Semaphore(2)
+        self._attempts = Attempts(
+            Delays(self.failures_before_delay, self.first_delay, self.longest_delay),
+            Delays(self.failures_anywhere, self.first_delay, self.longest_delay_anywhere),
+        )
+        # a hash costs 32 MiB while it is computed: two at a time, and one more for those whose browser is known
+        self._hashing, self._hashing_known = asyncio.Semaphore(2), asyncio.Semaphore(1)
+        self._waiting = 0
+        self._handed_over: set[str] = set()
         self._nobody = hash_password(base64.b64encode(os.urandom(12)).decode())
 
+    def validate_username(self, username: str) -> bool:
+        """As the Hub, and no name that would break a line, hide or turn around in a log or on a page."""
+        return bool(super().validate_username(username)) and username.isprintable() and len(username) <= _LONGEST_NAME
+
     async def authenticate(self, handler: Any, data: dict[str, str]) -> str | None:
-        """Check a name and a password (`data` is the log-in form's, or a token request's ``auth``)."""
+        """Check a name and a password (`data` is the log-in form's, or a token request's ``auth``).
+
+        Raises
+        ------
+        OneTimePasswordGiven
+            They are right, and the password is good for choosing another only.
+        HTTPError
+            403: too many were wrong, or the one-time password has expired. 429: too many wait.
+        """
         name: str = self.normalize_username(str(data.get("username", "")))
-        password = str(data.get("password", ""))
         if len(name) > _LONGEST_NAME:
             self.log.warning("Log-in with a name of %d characters refused", len(name))
             return None
-        self._refuse_locked(name)
+        if not await self.check_password(handler, name, str(data.get("password", "")), self._place(handler, name)):
+            self.log.warning("Log-in as %r failed", name[:64])
+            return None
+        user = orm.User.find(handler.db, name)
+        state = password_state(handler.db, user)
+        if state is PasswordState.EXPIRED:
+            self.log.warning("Log-in as %r refused: the one-time password has expired", name[:64])
+            raise web.HTTPError(403, "This one-time password has expired. Ask an admin for another.")
+        if state is PasswordState.ONE_TIME:
+            raise OneTimePasswordGiven(name)
+        self.remember_browser(handler, name)
+        return name
+
+    async def check_password(self, handler: Any, name: str, password: str, place: Place) -> bool:
+        """Whether it is the person's password; wrong ones are counted against the place they come from.
+
+        Raises
+        ------
+        HTTPError
+            403: too many were wrong; the message says for how long to wait. 429: too many wait.
+        """
+        self._refuse_locked(name, place)
         row = find_password(handler.db, name)
         # a name that doesn't exist takes as long as one that does
         kept = str(row.hash) if row else self._nobody
-        async with self._hashing:
+        async with self._turn(place):
             # again: many may have been sent at once, and the first of them failed while the others waited
-            self._refuse_locked(name)
+            self._refuse_locked(name, place)
             good = len(password) <= MAX_LENGTH and await asyncio.to_thread(verify_password, password, kept)
             if not (good and row):
-                self._attempts.failed(name)
-                self.log.warning("Log-in as %r failed", name[:64])
-                return None
-        self._attempts.succeeded(name)
-        return name
+                self._attempts.failed(name, place)
+                return False
+        self._attempts.succeeded(name, place)
+        return True
 
-    def _refuse_locked(self, name: str) -> None:
+    async def is_password(self, db: Session, name: str, password: str) -> bool:
+        """Whether it is the password that they have; for someone who has proved who they are."""
+        row = find_password(db, name)
+        return row is not None and await asyncio.to_thread(verify_password, password[:MAX_LENGTH], str(row.hash))
+
+    @contextlib.asynccontextmanager
+    async def _turn(self, place: Place) -> AsyncIterator[None]:
+        """Wait for one of the places at which a hash may be computed.
+
+        Raises
+        ------
+        HTTPError
+            429: too many wait already.
+        """
+        if place.known:
+            async with self._hashing_known:
+                yield
+            return
+        if self._waiting >= self.most_waiting + 2:
+            self.log.warning("A log-in was refused: %d wait already", self._waiting)
+            error: Any = web.HTTPError(429, "Many people are logging in at this moment. Try again in a few seconds.")
+            error.headers = {"Retry-After": "5"}
+            raise error
+        self._waiting += 1
+        try:
+            async with self._hashing:
+                yield
+        finally:
+            self._waiting -= 1
+
+    def _refuse_locked(self, name: str, place: Place) -> None:
         """Refuse a name for which there were too many wrong passwords.
 
         Raises
@@ -135,9 +217,40 @@ class LLMOSAuthenticator(Authenticator):
         HTTPError
             403: the message says for how long.
         """
-        if wait := self._attempts.locked_for(name):
+        if wait := self._attempts.remaining(name, place):
             self.log.warning("Log-in as %r refused: locked for another %.0f s", name[:64], wait)
             raise web.HTTPError(403, f"Too many wrong passwords for this name. Try again in {_span(wait)}.")
+
+    # Browsers that a person has logged in with before
+
+    def _place(self, handler: Any, name: str) -> Place:
+        marked = handler.get_secure_cookie(_browser_cookie(name), max_age_days=_BROWSER_DAYS)
+        if marked:
+            return Place(marked.decode("ascii", "replace"), known=True)
+        trusted = getattr(handler.settings.get("app"), "trusted_downstream_ips", ())
+        return place_of(handler.request, tuple(trusted))
+
+    def remember_browser(self, handler: Any, name: str) -> None:
+        """Mark the browser as one of this person's; the mark opens nothing."""
+        handler._set_cookie(  # noqa: SLF001 - JupyterHub's way for all of its cookies
+            _browser_cookie(name),
+            base64.b32encode(os.urandom(10)).decode(),
+            path=handler.hub.base_url,
+            expires_days=_BROWSER_DAYS,
+        )
+
+    # Setting passwords
+
+    def refuse_weak(self, password: str, name: str) -> None:
+        """Refuse a password that is to be set.
+
+        Raises
+        ------
+        HTTPError
+            400: it is too weak; the message says how.
+        """
+        if trouble := check_strength(password, name):
+            raise web.HTTPError(400, trouble)
 
     async def set_password(self, db: Session, user: orm.User, password: str, *, one_time: bool) -> None:
         """Set a person's password.
@@ -147,37 +260,75 @@ class LLMOSAuthenticator(Authenticator):
         HTTPError
             400: it is too weak; the message says how.
         """
-        if trouble := check_strength(password, user.name):
-            raise web.HTTPError(400, trouble)
-        async with self._hashing:
-            hashed = await asyncio.to_thread(hash_password, password)
-        db.merge(PasswordRow(user_id=user.id, hash=hashed, one_time=one_time))
-        db.commit()
-        self._attempts.succeeded(user.name)
-        if not one_time and self.admin_password_file and user.name in self.admin_users:
+        self.refuse_weak(password, user.name)
+        hashed = await asyncio.to_thread(hash_password, password)
+        store_password(db, user, hashed, one_time=one_time, lifetime=self.one_time_lifetime)
+        if self.admin_password_file and user.name in self.admin_users:
             _remove(Path(self.admin_password_file))
 
-    async def add_user(self, user: orm.User) -> None:
-        """As the Hub asks for every user at its start: the first admin gets the first password."""
+    def hand_over(self, db: Session, name: str) -> None:
+        """Let the next person of this name have what an earlier one left."""
+        forget(db, name)
+        self._handed_over.add(name)
+
+    def refuse_former(self, db: Session, name: str) -> None:
+        """Refuse a new person under a name whose earlier owner has left something.
+
+        Raises
+        ------
+        ValueError
+            There is something; the message says what, and what to do.
+        """
+        if not self.homes or name in self._handed_over:
+            return
+        if left := what_is_left(db, name, Path(self.homes)):
+            raise ValueError(left)
+
+    def delete_user(self, user: Any) -> None:
+        """As the Hub calls it before a person is deleted."""
+        super().delete_user(user)
+        orm_user = getattr(user, "orm_user", user)
+        if self.homes and (db := object_session(orm_user)) is not None:
+            remember(db, orm_user)
+
+    async def add_user(self, user: Any) -> None:
+        """As the Hub calls it for every user at its start and for each new one; the first admin gets the first password.
+
+        Raises
+        ------
+        ValueError
+            A new one's name can't be given.
+        """
         super().add_user(user)
-        db = object_session(user)
+        orm_user = getattr(user, "orm_user", user)
+        db = object_session(orm_user)
+        if orm_user is not user and db is not None:  # one that is new, not one of the database
+            self.refuse_former(db, user.name)
+            self._handed_over.discard(user.name)
         if db is None or user.name not in self.admin_users or not self.first_password_file:
             return
         file = Path(self.first_password_file)
         first = _read_first_password(file)
         if first is None:
             return
-        # given by whoever starts the platform, who may choose a weak one for a try
+        for table in (PasswordRow, OneTimeRow):
+            table.__table__.create(db.get_bind(), checkfirst=True)
+        if password_state(db, user) is PasswordState.OWN:
+            self.log.warning("%s has a password of their own; the first one is not used", user.name)
+            _remove(file)
+            return
         hashed = await asyncio.to_thread(hash_password, first["password"])
-        PasswordRow.__table__.create(db.get_bind(), checkfirst=True)
-        db.merge(PasswordRow(user_id=user.id, hash=hashed, one_time=first["one_time"]))
-        db.commit()
+        store_password(db, user, hashed, one_time=first["one_time"])
         _remove(file)
 
     def get_handlers(self, app: Any) -> list[tuple[str, Any]]:
-        """The log-in page, in place of the Hub's own, and the page for one's own password."""
+        """The pages for log-in, passwords and starts, in place of the Hub's own."""
         del app
-        return authenticator_handlers()
+        return [*authenticator_handlers(), *spawn_handlers()]
+
+
+def _browser_cookie(name: str) -> str:
+    return f"llmos-browser-{hashlib.sha256(name.encode()).hexdigest()[:12]}"
 
 
 def _read_first_password(file: Path) -> dict[str, Any] | None:

@@ -1,85 +1,44 @@
-"""The pages and API routes that LLMOS adds to the Hub: passwords."""
+"""The API routes and pages that LLMOS adds to the Hub: people and their passwords, starts that a link can't make."""
 
 from __future__ import annotations
 
 import json
 from typing import Any
 
+from jupyterhub import orm
 from jupyterhub.apihandlers.base import APIHandler
-from jupyterhub.handlers.base import BaseHandler
-from jupyterhub.handlers.login import LoginHandler
+from jupyterhub.handlers.pages import SpawnHandler
+from jupyterhub.roles import assign_default_roles
 from jupyterhub.scopes import needs_scope
+from jupyterhub.utils import maybe_future
 from tornado import web
-from tornado.httputil import url_concat
 
-from llmos_hub.passwords import find_password
+from llmos_hub.names import SCOPE_ACCOUNTS
+from llmos_hub.password_rules import make_password
+from llmos_hub.passwords import end_sessions, end_tokens, password_state
+from llmos_hub.server_tokens import ServerTokens
 
-__all__ = ["api_handlers", "authenticator_handlers"]
-
-
-class OneTimeLoginHandler(LoginHandler):
-    """The Hub's log-in page; whoever comes in with a one-time password is led to choose their own."""
-
-    def get_next_url(self, user: Any = None, default: Any = None) -> str:
-        """Where to go after log-in."""
-        target: str = super().get_next_url(user, default)
-        if user is not None and self.request.method == "POST":
-            row = find_password(self.db, user.name)
-            if row is not None and row.one_time:
-                return str(url_concat(self.hub.base_url + "change-password", {"next": target}))
-        return target
+__all__ = ["api_handlers", "spawn_handlers"]
 
 
-class ChangePasswordHandler(BaseHandler):
-    """One's own password; an admin's page for another's is the same with a name in the path."""
+class PeopleHandler(APIHandler):
+    """``GET /hub/api/llmos/users``: who there is, and how it stands with their passwords."""
 
-    @web.authenticated
+    @needs_scope("admin:users")
     async def get(self) -> None:
-        """Show the form."""
-        row = find_password(self.db, self.current_user.name)
-        await self._page(one_time=bool(row and row.one_time))
-
-    @web.authenticated
-    async def post(self) -> None:
-        """Change it; the old one proves that it is its owner who sits there."""
-        user = self.current_user
-        new = self.get_body_argument("new_password", strip=False)
-        row = find_password(self.db, user.name)
-        one_time = bool(row and row.one_time)
-        if new != self.get_body_argument("new_password_again", strip=False):
-            await self._page(one_time=one_time, error="The two new passwords differ.")
-            return
-        try:
-            old = self.get_body_argument("old_password", strip=False)
-            name = await self.authenticator.authenticate(self, {"username": user.name, "password": old})
-            if name != user.name:
-                await self._page(one_time=one_time, error="The current password is wrong.")
-                return
-            if new == old:
-                await self._page(one_time=one_time, error="The new password is the old one.")
-                return
-            await self.authenticator.set_password(self.db, user.orm_user, new, one_time=False)
-        except web.HTTPError as exc:
-            await self._page(one_time=one_time, error=exc.log_message or "That password can't be taken.")
-            return
-        if one_time:
-            self.redirect(self.get_next_url(user))
-            return
-        await self._page(one_time=False, done=True)
-
-    async def _page(self, *, one_time: bool, error: str = "", done: bool = False) -> None:
-        if error:
-            self.set_status(400)
-        html = await self.render_template(
-            "llmos-change-password.html",
-            one_time=one_time,
-            error=error,
-            done=done,
-            next_url=self.get_next_url(self.current_user, self.hub.base_url + "home"),
-            form_url=self.request.uri,
-            xsrf=self.xsrf_token.decode("ascii"),
-        )
-        self.finish(html)
+        """``[{"name": …, "admin": false, "password": "none|one-time|expired|own", "servers": 1}]``."""
+        people = [
+            {
+                "name": user.name,
+                "admin": bool(user.admin),
+                "password": str(password_state(self.db, user)),
+                "created": f"{user.created.isoformat()}Z" if user.created else None,
+                "last_activity": f"{user.last_activity.isoformat()}Z" if user.last_activity else None,
+                "servers": len([spawner for spawner in self.users[user].spawners.values() if spawner.active]),
+            }
+            for user in self.db.query(orm.User).order_by(orm.User.name)
+        ]
+        self.write(json.dumps(people))
 
 
 class UserPasswordHandler(APIHandler):
@@ -87,45 +46,121 @@ class UserPasswordHandler(APIHandler):
 
     @needs_scope("admin:users")
     async def post(self, name: str) -> None:
-        """``{"password": …, "one_time": true, "create": false, "admin": false}``."""
-        content = self.get_json_body()
-        if not isinstance(content, dict) or not isinstance(content.get("password"), str):
-            raise web.HTTPError(400, 'The body must be JSON: {"password": "…"}')
-        authenticator = self.authenticator
-        name = authenticator.normalize_username(name)
+        """``{"password": …, "one_time": true, "create": false, "admin": false, "inherit": false, "stop_servers": false}``.
+
+        Without a password a one-time one is made, and is in the answer. What the person was logged in with ends:
+        sessions, and the tokens that they have made. A running server goes on with its own, unless it is to be stopped.
+        """
+        content = self.get_json_body() or {}
+        if not isinstance(content, dict) or not isinstance(content.get("password", ""), str):
+            raise web.HTTPError(400, 'The body must be JSON: {"password": "…"}, or {} for a one-time password')
+        name = self.authenticator.normalize_username(name)
         user = self.find_user(name)
-        if content.get("create"):
-            if user is not None:
-                message = f'There is a user "{name}" already. New password: llmos user password {name} (over the API: leave out "create")'
-                raise web.HTTPError(409, message)
-            user = await self._create(name, admin=bool(content.get("admin")))
-        elif user is None:
+        create, admin = bool(content.get("create")), bool(content.get("admin"))
+        self._refuse_for_admins(user, admin=admin)
+        if create and user is not None:
+            message = f'There is a user "{name}" already. New password: llmos user password {name} (over the API: leave out "create")'
+            raise web.HTTPError(409, message)
+        if not create and user is None:
             raise web.HTTPError(
-                404, f'There is no user "{name}". Make one: llmos user add {name} (over the API: "create": true)'
+                404,
+                f'There is no user "{name[:64]}". Make one: llmos user add {name[:64]} (over the API: "create": true)',
             )
-        one_time = bool(content.get("one_time", True))
-        await authenticator.set_password(self.db, user.orm_user, content["password"], one_time=one_time)
-        self.set_status(201 if content.get("create") else 200)
-        self.write(json.dumps({"name": user.name, "admin": user.admin, "one_time": one_time}))
+        made = "" if content.get("password") else make_password()
+        one_time = bool(made) or bool(content.get("one_time", True))
+        self.authenticator.refuse_weak(made or content["password"], name)
+        if user is None:
+            if content.get("inherit"):
+                self.authenticator.hand_over(self.db, name)
+            user = await self._create(name, admin=admin)
+        await self.authenticator.set_password(self.db, user.orm_user, made or content["password"], one_time=one_time)
+        ended = {} if create else await self._end(user, stop_servers=bool(content.get("stop_servers")))
+        self.log.info("%s has set a password for %s", self.current_user.name, user.name)
+        self.set_status(201 if create else 200)
+        answer = {"name": user.name, "admin": user.admin, "one_time": one_time, **ended}
+        self.write(json.dumps({**answer, "password": made} if made else answer))
+
+    def _refuse_for_admins(self, user: Any | None, *, admin: bool) -> None:
+        """As JupyterHub does: who may administer users doesn't become an admin by that.
+
+        Raises
+        ------
+        HTTPError
+            403: an admin is to be made or the target is one, and the caller is none.
+        """
+        if self.current_user.admin or self.has_scope(SCOPE_ACCOUNTS):
+            return
+        if admin:
+            raise web.HTTPError(403, "Only admins can make admins.")
+        if user is not None and user.admin:
+            raise web.HTTPError(403, "Only admins can set an admin's password.")
 
     async def _create(self, name: str, *, admin: bool) -> Any:
-        if not name or not self.authenticator.validate_username(name):
-            raise web.HTTPError(400, f"\"{name[:64]}\" can't be a user's name.")
+        if not self.authenticator.validate_username(name):
+            raise web.HTTPError(400, f"{name[:64]!r} can't be a user's name.")
+        try:
+            self.authenticator.refuse_former(self.db, name)
+        except ValueError as error:
+            raise web.HTTPError(409, str(error)) from None
         user = self.user_from_username(name)
-        if admin:
-            user.admin = True
-            from jupyterhub.roles import assign_default_roles
-
-            assign_default_roles(self.db, entity=user)
+        user.admin = admin
+        assign_default_roles(self.db, entity=user)
         self.db.commit()
+        await maybe_future(self.authenticator.add_user(user))
         return user
 
+    async def _end(self, user: Any, *, stop_servers: bool) -> dict[str, Any]:
+        """End what was opened with the old password; what is left running."""
+        end_sessions(self.db, user.orm_user)
+        active = [name for name, spawner in user.spawners.items() if spawner.active]
+        if stop_servers:
+            for name in active:
+                if not user.spawners[name].pending:
+                    await self.stop_single_user(user, name)
+        tokens = end_tokens(self.db, user.orm_user, ServerTokens(user))
+        left = [name for name, spawner in user.spawners.items() if spawner.active and not spawner._stop_pending]  # noqa: SLF001 - the Hub has no other word for it
+        return {"tokens_ended": tokens, "servers_left": left}
 
-def authenticator_handlers() -> list[tuple[str, Any]]:
-    """What the authenticator adds below ``/hub``."""
-    return [("/login", OneTimeLoginHandler), ("/change-password", ChangePasswordHandler)]
+
+class CarefulSpawnHandler(SpawnHandler):
+    """The Hub's page for a start, where a link alone starts nothing.
+
+    JupyterHub starts a server when the address has options, or when there is no form; anybody can send such a link,
+    to an admin one for somebody else's server. Here options in the address are marked in the form, and a start
+    without a form needs a click when the link came from elsewhere or the server is another person's.
+    """
+
+    chosen_options: dict[str, str] = {}  # noqa: RUF012 - replaced, never changed
+
+    def _get_user_options(self, query_options: dict[str, list[str]]) -> dict[str, list[str]]:
+        chosen = super()._get_user_options(query_options)
+        self.chosen_options = {name: values[-1] for name, values in chosen.items()}
+        return {}
+
+    async def _wrap_spawn_single_user(self, user: Any, *args: Any, **kwargs: Any) -> None:
+        if self.request.method == "GET" and self._needs_click(user):
+            form = '<p class="text-center">The server starts when you press the button.</p>'
+            self.finish(await self._render_form(for_user=user, spawner_options_form=form))
+            return
+        await super()._wrap_spawn_single_user(user, *args, **kwargs)
+
+    def _needs_click(self, user: Any) -> bool:
+        elsewhere = self.request.headers.get("Sec-Fetch-Site", "none") not in ("same-origin", "none")
+        return elsewhere or user.name != self.current_user.name or bool(self.chosen_options)
 
 
 def api_handlers() -> list[tuple[str, Any]]:
     """What the Hub's configuration adds below ``/hub``."""
-    return [("/api/llmos/users/([^/]+)/password", UserPasswordHandler)]
+    return [
+        ("/api/llmos/users", PeopleHandler),
+        ("/api/llmos/users/([^/]+)/password", UserPasswordHandler),
+    ]
+
+
+def spawn_handlers() -> list[tuple[str, Any]]:
+    """What stands in place of the Hub's own pages; the authenticator's handlers come before those."""
+    return [
+        ("/spawn", CarefulSpawnHandler),
+        ("/spawn/([^/]+)", CarefulSpawnHandler),
+        ("/spawn/([^/]+)/([^/]+)", CarefulSpawnHandler),
+    ]

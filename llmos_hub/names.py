@@ -31,6 +31,7 @@ __all__ = [
     "INVOKE_NOTE",
     "PUBLIC_NAMESPACE",
     "RECOVERABLE",
+    "SCOPE_ACCOUNTS",
     "SCOPE_INVOKE",
     "SCOPE_MANAGE",
     "WORKLOADS_FINALIZER",
@@ -44,6 +45,8 @@ SCOPE_MANAGE: Final = "custom:llmos:manage"
 """Hub scope: the token may use the API as its owner."""
 SCOPE_INVOKE: Final = "custom:llmos:invoke"
 """Hub scope: the token may call models as its owner."""
+SCOPE_ACCOUNTS: Final = "custom:llmos:accounts"
+"""Hub scope of the platform's own service: make admins and set their passwords, for who runs the platform."""
 INVOKE_NOTE: Final = "llmos-invoke {user}/{server}"
 """Note on the token that a server gets for models; by it the token is found again and deleted."""
 

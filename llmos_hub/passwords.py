@@ -1,4 +1,4 @@
-"""Passwords as the Hub keeps them: scrypt hashes (RFC 7914) in its own database.
+"""Passwords as the Hub keeps them: scrypt hashes (RFC 7914) in its own database, and what ends when one is replaced.
 
 Each is tied to the user's row: renaming a user keeps the password, deleting one deletes it.
 """
@@ -9,19 +9,28 @@ import base64
 import hashlib
 import hmac
 import os
-from typing import Final
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from typing import Any, Final
 
 from jupyterhub import orm
-from sqlalchemy import Boolean, Column, ForeignKey, Integer, Unicode
+from sqlalchemy import Boolean, Column, DateTime, ForeignKey, Integer, Unicode
 from sqlalchemy.orm import Session
+from tornado import web
 
 __all__ = [
-    "MAX_LENGTH",
-    "MIN_LENGTH",
+    "OneTimePasswordGiven",
+    "OneTimeRow",
     "PasswordRow",
-    "check_strength",
+    "PasswordState",
+    "end_sessions",
+    "end_tokens",
     "find_password",
     "hash_password",
+    "password_state",
+    "people_tokens",
+    "store_password",
     "verify_password",
 ]
 
@@ -31,9 +40,8 @@ _N: Final = 2**15
 _R: Final = 8
 _P: Final = 3
 _MAX_MEMORY: Final = 64 * 1024 * 1024
-MIN_LENGTH: Final = 8
-MAX_LENGTH: Final = 1024
-"""Characters; hashing a longer one would only cost time."""
+_HUB_CLIENT: Final = "jupyterhub"
+"""The OAuth client of tokens that people make; those of browsers belong to the servers that they opened."""
 
 
 class PasswordRow(orm.Base):
@@ -46,13 +54,52 @@ class PasswordRow(orm.Base):
     hash
         What `hash_password` made.
     one_time
-        Set by someone else: the owner is asked for a new one at the next log-in.
+        Set by someone else: it opens the page where its owner chooses another, and nothing else.
     """
 
     __tablename__ = "llmos_passwords"
     user_id = Column(Integer, ForeignKey("users.id", ondelete="CASCADE"), primary_key=True)
     hash = Column(Unicode(255), nullable=False)
     one_time = Column(Boolean, nullable=False, default=False)
+
+
+class OneTimeRow(orm.Base):
+    """The end of a one-time password; the first admin's has none.
+
+    A table of its own, since JupyterHub makes missing tables at its start, and no missing columns.
+
+    Attributes
+    ----------
+    user_id
+        The Hub's user.
+    expires_at
+        In UTC, without a time zone, as the Hub's own tables have it.
+    """
+
+    __tablename__ = "llmos_one_time_passwords"
+    user_id = Column(Integer, ForeignKey("users.id", ondelete="CASCADE"), primary_key=True)
+    expires_at = Column(DateTime, nullable=False)
+
+
+class OneTimePasswordGiven(web.HTTPError):
+    """The right one-time password: the log-in page leads to the choice of another, everything else refuses it."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(403, "This is a one-time password. Choose your own first: log in with it on the Hub's page.")
+        self.name = name
+
+
+class PasswordState(StrEnum):
+    """How it stands with a person's password."""
+
+    NONE = "none"
+    ONE_TIME = "one-time"
+    EXPIRED = "expired"
+    OWN = "own"
+
+
+def _now() -> datetime:
+    return datetime.now(UTC).replace(tzinfo=None)
 
 
 def _scrypt(password: str, salt: bytes, n: int, r: int, p: int) -> bytes:
@@ -75,28 +122,53 @@ def verify_password(password: str, kept: str) -> bool:
     return hmac.compare_digest(computed, base64.b64decode(digest))
 
 
-def check_strength(password: str, user: str) -> str | None:
-    """What is wrong with a password to be set, for the one who types it; None where nothing is."""
-    if len(password) < MIN_LENGTH:
-        return f"A password needs at least {MIN_LENGTH} characters."
-    if len(password) > MAX_LENGTH:
-        return f"A password may have at most {MAX_LENGTH} characters."
-    if password.lower() in (
-        user.lower(),
-        "password",
-        "12345678",
-        "123456789",
-        "1234567890",
-        "qwertyuiop",
-        "jupyterhub",
-    ):
-        return "This password is among the first that anyone would try. Take another."
-    return None
-
-
 def find_password(db: Session, name: str) -> PasswordRow | None:
     """The password row of a person by name."""
     row: PasswordRow | None = (
         db.query(PasswordRow).join(orm.User, orm.User.id == PasswordRow.user_id).filter(orm.User.name == name).first()
     )
     return row
+
+
+def store_password(db: Session, user: orm.User, hashed: str, *, one_time: bool, lifetime: float | None = None) -> None:
+    """Keep a hash; `lifetime` is how many seconds a one-time password holds, None for until it is replaced."""
+    db.merge(PasswordRow(user_id=user.id, hash=hashed, one_time=one_time))
+    db.query(OneTimeRow).filter(OneTimeRow.user_id == user.id).delete()
+    if one_time and lifetime is not None:
+        db.add(OneTimeRow(user_id=user.id, expires_at=_now() + timedelta(seconds=lifetime)))
+    db.commit()
+
+
+def password_state(db: Session, user: orm.User) -> PasswordState:
+    """How it stands with a person's password."""
+    row = db.get(PasswordRow, user.id)
+    if row is None:
+        return PasswordState.NONE
+    if not row.one_time:
+        return PasswordState.OWN
+    end = db.get(OneTimeRow, user.id)
+    return PasswordState.EXPIRED if end is not None and end.expires_at < _now() else PasswordState.ONE_TIME
+
+
+def end_sessions(db: Session, user: orm.User) -> None:
+    """Log a person out everywhere: of the Hub, and of every server and service that was opened through it."""
+    user.cookie_id = orm.new_token()
+    for token in list(user.api_tokens):
+        if token.client_id != _HUB_CLIENT:
+            db.delete(token)
+    db.query(orm.OAuthCode).filter(orm.OAuthCode.user_id == user.id).delete()
+    db.commit()
+
+
+def people_tokens(user: orm.User, of_servers: Callable[[Any], bool]) -> list[Any]:
+    """The tokens that a person has made, without those of their running servers."""
+    return [token for token in user.api_tokens if token.client_id == _HUB_CLIENT and not of_servers(token)]
+
+
+def end_tokens(db: Session, user: orm.User, of_servers: Callable[[Any], bool]) -> int:
+    """Delete the tokens that a person has made, and leave those that `of_servers` says are a running server's."""
+    tokens = people_tokens(user, of_servers)
+    for token in tokens:
+        db.delete(token)
+    db.commit()
+    return len(tokens)

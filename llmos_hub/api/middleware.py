@@ -96,7 +96,7 @@ class _Exchange:
             logger.info(
                 "req=%s caller=%s %s %s (%s) %d %.1f ms",
                 self._id,
-                self._scope.get("llmos.caller", "-"),
+                _printable(self._scope.get("llmos.caller", "-")),
                 self._method,
                 _printable(self._scope["path"]),
                 self._route,

@@ -249,7 +249,7 @@ class Gateway:
             level,
             "req=%s caller=%s model=%s %s %s status=%d ms=%.1f first_ms=%.1f bytes=%d",
             request.id,
-            request.caller or "-",
+            printable(request.caller or "-"),
             request.model or "-",
             printable(request.method),
             endpoint.path if endpoint is not None else "-",

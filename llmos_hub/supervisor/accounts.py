@@ -6,30 +6,41 @@ import asyncio
 import json
 import re
 import sys
+import time
+from datetime import UTC, datetime
+from typing import Any, Final
 
-from llmos.errors import Forbidden, NotFound, UsageError
-from llmos_hub.names import DataDir
-from llmos_hub.supervisor.hub_api import HubApi, token_scopes
-from llmos_hub.supervisor.secrets import Secrets, make_password
+from llmos.errors import Conflict, Forbidden, NotFound, UsageError
+from llmos_hub.names import DataDir, user_namespace
+from llmos_hub.supervisor.hub_api import HubApi, renew_client_token, token_scopes
+from llmos_hub.supervisor.secrets import Secrets
 
-__all__ = ["add_user", "parse_span", "reset_password", "token"]
+__all__ = ["add_user", "delete_user", "list_users", "parse_span", "reset_password", "token"]
+
+_HOLDS: Final = "One-time password, shown once, for a week:"
+_STATES: Final = {
+    "none": "none (can't log in)",
+    "one-time": "one-time, not used yet",
+    "expired": "one-time, expired",
+    "own": "their own",
+}
 
 _UNITS = {"m": 60, "h": 3600, "d": 86400, "w": 604800}
 
 
 def parse_span(text: str) -> int | None:
-    """Seconds: ``12h``, ``30d``; None for nothing.
+    """Seconds: ``12h``, ``30d``; None for nothing and ``never``.
 
     Raises
     ------
     UsageError
         It can't be read.
     """
-    if not text:
+    if text in ("", "never"):
         return None
     found = re.fullmatch(r"(\d{1,6})([mhdw])", text.strip())
     if not found or int(found[1]) == 0:
-        raise UsageError(f'--expires: "{text[:20]}" is not a time span. Say 30m, 12h, 30d or 4w.')
+        raise UsageError(f'--expires: "{text[:20]}" is not a time span. Say 30m, 12h, 30d, 4w or never.')
     return int(found[1]) * _UNITS[found[2]]
 
 
@@ -44,34 +55,114 @@ def _hub(data_dir: DataDir) -> tuple[HubApi, str]:
     return HubApi(f"{client['hub_url']}/hub/api", Secrets.load(data_dir.secrets).supervisor_token), client["user"]
 
 
-def add_user(data_dir: DataDir, name: str, *, admin: bool) -> int:
+def _user_name(name: str) -> str:
+    """The name as the Hub writes it.
+
+    Raises
+    ------
+    UsageError
+        There is none.
+    """
+    found = name.strip().lower()
+    if not found:
+        raise UsageError("A user needs a name: llmos user add ada")
+    return found
+
+
+def add_user(data_dir: DataDir, name: str, *, admin: bool, inherit: bool = False) -> int:
     """Make a person, print a one-time password."""
+    wanted = _user_name(name)
     hub, _ = _hub(data_dir)
-    password = make_password()
-    asyncio.run(hub.set_password(name, password, one_time=True, create=True, admin=admin))
+    made = asyncio.run(hub.one_time_password(wanted, create=True, admin=admin, inherit=inherit))
     kind = "admin" if admin else "user"
-    sys.stdout.write(f"{name} is made ({kind}). One-time password, shown once:\n{password}\n")
+    renamed = (
+        f' (names are in small letters: "{name.strip()}" logs in as {made["name"]})' if made["name"] != name else ""
+    )
+    sys.stdout.write(f"{made['name']} is made ({kind}){renamed}. {_HOLDS}\n{made['password']}\n")
     return 0
 
 
-def reset_password(data_dir: DataDir, name: str) -> int:
+def reset_password(data_dir: DataDir, name: str, *, stop_servers: bool = False) -> int:
     """Set a new one-time password, print it."""
+    wanted = _user_name(name)
+    hub, admin = _hub(data_dir)
+
+    async def reset() -> dict[str, Any]:
+        made = await hub.one_time_password(wanted, stop_servers=stop_servers)
+        if made["name"] == admin:
+            await renew_client_token(data_dir, hub)
+        return made
+
+    made = asyncio.run(reset())
+    sys.stdout.write(f"New password for {made['name']}. {_HOLDS}\n{made['password']}\n")
+    tokens, left = made["tokens_ended"], made["servers_left"]
+    lines = [f"Logged out everywhere, {tokens} token{'s' if tokens != 1 else ''} deleted."]
+    if left:
+        lines.append(
+            f"{len(left)} server{'s' if len(left) != 1 else ''} of {made['name']} run{'s' if len(left) == 1 else ''} on. "
+            f"If somebody else may be in: llmos user password {made['name']} --stop-servers"
+        )
+    sys.stderr.write(" ".join(lines) + "\n")
+    return 0
+
+
+def list_users(data_dir: DataDir, *, as_json: bool) -> int:
+    """Print who there is."""
     hub, _ = _hub(data_dir)
-    password = make_password()
-    asyncio.run(hub.set_password(name, password, one_time=True))
-    sys.stdout.write(f"New one-time password for {name}, shown once:\n{password}\n")
+    people = asyncio.run(hub.people())
+    if as_json:
+        sys.stdout.write(json.dumps(people, indent=2) + "\n")
+        return 0
+    width = max([len("NAME"), *(len(person["name"]) for person in people)])
+    words = max(len(text) for text in _STATES.values())
+    sys.stdout.write(f"{'NAME':<{width}}  {'ADMIN':<5}  {'PASSWORD':<{words}}  SERVERS\n")
+    for person in people:
+        admin = "yes" if person["admin"] else "-"
+        state = _STATES.get(person["password"], person["password"])
+        sys.stdout.write(f"{person['name']:<{width}}  {admin:<5}  {state:<{words}}  {person['servers']}\n")
+    return 0
+
+
+def delete_user(data_dir: DataDir, name: str, *, yes: bool) -> int:
+    """Delete a person after asking; what they leave is named."""
+    wanted = _user_name(name)
+    hub, admin = _hub(data_dir)
+    if wanted == admin:
+        raise Conflict(f"{admin} is this platform's first admin and can't be deleted.")
+    if not yes:
+        if not sys.stdin.isatty():
+            raise UsageError(f"Nothing is deleted without being asked. Say it: llmos user delete {wanted} --yes")
+        sys.stdout.write(f"Delete {wanted}, with password and tokens, and stop their servers? [y/N] ")
+        sys.stdout.flush()
+        if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+            sys.stdout.write("Nothing was deleted.\n")
+            return 1
+    try:
+        asyncio.run(hub.delete(wanted))
+    except NotFound:
+        raise NotFound(f'There is no user "{wanted}". Who there is: llmos user list') from None
+    namespace = user_namespace(wanted)
+    sys.stdout.write(
+        f"{wanted} is deleted. Their home and what is in {namespace} stay, models run on, and the name is not given again "
+        f"before you say so. See it: llmos get modelservices -n {namespace}\n"
+    )
     return 0
 
 
 def token(data_dir: DataDir, *, user: str, invoke_only: bool, expires: str, note: str) -> int:
-    """Make a token, print it alone on a line, so that a script can take it."""
+    """Make a token, print it alone on a line, so that a script can take it; when it ends is said beside."""
     span = parse_span(expires)
     hub, admin = _hub(data_dir)
+    owner = _user_name(user) if user else admin
     scopes = token_scopes(invoke_only=invoke_only)
     try:
-        made = asyncio.run(hub.mint(user or admin, note=note or "llmos token", scopes=scopes, expires_in=span))
+        made = asyncio.run(hub.mint(owner, note=note or "llmos token", scopes=scopes, expires_in=span))
     except Forbidden as exc:
         # we may mint for everybody: so the Hub answers where there is nobody of that name
-        raise NotFound(f'There is no user "{user or admin}". Make one: llmos user add {user or admin}') from exc
+        raise NotFound(f'There is no user "{owner}". Make one: llmos user add {owner}') from exc
     sys.stdout.write(f"{made}\n")
+    sys.stdout.flush()
+    may = "calls models" if invoke_only else "calls models and manages them"
+    end = "until it is deleted" if span is None else f"until {datetime.fromtimestamp(time.time() + span, UTC):%Y-%m-%d}"
+    sys.stderr.write(f"It {may} as {owner}, {end}. Delete it on the Hub's token page.\n")
     return 0

@@ -8,12 +8,14 @@ from typing import Any
 from urllib.parse import quote
 
 from llmos.errors import Forbidden, Invalid, NotFound, Unavailable
-from llmos_hub.names import API_PREFIX, GATEWAY_PREFIX, SCOPE_INVOKE, SCOPE_MANAGE
+from llmos_hub.names import API_PREFIX, GATEWAY_PREFIX, SCOPE_INVOKE, SCOPE_MANAGE, DataDir
 from llmos_hub.supervisor.plan import Options
 from llmos_hub.supervisor.probes import http_request
 from llmos_hub.supervisor.secrets import Secrets, write_private
 
-__all__ = ["HubApi", "ensure_client_file", "token_scopes"]
+__all__ = ["HubApi", "ensure_client_file", "renew_client_token", "token_scopes"]
+
+_CLIENT_NOTE = "llmos CLI on the platform's own machine"
 
 
 def token_scopes(*, invoke_only: bool = False) -> list[str]:
@@ -74,12 +76,36 @@ class HubApi:
             raise Unavailable(f"{reason} Its log says more: llmos status shows where it is.")
         raise Invalid(reason)
 
-    async def set_password(
-        self, user: str, password: str, *, one_time: bool, create: bool = False, admin: bool = False
-    ) -> None:
-        """Set a person's password; with `create` make the person, who must not be there yet."""
-        content = {"password": password, "one_time": one_time, "create": create, "admin": admin}
-        await self.call("POST", f"/llmos/users/{quote(user, safe='')}/password", content)
+    async def one_time_password(
+        self,
+        user: str,
+        *,
+        create: bool = False,
+        admin: bool = False,
+        inherit: bool = False,
+        stop_servers: bool = False,
+    ) -> dict[str, Any]:
+        """Have a one-time password made; with `create` make the person, who must not be there yet,
+        with `inherit` under a name that was somebody's.
+
+        Returns
+        -------
+        dict
+            ``name`` as the Hub has it, ``password``, and for somebody who was there what ended and what runs on:
+            ``tokens_ended``, ``servers_left``.
+        """
+        content = {"create": create, "admin": admin, "inherit": inherit, "stop_servers": stop_servers}
+        answer: dict[str, Any] = await self.call("POST", f"/llmos/users/{quote(user, safe='')}/password", content)
+        return answer
+
+    async def people(self) -> list[dict[str, Any]]:
+        """Who there is: ``name``, ``admin``, ``password`` (none, one-time, expired, own), ``servers``."""
+        answer: list[dict[str, Any]] = await self.call("GET", "/llmos/users")
+        return answer
+
+    async def delete(self, user: str) -> None:
+        """Delete a person, whose servers stop."""
+        await self.call("DELETE", f"/users/{quote(user, safe='')}")
 
     async def mint(self, user: str, *, note: str, scopes: list[str], expires_in: int | None = None) -> str:
         """Make a token for a person."""
@@ -96,6 +122,13 @@ class HubApi:
         return True
 
 
+async def renew_client_token(data_dir: DataDir, hub: HubApi) -> None:
+    """Make the CLI of the one who runs the platform a new token: its own has ended with its owner's others."""
+    stored = json.loads(data_dir.client.read_text(encoding="utf-8"))
+    token = await hub.mint(stored["user"], note=_CLIENT_NOTE, scopes=token_scopes())
+    write_private(data_dir.client, json.dumps({**stored, "token": token}, indent=2) + "\n")
+
+
 async def ensure_client_file(options: Options, secrets: Secrets) -> None:
     """Write addresses and a token for the CLI of the one who runs the platform, where they aren't there or have changed."""
     path = options.data_dir.client
@@ -106,7 +139,7 @@ async def ensure_client_file(options: Options, secrets: Secrets) -> None:
     hub = HubApi(f"{options.hub_url}/hub/api", secrets.supervisor_token)
     token = stored.get("token") if isinstance(stored, dict) else None
     if not token or not await hub.accepts(token):
-        token = await hub.mint(options.admin, note="llmos CLI on the platform's own machine", scopes=token_scopes())
+        token = await hub.mint(options.admin, note=_CLIENT_NOTE, scopes=token_scopes())
     content = {
         "url": options.hub_url + API_PREFIX,
         "gateway_url": options.gateway_url,

@@ -16,7 +16,8 @@ from llmos_spawners.local import LLMOSLocalSpawner
 from llmos_hub.authenticator import LLMOSAuthenticator
 from llmos_hub.hub_handlers import api_handlers
 from llmos_hub.jupyterhub_config import Tokens, configure
-from llmos_hub.names import ENV_INSTANCE, DataDir
+from llmos_hub.names import ENV_INSTANCE, SCOPE_ACCOUNTS, DataDir
+from llmos_hub.secure_cookies import SecureCookies
 
 
 def workstation(c: Any, environ: dict[str, str]) -> None:
@@ -37,17 +38,19 @@ def workstation(c: Any, environ: dict[str, str]) -> None:
     hub.template_paths = [str(Path(__file__).parents[1] / "templates")]
     hub.extra_handlers = api_handlers()
     hub.log_level = "INFO"
+    hub.tornado_settings = {"transforms": [SecureCookies]}
 
     hub.authenticator_class = LLMOSAuthenticator
     c.Authenticator.admin_users = {environ["LLMOS_ADMIN_USER"]}
     c.LLMOSAuthenticator.first_password_file = str(data_dir.hub / "first-password")
     c.LLMOSAuthenticator.admin_password_file = str(data_dir.admin_password)
-    hub.template_vars = {"llmos_passwords": True}
+    c.LLMOSAuthenticator.homes = str(data_dir.homes)
+    hub.template_vars = {"llmos_passwords": True, "llmos_gateway": environ["LLMOS_GATEWAY_URL"] + "/v1"}
 
     hub.spawner_class = LLMOSLocalSpawner
     hub.allow_named_servers = True
     hub.named_server_limit_per_user = 10  # a person who needs more has forgotten some
-    hub.concurrent_spawn_limit = 2 * (os.cpu_count() or 1)  # a start takes about two seconds of one core
+    hub.concurrent_spawn_limit = 0  # LLMOSLocalSpawner has those who start together queue; the Hub would refuse them
     hub.active_server_limit = 0
     c.LLMOSLocalSpawner.homes = str(data_dir.homes)
     c.LLMOSLocalSpawner.logs = str(data_dir.logs / "servers")
@@ -59,12 +62,14 @@ def workstation(c: Any, environ: dict[str, str]) -> None:
 def add_supervisor(c: Any, token: str) -> None:
     """The supervisor's own access, merged in after a site's settings as LLMOS' services are."""
     hub = c.JupyterHub
+    description = "Make admins and set their passwords, for the one who runs the platform"
+    hub.custom_scopes = {**hub.get("custom_scopes", {}), SCOPE_ACCOUNTS: {"description": description}}
     services, roles = list(hub.get("services", [])), list(hub.get("load_roles", []))
     hub.services = [*services, {"name": "llmos-supervisor", "api_token": token, "display": False}]
     role = {
         "name": "llmos-supervisor",
         "description": "`llmos user`, `llmos token`, and new routes after the proxy was started again",
-        "scopes": ["admin:users", "tokens", "proxy"],
+        "scopes": ["admin:users", "delete:users", "tokens", "proxy", SCOPE_ACCOUNTS],
         "services": ["llmos-supervisor"],
     }
     hub.load_roles = [*roles, role]

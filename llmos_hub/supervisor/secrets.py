@@ -14,33 +14,7 @@ from pathlib import Path
 
 from llmos.errors import Unavailable
 
-__all__ = ["Secrets", "make_password", "write_private"]
-
-
-def _words(text: str) -> tuple[str, ...]:
-    return tuple(text.split())
-
-
-# Short, unmistakable when read aloud or typed from a screen; 32 * 32 * 90 * 32 ways, 21 bits:
-# enough for a password that is used once, behind a lock-out (`llmos_hub.authenticator`).
-_ADJECTIVES = _words(
-    "amber ample bold brave brief bright brisk calm clear cosy crisp eager early fair fleet fresh "
-    "gentle glad golden hardy keen light lively lucky mellow merry nimble plain quiet rapid sunny swift"
-)
-_ANIMALS = _words(
-    "badger beaver bison crane dingo eagle egret falcon ferret finch gecko heron hornet ibis jackal kiwi "
-    "lemur lynx marten marmot otter owl panda puffin quail raven robin seal stork tapir vole wren"
-)
-_PLACES = _words(
-    "bay beach brook canal cape cave cliff cove creek delta dune fen field fjord glade grove "
-    "harbor hill inlet island lagoon lake marsh meadow moor peak pond quay reef ridge shore valley"
-)
-
-
-def make_password() -> str:
-    """A one-time password such as ``mellow-otter-93-quay``."""
-    number = 10 + secrets.randbelow(90)
-    return f"{secrets.choice(_ADJECTIVES)}-{secrets.choice(_ANIMALS)}-{number}-{secrets.choice(_PLACES)}"
+__all__ = ["Secrets", "write_private"]
 
 
 def write_private(path: Path, text: str) -> None:

@@ -234,7 +234,7 @@ class StateFiles:
 
     @property
     def announced(self) -> bool:
-        """Whether the first admin's one-time password was shown."""
+        """Whether a platform has been ready here, so that its Hub knows people."""
         return bool(_read(self._platform).get("announced"))
 
     @announced.setter

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import shlex
 import subprocess
@@ -16,12 +15,13 @@ from typing import Final
 
 from llmos import __version__
 from llmos.errors import Conflict, LLMOSError, Unavailable
-from llmos_hub.names import ENV_DATA_DIR, ENV_REDIS_URL, DataDir, default_data_dir
+from llmos_hub.names import ENV_DATA_DIR, ENV_REDIS_URL, default_data_dir
 from llmos_hub.stores.valkey_binary import ServerConfig, find_valkey
 from llmos_hub.supervisor.binaries import find_node, find_proxy
 from llmos_hub.supervisor.console import Console, llmos_command, tilde
 from llmos_hub.supervisor.detach import DETACHED_LOG
 from llmos_hub.supervisor.disk import refuse_full
+from llmos_hub.supervisor.first_password import FirstPassword, prepare_first_password
 from llmos_hub.supervisor.hub_api import ensure_client_file
 from llmos_hub.supervisor.identity import is_copy, place_of
 from llmos_hub.supervisor.notebook import NotebookSetup
@@ -29,7 +29,7 @@ from llmos_hub.supervisor.plan import INTERNAL_PORTS, Binaries, Options, make_pl
 from llmos_hub.supervisor.ports import find_free_port, is_free, is_loopback, owner_of
 from llmos_hub.supervisor.probes import RedisProbe, http_request
 from llmos_hub.supervisor.recovery import check_people, check_secrets, check_store, recover
-from llmos_hub.supervisor.secrets import Secrets, make_password, write_private
+from llmos_hub.supervisor.secrets import Secrets
 from llmos_hub.supervisor.state import Record, StateFiles
 from llmos_hub.supervisor.store_check import database_id, refuse_newer_layout
 from llmos_hub.supervisor.supervisor import Supervisor, adoptable, base_environment, stop_recorded
@@ -74,6 +74,7 @@ async def _up(options: Options, files: StateFiles, console: Console) -> int:
     _check_public_ports(options, running)
     if options.redis_url:
         await _check_redis(options.redis_url)
+    password = prepare_first_password(options.data_dir, options.admin)
     files.admin = options.admin
     ports = _internal_ports(files, running)
     programs = make_plan(options, secrets, ports, binaries, files.mark)
@@ -83,7 +84,6 @@ async def _up(options: Options, files: StateFiles, console: Console) -> int:
         {name: record for name, record in running.items() if name not in adopted},
         [program.name for program in programs],
     )
-    password = _first_password(options.data_dir, files)
     supervisor = Supervisor(
         programs,
         files,
@@ -216,23 +216,6 @@ def _internal_ports(files: StateFiles, running: Mapping[str, Record]) -> dict[st
     return ports
 
 
-def _first_password(data_dir: DataDir, files: StateFiles) -> str | None:
-    """The first admin's one-time password, as long as it wasn't shown; made where the starter hasn't given one."""
-    handed_over = data_dir.hub / "first-password"
-    if not (data_dir.hub / "jupyterhub.sqlite").exists():
-        given = os.environ.get("LLMOS_ADMIN_PASSWORD")
-        password = given or make_password()
-        write_private(handed_over, json.dumps({"password": password, "one_time": not given}))
-        if not given:
-            write_private(data_dir.admin_password, password + "\n")
-    if files.announced:
-        return None
-    try:
-        return data_dir.admin_password.read_text(encoding="utf-8").strip()
-    except FileNotFoundError:
-        return None
-
-
 def _without_password(url: str) -> str:
     scheme, _, rest = url.partition("://")
     return f"{scheme}://{rest.rpartition('@')[2]}"
@@ -273,27 +256,29 @@ def _announce(
     options: Options,
     console: Console,
     *,
-    password: str | None,
+    password: FirstPassword,
     adopted: Mapping[str, Record],
     took: float,
     gpus: str = "",
 ) -> None:
     if adopted:
         console.event(f"took over what still ran: {', '.join(adopted)}")
-    who = f"log in as {options.admin}"
-    if password:
-        who += f", one-time password  {password}"
+    who = f"log in as {options.admin}{password.login}"
     gateway = f"{options.gateway_url}/v1"
     width = max(len(options.hub_url) + 1, len(gateway))
     console.line()
     console.line("  LLMOS is ready.")
     console.line(f"    Notebooks   {options.hub_url + '/':<{width}}   {who}")
-    console.line(f"    Models      {gateway:<{width}}   (OpenAI-compatible; make a key with: {llmos_command()} token)")
+    console.line(
+        f"    Models      {gateway:<{width}}   (OpenAI-compatible; make a key with: {llmos_command()} token --invoke-only)"
+    )
     if gpus:
         console.line(f"    GPU         {gpus}")
     if options.data_dir.root != default_data_dir():
         place = shlex.quote(str(options.data_dir.root))
         console.line(f"    Commands    find it with: export {ENV_DATA_DIR}={place}")
+    for note in password.notes:
+        console.line(f"  {note}")
     account = "as root" if os.geteuid() == 0 else "as your own user"
     console.line(f"  Everyone who logs in runs {account} on this machine and can read all that it can.")
     console.line('  What that means for whom you let in: README, "Many people".')

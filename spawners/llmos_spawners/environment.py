@@ -14,6 +14,7 @@ from llmos.proxies import CLUSTER_HOSTS, hosts_of, with_no_proxy
 
 __all__ = [
     "INVOKE_SCOPES",
+    "chosen_options",
     "invoke_note",
     "keep_spawner",
     "mint_invoke_token",
@@ -50,6 +51,11 @@ def mint_invoke_token(spawner: Any) -> str:
 def revoke_tokens(spawner: Any) -> int:
     """Delete every token that was made for this server; how many there were."""
     return _delete(spawner, _notes(spawner))
+
+
+def chosen_options(spawner: Any) -> dict[str, Any]:
+    """What the form marks: the options of the last start, and over them those in the address of the page."""
+    return {**(spawner.user_options or {}), **getattr(spawner.handler, "chosen_options", {})}
 
 
 def _delete(spawner: Any, notes: set[str]) -> int:

@@ -9,6 +9,7 @@ from typing import Any, Final
 from kubernetes_asyncio.client import ApiException
 from traitlets import Bool, Dict, List, TraitError, Unicode, default, validate
 
+from llmos_spawners.environment import chosen_options
 from llmos_spawners.kubernetes_namespace import UNREACHABLE, NamespacedKubeSpawner
 from llmos_spawners.profile_config import read_profiles
 from llmos_spawners.profile_form import render_form
@@ -132,7 +133,7 @@ class ChoosingKubeSpawner(NamespacedKubeSpawner):
         profiles = self.profiles if self.sizes else replace(self.profiles, sizes=())
         if not (self.sizes or len(profiles.images) > 1 or profiles.gpus or profiles.volumes or claims):
             return ""  # nothing to choose: then the Hub starts the server at once
-        return render_form(profiles, self.user_options, claims)
+        return render_form(profiles, chosen_options(self), claims)
 
     async def _claims(self) -> list[str]:
         """The claims of the person's namespace that a server can mount; none where there is no namespace yet."""

@@ -12,7 +12,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, ClassVar
@@ -25,10 +24,13 @@ from llmos.proxies import LOOPBACK_HOSTS, hosts_of, with_no_proxy
 from llmos.python.layer import ENV_BASE
 from llmos.python.notebook import notebook_environment
 from llmos.resources.quantities import format_bytes
-from llmos_spawners.environment import mint_invoke_token, platform_environment, revoke_tokens, slug
+from llmos_spawners.environment import chosen_options, mint_invoke_token, platform_environment, revoke_tokens, slug
 from llmos_spawners.memory import machine_memory, processes_of, used_by
 from llmos_spawners.profile_form import render_form
 from llmos_spawners.profiles import BadOptions, workstation
+from llmos_spawners.refusals import refusal
+from llmos_spawners.start_phases import Phase, died, last_lines, phase_of, server_log_size
+from llmos_spawners.start_queue import StartQueue
 
 __all__ = ["LLMOSLocalSpawner"]
 
@@ -40,6 +42,8 @@ _KEEP = (
     *("CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES", "LD_LIBRARY_PATH", "HF_ENDPOINT"),
 )
 _KILLED = 128 + signal.SIGKILL  # as a shell says it
+_STARTS = StartQueue(2 * (os.cpu_count() or 1))
+"""Of all servers of this Hub. A start takes about two seconds of one core."""
 _SYSTEM_PATH = "/usr/local/bin:/usr/bin:/bin"
 
 
@@ -88,7 +92,7 @@ class LLMOSLocalSpawner(LocalProcessSpawner):
         super().__init__(**kwargs)
         self._start_time = 0
         self._token = ""
-        self._log_file: int | None = None
+        self._log_size = 0
         self.profiles = workstation(machine_memory())
 
     # Defaults: a site's configuration overrides each.
@@ -182,7 +186,7 @@ class LLMOSLocalSpawner(LocalProcessSpawner):
         notice = self._endings.get((self.user.name, self.name), "")
         if len(self.profiles.sizes) == 1 and not notice:
             return ""
-        return render_form(self.profiles, self.user_options, notice=notice)
+        return render_form(self.profiles, chosen_options(self), notice=notice)
 
     def apply_options(self, options: dict[str, Any]) -> None:
         """Take over a start's options, from the form or from the API.
@@ -198,12 +202,35 @@ class LLMOSLocalSpawner(LocalProcessSpawner):
             raise web.HTTPError(400, str(exc)) from exc
         self.mem_limit = size.memory
 
+    async def run_pre_spawn_hook(self) -> None:
+        """As the Hub calls it before a start, and before the time for it counts: wait for a turn, then the site's hook."""
+        await _STARTS.enter(self)
+        try:
+            if (done := super().run_pre_spawn_hook()) is not None:
+                await done
+        except BaseException:
+            _STARTS.leave(self)
+            raise
+
     async def start(self) -> tuple[str, int]:
-        """Make the home, mint the model token, start the server."""
+        """Make the home, mint the model token, start the server.
+
+        Raises
+        ------
+        HTTPError
+            409: it ended by itself at once; its last lines are in the message.
+        """
+        try:
+            return await self._start()
+        finally:
+            _STARTS.leave(self)
+
+    async def _start(self) -> tuple[str, int]:
         self._endings.pop((self.user.name, self.name), None)
         self.home.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.home.chmod(0o700)
         self._token = mint_invoke_token(self)
+        self._log_size = server_log_size(self.log_path)
         with self._output() as output:
             self.popen_kwargs = {**self.popen_kwargs, "cwd": str(self.home), "umask": 0o077, **output}
             address: tuple[str, int] = await super().start()
@@ -215,8 +242,14 @@ class LLMOSLocalSpawner(LocalProcessSpawner):
         return address
 
     async def _wait_for_listener(self, host: str, port: int) -> None:
-        """Until the server listens or has died: the Hub asks in growing steps and would notice seconds later."""
-        while await self.poll() is None:
+        """Until the server listens: the Hub asks in growing steps and would notice seconds later.
+
+        Raises
+        ------
+        HTTPError
+            It has died, which the Hub would notice after `http_timeout`.
+        """
+        while (status := await self.poll()) is None:
             try:
                 _, writer = await asyncio.open_connection(host, port)
             except OSError:
@@ -224,6 +257,10 @@ class LLMOSLocalSpawner(LocalProcessSpawner):
             else:
                 writer.close()
                 return
+        if ended := self._endings.get((self.user.name, self.name)):  # by its limit of memory
+            raise refusal(ended, reason="memory", status=409)
+        text, html = died(status, last_lines(self.log_path, self._log_size))
+        raise refusal(text, reason="died", status=409, html=html)
 
     @contextlib.contextmanager
     def _output(self) -> Any:
@@ -280,6 +317,7 @@ class LLMOSLocalSpawner(LocalProcessSpawner):
 
     async def run_post_stop_hook(self) -> None:
         """After every stop, also of a server that died or that an earlier Hub started: its tokens end."""
+        _STARTS.leave(self)
         revoke_tokens(self)
         self._token = ""
         if (done := super().run_post_stop_hook()) is not None:
@@ -312,29 +350,18 @@ class LLMOSLocalSpawner(LocalProcessSpawner):
 
     async def progress(self) -> AsyncIterator[dict[str, Any]]:
         """What the page shows while the server starts."""
-        yield {"progress": 10, "message": f"Home {self.home.name}, a token for models"}
-        began = time.monotonic()
-        while not self.pid:  # noqa: ASYNC110 - the Hub tells nobody of the start
-            await asyncio.sleep(0.1)
-        yield {"progress": 30, "message": f"Starting Jupyter (pid {self.pid})"}
         said = ""
         while True:
-            await asyncio.sleep(1)
-            line = self._last_log_line()
-            if line and line != said:
-                said = line
-                waited = time.monotonic() - began
-                yield {"progress": min(90, 30 + int(5 * waited)), "message": line}
+            phase = self._phase()
+            if phase.message != said:
+                said = phase.message
+                yield {"progress": phase.progress, "message": phase.message}
+            await asyncio.sleep(0.25)
 
-    def _last_log_line(self) -> str:
-        path = self.log_path
-        if path is None:
-            return ""
-        try:
-            with path.open("rb") as file:
-                file.seek(0, os.SEEK_END)
-                file.seek(max(0, file.tell() - 2048))
-                lines = file.read().decode(errors="replace").splitlines()
-        except OSError:
-            return ""
-        return next((line.strip()[:200] for line in reversed(lines) if line.strip()), "")
+    def _phase(self) -> Phase:
+        if ahead := _STARTS.position(self):
+            others = "" if ahead == 1 else f", {ahead - 1} before you"
+            return Phase(5, f"Waiting: others are starting at this moment{others}. Yours starts by itself.")
+        if not self.pid:
+            return Phase(10, "Getting your home and a key for models ready")
+        return phase_of(self.log_path, self._log_size)

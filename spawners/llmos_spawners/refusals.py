@@ -14,7 +14,7 @@ except ImportError:  # JupyterHub before 6
 __all__ = ["refusal"]
 
 
-def refusal(message: str, *, reason: str, status: int = 400) -> web.HTTPError:
+def refusal(message: str, *, reason: str, status: int = 400, html: str = "") -> web.HTTPError:
     """What a spawner raises so that the person reads `message`, and the Hub counts a refusal and no error of its own.
 
     Parameters
@@ -26,6 +26,8 @@ def refusal(message: str, *, reason: str, status: int = 400) -> web.HTTPError:
     status
         The HTTP status. From 500 on JupyterHub 5 counts the start as failed, and after five of those it exits
         where a site has set ``consecutive_failure_limit``.
+    html
+        The same for pages, where it isn't plain text.
 
     Returns
     -------
@@ -37,4 +39,6 @@ def refusal(message: str, *, reason: str, status: int = 400) -> web.HTTPError:
     else:
         error = web.HTTPError(status, log_message=message)  # Tornado doubles its percent signs
     error.jupyterhub_message = message
+    if html:
+        error.jupyterhub_html_message = html
     return error  # type: ignore[no-any-return]  # JupyterHub has no types

@@ -6,7 +6,8 @@ of None in ``sys.modules`` makes the import fail as if it weren't installed; ker
 and are not concerned.
 
 And JupyterLab doesn't ask each person anew whether it may look for news outside: ``jupyter/labconfig`` turns that
-off.
+off. ``jupyter/jupyter_server_config.json`` has the server ask the Hub every ten seconds about whom it has let in, and
+not every five minutes: so soon ends a session that a new password ends.
 
 The server itself runs without its owner's packages; its kernels and terminals find them (`llmos.python.layer`). Where
 its owner's configuration ends it before it listens, it starts again without that.

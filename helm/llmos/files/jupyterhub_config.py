@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from llmos_hub.jupyterhub_config import Tokens, configure
+from llmos_hub.secure_cookies import SecureCookies
 
 SETTINGS = Path("/etc/llmos/settings.json")
 FIRST_PASSWORD = Path("/tmp/first-password")  # noqa: S108 - the container's own, read and deleted at once
@@ -37,7 +38,8 @@ def cluster(c: Any, settings: Mapping[str, Any], environ: Mapping[str, str]) -> 
     c.ConfigurableHTTPProxy.should_start = False
     c.ConfigurableHTTPProxy.api_url = settings["proxyApiUrl"]
     hub.last_activity_interval = 60
-    hub.tornado_settings = {"slow_spawn_timeout": 0}  # the page with the progress at once
+    # the page with the progress at once
+    hub.tornado_settings = {"slow_spawn_timeout": 0, "transforms": [SecureCookies]}
     hub.allow_named_servers = True
     hub.named_server_limit_per_user = settings["namedServerLimit"]
     hub.concurrent_spawn_limit = settings["concurrentSpawnLimit"]

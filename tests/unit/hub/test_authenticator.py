@@ -2,16 +2,29 @@
 
 import asyncio
 import json
+from datetime import timedelta
 from types import SimpleNamespace
 
 import pytest
 from jupyterhub import orm
 from tornado import web
 
+from llmos_hub import attempts as attempts_module
 from llmos_hub import authenticator as authenticator_module
 from llmos_hub import passwords
+from llmos_hub.attempts import Delays, Place, place_of
 from llmos_hub.authenticator import LLMOSAuthenticator
-from llmos_hub.passwords import PasswordRow, check_strength, find_password, hash_password, verify_password
+from llmos_hub.password_rules import check_strength
+from llmos_hub.passwords import (
+    OneTimePasswordGiven,
+    OneTimeRow,
+    PasswordRow,
+    PasswordState,
+    find_password,
+    hash_password,
+    password_state,
+    verify_password,
+)
 
 GOOD = "correct-horse-battery"
 
@@ -38,8 +51,27 @@ def authenticator():
     return LLMOSAuthenticator(admin_users={"admin"})
 
 
-async def log_in(authenticator, db, name, password):
-    return await authenticator.authenticate(SimpleNamespace(db=db), {"username": name, "password": password})
+class Browser:
+    """What the authenticator asks of a request's handler: where it comes from, and its cookies."""
+
+    def __init__(self, db, address="192.0.2.1"):
+        self.db = db
+        self.request = SimpleNamespace(headers={"X-Forwarded-For": address} if address else {})
+        self.settings = {}
+        self.hub = SimpleNamespace(base_url="/hub/")
+        self.cookies = {}
+
+    def get_secure_cookie(self, name, max_age_days):
+        assert max_age_days
+        return self.cookies.get(name)
+
+    def _set_cookie(self, name, value, **options):
+        assert options["path"] == "/hub/"
+        self.cookies[name] = value.encode()
+
+
+async def log_in(authenticator, db, name, password, browser=None):
+    return await authenticator.authenticate(browser or Browser(db), {"username": name, "password": password})
 
 
 def user(db, name):
@@ -105,35 +137,170 @@ async def test_many_guesses_at_once_are_no_more_than_one_after_the_other(authent
     assert len(tried) <= 6  # five are free, and two are looked at at a time
 
 
+async def test_guesses_from_elsewhere_lock_nobody_out(authenticator, db):
+    await authenticator.set_password(db, user(db, "admin"), GOOD, one_time=False)
+    guesser, owner = Browser(db, "203.0.113.9"), Browser(db, "192.0.2.1")
+    for _ in range(5):
+        assert await log_in(authenticator, db, "admin", "wrong", guesser) is None
+    with pytest.raises(web.HTTPError, match="Too many wrong passwords"):
+        await log_in(authenticator, db, "admin", GOOD, guesser)
+    assert await log_in(authenticator, db, "admin", GOOD, owner) == "admin"
+
+
+async def test_guesses_from_many_addresses_are_slow_and_hold_no_known_browser_up(authenticator, db, monkeypatch):
+    now = [1000.0]
+    monkeypatch.setattr(attempts_module.time, "monotonic", lambda: now[0])
+    await authenticator.set_password(db, user(db, "admin"), GOOD, one_time=False)
+    known = Browser(db)
+    assert await log_in(authenticator, db, "admin", GOOD, known) == "admin"
+    for number in range(60):
+        now[0] += 61
+        assert await log_in(authenticator, db, "admin", "wrong", Browser(db, f"203.0.113.{number}")) is None
+    with pytest.raises(web.HTTPError, match="Try again in 60 seconds"):
+        await log_in(authenticator, db, "admin", GOOD, Browser(db, "198.51.100.1"))
+    assert await log_in(authenticator, db, "admin", GOOD, known) == "admin"
+
+
+async def test_a_known_browser_guesses_no_faster_than_others(authenticator, db):
+    await authenticator.set_password(db, user(db, "ada"), GOOD, one_time=False)
+    known = Browser(db)
+    assert await log_in(authenticator, db, "ada", GOOD, known) == "ada"
+    for _ in range(5):
+        assert await log_in(authenticator, db, "ada", "wrong", known) is None
+    with pytest.raises(web.HTTPError, match="Too many wrong passwords"):
+        await log_in(authenticator, db, "ada", GOOD, known)
+    # nor is it known for another's name
+    for _ in range(5):
+        assert await log_in(authenticator, db, "admin", "wrong", known) is None
+    with pytest.raises(web.HTTPError, match="Too many wrong passwords"):
+        await log_in(authenticator, db, "admin", "wrong", Browser(db))
+
+
+async def test_a_flood_of_made_up_log_ins_is_refused_and_a_known_browser_passes_it(authenticator, db, monkeypatch):
+    await authenticator.set_password(db, user(db, "ada"), GOOD, one_time=False)
+    known = Browser(db)
+    assert await log_in(authenticator, db, "ada", GOOD, known) == "ada"
+    stuck, held = asyncio.Event(), verify_password
+
+    async def to_thread(function, password, kept):
+        if password == "made-up":
+            await stuck.wait()
+        return held(password, kept)
+
+    monkeypatch.setattr(authenticator_module.asyncio, "to_thread", to_thread)
+    flood = [
+        asyncio.create_task(log_in(authenticator, db, f"nobody{number}", "made-up", Browser(db, "203.0.113.9")))
+        for number in range(60)
+    ]
+    refused = 0
+    while refused < 60 - authenticator.most_waiting - 2:
+        await asyncio.sleep(0)
+        refused = sum(task.done() for task in flood)
+    assert await log_in(authenticator, db, "ada", GOOD, known) == "ada"
+    with pytest.raises(web.HTTPError) as caught:
+        await log_in(authenticator, db, "ada", GOOD)
+    assert caught.value.status_code == 429
+    assert caught.value.headers["Retry-After"]
+    stuck.set()
+    answers = await asyncio.gather(*flood, return_exceptions=True)
+    assert sum(answer is None for answer in answers) == authenticator.most_waiting + 2
+    assert await log_in(authenticator, db, "ada", GOOD) == "ada"
+
+
+def seen_from(forwarded, trusted=(), **more):
+    return place_of(SimpleNamespace(headers={"X-Forwarded-For": forwarded, **more} if forwarded else more), trusted).key
+
+
+def test_an_address_is_what_the_nearest_trusted_proxy_saw():
+    assert seen_from("192.0.2.1") == "192.0.2.1"
+    assert seen_from("192.0.2.1, 127.0.0.1") == "192.0.2.1"  # a TLS proxy on this machine
+    assert seen_from("10.9.9.9, 192.0.2.1") == "192.0.2.1"  # what a client writes itself stands before what was seen
+    assert seen_from("192.0.2.1, 10.0.0.5", ("10.0.0.5",)) == "192.0.2.1"
+    assert seen_from("", **{"X-Real-Ip": "10.9.9.9"}) == seen_from("127.0.0.1") == seen_from("nonsense")
+    assert seen_from("2001:DB8::1") == seen_from("2001:db8:0::1")
+
+
 async def test_a_name_without_end_is_not_remembered(authenticator, db):
     assert await log_in(authenticator, db, "a" * 1_000_000, GOOD) is None
-    assert not authenticator._attempts._failed
+    assert not len(authenticator._attempts)
 
 
 async def test_the_lock_grows_and_ends(authenticator, db, monkeypatch):
-    now = [1000.0]
-    monkeypatch.setattr(authenticator_module.time, "monotonic", lambda: now[0])
+    now, here = [1000.0], Place("192.0.2.1")
+    monkeypatch.setattr(attempts_module.time, "monotonic", lambda: now[0])
     await authenticator.set_password(db, user(db, "ada"), GOOD, one_time=False)
     for _ in range(5):
         await log_in(authenticator, db, "ada", "wrong")
-    assert authenticator._attempts.locked_for("ada") == 5.0
+    assert authenticator._attempts.remaining("ada", here) == 5.0
     now[0] += 5.1
     await log_in(authenticator, db, "ada", "wrong")
-    assert authenticator._attempts.locked_for("ada") == 10.0
+    assert authenticator._attempts.remaining("ada", here) == 10.0
     for _ in range(40):
         now[0] += 1000
         await log_in(authenticator, db, "ada", "wrong")
-    assert authenticator._attempts.locked_for("ada") == 900.0
+    assert authenticator._attempts.remaining("ada", here) == 900.0
     now[0] += 901
     assert await log_in(authenticator, db, "ada", GOOD) == "ada"
-    assert authenticator._attempts.locked_for("ada") == 0.0
+    assert authenticator._attempts.remaining("ada", here) == 0.0
 
 
-async def test_names_made_up_at_random_do_not_fill_the_memory(authenticator, monkeypatch):
-    monkeypatch.setattr(authenticator_module._Attempts, "_KEPT", 100)
+def test_names_made_up_at_random_do_not_fill_the_memory(monkeypatch):
+    monkeypatch.setattr(Delays, "_KEPT", 100)
+    delays = Delays(5, 5.0, 900.0)
     for number in range(500):
-        authenticator._attempts.failed(f"name{number}")
-    assert len(authenticator._attempts._failed) == 100
+        delays.failed(f"name{number}")
+    assert len(delays) == 100
+
+
+def test_a_typing_error_now_and_then_is_no_attack(monkeypatch):
+    now = [1000.0]
+    monkeypatch.setattr(attempts_module.time, "monotonic", lambda: now[0])
+    delays = Delays(5, 5.0, 900.0)
+    for _ in range(20):
+        now[0] += 100_000
+        delays.failed("ada")
+    assert delays.remaining("ada") == 0.0
+
+
+# One-time passwords
+
+
+async def test_a_one_time_password_is_no_log_in(authenticator, db):
+    await authenticator.set_password(db, user(db, "ada"), GOOD, one_time=True)
+    assert password_state(db, user(db, "ada")) is PasswordState.ONE_TIME
+    for _ in range(2):
+        with pytest.raises(OneTimePasswordGiven):
+            await log_in(authenticator, db, "ada", GOOD)
+    assert await log_in(authenticator, db, "ada", "wrong") is None
+    await authenticator.set_password(db, user(db, "ada"), "a-password-of-my-own", one_time=False)
+    assert await log_in(authenticator, db, "ada", GOOD) is None
+    assert await log_in(authenticator, db, "ada", "a-password-of-my-own") == "ada"
+
+
+async def test_a_one_time_password_expires_and_only_who_knows_it_is_told(authenticator, db):
+    await authenticator.set_password(db, user(db, "ada"), GOOD, one_time=True)
+    db.get(OneTimeRow, user(db, "ada").id).expires_at -= timedelta(days=7, seconds=1)
+    db.commit()
+    assert password_state(db, user(db, "ada")) is PasswordState.EXPIRED
+    with pytest.raises(web.HTTPError, match="expired") as caught:
+        await log_in(authenticator, db, "ada", GOOD)
+    assert not isinstance(caught.value, OneTimePasswordGiven)
+    assert await log_in(authenticator, db, "ada", "wrong") is None
+    await authenticator.set_password(db, user(db, "ada"), GOOD, one_time=True)
+    with pytest.raises(OneTimePasswordGiven):
+        await log_in(authenticator, db, "ada", GOOD)
+
+
+@pytest.mark.parametrize(
+    "name", ["ada\nFAKE 200 GET /", "ada\u2028x", "ada\u202egnp", "ada\x9bx", "ada\x7f", "a" * 256, ""]
+)
+def test_names_that_would_break_a_log_are_nobodys(authenticator, name):
+    assert not authenticator.validate_username(name)
+
+
+@pytest.mark.parametrize("name", ["ada", "ada.lovelace@example.org", "o'brien", "jürgen", "अनिल", "李 雷"])
+def test_names_of_people_are_theirs(authenticator, name):
+    assert authenticator.validate_username(name)
 
 
 async def test_a_password_goes_with_its_user_and_stays_with_a_renamed_one(authenticator, db):
@@ -160,8 +327,11 @@ async def test_the_first_admin_gets_the_first_password_once(authenticator, db, t
     assert not first.exists()
     assert find_password(db, "admin").one_time
     assert find_password(db, "ada") is None
-    assert await log_in(authenticator, db, "admin", "mellow-otter-93-quay") == "admin"
+    with pytest.raises(OneTimePasswordGiven):
+        await log_in(authenticator, db, "admin", "mellow-otter-93-quay")
     await authenticator.set_password(db, user(db, "admin"), GOOD, one_time=False)
     assert not (tmp_path / "admin-password").exists()
+    first.write_text(json.dumps({"password": "mellow-otter-93-quay", "one_time": True}))
     await authenticator.add_user(user(db, "admin"))
+    assert not first.exists()
     assert await log_in(authenticator, db, "admin", GOOD) == "admin"

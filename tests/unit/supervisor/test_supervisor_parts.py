@@ -12,6 +12,7 @@ import pytest
 
 from llmos.errors import Conflict, Unavailable, UsageError
 from llmos_hub.names import DataDir
+from llmos_hub.password_rules import make_password
 from llmos_hub.processes import ProcessHandle
 from llmos_hub.supervisor import container
 from llmos_hub.supervisor.accounts import parse_span
@@ -19,7 +20,7 @@ from llmos_hub.supervisor.console import llmos_command
 from llmos_hub.supervisor.identity import is_copy, mark_of
 from llmos_hub.supervisor.logs import rotate
 from llmos_hub.supervisor.ports import find_free_port, is_free, is_loopback, owner_of
-from llmos_hub.supervisor.secrets import Secrets, make_password, write_private
+from llmos_hub.supervisor.secrets import Secrets, write_private
 from llmos_hub.supervisor.state import Record, StateFiles
 
 
@@ -152,9 +153,8 @@ def test_ports_and_admin_are_kept_side_by_side(files):
     files.migrate()
     files.ports = {"hub": 20001}
     files.admin = "grace"
-    files.announced = True
     again = StateFiles(files.data_dir)
-    assert (again.ports, again.admin, again.announced) == ({"hub": 20001}, "grace", True)
+    assert (again.ports, again.admin) == ({"hub": 20001}, "grace")
 
 
 def test_a_data_directory_that_cannot_even_be_looked_for_is_refused_in_words(tmp_path):

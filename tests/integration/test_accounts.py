@@ -1,0 +1,329 @@
+"""Accounts as people and attackers use them: passwords, sessions, tokens, starts, all over HTTP on a real platform."""
+
+import json
+import re
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from http.cookies import SimpleCookie
+
+import httpx
+import pytest
+
+from tests.support.people import wait_until
+from tests.support.platform import ADMIN_PASSWORD, Platform, running_platform
+from tests.support.tls import tls_proxy
+
+OWN = "a-password-of-my-own"
+
+
+@pytest.fixture
+def visitor(platform):
+    """A browser without cookies."""
+    with httpx.Client(base_url=platform.hub_url, follow_redirects=True, timeout=30) as client:
+        yield client
+
+
+def one_time(platform, name, *, there=False):
+    """A one-time password as the command line gives it."""
+    done = platform.run("user", "password" if there else "add", name)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip().splitlines()[-1]
+
+
+def choose(client, page, **fields):
+    """Send the form for a new password."""
+    xsrf = re.search(r'name="_xsrf" value="([^"]+)"', page.text)[1]
+    form = {"_xsrf": xsrf, "new_password": OWN, "new_password_again": OWN, **fields}
+    return client.post(str(page.url), data=form)
+
+
+def works(platform, token):
+    return platform.hub("GET", "/user", token=token).status_code == 200
+
+
+# Who may set whose password
+
+
+def test_who_administers_users_does_not_become_an_admin(tmp_path):
+    root = tmp_path / "data"
+    root.mkdir(mode=0o700)
+    (root / "jupyterhub_config.py").write_text(
+        'c.JupyterHub.load_roles = [{"name": "desk", "scopes": ["admin:users", "tokens!user"], "users": ["mallory"]}]\n'
+        'c.Authenticator.allowed_users = {"mallory"}\n'
+    )
+    with running_platform(root) as own:
+        own.add_user("victim")
+        answer = own.hub("POST", "/llmos/users/mallory/password", body={"password": OWN, "one_time": False})
+        assert answer.status_code == 200, answer.text
+        token = own.token("mallory")
+        body = {"password": "taken-over-by-me", "one_time": False}
+        taken = own.hub("POST", "/llmos/users/admin/password", token=token, body=body)
+        made = own.hub("POST", "/llmos/users/eve/password", token=token, body={**body, "create": True, "admin": True})
+        assert (taken.status_code, made.status_code) == (403, 403)
+        assert own.hub("GET", "/users/eve").status_code == 404
+        with own.browser("admin", ADMIN_PASSWORD):
+            pass
+        # what such a person is there for works on
+        assert own.hub("POST", "/llmos/users/victim/password", token=token, body=body).status_code == 200
+        made = own.hub("POST", "/llmos/users/eve/password", token=token, body={**body, "create": True})
+        assert (made.status_code, made.json()["admin"]) == (201, False)
+
+
+# One-time passwords
+
+
+def test_a_one_time_password_opens_the_choice_of_another_and_nothing_else(platform, visitor):
+    password = one_time(platform, "vera")
+    page = platform.log_in(visitor, "vera", password)
+    assert page.url.path == "/hub/change-password"
+    assert "old_password" not in page.text  # it was asked for a moment ago
+    for path in ("/hub/home", "/hub/token", "/hub/spawn", "/user/vera/"):
+        assert visitor.get(path).url.path == "/hub/login"
+    auth = {"auth": {"username": "vera", "password": password}}
+    assert visitor.post("/hub/api/users/vera/tokens", json=auth).status_code == 403
+    assert visitor.get("/hub/api/user").status_code == 403
+    page = visitor.get("/hub/change-password")
+    assert choose(visitor, page, new_password="short", new_password_again="short").status_code == 400
+    same = choose(visitor, page, new_password=password, new_password_again=password)
+    assert "is the old one" in same.text
+    done = choose(visitor, page)
+    assert done.status_code in (200, 404), done.text  # where the start of a server leads
+    assert visitor.get("/hub/home").url.path == "/hub/home"
+    # it is used up, and so is what it opened
+    with httpx.Client(base_url=platform.hub_url, follow_redirects=True, timeout=30) as other:
+        assert platform.log_in(other, "vera", password).url.path == "/hub/login"
+        assert "Current password" in visitor.get("/hub/change-password").text
+
+
+def test_the_way_to_the_choice_is_closed_by_a_newer_password(platform, visitor):
+    first = one_time(platform, "wanda")
+    page = platform.log_in(visitor, "wanda", first)
+    one_time(platform, "wanda", there=True)
+    choose(visitor, page)
+    assert visitor.get("/hub/home").url.path == "/hub/login"
+
+
+def test_a_new_password_ends_other_sessions_and_tokens_by_choice(platform):
+    password = platform.add_user("xenia")
+    token = platform.token("xenia")
+    with platform.browser("xenia", password) as here, platform.browser("xenia", password) as elsewhere:
+        page = here.get("/hub/change-password")
+        assert choose(here, page, old_password="wrong-wrong").status_code == 400
+        assert "logged out everywhere else" in choose(here, page, old_password=password).text
+        assert here.get("/hub/home").url.path == "/hub/home"
+        assert elsewhere.get("/hub/home").url.path == "/hub/login"
+        assert works(platform, token)
+        page = here.get("/hub/change-password")
+        again = {"new_password": OWN + "2", "new_password_again": OWN + "2"}
+        assert choose(here, page, old_password=OWN, end_tokens="yes", **again).status_code == 200
+        assert not works(platform, token)
+
+
+def test_an_admins_reset_ends_sessions_and_tokens_and_leaves_a_running_server_its_own(platform):
+    password = platform.add_user("yara")
+    token = platform.token("yara")
+    disguised = platform.token("yara", note="Server at /user/yara/lab/")
+    url = platform.start_server("yara", token)
+    environ = platform.server_environment("yara")
+    with platform.browser("yara", password) as browser:
+        assert browser.get(url + "lab").status_code == 200
+        assert browser.get(url + "api/contents").status_code == 200
+        done = platform.run("user", "password", "yara")
+        assert "1 server of yara runs on" in done.stderr
+        assert browser.get("/hub/home").url.path == "/hub/login"
+        # a server asks the Hub again about whom it has let in, every ten seconds
+        wait_until(lambda: browser.get(url + "api/contents").status_code != 200, 30, "the server's session has ended")
+    assert not works(platform, token)
+    assert not works(platform, disguised)
+    assert works(platform, environ["OPENAI_API_KEY"])
+    assert works(platform, environ["JUPYTERHUB_API_TOKEN"])
+    assert "run" not in platform.run("user", "password", "yara", "--stop-servers").stderr
+    assert not works(platform, environ["JUPYTERHUB_API_TOKEN"])
+
+
+def test_a_logged_in_person_changes_the_password_while_somebody_guesses(platform):
+    password = platform.add_user("zoe")
+    with platform.browser("zoe", password) as browser:
+        with httpx.Client(base_url=platform.hub_url, timeout=30) as guesser:
+            for _ in range(6):
+                answer = platform.log_in(guesser, "zoe", "guessed-wrong")
+            assert "Too many wrong passwords" in answer.text
+        done = choose(browser, browser.get("/hub/change-password"), old_password=password)
+        assert done.status_code == 200, done.text
+
+
+# The command line
+
+
+def test_names_are_said_as_they_log_in(platform):
+    done = platform.run("user", "add", "Ottoline")
+    assert done.stdout.startswith("ottoline is made (user)")
+    assert platform.run("token", "--user", "Ottoline", "--invoke-only").returncode == 0
+    for name in ("", "  "):
+        done = platform.run("user", "add", name)
+        assert (done.returncode, done.stderr) == (2, "A user needs a name: llmos user add ada\n")
+    assert platform.run("user", "add", "line\nend").returncode == 1
+
+
+def test_who_there_is_and_who_cannot_log_in(platform, visitor):
+    assert platform.hub("POST", "/users", body={"usernames": ["added"]}).status_code == 201
+    assert re.search(r"^added +- +none \(can't log in\) +0$", platform.run("user", "list").stdout, re.MULTILINE)
+    assert "No password, or forgotten?" in visitor.get("/hub/login").text
+    assert platform.hub("POST", "/llmos/users/added/password", body={}).json()["password"]
+    found = {person["name"]: person["password"] for person in json.loads(platform.run("user", "list", "--json").stdout)}
+    assert (found["added"], found["admin"]) == ("one-time", "own")
+    assert platform.run("user", "delete", "added").returncode == 2  # not asked, not said
+    assert platform.run("user", "delete", "added", "--yes").returncode == 0
+    assert platform.hub("GET", "/users/added").status_code == 404
+    again = platform.run("user", "delete", "added", "--yes")
+    assert again.stderr == 'There is no user "added". Who there is: llmos user list\n'
+
+
+def test_a_name_made_again_inherits_nothing_until_an_admin_says_so(platform):
+    platform.add_user("nell")
+    token = platform.token("nell")
+    secret = {"metadata": {"name": "hf"}, "spec": {"data": {"HF_TOKEN": "of-the-first-nell"}}}
+    url = f"{platform.api_url}/apis/llmos.ai/v1alpha1/namespaces/user-nell/credentials"
+    made = httpx.post(url, json=secret, headers={"Authorization": f"Bearer {token}"}, timeout=30)
+    assert made.status_code == 201, made.text
+    (platform.root / "homes" / "nell").mkdir(parents=True)
+    done = platform.run("user", "delete", "nell", "--yes")
+    assert "stay" in done.stdout
+    for body in ({"usernames": ["nell"]}, None):
+        path = "/users" if body else "/users/nell"
+        assert platform.hub("POST", path, body=body).status_code == 400
+    done = platform.run("user", "add", "nell")
+    assert done.returncode == 1
+    assert "llmos user add nell --inherit" in done.stderr
+    assert str(platform.root / "homes" / "nell") in done.stderr
+    assert platform.hub("GET", "/users/nell").status_code == 404
+    assert platform.run("user", "add", "nell", "--inherit").returncode == 0
+    assert platform.run("user", "delete", "nell", "--yes").returncode == 0
+    (platform.root / "homes" / "nell").rmdir()
+    assert platform.run("user", "add", "nell").returncode == 1  # the namespace is still the first one's
+
+
+def test_a_token_says_when_it_ends(platform):
+    done = platform.run("token", "--invoke-only", "--expires", "30d")
+    assert len(done.stdout.splitlines()) == 1
+    assert re.search(r"calls models as admin, until \d{4}-\d\d-\d\d", done.stderr)
+    listed = platform.hub("GET", "/users/admin/tokens").json()["api_tokens"]
+    assert max(token["expires_at"] or "" for token in listed if token["note"] == "llmos token")
+    assert "until it is deleted" in platform.run("token", "--invoke-only", "--expires", "never").stderr
+
+
+# TLS
+
+
+def test_behind_tls_every_cookie_is_secure(platform, tmp_path):
+    platform.add_user("tess")
+    with ExitStack() as stack:
+        url, trust = stack.enter_context(tls_proxy(platform.hub_url, tmp_path))
+        with httpx.Client(base_url=url, verify=trust, timeout=30) as browser:
+            page = browser.get("/hub/login")
+            xsrf = re.search(r'name="_xsrf" value="([^"]+)"', page.text)[1]
+            form = {"username": "tess", "password": "tess-has-a-password", "_xsrf": xsrf}
+            answer = browser.post("/hub/login", data=form)
+            assert answer.status_code == 302, answer.text
+            lines = [*page.headers.get_list("set-cookie"), *answer.headers.get_list("set-cookie")]
+            cookies = [morsel for line in lines for morsel in SimpleCookie(line).values()]
+            assert {"jupyterhub-hub-login", "jupyterhub-session-id", "_xsrf"} <= {morsel.key for morsel in cookies}
+            assert not [morsel.key for morsel in cookies if not morsel["secure"]]
+            assert browser.get("/hub/home").status_code == 200
+    with platform.browser("tess", "tess-has-a-password") as plain:  # and without TLS the log-in still works
+        assert plain.get("/hub/home").url.path == "/hub/home"
+
+
+# Starts
+
+
+def test_a_link_starts_no_server(platform):
+    platform.add_user("uma")
+    with platform.browser("admin", ADMIN_PASSWORD) as admin:
+        page = admin.get("/hub/spawn/uma?size=small")
+        assert page.url.path == "/hub/spawn/uma"
+        assert 'id="spawn_form"' in page.text
+    with platform.browser("uma", "uma-has-a-password") as browser:
+        page = browser.get("/hub/spawn?size=large")
+        assert 'id="spawn_form"' in page.text
+    assert platform.hub("GET", "/users/uma", token=platform.token("uma")).json()["servers"] == {}
+
+
+def test_a_server_that_dies_at_once_says_so_at_once_with_its_last_lines(tmp_path):
+    root = tmp_path / "data"
+    root.mkdir(mode=0o700)
+    command = ["/bin/sh", "-c", "echo 'no <server> today' >&2; exit 3"]
+    (root / "jupyterhub_config.py").write_text(f"c.LLMOSLocalSpawner.cmd = {command}\n")
+    with running_platform(root) as own:
+        own.add_user("rosa")
+        with own.browser("rosa", "rosa-has-a-password") as browser:
+            browser.get("/hub/spawn")  # starts it where there is nothing to choose
+            own.hub("POST", "/users/rosa/server", token=own.token("rosa"))
+
+            def failed():
+                seen = browser.get("/hub/spawn-pending/rosa")
+                return seen if "did not start" in seen.text else None
+
+            page = wait_until(failed, 20, "the failure is told")  # the Hub itself would wait for 30 s
+    assert "no &lt;server&gt; today" in page.text
+    assert "with exit status 3" in page.text
+    assert "Try again" in page.text
+    assert "respond" not in page.text
+
+
+def test_a_class_that_starts_together_gets_its_servers(tmp_path):
+    names = [f"pupil{number}" for number in range(12)]
+    with running_platform(tmp_path / "data") as own:
+        for name in names:
+            own.add_user(name)
+        tokens = {name: own.token(name) for name in names}
+        with ThreadPoolExecutor(len(names)) as pool:
+            answers = list(pool.map(lambda n: own.hub("POST", f"/users/{n}/server", token=tokens[n]), names))
+        assert {answer.status_code for answer in answers} <= {201, 202}, [answer.text for answer in answers]
+
+        def all_ready():
+            found = [own.hub("GET", f"/users/{name}", token=tokens[name]).json()["servers"] for name in names]
+            return all(servers and servers[""]["ready"] for servers in found)
+
+        wait_until(all_ready, 180, "everybody's server is ready")
+
+
+# The first password
+
+
+def test_an_emptied_hub_database_begins_again_with_a_password_that_works(tmp_path):
+    own = Platform(tmp_path / "data")
+    try:
+        own.start()
+        assert "log in as admin, password as in LLMOS_ADMIN_PASSWORD" in own.output
+        own.add_user("ada")
+        own.start_server("ada", own.token("ada"))
+        own.stop()
+        own.start()
+        assert "LLMOS_ADMIN_PASSWORD is not used" in own.output
+        own.stop()
+        own.environment = {}
+        own.start()
+        assert "(forgot the password? " in own.output
+        own.stop()
+        (own.root / "hub" / "jupyterhub.sqlite").write_bytes(b"")
+        own.options = ("--recover", "people")
+        own.start()
+        password = re.search(r"log in as admin, one-time password {2}(\S+)", own.output)[1]
+        assert "others are not. Homes and models are still there (ada)" in own.output
+        with httpx.Client(base_url=own.hub_url, follow_redirects=True, timeout=30) as client:
+            assert own.log_in(client, "admin", password).url.path == "/hub/change-password"
+        refused = own.run("user", "add", "ada")
+        assert "--inherit" in refused.stderr
+    finally:
+        own.stop()
+
+
+def test_a_short_first_password_is_refused(tmp_path):
+    own = Platform(tmp_path / "data", environment={"LLMOS_ADMIN_PASSWORD": "short"})
+    done = own.run("up", "--port", str(own.port), "--gateway-port", str(own.gateway_port))
+    assert (done.returncode, done.stderr) == (
+        1,
+        "LLMOS_ADMIN_PASSWORD: A password needs at least 8 characters.\n",
+    )
+    assert own.clean_up() == []
