@@ -29,6 +29,7 @@ __all__ = [
     "GATEWAY_PREFIX",
     "HEADER_REQUEST_ID",
     "INVOKE_NOTE",
+    "METADATA_SERVICES",
     "PUBLIC_NAMESPACE",
     "RECOVERABLE",
     "SCOPE_ACCOUNTS",
@@ -41,6 +42,17 @@ __all__ = [
     "user_namespace",
 ]
 
+METADATA_SERVICES: Final = (
+    "169.254.0.0/16",  # link-local: that of most clouds, and the credentials of a container on ECS
+    "168.63.129.16/32",  # Azure's, beside the one above
+    "100.100.100.200/32",  # Alibaba's
+    "192.0.0.192/32",  # Oracle's first
+    "fd00:ec2::/32",  # Amazon's
+    "fd20:ce::254/128",  # Google's
+)
+"""Where clouds hand out a machine's credentials and settings to whoever asks from it: no pod of people's ever gets there.
+
+The chart has the same list (`llmos.metadataServices`)."""
 SCOPE_MANAGE: Final = "custom:llmos:manage"
 """Hub scope: the token may use the API as its owner."""
 SCOPE_INVOKE: Final = "custom:llmos:invoke"

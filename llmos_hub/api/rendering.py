@@ -11,6 +11,7 @@ from starlette.responses import JSONResponse
 
 from llmos.errors import LLMOSError
 from llmos.resources import API_VERSION, Resource
+from llmos_hub.policy import Caller, may
 from llmos_hub.stores.base import Event, Page, WatchEvent
 
 __all__ = ["error_line", "event_list", "listing", "rendered", "respond", "watch_line", "whole_list"]
@@ -18,21 +19,26 @@ __all__ = ["error_line", "event_list", "listing", "rendered", "respond", "watch_
 _INITIAL_EVENTS_END = {"k8s.io/initial-events-end": "true"}
 
 
-def rendered(resource: Resource) -> dict[str, Any]:
-    """The resource as JSON, without the fields that are never read back."""
+_LOG_LINES = "lastLogLines"
+
+
+def rendered(resource: Resource, caller: Caller) -> dict[str, Any]:
+    """The resource as JSON, without the fields that are never read back, nor lines of a log that the caller may not read."""
     body = resource.dump()
+    if resource.has_logs and not may(caller, "logs", type(resource), resource.metadata.namespace).allowed:
+        body["status"].pop(_LOG_LINES, None)
     for name in resource.write_only:
         field = type(resource.spec).model_fields[name]
         body["spec"].pop(field.alias or name, None)
     return body
 
 
-def respond(resource: Resource, *, created: bool = False) -> JSONResponse:
+def respond(resource: Resource, caller: Caller, *, created: bool = False) -> JSONResponse:
     """The resource as an answer."""
-    return JSONResponse(rendered(resource), status_code=201 if created else 200)
+    return JSONResponse(rendered(resource, caller), status_code=201 if created else 200)
 
 
-def listing(kind: type[Resource], page: Page[Any]) -> dict[str, Any]:
+def listing(kind: type[Resource], page: Page[Any], caller: Caller) -> dict[str, Any]:
     """A list or a page of one, from where to watch, and how to go on."""
     metadata = {"resourceVersion": page.resource_version}
     if page.token:
@@ -41,21 +47,21 @@ def listing(kind: type[Resource], page: Page[Any]) -> dict[str, Any]:
         "apiVersion": API_VERSION,
         "kind": f"{kind.kind_name()}List",
         "metadata": metadata,
-        "items": [rendered(r) for r in page.items],
+        "items": [rendered(r, caller) for r in page.items],
     }
 
 
 async def whole_list(
-    kind: type[Resource], first: Page[Any], rest: AsyncIterator[Sequence[Resource]]
+    kind: type[Resource], first: Page[Any], rest: AsyncIterator[Sequence[Resource]], caller: Caller
 ) -> AsyncIterator[bytes]:
     """The same for all pages, in pieces: it is never in memory as a whole."""
-    head = listing(kind, Page(first.items, first.resource_version))
+    head = listing(kind, Page(first.items, first.resource_version), caller)
     yield json.dumps(head, ensure_ascii=False, separators=(",", ":"))[:-2].encode()  # open: without the last "]}"
     begun = bool(first.items)
     del first, head
     async for items in rest:
         if items:
-            some = json.dumps([rendered(r) for r in items], ensure_ascii=False, separators=(",", ":"))[1:-1]
+            some = json.dumps([rendered(r, caller) for r in items], ensure_ascii=False, separators=(",", ":"))[1:-1]
             yield (("," if begun else "") + some).encode()
             begun = True
     yield b"]}"
@@ -65,13 +71,13 @@ def _line(type_: str, body: dict[str, Any]) -> bytes:
     return json.dumps({"type": type_, "object": body}, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
 
 
-def watch_line(kind: type[Resource], event: WatchEvent[Any], *, initial_end: bool = False) -> bytes:
+def watch_line(kind: type[Resource], event: WatchEvent[Any], caller: Caller, *, initial_end: bool = False) -> bytes:
     """One event of a watch; `initial_end` marks the bookmark after which changes are news.
 
     Source: https://kubernetes.io/docs/reference/using-api/api-concepts/#streaming-lists
     """
     if event.resource is not None:
-        return _line(event.type, rendered(event.resource))
+        return _line(event.type, rendered(event.resource, caller))
     metadata: dict[str, Any] = {"resourceVersion": event.resource_version}
     if initial_end:
         metadata["annotations"] = _INITIAL_EVENTS_END

@@ -16,6 +16,7 @@ from typing import Any, Final, Literal
 
 from llmos_hub.kubernetes_api import path_of
 from llmos_hub.managers.namespace_options import NamespaceOptions, Peer
+from llmos_hub.names import METADATA_SERVICES
 from llmos_hub.stores.kubernetes_namespaces import INSTANCE, MANAGED_BY
 
 __all__ = [
@@ -62,8 +63,6 @@ _PLURALS: Final = {
     "RoleBinding": "rolebindings",
     "Secret": "secrets",
 }
-_METADATA_SERVICES: Final = ("169.254.169.254/32", "fd00:ec2::254/128")
-"""Where clouds hand out the credentials of the node itself."""
 _NOT_OURS: Final = {"key": "llmos.ai/part", "operator": "DoesNotExist"}
 """Selects what isn't a workload of the controllers: people's servers and what they start."""
 
@@ -259,7 +258,7 @@ def _ports(ports: Iterable[int], *protocols: str) -> list[Object]:
 
 def _outside(cluster: Iterable[str]) -> list[Object]:
     """All addresses but the cluster's and those that give out a node's credentials."""
-    excluded = {ipaddress.ip_network(cidr, strict=False) for cidr in (*cluster, *_METADATA_SERVICES)}
+    excluded = {ipaddress.ip_network(cidr, strict=False) for cidr in (*cluster, *METADATA_SERVICES)}
     blocks = []
     for everything in (ipaddress.ip_network("0.0.0.0/0"), ipaddress.ip_network("::/0")):
         same = sorted((net for net in excluded if net.version == everything.version), key=lambda n: n.network_address)

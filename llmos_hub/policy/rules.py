@@ -86,8 +86,12 @@ def may(caller: Caller, verb: Verb, kind: type[Resource], namespace: str | None)
         return Decision(True, "it is the caller's own namespace")
     if namespace in caller.group_namespaces:
         return Decision(True, "it is the namespace of a group that the caller is in")
-    if namespace == PUBLIC_NAMESPACE and not kind.write_only and verb in READING | {"invoke"}:
+    if namespace == PUBLIC_NAMESPACE and not kind.write_only and verb in (READING - {"logs"}) | {"invoke"}:
         return Decision(True, f"everyone may read and use what is in {PUBLIC_NAMESPACE}")
+    if namespace == PUBLIC_NAMESPACE and verb == "logs":
+        return Decision(
+            False, f"Only admins may read the logs of what is in {PUBLIC_NAMESPACE}: others' prompts may be in them."
+        )
     if namespace == PUBLIC_NAMESPACE:
         return Decision(False, f"Only admins may {verb} {kind.plural} in {PUBLIC_NAMESPACE}.")
     return Decision(False, f"You may not {verb} {kind.plural} in {namespace}. {_yours(caller)}")

@@ -76,6 +76,14 @@ metadata:
     - { port: 53, protocol: TCP }
 {{- end }}
 
+{{/* IPv4 addresses where clouds give out the node's credentials: as METADATA_SERVICES in llmos_hub/names.py. */}}
+{{- define "llmos.metadataServices" -}}
+- 169.254.0.0/16
+- 168.63.129.16/32
+- 100.100.100.200/32
+- 192.0.0.192/32
+{{- end }}
+
 {{/* The cluster's API server, which is no pod and has no labels. */}}
 {{- define "llmos.policy.apiServer" -}}
 - to:
@@ -83,7 +91,8 @@ metadata:
     - ipBlock:
         cidr: {{ . }}
         {{- if eq . "0.0.0.0/0" }}
-        except: [169.254.0.0/16]  # a cloud's metadata service gives out the node's credentials
+        except:
+          {{- include "llmos.metadataServices" $ | nindent 10 }}
         {{- end }}
     {{- end }}
   ports:

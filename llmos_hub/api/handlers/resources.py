@@ -42,20 +42,20 @@ async def list_resources(call: Call) -> Response:
     pages, token = services.resources, call.query.get("continue", "")
     if limit or token:
         page = await pages.page(kind, namespace, limit=limit or sys.maxsize, token=token, labels=labels, name=name)
-        return JSONResponse(listing(kind, page))
+        return JSONResponse(listing(kind, page, call.caller))
     first = await pages.page(kind, namespace, labels=labels, name=name)
     if not first.token:
-        return JSONResponse(listing(kind, first))
+        return JSONResponse(listing(kind, first, call.caller))
     with contextlib.ExitStack() as stack:
         stack.enter_context(services.streams.counted(call.caller.name, await services.settings.value(MAX_STREAMS)))
         rest = pages.rest(first, kind, namespace, labels=labels, name=name)
-        return WholeList(whole_list(kind, first, rest), stack.pop_all())
+        return WholeList(whole_list(kind, first, rest, call.caller), stack.pop_all())
 
 
 async def get_resource(call: Call) -> Response:
     """One resource, also as ``…/status``."""
     require(call.caller, "get", call.kind, call.namespace)
-    return respond(await call.services.resources.get(call.kind, call.namespace, call.name))
+    return respond(await call.services.resources.get(call.kind, call.namespace, call.name), call.caller)
 
 
 async def list_events(call: Call) -> Response:
@@ -71,7 +71,7 @@ async def create_resource(call: Call) -> Response:
     resource = _resource(call, await _body(call), name=None)
     await _check_reserved(call, resource.metadata.name, resource.spec)
     await _make_room(call, dry_run=dry_run)
-    return respond(await call.services.resources.create(resource, dry_run=dry_run), created=True)
+    return respond(await call.services.resources.create(resource, dry_run=dry_run), call.caller, created=True)
 
 
 async def replace_resource(call: Call) -> Response:
@@ -80,7 +80,7 @@ async def replace_resource(call: Call) -> Response:
     dry_run = call.dry_run
     resource = _resource(call, await _body(call), name=call.name)
     await _check_reserved(call, call.name, resource.spec)
-    return respond(await call.services.resources.update(resource, dry_run=dry_run))
+    return respond(await call.services.resources.update(resource, dry_run=dry_run), call.caller)
 
 
 async def patch_resource(call: Call) -> Response:
@@ -97,13 +97,13 @@ async def patch_resource(call: Call) -> Response:
         patch = await _body(call)
         await _check_reserved(call, call.name, patch.get("spec") if isinstance(patch, Mapping) else None)
         merge = call.services.resources.merge
-        return respond(await merge(call.kind, call.namespace, call.name, patch, dry_run=dry_run))
+        return respond(await merge(call.kind, call.namespace, call.name, patch, dry_run=dry_run), call.caller)
     require(call.caller, "create", call.kind, call.namespace)
     wanted = _resource(call, await _body(call, maybe_yaml=True), name=call.name)
     await _check_reserved(call, call.name, wanted.spec)
     await _make_room(call, dry_run=dry_run)
     resource, created = await call.services.resources.apply(wanted, dry_run=dry_run)
-    return respond(resource, created=created)
+    return respond(resource, call.caller, created=created)
 
 
 async def delete_resource(call: Call) -> Response:
@@ -112,7 +112,7 @@ async def delete_resource(call: Call) -> Response:
     dry_run = call.dry_run
     uid = _precondition(await _body(call, empty={}))
     delete = call.services.resources.delete
-    return respond(await delete(call.kind, call.namespace, call.name, uid=uid, dry_run=dry_run))
+    return respond(await delete(call.kind, call.namespace, call.name, uid=uid, dry_run=dry_run), call.caller)
 
 
 async def _check_reserved(call: Call, name: str, spec: Any) -> None:

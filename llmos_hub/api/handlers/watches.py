@@ -57,11 +57,11 @@ async def _initial(call: Call, first: Page[Any], rest: AsyncIterator[Sequence[Re
     version, items = first.resource_version, first.items
     del first
     for resource in items:
-        yield watch_line(call.kind, WatchEvent("ADDED", resource, version))
+        yield watch_line(call.kind, WatchEvent("ADDED", resource, version), call.caller)
     async for items in rest:
         for resource in items:
-            yield watch_line(call.kind, WatchEvent("ADDED", resource, version))
-    yield watch_line(call.kind, WatchEvent(BOOKMARK, None, version), initial_end=True)
+            yield watch_line(call.kind, WatchEvent("ADDED", resource, version), call.caller)
+    yield watch_line(call.kind, WatchEvent(BOOKMARK, None, version), call.caller, initial_end=True)
 
 
 async def _lines(
@@ -71,4 +71,4 @@ async def _lines(
         async for line in initial:
             yield line
     async for event in events:
-        yield watch_line(call.kind, event)
+        yield watch_line(call.kind, event, call.caller)

@@ -23,6 +23,7 @@ from llmos_hub.backends.kubernetes.pods import MODEL_CLAIM, make_pod_template, m
 from llmos_hub.backends.kubernetes.quotas import state_limits
 from llmos_hub.backends.kubernetes.settings import KubernetesSettings
 from llmos_hub.kubernetes_api import path_of
+from llmos_hub.names import METADATA_SERVICES
 from llmos_hub.workload import Role, Workload
 
 __all__ = [
@@ -61,9 +62,6 @@ _DEPLOYMENT: Final = Kind("apps/v1", "Deployment", "deployments")
 _JOB: Final = Kind("batch/v1", "Job", "jobs")
 _LEADER_WORKER_SET: Final = Kind("leaderworkerset.x-k8s.io/v1", "LeaderWorkerSet", "leaderworkersets")
 _CLAIM: Final = Kind("v1", "PersistentVolumeClaim", "persistentvolumeclaims")
-
-_METADATA_SERVICES: Final = ("169.254.0.0/16", "fd00:ec2::/32")
-"""Where clouds hand out a machine's credentials to whoever asks from it."""
 
 KINDS: Final[Mapping[str, Kind]] = {
     kind.kind: kind
@@ -282,7 +280,7 @@ def _make_egress(settings: KubernetesSettings) -> Iterator[dict[str, Any]]:
 def _make_block(cidr: str, settings: KubernetesSettings) -> dict[str, Any]:
     """A range without what must not be reached in it; the cloud's metadata service never is."""
     whole = ip_network(cidr)
-    but = dict.fromkeys((*settings.egress.except_cidrs, *_METADATA_SERVICES))
+    but = dict.fromkeys((*settings.egress.except_cidrs, *METADATA_SERVICES))
     inside = [each for each in but if _is_inside(ip_network(each), whole)]
     return {"cidr": cidr} | ({"except": inside} if inside else {})
 

@@ -13,7 +13,7 @@ from llmos_hub.backends.local import LocalBackend
 from llmos_hub.stores import Store
 from llmos_hub.workload import ProcessTemplate, Role, Workload, WorkloadRef
 from tests.support.local_backend import QUICK
-from tests.unit.api.conftest import Api, manifest, models, status_of, token_of
+from tests.unit.api.conftest import BASE, Api, manifest, models, status_of, token_of, watching
 
 SCRIPT = 'for n in 1 2 3 4 5; do echo line $n of $0; done; while [ ! -e "$1" ]; do sleep 0.02; done; echo more of $0; sleep 60'
 
@@ -123,3 +123,40 @@ async def test_nothing_has_run_yet(ref, ada) -> None:
     code, word, message = status_of(await ada.get(models(name="chat") + "/logs"))
     assert (code, word) == (404, "not_found")
     assert message == "Nothing has run for chat yet, so there is no log. It is Pending."
+
+
+async def test_the_log_of_a_public_model_is_for_admins(
+    api: Api, backend, ada: httpx.AsyncClient, root: httpx.AsyncClient, store: Store, tmp_path: Path
+) -> None:
+    path = f"{BASE}/namespaces/public/modelservices"
+    body = (await root.post(path, json=manifest())).json()
+    stored = await store.get(ModelService, "public", "chat")
+    stored.status.last_log_lines = ["prompt: what is my diagnosis"]
+    stored.status.message = "It crashed."
+    await store.patch_status(stored)
+    public = WorkloadRef("ModelService", "public", "chat", body["metadata"]["uid"])
+    await run(backend, public, tmp_path / "go")
+
+    refused = await ada.get(f"{path}/chat/logs")
+    assert status_of(refused)[:2] == (403, "forbidden")
+    assert "prompts" in refused.json()["message"]
+    assert (await root.get(f"{path}/chat/logs")).status_code == 200
+
+    for read in (f"{path}/chat", f"{path}/chat/status", path, f"{path}?limit=5"):
+        seen = await ada.get(read)
+        assert seen.status_code == 200
+        assert "It crashed." in seen.text
+        assert "diagnosis" not in seen.text
+        assert "diagnosis" in (await root.get(read)).text
+    async with watching(ada, path) as watch:
+        await watch.change()
+        await root.patch(
+            f"{path}/chat",
+            json={"spec": {"paused": True}},
+            headers={"content-type": "application/merge-patch+json"},
+        )
+        type_, changed = await watch.next()
+        while type_ == "BOOKMARK":
+            type_, changed = await watch.next()
+        assert changed["spec"]["paused"]
+        assert "lastLogLines" not in changed["status"]

@@ -16,6 +16,7 @@ from llmos_hub.backends.kubernetes.settings import KubernetesSettings
 from llmos_hub.controllers.modelservice_workloads import fetch_environment
 from llmos_hub.managers.namespace_objects import Owner, make_namespace
 from llmos_hub.managers.namespace_options import NamespaceOptions
+from llmos_hub.names import METADATA_SERVICES
 from llmos_hub.settings import ProcessSettings
 from tests.support.helm import HelmRefused, containers, pod_specs, render, render_notes
 
@@ -219,7 +220,9 @@ def test_the_hub_never_reaches_a_metadata_service(cidrs):
     blocks = [peer["ipBlock"] for rule in policy["spec"]["egress"] for peer in rule.get("to", []) if "ipBlock" in peer]
     world = [block for block in blocks if block["cidr"] == "0.0.0.0/0"]
     assert len(world) == 2  # the API server, identity providers
-    assert all(block["except"].count("169.254.0.0/16") == 1 for block in world)
+    wanted = [cidr for cidr in METADATA_SERVICES if ":" not in cidr]
+    for block in world:
+        assert [block["except"].count(cidr) for cidr in wanted] == [1] * len(wanted)
 
 
 def test_selectors_pick_their_own_pods_alone(everything):

@@ -216,14 +216,21 @@ def test_network_policies() -> None:
                                 "except": [
                                     "10.0.0.0/8",
                                     "100.64.0.0/10",
+                                    "100.100.100.200/32",
+                                    "168.63.129.16/32",
                                     "169.254.0.0/16",
-                                    "169.254.169.254/32",
                                     "172.16.0.0/12",
+                                    "192.0.0.192/32",
                                     "192.168.0.0/16",
                                 ],
                             }
                         },
-                        {"ipBlock": {"cidr": "::/0", "except": ["fc00::/7", "fd00:ec2::254/128", "fe80::/10"]}},
+                        {
+                            "ipBlock": {
+                                "cidr": "::/0",
+                                "except": ["fc00::/7", "fd00:ec2::/32", "fd20:ce::254/128", "fe80::/10"],
+                            }
+                        },
                     ]
                 }
             ],
@@ -236,8 +243,11 @@ def test_the_metadata_service_stays_out_of_reach_whatever_is_set() -> None:
     (outside,) = make_network_policies(NS, "llmos", OPTIONS.model_copy(update={"network": net}))[-1:]
     blocks = [rule["ipBlock"] for rule in outside["spec"]["egress"][0]["to"]]
     assert blocks == [
-        {"cidr": "0.0.0.0/0", "except": ["169.254.169.254/32"]},
-        {"cidr": "::/0", "except": ["fd00:ec2::254/128"]},
+        {
+            "cidr": "0.0.0.0/0",
+            "except": ["100.100.100.200/32", "168.63.129.16/32", "169.254.0.0/16", "192.0.0.192/32"],
+        },
+        {"cidr": "::/0", "except": ["fd00:ec2::/32", "fd20:ce::254/128"]},
     ]
     closed = make_network_policies(NS, "llmos", OPTIONS.model_copy(update={"network": Network(internet=False)}))
     assert "llmos-outside" not in {obj["metadata"]["name"] for obj in closed}

@@ -58,7 +58,9 @@ def test_a_groups_namespace_is_its_members(kind: type[Resource]) -> None:
 
 
 def test_public_is_to_read_and_to_use() -> None:
-    assert allowed(ADA, ModelService, "public") == {*READ, "invoke"}
+    assert allowed(ADA, ModelService, "public") == {*READ, "invoke"} - {"logs"}
+    with pytest.raises(Forbidden, match="Only admins may read the logs of what is in public: others' prompts"):
+        require(ADA, "logs", ModelService, "public")
     assert allowed(ADA, Credential, "public") == set()
 
 

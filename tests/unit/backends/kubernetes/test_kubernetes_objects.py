@@ -13,8 +13,10 @@ import yaml
 from llmos_hub.backends.kubernetes.names import APPLIED, ref_of
 from llmos_hub.backends.kubernetes.objects import make_objects, make_pvc, path_of_object
 from llmos_hub.backends.kubernetes.settings import KubernetesSettings
+from llmos_hub.names import METADATA_SERVICES
 from llmos_hub.workload import PodOptions, Probe, ProcessTemplate, Role, Workload, WorkloadRef
 
+METADATA_V4 = [cidr for cidr in METADATA_SERVICES if ":" not in cidr]
 GOLDEN = Path(__file__).parent / "golden"
 MIB = 2**20
 PYTHON = "/opt/llmos/bin/python"
@@ -269,5 +271,5 @@ def test_ranges_are_cut_out_of_those_they_lie_in_and_the_metadata_service_always
     policy = make_objects(workload, KubernetesSettings.load({"egress": egress}))[0]
     assert policy["spec"]["egress"][1]["to"] == [
         {"ipBlock": {"cidr": "10.0.0.0/8", "except": ["10.1.0.0/16"]}},
-        {"ipBlock": {"cidr": "0.0.0.0/0", "except": ["10.1.0.0/16", "10.0.0.0/8", "169.254.0.0/16"]}},
+        {"ipBlock": {"cidr": "0.0.0.0/0", "except": ["10.1.0.0/16", "10.0.0.0/8", *METADATA_V4]}},
     ]
