@@ -21,6 +21,7 @@ __all__ = [
     "Service",
     "answer_error",
     "delays",
+    "from_hub",
     "is_loopback",
     "label_selector",
     "make_body",
@@ -33,6 +34,8 @@ APPLY = "application/apply-patch+yaml"
 MERGE = "application/merge-patch+json"
 JSON = "application/json"
 HEADER_REQUEST_ID = "x-request-id"
+HEADER_HUB = "x-jupyterhub-version"
+"""On everything that the Hub itself answers, the pages that its proxy shows for it among them."""
 
 _RETRY_DELAYS = (0.1, 0.3, 0.8)
 
@@ -65,6 +68,14 @@ class Service:
     def broke_off(self) -> Unavailable:
         """The error of a connection that ended in the middle."""
         message = f"The connection to the {self.noun} at {self.url} broke off."
+        return Unavailable(message)
+
+    def starting(self) -> Unavailable:
+        """The error of a service in whose place the Hub answers: it isn't there yet, or not again."""
+        message = (
+            f"The {self.noun} at {self.url} is being started: the Hub answers there, LLMOS's {self.noun} not yet. Try again "
+            "in some seconds. If it goes on, what runs is shown by: llmos status"
+        )
         return Unavailable(message)
 
     def strange(self, status: int) -> Unavailable:
@@ -151,7 +162,18 @@ def is_loopback(url: str) -> bool:
     return host in {"localhost", "::1"} or host.startswith("127.")
 
 
-def answer_error(service: Service, status: int, body: bytes, request_id: str | None) -> LLMOSError:
+def from_hub(status: int, headers: Mapping[str, str]) -> bool:
+    """Whether the Hub answered for a service that its proxy has no way to.
+
+    To an address that is nobody's the Hub answers with the way to one of its own pages (302), and that is not found.
+    """
+    path = urlsplit(headers.get("location", "")).path
+    return (status in {301, 302, 303, 307, 308} and "/hub/" in path) or (status == 404 and HEADER_HUB in headers)
+
+
+def answer_error(
+    service: Service, status: int, body: bytes, request_id: str | None, headers: Mapping[str, str] | None = None
+) -> LLMOSError:
     """The error that an answer stands for, whoever gave it: LLMOS, the Hub, or a proxy on the way."""
     try:
         data = json.loads(body)
@@ -159,6 +181,9 @@ def answer_error(service: Service, status: int, body: bytes, request_id: str | N
         data = None
     if isinstance(data, dict) and (data.get("kind") == "Status" or "error" in data or "message" in data):
         return from_status(data, status=status, request_id=request_id)
+    headers = headers or {}
+    if from_hub(status, headers) or (status in {502, 503, 504} and HEADER_HUB in headers):
+        return service.starting()
     if status in {502, 503, 504}:
         return service.away()
     if status in {401, 403}:

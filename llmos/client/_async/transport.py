@@ -15,6 +15,7 @@ from llmos.client.requests import (
     Service,
     answer_error,
     delays,
+    from_hub,
     is_loopback,
     new_request_id,
 )
@@ -24,6 +25,24 @@ from llmos.errors import LLMOSError, TooManyRequests, Unavailable
 __all__ = ["AsyncTransport", "response_lines"]
 
 _NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
+
+
+_TO_START = 4
+"""How much longer than usual to wait between two tries for a service that is being started: five seconds in all."""
+
+
+class _NotYet(Exception):
+    """The Hub answered in the place of the service, which the request never reached.
+
+    Attributes
+    ----------
+    error
+        What to say when it stays so.
+    """
+
+    def __init__(self, error: LLMOSError) -> None:
+        super().__init__(error.message)
+        self.error = error
 
 
 class AsyncTransport:
@@ -88,7 +107,7 @@ class AsyncTransport:
         while True:
             try:
                 response = await self._send_once(method, path, params, body)
-            except (httpx.RequestError, LLMOSError) as error:
+            except (httpx.RequestError, LLMOSError, _NotYet) as error:
                 if not waits or not _may_repeat(error, repeatable=repeatable):
                     raise self._in_words(error, self._timeout) from None
                 await asleep(_pause(error, waits.pop(0)))
@@ -108,7 +127,12 @@ class AsyncTransport:
         response = await self._http.request(method, path, params=params, content=content, headers=headers)
         if response.is_success:
             return response
+        self._check_there(response)
         raise self._answer_error(response)
+
+    def _check_there(self, response: httpx.Response) -> None:
+        if from_hub(response.status_code, response.headers):
+            raise _NotYet(self.service.starting())
 
     @asynccontextmanager
     async def stream(
@@ -157,10 +181,13 @@ class AsyncTransport:
             )
             try:
                 response = await self._http.send(request, stream=True)
-            except httpx.RequestError as error:
-                if not waits or not isinstance(error, _NEVER_SENT):
+                if from_hub(response.status_code, response.headers):
+                    await response.aclose()
+                self._check_there(response)
+            except (httpx.RequestError, _NotYet) as error:
+                if not waits or not isinstance(error, (*_NEVER_SENT, _NotYet)):
                     raise self._in_words(error, read_timeout or self._timeout) from None
-                await asleep(waits.pop(0))
+                await asleep(_pause(error, waits.pop(0)))
                 continue
             break
         try:
@@ -177,9 +204,11 @@ class AsyncTransport:
 
     def _answer_error(self, response: httpx.Response) -> LLMOSError:
         request_id = response.headers.get(HEADER_REQUEST_ID)
-        return answer_error(self.service, response.status_code, response.content, request_id)
+        return answer_error(self.service, response.status_code, response.content, request_id, response.headers)
 
     def _in_words(self, error: Exception, seconds: float) -> LLMOSError:
+        if isinstance(error, _NotYet):
+            return error.error
         if isinstance(error, LLMOSError):
             return error
         if isinstance(error, httpx.ConnectTimeout | httpx.ConnectError):
@@ -204,7 +233,7 @@ async def response_lines(response: httpx.Response) -> AsyncGenerator[str]:
 
 
 def _may_repeat(error: Exception, *, repeatable: bool) -> bool:
-    if isinstance(error, _NEVER_SENT):
+    if isinstance(error, (*_NEVER_SENT, _NotYet)):
         return True
     if isinstance(error, httpx.TimeoutException):
         return False  # the caller has waited long enough
@@ -213,5 +242,7 @@ def _may_repeat(error: Exception, *, repeatable: bool) -> bool:
 
 
 def _pause(error: Exception, pause: float) -> float:
-    """Seconds until the next try: the API counts writes by the second."""
-    return max(pause, 1.0) if isinstance(error, TooManyRequests) else pause
+    """Seconds until the next try: the API counts writes by the second, and needs some to start."""
+    if isinstance(error, TooManyRequests):
+        return max(pause, 1.0)
+    return pause * _TO_START if isinstance(error, _NotYet) else pause

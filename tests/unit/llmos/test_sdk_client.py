@@ -20,11 +20,13 @@ from llmos.client.serving import changes, derive_name, failure, kept
 from llmos.errors import (
     AlreadyExists,
     Conflict,
+    Expired,
     Forbidden,
     Invalid,
     LLMOSError,
     ModelNotReady,
     NotFound,
+    TooManyRequests,
     Unauthorized,
     Unavailable,
     Unsupported,
@@ -455,3 +457,84 @@ def test_public_names_are_what_they_say_they_are():
     for name in llmos.client.__all__:
         assert getattr(llmos.client, name).__module__.startswith("llmos.client")
     assert issubclass(llmos.LLMOSError, LLMOSError)
+
+
+HUB = {"x-jupyterhub-version": "5.5.0"}
+NOT_YET = [
+    Response(status_code=302, headers={"location": "/hub/services/llmos/apis?x=1"}),
+    Response(status_code=302, headers={"location": "https://hub.example.org/base/hub/services/llmos/"}),
+    HTMLResponse("<h1>404 : Not Found</h1>", 404, headers=HUB),
+]
+
+
+@pytest.fixture
+def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Pauses that are noted instead of waited for."""
+    noted: list[float] = []
+    monkeypatch.setattr("llmos.client._sync.transport.sleep", noted.append)
+    return noted
+
+
+@pytest.mark.parametrize("answer", NOT_YET)
+def test_the_hub_in_place_of_the_api_is_waited_for(
+    client: Client, platform: FakePlatform, answer: Response, pauses: list[float]
+):
+    platform.failures += [answer, answer]
+    # a request that the API never saw can be sent again, whatever it is
+    assert client.modelservices.create(modelservice("chat")).metadata.name == "chat"
+    assert sum(pauses) > 1
+    platform.logs["user-ada", "chat"] = ["a line"]
+    platform.failures.append(answer)
+    assert "".join(client.modelservices.logs("chat")) == "a line\n"
+
+
+@pytest.mark.parametrize("answer", [*NOT_YET, HTMLResponse("<h1>503 : Service Unavailable</h1>", 503, headers=HUB)])
+def test_an_api_that_does_not_come_is_said_to_be_starting(
+    client: Client, platform: FakePlatform, answer: Response, pauses: list[float]
+):
+    platform.failures += [answer] * 10
+    with pytest.raises(Unavailable, match=r"is being started: the Hub answers there.*llmos status") as raised:
+        client.modelservices.get("chat")
+    assert "Is the address right?" not in str(raised.value)
+    assert sum(pauses) > 1
+
+
+def test_a_write_that_may_have_arrived_is_not_sent_again(client: Client, platform: FakePlatform, pauses: list[float]):
+    assert client.namespace() == "user-ada"
+    platform.failures.append(HTMLResponse("<h1>503 : Service Unavailable</h1>", 503, headers=HUB))
+    with pytest.raises(Unavailable, match="is being started"):
+        client.modelservices.create(modelservice("chat"))
+    assert len(platform.requests) == 2  # who am I, and the write
+
+
+def test_too_many_writes_are_sent_again_after_a_second(client: Client, platform: FakePlatform, pauses: list[float]):
+    refusal = JSONResponse(TooManyRequests("slowly").to_status(), 429, headers={"retry-after": "1"})
+    assert client.namespace() == "user-ada"
+    platform.failures += [refusal, refusal]
+    assert client.modelservices.create(modelservice("chat")).metadata.name == "chat"
+    assert pauses == [1.0, 1.0]
+
+
+def test_lists_are_read_page_by_page(client: Client, platform: FakePlatform):
+    assert client.namespace() == "user-ada"
+    items = [platform.put(modelservice(f"m{n}", metadata={"namespace": "user-ada"})) for n in range(5)]
+
+    def page(start: int, token: str) -> Response:
+        metadata = {"resourceVersion": str(100 + start), "continue": token}
+        return JSONResponse({"metadata": metadata, "items": items[start : start + 2]})
+
+    platform.failures += [page(0, "a b/c"), page(2, "d"), page(4, "")]
+    before = len(platform.requests)
+    listing = client.modelservices.list(labels={"team": "x"})
+    assert [item.metadata.name for item in listing] == ["m0", "m1", "m2", "m3", "m4"]
+    assert listing.resource_version == "100"
+    queries = [request.partition("?")[2] for request in platform.requests[before:]]
+    assert ["continue=" in query for query in queries] == [False, True, True]
+    assert all("limit=500" in query and "labelSelector=team%3Dx" in query for query in queries)
+    # a list that the API has forgotten meanwhile is begun anew
+    expired = JSONResponse(Expired("too old").to_status(), 410)
+    platform.failures += [page(0, "a"), expired, page(0, "a"), page(2, "")]
+    assert len(client.modelservices.list()) == 4
+    platform.failures += [expired] * 3
+    with pytest.raises(Expired):
+        client.modelservices.list()
