@@ -59,6 +59,9 @@ class ProcessSettings:
         NetworkPolicies keep others away.
     host, port
         ``LLMOS_HOST``, ``LLMOS_PORT``: where an HTTP server listens.
+    metrics_port
+        ``LLMOS_METRICS_PORT``: where the API serves its metrics to who has no token; 0: nowhere. The chart's NetworkPolicy
+        says who reaches it.
     public_url
         ``LLMOS_PUBLIC_URL``: the Hub's address for people, for messages.
     gateway_url
@@ -83,6 +86,7 @@ class ProcessSettings:
     engine_secret: str = ""
     host: str = "127.0.0.1"
     port: int = 0
+    metrics_port: int = 0
     public_url: str = ""
     gateway_url: str = ""
     store: StoreName = "redis"
@@ -110,11 +114,6 @@ class ProcessSettings:
         if not redis_url and store == "redis":
             message = f"{ENV_REDIS_URL} is not set. This process is started by `llmos up`, which sets it."
             raise UsageError(message)
-        try:
-            port = int(environ.get("LLMOS_PORT", "0"))
-        except ValueError:
-            message = f'LLMOS_PORT: "{environ["LLMOS_PORT"][:20]}" is not a port.'
-            raise UsageError(message) from None
         configured = environ.get(ENV_DATA_DIR)
         return cls(
             data_dir=DataDir(Path(configured) if configured else default_data_dir()),
@@ -124,7 +123,8 @@ class ProcessSettings:
             encryption_key=environ.get("LLMOS_ENCRYPTION_KEY", ""),
             engine_secret=environ.get(ENV_ENGINE_SECRET, ""),
             host=environ.get("LLMOS_HOST", "127.0.0.1"),
-            port=port,
+            port=_port(environ, "LLMOS_PORT"),
+            metrics_port=_port(environ, "LLMOS_METRICS_PORT"),
             public_url=environ.get("LLMOS_PUBLIC_URL", ""),
             gateway_url=environ.get("LLMOS_GATEWAY_URL", ""),
             store=store,
@@ -132,6 +132,20 @@ class ProcessSettings:
             namespace=namespace,
             release=environ.get(ENV_RELEASE) or "llmos",
         )
+
+
+def _port(environ: Mapping[str, str], name: str) -> int:
+    """A port, 0 where none is set.
+
+    Raises
+    ------
+    UsageError
+        It is none.
+    """
+    text = environ.get(name) or "0"
+    if not (text.isascii() and text.isdigit() and len(text) < 6 and int(text) < 65536):
+        raise UsageError(f'{name}: "{text[:20]}" is not a port.')
+    return int(text)
 
 
 def _places(environ: Mapping[str, str]) -> tuple[StoreName, BackendName, str]:

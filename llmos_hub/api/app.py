@@ -15,11 +15,15 @@ from collections.abc import AsyncIterator, Iterator
 import uvicorn
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from llmos.errors import LLMOSError, NotFound, UsageError
 from llmos.resources import API_VERSION, KINDS
 from llmos_hub.api.dependencies import Addresses, Services
+from llmos_hub.api.handlers.health import rendered_metrics
 from llmos_hub.api.metrics import Metrics
 from llmos_hub.api.middleware import RequestMiddleware
 from llmos_hub.api.rates import WriteRates
@@ -36,7 +40,7 @@ from llmos_hub.names import API_PREFIX
 from llmos_hub.settings import ProcessSettings
 from llmos_hub.stores import Store, open_store_for
 
-__all__ = ["make_app", "make_server", "serve"]
+__all__ = ["make_app", "make_metrics_server", "make_server", "serve"]
 
 logger = logging.getLogger(__name__)
 
@@ -146,6 +150,37 @@ def make_server(app: Starlette, bounds: Bounds | None = None) -> uvicorn.Server:
     return _Server(config)
 
 
+def make_metrics_server(services: Services, host: str, port: int) -> uvicorn.Server:
+    """A server of the metrics alone, at an address that not everybody reaches, so that it needs no token."""
+
+    async def answer(_: Request) -> Response:
+        return rendered_metrics(services.metrics)
+
+    protocol = make_protocol(Bounds(max_connections=64), _rendered)
+    app = Starlette(routes=[Route("/metrics", answer)])
+    return _Server(
+        uvicorn.Config(
+            app, host=host, port=port, http=protocol, lifespan="off", ws="none", access_log=False, log_config=None
+        )
+    )
+
+
+@contextlib.asynccontextmanager
+async def _metrics_served(services: Services, settings: ProcessSettings) -> AsyncIterator[None]:
+    """Serve them at their own port, where one is set."""
+    if not settings.metrics_port:
+        yield
+        return
+    with contextlib.closing(_listen(settings.host, settings.metrics_port)) as listener:
+        server = make_metrics_server(services, settings.host, settings.metrics_port)
+        serving = asyncio.create_task(server.serve(sockets=[listener]))
+        try:
+            yield
+        finally:
+            server.should_exit = True
+            await serving
+
+
 async def serve(settings: ProcessSettings) -> None:
     """Serve until SIGTERM or SIGINT.
 
@@ -168,6 +203,7 @@ async def serve(settings: ProcessSettings) -> None:
         stack.callback(listener.close)
         app = await stack.enter_async_context(_opened(settings))
         services: Services = app.state.services
+        await stack.enter_async_context(_metrics_served(services, settings))
         server = make_server(app)
 
         def stop() -> None:

@@ -41,7 +41,7 @@ def _open_endpoints() -> list[Endpoint]:
         Endpoint("/openapi.json", {"GET": OpenOperation(documents.openapi_document, "The API in OpenAPI 3.1")}),
         Endpoint("/health", _with_head(OpenOperation(health.health, "Whether the process is alive"))),
         Endpoint("/ready", _with_head(OpenOperation(health.ready, "Whether requests can be answered"))),
-        Endpoint("/metrics", {"GET": OpenOperation(health.metrics, "Counters for Prometheus", "text")}),
+        Endpoint("/metrics", {"GET": OpenOperation(health.metrics, "Counters for Prometheus, for admins", "text")}),
     ]
 
 

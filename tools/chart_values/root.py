@@ -238,7 +238,8 @@ class NetworkPolicies(Section):
     ingress_from: list[KubernetesObject] = []
     """Who may reach the proxy and the gateway from outside, as peers of a NetworkPolicy; empty: everybody."""
     metrics_from: list[KubernetesObject] = []
-    """Who may read `/metrics` beside those who reach the API and the gateway anyway, as peers of a NetworkPolicy."""
+    """Who may read `/metrics`, as peers of a NetworkPolicy: the API's at port 9090 of its pods, where nobody else gets, the
+    gateway's and the controllers' at port 8080. Without it, an admin's token reads the API's at `/services/llmos/metrics`."""
     api_server_cidrs: list[Cidr] = ["0.0.0.0/0"]
     """Where the cluster's API server is; `kubectl get endpointslices kubernetes` tells it, for a tighter rule."""
     api_server_ports: list[Annotated[int, Field(ge=1, le=65535)]] = [443, 6443]

@@ -124,12 +124,13 @@ metadata:
     - { port: 8081, protocol: TCP }
 {{- end }}
 
-{{/* Whoever reads metrics, as a rule of ingress. */}}
+{{/* Whoever reads metrics, as a rule of ingress: (list . port). */}}
 {{- define "llmos.policy.metrics" -}}
-{{- with .Values.networkPolicy.metricsFrom }}
+{{- $port := last . }}
+{{- with (first .).Values.networkPolicy.metricsFrom }}
 - from:
     {{- toYaml . | nindent 4 }}
   ports:
-    - { port: 8080, protocol: TCP }
+    - { port: {{ $port }}, protocol: TCP }
 {{- end }}
 {{- end }}

@@ -8,9 +8,10 @@ from starlette.responses import JSONResponse, Response
 from llmos.errors import Unavailable
 from llmos_hub.api.dependencies import Services
 from llmos_hub.api.endpoints import bearer_token
+from llmos_hub.api.metrics import Metrics
 from llmos_hub.policy import require_admin
 
-__all__ = ["health", "metrics", "ready"]
+__all__ = ["health", "metrics", "ready", "rendered_metrics"]
 
 
 async def health(request: Request, services: Services) -> Response:
@@ -33,8 +34,12 @@ async def ready(request: Request, services: Services) -> Response:
 
 
 async def metrics(request: Request, services: Services) -> Response:
-    """Counters for Prometheus: for everyone who reaches the process itself, for admins through the Hub's proxy."""
-    if request.scope["root_path"]:
-        caller = await services.identity.authenticate(bearer_token(request, services))
-        require_admin(caller, "read the platform's metrics")
-    return Response(services.metrics.render(), media_type="text/plain; version=0.0.4; charset=utf-8")
+    """Counters for Prometheus: for admins, since notebook servers reach the process too."""
+    caller = await services.identity.authenticate(bearer_token(request, services))
+    require_admin(caller, "read the platform's metrics")
+    return rendered_metrics(services.metrics)
+
+
+def rendered_metrics(metrics: Metrics) -> Response:
+    """The counters as Prometheus reads them."""
+    return Response(metrics.render(), media_type="text/plain; version=0.0.4; charset=utf-8")

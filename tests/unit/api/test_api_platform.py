@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import re
@@ -11,6 +12,7 @@ import httpx
 import pytest
 
 from llmos.resources import KINDS
+from llmos_hub.api.app import make_metrics_server
 from llmos_hub.names import API_PREFIX, SCOPE_INVOKE
 from tests.unit.api.conftest import BASE, Api, manifest, models, status_of, token_of
 
@@ -191,7 +193,7 @@ async def test_metrics(ada: httpx.AsyncClient, root: httpx.AsyncClient, nobody: 
     await ada.post(models(), json=manifest())
     await ada.get(models(name="chat"))
     await ada.get("/made/up/by/a/client")
-    text = (await nobody.get("/metrics")).text
+    text = (await root.get("/metrics")).text
     route = f"{BASE}/namespaces/{{namespace}}/modelservices"
     assert f'llmos_api_requests_total{{code="201",method="POST",route="{route}"}} 1.0' in text
     assert f'llmos_api_request_duration_seconds_count{{method="GET",route="{route}/{{name}}"}} 1.0' in text
@@ -200,9 +202,25 @@ async def test_metrics(ada: httpx.AsyncClient, root: httpx.AsyncClient, nobody: 
     assert "user-ada" not in text
     assert "llmos_api_open_streams 0.0" in text
     assert "process_resident_memory_bytes" in text
-    assert (await nobody.get(f"{API_PREFIX}/metrics")).status_code == 401
-    assert (await ada.get(f"{API_PREFIX}/metrics")).status_code == 403
-    assert (await root.get(f"{API_PREFIX}/metrics")).status_code == 200
+    for path in ("/metrics", f"{API_PREFIX}/metrics"):  # a notebook server reaches the process itself, too
+        assert (await nobody.get(path)).status_code == 401
+        assert (await ada.get(path)).status_code == 403
+        assert (await root.get(path)).status_code == 200
+
+
+async def test_metrics_at_a_port_of_their_own(api: Api) -> None:
+    server = make_metrics_server(api.app.state.services, "127.0.0.1", 0)
+    running = asyncio.create_task(server.serve())
+    async with asyncio.timeout(20):
+        while not server.started:
+            await asyncio.sleep(0.01)
+    url = f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    async with httpx.AsyncClient(base_url=url, trust_env=False) as client:
+        assert "process_resident_memory_bytes" in (await client.get("/metrics")).text
+        for path in ("/", "/docs", models(), f"{API_PREFIX}/metrics"):
+            assert (await client.get(path)).status_code == 404
+    server.should_exit = True
+    await running
 
 
 async def test_the_openapi_document_has_every_address(api: Api, nobody: httpx.AsyncClient) -> None:

@@ -577,3 +577,16 @@ def test_the_notes_say_how_to_log_in_unless_others_do_that():
 def test_helm_refuses_wrong_values_in_words(values, words):
     with pytest.raises(HelmRefused, match=f"(?s){words}"):
         render(values)
+
+
+def test_the_apis_metrics_are_for_those_who_are_named(everything, plain):
+    def metrics(objects):
+        rules = find(objects, "NetworkPolicy", "llmos-api")["spec"]["ingress"]
+        return [rule for rule in rules if any(port["port"] == 9090 for port in rule["ports"])]
+
+    assert metrics(plain) == []
+    (rule,) = metrics(everything)
+    assert rule["from"] == [{"namespaceSelector": {"matchLabels": {"team": "ops"}}}]
+    assert rule["ports"] == [{"port": 9090, "protocol": "TCP"}]
+    (container,) = find(plain, "Deployment", "llmos-api")["spec"]["template"]["spec"]["containers"]
+    assert {"name": "LLMOS_METRICS_PORT", "value": "9090"} in container["env"]
