@@ -144,7 +144,7 @@ def test_kubectl_reads_well(cluster: Cluster, namespace: str) -> None:
     cluster.kubectl(*words)
     for word in ("modelservices", "modelservice", "ms", "models", "llmos"):
         heading, line = cluster.kubectl("-n", namespace, "get", word).splitlines()
-        assert heading.split() == ["NAME", "MODEL", "ENGINE", "STATE", "READY", "AGE"]
+        assert heading.split() == ["NAME", "MODEL", "ENGINE", "STATE", "READY", "DESIRED", "REASON", "AGE"]
         assert line.split()[1:5] == ["demo://tiny", "llamacpp", "Ready", "2"]
     explained = cluster.kubectl("explain", "modelservice.spec.resources.memory")
     assert "The most memory a replica may use" in explained
