@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from typing import Any
@@ -22,12 +23,13 @@ def load_ipython_extension(shell: Any) -> None:
 
 def _tell(shell: Any) -> None:
     """Say in the first cell what kept this kernel or its server from starting as usual."""
-    from llmos.python.kernel import ENV_NOTE, started
-    from llmos.python.notebook import await_packages
+    with contextlib.suppress(ImportError):  # a person may have installed something of the name llmos
+        from llmos.python.kernel import started
+        from llmos.python.notebook import await_packages
 
-    started()
-    await_packages()
-    note = os.environ.pop(ENV_NOTE, "")
+        started()
+        await_packages()
+    note = os.environ.pop("LLMOS_NOTE", "")  # llmos.python.kernel.ENV_NOTE
     if not note:
         return
 
