@@ -90,5 +90,5 @@ def died(status: int, lines: list[str]) -> tuple[str, str]:
     if not lines:
         return f"{text} It wrote nothing.", f"<p>{text} It wrote nothing.</p>"
     html = f"""<p>{text} Its last lines:</p>
-<pre class="bg-body-tertiary border rounded p-3 small text-wrap">{escape(chr(10).join(lines))}</pre>"""
+<pre class="bg-body-tertiary border rounded p-3 small" style="white-space: pre-wrap">{escape(chr(10).join(lines))}</pre>"""
     return f"{text} Its last lines: {' / '.join(lines)}", html
