@@ -196,9 +196,12 @@ def test_nothing_is_changed_under_a_platform_that_runs(bootstrap, monkeypatch, t
     program = tmp_path / ".venv" / "bin" / "llmos-hub"
     program.parent.mkdir()
     program.symlink_to(sys.executable)
-    with subprocess.Popen([str(program), "-c", "input()"], stdin=subprocess.PIPE) as running:
+    waits = [str(program), "-c", "print('runs', flush=True); input()"]
+    with subprocess.Popen(waits, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as running:
+        running.stdout.readline()  # a command line is empty for a moment after it was replaced
         assert bootstrap.main(["--only-install"]) == 1
         said = capsys.readouterr().err
+        running.stdin.write(b"\n")
         running.stdin.close()
     assert f"pid {running.pid}" in said
     assert "llmos down" in said
