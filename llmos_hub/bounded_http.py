@@ -1,6 +1,6 @@
 """uvicorn, bounded: by itself it takes a head of any size, waits for one for ever, and takes any number of connections.
 
-For every server of the platform that people reach; the gateway has its own, which does more on the way.
+For every server of the platform that people reach; the gateway's adds to it what it does while it stops.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ import contextlib
 import resource
 import socket
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Final, cast
+from typing import Any, ClassVar, Final, TypeVar, cast, overload
 
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -57,7 +57,7 @@ class Bounds:
             with contextlib.suppress(OSError, ValueError):  # a sandbox may forbid it
                 resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
             soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-        return self.max_connections if soft < 0 else max(16, min(self.max_connections, soft - _SPARE_FILES))
+        return self.max_connections if soft < 0 else min(self.max_connections, max(16, soft - _SPARE_FILES))
 
 
 def give_up_silent_peers(listener: socket.socket) -> None:
@@ -83,6 +83,8 @@ class BoundedProtocol(HttpToolsProtocol):
     bounds: ClassVar[Bounds]
     render: ClassVar[Render]
     most: ClassVar[int]
+    refusal_headers: ClassVar[Sequence[tuple[bytes, bytes]]] = ()
+    """Headers of an answer to what is no request, beside those of HTTP itself."""
     idle: ClassVar[OrderedDict[BoundedProtocol, None]]
     """Those without a request, or with a part of a head, the longest first."""
 
@@ -102,8 +104,15 @@ class BoundedProtocol(HttpToolsProtocol):
             if not self.idle:
                 self.transport.abort()
                 return
-            self.idle.popitem(last=False)[0].transport.abort()
+            self.idle.popitem(last=False)[0].make_room()
         self.idle[self] = None
+
+    def make_room(self) -> None:
+        """Close; with an answer that nobody takes, at once."""
+        if self.transport.get_write_buffer_size():
+            self.transport.abort()
+        else:
+            self.transport.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget."""
@@ -164,8 +173,14 @@ class BoundedProtocol(HttpToolsProtocol):
             line, error = b"400 Bad Request", BadRequest("This is no HTTP/1.1 request.")
         media_type, body = type(self).render(error)
         self.transport.write(
-            b"HTTP/1.1 %s\r\ncontent-type: %s\r\ncontent-length: %d\r\nconnection: close\r\n\r\n%s"
-            % (line, media_type.encode(), len(body), body)
+            b"HTTP/1.1 %s\r\ncontent-type: %s\r\ncontent-length: %d\r\nconnection: close\r\n%s\r\n%s"
+            % (
+                line,
+                media_type.encode(),
+                len(body),
+                b"".join(b"%s: %s\r\n" % header for header in self.refusal_headers),
+                body,
+            )
         )
         self.transport.close()
 
@@ -182,10 +197,17 @@ class BoundedProtocol(HttpToolsProtocol):
         return self._in_message and self.cycle.response_complete
 
 
-def make_protocol(bounds: Bounds, render: Render) -> type[BoundedProtocol]:
-    """The protocol of one server, for ``uvicorn.Config(http=…)``."""
+P = TypeVar("P", bound=BoundedProtocol)
+
+
+@overload
+def make_protocol(bounds: Bounds, render: Render) -> type[BoundedProtocol]: ...
+@overload
+def make_protocol(bounds: Bounds, render: Render, base: type[P]) -> type[P]: ...
+def make_protocol(bounds: Bounds, render: Render, base: type[BoundedProtocol] = BoundedProtocol) -> Any:
+    """Return the protocol of one server, for ``uvicorn.Config(http=…)``: a class of its own, below `base`."""
     attributes = {"bounds": bounds, "render": staticmethod(render), "most": bounds.connections(), "idle": OrderedDict()}
-    return cast("type[BoundedProtocol]", type("ServerProtocol", (BoundedProtocol,), attributes))
+    return type("ServerProtocol", (base,), attributes)
 
 
 class BoundedServer(uvicorn.Server):

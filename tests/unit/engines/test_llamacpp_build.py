@@ -18,6 +18,7 @@ from llmos_hub.engines.llamacpp_server import gpu_names
 from llmos_hub.names import DataDir
 from llmos_hub.sources.base import Header, ModelFiles
 from llmos_hub.supervisor import doctor, up
+from llmos_hub.supervisor.first_password import FirstPassword
 
 L4 = Machine(cpus=8, memory=16 * 2**30, gpus=("NVIDIA L4",))
 MODEL = ModelFiles("hf://a/b", "c", "/models/m.gguf", "gguf", 10**9, Header(architecture="llama", embedding_length=64))
@@ -71,7 +72,7 @@ def test_the_supervisor_asks_a_process_of_its_own_and_tells_what_it_says(
     assert asyncio.run(up._gpus()) == "", "the driver's directory is looked at again there, and there is none"
     options = up.Options(DataDir(tmp_path))
     said = gpu_summary(["NVIDIA L4"], Build({}))
-    up._announce(options, up.Console(), password=None, adopted={}, took=1.0, gpus=said)
+    up._announce(options, up.Console(), password=FirstPassword(""), adopted={}, took=1.0, gpus=said)
     assert f"    GPU         {said}\n" in capsys.readouterr().out
 
 
