@@ -123,6 +123,8 @@ def _dispatch(options: argparse.Namespace) -> int:
         return accounts.token(
             data_dir, user=options.user, invoke_only=options.invoke_only, expires=options.expires, note=options.note
         )
+    if options.command == "group":
+        return accounts.add_group(data_dir, options.name, inherit=options.inherit)
     if options.action == "add":
         return accounts.add_user(data_dir, options.name, admin=options.admin, inherit=options.inherit)
     if options.action == "list":
@@ -206,14 +208,24 @@ def build_parser() -> argparse.ArgumentParser:
     token.add_argument("--expires", default="90d", help="how long it holds: 12h, 30d, never (default: 90d)")
     token.add_argument("--note", default="", help="what it is for; shown on the Hub's token page")
     _add_user_actions(add("user", "Make people and passwords, see who there is.", "llmos user add ada"))
+    group = add("group", "Make a group, whose members share a namespace.", "llmos group add vision")
+    groups = group.add_subparsers(dest="action", required=True, metavar="ACTION")
+    new = groups.add_parser("add", help="make a group", parents=[_late()])
+    new.add_argument("name")
+    new.add_argument("--inherit", action="store_true", help="with what an earlier group of that name has left")
     return parser
+
+
+def _late() -> argparse.ArgumentParser:
+    """``--data-dir`` after the action as well: an action's own default must not cover what was given before it."""
+    late = argparse.ArgumentParser(add_help=False)
+    late.add_argument("--data-dir", type=_path, default=argparse.SUPPRESS, help=argparse.SUPPRESS)
+    return late
 
 
 def _add_user_actions(user: argparse.ArgumentParser) -> None:
     actions = user.add_subparsers(dest="action", required=True, metavar="ACTION")
-    # given before or after the action: an action's own default must not cover what was given before it
-    late = argparse.ArgumentParser(add_help=False)
-    late.add_argument("--data-dir", type=_path, default=argparse.SUPPRESS, help=argparse.SUPPRESS)
+    late = _late()
     new = actions.add_parser("add", help="make a person and print a one-time password", parents=[late])
     new.add_argument("name")
     new.add_argument("--inherit", action="store_true", help="with what an earlier person of that name has left")

@@ -1,4 +1,4 @@
-"""The API routes and pages that LLMOS adds to the Hub: people and their passwords, starts that a link can't make."""
+"""The API routes and pages that LLMOS adds to the Hub: people, passwords and groups, starts that a link can't make."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from jupyterhub.scopes import needs_scope
 from jupyterhub.utils import maybe_future
 from tornado import web
 
+from llmos_hub.former_groups import forget_group
 from llmos_hub.names import SCOPE_ACCOUNTS
 from llmos_hub.password_rules import make_password
 from llmos_hub.passwords import end_sessions, end_tokens, password_state
@@ -122,6 +123,28 @@ class UserPasswordHandler(APIHandler):
         return {"tokens_ended": tokens, "servers_left": left}
 
 
+class GroupHandler(APIHandler):
+    """``POST /hub/api/llmos/groups/NAME``: an admin makes a group, also with what an earlier one of that name left."""
+
+    @needs_scope("admin:groups")
+    async def post(self, name: str) -> None:
+        """``{"inherit": false}``."""
+        content = self.get_json_body() or {}
+        if not isinstance(content, dict):
+            raise web.HTTPError(400, 'The body must be JSON: {"inherit": true}, or {}')
+        if orm.Group.find(self.db, name) is not None:
+            raise web.HTTPError(
+                409, f'There is a group "{name[:64]}" already. Its members: {self.hub.base_url}admin#/groups'
+            )
+        if content.get("inherit"):
+            forget_group(self.db, name)
+        self.db.add(orm.Group(name=name))
+        self.db.commit()
+        self.log.info("%s has made the group %s", self.current_user.name, name)
+        self.set_status(201)
+        self.write(json.dumps({"name": name}))
+
+
 class CarefulSpawnHandler(SpawnHandler):
     """The Hub's page for a start, where a link alone starts nothing.
 
@@ -154,6 +177,7 @@ def api_handlers() -> list[tuple[str, Any]]:
     return [
         ("/api/llmos/users", PeopleHandler),
         ("/api/llmos/users/([^/]+)/password", UserPasswordHandler),
+        ("/api/llmos/groups/([^/]+)", GroupHandler),
     ]
 
 

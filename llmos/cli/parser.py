@@ -184,6 +184,7 @@ PLATFORM_VERBS = {
     "doctor": "find out what is wrong",
     "token": "make a token for programs",
     "user": "add people, set new passwords",
+    "group": "add groups, whose members share a namespace",
     "bundle": "write images, chart and models to a directory that installs without internet",
 }
 """What ``llmos-hub`` does; it parses its own arguments."""

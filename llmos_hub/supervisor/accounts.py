@@ -1,4 +1,4 @@
-"""``llmos user`` and ``llmos token``: people, passwords and tokens, for the one who runs the platform."""
+"""``llmos user``, ``llmos group``, ``llmos token``: people, passwords and tokens, for the one who runs the platform."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from llmos.errors import Conflict, Forbidden, NotFound, UsageError
-from llmos_hub.names import DataDir, user_namespace
+from llmos_hub.names import DataDir, group_namespace, user_namespace
 from llmos_hub.supervisor.hub_api import HubApi, renew_client_token, token_scopes
 from llmos_hub.supervisor.secrets import Secrets
 
-__all__ = ["add_user", "delete_user", "list_users", "parse_span", "reset_password", "token"]
+__all__ = ["add_group", "add_user", "delete_user", "list_users", "parse_span", "reset_password", "token"]
 
 _HOLDS: Final = "One-time password, shown once, for a week:"
 _STATES: Final = {
@@ -79,6 +79,21 @@ def add_user(data_dir: DataDir, name: str, *, admin: bool, inherit: bool = False
         f' (names are in small letters: "{name.strip()}" logs in as {made["name"]})' if made["name"] != name else ""
     )
     sys.stdout.write(f"{made['name']} is made ({kind}){renamed}. {_HOLDS}\n{made['password']}\n")
+    return 0
+
+
+def add_group(data_dir: DataDir, name: str, *, inherit: bool = False) -> int:
+    """Make a group of the Hub; its members are added on the Hub's own page."""
+    wanted = name.strip()
+    if not wanted:
+        raise UsageError("A group needs a name: llmos group add vision")
+    hub, _ = _hub(data_dir)
+    asyncio.run(hub.make_group(wanted, inherit=inherit))
+    with_it = ", with what is there" if inherit else ""
+    sys.stdout.write(
+        f"The group {wanted} is made. Its members share the namespace {group_namespace(wanted)}{with_it}; add them: "
+        f"{hub.url.removesuffix('/api')}/admin#/groups\n"
+    )
     return 0
 
 

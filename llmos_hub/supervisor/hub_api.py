@@ -1,4 +1,4 @@
-"""What the commands ask the Hub for: users, passwords, tokens."""
+"""What the commands ask the Hub for: users, groups, passwords, tokens."""
 
 from __future__ import annotations
 
@@ -102,6 +102,10 @@ class HubApi:
         """Who there is: ``name``, ``admin``, ``password`` (none, one-time, expired, own), ``servers``."""
         answer: list[dict[str, Any]] = await self.call("GET", "/llmos/users")
         return answer
+
+    async def make_group(self, name: str, *, inherit: bool = False) -> None:
+        """Make a group; with `inherit` under a name that was another's."""
+        await self.call("POST", f"/llmos/groups/{quote(name, safe='')}", {"inherit": inherit})
 
     async def delete(self, user: str) -> None:
         """Delete a person, whose servers stop."""

@@ -14,6 +14,7 @@ from typing import Any
 from llmos_spawners.local import LLMOSLocalSpawner
 
 from llmos_hub.authenticator import LLMOSAuthenticator
+from llmos_hub.former_groups import keep_names_of_groups
 from llmos_hub.hub_handlers import api_handlers
 from llmos_hub.jupyterhub_config import Tokens, configure
 from llmos_hub.names import ENV_INSTANCE, SCOPE_ACCOUNTS, DataDir
@@ -37,6 +38,7 @@ def workstation(c: Any, environ: dict[str, str]) -> None:
     c.ConfigurableHTTPProxy.api_url = environ["LLMOS_PROXY_API_URL"]
     hub.template_paths = [str(Path(__file__).parents[1] / "templates")]
     hub.extra_handlers = api_handlers()
+    keep_names_of_groups()
     hub.log_level = "INFO"
     hub.tornado_settings = {"transforms": [SecureCookies]}
 
@@ -68,8 +70,8 @@ def add_supervisor(c: Any, token: str) -> None:
     hub.services = [*services, {"name": "llmos-supervisor", "api_token": token, "display": False}]
     role = {
         "name": "llmos-supervisor",
-        "description": "`llmos user`, `llmos token`, and new routes after the proxy was started again",
-        "scopes": ["admin:users", "delete:users", "tokens", "proxy", SCOPE_ACCOUNTS],
+        "description": "`llmos user`, `llmos group`, `llmos token`, and new routes after the proxy was started again",
+        "scopes": ["admin:users", "delete:users", "admin:groups", "tokens", "proxy", SCOPE_ACCOUNTS],
         "services": ["llmos-supervisor"],
     }
     hub.load_roles = [*roles, role]

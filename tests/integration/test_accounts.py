@@ -203,6 +203,68 @@ def test_a_name_made_again_inherits_nothing_until_an_admin_says_so(platform):
     assert platform.run("user", "add", "nell").returncode == 1  # the namespace is still the first one's
 
 
+_GROUPS_FROM_ELSEWHERE = """
+from llmos_hub.authenticator import LLMOSAuthenticator
+class Provider(LLMOSAuthenticator):
+    async def authenticate(self, handler, data):
+        name = await super().authenticate(handler, data)
+        return name and {"name": name, "groups": ["vision"]}
+c.JupyterHub.authenticator_class = Provider
+c.Authenticator.manage_groups = True
+"""
+
+
+def test_a_group_made_again_inherits_nothing_until_an_admin_says_so(tmp_path):
+    own = Platform(tmp_path / "data")
+
+    def credential(user):
+        path = "/apis/llmos.ai/v1alpha1/namespaces/group-vision/credentials/hf"
+        headers = {"Authorization": f"Bearer {own.token(user)}"}
+        return httpx.get(own.api_url + path, headers=headers, timeout=30).status_code
+
+    def groups(user):
+        return own.hub("GET", f"/users/{user}").json()["groups"]
+
+    def log_in(user):
+        with own.browser(user, f"{user}-has-a-password"):
+            pass
+
+    try:
+        own.start()
+        for name in ("ada", "bob"):
+            own.add_user(name)
+        assert own.hub("POST", "/groups/vision", body={"users": ["ada"]}).status_code == 201
+        secret = {"metadata": {"name": "hf"}, "spec": {"data": {"HF_TOKEN": "of-the-first-group"}}}
+        path = "/apis/llmos.ai/v1alpha1/namespaces/group-vision/credentials"
+        headers = {"Authorization": f"Bearer {own.token('ada')}"}
+        made = httpx.post(own.api_url + path, json=secret, headers=headers, timeout=30)
+        assert made.status_code == 201, made.text
+        assert own.hub("DELETE", "/groups/vision").status_code == 204
+        own.stop()
+        own.start()  # it is remembered
+        for again, body in (("/groups/vision", {"users": ["bob"]}), ("/groups", {"groups": ["vision"]})):
+            answer = own.hub("POST", again, body=body)
+            assert (answer.status_code, "--inherit" in answer.json()["message"]) == (400, True), answer.text
+        done = own.run("group", "add", "vision")
+        assert (done.returncode, "llmos group add vision --inherit" in done.stderr) == (1, True)
+        assert (groups("bob"), credential("bob")) == ([], 403)
+        assert own.run("group", "add", "vision", "--inherit").returncode == 0
+        assert own.hub("POST", "/groups/vision/users", body={"users": ["bob"]}).status_code == 200
+        assert credential("bob") == 200
+        assert own.hub("DELETE", "/groups/vision").status_code == 204
+        own.stop()
+        # and where an identity provider says at each log-in who is in which group
+        (own.root / "jupyterhub_config.py").write_text(_GROUPS_FROM_ELSEWHERE)
+        own.start()
+        log_in("bob")
+        assert (groups("bob"), credential("bob")) == ([], 403)
+        assert own.run("group", "add", "vision", "--inherit").returncode == 0
+        log_in("bob")
+        assert (groups("bob"), credential("bob")) == (["vision"], 200)
+    finally:
+        own.stop()
+
+
 def test_a_token_says_when_it_ends(platform):
     done = platform.run("token", "--invoke-only", "--expires", "30d")
     assert len(done.stdout.splitlines()) == 1

@@ -1,0 +1,109 @@
+"""Names whose groups were deleted: who is in a later group of the same name doesn't get by that what the earlier one left.
+
+On a workstation a group's namespace is found by its name alone, and the Hub keeps nothing by which one group could be told
+from the next of that name. So, as with people, the name is not given again until an admin hands over what is there.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from jupyterhub import orm
+from sqlalchemy import Column, DateTime, Unicode, event
+from sqlalchemy.orm import Session
+from tornado import web
+from tornado.log import app_log
+from traitlets.config import Application
+
+from llmos.names import group_namespace
+
+__all__ = ["FormerGroupRow", "forget_group", "keep_names_of_groups"]
+
+_EVENT: Final = "before_flush"
+
+
+class FormerGroupRow(orm.Base):
+    """A group that was deleted.
+
+    Attributes
+    ----------
+    name
+        Of the Hub's group.
+    deleted
+        When (UTC).
+    """
+
+    __tablename__ = "llmos_former_groups"
+    name = Column(Unicode(255), primary_key=True)
+    deleted = Column(DateTime)
+
+
+def keep_names_of_groups() -> None:
+    """From now on note each group that this process deletes, and give none of these names again; again changes nothing."""
+    if not event.contains(Session, _EVENT, _before_flush):
+        event.listen(Session, _EVENT, _before_flush)
+
+
+def forget_group(db: Session, name: str) -> None:
+    """An admin has decided: the name may be given, with all that is there; holds once the session is committed."""
+    if (row := db.get(FormerGroupRow, name)) is not None:
+        db.delete(row)
+
+
+def _before_flush(session: Session, _context: Any, _instances: Any) -> None:
+    """As SQLAlchemy calls it before it writes, whoever has deleted or made a group; the note is in the same transaction.
+
+    Raises
+    ------
+    HTTPError
+        400: a group is to be made whose name was another's.
+    """
+    deleted = {str(group.name) for group in session.deleted if isinstance(group, orm.Group)}
+    for name in deleted:
+        session.merge(FormerGroupRow(name=name, deleted=datetime.now(UTC).replace(tzinfo=None)))
+    for group in [found for found in session.new if isinstance(found, orm.Group)]:
+        row = session.get(FormerGroupRow, group.name)
+        if group.name in deleted or (row is not None and row not in session.deleted):
+            _refuse(session, group, row)
+
+
+def _refuse(session: Session, group: orm.Group, row: FormerGroupRow | None) -> None:
+    """Don't make a group, unless the configuration names it.
+
+    Raises
+    ------
+    HTTPError
+        400: somebody asks for it. At a log-in, where the authenticator says who is in which group, nobody does: the
+        person is let in, without this group.
+    """
+    app = Application.instance() if Application.initialized() else None
+    name = str(group.name)
+    if row is not None and name in _configured(app):
+        app_log.warning('The group "%s", deleted before, is in the configuration: it has its namespace again', name)
+        session.delete(row)
+        return
+    members = list(group.users)
+    group.users = []  # else the people themselves still show it
+    session.expunge(group)
+    text = _what_is_left(name, row)
+    if members and getattr(getattr(app, "authenticator", None), "manage_groups", False):
+        app_log.warning("%s is not put into a group: %s", ", ".join(str(user.name) for user in members), text)
+        return
+    raise web.HTTPError(400, text)
+
+
+def _configured(app: Any) -> set[str]:
+    """The groups that the one who runs the platform has written down."""
+    roles = getattr(app, "load_roles", ())
+    return {*getattr(app, "load_groups", ()), *(name for role in roles for name in role.get("groups", ()))}
+
+
+def _what_is_left(name: str, row: FormerGroupRow | None) -> str:
+    namespace = group_namespace(name)
+    since = f", deleted on {row.deleted:%Y-%m-%d}" if row is not None and row.deleted else ""
+    return (
+        f'There was a group "{name}" before{since}: what is in the namespace {namespace} is kept. Is it the same group? '
+        f"Hand it over: llmos group add {name} --inherit. For another one first look (llmos get modelservices -n "
+        f"{namespace}, the same for credentials), delete what is there, then say the same."
+    )
