@@ -14,7 +14,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 from jupyterhub.spawner import LocalProcessSpawner
 from tornado import web
@@ -25,6 +25,7 @@ from llmos.python.layer import ENV_BASE
 from llmos.python.notebook import notebook_environment
 from llmos.resources.quantities import format_bytes
 from llmos_spawners.environment import chosen_options, mint_invoke_token, platform_environment, revoke_tokens, slug
+from llmos_spawners.listeners import listens
 from llmos_spawners.memory import machine_memory, processes_of, used_by
 from llmos_spawners.profile_form import render_form
 from llmos_spawners.profiles import BadOptions, workstation
@@ -45,6 +46,26 @@ _KILLED = 128 + signal.SIGKILL  # as a shell says it
 _STARTS = StartQueue(2 * (os.cpu_count() or 1))
 """Of all servers of this Hub. A start takes about two seconds of one core."""
 _SYSTEM_PATH = "/usr/local/bin:/usr/bin:/bin"
+
+
+_PORTS: Final = 3
+"""How many ports are tried. That one is taken between its choice and its use happens once in thousands of starts."""
+_LOOKS: Final = 20
+"""A second: the list of processes may be half a second old, and a server may start another that listens."""
+_TAKEN: Final = (
+    "The server didn't start: another program listens on its port {port} (ss -tlnp shows which). Start it again; where the "
+    "configuration sets LLMOSLocalSpawner.port, leave that out."
+)
+
+
+async def _is_open(host: str, port: int) -> bool:
+    """Whether something listens on a port."""
+    try:
+        _, writer = await asyncio.open_connection(host, port)
+    except OSError:
+        return False
+    writer.close()
+    return True
 
 
 def _start_time(pid: int) -> int:
@@ -85,6 +106,7 @@ class LLMOSLocalSpawner(LocalProcessSpawner):
     )
 
     popen_kwargs: dict[str, Any]
+    port: int
     # by person and server: the Hub throws a spawner away when its server has ended
     _endings: ClassVar[dict[tuple[str, str], str]] = {}
 
@@ -93,6 +115,7 @@ class LLMOSLocalSpawner(LocalProcessSpawner):
         self._start_time = 0
         self._token = ""
         self._log_size = 0
+        self._site_port = self.port  # 0: any that is free
         self.profiles = workstation(machine_memory())
 
     # Defaults: a site's configuration overrides each.
@@ -230,33 +253,47 @@ class LLMOSLocalSpawner(LocalProcessSpawner):
         self.home.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.home.chmod(0o700)
         self._token = mint_invoke_token(self)
-        self._log_size = server_log_size(self.log_path)
-        with self._output() as output:
-            self.popen_kwargs = {**self.popen_kwargs, "cwd": str(self.home), "umask": 0o077, **output}
-            address: tuple[str, int] = await super().start()
-        self._start_time = _start_time(self.pid)
-        # a Hub that dies from here on leaves to the next one what it needs to find the process
-        self.orm_spawner.state = self.get_state()
-        self.db.commit()
-        await self._wait_for_listener(*address)
-        return address
+        tries = 1 if self._site_port else _PORTS
+        for _ in range(tries):
+            self.port = self._site_port
+            self._log_size = server_log_size(self.log_path)
+            with self._output() as output:
+                self.popen_kwargs = {**self.popen_kwargs, "cwd": str(self.home), "umask": 0o077, **output}
+                address: tuple[str, int] = await super().start()
+            self._start_time = _start_time(self.pid)
+            # a Hub that dies from here on leaves to the next one what it needs to find the process
+            self.orm_spawner.state = self.get_state()
+            self.db.commit()
+            if await self._listens(*address):
+                return address
+            self.log.warning("Port %d was taken by another program before %s had it", self.port, self._log_name)
+            await self.stop(now=True)
+        raise refusal(_TAKEN.format(port=address[1]), reason="port", status=409)
 
-    async def _wait_for_listener(self, host: str, port: int) -> None:
-        """Until the server listens: the Hub asks in growing steps and would notice seconds later.
+    async def _listens(self, host: str, port: int) -> bool:
+        """Wait until the server listens: the Hub asks in growing steps and would notice seconds later.
+
+        Returns
+        -------
+        bool
+            False where another program does on its port: between the choice of a port and its use it is anybody's.
 
         Raises
         ------
         HTTPError
-            It has died, which the Hub would notice after `http_timeout`.
+            The server has died, which the Hub would notice after `http_timeout`.
         """
+        foreign = 0
         while (status := await self.poll()) is None:
-            try:
-                _, writer = await asyncio.open_connection(host, port)
-            except OSError:
-                await asyncio.sleep(0.05)
-            else:
-                writer.close()
-                return
+            if await _is_open(host, port):
+                if await asyncio.to_thread(listens, self.pid, port):
+                    return True
+                foreign += 1
+                if foreign > _LOOKS:
+                    return False
+            await asyncio.sleep(0.05)
+        if await _is_open(host, port):
+            return False  # which is what it died of
         if ended := self._endings.get((self.user.name, self.name)):  # by its limit of memory
             raise refusal(ended, reason="memory", status=409)
         text, html = died(status, last_lines(self.log_path, self._log_size))
