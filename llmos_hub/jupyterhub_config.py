@@ -43,6 +43,10 @@ SERVICE_SCOPES: Final[Mapping[str, tuple[str, ...]]] = {
 }
 
 
+_HUBS_LIMIT: Final = 100
+"""``JupyterHub.concurrent_spawn_limit`` where nobody has set it."""
+
+
 @dataclass(frozen=True)
 class Tokens:
     """The API tokens of the two services.
@@ -93,6 +97,7 @@ def configure(
         *_add_roles(c),
         *_extend_users(c, version),
         *_set_server_tokens(c),
+        *_queue_starts(c),
         *_check_base_url(c),
     ]
     if report:
@@ -186,6 +191,20 @@ def _set_server_tokens(c: Any) -> Iterable[str]:
             continue
         c[name].server_token_scopes = scopes + [scope for scope in SERVER_TOKEN_SCOPES if scope not in scopes]
         yield f"{name}.server_token_scopes extended" if scopes else f"{name}.server_token_scopes set"
+
+
+def _queue_starts(c: Any) -> Iterable[str]:
+    """Let those who start a server together wait for their turn: the Hub itself would refuse them."""
+    kind = _plain(c.JupyterHub, "spawner_class", "")
+    names = [one.__name__ for one in kind.__mro__] if isinstance(kind, type) else [str(kind).rpartition(".")[2]]
+    if "LLMOSKubeSpawner" not in names:
+        return
+    limit = _plain(c.JupyterHub, "concurrent_spawn_limit", _HUBS_LIMIT)
+    if limit and "concurrent_starts" not in c.LLMOSKubeSpawner:
+        c.LLMOSKubeSpawner.concurrent_starts = limit
+    c.JupyterHub.concurrent_spawn_limit = 0
+    if limit:
+        yield f"concurrent_spawn_limit ({limit}): those who come then wait for their turn instead of being refused"
 
 
 def _check_base_url(c: Any) -> Iterable[str]:

@@ -26,6 +26,7 @@ from llmos_spawners.kubernetes_choices import ChoosingKubeSpawner
 from llmos_spawners.kubernetes_namespace import UNREACHABLE
 from llmos_spawners.pods import Phase, phase_of
 from llmos_spawners.profiles import BadOptions
+from llmos_spawners.queued_starts import QueuedStarts
 from llmos_spawners.quotas import explain_refusal
 from llmos_spawners.refusals import refusal
 
@@ -39,7 +40,7 @@ _LOOKS_BEFORE_GIVING_UP: Final = 3
 """Seconds for which a hopeless state has to last: the kubelet passes through some of them."""
 
 
-class LLMOSKubeSpawner(ChoosingKubeSpawner):
+class LLMOSKubeSpawner(QueuedStarts, ChoosingKubeSpawner):
     """Starts notebook servers as pods with a home, a model token and the platform's addresses."""
 
     openai_base_url = Unicode(
@@ -64,6 +65,7 @@ class LLMOSKubeSpawner(ChoosingKubeSpawner):
     )
 
     pod_affinity_required: Any
+    _start_future: asyncio.Future[str] | None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -229,6 +231,11 @@ class LLMOSKubeSpawner(ChoosingKubeSpawner):
 
     # Starting
 
+    async def run_pre_spawn_hook(self) -> None:
+        """Wait for a turn; what is said of an earlier start is over."""
+        self._step, self._start_future = Phase(5, "Beginning"), None
+        await super().run_pre_spawn_hook()
+
     def start(self) -> asyncio.Future[str]:
         """Start the pod; what goes wrong is said in words.
 
@@ -237,11 +244,16 @@ class LLMOSKubeSpawner(ChoosingKubeSpawner):
         HTTPError
             The start is refused, can't succeed, or took longer than `start_timeout`.
         """
-        self._start_future = asyncio.ensure_future(self._start_in_words())
-        return self._start_future
+        future = self._start_future = asyncio.ensure_future(self._start_in_words())
+        return future
 
     async def _start_in_words(self) -> str:
-        self._step = Phase(5, "Beginning")
+        try:
+            return await self._start_once()
+        finally:
+            self.leave_queue()
+
+    async def _start_once(self) -> str:
         self._token = mint_invoke_token(self)
         try:
             url = await self._start_watched()
@@ -340,6 +352,8 @@ class LLMOSKubeSpawner(ChoosingKubeSpawner):
 
     def _phase(self) -> Phase:
         """Where the start stands: before there is a pod, what was done last."""
+        if waiting := self.waiting:
+            return Phase(5, waiting)
         pod = self.pod_reflector.pods.get(f"{self.namespace}/{self.pod_name}") if self.pod_reflector else None
         return phase_of(pod, self.events) or self._step
 
@@ -365,6 +379,7 @@ class LLMOSKubeSpawner(ChoosingKubeSpawner):
 
     async def run_post_stop_hook(self) -> None:
         """After every stop, also of a server that died or that an earlier Hub started: its tokens end."""
+        self.leave_queue()
         revoke_tokens(self)
         self._token, self._secret_values = "", {}
         await self._delete_secret()

@@ -29,9 +29,9 @@ from llmos_spawners.listeners import listens
 from llmos_spawners.memory import machine_memory, processes_of, used_by
 from llmos_spawners.profile_form import render_form
 from llmos_spawners.profiles import BadOptions, workstation
+from llmos_spawners.queued_starts import QueuedStarts
 from llmos_spawners.refusals import refusal
 from llmos_spawners.start_phases import Phase, died, last_lines, phase_of, server_log_size
-from llmos_spawners.start_queue import StartQueue
 
 __all__ = ["LLMOSLocalSpawner"]
 
@@ -43,8 +43,6 @@ _KEEP = (
     *("CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES", "LD_LIBRARY_PATH", "HF_ENDPOINT"),
 )
 _KILLED = 128 + signal.SIGKILL  # as a shell says it
-_STARTS = StartQueue(2 * (os.cpu_count() or 1))
-"""Of all servers of this Hub. A start takes about two seconds of one core."""
 _SYSTEM_PATH = "/usr/local/bin:/usr/bin:/bin"
 
 
@@ -81,7 +79,7 @@ def _start_time(pid: int) -> int:
     return 0 if fields[0] in "ZX" else int(fields[19])
 
 
-class LLMOSLocalSpawner(LocalProcessSpawner):
+class LLMOSLocalSpawner(QueuedStarts, LocalProcessSpawner):
     """Starts notebook servers as local processes with a home, a model token and the platform's addresses."""
 
     homes = Unicode(
@@ -144,6 +142,10 @@ class LLMOSLocalSpawner(LocalProcessSpawner):
     def _default_cmd(self) -> list[str]:
         # by its interpreter: a PATH can't lead elsewhere, and -P keeps the home's own modules out of the server
         return [sys.executable, "-P", "-m", "llmos_spawners.singleuser"]
+
+    @default("concurrent_starts")
+    def _default_concurrent_starts(self) -> int:
+        return 2 * (os.cpu_count() or 1)  # a start takes about two seconds of one core
 
     @default("poll_interval")
     def _default_poll_interval(self) -> int:
@@ -225,16 +227,6 @@ class LLMOSLocalSpawner(LocalProcessSpawner):
             raise web.HTTPError(400, str(exc)) from exc
         self.mem_limit = size.memory
 
-    async def run_pre_spawn_hook(self) -> None:
-        """As the Hub calls it before a start, and before the time for it counts: wait for a turn, then the site's hook."""
-        await _STARTS.enter(self)
-        try:
-            if (done := super().run_pre_spawn_hook()) is not None:
-                await done
-        except BaseException:
-            _STARTS.leave(self)
-            raise
-
     async def start(self) -> tuple[str, int]:
         """Make the home, mint the model token, start the server.
 
@@ -246,7 +238,7 @@ class LLMOSLocalSpawner(LocalProcessSpawner):
         try:
             return await self._start()
         finally:
-            _STARTS.leave(self)
+            self.leave_queue()
 
     async def _start(self) -> tuple[str, int]:
         self._endings.pop((self.user.name, self.name), None)
@@ -354,7 +346,7 @@ class LLMOSLocalSpawner(LocalProcessSpawner):
 
     async def run_post_stop_hook(self) -> None:
         """After every stop, also of a server that died or that an earlier Hub started: its tokens end."""
-        _STARTS.leave(self)
+        self.leave_queue()
         revoke_tokens(self)
         self._token = ""
         if (done := super().run_post_stop_hook()) is not None:
@@ -396,9 +388,8 @@ class LLMOSLocalSpawner(LocalProcessSpawner):
             await asyncio.sleep(0.25)
 
     def _phase(self) -> Phase:
-        if ahead := _STARTS.position(self):
-            others = "" if ahead == 1 else f", {ahead - 1} before you"
-            return Phase(5, f"Waiting: others are starting at this moment{others}. Yours starts by itself.")
+        if waiting := self.waiting:
+            return Phase(5, waiting)
         if not self.pid:
             return Phase(10, "Getting your home and a key for models ready")
         return phase_of(self.log_path, self._log_size)

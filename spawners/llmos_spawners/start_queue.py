@@ -17,7 +17,7 @@ class StartQueue:
     Parameters
     ----------
     places
-        How many starts may be under way.
+        How many starts may be under way; 0: as many as come.
     """
 
     def __init__(self, places: int) -> None:
@@ -29,7 +29,7 @@ class StartQueue:
         """Wait for a place; who has one keeps it."""
         if who in self._starting:
             return
-        if len(self._starting) < self._places:
+        if self._has_place():
             self._starting.add(who)
             return
         turn = self._waiting[who] = asyncio.Event()
@@ -43,10 +43,13 @@ class StartQueue:
         """Give the place to the next, or no longer wait for one; a second time changes nothing."""
         self._waiting.pop(who, None)
         self._starting.discard(who)
-        while self._waiting and len(self._starting) < self._places:
+        while self._waiting and self._has_place():
             following = next(iter(self._waiting))
             self._starting.add(following)
             self._waiting.pop(following).set()
+
+    def _has_place(self) -> bool:
+        return not self._places or len(self._starting) < self._places
 
     def position(self, who: Hashable) -> int:
         """1 for the next to get a place; 0 for who doesn't wait."""

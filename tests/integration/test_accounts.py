@@ -350,6 +350,62 @@ def test_a_class_that_starts_together_gets_its_servers(tmp_path):
         wait_until(all_ready, 180, "everybody's server is ready")
 
 
+_PODS_THAT_TAKE_LONG = """
+import asyncio
+from unittest import mock
+import kubespawner.spawner
+kubespawner.spawner.load_config = lambda **_: None
+kubespawner.spawner.shared_client = lambda *_: mock.AsyncMock()
+from llmos_spawners.kubernetes import LLMOSKubeSpawner
+class Pods(LLMOSKubeSpawner):
+    async def _start_watched(self):
+        await asyncio.Event().wait()  # there is no node
+    async def poll(self):
+        return 0
+    async def stop(self, now=False):
+        pass
+c.JupyterHub.spawner_class = Pods
+c.JupyterHub.concurrent_spawn_limit = 2
+c.JupyterHub.tornado_settings = {"slow_spawn_timeout": 0}  # as the chart has it
+c.LLMOSKubeSpawner.start_timeout = 3
+"""
+
+
+def test_pods_that_are_started_together_wait_for_their_turn_and_their_page_says_so(tmp_path):
+    root = tmp_path / "data"
+    root.mkdir(mode=0o700)
+    (root / "jupyterhub_config.py").write_text(_PODS_THAT_TAKE_LONG)
+    with running_platform(root) as own:
+        for name in ("ada", "bob", "cy"):
+            own.add_user(name)
+        tokens = {name: own.token(name) for name in ("ada", "bob", "cy")}
+
+        def told(name):
+            """All that the page of a start is told until it is over."""
+            path = f"{own.hub_url}/hub/api/users/{name}/server/progress"
+            headers = {"Authorization": f"Bearer {tokens[name]}"}
+            with httpx.stream("GET", path, headers=headers, timeout=60) as lines:
+                heard = [line for line in lines.iter_lines() if line.startswith("data:")]
+            return [json.loads(line.removeprefix("data:")) for line in heard]
+
+        for name in ("ada", "bob", "cy"):
+            answer = own.hub("POST", f"/users/{name}/server", token=tokens[name])
+            assert answer.status_code == 202, answer.text
+        heard = told("cy")
+        messages = [event["message"] for event in heard]
+        assert heard[-1]["failed"]
+        # the time for its start is counted from its turn: else it would be over with that of the two before
+        assert [message for message in messages if message.startswith(("Waiting", "Beginning"))] == [
+            "Waiting: others are starting at this moment. Yours starts by itself.",
+            "Beginning",
+        ]
+        wait_until(
+            lambda: not own.hub("GET", "/users/cy", token=tokens["cy"]).json()["servers"],
+            30,
+            "nothing is starting any more",
+        )
+
+
 # The first password
 
 

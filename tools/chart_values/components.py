@@ -60,7 +60,10 @@ class Hub(Component):
     named_server_limit: Annotated[int, Field(ge=0)] = 10
     """How many servers a person may have besides the default one; 0 is no limit."""
     concurrent_spawn_limit: Annotated[int, Field(ge=0)] = 64
-    """How many servers start at once; whoever comes then is asked to try again. Protects the API server when a class begins."""
+    """
+    How many servers start at once; whoever comes then waits for a turn, and the page says how many are before. Protects the API server
+    when a class begins; where nodes are added on demand, no fewer than come at once: who waits has no pod yet. 0 is no limit.
+    """
     extra_volumes: list[KubernetesObject] = []
     """More volumes of the pod."""
     extra_volume_mounts: list[KubernetesObject] = []

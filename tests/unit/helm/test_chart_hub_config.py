@@ -68,7 +68,13 @@ def test_servers_are_pods_with_the_platforms_addresses(module, settings, environ
     assert [size["name"] for size in c.LLMOSKubeSpawner.sizes] == ["small", "medium", "large"]
     assert c.KubeSpawner.image == "llmos-notebook:0.1.0"
     assert c.LLMOSKubeSpawner.ca_certificates == ""
+    assert (c.LLMOSKubeSpawner.concurrent_starts, c.JupyterHub.concurrent_spawn_limit) == (64, 0)
     assert "storage_class" not in c.KubeSpawner  # the cluster's default
+
+
+def test_with_another_spawner_the_hub_bounds_the_starts_itself(module, settings, environ):
+    settings["config"] = {"JupyterHub": {"spawner_class": "kubespawner.KubeSpawner"}}
+    assert load(module, settings, environ).JupyterHub.concurrent_spawn_limit == 64
 
 
 def test_the_hub_takes_all_of_it(module, settings, environ, caplog):

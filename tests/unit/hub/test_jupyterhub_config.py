@@ -107,6 +107,7 @@ def test_spawner_authenticator_and_services_of_a_hub_configured_otherwise_are_no
     c.JupyterHub.load_roles = [{"name": "grader", "scopes": ["list:users"], "services": ["grader"]}]
     lines = run(c, version)
     assert c.JupyterHub.spawner_class == "dockerspawner.DockerSpawner"
+    assert "concurrent_spawn_limit" not in c.JupyterHub
     assert c.JupyterHub.authenticator_class == "github"
     assert c.DockerSpawner == {"image": "team/lab:1"}
     assert c.Authenticator == {"admin_users": {"ada"}}
@@ -141,3 +142,25 @@ def test_what_a_site_only_appends_is_kept():
     assert [s["name"] for s in c.JupyterHub.services] == ["grader", "llmos", "llm"]
     assert c.JupyterHub.load_roles[0]["scopes"] == ["self", "list:groups", *USER_SCOPES]
     assert "custom:site:read" in c.JupyterHub.custom_scopes
+
+
+@pytest.mark.parametrize(("said", "places"), [(None, 100), (64, 64), (0, None)])
+def test_who_starts_a_pod_waits_for_a_turn_where_the_hub_would_refuse(said, places):
+    c = Config()
+    c.JupyterHub.spawner_class = "llmos_spawners.kubernetes.LLMOSKubeSpawner"
+    if said is not None:
+        c.JupyterHub.concurrent_spawn_limit = said
+    lines = run(c)
+    assert c.JupyterHub.concurrent_spawn_limit == 0
+    assert c.LLMOSKubeSpawner.get("concurrent_starts") == places
+    assert bool([line for line in lines if "wait for their turn" in line]) == bool(places)
+
+
+def test_a_sites_own_subclass_and_number_count():
+    from llmos_spawners.kubernetes import LLMOSKubeSpawner
+
+    c = Config()
+    c.JupyterHub.spawner_class = type("TeamSpawner", (LLMOSKubeSpawner,), {})
+    c.LLMOSKubeSpawner.concurrent_starts = 7
+    run(c)
+    assert (c.JupyterHub.concurrent_spawn_limit, c.LLMOSKubeSpawner.concurrent_starts) == (0, 7)

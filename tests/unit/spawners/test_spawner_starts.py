@@ -45,6 +45,13 @@ async def test_who_has_a_place_does_not_wait_for_another():
     await queue.enter("b")
 
 
+async def test_without_a_bound_nobody_waits():
+    queue = StartQueue(0)
+    for who in range(500):
+        await asyncio.wait_for(queue.enter(who), 10)
+    assert queue.length == 0
+
+
 def test_what_a_server_does_is_told_in_phrases_and_goes_forward(tmp_path):
     log = tmp_path / "ada.log"
     log.write_text("[I 2026-11-28 16:00:00.000 ServerApp] Serving notebooks from an earlier start\n")
