@@ -99,18 +99,25 @@ class LLMOSMagics(Magics):
 
     def _guarded(self, work: Any) -> Any:
         """Errors as one sentence, help as text, an interrupt as a note."""
-        from llmos.cli.parser import HelpRequested
-        from llmos.errors import LLMOSError
-        from llmos_widgets.output import in_notebook
-
+        failure: CommandFailed | None = None
+        try:
+            from llmos.cli.parser import HelpRequested
+            from llmos.errors import LLMOSError
+            from llmos_widgets.output import in_notebook
+        except Exception as error:  # noqa: BLE001 - a person's own package may raise anything when it is imported
+            failure = CommandFailed(_broken(error))
+        if failure is not None:
+            raise failure  # outside of the handler: no "during handling of the above" is kept
         try:
             return work()
+        except ImportError as error:
+            failure = CommandFailed(_broken(error))
         except HelpRequested as help_:
             print(help_.text)  # noqa: T201 - a cell's output is standard output
             return None
         except LLMOSError as error:
             failure = CommandFailed(in_notebook(str(error)))
-        raise failure  # outside of the handler: no "during handling of the above" is kept
+        raise failure
 
     def _run(self, line: str, cell: str | None) -> Any:
         from llmos_widgets.output import NotebookOutput
@@ -175,6 +182,13 @@ class LLMOSMagics(Magics):
         answer = stream_answer(self.client, conversation, prompt, given)
         self._conversations[model] = conversation
         return answer
+
+
+def _broken(error: Exception) -> str:
+    """Return what to say where a package that ``llmos`` needs can't be imported."""
+    from llmos.python.kernel import told_of_broken
+
+    return told_of_broken(f"{type(error).__name__}: {error}")
 
 
 def _split(line: str) -> list[str]:

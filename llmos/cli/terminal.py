@@ -18,6 +18,8 @@ from llmos.resources.base import utcnow
 __all__ = ["TerminalOutput"]
 
 _CODES: dict[Tone, str] = {"good": "32", "busy": "33", "bad": "31", "dim": "2", "bold": "1"}
+_KERNEL = "JPY_PARENT_PID"
+"""Set by Jupyter in kernels, and so in what their cells run with ``!``."""
 _TICK = 0.5
 """Seconds between two redraws: a stopwatch that stands still looks like a program that hangs."""
 
@@ -100,8 +102,12 @@ class TerminalOutput:
             self._err.flush()
 
     def confirm(self, question: str) -> bool:
-        """Ask on a terminal; anywhere else there is nobody to ask."""
-        if not (_is_terminal(sys.stdin) and _is_terminal(self._err)):
+        """Ask on a terminal; anywhere else there is nobody to ask.
+
+        ``!llmos`` in a notebook gets a terminal from IPython into which nobody can type, so that it would wait for ever.
+        """
+        in_cell = bool(os.environ.get(_KERNEL))
+        if in_cell or not (_is_terminal(sys.stdin) and _is_terminal(self._err)):
             return True
         self._err.write(f"{question} [y/N] ")
         self._err.flush()

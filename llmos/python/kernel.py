@@ -15,7 +15,7 @@ from pathlib import Path
 
 from llmos.python.layer import Layer
 
-__all__ = ["ENV_NOTE", "main", "started"]
+__all__ = ["ENV_NOTE", "main", "started", "told_of_broken"]
 
 ENV_NOTE = "LLMOS_NOTE"
 """What the first cell of a kernel is to say."""
@@ -75,15 +75,27 @@ def _prepare(layer: Layer) -> tuple[bool, list[str]]:
     if trouble:
         notes.append(
             f"This kernel runs without your own packages, with which it does not start: {trouble}\n"
-            f"See them: !llmos python    Take one out: !pip uninstall NAME    Take all out: !{RESET} --yes    "
+            f"See them: !llmos python    Take one out: !pip uninstall -y NAME    Take all out: !{RESET} --yes    "
             "Then restart the kernel."
         )
     elif warning:
-        notes.append(
-            f"%llmos does not work with your own packages: {warning}\n"
-            f"See them: !llmos python    Take one out: !pip uninstall NAME    Take all out: !{RESET} --yes"
-        )
+        notes.append(told_of_broken(warning))
     return not trouble, notes
+
+
+def told_of_broken(warning: str) -> str:
+    """Return what to say where a person's own packages keep ``%llmos`` from working.
+
+    Parameters
+    ----------
+    warning
+        What importing it raised.
+    """
+    return (
+        f"%llmos does not work with your own packages: {warning}\n"
+        f"See them: !llmos python    Take one out: !pip uninstall -y NAME    Take all out: !{RESET} --yes    "
+        "Then restart the kernel."
+    )
 
 
 def _elsewhere(layer: Layer, other: Layer) -> str:

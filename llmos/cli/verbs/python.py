@@ -9,6 +9,7 @@ from llmos.cli.output import Output
 from llmos.cli.parser import Parser
 from llmos.errors import Unsupported
 from llmos.python.layer import ENV_BASE, Layer
+from llmos.resources.quantities import format_bytes
 
 __all__ = ["configure_python", "run_python"]
 
@@ -52,13 +53,13 @@ def run_python(client: None, args: argparse.Namespace, output: Output) -> list[s
 
 def _show(layer: Layer, found: list[str], output: Output) -> list[str]:
     output.text(f"Everybody's environment   {layer.base}")
-    how_much = "none" if layer.untouched else f"{layer.size() / 1e6:.0f} MB"
+    how_much = "none" if layer.untouched else format_bytes(layer.size(), binary=False)
     output.text(f"Your own packages         {layer.root}  ({how_much})")
     for package in found:
         output.text(f"  {package}")
     for other in layer.others():
         output.text(f"For another Python        {other.root}  ({len(other.packages())} packages, kept)")
     output.note(
-        "Add some: pip install NAME (in a notebook %pip). Take one out: pip uninstall NAME. All: llmos python reset"
+        "Add some: pip install NAME (in a notebook %pip). Take one out: pip uninstall NAME. All of them: llmos python reset"
     )
     return found

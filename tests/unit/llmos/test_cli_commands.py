@@ -706,6 +706,16 @@ def test_deletion_is_asked_about_on_a_terminal(environment: dict[str, str], plat
     assert ("modelservices", "user-ada", "chat") in platform.objects
 
 
+def test_a_notebooks_cell_is_not_asked(environment: dict[str, str], platform: FakePlatform):
+    platform.put(modelservice("chat"))
+    code, shown = _on_a_terminal(
+        ["delete", "ms", "chat"], lambda: None, JPY_PARENT_PID="1"
+    )  # as ``!`` in a cell runs it
+    assert code == 0
+    assert "[y/N]" not in shown
+    assert platform.objects == {}
+
+
 def test_an_answer_cannot_steer_the_terminal(environment: dict[str, str], platform: FakePlatform):
     platform.put(modelservice("chat"))
     platform.answer = ["\x1b]0;owned\x07", "fine"]
