@@ -190,3 +190,26 @@ def test_the_page_knows_no_token(running: Platform, page: Page):
     seen = page.content() + page.evaluate("JSON.stringify([{...localStorage}, {...sessionStorage}, document.cookie])")
     for name in ("JUPYTERHUB_API_TOKEN", "OPENAI_API_KEY"):
         assert environment[name] not in seen
+
+
+def test_a_server_that_dies_at_once_says_why_and_offers_to_try_again(running: Platform, page: Page, shoot):
+    running.add_user("rosa", PASSWORD)
+    config = running.root / "homes" / "rosa" / ".jupyter" / "jupyter_server_config.py"
+    config.parent.mkdir(parents=True)
+    config.write_text("import os, sys\nprint('no <server> today', file=sys.stderr)\nos._exit(3)\n")
+    page.context.clear_cookies()
+    page.goto(running.hub_url)
+    page.get_by_label("Username").fill("rosa")
+    page.get_by_label("Password").fill(PASSWORD)
+    page.get_by_role("button", name=re.compile("(log|sign) in", re.IGNORECASE)).click()
+    page.wait_for_url(re.compile("/hub/(spawn|home)"))
+    page.goto(f"{running.hub_url}/hub/spawn")
+    page.locator("input[type=submit], button[type=submit]").last.click()
+    expect(page.get_by_role("heading")).to_have_text(re.compile("did not start"), timeout=30_000)
+    shoot("8-did-not-start")
+    body = page.locator("body")
+    expect(body).to_contain_text("no <server> today")
+    expect(body).not_to_contain_text("starting up")
+    expect(body).not_to_contain_text("Stop Server")
+    assert body.inner_text().count("exit status 3") == 1
+    expect(page.get_by_role("button", name="Try again")).to_be_visible()

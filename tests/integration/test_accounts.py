@@ -77,6 +77,7 @@ def test_a_one_time_password_opens_the_choice_of_another_and_nothing_else(platfo
     page = platform.log_in(visitor, "vera", password)
     assert page.url.path == "/hub/change-password"
     assert "old_password" not in page.text  # it was asked for a moment ago
+    assert 'id="login"' not in page.text  # this is the log-in
     for path in ("/hub/home", "/hub/token", "/hub/spawn", "/user/vera/"):
         assert visitor.get(path).url.path == "/hub/login"
     auth = {"auth": {"username": "vera", "password": password}}
