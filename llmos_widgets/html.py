@@ -23,8 +23,8 @@ _TONES = {
     "bold": "font-weight:600",
 }
 _PRE = "margin:0;white-space:pre-wrap;word-break:normal;overflow-wrap:break-word;line-height:1.45;font-family:var(--jp-code-font-family,monospace);font-size:var(--jp-code-font-size,13px)"
-_MOST_HANGING = 48
-"""Columns: further to the right a narrow cell would leave no room for what continues there."""
+_MOST_HANGING = "50%"
+"""Of the cell's width: further to the right a narrow cell would leave no room for what continues there."""
 _CELL = "text-align:left;padding:.2em 1.2em .2em 0;vertical-align:top;white-space:nowrap"
 _NOTE = "text-align:left;padding:0 0 .4em 1.2em;opacity:.75;white-space:normal"
 
@@ -40,8 +40,9 @@ def lines_html(lines: Sequence[Line]) -> str:
 
 
 def _line(line: Line) -> str:
-    indent = min(hang(line), _MOST_HANGING)
-    style = f' style="padding-left:{indent}ch;text-indent:-{indent}ch"' if indent else ""
+    columns = hang(line)
+    indent = f"min({columns}ch,{_MOST_HANGING})"
+    style = f' style="padding-left:{indent};text-indent:calc(-1*{indent})"' if columns else ""
     text = "".join(_span(span.text, span.tone) for span in line)
     return f"<div{style}>{text or '&#8203;'}</div>"
 

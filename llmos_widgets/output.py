@@ -29,6 +29,11 @@ def in_notebook(text: str) -> str:
     return _COMMAND.sub("%llmos ", text)
 
 
+def _shown_here(content: Renderable) -> dict[str, str]:
+    """Return the bundle of a result, its commands written as one types them here."""
+    return {kind: in_notebook(text) for kind, text in bundle(content, utcnow()).items()}
+
+
 def show_bundle(data: dict[str, str], *, display_id: bool = False) -> Any:
     """Show a MIME bundle; with `display_id`, return the handle to redraw it by."""
     from IPython.display import display
@@ -105,7 +110,7 @@ class NotebookOutput:
 
     def show(self, content: Renderable) -> None:
         """A result such as a table."""
-        show_bundle(bundle(content, utcnow()))
+        show_bundle(_shown_here(content))
 
     def text(self, text: str) -> None:
         """A result for programs."""
@@ -134,7 +139,7 @@ class NotebookOutput:
     @contextmanager
     def live(self) -> Iterator[Live]:
         """A part that is redrawn in place while the block runs."""
-        redrawn = Redrawn(lambda content: bundle(content, utcnow()))
+        redrawn = Redrawn(_shown_here)
         try:
             yield redrawn
         finally:

@@ -82,7 +82,9 @@ def make_modelservice(
         With the path of every field at fault.
     """
     if name is None and model is None:
-        raise Invalid("A service without a model needs a name, as in: --name chat")
+        raise Invalid(
+            "Name the model, as in: llmos serve demo://smollm2. A command of your own has none, but a name: --name chat"
+        )
     fields = make_patch(spec)
     if model is not None:
         fields["model"] = model

@@ -6,6 +6,7 @@ over, the phase is ``Downloading`` or ``Starting`` and the old replicas' endpoin
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -30,6 +31,7 @@ from llmos_hub.workload import Observation, ReplicaState
 __all__ = ["Choice", "Facts", "deleting", "make_status", "settle"]
 
 _MIB = 2**20
+_HEX_DIGITS = re.compile("[0-9a-f]{32,}")
 _REPEATED = 2
 """Crashes in a row after which a service that doesn't answer is called Failed."""
 
@@ -347,10 +349,19 @@ def _downloaded(facts: Facts) -> Condition | None:
             type="Downloaded", status="Unknown", reason="Downloading", message="The model is being fetched."
         )
     files = download.files
-    text = f"{format_bytes(files.size, binary=False)} from {files.uri}, revision {files.revision}"
+    text = f"{format_bytes(files.size, binary=False)} from {files.uri}, revision {_short(files.revision)}"
     return Condition(
         type="Downloaded", status="True", reason="Downloaded", message=". ".join(p for p in (text, files.note) if p)
     )
+
+
+def _short(revision: str) -> str:
+    """Return the beginning of a digest or commit, which tells it from others; status.model.revision has all of it.
+
+    >>> _short("sha256:b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"), _short("main")
+    ('sha256:b179c9523d0e', 'main')
+    """
+    return _HEX_DIGITS.sub(lambda found: found[0][:12], str(revision))
 
 
 def _recognised(facts: Facts) -> Condition | None:

@@ -28,6 +28,7 @@ from llmos_hub.stores.base import Store
 from llmos_hub.workload import Probe, ProcessTemplate, Role, Workload, WorkloadRef
 
 NAMESPACE = "user-ada"
+REVISION = "sha256:b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 GI = 2**30
 
 
@@ -127,7 +128,7 @@ class Bench:
     def done(self, uri: str) -> str:
         header = Header(architecture="llama", name="Tiny", quantization="Q8_0", chat_template=True)
         files = ModelFiles(
-            uri, "sha256:abc", str(self.model), "gguf", 4_000_000, header, label="a model for tests", note=self.note
+            uri, REVISION, str(self.model), "gguf", 4_000_000, header, label="a model for tests", note=self.note
         )
         return json.dumps({"type": "done", "model": files.dump()})
 
@@ -214,10 +215,10 @@ async def test_a_service_goes_from_pending_to_ready(bench: Bench) -> None:
     assert result.requeue_after is None, "replicas tell by themselves when they are ready"
     assert (resource.status.engine, resource.status.task) == ("llamacpp", "generate")
     assert resource.status.model is not None
-    assert (resource.status.model.name, resource.status.model.revision) == ("Tiny", "sha256:abc")
+    assert (resource.status.model.name, resource.status.model.revision) == ("Tiny", REVISION)
     assert message_of(resource, "Downloaded")[1:] == (
         "Downloaded",
-        "4.0 MB from demo://tiny, revision sha256:abc",
+        "4.0 MB from demo://tiny, revision sha256:b179c9523d0e",  # all of it stands in status.model
     )
     recognised = "generate: its header has a chat template. llama.cpp: the file is GGUF"
     assert message_of(resource, "ModelRecognised") == ("True", "Generate", recognised)

@@ -1,6 +1,7 @@
 """The magics in a real IPython shell, against a real HTTP server that plays the API."""
 
 import os
+import sys
 import threading
 from types import SimpleNamespace
 
@@ -19,7 +20,7 @@ from llmos_widgets.chat import Answer, Conversation, fill_in, stream_answer
 from llmos_widgets.completion import complete
 from llmos_widgets.html import bundle, lines_html, table_html
 from llmos_widgets.magics import CommandFailed
-from llmos_widgets.output import Redrawn, in_notebook
+from llmos_widgets.output import NotebookOutput, Redrawn, in_notebook
 from llmos_widgets.values import quiet
 
 
@@ -197,6 +198,28 @@ def test_commands_are_written_as_one_types_them_here():
     assert in_notebook("%llmos ps and /bin/llmos ps") == "%llmos ps and /bin/llmos ps"
 
 
+def test_results_name_commands_as_one_types_them_here(monkeypatch):
+    shown = []
+    monkeypatch.setattr("llmos_widgets.output.show_bundle", lambda data, **_: shown.append(data))
+    note = "chat ran out of memory. Give it more: llmos set chat --memory 6Gi"
+    NotebookOutput().show(Table(["NAME"], [Row(["chat"], note=note)]))
+    NotebookOutput().show(Table(["NAME"], [], empty="Serve one with: llmos serve demo://tiny"))
+    for data, command in zip(shown, ("set chat", "serve demo"), strict=True):
+        assert f": %llmos {command}" in data["text/html"]
+        assert f": %llmos {command}" in data["text/plain"]
+
+
+@pytest.mark.parametrize("cell", ["%llmos ps", "%%chat chat\nHi"])
+def test_packages_that_break_llmos_are_one_sentence_in_every_cell(shell, monkeypatch, cell):
+    monkeypatch.setitem(sys.modules, "llmos.cli.parser", None)  # an import of it raises
+    with capture_output() as captured:
+        assert not shell.run_cell(cell).success
+    said = " ".join((captured.stdout + captured.stderr).split())
+    assert "Traceback" not in said
+    assert "%llmos does not work with your own packages: ModuleNotFoundError" in said
+    assert "!llmos python reset --yes" in said
+
+
 def test_values_are_there_but_not_shown_again():
     service = ModelService.parse(
         {"kind": "ModelService", "metadata": {"name": "chat"}, "spec": {"model": "demo://tiny"}}
@@ -308,7 +331,7 @@ def test_a_mistake_in_a_cells_manifest_names_the_cell_and_the_line(shell):
 
 def test_a_long_line_hangs_below_its_last_cell():
     html = lines_html([(Span("Message:  "), Span("word " * 40)), ()])
-    assert "padding-left:10ch;text-indent:-10ch" in html
+    assert "padding-left:min(10ch,50%);text-indent:calc(-1*min(10ch,50%))" in html
     assert html.count("<div") == 2
 
 
