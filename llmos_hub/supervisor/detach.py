@@ -50,9 +50,10 @@ def detach(data_dir: DataDir, arguments: Sequence[str]) -> int:
         )
     with path.open("rb") as reader:
         reader.seek(shown)
+        why = ""
         while True:
             ended, ready = process.poll(), _is_ready(files, process.pid)
-            why = _show(reader.readlines())
+            why += _show(reader.readlines())
             if ended is not None:
                 sys.stderr.write(why)
                 return ended

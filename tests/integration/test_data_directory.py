@@ -23,7 +23,10 @@ def client_of(platform):
 
 def listening_ports(pid):
     """TCP ports that a process listens on."""
-    targets = [str(link.readlink()) for link in Path(f"/proc/{pid}/fd").iterdir()]
+    targets = []
+    for link in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # closed since
+            targets.append(str(link.readlink()))
     inodes = {target[8:-1] for target in targets if target.startswith("socket:")}
     lines = [line.split() for name in ("tcp", "tcp6") for line in Path(f"/proc/net/{name}").read_text().splitlines()]
     return {int(line[1].rpartition(":")[2], 16) for line in lines if line[9] in inodes and line[3] == "0A"}

@@ -64,7 +64,9 @@ class Person:
 
 @pytest.fixture(scope="module")
 def somebody(platform):
-    return Person(platform, "mallory-py")
+    person = Person(platform, "mallory-py")
+    yield person
+    person.platform.stop_server(person.name, person.token)
 
 
 @pytest.fixture
@@ -78,7 +80,9 @@ def mallory(somebody):
 
 @pytest.fixture(scope="module")
 def vera(platform):
-    return Person(platform, "vera-py")
+    person = Person(platform, "vera-py")
+    yield person
+    person.platform.stop_server(person.name, person.token)
 
 
 @pytest.fixture
