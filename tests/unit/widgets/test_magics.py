@@ -1,5 +1,6 @@
 """The magics in a real IPython shell, against a real HTTP server that plays the API."""
 
+import builtins
 import os
 import sys
 import threading
@@ -32,6 +33,7 @@ def shell(monkeypatch, tmp_path):
     InteractiveShell.clear_instance()
     shell = InteractiveShell.instance()
     shell.history_manager.enabled = False
+    monkeypatch.delattr(builtins, "_", raising=False)  # gettext's, which IPython leaves in place of the last value
     load_ipython_extension(shell)
     yield shell
     shell.history_manager.end_session()
