@@ -30,13 +30,6 @@ def one_time(platform, name, *, there=False):
     return done.stdout.strip().splitlines()[-1]
 
 
-def choose(client, page, **fields):
-    """Send the form for a new password."""
-    xsrf = re.search(r'name="_xsrf" value="([^"]+)"', page.text)[1]
-    form = {"_xsrf": xsrf, "new_password": OWN, "new_password_again": OWN, **fields}
-    return client.post(str(page.url), data=form)
-
-
 def works(platform, token):
     return platform.hub("GET", "/user", token=token).status_code == 200
 
@@ -84,10 +77,10 @@ def test_a_one_time_password_opens_the_choice_of_another_and_nothing_else(platfo
     assert visitor.post("/hub/api/users/vera/tokens", json=auth).status_code == 403
     assert visitor.get("/hub/api/user").status_code == 403
     page = visitor.get("/hub/change-password")
-    assert choose(visitor, page, new_password="short", new_password_again="short").status_code == 400
-    same = choose(visitor, page, new_password=password, new_password_again=password)
+    assert platform.choose_password(visitor, page, "short").status_code == 400
+    same = platform.choose_password(visitor, page, password)
     assert "is the old one" in same.text
-    done = choose(visitor, page)
+    done = platform.choose_password(visitor, page, OWN)
     assert done.status_code in (200, 404), done.text  # where the start of a server leads
     assert visitor.get("/hub/home").url.path == "/hub/home"
     # it is used up, and so is what it opened
@@ -100,7 +93,7 @@ def test_the_way_to_the_choice_is_closed_by_a_newer_password(platform, visitor):
     first = one_time(platform, "wanda")
     page = platform.log_in(visitor, "wanda", first)
     one_time(platform, "wanda", there=True)
-    choose(visitor, page)
+    platform.choose_password(visitor, page, OWN)
     assert visitor.get("/hub/home").url.path == "/hub/login"
 
 
@@ -109,14 +102,13 @@ def test_a_new_password_ends_other_sessions_and_tokens_by_choice(platform):
     token = platform.token("xenia")
     with platform.browser("xenia", password) as here, platform.browser("xenia", password) as elsewhere:
         page = here.get("/hub/change-password")
-        assert choose(here, page, old_password="wrong-wrong").status_code == 400
-        assert "logged out everywhere else" in choose(here, page, old_password=password).text
+        assert platform.choose_password(here, page, OWN, old_password="wrong-wrong").status_code == 400
+        assert "logged out everywhere else" in platform.choose_password(here, page, OWN, old_password=password).text
         assert here.get("/hub/home").url.path == "/hub/home"
         assert elsewhere.get("/hub/home").url.path == "/hub/login"
         assert works(platform, token)
         page = here.get("/hub/change-password")
-        again = {"new_password": OWN + "2", "new_password_again": OWN + "2"}
-        assert choose(here, page, old_password=OWN, end_tokens="yes", **again).status_code == 200
+        assert platform.choose_password(here, page, OWN + "2", old_password=OWN, end_tokens="yes").status_code == 200
         assert not works(platform, token)
 
 
@@ -149,7 +141,7 @@ def test_a_logged_in_person_changes_the_password_while_somebody_guesses(platform
             for _ in range(6):
                 answer = platform.log_in(guesser, "zoe", "guessed-wrong")
             assert "Too many wrong passwords" in answer.text
-        done = choose(browser, browser.get("/hub/change-password"), old_password=password)
+        done = platform.choose_password(browser, browser.get("/hub/change-password"), OWN, old_password=password)
         assert done.status_code == 200, done.text
 
 

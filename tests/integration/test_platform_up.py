@@ -430,9 +430,7 @@ def test_the_first_password_is_said_until_it_has_been_used(tmp_path):
         assert f"one-time password  {password}" in own.output
         with httpx.Client(base_url=own.hub_url, follow_redirects=True, timeout=30) as client:
             page = own.log_in(client, "grace", password)
-            xsrf = re.search(r'name="_xsrf" value="([^"]+)"', page.text)[1]
-            form = {"_xsrf": xsrf, "new_password": ADMIN_PASSWORD, "new_password_again": ADMIN_PASSWORD}
-            client.post(str(page.url), data=form)
+            own.choose_password(client, page, ADMIN_PASSWORD)
         own.stop()
         own.start()
         assert password not in own.output

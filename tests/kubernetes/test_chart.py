@@ -179,10 +179,7 @@ def test_the_first_admin_logs_in_and_calls_api_and_gateway(release):
     ):
         page = release.log_in(client, "admin", password)
         assert page.url.path == "/hub/change-password"
-        token = re.search(r'name="_xsrf" value="([^"]+)"', page.text)[1]
-        made = client.post("/hub/api/users/admin/tokens", json={"note": "test"}, headers={"X-XSRFToken": token})
-        assert made.status_code == 201, made.text
-        headers = {"Authorization": f"Bearer {made.json()['token']}"}
+        headers = {"Authorization": f"Bearer {release.first_admin_token(client, page)}"}
         path = "/services/llmos/apis/llmos.ai/v1alpha1/namespaces/user-admin/modelservices"
         # a Hub that has just started makes the services' routes a moment after it answers
         wait_for(lambda: client.get(path, headers=headers).status_code == 200, "the API under the Hub", timeout=30)
@@ -287,15 +284,33 @@ def test_secrets_are_read_in_peoples_namespaces_alone(release, person):
 
 
 def test_nothing_is_written_outside_of_llmos_own_namespaces(release, person):
-    object_ = json.dumps({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "planted"}})
-    for account in ("api", "controllers"):
+    role = f"{release.namespace}.{release.name}-controllers-in-namespace"
+    objects = {
+        "api": {
+            "apiVersion": "llmos.ai/v1alpha1",
+            "kind": "ModelService",
+            "metadata": {"name": "planted"},
+            "spec": {"model": "demo://tiny"},
+        },
+        "controllers": {
+            "apiVersion": "rbac.authorization.k8s.io/v1",
+            "kind": "RoleBinding",
+            "metadata": {"name": "planted"},
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": role},
+            "subjects": [
+                {"kind": "ServiceAccount", "name": "llmos-controllers", "namespace": release.namespace},
+            ],
+        },
+    }
+    for account, object_ in objects.items():
+        text = json.dumps(object_)
         for namespace in ("kube-system", "default"):
-            done = release.as_account(account, "create", "-n", namespace, "-f", "-", stdin=object_)
+            done = release.as_account(account, "create", "-n", namespace, "-f", "-", stdin=text)
             assert done.returncode, done.stdout
             assert (
                 f"LLMOS writes only into its own namespace and those it has made, not into {namespace}" in done.stderr
             )
-        done = release.as_account(account, "create", "-n", person, "-f", "-", "--dry-run=server", stdin=object_)
+        done = release.as_account(account, "create", "-n", person, "-f", "-", "--dry-run=server", stdin=text)
         assert done.returncode == 0, done.stderr
     # neither by taking a namespace over, nor by letting one go
     taken = release.as_account("controllers", "label", "namespace", "kube-system", "app.kubernetes.io/managed-by=llmos")

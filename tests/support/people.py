@@ -82,6 +82,15 @@ class HubClient:
         form = {"username": user, "password": password, "_xsrf": found[1]}
         return client.post("/hub/login", data=form)
 
+    def choose_password(
+        self, client: httpx.Client, page: httpx.Response, password: str, **fields: str
+    ) -> httpx.Response:
+        """Send the form for a new password, which `page` shows."""
+        xsrf = re.search(r'name="_xsrf" value="([^"]+)"', page.text)
+        assert xsrf, page.text
+        form = {"_xsrf": xsrf[1], "new_password": password, "new_password_again": password, **fields}
+        return client.post(str(page.url), data=form)
+
     # Servers
 
     def server_url(self, user: str, name: str = "") -> str:

@@ -120,17 +120,20 @@ class Release(HubClient):
 
     @cached_property
     def admin_token(self) -> str:
-        """The first admin's: logged in with the one-time password, which is changed as the Hub demands."""
-        with self.browser("admin", self.secret()["admin-password"]) as page:
-            answer = page.get("/hub/change-password")
-            fields = {"_xsrf": page.cookies.get("_xsrf", path="/hub/") or "", "new_password": ADMIN_PASSWORD}
-            fields |= {"old_password": self.secret()["admin-password"], "new_password_again": ADMIN_PASSWORD}
-            answer = page.post("/hub/change-password", data=fields)
-            assert answer.status_code == 200, answer.text
-            token = page.cookies.get("_xsrf", path="/hub/") or ""
-            made = page.post("/hub/api/users/admin/tokens", json={"note": "test"}, headers={"X-XSRFToken": token})
-            assert made.status_code == 201, made.text
-            return str(made.json()["token"])
+        """The first admin's: logged in with the one-time password, which opens the choice of another alone."""
+        with httpx.Client(base_url=self.hub_url, timeout=30, follow_redirects=True) as client:
+            page = self.log_in(client, "admin", self.secret()["admin-password"])
+            return self.first_admin_token(client, page)
+
+    def first_admin_token(self, client: httpx.Client, page: httpx.Response) -> str:
+        """Choose a password on the page that a one-time one leads to, then make a token as the token page does."""
+        self.choose_password(client, page, ADMIN_PASSWORD)
+        answer = client.get("/hub/token")
+        assert answer.url.path == "/hub/token", answer.text
+        token = client.cookies.get("_xsrf", path="/hub/") or ""
+        made = client.post("/hub/api/users/admin/tokens", json={"note": "test"}, headers={"X-XSRFToken": token})
+        assert made.status_code == 201, made.text
+        return str(made.json()["token"])
 
     # What people do
 
