@@ -79,7 +79,7 @@ def _positional(shell: Any, verb: str, given: Sequence[str]) -> list[str]:
     kinds = [name for cls in KINDS.values() for name in (cls.singular, cls.plural)]
     if verb in {"get", "describe", "events", "delete", "explain"}:
         if not given:
-            return [*kinds, *(_names(shell, "modelservices") if verb in {"describe", "events", "delete"} else [])]
+            return [*(_names(shell, "modelservices") if verb in {"describe", "events", "delete"} else []), *kinds]
         return _names(shell, given[0]) if given[0] in kinds and verb != "explain" else []
     if verb in {"logs", "stop", "start", "scale", "set"} and not given:
         return _names(shell, "modelservices")

@@ -26,6 +26,7 @@ _PRE = "margin:0;white-space:pre-wrap;word-break:normal;overflow-wrap:break-word
 _MOST_HANGING = "50%"
 """Of the cell's width: further to the right a narrow cell would leave no room for what continues there."""
 _CELL = "text-align:left;padding:.2em 1.2em .2em 0;vertical-align:top;white-space:nowrap"
+_ELASTIC = _CELL.replace("nowrap", "normal")
 _NOTE = "text-align:left;padding:0 0 .4em 1.2em;opacity:.75;white-space:normal"
 
 
@@ -55,7 +56,7 @@ def table_html(table: Table) -> str:
     rows = []
     for row in table.rows:
         cells = "".join(
-            f'<td style="{_CELL}">{_span(cell, row.tones.get(heading, ""))}</td>'
+            f'<td style="{_ELASTIC if heading in table.elastic else _CELL}">{_span(cell, row.tones.get(heading, ""))}</td>'
             for heading, cell in zip(table.headings, row.cells, strict=True)
         )
         rows.append(f"<tr>{cells}</tr>")

@@ -85,6 +85,8 @@ def _finished(progress: Progress, until: datetime) -> list[Line]:
         load = progress.download
         size = f"   {format_bytes(load.total, binary=False)}" if load.total else ""
         return [(*_start(progress, "Downloaded"), Span(" " + clean(load.file) + size), took)]
+    if progress.phase == "Downloading":
+        return []  # it was there already
     first, *more = _with_reason(progress, end=took)
     told = clean(progress.resource.status.model.choice) if progress.resource and progress.resource.status.model else ""
     # which file was taken stays; what else was chosen is in `describe`

@@ -235,6 +235,11 @@ def test_an_embedding_model_is_used_otherwise_and_a_notebook_says_otherwise():
     assert "→   %%chat chat   ·" in plain(transcript.lines(now=NOW)[-1])
 
 
+def test_a_model_that_was_there_is_not_called_downloading():
+    transcript, _ = _story({"phase": "Downloading", "message": "Fetching the model."}, {"phase": "Ready"})
+    assert [plain(line_).split()[1] for line_ in transcript.lines(now=NOW)] == ["Ready"]
+
+
 def test_waiting_with_no_controller_is_not_silent():
     tracker = ProgressTracker("chat", "user-ada", NOW)
     fresh = service("chat", observedGeneration=0)

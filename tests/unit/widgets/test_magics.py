@@ -2,6 +2,7 @@
 
 import builtins
 import os
+import re
 import sys
 import threading
 from types import SimpleNamespace
@@ -171,6 +172,11 @@ def test_html_escapes_what_others_wrote_and_keeps_the_words():
     assert "&lt;b&gt;x" in html
     assert "why &lt;i&gt;" in html
     assert "Ready</span>" in html
+    events = table_html(Table(["AGE", "MESSAGE"], [Row(["1 s", "long " * 40])], elastic=["MESSAGE"]))
+    assert re.findall('<td[^>]*white-space:(.*?)"', events) == [
+        "nowrap",
+        "normal",
+    ]  # it wraps; the cell scrolls nowhere
     assert "<script" not in lines_html([(Span("<script>", "bad"),)])
     assert "NAME" in bundle(table, utcnow())["text/plain"]
 
