@@ -11,12 +11,9 @@ import asyncio
 import errno
 import logging
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Final
+from typing import Final, Protocol
 
-if TYPE_CHECKING:
-    from llmos_hub.gateway.upstream import Replica
-
-__all__ = ["HEALTH_PATHS", "Watch"]
+__all__ = ["HEALTH_PATHS", "Watch", "Watched"]
 
 log = logging.getLogger(__name__)
 
@@ -26,6 +23,19 @@ _QUESTIONS: Final = 2
 _RECOVERY: Final = 1.0
 _QUEUE: Final = 128
 """Requests at an engine beyond which it may have no thread left for another question; llama.cpp has a thread for each."""
+
+
+class Watched(Protocol):
+    """What is known of a replica, and how it is asked; see `llmos_hub.gateway.upstream.Replica`."""
+
+    id: str
+    outstanding: int
+    heard_at: float
+    aside_until: float
+
+    async def ask_health(self) -> None:
+        """Return when it has said something."""
+        ...
 
 
 class Watch:
@@ -44,7 +54,7 @@ class Watch:
         Whether it does; until it answers again nobody needs to wait for it.
     """
 
-    def __init__(self, replica: Replica, on_hang: Callable[[], None]) -> None:
+    def __init__(self, replica: Watched, on_hang: Callable[[], None]) -> None:
         self.hangs = False
         self._replica = replica
         self._on_hang = on_hang
