@@ -79,7 +79,7 @@ def rights(cluster: Cluster) -> Iterator[Rights]:
         if obj["kind"].startswith("ValidatingAdmissionPolicy")
         or (obj["kind"] in ("ClusterRole", "ClusterRoleBinding") and obj["metadata"]["name"].endswith("-controllers"))
     ]
-    assert len(objects) == 4
+    assert len(objects) == 6
     cluster.apply(*objects)
     try:
         yield Rights(cluster, release)

@@ -280,6 +280,12 @@ class Values(Section):
     """In place of the chart's name in names and labels."""
     fullname_override: Label = ""
     """In place of RELEASE-llmos at the front of all names."""
+    instance: Name = ""
+    """
+    What marks people's namespaces as this release's, and the front of names that the whole cluster shares; empty: what the
+    release has been called so far, else NAMESPACE-RELEASE, or NAMESPACE.RELEASE where either has a dash in it. To be set where a
+    tool that doesn't ask the cluster (`helm template`, Argo CD) upgrades a release that was called otherwise.
+    """
     public_url: OptionalUrl = ""
     """The Hub's address for people, such as `https://hub.example.org`; empty: from `ingress` or `httpRoute`, else the Service's."""
     gateway_url: OptionalUrl = ""

@@ -39,7 +39,7 @@ What a release was called before is kept, since people's namespaces are labelled
 {{- if not (hasKey .Release "llmosClusterName") -}}
 {{- $users := lookup "v1" "ConfigMap" .Release.Namespace (printf "%s-users" (include "llmos.fullname" .)) -}}
 {{- $before := get (get ($users | default dict) "data" | default dict) "namespaces.json" | default "{}" | fromJson -}}
-{{- $_ := set .Release "llmosClusterName" ($before.instance | default (include "llmos.clusterName.made" .)) -}}
+{{- $_ := set .Release "llmosClusterName" (.Values.instance | default $before.instance | default (include "llmos.clusterName.made" .)) -}}
 {{- end -}}
 {{- .Release.llmosClusterName -}}
 {{- end }}

@@ -92,3 +92,10 @@ def test_a_release_whose_name_begins_with_a_digit_is_refused_in_words():
     with pytest.raises(HelmRefused, match="the release is called 2nd, and a Service's name can't begin with a digit"):
         render(release="2nd")
     render({"fullnameOverride": "second"}, release="2nd")
+
+
+def test_a_release_that_was_called_otherwise_can_keep_its_name_without_asking_the_cluster():
+    objects = render({"instance": "ai-platform-llmos"}, namespace="ai-platform")
+    names = {obj["metadata"]["name"] for obj in objects if obj["kind"] == "ClusterRole"}
+    assert names
+    assert all(name.startswith("ai-platform-llmos-") for name in names)
