@@ -228,8 +228,15 @@ class Resource(Model):
         return found
 
     @classmethod
-    def parse(cls, data: Any) -> Self:
+    def parse(cls, data: Any, *, by_name: bool = True) -> Self:
         """Validate what a user sent.
+
+        Parameters
+        ----------
+        data
+            The whole resource, decoded.
+        by_name
+            Whether fields may have their Python names too; on the wire each has one name alone.
 
         Raises
         ------
@@ -240,7 +247,7 @@ class Resource(Model):
             message = f"A {cls.kind_name()} is an object with metadata and spec, not {type(data).__name__}."
             raise Invalid(message)
         try:
-            return cls.model_validate(data)
+            return cls.model_validate(data, by_alias=True, by_name=by_name)
         except ValidationError as error:
             raise invalid(error, cls) from None
 

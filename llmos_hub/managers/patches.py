@@ -54,7 +54,7 @@ def patched(resource: R, patch: Any) -> R:
     for part in _CHANGEABLE:
         body["metadata"][part] = merge_patch(body["metadata"].get(part), (metadata or {}).get(part, {}))
     body.pop("status", None)
-    result = type(resource).parse(body)
+    result = type(resource).parse(body, by_name=False)
     return result.model_copy(update={"status": resource.status})
 
 

@@ -30,9 +30,12 @@ from llmos_hub.stores import rules as writes
 from llmos_hub.stores.base import Event, Page, Room, Selector, Store, WatchEvent
 from llmos_hub.stores.salvage import refuse_change
 
-__all__ = ["ResourceManager"]
+__all__ = ["Permit", "ResourceManager", "anything"]
 
 R = TypeVar("R", bound=Resource)
+
+Permit = Callable[[Resource | None, Resource], None]
+"""Refuses (Forbidden) a write that its caller may not make, by what is stored, None where nothing is, and what would be."""
 
 _NAMESPACE: Final = re.compile(r"^((user|group)-[a-z0-9]([-a-z0-9]*[a-z0-9])?|public)$")
 _NAMES_COMPARED: Final = 50
@@ -41,6 +44,10 @@ _PAGE: Final = 100
 """The most resources that are read at once."""
 _TRIES: Final = 5
 """How often a write is repeated whose reading was overtaken."""
+
+
+def anything(old: Resource | None, new: Resource) -> None:
+    """Permit whatever fits."""
 
 
 class ResourceManager:
@@ -208,7 +215,7 @@ class ResourceManager:
                 return await self._shown(writes.created(resource))
             return await self._settled(None, await self._store.create(resource, room=room))
 
-    async def update(self, resource: R, *, dry_run: bool = False) -> R:
+    async def update(self, resource: R, *, dry_run: bool = False, permit: Permit = anything) -> R:
         """Replace spec, labels and annotations of an existing one; the finalizers stay as they are.
 
         Raises
@@ -218,9 +225,19 @@ class ResourceManager:
         Conflict
             It carries a resourceVersion or uid, and the stored one is another.
         """
-        return await self._change(type(resource), resource.metadata, lambda _: resource, dry_run=dry_run)
+        metadata = resource.metadata
+        return await self._change(type(resource), metadata, lambda _: resource, dry_run=dry_run, permit=permit)
 
-    async def merge(self, kind: type[R], namespace: str | None, name: str, patch: Any, *, dry_run: bool = False) -> R:
+    async def merge(
+        self,
+        kind: type[R],
+        namespace: str | None,
+        name: str,
+        patch: Any,
+        *,
+        dry_run: bool = False,
+        permit: Permit = anything,
+    ) -> R:
         """Merge a patch (RFC 7386) into spec, labels and annotations of an existing one.
 
         Raises
@@ -239,9 +256,10 @@ class ResourceManager:
 
         key = kind.model_fields["metadata"].annotation
         assert key is not None
-        return await self._change(kind, key(name=name, namespace=namespace), change, dry_run=dry_run)
+        wanted = key(name=name, namespace=namespace)
+        return await self._change(kind, wanted, change, dry_run=dry_run, permit=permit)
 
-    async def apply(self, resource: R, *, dry_run: bool = False) -> tuple[R, bool]:
+    async def apply(self, resource: R, *, dry_run: bool = False, permit: Permit = anything) -> tuple[R, bool]:
         """Create it or replace spec, and merge labels and annotations; tells also whether it is new.
 
         Raises
@@ -260,6 +278,7 @@ class ResourceManager:
             rules = self._rules_of(kind)
             resource = _keeping_secrets(rules.prepared(resource), old)
             resource = _with_metadata(resource, finalizers=list(rules.finalizers))
+            permit(old, resource)
             room = await self._admit(resource, old)
             if dry_run:
                 await self._check_room(resource, old, room)
@@ -289,7 +308,9 @@ class ResourceManager:
 
     # inside
 
-    async def _change(self, kind: type[R], wanted: Any, change: Callable[[R], R], *, dry_run: bool) -> R:
+    async def _change(
+        self, kind: type[R], wanted: Any, change: Callable[[R], R], *, dry_run: bool, permit: Permit
+    ) -> R:
         """Read, change, store; anew when overtaken, unless the caller named a version."""
         key = (kind, wanted.namespace)
         async with self._locks.holding(key):
@@ -300,6 +321,7 @@ class ResourceManager:
                     raise await self._not_found(kind, wanted.namespace, wanted.name) from None
                 changed = self._rules_of(kind).prepared(change(old))
                 new = _with_metadata(_keeping_secrets(changed, old), finalizers=old.metadata.finalizers)
+                permit(old, new)
                 writes.updated(old, new)  # raises Conflict where the caller knew another one
                 pinned = new.metadata.resource_version is not None
                 new = _with_metadata(new, resource_version=old.metadata.resource_version, uid=old.metadata.uid)

@@ -9,13 +9,14 @@ from typing import Any, Final
 
 from starlette.responses import JSONResponse, Response
 
-from llmos.errors import Cause, Forbidden, Invalid, NotFound, UnsupportedMediaType
+from llmos.errors import Cause, Forbidden, Invalid, UnsupportedMediaType
 from llmos.resources import API_VERSION, ModelService, Resource
 from llmos_hub.api import bodies
 from llmos_hub.api.dependencies import Call
 from llmos_hub.api.handlers.watches import watch_resources
 from llmos_hub.api.rendering import event_list, listing, respond, whole_list
 from llmos_hub.api.streams import WholeList
+from llmos_hub.managers.resources import Permit, anything
 from llmos_hub.managers.settings import MAX_BODY_BYTES, MAX_STREAMS
 from llmos_hub.policy import require
 
@@ -69,7 +70,7 @@ async def create_resource(call: Call) -> Response:
     require(call.caller, "create", call.kind, call.namespace)
     dry_run = call.dry_run
     resource = _resource(call, await _body(call), name=None)
-    await _check_reserved(call, resource.metadata.name, resource.spec)
+    _permit(call)(None, resource)
     await _make_room(call, dry_run=dry_run)
     return respond(await call.services.resources.create(resource, dry_run=dry_run), call.caller, created=True)
 
@@ -79,8 +80,8 @@ async def replace_resource(call: Call) -> Response:
     require(call.caller, "update", call.kind, call.namespace)
     dry_run = call.dry_run
     resource = _resource(call, await _body(call), name=call.name)
-    await _check_reserved(call, call.name, resource.spec)
-    return respond(await call.services.resources.update(resource, dry_run=dry_run), call.caller)
+    update = call.services.resources.update
+    return respond(await update(resource, dry_run=dry_run, permit=_permit(call)), call.caller)
 
 
 async def patch_resource(call: Call) -> Response:
@@ -95,14 +96,13 @@ async def patch_resource(call: Call) -> Response:
     dry_run = call.dry_run
     if media_type == bodies.MERGE_PATCH:
         patch = await _body(call)
-        await _check_reserved(call, call.name, patch.get("spec") if isinstance(patch, Mapping) else None)
         merge = call.services.resources.merge
-        return respond(await merge(call.kind, call.namespace, call.name, patch, dry_run=dry_run), call.caller)
+        merged = await merge(call.kind, call.namespace, call.name, patch, dry_run=dry_run, permit=_permit(call))
+        return respond(merged, call.caller)
     require(call.caller, "create", call.kind, call.namespace)
     wanted = _resource(call, await _body(call, maybe_yaml=True), name=call.name)
-    await _check_reserved(call, call.name, wanted.spec)
     await _make_room(call, dry_run=dry_run)
-    resource, created = await call.services.resources.apply(wanted, dry_run=dry_run)
+    resource, created = await call.services.resources.apply(wanted, dry_run=dry_run, permit=_permit(call))
     return respond(resource, call.caller, created=created)
 
 
@@ -115,27 +115,22 @@ async def delete_resource(call: Call) -> Response:
     return respond(await delete(call.kind, call.namespace, call.name, uid=uid, dry_run=dry_run), call.caller)
 
 
-async def _check_reserved(call: Call, name: str, spec: Any) -> None:
-    """Let what an admin has set stay, and refuse what only they may set.
+def _permit(call: Call) -> Permit:
+    """What lets an admin's choices stay, and refuses what only they may choose."""
 
-    Raises
-    ------
-    Forbidden
-        One caller's prompts would be open to the others that use the model.
-    """
-    if call.kind is not ModelService or call.namespace == call.caller.namespace or call.caller.admin:
-        return
-    wanted = spec.get("promptCache") if isinstance(spec, Mapping) else getattr(spec, "prompt_cache", None)
-    if wanted != "shared":
-        return
-    with contextlib.suppress(NotFound):
-        if (await call.services.resources.get(ModelService, call.namespace, name)).spec.prompt_cache == "shared":
+    def permit(old: Resource | None, new: Resource) -> None:
+        if not isinstance(new, ModelService) or new.spec.prompt_cache != "shared":
             return
-    raise Forbidden(
-        f"spec.promptCache: only admins may set it to shared in {call.namespace}: who uses the model could find out what "
-        "others ask it. Leave it out.",
-        causes=[Cause("spec.promptCache", "shared is for admins to set")],
-    )
+        if isinstance(old, ModelService) and old.spec.prompt_cache == "shared":
+            return
+        raise Forbidden(
+            f"spec.promptCache: only admins may set it to shared in {call.namespace}: who uses the model could find out "
+            "what others ask it. Leave it out.",
+            causes=[Cause("spec.promptCache", "shared is for admins to set")],
+        )
+
+    own = call.namespace == call.caller.namespace
+    return anything if own or call.caller.admin else permit
 
 
 async def _make_room(call: Call, *, dry_run: bool) -> None:
@@ -179,7 +174,7 @@ def _resource(call: Call, body: Any, *, name: str | None) -> Resource:
         It doesn't fit the kind, or names another place than the address.
     """
     if not isinstance(body, Mapping):
-        return call.kind.parse(body)
+        return call.kind.parse(body, by_name=False)
     data = {"apiVersion": API_VERSION, "kind": call.kind.kind_name(), **body}
     data.pop("status", None)
     causes = [
@@ -201,4 +196,4 @@ def _resource(call: Call, body: Any, *, name: str | None) -> Resource:
         data["metadata"] = metadata
     if causes:
         raise Invalid("; ".join(str(c) for c in causes), causes=causes)
-    return call.kind.parse(data)
+    return call.kind.parse(data, by_name=False)

@@ -510,6 +510,14 @@ async def test_only_admins_open_callers_prompts_to_each_other(ada: httpx.AsyncCl
     assert (await ada.patch(one, json={"spec": {"promptCache": "shared"}}, headers=MERGE)).status_code == 403
     assert (await ada.put(one, json=shared)).status_code == 403
     assert (await ada.patch(one, json=shared, headers=APPLY)).status_code == 403
+    # nor in the names that fields have in Python, which aren't the API's
+    for spec in ({"promptCache": None, "prompt_cache": "shared"}, {"prompt_cache": "shared"}):
+        refused = await ada.patch(one, json={"spec": spec}, headers=MERGE)
+        assert (refused.status_code, [*causes_of(refused)]) == (422, ["spec.prompt_cache"])
+    other = manifest(prompt_cache="shared")
+    for refused in (await ada.put(one, json=other), await ada.patch(one, json=other, headers=APPLY)):
+        assert (refused.status_code, [*causes_of(refused)]) == (422, ["spec.prompt_cache"])
+    assert (await ada.get(one)).json()["spec"]["promptCache"] == "perCaller"
     assert (await root.patch(one, json={"spec": {"promptCache": "shared"}}, headers=MERGE)).status_code == 200
     # what an admin has set stays, whoever changes the rest; the way back is open
     kept = await ada.patch(one, json=manifest(promptCache="shared", replicas=2), headers=APPLY)
