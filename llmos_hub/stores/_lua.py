@@ -42,14 +42,15 @@ if redis.call('EXISTS', KEYS[1]) == 0 then
   redis.call('SET', KEYS[3], ARGV[2])
 end
 for index = 4, #KEYS do
-  redis.call('DEL', KEYS[index])
+  redis.pcall('DEL', KEYS[index])
 end
 return {redis.call('GET', KEYS[1]), redis.call('GET', KEYS[3])}
 """)
 """Make an empty database ours; returns epoch and schema version.
 
 The counts of bytes are made anew by the first write that needs them: an older program may have written meanwhile,
-which keeps none.
+which keeps none. Where the server takes no writes at the moment (its disk is nearly full) they stay as they are, and all
+can be read.
 """
 
 STATE: Final = Script("""

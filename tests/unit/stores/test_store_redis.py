@@ -125,6 +125,21 @@ class TestExpired:
         await store.create(model("four"))
         assert [fields[b"m"] for _, fields in raw.xrange(KEYS.changes)] == [b"two", b"three", b"four"]
 
+    async def test_who_starts_while_nothing_is_saved_reads_all_the_same(
+        self, make: Make, valkey_factory: ValkeyServer
+    ) -> None:
+        before = make(url=valkey_factory.url)
+        await before.create(model())
+        with contextlib.closing(valkey_factory.client()) as raw:
+            raw.config_set("min-replicas-to-write", 1)
+            store = make(url=valkey_factory.url)
+            assert [r.metadata.name for r in (await store.list(ModelService)).items] == ["chat"]
+            assert (await store.get(ModelService, ADA, "chat")).spec == model().spec
+            with pytest.raises(Unavailable, match="saves nothing at the moment: its disk is nearly full"):
+                await store.create(model("other"))
+            raw.config_set("min-replicas-to-write", 0)
+        await store.create(model("other"))
+
     async def test_a_list_that_takes_too_long_expires(self, make: Make, raw: redis.Redis) -> None:
         store = make()
         for number in range(4):
