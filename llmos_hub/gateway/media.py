@@ -16,7 +16,7 @@ from llmos.errors import BadRequest, Cause
 __all__ = ["check_media"]
 
 _KEY: Final = b'url"'
-"""How the names of the fields end that hold one: ``image_url``, ``video_url``, ``url``."""
+"""How the names of the fields end that hold one: ``image_url``, ``video_url``, ``url``; in letters of any case."""
 _ESCAPE: Final = b"\\u00"
 _ESCAPED_LETTER: Final = re.compile(rb"\\u00[4-7]")
 """A letter that needed no escape, which may be one of a field's name."""
@@ -40,10 +40,17 @@ def check_media(body: bytes, data: Any, hosts: Collection[str]) -> None:
     Raises
     ------
     BadRequest
-        With the field.
+        With the field; or the body may have one, and can't be read here, where an engine might.
     """
     if data is None:
         data = _decoded(body)
+    try:
+        _check_messages(data, hosts)
+    except RecursionError:
+        raise _unread("it is nested too deep") from None
+
+
+def _check_messages(data: Any, hosts: Collection[str]) -> None:
     messages = data.get("messages") if isinstance(data, dict) else None
     if not isinstance(messages, list):
         return
@@ -57,7 +64,8 @@ def check_media(body: bytes, data: Any, hosts: Collection[str]) -> None:
 
 def _decoded(body: bytes) -> Any:
     """A large body, where it may have an address in it."""
-    if _KEY not in body and not (_ESCAPE in body and _ESCAPED_LETTER.search(body)):
+    named = _KEY in body or _KEY in body.lower()
+    if not named and not (_ESCAPE in body and _ESCAPED_LETTER.search(body)):
         return None
     if body.count(b",") > _MOST_FIELDS:
         raise BadRequest(
@@ -65,8 +73,14 @@ def _decoded(body: bytes) -> Any:
         )
     try:
         return json.loads(body)
-    except (ValueError, RecursionError):
-        return None  # the engine can't read it either, and says why
+    except RecursionError:
+        raise _unread("it is nested too deep") from None
+    except ValueError as error:
+        raise _unread(str(error)[:200]) from None
+
+
+def _unread(why: str) -> BadRequest:
+    return BadRequest(f"The request may name pictures or other media, and can't be read: {why}. Send it as plain JSON.")
 
 
 def _addresses(node: Any, path: str) -> Iterator[tuple[str, str]]:

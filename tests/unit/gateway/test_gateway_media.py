@@ -120,6 +120,48 @@ def test_a_host_is_checked_when_it_is_written() -> None:
         service("chat", mediaHosts=["https://images.example.org/"])
 
 
+@pytest.mark.parametrize("key", ["URL", "Image_Url", "uRl"])
+def test_a_large_body_s_fields_are_known_in_letters_of_any_case(key: str) -> None:
+    body = json.dumps(asked({"type": "x", "x": {key: "http://127.0.0.1/"}}, x=" " * SMALL)).encode()
+    with pytest.raises(BadRequest, match=rf"messages\[0\].content\[0\].x.{key}: this model fetches nothing"):
+        check_media(body, None, ())
+
+
+@pytest.mark.parametrize(
+    ("extra", "says"),
+    [
+        ("[" * 1500 + "]" * 1500, "nested too deep"),
+        ("[" * 200_000 + "]" * 200_000, "nested too deep"),
+        ("1" * 5000, "can't be read: Exceeds the limit"),
+        ("[1,]", "can't be read: Expecting value"),
+    ],
+    ids=["deep", "very deep", "a long number", "no JSON"],
+)
+async def test_a_large_body_that_cannot_be_looked_into_is_refused(
+    gateway: RunningGateway, upstreams: MakeUpstream, extra: str, says: str
+) -> None:
+    """An engine may read what can't be read here."""
+    upstream = await upstreams()
+    await gateway.add(service("chat", upstream))
+    body = json.dumps(asked(image("http://127.0.0.1/"), x=" " * SMALL))[:-1] + f', "deep": {extra}}}'
+    answer = await gateway.http.post(
+        "/v1/chat/completions", content=body.encode(), headers={"authorization": f"Bearer {ADA}"}
+    )
+    assert (answer.status_code, answer.json()["error"]["code"]) == (400, "bad_request")
+    assert says in answer.json()["error"]["message"]
+    assert upstream.calls == []
+
+
+@pytest.mark.parametrize("padding", [0, SMALL])
+def test_an_address_that_lies_deep_is_refused_too(padding: int) -> None:
+    part: Any = image("http://127.0.0.1/")
+    for _ in range(480):
+        part = {"x": part}
+    body = asked(part, x=" " * padding)
+    with pytest.raises(BadRequest):
+        check_media(json.dumps(body).encode(), None if padding else body, ())
+
+
 def test_a_large_body_is_not_decoded_for_long() -> None:
     """What would hold the gateway is refused, however it is named; long data is not what takes time."""
     check_media(json.dumps(asked(image("data:image/png;base64," + "A" * 5_000_000))).encode(), None, ())
