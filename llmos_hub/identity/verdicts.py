@@ -2,19 +2,21 @@
 
 In Valkey, by a keyed hash of the token, signed, for as long as a good answer counts: who can write to Valkey, but doesn't
 know the platform's own token, can make nobody an admin. It is asked only while the Hub can't be, so nothing here is on a
-request's path; a refusal by the Hub takes the entry away.
+request's path; a refusal by the Hub takes the entry away, as soon as Valkey takes it.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hmac
+import itertools
 import json
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Coroutine
-from typing import Any, Final
+from collections.abc import Callable
+from typing import Final
 
 from llmos.errors import LLMOSError
 from llmos_hub.policy import Caller
@@ -30,7 +32,12 @@ _REMEMBERED: Final = 10_000
 _SIGNATURE: Final = 32
 _TIMEOUT: Final = 1.0
 _UNDER_WAY: Final = 64
-"""Messages on their way at once; more are left out, since the next good answer tells the same."""
+"""Good answers on their way at once; more are left out, since the next one tells the same."""
+_AT_ONCE: Final = 100
+"""Entries that are taken away in one message."""
+_PAUSE: Final = 0.5
+_LONGEST_PAUSE: Final = 15.0
+"""Seconds after which taking them away is tried again: twice as long each time."""
 
 
 class Verdicts:
@@ -56,7 +63,10 @@ class Verdicts:
         self._keep = keep
         self._clock = clock
         self._told: OrderedDict[str, tuple[Caller, float]] = OrderedDict()
-        self._under_way: set[asyncio.Task[None]] = set()
+        self._telling: dict[str, asyncio.Task[None]] = {}
+        self._forgotten: OrderedDict[str, None] = OrderedDict()
+        self._forgetting: asyncio.Task[None] | None = None
+        self._blind_until = 0.0
 
     def share(self, token: str, caller: Caller) -> None:
         """Tell the others, without waiting for it, unless they were told the same lately."""
@@ -64,36 +74,34 @@ class Verdicts:
         told = self._told.get(key)
         if told is not None and told[0] == caller and 0 <= now - told[1] < _AGAIN:
             return
-        self._told[key] = (caller, now)
-        self._told.move_to_end(key)
-        while len(self._told) > _REMEMBERED:
-            self._told.popitem(last=False)
-        data = {
-            "name": caller.name,
-            "admin": caller.admin,
-            "groups": sorted(caller.groups),
-            "scopes": sorted(caller.scopes),
-            "at": now,
-        }
-        text = json.dumps(data).encode()
-        command = ("SET", key, self._sign(key, text) + text, "EX", int(self._keep))
-        self._later(self._run(*command))
+        if key in self._telling or key in self._forgotten or len(self._telling) >= _UNDER_WAY:
+            return
+        task = asyncio.get_running_loop().create_task(self._tell(key, caller, now))
+        self._telling[key] = task
+        task.add_done_callback(lambda _: self._telling.pop(key, None))
 
     def forget(self, token: str) -> None:
-        """The Hub refuses it: nobody shall go by what was told."""
+        """The Hub refuses it: nobody shall go by what was told. Tried until the database has done it."""
         key = self._key(token)
         self._told.pop(key, None)
-        self._later(self._run("DEL", key))
+        self._forgotten[key] = None
+        while len(self._forgotten) > _REMEMBERED:
+            self._forgotten.popitem(last=False)
+            self._blind_until = self._clock() + self._keep
+        if self._forgetting is None or self._forgetting.done():
+            self._forgetting = asyncio.get_running_loop().create_task(self._forget_all())
 
     async def find(self, token: str) -> tuple[Caller, float] | None:
         """What somebody told, and how many seconds ago the Hub said so; None where nobody did, or nobody answers."""
         key = self._key(token)
+        if key in self._forgotten or self._clock() < self._blind_until:
+            return None
         try:
             value = await self._database.run("GET", key, repeatable=True, timeout=_TIMEOUT)
         except LLMOSError as error:
             log.warning("what other processes know of tokens can't be read: %s", error)
             return None
-        if not isinstance(value, bytes):
+        if not isinstance(value, bytes) or key in self._forgotten:
             return None
         text = value[_SIGNATURE:]
         if not hmac.compare_digest(value[:_SIGNATURE], self._sign(key, text)):
@@ -108,9 +116,13 @@ class Verdicts:
 
     async def close(self) -> None:
         """Close the connections."""
-        for task in list(self._under_way):
+        tasks = [*self._telling.values(), *([self._forgetting] if self._forgetting is not None else [])]
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._under_way, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
+        if self._forgotten:
+            with contextlib.suppress(LLMOSError):  # once more; they end by themselves within the hour
+                await self._forget_some()
         await self._database.close()
 
     def _key(self, token: str) -> str:
@@ -121,16 +133,46 @@ class Verdicts:
         """Of the key too: an entry can't be put in another's place."""
         return hmac.digest(self._secret, key.encode() + b"\0" + text, "sha256")
 
-    def _later(self, message: Coroutine[Any, Any, None]) -> None:
-        if len(self._under_way) >= _UNDER_WAY:
-            message.close()
-            return
-        task = asyncio.get_running_loop().create_task(message)
-        self._under_way.add(task)
-        task.add_done_callback(self._under_way.discard)
-
-    async def _run(self, *command: Any) -> None:
+    async def _tell(self, key: str, caller: Caller, now: float) -> None:
+        data = {
+            "name": caller.name,
+            "admin": caller.admin,
+            "groups": sorted(caller.groups),
+            "scopes": sorted(caller.scopes),
+            "at": now,
+        }
+        text = json.dumps(data).encode()
+        command = ("SET", key, self._sign(key, text) + text, "EX", int(self._keep))
         try:
             await self._database.run(*command, repeatable=True, timeout=_TIMEOUT)
         except LLMOSError as error:
             log.debug("other processes can't be told of a token: %s", error)
+            return
+        if key in self._forgotten:
+            return
+        self._told[key] = (caller, now)
+        self._told.move_to_end(key)
+        while len(self._told) > _REMEMBERED:
+            self._told.popitem(last=False)
+
+    async def _forget_all(self) -> None:
+        pause = _PAUSE
+        while self._forgotten:
+            try:
+                await self._forget_some()
+            except LLMOSError as error:
+                if pause == _PAUSE:
+                    log.warning("tokens that the Hub refuses can't be taken from the database yet: %s", error)
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, _LONGEST_PAUSE)
+            else:
+                pause = _PAUSE
+
+    async def _forget_some(self) -> None:
+        keys = list(itertools.islice(self._forgotten, _AT_ONCE))
+        telling = [self._telling[key] for key in keys if key in self._telling]
+        if telling:
+            await asyncio.wait(telling)  # it mustn't arrive later
+        await self._database.run("DEL", *keys, repeatable=True, timeout=_TIMEOUT)
+        for key in keys:
+            self._forgotten.pop(key, None)

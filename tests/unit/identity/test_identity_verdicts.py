@@ -12,6 +12,7 @@ import redis
 from llmos.errors import Unauthorized, Unavailable
 from llmos_hub.identity import HubIdentity
 from llmos_hub.identity.verdicts import Verdicts
+from llmos_hub.policy import Caller
 from llmos_hub.stores.database import Database
 from tests.support.fake_hub import FakeHub, fake_hub
 from tests.support.valkey import ValkeyServer
@@ -54,8 +55,11 @@ async def gateway(fake_hub: FakeHub, redis_url: str, clock: Clock) -> AsyncItera
 
 async def told(identity: HubIdentity) -> None:
     """Wait until everything that is on its way has been told."""
-    assert identity._verdicts is not None
-    await asyncio.gather(*identity._verdicts._under_way)
+    verdicts = identity._verdicts
+    assert verdicts is not None
+    await asyncio.gather(*verdicts._telling.values())
+    if verdicts._forgetting is not None:
+        await verdicts._forgetting
 
 
 async def test_a_gateway_that_has_not_seen_a_token_goes_by_one_that_has(
@@ -108,6 +112,88 @@ async def test_a_refusal_takes_it_away_for_all(
         clock.now += 11
         with pytest.raises(Unavailable):
             await identity.authenticate(TOKEN)
+
+
+@pytest.fixture
+async def refusing(redis_url: str, valkey_server: ValkeyServer) -> AsyncIterator[Callable[[bool], None]]:
+    """Makes the database save nothing, as where its disk is nearly full, or everything again."""
+    client: redis.Redis = valkey_server.client()
+
+    def refuse(yes: bool) -> None:
+        client.config_set("min-replicas-to-write", int(yes))
+
+    yield refuse
+    refuse(False)
+    client.close()
+
+
+async def test_a_refusal_is_told_until_the_database_has_heard_it(
+    redis_url: str, clock: Clock, refusing: Callable[[bool], None]
+) -> None:
+    one, other = (Verdicts(Database(redis_url), "s", clock=clock) for _ in range(2))
+    tokens = [f"{n:032}" for n in range(200)]  # more than are told at once
+    for number in range(0, len(tokens), 50):
+        for token in tokens[number : number + 50]:
+            one.share(token, Caller("ada"))
+        await asyncio.gather(*one._telling.values())
+    refusing(True)
+    for token in tokens:
+        one.forget(token)
+    assert await one.find(tokens[0]) is None
+    assert one._forgetting is not None
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(asyncio.shield(one._forgetting), 0.1)
+    assert await one.find(tokens[0]) is None
+    assert await other.find(tokens[0]) is not None
+    refusing(False)
+    await one._forgetting
+    assert [await other.find(token) for token in (tokens[0], tokens[-1])] == [None, None]
+    one.share(tokens[0], Caller("ada"))  # the Hub knows it again
+    await asyncio.gather(*one._telling.values())
+    assert await other.find(tokens[0]) is not None
+    for verdicts in (one, other):
+        await verdicts.close()
+
+
+async def test_a_refusal_overtakes_no_good_answer_that_is_on_its_way(redis_url: str, clock: Clock) -> None:
+    verdicts = Verdicts(Database(redis_url), "s", clock=clock)
+    verdicts.share(TOKEN, Caller("ada"))
+    verdicts.forget(TOKEN)
+    assert verdicts._forgetting is not None
+    await verdicts._forgetting
+    assert await verdicts.find(TOKEN) is None
+    verdicts.share(TOKEN, Caller("ada"))  # not taken for told already
+    await asyncio.gather(*verdicts._telling.values())
+    assert await verdicts.find(TOKEN) is not None
+    await verdicts.close()
+
+
+async def test_what_could_not_be_told_is_told_with_the_next_good_answer(
+    redis_url: str, clock: Clock, refusing: Callable[[bool], None]
+) -> None:
+    verdicts = Verdicts(Database(redis_url), "s", clock=clock)
+    for yes in (True, False):
+        refusing(yes)
+        verdicts.share(TOKEN, Caller("ada"))
+        await asyncio.gather(*verdicts._telling.values())
+        assert (await verdicts.find(TOKEN) is None) is yes
+    await verdicts.close()
+
+
+async def test_more_refusals_than_are_remembered_make_nobody_known(
+    redis_url: str, clock: Clock, refusing: Callable[[bool], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("llmos_hub.identity.verdicts._REMEMBERED", 3)
+    verdicts = Verdicts(Database(redis_url), "s", clock=clock)
+    verdicts.share(TOKEN, Caller("ada"))
+    await asyncio.gather(*verdicts._telling.values())
+    refusing(True)
+    verdicts.forget(TOKEN)
+    for number in range(3):
+        verdicts.forget(str(number))
+    assert await verdicts.find(TOKEN) is None
+    refusing(False)
+    await verdicts.close()
 
 
 async def test_the_database_holds_no_token_and_makes_no_admin(
