@@ -93,7 +93,8 @@ async def _long_texts(request: bytes, limit: int, tokenize: Tokenize) -> list[tu
     texts: Sequence[Any] = given if isinstance(given, list) and not _is_tokens(given) else [given]
     by_length = sorted(range(len(texts)), key=lambda i: len(texts[i]) if isinstance(texts[i], (str, list)) else 0)
     for index in by_length[: -_MOST_TEXTS - 1 : -1]:
-        count = await tokenize(texts[index]) if isinstance(texts[index], str) else len(texts[index] or ())
+        text = texts[index]
+        count = await tokenize(text) if isinstance(text, str) else len(text) if isinstance(text, list) else 1
         if count is None or count <= limit:
             break
         long.append((index, count))

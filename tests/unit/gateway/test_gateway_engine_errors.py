@@ -55,8 +55,10 @@ async def gateway(store: Store, engine: EngineProcess) -> AsyncIterator[RunningG
             r"Input\[0\] has .* tokens, input\[2\] has .* tokens, and",
             "input[0]",
         ),
+        (["word " * 3000, 5], r"Input\[0\] has [\d,]{5,} tokens, and", "input[0]"),
+        (["word", *[5] * 3000], r"A text has 3,0\d\d tokens, and", "input"),
     ],
-    ids=["one of several", "a text", "tokens of several", "tokens", "two of several"],
+    ids=["one of several", "a text", "tokens of several", "tokens", "two of several", "both", "both, long together"],
 )
 async def test_a_text_that_is_too_long_to_embed(gateway: RunningGateway, given: Any, says: str, param: str) -> None:
     async with gateway.openai() as client:
