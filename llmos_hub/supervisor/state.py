@@ -97,6 +97,10 @@ class StateFiles:
         return self.data_dir.run / "status.json"
 
     @property
+    def _lock_file(self) -> Path:
+        return self.data_dir.root / "supervisor.lock"
+
+    @property
     def _platform(self) -> Path:
         return self.data_dir.root / "platform.json"
 
@@ -137,7 +141,7 @@ class StateFiles:
         Conflict
             Another supervisor has it.
         """
-        fd = os.open(self.data_dir.root / "supervisor.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        fd = os.open(self._lock_file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as exc:
@@ -309,10 +313,33 @@ class StateFiles:
         """The supervisor, where one runs."""
         status = self.status()
         said = status.get("supervisor")
-        if not isinstance(said, dict) or status.get("instance") != self.mark:
+        if not isinstance(said, dict):
             return None
         handle = ProcessHandle(int(said.get("pid", 0)), int(said.get("start_time", 0)))
-        return handle if handle.alive else None
+        if not handle.alive:
+            return None
+        return handle if status.get("instance") == self.mark or self._locked_by(handle.pid) else None
+
+    def _locked_by(self, pid: int) -> bool:
+        """Whether this process has taken this very directory: one of an older version, which has another mark.
+
+        A lock belongs to the file itself, so that nobody has a copy's, unless the copy is of links.
+        """
+        try:
+            fd = os.open(self._lock_file, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except OSError:
+            return False
+        try:
+            if os.fstat(fd).st_nlink != 1 or os.pread(fd, 32, 0).strip() != str(pid).encode():
+                return False
+            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+        finally:
+            os.close(fd)
+        return False
 
 
 def _check_path(root: Path) -> None:

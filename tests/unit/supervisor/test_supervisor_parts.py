@@ -142,6 +142,51 @@ def test_one_supervisor_at_a_time(files):
     second.unlock()
 
 
+HOLDER = """
+import sys
+from pathlib import Path
+from llmos_hub.names import DataDir
+from llmos_hub.supervisor.state import StateFiles
+files = StateFiles(DataDir(Path(sys.argv[1])))
+files.lock()
+print("locked", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_a_platform_of_an_older_version_is_known_by_its_lock(files, tmp_path):
+    """Else it would run here, and nothing could stop it."""
+    root = files.data_dir.root
+    command = [sys.executable, "-c", HOLDER, str(root)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
+        try:
+            assert holder.stdout.readline() == b"locked\n"
+            process = ProcessHandle.of(holder.pid)
+            said = {"pid": process.pid, "start_time": process.start_time}
+            files.write_status({"supervisor": said, "instance": "a random word"})
+            assert files.supervisor() == process
+            # a copy has nobody, also one made of links
+            for copy, how in (("copy", shutil.copy2), ("links", os.link)):
+                shutil.copytree(root, tmp_path / copy, copy_function=how)
+                assert StateFiles(DataDir(tmp_path / copy)).supervisor() is None
+            shutil.rmtree(tmp_path / "links")
+            assert files.supervisor() == process
+            own = ProcessHandle.of(os.getpid())
+            other = {"pid": own.pid, "start_time": own.start_time}
+            files.write_status({"supervisor": other, "instance": "a random word"})
+            assert files.supervisor() is None
+            files.write_status({"supervisor": said, "instance": "a random word"})
+        finally:
+            holder.communicate()
+    assert files.supervisor() is None
+    # a lock that nobody has says nothing of whoever stands in it
+    (root / "supervisor.lock").write_text(f"{os.getpid()}\n")
+    files.write_status({"supervisor": other, "instance": "a random word"})
+    assert files.supervisor() is None
+    files.lock()
+    files.unlock()
+
+
 def test_a_newer_layout_is_left_alone(files):
     write_private(files.data_dir.root / "platform.json", '{"schema": 99, "ports": {"hub": 1}}')
     with pytest.raises(Unavailable, match="newer LLMOS"):
