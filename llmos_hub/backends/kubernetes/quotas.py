@@ -7,11 +7,11 @@ Source: https://kubernetes.io/docs/concepts/policy/resource-quotas/
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
+from llmos.errors import Unavailable
 from llmos_hub.kubernetes_api import APIError, KubernetesAPI, path_of
 
 __all__ = ["Demands", "state_limits"]
@@ -42,12 +42,22 @@ class Demands:
         self._known: dict[str, tuple[float, frozenset[str]]] = {}
 
     async def of(self, namespace: str) -> frozenset[str]:
-        """Of what the namespace's quotas bound, all that its LimitRanges don't fill in; as last known where that can't be read."""
-        until, found = self._known.get(namespace, (float("-inf"), frozenset()))
-        if self._clock() < until:
-            return found
-        with contextlib.suppress(APIError):
+        """Of what the namespace's quotas bound, all that its LimitRanges don't fill in; as last known where that can't be read.
+
+        Raises
+        ------
+        Unavailable
+            It can't be read, and nothing is known yet: another answer later would start all engines anew.
+        """
+        known = self._known.get(namespace)
+        if known is not None and self._clock() < known[0]:
+            return known[1]
+        try:
             found = frozenset([kind async for kind in self._read(namespace)])
+        except APIError as error:
+            if known is None:
+                raise Unavailable(f"What the quota of namespace {namespace} wants can't be read: {error}.") from None
+            found = known[1]
         if len(self._known) >= _MOST:
             self._known.clear()
         self._known[namespace] = (self._clock() + _REMEMBERED, found)

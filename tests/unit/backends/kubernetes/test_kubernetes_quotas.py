@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
 
+from llmos.errors import Unavailable
 from llmos_hub.backends.kubernetes import KubernetesBackend
 from llmos_hub.backends.kubernetes.objects import make_objects
+from llmos_hub.backends.kubernetes.quotas import Demands
+from llmos_hub.kubernetes_api import KubernetesAPI
 from llmos_hub.workload import Role, Workload, WorkloadRef
-from tests.support.fake_kubernetes import fake_kubernetes
+from tests.support.fake_kubernetes import FakeKubernetes, fake_kubernetes
 from tests.support.kubernetes_backend import script, serving, settings_for
 
 NAMESPACE = "user-ada"
@@ -72,3 +78,55 @@ async def test_the_namespace_s_own_quota_counts_and_its_defaults_do(tmp_path, de
         deployment = cluster.get("deployments", name, NAMESPACE)
         assert deployment is not None
         assert deployment["spec"]["template"]["spec"]["containers"][0].get("resources") == stated
+
+
+@pytest.fixture
+async def unread(tmp_path, monkeypatch) -> AsyncIterator[tuple[FakeKubernetes, KubernetesAPI, set[str]]]:
+    """A cluster whose lists of these kinds can't be read."""
+    kinds: set[str] = set()
+    async with fake_kubernetes(tmp_path) as (cluster, api):
+        listed = cluster._list
+
+        def answer(request: Request, plural: str, namespace: str) -> Response:
+            if plural in kinds:
+                return JSONResponse({"reason": "InternalError", "message": "etcd is away"}, status_code=500)
+            return listed(request, plural, namespace)
+
+        monkeypatch.setattr(cluster, "_list", answer)
+        cluster.put("namespaces", {"metadata": {"name": NAMESPACE}})
+        cluster.put("resourcequotas", quota(limits_cpu="8"))
+        yield cluster, api, kinds
+
+
+@pytest.mark.parametrize("kind", ["resourcequotas", "limitranges"])
+async def test_a_quota_that_cannot_be_read_is_not_taken_for_none(unread, kind) -> None:
+    """Another answer half a minute later would start every engine anew."""
+    _, api, kinds = unread
+    now = [1000.0]
+    demands = Demands(api, clock=lambda: now[0])
+    kinds.add(kind)
+    with pytest.raises(Unavailable, match="the quota of namespace user-ada wants can't be read: etcd is away"):
+        await demands.of(NAMESPACE)
+    kinds.clear()
+    assert await demands.of(NAMESPACE) == {"limits.cpu"}
+    kinds.add(kind)
+    now[0] += 60
+    assert await demands.of(NAMESPACE) == {"limits.cpu"}
+
+
+async def test_an_engine_waits_for_the_quota_to_be_read(unread) -> None:
+    cluster, api, kinds = unread
+    backend = KubernetesBackend(api, SETTINGS)
+    await backend.start()
+    try:
+        kinds.add("resourcequotas")
+        with pytest.raises(Unavailable, match="can't be read"):
+            await backend.apply(Workload(REF, (Role("replica", 1, serving()),)))
+        assert cluster.names("deployments", NAMESPACE) == []
+        kinds.clear()
+        await backend.apply(Workload(REF, (Role("replica", 1, serving()),)))
+        (name,) = cluster.names("deployments", NAMESPACE)
+        spec = cluster.get("deployments", name, NAMESPACE)["spec"]["template"]["spec"]
+        assert spec["containers"][0]["resources"]["limits"] == {"cpu": "1"}
+    finally:
+        await backend.close()
