@@ -7,6 +7,7 @@ from typing import Any
 
 from jupyterhub import orm
 from jupyterhub.apihandlers.base import APIHandler
+from jupyterhub.apihandlers.users import UserAPIHandler, UserListAPIHandler
 from jupyterhub.handlers.pages import SpawnHandler
 from jupyterhub.roles import assign_default_roles
 from jupyterhub.scopes import needs_scope
@@ -19,7 +20,25 @@ from llmos_hub.password_rules import make_password
 from llmos_hub.passwords import end_sessions, end_tokens, password_state
 from llmos_hub.server_tokens import ServerTokens
 
-__all__ = ["api_handlers", "spawn_handlers"]
+__all__ = ["api_handlers", "people_handlers", "spawn_handlers"]
+
+
+def _may_make_admins(handler: APIHandler) -> bool:
+    """As JupyterHub has it: who may administer users doesn't make admins by that, nor becomes one."""
+    return bool(handler.current_user.admin or handler.has_scope(SCOPE_ACCOUNTS))
+
+
+def _refuse_name_of_admin(handler: APIHandler, name: str) -> None:
+    """Refuse a name whose bearer the configuration makes an admin at the next log-in.
+
+    Raises
+    ------
+    HTTPError
+        403: it is one, and the caller may not make admins.
+    """
+    if name in handler.authenticator.admin_users and not _may_make_admins(handler):
+        message = f'"{name[:64]}" is an admin by the configuration (Authenticator.admin_users): only admins can give this name.'
+        raise web.HTTPError(403, message)
 
 
 class PeopleHandler(APIHandler):
@@ -58,7 +77,7 @@ class UserPasswordHandler(APIHandler):
         name = self.authenticator.normalize_username(name)
         user = self.find_user(name)
         create, admin = bool(content.get("create")), bool(content.get("admin"))
-        self._refuse_for_admins(user, admin=admin)
+        self._refuse_for_admins(user, name, admin=admin)
         if create and user is not None:
             message = f'There is a user "{name}" already. New password: llmos user password {name} (over the API: leave out "create")'
             raise web.HTTPError(409, message)
@@ -81,15 +100,16 @@ class UserPasswordHandler(APIHandler):
         answer = {"name": user.name, "admin": user.admin, "one_time": one_time, **ended}
         self.write(json.dumps({**answer, "password": made} if made else answer))
 
-    def _refuse_for_admins(self, user: Any | None, *, admin: bool) -> None:
-        """As JupyterHub does: who may administer users doesn't become an admin by that.
+    def _refuse_for_admins(self, user: Any | None, name: str, *, admin: bool) -> None:
+        """Refuse what would make the caller an admin.
 
         Raises
         ------
         HTTPError
-            403: an admin is to be made or the target is one, and the caller is none.
+            403: an admin is to be made or the target is one, and the caller may not make admins.
         """
-        if self.current_user.admin or self.has_scope(SCOPE_ACCOUNTS):
+        _refuse_name_of_admin(self, name)
+        if _may_make_admins(self):
             return
         if admin:
             raise web.HTTPError(403, "Only admins can make admins.")
@@ -121,6 +141,33 @@ class UserPasswordHandler(APIHandler):
         tokens = end_tokens(self.db, user.orm_user, ServerTokens(user))
         left = [name for name, spawner in user.spawners.items() if spawner.active and not spawner._stop_pending]  # noqa: SLF001 - the Hub has no other word for it
         return {"tokens_ended": tokens, "servers_left": left}
+
+
+class _OnlyAdminsNameAdmins(APIHandler):
+    """A route that makes people, where only admins give an admin's name."""
+
+    def user_from_username(self, username: str) -> Any:
+        """The person of that name, made if there is none."""
+        if self.find_user(username) is None:
+            _refuse_name_of_admin(self, username)
+        return super().user_from_username(username)
+
+
+class CarefulUserListHandler(_OnlyAdminsNameAdmins, UserListAPIHandler):
+    """The Hub's route that makes people."""
+
+
+class CarefulUserHandler(_OnlyAdminsNameAdmins, UserAPIHandler):
+    """The Hub's route that makes, renames and deletes a person."""
+
+    @needs_scope("admin:users")
+    async def patch(self, user_name: str) -> None:
+        """Change a person's name, or whether they are an admin."""
+        content = self.get_json_body()
+        new = content.get("name") if isinstance(content, dict) else None
+        if isinstance(new, str) and new != user_name:
+            _refuse_name_of_admin(self, self.authenticator.normalize_username(new))
+        await super().patch(user_name)
 
 
 class GroupHandler(APIHandler):
@@ -179,6 +226,11 @@ def api_handlers() -> list[tuple[str, Any]]:
         ("/api/llmos/users/([^/]+)/password", UserPasswordHandler),
         ("/api/llmos/groups/([^/]+)", GroupHandler),
     ]
+
+
+def people_handlers() -> list[tuple[str, Any]]:
+    """What stands in place of the Hub's own API for people, where a name and a password are enough to log in."""
+    return [("/api/users", CarefulUserListHandler), ("/api/users/([^/]+)", CarefulUserHandler)]
 
 
 def spawn_handlers() -> list[tuple[str, Any]]:

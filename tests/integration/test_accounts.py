@@ -62,6 +62,43 @@ def test_who_administers_users_does_not_become_an_admin(tmp_path):
         assert (made.status_code, made.json()["admin"]) == (201, False)
 
 
+def test_who_administers_users_does_not_become_an_admin_by_an_admins_name(tmp_path):
+    root = tmp_path / "data"
+    root.mkdir(mode=0o700)
+    (root / "jupyterhub_config.py").write_text(
+        'c.JupyterHub.load_roles = [{"name": "desk", "scopes": ["admin:users", "tokens!user"], "users": ["mallory"]}]\n'
+        'c.Authenticator.allowed_users = {"mallory"}\n'
+    )
+    with running_platform(root) as own:
+        answer = own.hub("POST", "/llmos/users/mallory/password", body={"password": OWN, "one_time": False})
+        assert answer.status_code == 200, answer.text
+        own.add_user("bob")
+        token = own.token("mallory")
+        assert own.hub("DELETE", "/users/admin", token=token).status_code == 204
+        body = {"password": "taken-over-by-me", "one_time": False}
+        attacks = [
+            ("POST", "/llmos/users/admin/password", {**body, "create": True, "inherit": True}),
+            ("POST", "/llmos/users/ADMIN/password", {**body, "create": True, "inherit": True}),
+            ("POST", "/users/admin", None),
+            ("POST", "/users", {"usernames": ["admin"]}),
+            ("PATCH", "/users/bob", {"name": "admin"}),
+            ("PATCH", "/users/bob", {"name": "ADMIN"}),
+        ]
+        for method, path, content in attacks:
+            answer = own.hub(method, path, token=token, body=content)
+            assert (answer.status_code, method, path) == (403, method, path), answer.text
+            assert own.hub("GET", "/users/admin").status_code == 404
+        # what such a person is there for works on
+        assert own.hub("PATCH", "/users/bob", token=token, body={"name": "robert"}).status_code == 200
+        assert own.hub("POST", "/users", token=token, body={"usernames": ["carol"]}).status_code == 201
+        assert own.hub("POST", "/users/dave", token=token).status_code == 201
+        # and who runs the platform makes the admin again
+        made = own.hub(
+            "POST", "/llmos/users/admin/password", body={**body, "create": True, "inherit": True, "admin": True}
+        )
+        assert (made.status_code, made.json()["admin"]) == (201, True), made.text
+
+
 # One-time passwords
 
 
