@@ -108,8 +108,9 @@ class ChangePasswordHandler(BaseHandler):
             same = await self.authenticator.is_password(self.db, person.name, new)
         else:
             old = self.get_body_argument("old_password", "", strip=False)
-            # who is logged in is not held up by others' guesses, and guesses under their own count
-            place = Place(f"session {self.get_session_cookie()}", known=True)
+            # who is logged in is not held up by others' guesses, and guesses under their own count: by what the Hub
+            # itself has chosen for the log-in, since the session cookie is whatever the browser sends
+            place = Place(f"session {person.orm_user.cookie_id}", known=True)
             if not await self.authenticator.check_password(self, person.name, old, place):
                 raise web.HTTPError(400, "The current password is wrong.")
             same = new == old

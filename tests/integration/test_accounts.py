@@ -149,6 +149,20 @@ def test_a_new_password_ends_other_sessions_and_tokens_by_choice(platform):
         assert not works(platform, token)
 
 
+def test_a_change_of_the_password_is_not_guessed_by_another_session_cookie_each_time(platform):
+    password = platform.add_user("quinn")
+    with platform.browser("quinn", password) as browser:
+        log_in = next(cookie.value for cookie in browser.cookies.jar if cookie.name == "jupyterhub-hub-login")
+    texts = []
+    for number in range(7):
+        cookies = {"jupyterhub-hub-login": log_in, "jupyterhub-session-id": f"made-up-{number}"}
+        with httpx.Client(base_url=platform.hub_url, cookies=cookies, timeout=30) as forger:
+            page = forger.get("/hub/change-password")
+            texts.append(platform.choose_password(forger, page, OWN, old_password=f"guess{number}").text)
+    assert "The current password is wrong" in texts[0], texts[0]
+    assert "Too many wrong passwords" in texts[-1], texts[-1]
+
+
 def test_an_admins_reset_ends_sessions_and_tokens_and_leaves_a_running_server_its_own(platform):
     password = platform.add_user("yara")
     token = platform.token("yara")
