@@ -11,7 +11,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Hashable
 from dataclasses import dataclass
-from ipaddress import ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Any, Final
 
 __all__ = ["Attempts", "Delays", "Place", "place_of"]
@@ -39,25 +39,34 @@ class Place:
 def place_of(request: Any, trusted: tuple[str, ...] = ()) -> Place:
     """The address that a request comes from, as the nearest proxy that we trust saw it.
 
-    The Hub's own proxy appends what it saw to ``X-Forwarded-For``, so the list is read from its end. ``X-Real-Ip``,
-    which JupyterHub's own address heeds, is passed on as whoever asks has written it, and is not read.
+    The Hub's own proxy appends what it saw to ``X-Forwarded-For``, so the list is read from its end. Whoever is on this
+    machine can write what stands before their own loopback address, so that is believed only of a proxy that is named.
+    ``X-Real-Ip``, which JupyterHub's own address heeds, is passed on as whoever asks has written it, and is not read.
 
     Parameters
     ----------
     request
         Tornado's.
     trusted
-        Addresses of proxies before the Hub's own (``JupyterHub.trusted_downstream_ips``).
+        Addresses of proxies before the Hub's own (``JupyterHub.trusted_downstream_ips``); one on this machine as well.
     """
-    seen = [part.strip() for part in request.headers.get("X-Forwarded-For", "").split(",")]
-    for address in reversed(seen):
-        try:
-            parsed = ip_address(address)
-        except ValueError:
+    proxies = {_parse(address) for address in trusted}
+    for part in reversed(request.headers.get("X-Forwarded-For", "").split(",")):
+        address = _parse(part.strip())
+        if address is None or (address.is_loopback and address not in proxies):
             break
-        if not parsed.is_loopback and address not in trusted:
-            return Place(str(parsed))
+        if address not in proxies:
+            return Place(str(address))
     return Place("this machine")
+
+
+def _parse(text: str) -> IPv4Address | IPv6Address | None:
+    """An address as one thing however it is written; an IPv4 one also where a socket for both shows it as IPv6."""
+    try:
+        address = ip_address(text)
+    except ValueError:
+        return None
+    return getattr(address, "ipv4_mapped", None) or address
 
 
 class Delays:

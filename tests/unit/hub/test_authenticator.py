@@ -213,11 +213,29 @@ def seen_from(forwarded, trusted=(), **more):
 
 def test_an_address_is_what_the_nearest_trusted_proxy_saw():
     assert seen_from("192.0.2.1") == "192.0.2.1"
-    assert seen_from("192.0.2.1, 127.0.0.1") == "192.0.2.1"  # a TLS proxy on this machine
+    assert seen_from("192.0.2.1, 127.0.0.1", ("127.0.0.1",)) == "192.0.2.1"  # a TLS proxy on this machine
+    assert seen_from("192.0.2.1, ::ffff:127.0.0.1", ("127.0.0.1",)) == "192.0.2.1"
+    assert seen_from("::ffff:192.0.2.1") == "192.0.2.1"
     assert seen_from("10.9.9.9, 192.0.2.1") == "192.0.2.1"  # what a client writes itself stands before what was seen
     assert seen_from("192.0.2.1, 10.0.0.5", ("10.0.0.5",)) == "192.0.2.1"
     assert seen_from("", **{"X-Real-Ip": "10.9.9.9"}) == seen_from("127.0.0.1") == seen_from("nonsense")
     assert seen_from("2001:DB8::1") == seen_from("2001:db8:0::1")
+
+
+@pytest.mark.parametrize("own", ["127.0.0.1", "127.9.9.9", "::1", "::ffff:127.0.0.1"])
+@pytest.mark.parametrize("trusted", [(), ("10.0.0.5",)])
+def test_who_is_on_this_machine_does_not_choose_their_address(own, trusted):
+    assert seen_from(f"192.0.2.1, {own}", trusted) == seen_from(f"192.0.2.2, {own}", trusted) == seen_from("", trusted)
+
+
+async def test_guesses_from_this_machine_are_one_place_whatever_they_say(authenticator, db):
+    await authenticator.set_password(db, user(db, "ada"), GOOD, one_time=False)
+    for number in range(5):
+        assert await log_in(authenticator, db, "ada", "wrong", Browser(db, f"192.0.2.{number}, 127.0.0.1")) is None
+    with pytest.raises(web.HTTPError, match="Too many wrong passwords"):
+        await log_in(authenticator, db, "ada", GOOD, Browser(db, "192.0.2.77, 127.0.0.1"))
+    # nor do they lock anybody else's address
+    assert await log_in(authenticator, db, "ada", GOOD, Browser(db, "192.0.2.1")) == "ada"
 
 
 async def test_a_name_without_end_is_not_remembered(authenticator, db):
