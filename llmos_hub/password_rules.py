@@ -55,6 +55,8 @@ def check_strength(password: str, user: str) -> str | None:
         return f"A password needs at least {MIN_LENGTH} characters."
     if len(password) > MAX_LENGTH:
         return f"A password may have at most {MAX_LENGTH} characters."
+    if any(0xD800 <= ord(char) <= 0xDFFF for char in password):
+        return "This password has half a character in it (a lone surrogate), which no keyboard types. Take another."
     if password.lower() in (user.lower(), *_FIRST_TRIED):
         return "This password is among the first that anyone would try. Take another."
     return None

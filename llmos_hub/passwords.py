@@ -103,7 +103,9 @@ def _now() -> datetime:
 
 
 def _scrypt(password: str, salt: bytes, n: int, r: int, p: int) -> bytes:
-    return hashlib.scrypt(password.encode(), salt=salt, n=n, r=r, p=p, maxmem=_MAX_MEMORY, dklen=32)
+    # half a character, which JSON can carry, is wrong like any other (`check_strength` has none set)
+    secret = password.encode(errors="surrogatepass")
+    return hashlib.scrypt(secret, salt=salt, n=n, r=r, p=p, maxmem=_MAX_MEMORY, dklen=32)
 
 
 def hash_password(password: str) -> str:

@@ -99,6 +99,14 @@ def test_who_administers_users_does_not_become_an_admin_by_an_admins_name(tmp_pa
         assert (made.status_code, made.json()["admin"]) == (201, True), made.text
 
 
+def test_a_password_with_half_a_character_is_refused_before_anybody_is_made(platform):
+    body = json.dumps({"password": "half-of-an-\ud83d-emoji", "create": True})
+    headers = {"Authorization": f"Bearer {platform.admin_token}"}
+    refused = httpx.post(f"{platform.hub_url}/hub/api/llmos/users/half/password", content=body, headers=headers)
+    assert (refused.status_code, "half a character" in refused.json()["message"]) == (400, True), refused.text
+    assert platform.hub("GET", "/users/half").status_code == 404
+
+
 # One-time passwords
 
 

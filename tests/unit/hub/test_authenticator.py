@@ -92,7 +92,7 @@ def test_the_cost_is_kept_with_the_hash(monkeypatch):
     assert verify_password(GOOD, kept)
 
 
-@pytest.mark.parametrize("password", ["short", "ada", "password", "Jupyterhub", "x" * 1025])
+@pytest.mark.parametrize("password", ["short", "ada", "password", "Jupyterhub", "x" * 1025, f"{GOOD}\ud800"])
 def test_weak_passwords(password):
     assert check_strength(password, "ada")
 
@@ -111,6 +111,7 @@ async def test_log_in(authenticator, db):
     assert await log_in(authenticator, db, "admin", GOOD) is None
     assert await log_in(authenticator, db, "nobody", GOOD) is None
     assert await log_in(authenticator, db, "ada", "x" * 100_000) is None
+    assert await log_in(authenticator, db, "ada", f"{GOOD}\ud800") is None
 
 
 @pytest.mark.parametrize("name", ["ada", "nobody"])
