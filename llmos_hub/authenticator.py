@@ -12,7 +12,6 @@ import contextlib
 import hashlib
 import json
 import os
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -40,12 +39,15 @@ from llmos_hub.passwords import (
     store_password,
     verify_password,
 )
+from llmos_hub.turns import Turns
 
 __all__ = ["LLMOSAuthenticator"]
 
 _LONGEST_NAME: Final = 255
 """Characters of a name, as many as the Hub's database has; a longer one is nobody's and is not remembered either."""
 _BROWSER_DAYS: Final = 90
+_PROVED: Final = Place("proved", known=True)
+"""Where somebody is who has shown already who they are, or an admin who sets their password."""
 
 
 class LLMOSAuthenticator(Authenticator):
@@ -89,8 +91,8 @@ class LLMOSAuthenticator(Authenticator):
     most_waiting = IntegerTrait(
         20,
         config=True,
-        help="How many log-ins may wait while two others are checked; further ones are answered with 429. Twenty take "
-        "about five seconds.",
+        help="How many log-ins may wait while two others are checked; further ones are answered with 429, and those from "
+        "one address when they are half of all. Twenty take about five seconds.",
     )
     first_password_file = UnicodeTrait(
         "",
@@ -120,9 +122,7 @@ class LLMOSAuthenticator(Authenticator):
             Delays(self.failures_before_delay, self.first_delay, self.longest_delay),
             Delays(self.failures_anywhere, self.first_delay, self.longest_delay_anywhere),
         )
-        # a hash costs 32 MiB while it is computed: two at a time, and one more for those whose browser is known
-        self._hashing, self._hashing_known = asyncio.Semaphore(2), asyncio.Semaphore(1)
-        self._waiting = 0
+        self._turns = Turns(self.most_waiting)
         self._handed_over: set[str] = set()
         self._nobody = hash_password(base64.b64encode(os.urandom(12)).decode())
 
@@ -169,7 +169,7 @@ class LLMOSAuthenticator(Authenticator):
         row = find_password(handler.db, name)
         # a name that doesn't exist takes as long as one that does
         kept = str(row.hash) if row else self._nobody
-        async with self._turn(place):
+        async with self._turns.turn(name, place):
             # again: many may have been sent at once, and the first of them failed while the others waited
             self._refuse_locked(name, place)
             good = len(password) <= MAX_LENGTH and await asyncio.to_thread(verify_password, password, kept)
@@ -180,34 +180,18 @@ class LLMOSAuthenticator(Authenticator):
         return True
 
     async def is_password(self, db: Session, name: str, password: str) -> bool:
-        """Whether it is the password that they have; for someone who has proved who they are."""
-        row = find_password(db, name)
-        return row is not None and await asyncio.to_thread(verify_password, password[:MAX_LENGTH], str(row.hash))
-
-    @contextlib.asynccontextmanager
-    async def _turn(self, place: Place) -> AsyncIterator[None]:
-        """Wait for one of the places at which a hash may be computed.
+        """Whether it is the password that they have; for someone who has proved who they are.
 
         Raises
         ------
         HTTPError
-            429: too many wait already.
+            429: too many wait.
         """
-        if place.known:
-            async with self._hashing_known:
-                yield
-            return
-        if self._waiting >= self.most_waiting + 2:
-            self.log.warning("A log-in was refused: %d wait already", self._waiting)
-            error: Any = web.HTTPError(429, "Many people are logging in at this moment. Try again in a few seconds.")
-            error.headers = {"Retry-After": "5"}
-            raise error
-        self._waiting += 1
-        try:
-            async with self._hashing:
-                yield
-        finally:
-            self._waiting -= 1
+        row = find_password(db, name)
+        if row is None:
+            return False
+        async with self._turns.turn(name, _PROVED):
+            return await asyncio.to_thread(verify_password, password[:MAX_LENGTH], str(row.hash))
 
     def _refuse_locked(self, name: str, place: Place) -> None:
         """Refuse a name for which there were too many wrong passwords.
@@ -258,10 +242,11 @@ class LLMOSAuthenticator(Authenticator):
         Raises
         ------
         HTTPError
-            400: it is too weak; the message says how.
+            400: it is too weak; the message says how. 429: too many wait.
         """
         self.refuse_weak(password, user.name)
-        hashed = await asyncio.to_thread(hash_password, password)
+        async with self._turns.turn(user.name, _PROVED):
+            hashed = await asyncio.to_thread(hash_password, password)
         store_password(db, user, hashed, one_time=one_time, lifetime=self.one_time_lifetime)
         if self.admin_password_file and user.name in self.admin_users:
             _remove(Path(self.admin_password_file))

@@ -189,14 +189,12 @@ async def test_a_flood_of_made_up_log_ins_is_refused_and_a_known_browser_passes_
         return held(password, kept)
 
     monkeypatch.setattr(authenticator_module.asyncio, "to_thread", to_thread)
+    places = authenticator.most_waiting + 2
     flood = [
-        asyncio.create_task(log_in(authenticator, db, f"nobody{number}", "made-up", Browser(db, "203.0.113.9")))
+        asyncio.create_task(log_in(authenticator, db, f"nobody{number}", "made-up", Browser(db, f"203.0.113.{number}")))
         for number in range(60)
     ]
-    refused = 0
-    while refused < 60 - authenticator.most_waiting - 2:
-        await asyncio.sleep(0)
-        refused = sum(task.done() for task in flood)
+    await refusals(flood, 60 - places)
     assert await log_in(authenticator, db, "ada", GOOD, known) == "ada"
     with pytest.raises(web.HTTPError) as caught:
         await log_in(authenticator, db, "ada", GOOD)
@@ -204,8 +202,48 @@ async def test_a_flood_of_made_up_log_ins_is_refused_and_a_known_browser_passes_
     assert caught.value.headers["Retry-After"]
     stuck.set()
     answers = await asyncio.gather(*flood, return_exceptions=True)
-    assert sum(answer is None for answer in answers) == authenticator.most_waiting + 2
+    assert sum(answer is None for answer in answers) == places
     assert await log_in(authenticator, db, "ada", GOOD) == "ada"
+
+
+async def refusals(tasks, number):
+    """Wait until so many are over, all refused with 429."""
+    while sum(task.done() for task in tasks) < number:
+        await asyncio.sleep(0)
+    assert {task.exception().status_code for task in tasks if task.done()} == {429}
+
+
+async def test_one_address_has_half_of_the_places_and_leaves_the_others_to_others(authenticator, db):
+    await authenticator.set_password(db, user(db, "ada"), GOOD, one_time=False)
+    half = (authenticator.most_waiting + 2) // 2
+    for _ in range(2):  # what was held is given back
+        flood = [
+            asyncio.create_task(log_in(authenticator, db, f"nobody{number}", "x", Browser(db, "203.0.113.9")))
+            for number in range(60)
+        ]
+        await refusals(flood, 60 - half)
+        assert await log_in(authenticator, db, "ada", GOOD) == "ada"
+        answers = await asyncio.gather(*flood, return_exceptions=True)
+        assert sum(answer is None for answer in answers) == half
+
+
+async def test_one_person_known_does_not_hold_the_others_up(authenticator, db):
+    await authenticator.set_password(db, user(db, "ada"), GOOD, one_time=False)
+    await authenticator.set_password(db, user(db, "admin"), GOOD, one_time=False)
+    ada, admin = Browser(db), Browser(db)
+    assert await log_in(authenticator, db, "ada", GOOD, ada) == "ada"
+    assert await log_in(authenticator, db, "admin", GOOD, admin) == "admin"
+    many = [
+        *(log_in(authenticator, db, "ada", GOOD, ada) for _ in range(100)),
+        *(authenticator.is_password(db, "ada", GOOD) for _ in range(100)),
+        *(authenticator.set_password(db, user(db, "ada"), GOOD, one_time=False) for _ in range(100)),
+    ]
+    flood = [asyncio.create_task(task) for task in many]
+    await refusals(flood, 298)
+    assert await log_in(authenticator, db, "admin", GOOD, admin) == "admin"
+    answers = await asyncio.gather(*flood, return_exceptions=True)
+    assert answers[:2] == ["ada", "ada"]
+    assert await log_in(authenticator, db, "ada", GOOD, ada) == "ada"  # what was held is given back
 
 
 def seen_from(forwarded, trusted=(), **more):

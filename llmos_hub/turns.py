@@ -1,0 +1,66 @@
+"""Turns at computing hashes of passwords: so many at a time, and so many waiting that nobody holds the others up."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import Counter
+from collections.abc import AsyncIterator, Hashable
+from typing import Any, Final
+
+from tornado import web
+from tornado.log import app_log
+
+from llmos_hub.attempts import Place
+
+__all__ = ["Turns"]
+
+_OF_ONE_PERSON: Final = 2
+"""How many turns a person may have or await who is known: one more than somebody in front of one browser needs."""
+
+
+class Turns:
+    """Who may compute a hash, which costs 32 MiB meanwhile: two log-ins at a time, and one of those who are known.
+
+    Parameters
+    ----------
+    most_waiting
+        How many log-ins from browsers that aren't known may wait. One address has half of all places at most: a class or
+        a cluster's Ingress is one address, and a single one shall not keep everybody else out.
+    """
+
+    def __init__(self, most_waiting: int) -> None:
+        self._new, self._known = asyncio.Semaphore(2), asyncio.Semaphore(1)
+        self._most = most_waiting + 2
+        self._held: Counter[Hashable] = Counter()
+
+    @contextlib.asynccontextmanager
+    async def turn(self, name: str, place: Place) -> AsyncIterator[None]:
+        """Wait for one.
+
+        Raises
+        ------
+        HTTPError
+            429: too many wait already, of this person where the place is known, else from there or altogether.
+        """
+        limits: dict[Hashable, int] = (
+            {("person", name): _OF_ONE_PERSON}
+            if place.known
+            else {("address", place.key): max(1, self._most // 2), "new": self._most}
+        )
+        for key, most in limits.items():
+            if self._held[key] >= most:
+                app_log.warning("A log-in as %r was refused: %d wait already", name[:64], self._held[key])
+                raise _too_many()
+        self._held.update(limits.keys())
+        try:
+            async with self._known if place.known else self._new:
+                yield
+        finally:
+            self._held -= Counter(limits.keys())  # which also forgets who has none left
+
+
+def _too_many() -> web.HTTPError:
+    error: Any = web.HTTPError(429, "Many log-ins are under way at this moment. Try again in a few seconds.")
+    error.headers = {"Retry-After": "5"}
+    return error  # type: ignore[no-any-return]
