@@ -56,7 +56,7 @@ OPEN: dict[str, set[str]] = {
     "metrics-reader": {"api-metrics", "controllers"} | EVERYBODY | UNRULED,
     "hub": {"names", "proxy-api", "api", "gateway", "api-server", "identity-provider"} | SERVERS,
     "proxy": {"names", "hub", "api", "gateway"} | SERVERS,
-    "api": {"names", "hub", "valkey", "api-server", "identity-provider"},
+    "api": {"names", "hub", "valkey", "api-server", "identity-provider", "api-metrics"},  # the last in its own pod
     "controllers": {"names", "hub", "valkey", "api-server", "identity-provider"},
     "gateway": {"names", "hub", "valkey", "api-server", "identity-provider"} | ENGINES,
     "valkey": set(),
