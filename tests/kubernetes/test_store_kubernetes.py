@@ -19,7 +19,7 @@ from llmos.errors import Conflict, Expired, Forbidden, Insufficient, NotFound, U
 from llmos.resources import Credential, ModelService, Resource
 from llmos_hub.kubernetes_api import APIError, KubernetesAPI, path_of
 from llmos_hub.stores import open_store
-from llmos_hub.stores.base import ADDED, BOOKMARK, MODIFIED, Listing, Store, WatchEvent
+from llmos_hub.stores.base import ADDED, BOOKMARK, MODIFIED, Listing, Page, Store, WatchEvent
 from llmos_hub.stores.kubernetes import KubernetesStore
 from llmos_hub.stores.routed import RoutedStore
 from tests.support.breaking import compact
@@ -62,6 +62,11 @@ class OwnPlaces(RoutedStore):
     async def list(self, kind: type[R], namespace: str | None = None, **more: Any) -> Listing[R]:
         found = await super().list(kind, namespace, **more)
         return Listing([item for item in found.items if item.metadata.namespace in PLACES], found.resource_version)
+
+    async def page(self, kind: type[R], namespace: str | None = None, **more: Any) -> Page[R]:
+        found = await super().page(kind, namespace, **more)
+        items = [item for item in found.items if item.metadata.namespace in PLACES]
+        return Page(items, found.resource_version, found.token)
 
     @contextlib.asynccontextmanager
     async def watch(

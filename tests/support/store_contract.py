@@ -466,10 +466,12 @@ class _Paging:
         await store.delete(ModelService, ADA, "m0")
         await store.delete(ModelService, ADA, "m3")
         await store.create(model("m9"))
-        rest = await store.page(ModelService, limit=10, token=first.token)
-        assert rest.resource_version == first.resource_version
-        known = {r.metadata.name for r in (*first.items, *rest.items)}
-        async with store.watch(ModelService, resource_version=rest.resource_version) as events:
+        pages = [first]
+        while pages[-1].token:
+            pages.append(await store.page(ModelService, limit=10, token=pages[-1].token))
+        assert {page.resource_version for page in pages} == {first.resource_version}
+        known = {r.metadata.name for page in pages for r in page.items}
+        async with store.watch(ModelService, resource_version=first.resource_version) as events:
             for _ in range(3):
                 event = await next_change(events)
                 assert event.resource is not None
