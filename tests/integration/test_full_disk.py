@@ -106,7 +106,7 @@ def test_saving_stops_before_the_disk_is_full_and_goes_on_by_itself(disk, tmp_pa
             (disk / "filler").unlink()
             wait_until(lambda: saves(client, "after"), 30, "saving goes on")
             assert {"before", "after"} <= {found.metadata.name for found in client.credentials.list()}
-            assert "there is room on the disk again" in platform.output
+            wait_until(lambda: "there is room on the disk again" in platform.output, 30, "the console says so")
             assert platform.status()["processes"][0]["state"] == "Ready"
 
 
