@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import openai
@@ -19,7 +20,7 @@ MESSAGES = [{"role": "user", "content": "Hello"}]
 
 @pytest.fixture(scope="module")
 def release(cluster) -> Iterator[Release]:
-    with installed(cluster, "path") as made:
+    with installed(cluster, "path", hub={"concurrentSpawnLimit": 1}) as made:
         yield made
 
 
@@ -155,3 +156,26 @@ def test_the_sdk_serves_from_outside_too(release, ada):
         client.modelservices.delete("outside")
     release.gone(ada.namespace, "deployments", "pods", kind="ModelService", model="outside")
     assert release.cluster.get("modelservices", "-n", ada.namespace)["items"] == []
+
+
+def test_those_who_start_together_wait_for_their_turn_and_nobody_is_refused(release):
+    names = [f"pupil{number}-{release.namespace.rsplit('-', 1)[-1]}" for number in range(3)]
+    for name in names:
+        release.add_user(name)
+    tokens = {name: release.token(name) for name in names}
+
+    def start(name: str) -> str:
+        """What the page of a person who starts a server is told until it runs."""
+        answer = release.hub("POST", f"/users/{name}/server", token=tokens[name])
+        assert answer.status_code in (201, 202), answer.text
+        headers = {"Authorization": f"Bearer {tokens[name]}"}
+        return httpx.get(f"{release.hub_url}/hub/api/users/{name}/server/progress", headers=headers, timeout=300).text
+
+    try:
+        with ThreadPoolExecutor(len(names)) as pool:
+            told = list(pool.map(start, names))
+        assert all('"ready": true' in events for events in told), told
+        assert sum("Waiting: others are starting" in events for events in told) >= 1, told
+    finally:
+        for name in names:
+            release.stop_server(name, tokens[name])

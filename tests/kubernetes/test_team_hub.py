@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx
@@ -15,7 +16,10 @@ import pytest
 import yaml
 
 from llmos.names import slug
-from tests.support.cluster import Cluster
+from llmos_hub.controllers.server_sweep import ServerSweep
+from llmos_hub.identity.people import People
+from llmos_hub.kubernetes_api import KubernetesAPI
+from tests.support.cluster import Cluster, wait_for
 from tests.support.images import image
 from tests.support.people import Kernel
 from tests.support.release import IMAGES, Release, installed
@@ -296,12 +300,44 @@ def test_the_next_start_is_in_a_namespace_of_the_persons_own_and_the_old_home_is
     team.stop_server(grace.name, grace.token)
 
 
+async def test_a_server_that_runs_while_the_spawner_changes_is_ended_after_a_warning(
+    team: TeamHub, grace: Worker, release: Release
+) -> None:
+    """The controllers wait ten minutes; here their sweep looks at the same Hub and cluster with a clock set forward."""
+    start(team, grace.name, grace.token)
+    left = team.server_pod(grace.name, grace.namespace)
+    assert left
+    release.install(verb="upgrade", externalHub={"namespace": team.namespace, "keepSpawner": True})
+    team.upgrade(printed(release))
+    servers = lambda: team.hub("GET", f"/users/{grace.name}").json()["servers"]  # noqa: E731
+    wait_for(lambda: not servers(), "the Hub's own spawner finds no server", timeout=120, pause=1)
+    start(team, grace.name, grace.token)  # now in the Hub's namespace, under the same name
+    now = datetime.now(UTC)
+    api = KubernetesAPI(kubeconfig=team.cluster.kubeconfig)
+    people = People(f"{team.hub_url}/hub/api", release.secret()["llmos-token"])
+    sweep = ServerSweep(api, people, release.instance, clock=lambda: now)
+    try:
+        await sweep.look(grace.namespace, grace.name, lambda: None)
+        about = f"involvedObject.name={left['metadata']['name']},reason=NotListed"
+        (event,) = team.cluster.get("events", "-n", grace.namespace, "--field-selector", about)["items"]
+        assert "it is stopped in 10 minutes. The home stays." in event["message"]
+        pod = team.server_pod(grace.name, grace.namespace)
+        assert pod
+        assert "deletionTimestamp" not in pod["metadata"]
+        now += timedelta(minutes=11)
+        await sweep.look(grace.namespace, grace.name, lambda: None)
+    finally:
+        await people.close()
+        await api.close()
+    wait_for(lambda: team.server_pod(grace.name, grace.namespace) is None, "the server is gone", timeout=120, pause=1)
+    assert team.cluster.get("pvc", "home", "-n", grace.namespace)["status"]["phase"] == "Bound"
+    assert servers()[""]["ready"], "the one that the Hub lists runs on"
+    team.stop_server(grace.name, grace.token)
+
+
 def test_a_hub_that_keeps_its_spawner_keeps_the_homes_and_has_llmos(
     team: TeamHub, grace: Worker, release: Release
 ) -> None:
-    external = {"namespace": team.namespace, "keepSpawner": True}
-    release.install(verb="upgrade", externalHub=external)
-    team.upgrade(printed(release))
     start(team, grace.name, grace.token)
     assert note(team, grace, team.namespace, "/home/jovyan") == "kept"
     with team.browser(grace.name, PASSWORD) as page, team.kernel(page, grace.name) as kernel:
