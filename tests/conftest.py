@@ -5,5 +5,11 @@ from __future__ import annotations
 # Its plugin imports it after the last test, rewritten by pytest: CPython 3.11.7 fails at that now and then
 # ("AST constructor recursion depth mismatch", https://github.com/python/cpython/issues/106905).
 import hypothesis  # noqa: F401
+import pytest
 
 pytest_plugins = ["tests.support.valkey", "tests.support.platform"]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the integration tests: they take longest, and what runs beside them waits for them in the end."""
+    items.sort(key=lambda item: "integration" not in item.path.parts)

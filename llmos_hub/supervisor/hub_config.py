@@ -40,7 +40,8 @@ def workstation(c: Any, environ: dict[str, str]) -> None:
     hub.extra_handlers = api_handlers()
     keep_names_of_groups()
     hub.log_level = "INFO"
-    hub.tornado_settings = {"transforms": [SecureCookies]}
+    # the page with the progress at once: it tells of a place in the queue, and why a server did not start
+    hub.tornado_settings = {"slow_spawn_timeout": 0, "transforms": [SecureCookies]}
 
     hub.authenticator_class = LLMOSAuthenticator
     c.Authenticator.admin_users = {environ["LLMOS_ADMIN_USER"]}

@@ -92,7 +92,8 @@ def test_status_says_what_runs_since_when_with_how_much_memory(platform):
     assert [process["name"] for process in found["processes"]] == PARTS
     assert {process["state"] for process in found["processes"]} == {"Ready"}
     assert all(process["memory"] > 0 and process["seconds"] >= 0 for process in found["processes"])
-    assert found["memory"] < 450 * 1024**2
+    parts = [*found["processes"], found["supervisor"]]  # not what other tests have started in the meantime
+    assert sum(part["memory"] for part in parts) < 450 * 1024**2
     assert found["supervisor"]["memory"] < 35 * 1024**2
     text = platform.run("status").stdout
     assert platform.hub_url in text
