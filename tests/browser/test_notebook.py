@@ -197,15 +197,12 @@ def test_a_server_that_dies_at_once_says_why_and_offers_to_try_again(running: Pl
     config = running.root / "homes" / "rosa" / ".jupyter" / "jupyter_server_config.py"
     config.parent.mkdir(parents=True)
     config.write_text("import os, sys\nprint('no <server> today', file=sys.stderr)\nos._exit(3)\n")
-    page.goto("about:blank")  # the open notebook asks for this and that, and would get cookies of its own
-    page.wait_for_timeout(500)
     page.context.clear_cookies()
     page.goto(running.hub_url)
     page.get_by_label("Username").fill("rosa")
     page.get_by_label("Password").fill(PASSWORD)
     page.get_by_role("button", name=re.compile("(log|sign) in", re.IGNORECASE)).click()
     page.wait_for_url(re.compile("/hub/(spawn|home)"))
-    page.wait_for_load_state()
     page.goto(f"{running.hub_url}/hub/spawn")
     page.locator("input[type=submit], button[type=submit]").last.click()
     expect(page.get_by_role("heading")).to_have_text(re.compile("did not start"), timeout=30_000)
