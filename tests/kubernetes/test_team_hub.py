@@ -17,7 +17,7 @@ import yaml
 
 from llmos.names import slug
 from llmos_hub.controllers.server_sweep import ServerSweep
-from llmos_hub.identity.people import People
+from llmos_hub.identity.people import HubPeople
 from llmos_hub.kubernetes_api import KubernetesAPI
 from tests.support.cluster import Cluster, wait_for
 from tests.support.images import image
@@ -314,7 +314,7 @@ async def test_a_server_that_runs_while_the_spawner_changes_is_ended_after_a_war
     start(team, grace.name, grace.token)  # now in the Hub's namespace, under the same name
     now = datetime.now(UTC)
     api = KubernetesAPI(kubeconfig=team.cluster.kubeconfig)
-    people = People(f"{team.hub_url}/hub/api", release.secret()["llmos-token"])
+    people = HubPeople(f"{team.hub_url}/hub/api", release.secret()["llmos-token"])
     sweep = ServerSweep(api, people, release.instance, clock=lambda: now)
     try:
         await sweep.look(grace.namespace, grace.name, lambda: None)

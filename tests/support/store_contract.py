@@ -436,7 +436,7 @@ class _Paging:
     async def _pages(self, store: Store, limit: int, **query: Any) -> list[Page[ModelService]]:
         pages = [await store.page(ModelService, limit=limit, **query)]
         while pages[-1].token:
-            assert len(pages) < 50
+            assert len(pages) < 1000, "there is no end of pages"
             pages.append(await store.page(ModelService, limit=limit, token=pages[-1].token, **query))
         return pages
 
