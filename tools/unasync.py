@@ -25,6 +25,7 @@ NAMES = {
     "AsyncOpenAI": "OpenAI",
     "AsyncText": "Text",
     "AsyncTransport": "Transport",
+    "DefaultAsyncHttpxClient": "DefaultHttpxClient",
     "_async": "_sync",
     "aclose": "close",
     "aclosing": "closing",

@@ -16,7 +16,7 @@ from llmos.client._sync.transport import Transport
 from llmos.client.addresses import address_of, no_address
 from llmos.client.messages import AvailableModel, ChatChunk, WhoAmI, read_whoami
 from llmos.client.progress import Progress, ProgressTracker
-from llmos.client.requests import Service
+from llmos.client.requests import Service, is_loopback
 from llmos.client.serving import Submitted, failure, make_change, make_modelservice, too_slow
 from llmos.configuration import Configuration, load
 from llmos.errors import LLMOSError, ModelNotReady, NotFound, Unavailable, Unsupported
@@ -397,6 +397,8 @@ class Client:
     def openai(self, **options: Any) -> openai.OpenAI:
         """An ``openai.OpenAI`` that calls this platform's models.
 
+        A gateway on this machine is asked directly, past a web proxy of the environment.
+
         Parameters
         ----------
         **options
@@ -409,12 +411,14 @@ class Client:
         """
         self.configuration.require_gateway()
         try:
-            from openai import OpenAI
+            from openai import OpenAI, DefaultHttpxClient
         except ImportError:
             raise Unsupported("The package openai is not installed here. Install it with: pip install openai") from None
-        settings = {
+        settings: dict[str, Any] = {
             "base_url": self.configuration.gateway_url,
             "api_key": self.configuration.gateway_token,
             **options,
         }
+        if "http_client" not in settings and is_loopback(str(settings["base_url"])):
+            settings["http_client"] = DefaultHttpxClient(trust_env=False)
         return OpenAI(**settings)

@@ -8,6 +8,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from openai import APIConnectionError
 from starlette.responses import HTMLResponse, JSONResponse, Response
 
 import llmos
@@ -348,6 +349,24 @@ def test_openai_is_configured_for_this_platform(client: Client, platform: FakePl
     with client.openai(max_retries=0) as openai:
         assert str(openai.base_url) == server.gateway_url + "/"
         assert [model.id for model in openai.models.list()] == ["chat"]
+
+
+def test_openai_asks_this_machine_past_a_web_proxy(
+    client: Client, platform: FakePlatform, monkeypatch: pytest.MonkeyPatch
+):
+    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+        monkeypatch.delenv(name.lower(), raising=False)
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    monkeypatch.delenv("no_proxy", raising=False)
+    platform.put(modelservice("chat"))
+    with client.openai(max_retries=0) as openai:
+        assert [model.id for model in openai.models.list()] == ["chat"]
+    with (
+        client.openai(max_retries=0, base_url="http://models.example.org/v1") as elsewhere,
+        pytest.raises(APIConnectionError),  # the proxy's, which isn't there
+    ):
+        elsewhere.models.list()
 
 
 def test_without_openai_it_says_what_to_install(client: Client, monkeypatch: pytest.MonkeyPatch):
