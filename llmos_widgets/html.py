@@ -23,8 +23,9 @@ _TONES = {
     "bold": "font-weight:600",
 }
 _PRE = "margin:0;white-space:pre-wrap;word-break:normal;overflow-wrap:break-word;line-height:1.45;font-family:var(--jp-code-font-family,monospace);font-size:var(--jp-code-font-size,13px)"
-_MOST_HANGING = "50%"
-"""Of the cell's width: further to the right a narrow cell would leave no room for what continues there."""
+_MOST_HANGING = "30vw"
+"""Further to the right a narrow cell would leave no room for what continues there. Not a percentage: those of
+``padding-left`` and of ``text-indent`` are of different widths, and the line would begin somewhere in the middle."""
 _CELL = "text-align:left;padding:.2em 1.2em .2em 0;vertical-align:top;white-space:nowrap"
 _ELASTIC = _CELL.replace("nowrap", "normal")
 _NOTE = "text-align:left;padding:0 0 .4em 1.2em;opacity:.75;white-space:normal"

@@ -104,6 +104,18 @@ class Cell:
     def text(self) -> str:
         return "\n".join(self.output.all_inner_texts())
 
+    @property
+    def line_beginnings(self) -> list[float]:
+        """How far from the left edge each line of the output begins, in pixels."""
+        return self.output.locator("pre > div").evaluate_all(
+            """lines => lines.map(line => {
+                const range = document.createRange();
+                range.selectNodeContents(line);
+                const edge = line.parentElement.getBoundingClientRect().left;
+                return Math.round(range.getClientRects()[0].left - edge);
+            })"""
+        )
+
 
 def test_a_wrong_password_is_refused(running: Platform, page: Page, shoot):
     page.goto(running.hub_url)
@@ -141,6 +153,7 @@ def test_the_session_of_the_readme(running: Platform, page: Page, shoot):
     served = notebook.run("%llmos serve demo://smollm2 --name chat").wait_done(300)
     assert "Ready" in served.text, served.text
     assert "%%chat chat" in served.text
+    assert set(served.line_beginnings) == {0}, served.line_beginnings
     shoot("4-served")
 
     asked = notebook.run("%%chat chat\nWhat is a dictionary in Python?").wait_done(180)
@@ -161,6 +174,9 @@ def test_the_session_of_the_readme(running: Platform, page: Page, shoot):
     assert listed.locator.locator("table").count() == 1
     assert re.search(r"chat.*Ready", listed.text, re.DOTALL), listed.text
     shoot("6-ps")
+
+    described = notebook.run("%llmos describe chat").wait_done()
+    assert set(described.line_beginnings) == {0}, described.line_beginnings
 
     wrong = notebook.run("%llmos serve demo://tinny --name x").wait_done()
     assert "Traceback" not in wrong.text
