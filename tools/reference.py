@@ -22,6 +22,7 @@ from llmos.client._sync.client import Client
 from llmos.client._sync.collection import Collection
 from llmos.resources import API_VERSION, KINDS, Resource
 from llmos_hub.app import build_parser as build_platform_parser
+from llmos_hub.bundle.command import build_parser as build_bundle_parser
 from llmos_hub.managers.settings import DEFINITIONS
 from llmos_hub.settings import ProcessSettings
 from llmos_widgets.magics import chat_parser
@@ -140,6 +141,8 @@ def platform_commands() -> Iterator[str]:
         if words.split()[0] in PLATFORM_VERBS:
             yield f"### llmos {words}\n"
             yield f"```\n{parser.format_help().rstrip().replace('llmos-hub ', 'llmos ')}\n```\n"
+    yield "### llmos bundle\n"
+    yield f"```\n{build_bundle_parser().format_help().rstrip()}\n```\n"
 
 
 def magics() -> Iterator[str]:

@@ -16,7 +16,7 @@ import yaml
 from llmos.errors import BadRequest, UsageError
 from llmos_hub.bundle.engines import ENGINES
 
-__all__ = ["main"]
+__all__ = ["build_parser", "main"]
 
 _MACHINES: Final = {"x86_64": "linux/amd64", "amd64": "linux/amd64", "aarch64": "linux/arm64", "arm64": "linux/arm64"}
 _PLATFORM: Final = re.compile(r"linux/(amd64|arm64)")
@@ -39,7 +39,8 @@ def _path(text: str) -> Path:
     return Path(text).expanduser().absolute()
 
 
-def _parser() -> argparse.ArgumentParser:
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of its words."""
     parser = argparse.ArgumentParser(
         prog="llmos bundle",
         description="Write images, chart and models to a directory that installs in a cluster without internet.",
@@ -131,7 +132,7 @@ def main(argv: Sequence[str]) -> int:
     LLMOSError
         It can't be written; what is there of it is gone on with by the next.
     """
-    options = _parser().parse_args(argv)
+    options = build_parser().parse_args(argv)
     if options.models_only and not options.models:
         raise UsageError("--models-only without --models would write nothing. Name some: --models demo://smollm2")
     from llmos_hub.bundle.chart import Chart, default_chart
