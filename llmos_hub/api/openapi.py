@@ -202,9 +202,9 @@ td,th{text-align:left;vertical-align:top;padding:.3rem .6rem;border-bottom:1px s
 """
 
 
-def _example(server: str) -> str:
+def _example(address: str) -> str:
     """Return what to type first, in a shell and in Python."""
-    url = f"{server}/apis/{API_VERSION}"
+    url = f"{address}/apis/{API_VERSION}"
     shell = f"""export TOKEN=...      # from the Hub's token page, or: llmos token
 curl -H "Authorization: Bearer $TOKEN" {url}/whoami
 curl -H "Authorization: Bearer $TOKEN" {url}/namespaces/user-ada/modelservices
@@ -216,13 +216,21 @@ spec: {{model: "demo://smollm2"}}
 EOF"""
     python = f"""import llmos
 
-client = llmos.Client(url="{server}", token="...")   # in a notebook of the Hub without arguments
+client = llmos.Client(url="{address}", token="...")   # in a notebook of the Hub without arguments
 client.serve("demo://smollm2", name="chat")"""
     return f"<h2>Example</h2><pre>{html.escape(shell)}</pre><pre>{html.escape(python)}</pre>"
 
 
-def make_page(document: dict[str, Any]) -> str:
-    """The same for people: one file, nothing fetched from anywhere."""
+def make_page(document: dict[str, Any], address: str) -> str:
+    """The same for people: one file, nothing fetched from anywhere.
+
+    Parameters
+    ----------
+    document
+        What `make_document` has made.
+    address
+        The API's whole address, for commands that can be pasted.
+    """
     server = document["servers"][0]["url"].rstrip("/")
     rows: dict[str, list[str]] = {}
     for path, item in document["paths"].items():
@@ -248,5 +256,5 @@ def make_page(document: dict[str, Any]) -> str:
         f"<h1>LLMOS API {html.escape(document['info']['version'])}</h1>"
         "<p>Send <code>Authorization: Bearer TOKEN</code> with a token from the Hub's token page. "
         f'The machine-readable description: <a href="{html.escape(server)}/openapi.json">openapi.json</a>.</p>'
-        f"{_example(server)}{''.join(tables)}</html>"
+        f"{_example(address)}{''.join(tables)}</html>"
     )

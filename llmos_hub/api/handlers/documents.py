@@ -10,27 +10,32 @@ from starlette.responses import Response
 
 from llmos_hub.api.dependencies import Services
 from llmos_hub.api.openapi import make_document, make_page
+from llmos_hub.names import API_PREFIX
 
 __all__ = ["openapi_document", "page"]
 
 
-def _documents(request: Request) -> tuple[bytes, bytes]:
+_UNKNOWN = "https://HUB"
+"""Stands for the Hub's address where that isn't known."""
+
+
+def _documents(request: Request, services: Services) -> tuple[bytes, bytes]:
     """The OpenAPI document and the page; everyone may ask for them, so they must cost nothing to ask for."""
     made: dict[str, tuple[bytes, bytes]] = request.app.state.documents
     server = request.scope["root_path"]
     if server not in made:
         document = make_document(request.app.routes, version=version("llmos"), server=server)
-        made[server] = json.dumps(document).encode(), make_page(document).encode()
+        # the Host header says where it was read, but anybody can send one, and the page is kept for all
+        address = (services.addresses.public or _UNKNOWN) + API_PREFIX
+        made[server] = json.dumps(document).encode(), make_page(document, address).encode()
     return made[server]
 
 
 async def openapi_document(request: Request, services: Services) -> Response:
     """OpenAPI 3.1."""
-    del services
-    return Response(_documents(request)[0], media_type="application/json")
+    return Response(_documents(request, services)[0], media_type="application/json")
 
 
 async def page(request: Request, services: Services) -> Response:
     """The same as a page."""
-    del services
-    return Response(_documents(request)[1], media_type="text/html")
+    return Response(_documents(request, services)[1], media_type="text/html")

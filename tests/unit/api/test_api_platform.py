@@ -256,6 +256,7 @@ async def test_the_page_needs_nothing_from_elsewhere(nobody: httpx.AsyncClient) 
 async def test_the_page_begins_with_an_example_for_shell_and_python(nobody: httpx.AsyncClient) -> None:
     text = (await nobody.get(f"{API_PREFIX}/docs")).text
     example = text[text.index("Example") : text.index("<table>")]
-    assert f"{API_PREFIX}{BASE}/whoami" in example
+    assert f" http://hub.example.org{API_PREFIX}{BASE}/whoami\n" in example  # curl takes no path alone
+    assert f"Client(url=&quot;http://hub.example.org{API_PREFIX}&quot;" in example
     assert "application/apply-patch+yaml" in example
     assert "client.serve(" in example
