@@ -1,7 +1,12 @@
 """Accounts as people and attackers use them: passwords, sessions, tokens, starts, all over HTTP on a real platform."""
 
+import ast
+import html
 import json
+import os
 import re
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from http.cookies import SimpleCookie
@@ -324,6 +329,20 @@ def test_a_token_says_when_it_ends(platform):
     listed = platform.hub("GET", "/users/admin/tokens").json()["api_tokens"]
     assert max(token["expires_at"] or "" for token in listed if token["note"] == "llmos token")
     assert "until it is deleted" in platform.run("token", "--invoke-only", "--expires", "never").stderr
+
+
+def test_the_code_on_the_token_page_prints_names_of_models(platform):
+    with platform.browser("admin", ADMIN_PASSWORD) as browser:
+        page = browser.get("/hub/token").text
+    code = html.unescape(re.search(r"<code>(from openai .*?)</code>", page, re.DOTALL)[1])
+    key = platform.run("token", "--invoke-only").stdout.strip()
+    environ = {**os.environ, "OPENAI_BASE_URL": f"{platform.gateway_url}/v1", "OPENAI_API_KEY": key}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environ, capture_output=True, text=True, timeout=60, check=False
+    )
+    names = ast.literal_eval(done.stdout or "None")
+    assert isinstance(names, list), done
+    assert all(isinstance(name, str) for name in names)
 
 
 # TLS
