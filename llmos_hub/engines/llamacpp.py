@@ -247,7 +247,11 @@ def _too_large(
 ) -> Insufficient:
     """Say what is missing, in numbers, and what would do."""
     name = model.header.name or PurePath(model.path).name
-    parts = f"{format_bytes(need.weights)} weights, {format_bytes(need.context + need.compute + need.prompt_cache)} for {settings.context:,} tokens of context and buffers"
+    parts = (
+        f"{format_bytes(need.weights)} weights, "
+        f"{format_bytes(need.context + need.compute + need.prompt_cache)} for {settings.context:,} tokens of context "
+        f"and buffers, {format_bytes(need.process)} for llama.cpp itself"
+    )
     field = "spec.resources.memory" if spec.resources.memory else "spec.model"
     limit = int(parse_quantity(spec.resources.memory)) if spec.resources.memory else machine.memory
     have = (

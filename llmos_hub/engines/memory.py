@@ -70,9 +70,14 @@ class Estimate:
     prompt_cache: int
 
     @property
+    def process(self) -> int:
+        """The process itself, whatever it serves."""
+        return _PROCESS
+
+    @property
     def total(self) -> int:
-        """All together, the process itself included."""
-        return _PROCESS + self.weights + self.context + self.compute + self.prompt_cache
+        """All together."""
+        return self.process + self.weights + self.context + self.compute + self.prompt_cache
 
 
 def bytes_per_token(header: Header, key_type: str = "f16", value_type: str = "f16") -> int:

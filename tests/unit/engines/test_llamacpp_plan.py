@@ -179,6 +179,14 @@ def test_advice_on_memory_is_one_that_can_be_followed():
     assert "fewer parameters" not in message  # it fits, with the memory that it takes
 
 
+def test_what_is_needed_is_the_sum_of_what_is_named():
+    with pytest.raises(Insufficient) as caught:
+        plan(ENCODER, 46_000_000, resources=Resources(memory="10Mi"))
+    needed, *parts = [float(size) for size in re.findall(r"([\d.]+) MiB", caught.value.message.partition(";")[0])]
+    assert len(parts) == 3
+    assert sum(parts) == pytest.approx(needed, abs=2)  # each is rounded
+
+
 @pytest.mark.parametrize("engine", ["llamacpp", "custom"])
 def test_more_memory_than_the_machine_has_is_refused(engine: str):
     wanted = ModelServiceSpec(
