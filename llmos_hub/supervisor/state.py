@@ -34,8 +34,9 @@ SCHEMA: Final = 1
 MIGRATIONS: Final[Mapping[int, Callable[[DataDir], None]]] = {}
 """What turns the layout of version N into that of N + 1, by N."""
 
-_UNUSABLE: Final = re.compile(r"[\x00-\x1f\x7f]|\{(?:socket|port|index|dir)\}")
-"""Characters that end a line in logs and lists, and the names that `llmos_hub.backends.local` fills in."""
+_UNUSABLE: Final = re.compile(r"[\x00-\x1f\x7f:]|\{(?:socket|port|index|dir)\}")
+"""Characters that end a line in logs and lists, the colon, which parts the entries of ``PATH`` (people's own packages lie
+in their homes), and the names that `llmos_hub.backends.local` fills in."""
 
 
 @dataclass(frozen=True)
@@ -348,7 +349,7 @@ def _check_path(root: Path) -> None:
     Raises
     ------
     Unavailable
-        It holds a line end, or what is filled in where models are started.
+        It holds a line end, a colon, or what is filled in where models are started.
     """
     found = _UNUSABLE.search(str(root))
     if found:

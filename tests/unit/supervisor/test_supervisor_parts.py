@@ -294,6 +294,9 @@ def test_the_mark_stays_at_a_rename_and_differs_in_a_copy(tmp_path):
     assert mark_of(DataDir(tmp_path / "nowhere")) == ""
 
 
-def test_a_line_end_in_the_path_is_refused(tmp_path):
-    with pytest.raises(Unavailable, match="--data-dir"):
-        StateFiles(DataDir(tmp_path / "a\nb")).prepare()
+@pytest.mark.parametrize("name", ["a\nb", "a:b"])
+def test_what_ends_a_line_or_an_entry_of_path_is_refused_in_the_path(tmp_path, name):
+    with pytest.raises(Unavailable, match="--data-dir") as refused:
+        StateFiles(DataDir(tmp_path / name)).prepare()
+    assert repr(name[1]) in refused.value.message
+    assert not (tmp_path / name).exists()
