@@ -26,6 +26,8 @@ R = TypeVar("R", bound=Resource)
 
 _REVISION = re.compile(rb"[0-9]{0,16}")
 """As the script that writes reads it."""
+_OTHER_SHAPE = (ValueError, TypeError, KeyError, AttributeError, RecursionError)
+"""What reading raises where a value is no JSON, JSON of another shape, or nested too deeply to be read."""
 
 
 class Unreadable(Exception):
@@ -146,7 +148,7 @@ class Codec:
             # what isn't JSON at all is an error in no place
             why = "" if _json(body) else "it is damaged"
             resource = self._salvaged(kind, record, (namespace, name), why, str(invalid(error, kind).message))
-        except (ValueError, TypeError, KeyError, AttributeError) as error:  # not JSON, or of another shape
+        except _OTHER_SHAPE as error:
             resource = self._salvaged(kind, record, (namespace, name), f"it is damaged: {error}", str(error))
         except SealBroken as error:
             resource = self._salvaged(kind, record, (namespace, name), str(error), str(error))
@@ -177,7 +179,7 @@ def _json(body: bytes) -> dict[str, Any]:
     """The object that a text in JSON stands for; an empty one where it is none."""
     try:
         data = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return data if isinstance(data, dict) else {}
 
