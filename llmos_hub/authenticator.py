@@ -25,7 +25,7 @@ from traitlets import Unicode as UnicodeTrait
 
 from llmos_hub.attempts import Attempts, Delays, Place, place_of
 from llmos_hub.former_people import forget, remember, what_is_left
-from llmos_hub.hub_handlers import people_handlers, spawn_handlers
+from llmos_hub.hub_handlers import error_handlers, people_handlers, spawn_handlers
 from llmos_hub.password_pages import authenticator_handlers
 from llmos_hub.password_rules import MAX_LENGTH, check_strength
 from llmos_hub.passwords import (
@@ -307,9 +307,9 @@ class LLMOSAuthenticator(Authenticator):
         _remove(file)
 
     def get_handlers(self, app: Any) -> list[tuple[str, Any]]:
-        """The pages for log-in, passwords and starts, and the routes for people, in place of the Hub's own."""
+        """The pages for log-in, passwords, starts and errors, and the routes for people, in place of the Hub's own."""
         del app
-        return [*authenticator_handlers(), *people_handlers(), *spawn_handlers()]
+        return [*authenticator_handlers(), *people_handlers(), *spawn_handlers(), *error_handlers()]
 
 
 def _browser_cookie(name: str) -> str:

@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import json
 from typing import Any
+from urllib.parse import urlsplit
 
 from jupyterhub import orm
 from jupyterhub.apihandlers.base import APIHandler
 from jupyterhub.apihandlers.users import UserAPIHandler, UserListAPIHandler
-from jupyterhub.handlers.pages import SpawnHandler
+from jupyterhub.handlers.pages import ProxyErrorHandler, SpawnHandler
 from jupyterhub.roles import assign_default_roles
 from jupyterhub.scopes import needs_scope
 from jupyterhub.utils import maybe_future
 from tornado import web
 
+from llmos.errors import Unavailable
 from llmos_hub.former_groups import forget_group
-from llmos_hub.names import SCOPE_ACCOUNTS
+from llmos_hub.names import API_PREFIX, GATEWAY_PREFIX, SCOPE_ACCOUNTS
 from llmos_hub.password_rules import make_password
 from llmos_hub.passwords import end_sessions, end_tokens, password_state
 from llmos_hub.server_tokens import ServerTokens
 
-__all__ = ["api_handlers", "people_handlers", "spawn_handlers"]
+__all__ = ["api_handlers", "error_handlers", "people_handlers", "spawn_handlers"]
 
 
 def _may_make_admins(handler: APIHandler) -> bool:
@@ -219,6 +221,28 @@ class CarefulSpawnHandler(SpawnHandler):
         return elsewhere or user.name != self.current_user.name or bool(self.chosen_options)
 
 
+class ServiceErrorHandler(ProxyErrorHandler):
+    """What the Hub's proxy passes on where nobody answers: of the API and the gateway an error that programs can read.
+
+    The proxy asks with the address that was asked for (``?url=``), and passes on the body and its type.
+    """
+
+    async def get(self, status_code_s: str) -> None:
+        """``/hub/error/503?url=/services/llmos/apis``."""
+        path = urlsplit(self.get_query_argument("url", "")).path
+        services = {API_PREFIX: "API", GATEWAY_PREFIX: "gateway"}
+        prefix = next((each for each in services if path == each or path.startswith(f"{each}/")), None)
+        if prefix is None or int(status_code_s) != Unavailable.status:
+            await super().get(status_code_s)
+            return
+        error = Unavailable(
+            f"LLMOS's {services[prefix]} does not answer: it may be starting. Try again in some seconds. "
+            "If it goes on, what runs is shown by: llmos status"
+        )
+        self.set_header("Content-Type", "application/json")
+        self.write(json.dumps(error.to_status() if prefix == API_PREFIX else error.to_openai()))
+
+
 def api_handlers() -> list[tuple[str, Any]]:
     """What the Hub's configuration adds below ``/hub``."""
     return [
@@ -240,3 +264,8 @@ def spawn_handlers() -> list[tuple[str, Any]]:
         ("/spawn/([^/]+)", CarefulSpawnHandler),
         ("/spawn/([^/]+)/([^/]+)", CarefulSpawnHandler),
     ]
+
+
+def error_handlers() -> list[tuple[str, Any]]:
+    """What stands in place of the Hub's own page for what its proxy doesn't reach."""
+    return [(r"/error/(\d+)", ServiceErrorHandler)]

@@ -78,6 +78,14 @@ class Service:
         )
         return Unavailable(message)
 
+    def behind_proxy(self, status: int) -> Unavailable:
+        """The error of a service that a proxy on the way doesn't reach."""
+        message = (
+            f"The {self.noun} at {self.url} is not reached by the proxy before it (HTTP {status}): it may be starting. Try "
+            "again in some seconds. If it goes on, what runs is shown by: llmos status"
+        )
+        return Unavailable(message)
+
     def strange(self, status: int) -> Unavailable:
         """The error of something else that answers at the address."""
         message = f"Something answers at {self.url}, but not LLMOS's {self.noun} (HTTP {status}). Is the address right?"
@@ -185,7 +193,7 @@ def answer_error(
     if from_hub(status, headers) or (status in {502, 503, 504} and HEADER_HUB in headers):
         return service.starting()
     if status in {502, 503, 504}:
-        return service.away()
+        return service.behind_proxy(status)
     if status in {401, 403}:
         message = f"The token is not accepted at {service.url}. Make one on the Hub's token page or with: llmos token"
         return Unauthorized(message, request_id=request_id)

@@ -20,6 +20,7 @@ import pytest
 from llmos_spawners.memory import machine_memory
 from llmos_spawners.profiles import workstation
 
+import llmos
 from llmos_hub.names import DataDir
 from llmos_hub.processes import ProcessHandle
 from llmos_hub.supervisor.state import StateFiles
@@ -334,6 +335,21 @@ def test_whatever_is_killed_comes_back_and_is_said(own):
 
     wait_until(routed, 30, "the server is reached through the new proxy")
     assert [process["restarts"] for process in own.status()["processes"]] == [1] * len(PARTS)
+
+
+def test_while_a_part_is_away_programs_get_an_error_that_they_can_read(own):
+    with llmos.Client(url=own.api_url, token=own.client["token"]) as client:
+        old = own.kill("api")
+        refused = httpx.get(f"{own.api_url}/apis", timeout=10)
+        assert refused.status_code == 503
+        status = refused.json()
+        assert (status["kind"], status["details"]["code"], status["code"]) == ("Status", "unavailable", 503)
+        assert client.whoami().name == "admin"  # it waits for the next one
+        own.wait_replaced("api", old)
+    own.kill("gateway")
+    refused = httpx.get(f"{own.hub_url}/services/llm/v1/models", timeout=10)
+    assert refused.status_code == 503
+    assert refused.json()["error"]["type"] == "server_error"
 
 
 def test_a_new_supervisor_adopts_all_that_runs(own):

@@ -245,4 +245,4 @@ def _pause(error: Exception, pause: float) -> float:
     """Seconds until the next try: the API counts writes by the second, and needs some to start."""
     if isinstance(error, TooManyRequests):
         return max(pause, 1.0)
-    return pause * _TO_START if isinstance(error, _NotYet) else pause
+    return pause * _TO_START if isinstance(error, _NotYet | Unavailable) else pause

@@ -518,6 +518,19 @@ def test_an_api_that_does_not_come_is_said_to_be_starting(
     assert sum(pauses) > 1
 
 
+@pytest.mark.parametrize("status", [502, 503, 504])
+def test_a_proxy_that_reaches_no_api_is_asked_for_some_seconds_and_named(
+    client: Client, platform: FakePlatform, status: int, pauses: list[float]
+):
+    """configurable-http-proxy passes on the body and the type of the Hub's page and no other header."""
+    assert client.namespace() == "user-ada"
+    platform.failures += [HTMLResponse("<h1>Service Unavailable</h1>", status)] * 10
+    with pytest.raises(Unavailable, match=rf"proxy before it \(HTTP {status}\).*llmos status") as raised:
+        client.modelservices.get("chat")
+    assert "make up" not in str(raised.value)
+    assert sum(pauses) > 4
+
+
 def test_a_write_that_may_have_arrived_is_not_sent_again(client: Client, platform: FakePlatform, pauses: list[float]):
     assert client.namespace() == "user-ada"
     platform.failures.append(HTMLResponse("<h1>503 : Service Unavailable</h1>", 503, headers=HUB))
