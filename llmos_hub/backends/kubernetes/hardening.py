@@ -60,6 +60,8 @@ def harden(merged: dict[str, Any], ours: Mapping[str, Any], settings: Kubernetes
         spec.pop(name, None)
         if name in ours["spec"]:
             spec[name] = ours["spec"][name]
+    if operators := ours["spec"].get("nodeSelector"):  # to narrow it down is anybody's
+        spec["nodeSelector"] = {**(spec.get("nodeSelector") or {}), **operators}
     for name in ("priorityClassName", "affinity") if "affinity" in ours["spec"] else ("priorityClassName",):
         if name in ours["spec"]:
             spec[name] = ours["spec"][name]

@@ -265,6 +265,17 @@ def test_fetch_shares_neither_its_home_nor_its_names_with_what_a_resource_adds()
     assert home not in {mount["name"] for container in others for mount in container.get("volumeMounts", ())}
 
 
+@pytest.mark.parametrize(
+    "asked",
+    [{"pool": "other", "disk": "fast"}, {"pool": None, "disk": "fast"}, {"$patch": "replace", "disk": "fast"}],
+)
+def test_a_resource_narrows_the_operators_nodes_down_and_does_not_leave_them(asked: dict[str, str | None]) -> None:
+    settings = SETTINGS.model_copy(update={"node_selector": {"pool": "models"}})
+    template = replace(LLAMACPP, pod=PodOptions("llamacpp", overrides={"spec": {"nodeSelector": asked}}))
+    spec = make_objects(Workload(REF, (Role("replica", 1, template),)), settings)[-1]["spec"]["template"]["spec"]
+    assert spec["nodeSelector"] == {"pool": "models", "disk": "fast"}
+
+
 def test_ranges_are_cut_out_of_those_they_lie_in_and_the_metadata_service_always() -> None:
     egress = {"cidrs": ["10.0.0.0/8", "0.0.0.0/0"], "exceptCidrs": ["10.1.0.0/16", "10.0.0.0/8", "fd00::/8"]}
     workload = Workload(REF, (Role("replica", 1, VLLM),))
