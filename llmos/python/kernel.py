@@ -21,6 +21,7 @@ ENV_NOTE = "LLMOS_NOTE"
 """What the first cell of a kernel is to say."""
 RESET = "llmos python reset"
 _TRIAL_SECONDS = 60  # an import takes one; a machine under load many
+_HANGS = f"it doesn't come up within {_TRIAL_SECONDS} s."
 _TRIED = "tried"
 _STARTING = "starting"
 # As the kernel itself is started, but for its loop: sockets, shell, extensions.
@@ -112,7 +113,9 @@ def _verdict(layer: Layer) -> tuple[str, str]:
     known, found = layer.fingerprint, None
     with contextlib.suppress(OSError, ValueError):
         trouble, warning, then = tried.read_text(encoding="utf-8").split("\n", 2)
-        found = (trouble, warning) if then == known and not starting.exists() else None
+        # trouble may have been the configuration's, which is not among the packages; what hangs is not waited for again
+        settled = not trouble or trouble == _HANGS
+        found = (trouble, warning) if then == known and settled and not starting.exists() else None
     if found is None:
         found = _try(layer)
         with contextlib.suppress(OSError):
@@ -129,15 +132,17 @@ def _try(layer: Layer) -> tuple[str, str]:
     environment = {**os.environ, **layer.environment()}
     try:
         done = subprocess.run(
-            [str(layer.python), "-c", _TRIAL],
+            # files of the working directory are no packages, and the kernel itself does not look there while it loads
+            [str(layer.python), "-P", "-c", _TRIAL],
             env=environment,
+            cwd="/",
             stdin=subprocess.DEVNULL,
             capture_output=True,
             timeout=_TRIAL_SECONDS,
             check=False,
         )
     except subprocess.TimeoutExpired:
-        return f"it doesn't come up within {_TRIAL_SECONDS} s.", ""
+        return _HANGS, ""
     except OSError as exc:
         return f"{layer.python}: {exc.strerror}.", ""
     said = done.stdout.decode(errors="replace").splitlines()

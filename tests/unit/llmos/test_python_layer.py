@@ -144,6 +144,26 @@ def test_what_keeps_a_kernel_from_starting_is_found_before_it_is_started(layer, 
     assert "llmos python reset" in notes[0]
 
 
+def test_a_file_beside_the_notebook_is_not_taken_for_a_package(layer, tmp_path, monkeypatch):
+    (layer.site / "one.py").write_text("")
+    (tmp_path / "random.py").write_text("raise RuntimeError('mine')\n")
+    monkeypatch.chdir(tmp_path)
+    assert kernel._prepare(layer) == (True, [])
+
+
+def test_what_kept_a_kernel_from_starting_is_looked_for_again_each_time(layer, tmp_path, monkeypatch):
+    (layer.site / "one.py").write_text("")
+    monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
+    config = tmp_path / "ipython" / "profile_default" / "ipython_config.py"
+    config.parent.mkdir(parents=True)
+    config.write_text("import os; os._exit(7)\n")
+    own, notes = kernel._prepare(layer)
+    assert not own
+    assert "exit code 7" in notes[0]
+    config.unlink()
+    assert kernel._prepare(layer) == (True, [])
+
+
 def test_the_environment_leads_to_it_once(layer):
     first = layer.environment({"PATH": "/usr/bin"})
     assert first["PATH"].split(":")[:2] == [str(layer.root / "bin"), f"{sys.prefix}/bin"]
