@@ -196,21 +196,24 @@ def choose(models: Sequence[Candidate], wanted: str | None, look: Look) -> Choic
         exact = _named(models, wanted)
         if exact is not None:
             return _as_asked(exact)
-        models = [m for m in models if _is_quantized(m, wanted)] or models
-        if not _is_quantized(models[0], wanted):
+        of_it = [m for m in models if _is_quantized(m, wanted)]
+        if not of_it:
             return _not_there(models, wanted)
-    whole = [m for m in models if m.complete]
+    else:
+        of_it = list(models)
+    whole = [m for m in of_it if m.complete]
     if not whole:
-        return Choice(None, f"of {models[0].files[0]} parts are missing in the repository")
-    if len(whole) == 1:
+        return Choice(None, f"of {of_it[0].files[0]} parts are missing in the repository")
+    # a vision part may be the only file of a quantization
+    if len(whole) == 1 and (wanted is None or not whole[0].doubtful):
         is_only = "is the only GGUF model there" if wanted is None else f"is the only {wanted} there"
         return Choice(whole[0], f"{whole[0].title} {is_only}")
-    return _best(whole, wanted, look)
+    return _best(whole, models, wanted, look)
 
 
-def _best(whole: Sequence[Candidate], wanted: str | None, look: Look) -> Choice:
-    """The first by `_rank` whose header doesn't speak against it."""
-    largest = max(whole, key=lambda m: m.size)
+def _best(whole: Sequence[Candidate], models: Sequence[Candidate], wanted: str | None, look: Look) -> Choice:
+    """The first by `_rank` whose header doesn't speak against it; `models` are all that there are."""
+    largest = max((m for m in models if m.complete), key=lambda m: m.size)
     reference = look(largest.files[0])
     left_out: dict[Candidate, str] = {}
     best = None
@@ -221,6 +224,8 @@ def _best(whole: Sequence[Candidate], wanted: str | None, look: Look) -> Choice:
             best = candidate
             break
         left_out[candidate] = why
+    if best is None and wanted is not None and len(left_out) == len(whole) and _BY_ITS_NAME not in left_out.values():
+        return Choice(None, f"no model there is {wanted}{_without(left_out)}. There are: {_listed(models)}")
     if best is None:
         best = min(whole, key=lambda m: (m in left_out, m.doubtful, _rank(m)))
         left_out.pop(best, None)
@@ -284,8 +289,16 @@ def _as_asked(candidate: Candidate) -> Choice:
 
 
 def _not_there(models: Sequence[Candidate], wanted: str) -> Choice:
-    names = [m.files[0] for m in sorted(models, key=lambda m: (m.doubtful, _rank(m)))]
+    names = _names(models)
     meant = difflib.get_close_matches(wanted, [PurePosixPath(n).name for n in names] + names, n=1, cutoff=0.6)
     hint = f' Did you mean "{meant[0]}"?' if meant else ""
-    listed = ", ".join(names[:12]) + (f" and {len(names) - 12} more" if len(names) > 12 else "")
-    return Choice(None, f'there is no file or quantization "{wanted}".{hint} There are: {listed}')
+    return Choice(None, f'there is no file or quantization "{wanted}".{hint} There are: {_listed(models)}')
+
+
+def _names(models: Sequence[Candidate]) -> list[str]:
+    return [m.files[0] for m in sorted(models, key=lambda m: (m.doubtful, _rank(m)))]
+
+
+def _listed(models: Sequence[Candidate]) -> str:
+    names = _names(models)
+    return ", ".join(names[:12]) + (f" and {len(names) - 12} more" if len(names) > 12 else "")

@@ -144,6 +144,25 @@ def test_the_header_decides_what_a_file_is(outline: Outline, words: str):
     assert words in result.reason
 
 
+@pytest.mark.parametrize(
+    ("sidecar", "outline", "words"),
+    [
+        ("mmproj-model-F16.gguf", Outline("mmproj", "clip", 398, 36), "the vision part"),
+        ("mtp-model-F16.gguf", DRAFT, "15 tensors"),
+    ],
+)
+def test_the_only_file_of_a_quantization_is_no_model_where_its_header_says_so(
+    sidecar: str, outline: Outline, words: str
+):
+    sizes, headers = {"model-Q4_K_M.gguf": 200, sidecar: 50}, {"model-Q4_K_M.gguf": MODEL, sidecar: outline}
+    result = pick(sizes, "F16", headers)
+    assert result.candidate is None
+    assert words in result.reason
+    assert "model-Q4_K_M.gguf" in result.reason
+    assert chosen(sizes, sidecar, headers) == (sidecar,)
+    assert chosen(sizes, "F16", {**headers, sidecar: MODEL}) == (sidecar,)
+
+
 def test_a_model_with_lora_in_its_name_is_a_model_by_its_header():
     sizes = {"my-lora-merged-Q4_K_M.gguf": 4000, "my-lora-merged-Q8_0.gguf": 8000, "base-F16.gguf": 16000}
     assert chosen(sizes, None, dict.fromkeys(sizes, MODEL)) == ("my-lora-merged-Q4_K_M.gguf",)
