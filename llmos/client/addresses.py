@@ -17,7 +17,7 @@ __all__ = ["Found", "address_of", "no_address", "read_found", "search_words"]
 
 _PAGE = re.compile(
     r"^(?:https?://)?(?:www\.)?(?:huggingface\.co|hf\.co)/(?P<repo>[\w.-]+/[\w.-]+?)"
-    r"(?:/(?:blob|resolve|tree)/(?P<revision>[\w.-]+)(?:/(?P<file>[^?#]+))?)?/?(?:[?#].*)?$"
+    r"(?::(?P<quantization>[\w.-]+)|/(?:blob|resolve|tree)/(?P<revision>[\w.-]+)(?:/(?P<file>[^?#]+))?)?/?(?:[?#].*)?$"
 )
 _BYTES_PER_WEIGHT: Final = 4.9 / 8
 """Of Q4_K_M, which is taken where nothing is said."""
@@ -69,13 +69,17 @@ def address_of(model: str, directory: Path | None = None) -> str | None:
     --------
     >>> address_of("Qwen/Qwen3-4B-GGUF"), address_of("smollm2"), address_of("llama3")
     ('hf://Qwen/Qwen3-4B-GGUF', 'demo://smollm2', None)
+    >>> address_of("hf.co/Qwen/Qwen3-4B-GGUF:Q8_0")
+    'hf://Qwen/Qwen3-4B-GGUF:Q8_0'
     >>> address_of("https://huggingface.co/Qwen/Qwen3-4B-GGUF/blob/main/Qwen3-4B-Q8_0.gguf")
     'hf://Qwen/Qwen3-4B-GGUF@main:Qwen3-4B-Q8_0.gguf'
     """
     model = model.strip()
     if page := _PAGE.match(model):
         revision = f"@{page['revision']}" if page["revision"] else ""
-        return f"hf://{page['repo']}{revision}" + (f":{page['file']}" if page["file"] else "")
+        # a quantization behind the repository is how other programs for GGUF models write it
+        file = page["file"] or (page["quantization"] if page["quantization"] != "latest" else None)
+        return f"hf://{page['repo']}{revision}" + (f":{file}" if file else "")
     if "://" in model:
         return model
     path = Path(model).expanduser()

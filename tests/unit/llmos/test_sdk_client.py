@@ -400,6 +400,8 @@ async def test_the_async_client_does_the_same(environment: dict[str, str], platf
         ("Qwen/Qwen3-4B-GGUF:Q8_0", "hf://Qwen/Qwen3-4B-GGUF:Q8_0"),
         ("org/repo@main:a (1) + [b], c=d.gguf", "hf://org/repo@main:a (1) + [b], c=d.gguf"),
         ("https://huggingface.co/org/repo", "hf://org/repo"),
+        ("hf.co/org/repo:Q8_0", "hf://org/repo:Q8_0"),
+        ("hf.co/org/repo:latest", "hf://org/repo"),
         ("hf.co/org/repo/", "hf://org/repo"),
         ("https://huggingface.co/org/repo/blob/main/sub/m.gguf?x=1", "hf://org/repo@main:sub/m.gguf"),
         ("tiny", "demo://tiny"),
