@@ -111,11 +111,7 @@ class Body:
 def make_body(data: Any, type_: str = JSON) -> Body:
     """Encode `data`; of a resource everything but its status, which isn't the caller's to write."""
     if isinstance(data, Resource):
-        # what was read has no secrets in it; sending that back as if there were none would erase them
-        unread = [name for name in data.write_only if name not in data.spec.model_fields_set]
-        data = {key: value for key, value in data.dump().items() if key != "status"}
-        for name in unread:
-            data["spec"].pop(name, None)
+        data = {key: value for key, value in data.document().items() if key != "status"}
     return Body(json.dumps(data, ensure_ascii=False).encode(), type_)
 
 

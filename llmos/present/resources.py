@@ -97,7 +97,7 @@ def _has_message(kind: type[Resource]) -> bool:
 
 def as_list(resources: Sequence[Resource]) -> dict[str, Any]:
     """Several resources as one document that ``apply -f`` reads again."""
-    return {"apiVersion": API_VERSION, "kind": "List", "items": [resource.dump() for resource in resources]}
+    return {"apiVersion": API_VERSION, "kind": "List", "items": [resource.document() for resource in resources]}
 
 
 def as_json(data: Any, *, indent: int | None = 2) -> str:

@@ -260,6 +260,14 @@ class Resource(Model):
         """The resource as JSON has it, without unset metadata."""
         return self.model_dump(mode="json", by_alias=True, exclude_none=True)
 
+    def document(self) -> dict[str, Any]:
+        """Return the resource as it can be written again: without secrets that were not read, whose absence keeps them."""
+        data = self.dump()
+        for name in self.write_only:
+            if name not in self.spec.model_fields_set:
+                data["spec"].pop(name, None)
+        return data
+
     @property
     def key(self) -> str:
         """``namespace/name``, or the name alone for kinds of the whole platform."""

@@ -114,7 +114,7 @@ class FakePlatform:
         namespace = resource.metadata.namespace or ""
         key = (resource.plural, namespace, resource.metadata.name)
         old = self.objects.get(key)
-        data = resource.dump()
+        data = resource.document()
         metadata = data["metadata"]
         metadata["uid"] = old["metadata"]["uid"] if old else f"uid-{self.revision + 1}"
         metadata["creationTimestamp"] = old["metadata"]["creationTimestamp"] if old else _now()

@@ -60,7 +60,7 @@ def _apply(client: Client, manifest: Manifest, args: argparse.Namespace, output:
         before.spec == after.spec
         and before.metadata.labels == after.metadata.labels
         and (before.metadata.annotations == after.metadata.annotations)
-        and not wanted.write_only
+        and wanted.spec.model_fields_set.isdisjoint(wanted.write_only)  # what is given can't be compared
     ):
         word = "unchanged"
     else:

@@ -64,7 +64,7 @@ def _show(
     kind: type[Resource], found: Sequence[Resource], args: argparse.Namespace, output: Output, *, single: bool
 ) -> None:
     if args.output in {"json", "yaml"}:
-        document = found[0].dump() if single else as_list(found)
+        document = found[0].document() if single else as_list(found)
         output.text(as_json(document) if args.output == "json" else as_yaml(document))
     elif args.output == "name":
         if found:
@@ -108,7 +108,7 @@ def _watch(
     for event in collection.watch(namespace=where, labels=args.selector, on_away=output.note):
         if names and event.resource.metadata.name not in names:
             continue
-        data: dict[str, Any] = {"type": event.type, "object": event.resource.dump()}
+        data: dict[str, Any] = {"type": event.type, "object": event.resource.document()}
         if args.output == "json":
             output.text(as_json(data, indent=None))
         elif args.output == "yaml":

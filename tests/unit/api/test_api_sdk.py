@@ -8,7 +8,9 @@ from contextlib import aclosing
 import pytest
 
 from llmos import AsyncClient
+from llmos.cli.manifests import Text, read_manifests
 from llmos.errors import Conflict, Forbidden, Invalid, NotFound
+from llmos.present.resources import as_json, as_list, as_yaml
 from llmos.resources import Credential, ModelService
 from llmos_hub.names import API_PREFIX
 from llmos_hub.stores import Store
@@ -77,3 +79,12 @@ async def test_a_credential_that_is_read_and_sent_back_keeps_its_secrets(sdk: As
     read.metadata.labels["team"] = "vision"
     await sdk.credentials.apply(read)
     assert (await store.get(Credential, "user-ada", "hub")).spec.data == {"A": SECRET}
+
+
+async def test_an_exported_credential_that_is_applied_again_keeps_its_secrets(sdk: AsyncClient, store: Store) -> None:
+    await sdk.credentials.create({"kind": "Credential", "metadata": {"name": "hub"}, "spec": {"data": {"A": SECRET}}})
+    read = await sdk.credentials.get("hub")
+    for document in (as_yaml(read.document()), as_yaml(as_list([read])), as_json(as_list([read]))):
+        (manifest,) = read_manifests([Text("cell", document)])
+        await sdk.credentials.apply(manifest.resource)
+        assert (await store.get(Credential, "user-ada", "hub")).spec.data == {"A": SECRET}

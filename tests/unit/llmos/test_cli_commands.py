@@ -296,6 +296,18 @@ def test_an_exported_manifest_is_applied_again(run: Run, platform: FakePlatform,
     assert ("modelservices", "user-ada", "chat") in platform.objects
 
 
+@pytest.mark.parametrize(
+    "words", [["credential", "hub", "-o", "yaml"], ["credential", "hub", "--json"], ["credentials", "-o", "yaml"]]
+)
+def test_an_exported_credential_does_not_say_that_it_is_empty(run: Run, platform: FakePlatform, words: list[str]):
+    metadata = {"name": "hub", "namespace": "user-ada"}
+    platform.put({"apiVersion": "llmos.ai/v1alpha1", "kind": "Credential", "metadata": metadata, "spec": {}})
+    exported = run("get", *words)[1]
+    document = yaml.safe_load(exported)
+    assert document.get("items", [document])[0]["spec"] == {}
+    assert run("apply", "-f", "-", stdin=exported)[1] == "credential/hub unchanged\n"
+
+
 @pytest.mark.parametrize("value", ["!!int ''", "!!bool maybe", "!!float x", "!unknown x"])
 def test_a_value_that_does_not_fit_its_tag_is_named_with_its_line(run: Run, tmp_path: Path, value: str):
     file = tmp_path / "chat.yaml"
