@@ -110,7 +110,9 @@ class _Reader:
         return self._size
 
     def invalid(self, what: str) -> Invalid:
-        return Invalid(f"{self._name} is not a GGUF model that can be read: {what}.")
+        return Invalid(
+            f"{self._name} is not a GGUF model that can be read: {what}" + ("" if what.endswith("?") else ".")
+        )
 
     def check_magic(self) -> None:
         """Take the first four bytes; where they aren't GGUF's, say what the file is instead."""
