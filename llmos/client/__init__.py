@@ -1,6 +1,7 @@
-"""The SDK. Written once, asynchronously, in `_async`; `_sync` is generated from it by ``tools/unasync.py``.
+"""The Python SDK.
 
-Names are imported when they are first used: the HTTP library takes a quarter of a second to load.
+The client is written by hand in `_async`; ``tools/unasync.py`` generates `_sync` from it. Names are imported at
+first use because the HTTP library takes a quarter of a second to load.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""From what people type for a model to its address: pure, but for a look at whether a file is there."""
+"""Conversion of what people type for a model into its address. Its only I/O is to look for a file of that name."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ _PAGE = re.compile(
     r"(?::(?P<quantization>[\w.-]+)|/(?:blob|resolve|tree)/(?P<revision>[\w.-]+)(?:/(?P<file>[^?#]+))?)?/?(?:[?#].*)?$"
 )
 _BYTES_PER_WEIGHT: Final = 4.9 / 8
-"""Of Q4_K_M, which is taken where nothing is said."""
+"""For the quantization Q4_K_M, the default."""
 _BESIDE_THE_WEIGHTS: Final = 1.2
-"""Context and buffers, as a factor: what decides whether a model fits, not how much it takes."""
+"""Factor for context and buffers. It only decides whether a model fits, it doesn't predict its memory."""
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A repository that a hub has found.
+    """A repository found by a hub.
 
     Attributes
     ----------
@@ -42,28 +42,28 @@ class Found:
 
     @property
     def size(self) -> int:
-        """Bytes as Q4_K_M, about."""
+        """The approximate size in bytes as Q4_K_M."""
         return int(self.parameters * _BYTES_PER_WEIGHT)
 
     def fits(self, memory: int) -> bool:
-        """Whether it fits into so many bytes, as far as that can be said before a look at its header."""
+        """Return whether the model fits into that many bytes, as far as its number of weights can tell."""
         return self.size * _BESIDE_THE_WEIGHTS <= memory
 
 
 def address_of(model: str, directory: Path | None = None) -> str | None:
-    """The address that is meant; None where it takes a hub to tell, as for ``llama3``.
+    """Return the full address of a model; None for a short name such as ``llama3``, which only a hub can resolve.
 
     Parameters
     ----------
     model
-        An address, ``org/repo``, a path, the name of a demo model, or the address of a repository's page.
+        An address, ``org/repo``, a path, the name of a demo model, or the URL of a repository's web page.
     directory
-        Where relative paths begin; unset, where the process is.
+        Base of relative paths; by default the working directory.
 
     Raises
     ------
     Invalid
-        It reads like a path, and nothing is there.
+        `model` looks like a path and nothing exists there.
 
     Examples
     --------
@@ -91,7 +91,7 @@ def address_of(model: str, directory: Path | None = None) -> str | None:
         or (model.lower().endswith(".gguf") and not names_a_file_of_a_repository)
     )
     if model and (there.exists() if reads_like_a_path else there.is_file()):
-        return f"file://{os.path.normpath(there)}"  # links stay: what they lead to may have another name
+        return f"file://{os.path.normpath(there)}"  # symbolic links stay: their target may have another name
     if reads_like_a_path:
         message = (
             f'There is no file "{model[:200]}" here. A path is read from {directory or Path.cwd()}, or begins with /.'
@@ -103,7 +103,7 @@ def address_of(model: str, directory: Path | None = None) -> str | None:
 
 
 def search_words(model: str) -> str:
-    """What to ask a hub for: ``qwen3:4b`` is ``qwen3 4b`` there.
+    """Return the search term for a hub: ``qwen3 4b`` for ``qwen3:4b``.
 
     >>> search_words("qwen3:4b"), search_words("llama3.2:latest")
     ('qwen3 4b', 'llama3.2')
@@ -112,7 +112,7 @@ def search_words(model: str) -> str:
 
 
 def read_found(data: Any) -> list[Found]:
-    """The repositories of a hub's answer (``GET /api/models``), in its order; what doesn't read so is passed over."""
+    """Return the repositories in a hub's response to ``GET /api/models``, in its order; skip unreadable entries."""
     found = []
     for entry in data if isinstance(data, list) else ():
         name = entry.get("id") if isinstance(entry, dict) else None
@@ -124,18 +124,18 @@ def read_found(data: Any) -> list[Found]:
 
 
 def no_address(model: str, found: Sequence[Found], memory: int | None, problem: str) -> Invalid:
-    """The error for a short name: what is meant by it, and what fits.
+    """Return the error for a short name, with the repositories that match it and whether they fit into memory.
 
     Parameters
     ----------
     model
-        What was typed.
+        The short name.
     found
-        What the hub has for it, best first.
+        The hub's results, best first.
     memory
-        Bytes of the largest machine; None where that is unknown.
+        Memory in bytes of the largest node; None if unknown.
     problem
-        Why nothing could be found, as a sentence; empty where the hub answered.
+        Reason why the hub has no results, as a sentence; empty if the hub responded.
     """
     ways = (
         "Write org/repo for a GGUF repository, /path/model.gguf for a file, "

@@ -1,4 +1,4 @@
-"""Lines of a stream of bytes, as JSON Lines and server-sent events define them. Pure."""
+"""Splitting of byte streams into lines, as JSON Lines and server-sent events define them. Does no I/O."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from llmos.errors import UpstreamFailed
 __all__ = ["MAX_LINE", "LineSplitter"]
 
 MAX_LINE = 16 * 1024 * 1024
-"""Bytes of the longest line that is kept: a stream without line ends must not fill the memory."""
+"""Maximum length of a line in bytes: a stream without line ends must not fill the memory."""
 
 
 class LineSplitter:
-    r"""Cut a stream of bytes into lines at LF, with or without a CR before it, and nowhere else.
+    r"""A splitter that cuts a stream of bytes at LF, with or without a CR before it, and nowhere else.
 
     Text splitters of Python and httpx also cut at U+0085, U+2028 and U+2029, which are ordinary characters
     inside a JSON string (RFC 8259, section 7) and inside an event's data
@@ -27,7 +27,7 @@ class LineSplitter:
         self._size = 0
 
     def feed(self, data: bytes) -> list[str]:
-        """Return the lines that `data` completes, without their ends; empty ones are left out.
+        """Return the lines that `data` completes, without their line ends; empty lines are left out.
 
         Raises
         ------
@@ -43,7 +43,7 @@ class LineSplitter:
         return lines
 
     def rest(self) -> list[str]:
-        """Return what came since the last line end as a line, or nothing where nothing came."""
+        """Return what came since the last line end as a line; an empty list if nothing came."""
         line = b"".join(self._parts)
         ended, self._parts, self._size = bool(self._parts), [], 0
         return [line.removesuffix(b"\r").decode(errors="replace")] if ended else []

@@ -1,4 +1,4 @@
-"""What the API and the gateway answer, as Python objects; pure, shared by the async and the sync client."""
+"""The responses of the API and the gateway as Python objects, shared by both clients. Does no I/O."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ _MODEL_FIELDS = frozenset({"id", "object", "owned_by", "created", "root", "task"
 
 
 class Listing(list[R], Generic[R]):
-    """The resources that a list request found, ordered by namespace and name.
+    """The resources in the response to a list request, ordered by namespace and name.
 
     Attributes
     ----------
     resource_version
-        From where a watch goes on without missing anything.
+        The version from which a watch continues without missing a change.
     """
 
     def __init__(self, items: Iterable[R] = (), *, resource_version: str = "") -> None:
@@ -54,9 +54,9 @@ class WatchEvent(Generic[R]):
     Attributes
     ----------
     type
-        What happened.
+        The type of change.
     resource
-        The resource after it; for ``DELETED`` as it last was.
+        The resource after the change; for ``DELETED`` its last state.
     """
 
     type: Literal["ADDED", "MODIFIED", "DELETED"]
@@ -65,16 +65,16 @@ class WatchEvent(Generic[R]):
 
 @dataclass(frozen=True, slots=True)
 class Step(Generic[R]):
-    """Where a watch stands after something happened, or after nothing happened for a while.
+    """The state of a watch after a change, or after some time without one.
 
     Attributes
     ----------
     events
-        What changed since the step before; empty where only time passed.
+        The changes since the previous step; empty if only time passed.
     items
-        Everything there is now, by `Resource.key`.
+        All current resources, by `Resource.key`.
     away
-        A sentence while the API doesn't answer, else empty.
+        A sentence while the API doesn't respond, else empty.
     """
 
     events: tuple[WatchEvent[R], ...]
@@ -84,7 +84,7 @@ class Step(Generic[R]):
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """Something that happened to a resource.
+    """An event of a resource.
 
     Attributes
     ----------
@@ -95,9 +95,9 @@ class Event:
     message
         A sentence for people.
     first, last
-        When it happened first and last.
+        Time of its first and its last occurrence.
     count
-        How often in a row.
+        Number of consecutive occurrences.
     """
 
     type: str
@@ -110,22 +110,22 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class WhoAmI:
-    """Who a token speaks for.
+    """The identity that a token belongs to.
 
     Attributes
     ----------
     name
-        The Hub's user name.
+        User name in the Hub.
     namespace
-        The namespace that is theirs.
+        The user's own namespace.
     admin
-        Whether they may everything.
+        Whether the user is an admin.
     groups
-        The Hub's groups they are in.
+        Groups of the user in the Hub.
     scopes
-        What the token may.
+        Scopes of the token.
     gateway_url, public_url
-        The gateway's and the Hub's address for people.
+        Public addresses of the gateway and the Hub.
     """
 
     name: str
@@ -139,24 +139,24 @@ class WhoAmI:
 
 @dataclass(frozen=True, slots=True)
 class AvailableModel:
-    """A model that the gateway answers for.
+    """A model that the gateway lists.
 
     Attributes
     ----------
     id
-        What to ask for: ``chat`` or ``public/tiny``.
+        Name for requests: ``chat`` or ``public/tiny``.
     owned_by
-        The namespace it is in.
+        Namespace of the model's service.
     created
-        When it was made, in seconds since 1970.
+        Creation time in seconds since 1970.
     root
-        The name it has itself; another than `id` where that is an alias.
+        The service's own name; differs from `id` for an alias.
     task
-        ``generate``, ``embed`` or ``rerank``; empty while it isn't known.
+        ``generate``, ``embed`` or ``rerank``; empty while unknown.
     phase, ready
-        How the service is, and whether a replica answers.
+        Phase of the service, and whether a replica is ready.
     extra
-        Whatever else the gateway says of it.
+        All other fields of the gateway's response.
     """
 
     id: str
@@ -171,18 +171,18 @@ class AvailableModel:
 
 @dataclass(frozen=True, slots=True)
 class ChatChunk:
-    """A piece of an answer.
+    """A piece of a streamed answer.
 
     Attributes
     ----------
     text
-        What to append to the answer.
+        Text to append to the answer.
     reasoning
-        What to append to the model's thinking, where it shows that.
+        Text to append to the model's reasoning, if it sends one.
     finish_reason
-        Why it ended, on the last piece that has text.
+        Reason why the answer ended, on the last piece that has text.
     completion_tokens, prompt_tokens
-        On the last piece of all, where the engine counts them.
+        Token counts on the very last piece, if the engine sends them.
     """
 
     text: str = ""
@@ -193,12 +193,12 @@ class ChatChunk:
 
 
 def read_resource(cls: type[R], data: Any) -> R:
-    """A resource as the API sent it; fields that this version doesn't know are left out.
+    """Return a resource from the API's response; fields unknown to this version are left out.
 
     Raises
     ------
     Unsupported
-        The API sends values that this version doesn't know.
+        The response has values unknown to this version.
     """
     try:
         return cls.model_validate(data, extra="ignore")
@@ -215,7 +215,7 @@ def _moment(value: Any) -> datetime | None:
 
 
 def read_event(data: Mapping[str, Any]) -> Event:
-    """An event as the API sent it."""
+    """Return an event from the API's response."""
     first = _moment(data.get("firstTimestamp", data.get("first")))
     last = _moment(data.get("lastTimestamp", data.get("last")))
     count = data.get("count")
@@ -234,7 +234,7 @@ def _texts(value: Any) -> tuple[str, ...]:
 
 
 def read_whoami(data: Mapping[str, Any]) -> WhoAmI:
-    """The answer of ``/whoami``."""
+    """Return the identity in the response of ``/whoami``."""
     return WhoAmI(
         name=str(data.get("name", "")),
         namespace=str(data.get("namespace", "")),
@@ -247,7 +247,7 @@ def read_whoami(data: Mapping[str, Any]) -> WhoAmI:
 
 
 def read_models(data: Any) -> list[AvailableModel]:
-    """The answer of ``/v1/models``."""
+    """Return the models in the response of ``/v1/models``; skip unreadable entries."""
     items = data.get("data") if isinstance(data, Mapping) else None
     models = []
     for item in items if isinstance(items, list) else []:
@@ -270,7 +270,7 @@ def read_models(data: Any) -> list[AvailableModel]:
 
 
 def changes(before: Mapping[str, R], after: Mapping[str, R]) -> tuple[WatchEvent[R], ...]:
-    """What must have happened between two listings; a name that was used again counts as gone and new."""
+    """Return the events between two listings; a new resource of an old name counts as deleted and added."""
     events: list[WatchEvent[R]] = []
     for key, old in before.items():
         new = after.get(key)
@@ -286,7 +286,7 @@ def changes(before: Mapping[str, R], after: Mapping[str, R]) -> tuple[WatchEvent
 
 
 def error_in(data: Any) -> LLMOSError | None:
-    """The error that a line of a stream stands for, if it does."""
+    """Return the error that a line of a stream contains; None if it contains none."""
     if isinstance(data, Mapping) and isinstance(data.get("error"), Mapping):
         return from_status(data, status=502)
     return None

@@ -1,4 +1,4 @@
-"""How far a ModelService is on its way to Ready: pure, from what a watch shows."""
+"""The progress of a ModelService on its way to Ready, derived from a watch. Does no I/O."""
 
 from __future__ import annotations
 
@@ -12,39 +12,39 @@ from llmos.resources.modelservice import DownloadProgress
 __all__ = ["Progress", "ProgressTracker"]
 
 _UNSEEN_AFTER = 10.0
-"""Seconds after which it is worth saying that no controller has taken the service up."""
+"""Seconds after which the message says that no controller has handled the service yet."""
 _REFUSALS = frozenset({"InsufficientResources", "Invalid", "Unsupported", "DownloadFailed"})
-"""Reasons of a service's condition ``Ready`` for which a changed spec is not followed: waiting helps nothing."""
+"""Reasons of the condition ``Ready`` for which a changed spec is not rolled out: waiting doesn't help."""
 _SETTLED_AFTER = 60.0
-"""Seconds after which a service that answers with fewer replicas than wanted is left at that."""
+"""Seconds after which waiting ends for a service that has fewer ready replicas than wanted."""
 
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a ModelService stands.
+    """The progress of a ModelService at one moment.
 
     Attributes
     ----------
     name, namespace
-        Which service.
+        The service.
     phase
-        ``status.phase``; ``Pending`` as long as the status speaks of an older spec.
+        ``status.phase``; ``Pending`` while the status is about an older spec.
     message
         The reason, in a sentence; may be empty.
     started, phase_started
-        When the waiting began, and when this phase was first seen.
+        Time when waiting began, and when this phase was first seen.
     changed
-        When this was seen.
+        Time of this reading.
     download
-        Bytes, while files are fetched.
+        Progress of the download, while files are downloaded.
     ready, failed
-        Whether the waiting is over, and how.
+        Whether waiting is over, with success or without.
     log_lines
-        The engine's last words, when it failed.
+        Last lines of the engine's log after a failure.
     away
-        A sentence while the API doesn't answer, else empty.
+        A sentence while the API doesn't respond, else empty.
     resource
-        The service as it was last read.
+        The service as last read.
     """
 
     name: str
@@ -63,23 +63,23 @@ class Progress:
 
     @property
     def elapsed(self) -> float:
-        """Seconds since the waiting began."""
+        """Seconds since waiting began."""
         return (self.changed - self.started).total_seconds()
 
     def same_as(self, other: Progress | None) -> bool:
-        """Whether there is nothing new to show."""
+        """Return whether there is nothing new to show compared with `other`."""
         return other is not None and replace(self, changed=other.changed, resource=other.resource) == other
 
 
 class ProgressTracker:
-    """Turns readings of one service into `Progress`.
+    """A converter of successive readings of one service into `Progress` objects.
 
     Parameters
     ----------
     name, namespace
-        Which service.
+        The service.
     now
-        When the waiting began.
+        Time when waiting began.
     """
 
     def __init__(self, name: str, namespace: str, now: datetime) -> None:
@@ -90,16 +90,16 @@ class ProgressTracker:
         self._phase_started = now
 
     def see(self, service: ModelService | None, now: datetime, *, away: str = "") -> Progress:
-        """The progress that a reading means.
+        """Return the progress at a reading.
 
         Parameters
         ----------
         service
-            The service as it was last read; None where it was never read.
+            The service as last read; None if it was never read.
         now
-            When it was read.
+            Time of the reading.
         away
-            A sentence when it can't be read any more.
+            A sentence if the service can't be read at present.
         """
         current = service is not None and service.status.observed_generation >= service.metadata.generation
         phase = service.status.phase if service is not None and current else "Pending"

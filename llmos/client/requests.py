@@ -1,4 +1,4 @@
-"""How the API is asked: paths, bodies, what to repeat, and which error an answer stands for. Pure."""
+"""Building of requests: paths, bodies, retries, and the errors that responses stand for. Does no I/O."""
 
 from __future__ import annotations
 
@@ -30,48 +30,48 @@ __all__ = [
 ]
 
 APPLY = "application/apply-patch+yaml"
-"""PATCH with this type is *apply*; JSON is YAML, so JSON is what is sent."""
+"""Content type of a PATCH that applies. The body is JSON, which is also YAML."""
 MERGE = "application/merge-patch+json"
 JSON = "application/json"
 HEADER_REQUEST_ID = "x-request-id"
 HEADER_HUB = "x-jupyterhub-version"
-"""On everything that the Hub itself answers, the pages that its proxy shows for it among them."""
+"""Header of every response of the Hub itself, also of the error pages of its proxy."""
 
 _RETRY_DELAYS = (0.1, 0.3, 0.8)
 
 
 @dataclass(frozen=True)
 class Service:
-    """What is being asked, for messages.
+    """A service that requests go to, named in error messages.
 
     Attributes
     ----------
     noun
         ``API`` or ``gateway``.
     url
-        Its address.
+        Base URL of the service.
     """
 
     noun: str
     url: str
 
     def away(self) -> Unavailable:
-        """The error of a service that nobody reaches."""
+        """Return the error for a service that can't be reached."""
         message = f"The {self.noun} at {self.url} does not answer. Is LLMOS running? Start it with: make up"
         return Unavailable(message)
 
     def slow(self, seconds: float) -> Unavailable:
-        """The error of a service that took too long."""
+        """Return the error for a service that took too long to respond."""
         message = f"The {self.noun} at {self.url} took longer than {seconds:.0f} s to answer. What runs is shown by: llmos status"
         return Unavailable(message)
 
     def broke_off(self) -> Unavailable:
-        """The error of a connection that ended in the middle."""
+        """Return the error for a connection that was closed early."""
         message = f"The connection to the {self.noun} at {self.url} broke off."
         return Unavailable(message)
 
     def starting(self) -> Unavailable:
-        """The error of a service in whose place the Hub answers: it isn't there yet, or not again."""
+        """Return the error for a service that isn't running yet, so that the Hub answers at its address."""
         message = (
             f"The {self.noun} at {self.url} is being started: the Hub answers there, LLMOS's {self.noun} not yet. Try again "
             "in some seconds. If it goes on, what runs is shown by: llmos status"
@@ -79,7 +79,7 @@ class Service:
         return Unavailable(message)
 
     def behind_proxy(self, status: int) -> Unavailable:
-        """The error of a service that a proxy on the way doesn't reach."""
+        """Return the error for a service that a proxy in between does not reach."""
         message = (
             f"The {self.noun} at {self.url} is not reached by the proxy before it (HTTP {status}): it may be starting. Try "
             "again in some seconds. If it goes on, what runs is shown by: llmos status"
@@ -87,21 +87,21 @@ class Service:
         return Unavailable(message)
 
     def strange(self, status: int) -> Unavailable:
-        """The error of something else that answers at the address."""
+        """Return the error for an address at which something other than LLMOS answers."""
         message = f"Something answers at {self.url}, but not LLMOS's {self.noun} (HTTP {status}). Is the address right?"
         return Unavailable(message)
 
 
 @dataclass(frozen=True)
 class Body:
-    """What is sent.
+    """A request's body.
 
     Attributes
     ----------
     content
-        JSON, encoded.
+        The encoded JSON.
     type
-        Its content type.
+        Content type of `content`.
     """
 
     content: bytes
@@ -109,7 +109,7 @@ class Body:
 
 
 def make_body(data: Any, type_: str = JSON) -> Body:
-    """Encode `data`; of a resource everything but its status, which isn't the caller's to write."""
+    """Encode `data`; a resource is encoded without its status, which clients don't write."""
     if isinstance(data, Resource):
         data = {key: value for key, value in data.document().items() if key != "status"}
     return Body(json.dumps(data, ensure_ascii=False).encode(), type_)
@@ -118,12 +118,12 @@ def make_body(data: Any, type_: str = JSON) -> Body:
 def resource_path(
     kind: type[Resource], namespace: str | None, name: str | None = None, subresource: str | None = None
 ) -> str:
-    """Kubernetes' URL layout below the API's address.
+    """Return the path of a resource or collection below the API's address, in Kubernetes' URL layout.
 
     Raises
     ------
     Invalid
-        The name or namespace can't be one: without this check an empty name would mean the whole collection.
+        The name or namespace is invalid: without this check an empty name would address the whole collection.
     """
     parts = ["apis", *API_VERSION.split("/")]
     if kind.scope == "Namespaced" and namespace is not None:
@@ -144,32 +144,32 @@ def _segment(text: str, what: str) -> str:
 
 
 def label_selector(labels: Mapping[str, str] | str | None) -> str | None:
-    """``a=1,b=2``, from a mapping or as it is."""
+    """Return labels as a label selector, ``a=1,b=2``; a string is returned unchanged."""
     if not labels:
         return None
     return labels if isinstance(labels, str) else ",".join(f"{key}={value}" for key, value in labels.items())
 
 
 def new_request_id() -> str:
-    """An id under which every log of the platform will know the request."""
+    """Return a new id for a request, which appears in the logs of all parts of the platform."""
     return secrets.token_hex(8)
 
 
 def delays(retries: int) -> list[float]:
-    """Seconds to wait before each repetition."""
+    """Return the seconds to wait before each retry."""
     return [_RETRY_DELAYS[min(n, len(_RETRY_DELAYS) - 1)] for n in range(retries)]
 
 
 def is_loopback(url: str) -> bool:
-    """Whether the address is of this machine, so that no proxy of the environment can reach it."""
+    """Return whether the address is on this machine, so that no proxy from the environment can reach it."""
     host = urlsplit(url).hostname or ""
     return host in {"localhost", "::1"} or host.startswith("127.")
 
 
 def from_hub(status: int, headers: Mapping[str, str]) -> bool:
-    """Whether the Hub answered for a service that its proxy has no way to.
+    """Return whether the Hub answered because its proxy has no route to the service.
 
-    To an address that is nobody's the Hub answers with the way to one of its own pages (302), and that is not found.
+    For an address without a route the Hub redirects (302) to one of its own pages, which then isn't found (404).
     """
     path = urlsplit(headers.get("location", "")).path
     return (status in {301, 302, 303, 307, 308} and "/hub/" in path) or (status == 404 and HEADER_HUB in headers)
@@ -178,7 +178,7 @@ def from_hub(status: int, headers: Mapping[str, str]) -> bool:
 def answer_error(
     service: Service, status: int, body: bytes, request_id: str | None, headers: Mapping[str, str] | None = None
 ) -> LLMOSError:
-    """The error that an answer stands for, whoever gave it: LLMOS, the Hub, or a proxy on the way."""
+    """Return the error for a response of LLMOS, of the Hub or of a proxy in between."""
     try:
         data = json.loads(body)
     except ValueError:

@@ -1,4 +1,4 @@
-"""What ``serve`` asks for: from a model's address and some words to a ModelService. Pure."""
+"""Building of the ModelService that ``serve`` submits. Does no I/O."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ __all__ = [
 ]
 
 _SHOWN = 80
-"""Characters of a value that are shown of it."""
+"""Maximum number of characters shown of a value."""
 _RESOURCES = ("cpu", "memory", "gpus", "gpu_type", "gpuType")
-"""Fields of ``spec.resources`` that may be said without it."""
+"""Fields of ``spec.resources`` that may also be given as fields of the spec."""
 
 
 def derive_name(model: str) -> str:
-    """The name of a service that nobody named.
+    """Return a service's name derived from its model's address.
 
     >>> derive_name("hf://Qwen/Qwen3-4B-GGUF"), derive_name("demo://tiny"), derive_name("file:///m/Phi_4.Q4_K_M.gguf")
     ('qwen3-4b', 'tiny', 'phi-4-q4-k-m')
@@ -42,7 +42,7 @@ def derive_name(model: str) -> str:
     Raises
     ------
     Invalid
-        Nothing in the address can be a name.
+        The address has no part that a name can be made from.
     """
     scheme, colon, rest = model.partition("://")
     rest = rest if colon else model
@@ -64,22 +64,22 @@ def make_modelservice(
     labels: Mapping[str, str] | None,
     spec: Mapping[str, Any],
 ) -> ModelService:
-    """The ModelService that `AsyncClient.serve` applies.
+    """Return the ModelService that `AsyncClient.serve` applies.
 
     Parameters
     ----------
     model
-        Its address; None for engine ``custom``.
+        Address of the model; None for engine ``custom``.
     name, namespace, labels
-        Its metadata; without a name one is derived from `model`.
+        Metadata of the service; the name is by default derived from `model`.
     spec
-        More fields of the spec, in snake_case or camelCase; ``cpu``, ``memory``, ``gpus`` and ``gpu_type``
-        stand for themselves in ``spec.resources``.
+        Further fields of the spec, in snake_case or camelCase; ``cpu``, ``memory``, ``gpus`` and ``gpu_type``
+        are fields of ``spec.resources``.
 
     Raises
     ------
     Invalid
-        With the path of every field at fault.
+        The spec is invalid; the error has the path of each invalid field.
     """
     if name is None and model is None:
         raise Invalid(
@@ -97,7 +97,7 @@ def make_modelservice(
 
 
 def make_patch(spec: Mapping[str, Any]) -> dict[str, Any]:
-    """Fields of a spec as they are on the wire; what is None is left out.
+    """Return the fields of a spec as the API names them, without those that are None.
 
     >>> make_patch({"replicas": 2, "memory": "4Gi", "credential_ref": None})
     {'replicas': 2, 'resources': {'memory': '4Gi'}}
@@ -112,14 +112,14 @@ def make_patch(spec: Mapping[str, Any]) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class Submitted:
-    """A service as it was and as it is now.
+    """A service before and after a change.
 
     Attributes
     ----------
     before
-        None where there was none of that name.
+        None if no service of that name existed.
     service
-        As it is stored, or with a dry run would be.
+        The service as stored or, for a dry run, as it would be stored.
     """
 
     before: ModelService | None
@@ -127,16 +127,16 @@ class Submitted:
 
 
 def make_change(before: ModelService, wanted: ModelService, spec: Mapping[str, Any]) -> dict[str, Any]:
-    """What changes of a service that is there: what is named. All else stays, but it is started again if it was stopped.
+    """Return the patch that changes an existing service to the given fields, and starts it again if it was stopped.
 
     Parameters
     ----------
     before
-        As it is.
+        The existing service.
     wanted
-        From `make_modelservice`, with the same `spec`.
+        The result of `make_modelservice` for the same `spec`.
     spec
-        The fields that are named.
+        The given fields; all others stay as they are.
     """
     fields = {**make_patch(spec), "model": wanted.spec.model}
     if before.spec.paused:
@@ -150,7 +150,7 @@ def make_change(before: ModelService, wanted: ModelService, spec: Mapping[str, A
 
 
 def changes(before: ModelService, after: ModelService) -> list[str]:
-    """What is another now, a line each: ``replicas 1 → 2``."""
+    """Return the changed fields, one line each: ``replicas 1 → 2``."""
     old, new = dict(_fields(before)), dict(_fields(after))
     told = []
     for name in old.keys() | new.keys():
@@ -162,7 +162,7 @@ def changes(before: ModelService, after: ModelService) -> list[str]:
 
 
 def kept(before: ModelService, after: ModelService) -> list[str]:
-    """What was set before and still is: ``memory 4Gi``."""
+    """Return the fields that were set before and are unchanged: ``memory 4Gi``."""
     plain = dict(_fields(ModelService.parse({**before.dump(), "spec": {"model": "demo://tiny"}})))
     old, new = dict(_fields(before)), dict(_fields(after))
     return sorted(
@@ -173,7 +173,7 @@ def kept(before: ModelService, after: ModelService) -> list[str]:
 
 
 def _fields(service: ModelService) -> Iterator[tuple[str, Any]]:
-    """The fields of the spec as ``serve`` names them: those of the resources among them."""
+    """Yield the fields of the spec and of ``spec.resources``, named as for ``serve``."""
     spec = service.spec.model_dump(mode="json", by_alias=True)
     resources = spec.pop("resources", None) or {}
     yield from {**spec, **resources}.items()
@@ -187,7 +187,7 @@ def _shown(value: Any) -> str:
 
 
 def failure(progress: Progress) -> ModelNotReady:
-    """The error of waiting for a service that won't become ready by itself."""
+    """Return the error for a service that won't become ready by itself."""
     name = progress.name
     if progress.phase == "Paused":
         return ModelNotReady(f"{name} is paused. Start it with: llmos start {name}")
@@ -200,7 +200,7 @@ def failure(progress: Progress) -> ModelNotReady:
 
 
 def too_slow(progress: Progress, timeout: float) -> ModelNotReady:
-    """The error of having waited long enough."""
+    """Return the error for a service that isn't ready after `timeout` seconds."""
     state = f"{progress.phase}: {progress.message}" if progress.message else progress.phase
     return ModelNotReady(
         f"{progress.name} is not ready after {timeout:.0f} s ({state}). It goes on by itself; look with: llmos ps"

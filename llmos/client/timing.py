@@ -1,4 +1,4 @@
-"""What differs between the two clients: ``await asleep(1)`` becomes ``sleep(1)`` in the generated one."""
+"""Functions that differ between the two clients: ``await asleep(1)`` becomes ``sleep(1)`` in the generated one."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from collections.abc import Awaitable, Callable
 __all__ = ["AsyncText", "Text", "asleep", "sleep"]
 
 AsyncText = Callable[[], Awaitable[str]]
-"""Finds a text, asking somebody for it."""
+"""An asynchronous function that returns a string."""
 Text = Callable[[], str]
-"""The same, at once."""
+"""A synchronous function that returns a string."""
 
 
 async def asleep(seconds: float) -> None:
-    """Let `seconds` pass for this task."""
+    """Suspend this task for `seconds`."""
     await asyncio.sleep(seconds)
 
 
 def sleep(seconds: float) -> None:
-    """Let `seconds` pass for this thread."""
+    """Suspend this thread for `seconds`."""
     time.sleep(seconds)

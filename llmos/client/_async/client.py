@@ -1,4 +1,4 @@
-"""The client: collections of resources, serving models, and the way to call them."""
+"""The client: collections of resources, starting models, and calling them."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ R = TypeVar("R", bound=Resource)
 
 
 class AsyncClient:
-    """LLMOS from Python.
+    """A client for LLMOS.
 
-    With no argument it finds the platform as `llmos.configuration` says: in a server the Hub spawned and
-    beside ``llmos up`` nothing needs to be set. Nothing is asked before the first call.
+    With no argument it finds the platform as `llmos.configuration` says: in a server that the Hub spawned and
+    next to ``llmos up`` nothing has to be set. The client makes no request before the first call.
 
     Every kind of resource is an attribute by its plural: ``client.modelservices``, ``client.credentials``,
     ``client.settings`` (see `AsyncCollection`).
@@ -47,14 +47,14 @@ class AsyncClient:
     gateway_url, gateway_token
         The gateway's address with ``/v1``, and a token for it.
     timeout
-        Seconds an answer of the API may take.
+        Maximum time in seconds for a response of the API.
     retries
-        How often a request is repeated when nobody answers, over about a second.
+        How often a request is repeated when there is no response; all repetitions take about a second.
 
     Raises
     ------
     NotConfigured
-        What is set can't be right; that nothing is set is only said at the first call.
+        A setting is invalid. Missing settings are reported at the first call only.
 
     Examples
     --------
@@ -95,7 +95,7 @@ class AsyncClient:
         await self.close()
 
     async def close(self) -> None:
-        """Let go of all connections; the client can still be used and then makes new ones."""
+        """Close all connections; a later call opens new ones."""
         for transport in (self._api, self._gateway):
             if transport is not None:
                 await transport.close()
@@ -124,12 +124,12 @@ class AsyncClient:
     @overload
     def collection(self, kind: str) -> AsyncCollection[Any]: ...
     def collection(self, kind: type[R] | str) -> AsyncCollection[Any]:
-        """The resources of a kind, by its type or by any of its names.
+        """Return the collection of a kind, given its type or any of its names.
 
         Raises
         ------
         NotFound
-            There is no such kind; the message names those there are.
+            The kind is unknown; the message lists the known kinds.
         """
         cls = kind_named(kind) if isinstance(kind, str) else kind
         return AsyncCollection(cls, self._api_transport(), self.namespace)
@@ -145,20 +145,20 @@ class AsyncClient:
         return sorted({*super().__dir__(), *(cls.plural for cls in KINDS.values())})
 
     async def whoami(self) -> WhoAmI:
-        """Who the token speaks for; asked once and remembered."""
+        """Return the identity that the token belongs to; it is requested once and cached."""
         if self._whoami is None:
             data = await self._api_transport().request("GET", f"/apis/{API_VERSION}/whoami")
             self._whoami = read_whoami(data if isinstance(data, dict) else {})
         return self._whoami
 
     async def namespace(self) -> str:
-        """The caller's own namespace, which is meant wherever none is given."""
+        """Return the caller's own namespace, the default wherever a method takes a namespace."""
         return (await self.whoami()).namespace
 
     async def nodes(self) -> list[Node]:
-        """The machines, with what of them is free; what runs there as far as the caller may know."""
+        """Return the nodes with their free capacity, and what runs there as far as the caller may see it."""
         data = await self._api_transport().request("GET", f"/apis/{API_VERSION}/nodes")
-        return NodeList.model_validate(data, extra="ignore").items  # a newer API may tell more
+        return NodeList.model_validate(data, extra="ignore").items  # a newer API may send more fields
 
     # Model services
 
@@ -175,27 +175,28 @@ class AsyncClient:
         dry_run: bool = False,
         **spec: Any,
     ) -> ModelService:
-        """Make a model answer: make a ModelService, or change the one of that name, and wait until it is Ready.
+        """Create or change a ModelService and wait until it is Ready.
 
-        What isn't named stays as it is where there is one already.
+        Fields of an existing service that aren't given stay as they are.
 
         Parameters
         ----------
         model
-            Where it comes from: ``hf://org/repo``, ``file:///path/model.gguf``, ``demo://smollm2``, or what
-            `address_of` takes for such; None for engine ``custom``.
+            Address of the model: ``hf://org/repo``, ``file:///path/model.gguf``, ``demo://smollm2``, or a short form
+            that `address_of` accepts; None for engine ``custom``.
         name
-            What clients ask for; unset, made from `model`: ``hf://Qwen/Qwen3-4B-GGUF`` is ``qwen3-4b``.
+            Name of the service, which clients ask for; by default derived from `model`: ``hf://Qwen/Qwen3-4B-GGUF``
+            becomes ``qwen3-4b``.
         namespace, labels
-            Where, and labels to select by.
+            Namespace of the service, and labels to select it by.
         wait
-            Whether to wait; without, it goes on by itself.
+            Whether to wait; the service starts in any case.
         timeout
-            Seconds to wait at most; unset, as long as it goes on, since a download may take hours.
+            Maximum time to wait in seconds; by default unlimited, since a download may take hours.
         on_progress
-            Told each time something changed.
+            Called after each change.
         dry_run
-            Check everything, store nothing, don't wait.
+            Check everything, but store nothing and don't wait.
         **spec
             More fields of the spec, such as ``replicas=2``, ``engine="llamacpp"``, ``args=["--ctx-size", "4096"]``,
             and those of its resources: ``memory="4Gi"``, ``cpu=2``, ``gpus=1``.
@@ -203,14 +204,14 @@ class AsyncClient:
         Returns
         -------
         ModelService
-            As it is now.
+            The service as last read.
 
         Raises
         ------
         Invalid
-            With the path of every field at fault.
+            The spec is invalid; the error has the path of each invalid field.
         ModelNotReady
-            It failed, or `timeout` is over; the message says why.
+            The service failed, or is not ready after `timeout`; the message has the reason.
         """
         submitted = await self.submit(model, name, namespace=namespace, labels=labels, dry_run=dry_run, **spec)
         service = submitted.service
@@ -234,17 +235,17 @@ class AsyncClient:
         dry_run: bool = False,
         **spec: Any,
     ) -> Submitted:
-        """Make a ModelService, or change the one of that name, and don't wait; the parameters are those of `serve`.
+        """Create or change a ModelService without waiting; the parameters are those of `serve`.
 
         Returns
         -------
         Submitted
-            As it was before, and as it is now; see `llmos.client.serving.changes`.
+            The service before and after the call; see `llmos.client.serving.changes`.
 
         Raises
         ------
         Invalid
-            With the path of every field at fault.
+            The spec is invalid; the error has the path of each invalid field.
         """
         address = await self.address_of(model) if model is not None else None
         wanted = make_modelservice(address, name, namespace, labels, spec)
@@ -261,18 +262,18 @@ class AsyncClient:
         return Submitted(before, service)
 
     async def address_of(self, model: str) -> str:
-        """The address that is meant by what people type.
+        """Return the full address of a model given in a short form.
 
         Parameters
         ----------
         model
-            An address; ``org/repo`` (of the hub), a path, the name of a demo model.
+            An address, ``org/repo`` on the hub, a path, or the name of a demo model.
 
         Raises
         ------
         Invalid
-            It is none; for a short name such as ``llama3`` the message names the repositories that may be meant
-            and whether they fit, as far as the hub can be asked.
+            The address can't be determined. For a short name such as ``llama3`` the message lists matching
+            repositories and whether they fit into memory, if the hub can be reached.
         """
         address = address_of(model)
         if address is not None:
@@ -282,7 +283,7 @@ class AsyncClient:
             found = await search_hub(model)
         except Unavailable as error:
             problem = error.message
-        with suppress(LLMOSError):  # it is only for advice
+        with suppress(LLMOSError):  # the memory is needed only for advice in the error message
             memory = max((node.memory for node in await self.nodes()), default=None) if found else None
         raise no_address(model, found, memory, problem)
 
@@ -294,28 +295,28 @@ class AsyncClient:
         timeout: float | None = None,
         patience: float = 60.0,
     ) -> AsyncGenerator[Progress]:
-        """Follow a service until it is Ready; every item says where it stands, the last that it is.
+        """Follow a service until it is Ready; each item is its current progress, the last one is Ready.
 
-        Stopping to iterate stops the watching, never the service. While the API is away `Progress.away` says
-        so, and watching goes on when it is back.
+        Ending the iteration ends the watch, not the service. While the API is unreachable, `Progress.away` says so;
+        the watch continues when the API is back.
 
         Parameters
         ----------
         name, namespace
-            Which service.
+            The service to follow.
         timeout
-            Seconds to wait at most; unset, as long as it goes on.
+            Maximum time to wait in seconds; by default unlimited.
         patience
-            Seconds that the API may be away.
+            Maximum time in seconds that the API may be unreachable.
 
         Raises
         ------
         NotFound
-            There is none of that name, or it was deleted meanwhile.
+            The service doesn't exist, or was deleted meanwhile.
         ModelNotReady
-            It failed, is paused, or `timeout` is over.
+            The service failed, is paused, or is not ready after `timeout`.
         Unavailable
-            The API was away for longer than `patience`.
+            The API was unreachable for longer than `patience`.
         """
         where = namespace if namespace is not None else await self.namespace()
         deadline = time.monotonic() + timeout if timeout is not None else float("inf")
@@ -345,15 +346,15 @@ class AsyncClient:
         raise ModelNotReady(f"The watch of {name} ended.")
 
     async def pause(self, name: str, *, namespace: str | None = None) -> ModelService:
-        """Keep the service but run nothing."""
+        """Stop all replicas of a service and keep the service."""
         return await self._change(name, {"paused": True}, namespace)
 
     async def resume(self, name: str, *, namespace: str | None = None) -> ModelService:
-        """Run a paused service again; see `wait_ready` for when it answers."""
+        """Start a paused service again; `wait_ready` waits until it is ready."""
         return await self._change(name, {"paused": False}, namespace)
 
     async def scale(self, name: str, replicas: int, *, namespace: str | None = None) -> ModelService:
-        """Set how many replicas serve it at once."""
+        """Set the number of replicas."""
         return await self._change(name, {"replicas": replicas}, namespace)
 
     async def _change(self, name: str, spec: Mapping[str, Any], namespace: str | None) -> ModelService:
@@ -362,29 +363,29 @@ class AsyncClient:
     # Calling models
 
     async def models(self) -> list[AvailableModel]:
-        """The models that the caller may use, as the gateway names them."""
+        """Return the models that the caller may use, as the gateway lists them."""
         return await fetch_models(self._gateway_transport())
 
     async def stream_chat(
         self, model: str, messages: Sequence[Mapping[str, Any]], *, timeout: float = 600.0, **options: Any
     ) -> AsyncGenerator[ChatChunk]:
-        """An answer, piece by piece, without the openai package.
+        """Yield the chunks of a chat completion; the openai package isn't needed.
 
         Parameters
         ----------
         model
-            A name that `models` lists.
+            A model that `models` lists.
         messages
             ``[{"role": "user", "content": "…"}]``
         timeout
-            Seconds that may pass without a piece: a long prompt takes a while to be read.
+            Maximum time in seconds between two chunks; a long prompt takes a while until the first.
         **options
-            More fields of the request, such as ``temperature=0``, ``max_tokens=100``.
+            Further fields of the request, such as ``temperature=0``, ``max_tokens=100``.
 
         Raises
         ------
         ModelNotFound
-            No model of that name that the caller may use.
+            The caller may use no model of that name.
         ModelNotReady
             No replica is ready; the message says why.
         """
@@ -394,14 +395,14 @@ class AsyncClient:
                 yield chunk
 
     def openai(self, **options: Any) -> openai.AsyncOpenAI:
-        """An ``openai.AsyncOpenAI`` that calls this platform's models.
+        """Return an ``openai.AsyncOpenAI`` that is configured for this platform's gateway.
 
         A gateway on this machine is asked directly, past a web proxy of the environment.
 
         Parameters
         ----------
         **options
-            Passed on, such as ``timeout=60``.
+            Further arguments of the constructor, such as ``timeout=60``.
 
         Raises
         ------

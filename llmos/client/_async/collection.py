@@ -1,4 +1,4 @@
-"""The resources of one kind, as the API keeps them."""
+"""Operations on the resources of one kind."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ _ALL = "*"
 
 
 class AsyncCollection(Generic[R]):
-    """The resources of one kind; made by `AsyncClient.collection`.
+    """The resources of one kind; created by `AsyncClient.collection`.
 
-    ``namespace`` is everywhere the caller's own where it isn't given.
+    In all methods ``namespace`` is by default the caller's own.
 
     Parameters
     ----------
     kind
         The type of resource.
     transport
-        Asks the API.
+        The connection to the API.
     own_namespace
-        Finds the caller's own namespace.
+        Returns the caller's own namespace.
     """
 
     def __init__(self, kind: type[R], transport: AsyncTransport, own_namespace: AsyncText) -> None:
@@ -46,7 +46,7 @@ class AsyncCollection(Generic[R]):
         return f"<{type(self).__name__} {self.kind.plural} at {self._transport.service.url}>"
 
     async def _namespace(self, namespace: str | None, resource: Any = None) -> str | None:
-        """The namespace to ask in: given, in the resource, or the caller's own; None for kinds without."""
+        """Return the given namespace, the resource's or the caller's own; None for cluster-scoped kinds."""
         if self.kind.scope == "Cluster":
             return None
         if namespace is not None:
@@ -60,25 +60,25 @@ class AsyncCollection(Generic[R]):
         return await self._own_namespace()
 
     async def list(self, *, namespace: str | None = None, labels: Mapping[str, str] | str | None = None) -> Listing[R]:
-        """Read all of a namespace.
+        """Return the resources of a namespace.
 
         Parameters
         ----------
         namespace
-            Where; ``"*"`` for all namespaces, which only admins may.
+            The namespace; ``"*"`` for all namespaces, which only admins may list.
         labels
-            Labels that must be there with that value, as a mapping or as ``a=1,b=2``.
+            Labels that the resources must have, as a mapping or as ``a=1,b=2``.
         """
         where = await self._namespace(namespace)
         return await fetch_listing(self._transport, self.kind, where, label_selector(labels))
 
     async def get(self, name: str, *, namespace: str | None = None) -> R:
-        """Read one.
+        """Return one resource.
 
         Raises
         ------
         NotFound
-            There is none of that name.
+            No resource has that name.
         """
         path = resource_path(self.kind, await self._namespace(namespace), name)
         return read_resource(self.kind, await self._transport.request("GET", path))
@@ -86,23 +86,23 @@ class AsyncCollection(Generic[R]):
     async def create(
         self, resource: R | Mapping[str, Any], *, namespace: str | None = None, dry_run: bool = False
     ) -> R:
-        """Make a new one.
+        """Create a resource.
 
         Parameters
         ----------
         resource
-            The resource, or the manifest of one.
+            The resource or its manifest.
         namespace
-            Where; else where the resource says.
+            The namespace; by default that of the resource.
         dry_run
-            Check everything and store nothing.
+            Check everything, but store nothing.
 
         Raises
         ------
         AlreadyExists
-            There is one of that name.
+            A resource of that name exists.
         Invalid
-            With the path of every field at fault.
+            The resource is invalid; the error has the path of each invalid field.
         """
         path = resource_path(self.kind, await self._namespace(namespace, resource))
         return await self._write("POST", path, make_body(self._checked(resource)), dry_run=dry_run)
@@ -110,27 +110,27 @@ class AsyncCollection(Generic[R]):
     async def update(
         self, resource: R | Mapping[str, Any], *, namespace: str | None = None, dry_run: bool = False
     ) -> R:
-        """Replace an existing one whole.
+        """Replace an existing resource completely.
 
         Raises
         ------
         NotFound
-            There is none of that name.
+            No resource has that name.
         Conflict
-            It was changed since it was read.
+            The resource was changed after it was read.
         """
         path = resource_path(self.kind, await self._namespace(namespace, resource), _name_of(resource))
         return await self._write("PUT", path, make_body(self._checked(resource)), dry_run=dry_run)
 
     async def apply(self, resource: R | Mapping[str, Any], *, namespace: str | None = None, dry_run: bool = False) -> R:
-        """Make it, or replace its ``spec`` and merge its labels and annotations.
+        """Create the resource, or replace its ``spec`` and merge its labels and annotations.
 
         Raises
         ------
         Conflict
-            It is being deleted, or was changed since it was read.
+            The resource is being deleted, or was changed after it was read.
         Invalid
-            With the path of every field at fault.
+            The resource is invalid; the error has the path of each invalid field.
         """
         path = resource_path(self.kind, await self._namespace(namespace, resource), _name_of(resource))
         return await self._write("PATCH", path, make_body(self._checked(resource), APPLY), dry_run=dry_run)
@@ -138,14 +138,14 @@ class AsyncCollection(Generic[R]):
     async def patch(
         self, name: str, patch: Mapping[str, Any], *, namespace: str | None = None, dry_run: bool = False
     ) -> R:
-        """Change some fields (RFC 7396): what is left out stays, ``None`` removes.
+        """Change some fields by a JSON merge patch (RFC 7396): omitted fields stay, ``None`` removes a field.
 
         Parameters
         ----------
         name
-            Whose.
+            Name of the resource.
         patch
-            Such as ``{"spec": {"replicas": 2}}``.
+            The patch, such as ``{"spec": {"replicas": 2}}``.
         namespace, dry_run
             As for `create`.
         """
@@ -153,24 +153,24 @@ class AsyncCollection(Generic[R]):
         return await self._write("PATCH", path, make_body(dict(patch), MERGE), dry_run=dry_run)
 
     async def delete(self, name: str, *, namespace: str | None = None, dry_run: bool = False) -> None:
-        """Ask for deletion; see `wait_deleted` for when it is gone.
+        """Request the deletion of a resource; `wait_deleted` waits until it is gone.
 
         Raises
         ------
         NotFound
-            There is none of that name.
+            No resource has that name.
         """
         path = resource_path(self.kind, await self._namespace(namespace), name)
         params = {"dryRun": "All"} if dry_run else None
         await self._transport.request("DELETE", path, params=params, repeatable=False)
 
     async def wait_deleted(self, name: str, *, namespace: str | None = None, timeout: float = 60.0) -> None:
-        """Wait until there is none of that name any more.
+        """Wait until a resource is deleted.
 
         Raises
         ------
         Unavailable
-            It is still there after `timeout` seconds.
+            The resource still exists after `timeout` seconds.
         """
         where = await self._namespace(namespace)
         key = f"{where}/{name}" if where else name
@@ -186,7 +186,7 @@ class AsyncCollection(Generic[R]):
         raise Unavailable(message)
 
     async def exists(self, name: str, *, namespace: str | None = None) -> bool:
-        """Whether there is one of that name."""
+        """Return whether a resource of that name exists."""
         try:
             await self.get(name, namespace=namespace)
         except NotFound:
@@ -202,18 +202,18 @@ class AsyncCollection(Generic[R]):
         quiet: float = 45.0,
         deadline: float = math.inf,
     ) -> AsyncGenerator[Step[R]]:
-        """Everything there is, again after each change, without end; for displays.
+        """Yield all resources, again after each change, without end; made for displays.
 
         Parameters
         ----------
         namespace, labels
             As for `list`.
         patience
-            Seconds that the API may be away; meanwhile `Step.away` says so.
+            Maximum time in seconds that the API may be unreachable; meanwhile `Step.away` says so.
         quiet
-            Seconds after which a step comes although nothing happened.
+            Time in seconds without a change after which a step is yielded anyway.
         deadline
-            A moment of ``time.monotonic`` at which a step comes in any case.
+            Moment of ``time.monotonic`` at which a step is yielded in any case.
         """
         where = await self._namespace(namespace)
         watch = steps(
@@ -237,21 +237,21 @@ class AsyncCollection(Generic[R]):
         patience: float = 60.0,
         on_away: Callable[[str], None] | None = None,
     ) -> AsyncGenerator[WatchEvent[R]]:
-        """Every change, without end, beginning with an ``ADDED`` for each that is there.
+        """Yield all changes, without end, beginning with an ``ADDED`` event for each existing resource.
 
         Parameters
         ----------
         namespace, labels
             As for `list`.
         patience
-            Seconds that the API may be away; what changed meanwhile is found by comparing.
+            Maximum time in seconds that the API may be unreachable; changes of that time are found by comparison.
         on_away
-            Told in a sentence when the API doesn't answer.
+            Called with a sentence when the API doesn't respond.
 
         Raises
         ------
         Unavailable
-            The API was away for longer than `patience`.
+            The API was unreachable for longer than `patience`.
         """
         async with aclosing(self.steps(namespace=namespace, labels=labels, patience=patience)) as states:
             async for step in states:
@@ -261,7 +261,7 @@ class AsyncCollection(Generic[R]):
                     yield event
 
     async def events(self, name: str, *, namespace: str | None = None) -> Sequence[Event]:
-        """What happened to a resource, oldest first."""
+        """Return the events of a resource, oldest first."""
         path = resource_path(self.kind, await self._namespace(namespace), name, "events")
         data = await self._transport.request("GET", path)
         items = data.get("items") if isinstance(data, dict) else data
@@ -276,18 +276,18 @@ class AsyncCollection(Generic[R]):
         follow: bool = False,
         replica: str | None = None,
     ) -> AsyncGenerator[str]:
-        """The log of a resource's processes, piece by piece as it comes.
+        """Yield the log of a resource's processes, piece by piece.
 
         Parameters
         ----------
         name, namespace
-            Whose.
+            The resource.
         tail
-            Only so many lines from the end.
+            Number of lines from the end to begin with; by default all.
         follow
-            Go on as more is written, without end; the API's own limit of a stream's life is bridged.
+            Continue with new lines, without end. A stream that the API ends after its maximum time is opened again.
         replica
-            Of this replica alone.
+            Only the log of this replica.
         """
         path = resource_path(self.kind, await self._namespace(namespace), name, "logs")
         while True:
@@ -296,7 +296,7 @@ class AsyncCollection(Generic[R]):
                     yield text
             if not follow:
                 return
-            # the API ends every stream after a while, so that a forgotten one doesn't stay for ever
+            # the API ends every stream after a while, so that a forgotten one doesn't stay open for ever
             tail = 0
             await asleep(1.0)
 
@@ -314,7 +314,7 @@ class AsyncCollection(Generic[R]):
                 yield text
 
     def _checked(self, resource: R | Mapping[str, Any]) -> R | Mapping[str, Any]:
-        """A manifest with its kind, validated here first, so that a mistake costs no request."""
+        """Return the manifest as a resource, validated here so that a mistake costs no request."""
         if isinstance(resource, Resource):
             return resource
         manifest = {"kind": self.kind.kind_name(), **resource}

@@ -1,4 +1,4 @@
-"""The gateway, for those who want an answer without the openai package."""
+"""Calls of the gateway that don't need the openai package."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["fetch_models", "stream_chat"]
 
 
 async def fetch_models(transport: AsyncTransport) -> list[AvailableModel]:
-    """The models that the caller may use."""
+    """Return the models that the caller may use."""
     return read_models(await transport.request("GET", "/models"))
 
 
@@ -26,16 +26,16 @@ async def stream_chat(
     options: Mapping[str, Any],
     timeout: float,
 ) -> AsyncGenerator[ChatChunk]:
-    """An answer, piece by piece.
+    """Yield the chunks of a chat completion.
 
-    Server-sent events as OpenAI sends them (https://platform.openai.com/docs/api-reference/chat-streaming).
+    The gateway sends them as server-sent events (https://platform.openai.com/docs/api-reference/chat-streaming).
 
     Raises
     ------
     UpstreamFailed
-        The answer broke off or can't be read.
+        The stream ended early or can't be decoded.
     LLMOSError
-        The gateway or the engine refuses.
+        The gateway or the engine returned an error.
     """
     body = {
         "model": model,

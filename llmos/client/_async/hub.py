@@ -1,4 +1,4 @@
-"""Asks a model hub which repositories are meant by a short name."""
+"""Search for repositories on a model hub."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _LIMIT: Final = 5
 
 
 async def search_hub(model: str) -> list[Found]:
-    """The GGUF repositories that are fetched most of those with that name.
+    """Return the most downloaded GGUF repositories that match a short name.
 
     Parameters
     ----------
@@ -29,7 +29,7 @@ async def search_hub(model: str) -> list[Found]:
     Raises
     ------
     Unavailable
-        The hub can't be reached, or answers otherwise than a hub does; the message is one sentence.
+        The hub can't be reached, or its response can't be decoded; the message is one sentence.
     """
     url = (os.environ.get("HF_ENDPOINT") or _HUB).rstrip("/")
     params = {

@@ -1,4 +1,4 @@
-"""HTTP to one address: bearer token, timeouts, repetition, errors in words."""
+"""HTTP requests to one service: bearer token, timeouts, retries and error messages."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ _NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
 
 
 _TO_START = 4
-"""How much longer than usual to wait between two tries for a service that is being started: five seconds in all."""
+"""Factor by which the delays between retries are longer for a service that is being started: five seconds in all."""
 
 
 class _NotYet(Exception):
-    """The Hub answered in the place of the service, which the request never reached.
+    """The Hub answered instead of the service, so that the request never reached it.
 
     Attributes
     ----------
     error
-        What to say when it stays so.
+        The error to raise if this doesn't change.
     """
 
     def __init__(self, error: LLMOSError) -> None:
@@ -46,19 +46,19 @@ class _NotYet(Exception):
 
 
 class AsyncTransport:
-    """HTTP to one service of the platform.
+    """HTTP requests to one service of the platform.
 
     Parameters
     ----------
     service
-        What is asked and where.
+        The service to call.
     token
-        Bearer token; kept in the connection's headers, never shown.
+        Bearer token; sent in each request's headers, never shown.
     timeout
-        Seconds an answer may take.
+        Maximum time in seconds for a response.
     retries
-        How often a request is repeated when nobody answers. One that never left is always repeated; one
-        that may have arrived only where repeating it can't do harm.
+        How often a request is repeated when there is no response. A request that was never sent is always
+        repeated; one that may have arrived only if it is safe to repeat.
     """
 
     def __init__(self, service: Service, token: str, *, timeout: float = 30.0, retries: int = 3) -> None:
@@ -87,21 +87,21 @@ class AsyncTransport:
         body: Body | None = None,
         repeatable: bool = True,
     ) -> Any:
-        """Ask, and decode the JSON that comes back.
+        """Send a request and return the decoded JSON of the response.
 
         Parameters
         ----------
         method, path, params, body
             The request.
         repeatable
-            Whether it may be sent again when it may have arrived.
+            Whether the request may be sent again although it may have arrived.
 
         Raises
         ------
         Unavailable
-            Nobody answered, after all repetitions.
+            There was no response after all retries.
         LLMOSError
-            The answer is an error.
+            The response is an error.
         """
         waits = delays(self._retries)
         while True:
@@ -145,25 +145,25 @@ class AsyncTransport:
         read_timeout: float | None = None,
         quiet_is_error: bool = True,
     ) -> AsyncIterator[httpx.Response]:
-        """Ask for something that comes in pieces; the connection is let go at the end of the block.
+        """Send a request and stream the response; the connection is closed at the end of the block.
 
         Parameters
         ----------
         method, path, params, body
-            The request; repeated only where it never left.
+            The request; repeated only if it was never sent.
         read_timeout
-            Seconds that may pass without a piece; None for as long as it takes.
+            Maximum time in seconds between two pieces; None for no limit.
         quiet_is_error
-            Whether more time than that raises `Unavailable`, or just ``TimeoutError``.
+            Whether exceeding `read_timeout` raises `Unavailable` instead of ``TimeoutError``.
 
         Raises
         ------
         TimeoutError
-            Nothing came for `read_timeout` and that is no error.
+            Nothing came for `read_timeout` seconds and `quiet_is_error` is false.
         Unavailable
-            Nobody answered, or the connection broke off.
+            There was no response, or the connection was closed early.
         LLMOSError
-            The answer is an error.
+            The response is an error.
         """
         headers = {HEADER_REQUEST_ID: new_request_id()}
         if body is not None:
@@ -218,12 +218,13 @@ class AsyncTransport:
         return self.service.broke_off()
 
     async def close(self) -> None:
-        """Let go of all connections."""
+        """Close all connections."""
         await self._http.aclose()
 
 
 async def response_lines(response: httpx.Response) -> AsyncGenerator[str]:
-    """Yield the lines of a streamed answer; httpx's own ``aiter_lines`` also cuts at U+2028 and its like."""
+    """Yield the lines of a streamed response."""
+    # not httpx's aiter_lines, which also splits at U+2028 and similar characters
     splitter = LineSplitter()
     async for data in response.aiter_bytes():
         for line in splitter.feed(data):
@@ -237,12 +238,12 @@ def _may_repeat(error: Exception, *, repeatable: bool) -> bool:
         return True
     if isinstance(error, httpx.TimeoutException):
         return False  # the caller has waited long enough
-    # one that was refused for being too many did nothing
+    # a request that was refused by a rate limit had no effect
     return isinstance(error, TooManyRequests) or (repeatable and isinstance(error, httpx.RequestError | Unavailable))
 
 
 def _pause(error: Exception, pause: float) -> float:
-    """Seconds until the next try: the API counts writes by the second, and needs some to start."""
+    """Return the seconds until the next try: rate limits count by the second, and a service takes seconds to start."""
     if isinstance(error, TooManyRequests):
         return max(pause, 1.0)
     return pause * _TO_START if isinstance(error, _NotYet | Unavailable) else pause

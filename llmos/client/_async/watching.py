@@ -1,7 +1,8 @@
-"""Watching a kind through whatever happens: expired versions, broken connections, an API that restarts.
+"""Watches that survive expired versions, broken connections and restarts of the API.
 
-Level-triggered, as controllers are (https://kubernetes.io/docs/reference/using-api/api-concepts/#efficient-detection-of-changes):
-after every interruption the list is read again and compared with what is known, so that nothing is missed.
+They are level-triggered, as controllers are
+(https://kubernetes.io/docs/reference/using-api/api-concepts/#efficient-detection-of-changes): after every
+interruption the list is read again and compared with the known state, so that no change is missed.
 """
 
 from __future__ import annotations
@@ -26,21 +27,21 @@ __all__ = ["fetch_listing", "follow", "steps"]
 R = TypeVar("R", bound=Resource)
 
 _QUIET = 45.0
-"""Seconds without a line after which a watch is taken for dead; the API sends a bookmark every 30."""
+"""Seconds without a line after which a watch is considered dead; the API sends a bookmark every 30 seconds."""
 _PAGE = 500
-"""Resources that are asked for at once; the API sends fewer where they are large."""
+"""Resources requested per page; the API sends fewer where they are large."""
 _LISTINGS = 3
-"""How often a list is begun."""
+"""Maximum number of attempts to read a list."""
 _PAUSE = 0.5
-"""Seconds between two looks while the API is away."""
+"""Seconds between two attempts while the API is unreachable."""
 
 
 async def fetch_listing(
     transport: AsyncTransport, kind: type[R], namespace: str | None, selector: str | None
 ) -> Listing[R]:
-    """Read all of a kind, in one namespace or (None) in all."""
+    """Return all resources of a kind, in one namespace or, for None, in all."""
     for _ in range(_LISTINGS - 1):
-        with contextlib.suppress(Expired):  # the pages took longer than the API remembers: begin anew
+        with contextlib.suppress(Expired):  # reading all pages took longer than the API keeps a version: start again
             return await _all_pages(transport, kind, namespace, selector)
     return await _all_pages(transport, kind, namespace, selector)
 
@@ -72,14 +73,14 @@ async def follow(
     resource_version: str,
     quiet: float = _QUIET,
 ) -> AsyncGenerator[WatchEvent[R]]:
-    """One watch request, until it ends.
+    """Yield the events of one watch request until it ends.
 
     Raises
     ------
     Expired
-        The version is too old: list again.
+        The version is too old; the list must be read again.
     Unavailable
-        The connection broke off.
+        The connection was closed early.
     TimeoutError
         Nothing came for `quiet` seconds.
     """
@@ -120,31 +121,31 @@ async def steps(
     quiet: float = _QUIET,
     deadline: float = math.inf,
 ) -> AsyncGenerator[Step[R]]:
-    """Everything there is, again after each change, without end.
+    """Yield all resources, again after each change, without end.
 
     Parameters
     ----------
     transport, kind, namespace, selector
-        What to watch.
+        The resources to watch.
     patience
-        Seconds that the API may be away.
+        Maximum time in seconds that the API may be unreachable.
     quiet
-        Seconds after which a step comes although nothing happened.
+        Time in seconds without a change after which a step is yielded anyway.
     deadline
-        A moment of ``time.monotonic`` at which a step comes in any case.
+        Moment of ``time.monotonic`` at which a step is yielded in any case.
 
     Yields
     ------
     Step
-        First the list; then a step per change, per `quiet` seconds without one, and per attempt while the
-        API is away.
+        First the list; then one step per change, per `quiet` seconds without one, and per attempt while the API
+        is unreachable.
 
     Raises
     ------
     Unavailable
-        The API was away for longer than `patience`.
+        The API was unreachable for longer than `patience`.
     LLMOSError
-        The API refuses.
+        The API returned an error.
     """
     known: Mapping[str, R] = {}
     away_since: float | None = None

@@ -1,5 +1,5 @@
 # Made from ../_async/gateway.py by tools/unasync.py. Change that file, then run: python tools/unasync.py
-"""The gateway, for those who want an answer without the openai package."""
+"""Calls of the gateway that don't need the openai package."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["fetch_models", "stream_chat"]
 
 
 def fetch_models(transport: Transport) -> list[AvailableModel]:
-    """The models that the caller may use."""
+    """Return the models that the caller may use."""
     return read_models(transport.request("GET", "/models"))
 
 
@@ -27,16 +27,16 @@ def stream_chat(
     options: Mapping[str, Any],
     timeout: float,
 ) -> Generator[ChatChunk]:
-    """An answer, piece by piece.
+    """Yield the chunks of a chat completion.
 
-    Server-sent events as OpenAI sends them (https://platform.openai.com/docs/api-reference/chat-streaming).
+    The gateway sends them as server-sent events (https://platform.openai.com/docs/api-reference/chat-streaming).
 
     Raises
     ------
     UpstreamFailed
-        The answer broke off or can't be read.
+        The stream ended early or can't be decoded.
     LLMOSError
-        The gateway or the engine refuses.
+        The gateway or the engine returned an error.
     """
     body = {
         "model": model,
