@@ -1,4 +1,4 @@
-"""The API types. `KINDS` is the only registry: everything that exists per kind is made from it."""
+"""The API types. `KINDS` lists all kinds; routes, CLI verbs, SDK collections and schemas are made from it."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ KINDS: dict[str, type[Resource]] = {cls.kind_name(): cls for cls in (ModelServic
 
 
 def kind_named(word: str) -> type[Resource]:
-    """The kind that a word means: its kind, plural, singular or a short name, in any case.
+    """Return the kind that a word names: its kind, plural, singular or a short name, in any case.
 
     Raises
     ------
     NotFound
-        No kind is called so; the message names those there are.
+        The kind is unknown; the message lists the known kinds.
     """
     lowered = word.lower()
     for kind, cls in KINDS.items():
@@ -44,12 +44,12 @@ def kind_named(word: str) -> type[Resource]:
 
 
 def parse(data: Any) -> Resource:
-    """Validate a manifest of any kind by its ``apiVersion`` and ``kind``.
+    """Validate a manifest of any kind and return it, using its ``apiVersion`` and ``kind``.
 
     Raises
     ------
     Invalid
-        With the path of every field at fault.
+        The manifest is invalid; the error has the path of each invalid field.
     """
     if not isinstance(data, dict) or not isinstance(data.get("kind"), str):
         message = f"A manifest needs a kind, one of: {', '.join(KINDS)}."
@@ -64,5 +64,5 @@ def parse(data: Any) -> Resource:
 
 
 def json_schema(cls: type[Resource]) -> dict[str, Any]:
-    """The kind's JSON Schema (2020-12), camelCase, with the descriptions from this code."""
+    """Return the kind's JSON Schema (2020-12), in camelCase, with descriptions from the docstrings."""
     return cls.model_json_schema(by_alias=True)

@@ -1,8 +1,7 @@
-"""The shape that all resources of ``llmos.ai/v1alpha1`` share.
+"""The structure that all resources of ``llmos.ai/v1alpha1`` share.
 
-It is Kubernetes' own: ``apiVersion kind metadata spec status``, so that on a cluster a resource *is* a
-custom resource, and on a workstation reads as one. Field names are camelCase on the wire and
-snake_case in Python. Pure pydantic: nothing here does I/O.
+It is Kubernetes' own: ``apiVersion kind metadata spec status``. On a cluster a resource is a custom resource; on a
+workstation it reads like one. Field names are camelCase in JSON and snake_case in Python. This module does no I/O.
 """
 
 from __future__ import annotations
@@ -46,7 +45,7 @@ _MAX_ANNOTATIONS = 256 * 1024
 
 
 def utcnow() -> datetime:
-    """Now, in UTC, to the microsecond."""
+    """Return the current time in UTC."""
     return datetime.now(UTC)
 
 
@@ -55,7 +54,7 @@ def _rfc3339(moment: datetime) -> str:
 
 
 Timestamp = Annotated[datetime, PlainSerializer(_rfc3339, return_type=str, when_used="json")]
-"""A moment in UTC, RFC 3339 on the wire."""
+"""A time in UTC; in JSON as RFC 3339."""
 
 
 def _check_name(name: str) -> str:
@@ -69,13 +68,14 @@ def _check_name(name: str) -> str:
 
 
 def _reference_rule() -> dict[str, str]:
-    """The same check for a cluster's API server."""
+    """Return the CEL rule for a field that holds a name."""
     plain = "".join(f".replace('{other}', '-')" for other in "_. ")
     return _name_rule("self", f"self.lowerAscii(){plain}")
 
 
 def metadata_name_rule() -> dict[str, str]:
-    """The same for a resource's own name, of which Kubernetes makes sure that it is lower-case, with dots at most."""
+    """Return the CEL rule for the name of a resource."""
+    # the API server already checks that it is lower case and has no other separator than dots
     return _name_rule("self.metadata.name", "self.metadata.name.replace('.', '-')", field=".metadata.name")
 
 
@@ -92,10 +92,10 @@ def _name_rule(value: str, meant: str, *, field: str = "") -> dict[str, str]:
 Name = Annotated[
     str,
     AfterValidator(_check_name),
-    # the bound is for the rule's cost; the rule itself says how long a name may be
+    # the bound keeps the rule's estimated cost low; the rule itself limits the length of a name
     Field(json_schema_extra=cel.validations(_reference_rule(), maxLength=253)),
 ]
-"""A DNS label (RFC 1123), as Kubernetes wants names."""
+"""A DNS label (RFC 1123), as Kubernetes requires for names."""
 
 
 def _check_labels(labels: dict[str, str]) -> dict[str, str]:
@@ -117,7 +117,7 @@ def _check_annotations(annotations: dict[str, str]) -> dict[str, str]:
 
 
 class Model(BaseModel):
-    """Base of everything on the wire: camelCase aliases, unknown fields refused."""
+    """Base of all API types: camelCase aliases, and unknown fields are rejected."""
 
     model_config = ConfigDict(
         alias_generator=to_camel,
@@ -129,52 +129,55 @@ class Model(BaseModel):
 
 
 class ObjectMeta(Model):
-    """What identifies a resource and who labelled it how."""
+    """A resource's metadata: its identity, labels and annotations."""
 
     name: Name
-    """Unique among the resources of its kind in its namespace."""
+    """Name of the resource, unique among the resources of its kind in its namespace."""
     namespace: Name | None = None
-    """``user-<slug>``, ``group-<slug>`` or ``public``; none for kinds of the whole platform."""
+    """``user-<slug>``, ``group-<slug>`` or ``public``; unset for cluster-scoped kinds."""
     labels: Annotated[dict[str, str], AfterValidator(_check_labels)] = Field(default_factory=dict)
-    """Short values to select by."""
+    """Short values to select resources by."""
     annotations: Annotated[dict[str, str], AfterValidator(_check_annotations)] = Field(default_factory=dict)
-    """Free text for people and programs, 256 KiB at most in all."""
+    """Free text for people and programs, at most 256 KiB in total."""
     uid: str | None = None
-    """Set by the store: a name can be used again, a uid never is."""
+    """Identifier set by the store. A name can be used again, a uid can't."""
     resource_version: str | None = None
-    """Set by the store at each write; opaque. Sent back with an update, it refuses to overwrite what changed since."""
+    """Version set by the store at each write; opaque. An update that has it fails if the resource was changed since."""
     generation: int = 0
-    """Set by the store: counts the changes of ``spec``."""
+    """Number of changes to ``spec``, counted by the store."""
     creation_timestamp: Timestamp | None = None
-    """Set by the store."""
+    """Time of creation, set by the store."""
     deletion_timestamp: Timestamp | None = None
-    """Set by the store when deletion was asked for and finalizers are still there."""
+    """Time when deletion was requested, set by the store while finalizers remain."""
     finalizers: list[str] = Field(default_factory=list, max_length=20)
-    """What must happen before the resource may go; its controller removes them."""
+    """Steps that must be completed before the resource is deleted; the responsible controller removes each."""
 
 
 class Condition(Model):
-    """One aspect of a status, as Kubernetes' conditions: what, since when, why."""
+    """One aspect of a resource's status, in the form of Kubernetes' conditions."""
 
     type: str
-    """The aspect: ``Ready``, ``Downloaded``, ``ModelRecognised``."""
+    """Name of the aspect: ``Ready``, ``Downloaded``, ``ModelRecognised``."""
     status: Literal["True", "False", "Unknown"]
-    """Whether it holds."""
+    """``True`` if the condition holds."""
     reason: str = ""
-    """One word for programs."""
+    """Reason for the status, one word for programs."""
     message: str = ""
-    """A sentence for people."""
+    """Reason for the status, a sentence for people."""
     last_transition_time: Timestamp = Field(default_factory=utcnow)
-    """When ``status`` last changed."""
+    """Time when ``status`` last changed."""
 
 
 def condition(conditions: list[Condition], type_: str) -> Condition | None:
-    """The condition of that type, if there is one."""
+    """Return the condition of a type, or None."""
     return next((c for c in conditions if c.type == type_), None)
 
 
 def set_condition(conditions: list[Condition], new: Condition) -> list[Condition]:
-    """The conditions with `new` in place of its type; its transition time is kept when its status didn't change."""
+    """Return the conditions with `new` in place of the one of its type.
+
+    If the status is unchanged, the old transition time is kept.
+    """
     old = condition(conditions, new.type)
     if old is not None and old.status == new.status:
         new = new.model_copy(update={"last_transition_time": old.last_transition_time})
@@ -184,7 +187,7 @@ def set_condition(conditions: list[Condition], new: Condition) -> list[Condition
 
 
 class Resource(Model):
-    """A thing that is wanted (``spec``) and how it is (``status``).
+    """An object with a desired state (``spec``) and an observed state (``status``).
 
     A kind is a subclass that sets ``kind``, ``spec`` and ``status`` and the class attributes below;
     listing it in `llmos.resources.KINDS` gives it REST routes, CLI verbs, SDK collection and schema.
@@ -195,16 +198,16 @@ class Resource(Model):
     short_names: ClassVar[tuple[str, ...]] = ()
     scope: ClassVar[Scope] = "Namespaced"
     columns: ClassVar[tuple[tuple[str, str], ...]] = ()
-    """What lists show beside NAME and AGE: (heading, path such as ``status.phase``)."""
+    """Columns of lists beside NAME and AGE: (heading, path such as ``status.phase``)."""
     write_only: ClassVar[tuple[str, ...]] = ()
-    """Fields of ``spec`` that are never read back and lie encrypted in the store."""
+    """Fields of ``spec`` that reads don't return and the store encrypts."""
     stored_as: ClassVar[StoredAs] = "CustomResource"
-    """What it is on a cluster: a custom resource, a Secret (``spec.data`` alone), or an entry of the platform's
+    """Storage on a cluster: a custom resource, a Secret (only for ``spec.data``), or an entry of the platform's
     database as on a workstation."""
     has_logs: ClassVar[bool] = False
-    """Whether processes run for it whose logs can be read."""
+    """True if processes with readable logs run for resources of this kind."""
     placeholder: ClassVar[Mapping[str, Any]] = {}
-    """A ``spec`` that fits the type, in place of one of which nothing can be read."""
+    """A valid ``spec`` that replaces one that can't be read at all."""
 
     api_version: Literal["llmos.ai/v1alpha1"] = "llmos.ai/v1alpha1"
     kind: str
@@ -215,33 +218,33 @@ class Resource(Model):
 
     @property
     def unread(self) -> str:
-        """Why this version can't read all that is stored of it; empty where it can.
+        """The reason why this version can't read the stored resource completely; empty if it can.
 
-        Then ``spec`` is what could be read: it is to be shown, not to be followed.
+        If set, ``spec`` holds only what could be read; show it, but don't act on it.
         """
         return self._unread
 
     def marked_unread(self, why: str) -> Self:
-        """The resource, with that said of it."""
+        """Return a copy of the resource with `why` as `unread`."""
         found = self.model_copy()
         found._unread = why  # noqa: SLF001 - of its own class
         return found
 
     @classmethod
     def parse(cls, data: Any, *, by_name: bool = True) -> Self:
-        """Validate what a user sent.
+        """Validate what a user sent and return it as a resource.
 
         Parameters
         ----------
         data
-            The whole resource, decoded.
+            The decoded manifest.
         by_name
-            Whether fields may have their Python names too; on the wire each has one name alone.
+            Whether Python names of fields are accepted too; the API accepts only the JSON names.
 
         Raises
         ------
         Invalid
-            With a cause per field at fault, each with the field's path.
+            The manifest is invalid; the error has a cause with a path for each invalid field.
         """
         if not isinstance(data, dict):
             message = f"A {cls.kind_name()} is an object with metadata and spec, not {type(data).__name__}."
@@ -253,11 +256,11 @@ class Resource(Model):
 
     @classmethod
     def kind_name(cls) -> str:
-        """The kind, as it is written: ``ModelService``."""
+        """Return the kind's name: ``ModelService``."""
         return str(cls.model_fields["kind"].default)
 
     def dump(self) -> dict[str, Any]:
-        """The resource as JSON has it, without unset metadata."""
+        """Return the resource as JSON, without unset metadata."""
         return self.model_dump(mode="json", by_alias=True, exclude_none=True)
 
     def document(self) -> dict[str, Any]:
@@ -270,7 +273,7 @@ class Resource(Model):
 
     @property
     def key(self) -> str:
-        """``namespace/name``, or the name alone for kinds of the whole platform."""
+        """``namespace/name``, or only the name for cluster-scoped kinds."""
         return f"{self.metadata.namespace}/{self.metadata.name}" if self.metadata.namespace else self.metadata.name
 
 
@@ -290,7 +293,7 @@ _MESSAGES = {
 
 
 def _known_fields(cls: type[BaseModel], path: tuple[int | str, ...]) -> list[str]:
-    """The names a field beside the one at `path` could have, to suggest one."""
+    """Return the names that a field at `path` could have, to suggest one of them."""
     current: type[BaseModel] | None = cls
     for part in path[:-1]:
         if current is None or isinstance(part, int):
@@ -310,7 +313,7 @@ def _path(location: tuple[int | str, ...]) -> str:
 
 
 def invalid(error: ValidationError, cls: type[BaseModel]) -> Invalid:
-    """Pydantic's error as ours: a path and a sentence for each field, suggestions where possible."""
+    """Convert pydantic's error: a path and a sentence for each field, with suggestions where possible."""
     from difflib import get_close_matches
 
     causes = []

@@ -1,8 +1,8 @@
-"""Rules in CEL, for the API server of a cluster: what the validators here check, with the same words.
+"""Validation rules in CEL for a cluster's API server; they check the same as the validators, with the same messages.
 
-A type carries its rules in its JSON Schema as ``x-kubernetes-validations``
-(https://kubernetes.io/docs/reference/using-api/cel/), from where ``tools/crds.py`` takes them into the custom
-resource definitions. The regular expressions are the validators' own; both engines read them alike.
+A type has its rules in its JSON Schema as ``x-kubernetes-validations``
+(https://kubernetes.io/docs/reference/using-api/cel/); ``tools/crds.py`` copies them into the custom resource
+definitions. The regular expressions are those of the validators; both engines interpret them alike.
 """
 
 from __future__ import annotations
@@ -14,33 +14,33 @@ __all__ = ["cut", "quoted", "rule", "text", "validations"]
 
 
 def text(value: str | list[str]) -> str:
-    """A string, or a list of them, as CEL writes them."""
+    """Return a string, or a list of strings, as a CEL literal."""
     return json.dumps(value, ensure_ascii=False)
 
 
 def cut(expression: str, limit: int) -> str:
-    """The value, cut as the validators cut it."""
+    """Return an expression that truncates `expression` as the validators do."""
     return f"({expression}.size() > {limit} ? {expression}.substring(0, {limit}) : {expression})"
 
 
 def quoted(expression: str, limit: int) -> str:
-    """The same in quotation marks."""
+    """Return an expression that truncates `expression` and puts it in quotation marks."""
     return f"'\"' + {cut(expression, limit)} + '\"'"
 
 
 def rule(expression: str, message: str = "", *, says: str = "", field: str = "") -> dict[str, str]:
-    """One rule.
+    """Return one validation rule.
 
     Parameters
     ----------
     expression
-        What must hold of ``self``.
+        The condition that ``self`` must meet.
     message
-        The sentence where it doesn't.
+        The message if it doesn't.
     says
-        The sentence as an expression, where it speaks of the value.
+        An expression for the message, if the message contains the value.
     field
-        The path of the field at fault below this one.
+        Path of the invalid field below this one.
     """
     found = {"rule": expression}
     if says:
@@ -53,5 +53,5 @@ def rule(expression: str, message: str = "", *, says: str = "", field: str = "")
 
 
 def validations(*rules: dict[str, str], **more: Any) -> dict[str, Any]:
-    """The rules as a type's ``json_schema_extra``."""
+    """Return the rules as a type's ``json_schema_extra``."""
     return {"x-kubernetes-validations": list(rules), **more}

@@ -1,4 +1,4 @@
-"""Credential: secrets that other resources name and nobody reads back."""
+"""Credential: secrets that other resources refer to and that the API never returns."""
 
 from __future__ import annotations
 
@@ -23,26 +23,26 @@ def _check_keys(data: dict[str, str]) -> dict[str, str]:
 
 
 class CredentialSpec(Model):
-    """The secrets."""
+    """The secret values of a credential."""
 
     data: Annotated[dict[str, Annotated[str, Field(max_length=65536)]], AfterValidator(_check_keys)] = Field(
         default_factory=dict, max_length=50
     )
-    """Keys and secret values, such as ``HF_TOKEN``. Write-only: reads never show the values; ``status.keys``
-    names the keys. A value left out of an apply is removed."""
+    """Keys and secret values, such as ``HF_TOKEN``. Write-only: reads don't return the values; ``status.keys``
+    lists the keys. Applying the resource removes values that are left out."""
 
 
 class CredentialStatus(Model):
-    """What may be known of it."""
+    """The status of a credential, without secrets."""
 
     keys: list[str] = Field(default_factory=list)
-    """The keys that have a value."""
+    """Keys that have a value."""
     last_changed: Timestamp | None = None
-    """When a value was last written."""
+    """Time when a value was last written."""
 
 
 class Credential(Resource):
-    """Secrets that other resources name and nobody reads back."""
+    """Secrets that other resources refer to and that the API never returns."""
 
     plural: ClassVar[str] = "credentials"
     singular: ClassVar[str] = "credential"

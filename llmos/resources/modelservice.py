@@ -1,4 +1,4 @@
-"""ModelService: a model that answers through an OpenAI-compatible API."""
+"""ModelService: a model served through an OpenAI-compatible API."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def _model_id_rules() -> dict[str, Any]:
         f"{cel.quoted('self', 80)} + ' is not a model name: letters, digits and . _ : / -, at most 128, "
         "a letter or digit first'"
     )
-    # the bound is for the rule's cost
+    # the bound keeps the rule's estimated cost low
     return cel.validations(cel.rule(f"self.matches({cel.text(_MODEL_ID.pattern)})", says=says), maxLength=253)
 
 
@@ -97,17 +97,17 @@ MediaHost = Annotated[str, Field(json_schema_extra=_media_host_rules()), AfterVa
 
 
 class Resources(Model):
-    """What a replica may use."""
+    """The resources of each replica."""
 
     cpu: CPU | None = None
-    """CPUs a replica computes on; unset, all of the machine's. Sets the number of threads of engines that have one."""
+    """CPUs per replica; by default all of the machine's. Also sets the engine's number of threads, if it has one."""
     memory: Memory | None = None
-    """The most memory a replica may use, in bytes; over it, the replica is stopped and the reason is shown.
-    Unset, twice what the model's header lets expect."""
+    """The most memory a replica may use, in bytes; a replica that exceeds it is stopped and the reason is shown. By
+    default twice the estimate from the model's header."""
     gpus: int = Field(default=0, ge=0, le=64)
-    """GPUs a replica gets for itself."""
+    """GPUs per replica, for its exclusive use."""
     gpu_type: str | None = Field(default=None, max_length=63)
-    """The kind of GPU, as ``llmos nodes`` names it; unset, any."""
+    """Type of GPU, as ``llmos nodes`` shows it; by default any."""
 
 
 _NO_COMMAND = 'engine custom needs its command in args, such as ["my-server", "--port", "{port}"]'
@@ -115,7 +115,7 @@ _NO_MODEL = "model is required, such as hf://org/repo or demo://smollm2"
 
 
 class ModelServiceSpec(Model):
-    """What is wanted of the service."""
+    """The desired state of a model service."""
 
     model_config = ConfigDict(
         json_schema_extra=cel.validations(
@@ -125,44 +125,46 @@ class ModelServiceSpec(Model):
     )
 
     model: ModelURI | None = None
-    """Where the model comes from: ``hf://org/repo[@revision][:file]``, ``file:///path``, ``demo://smollm2``.
-    Required but for engine ``custom``."""
+    """Source of the model: ``hf://org/repo[@revision][:file]``, ``file:///path``, ``demo://smollm2``. Required except
+    for engine ``custom``."""
     engine: Engine = "auto"
-    """The program that serves it; ``auto`` chooses by the model's files and says why."""
+    """Program that serves the model; ``auto`` chooses one by the model's files and reports the reason."""
     args: list[Annotated[str, Field(max_length=4096)]] = Field(default_factory=list, max_length=200)
-    """More arguments for the engine, in its own words; for engine ``custom`` the whole command, in which
-    ``{port}``, ``{socket}`` and ``{model}`` are filled in."""
+    """Further command-line arguments of the engine; for engine ``custom`` the whole command, in which ``{port}``,
+    ``{socket}`` and ``{model}`` are replaced."""
     env: Annotated[dict[str, Annotated[str, Field(max_length=32768)]], AfterValidator(_check_env)] = Field(
         default_factory=dict, max_length=200, json_schema_extra=_env_rules()
     )
-    """More environment variables for the engine. Secrets belong into a Credential. For engine ``custom`` ``{api_key}`` stands
-    for the key that the gateway sends to it, on a workstation."""
+    """Further environment variables of the engine. Put secrets into a Credential. For engine ``custom`` on a
+    workstation, ``{api_key}`` is replaced by the key that the gateway sends to the engine."""
     served_model_name: ModelID | None = None
-    """The name that clients ask for; unset, the resource's own."""
+    """Name that clients ask for; by default the resource's name."""
     aliases: list[ModelID] = Field(default_factory=list, max_length=20)
-    """Further names it answers to."""
+    """Further names that clients can ask for."""
     task: Task = "auto"
-    """What it is for; ``auto`` reads it from the model's header."""
+    """Task of the model; ``auto`` reads it from the model's header."""
     resources: Resources = Field(default_factory=Resources)
     replicas: int = Field(default=1, ge=0, le=64)
-    """How many processes or pods serve it at once."""
+    """Number of processes or pods that serve the model."""
     credential_ref: Name | None = None
-    """The Credential of the same namespace whose ``HF_TOKEN`` opens a gated model, and whose other entries
-    the engine gets as environment variables."""
+    """Credential in the same namespace whose ``HF_TOKEN`` gives access to a gated model, and whose other entries the
+    engine gets as environment variables."""
     prompt_cache: PromptCache = "auto"
-    """Whose prompts an engine may take up again where another prompt begins like them, which answers it sooner, and tells
-    whoever asks how much was known: by trying, a stranger's prompt can be read so. ``perCaller``: nobody's but the caller's own
-    (llama.cpp, which can't tell callers apart, computes each prompt anew). ``shared``: everybody's; what is not one person's
-    alone only an admin may set so. ``auto``: ``shared`` in a person's own namespace, else ``perCaller``."""
+    """Sharing of the engine's prompt cache, which speeds up prompts that begin like an earlier one. The response tells
+    how much of a prompt was cached, so a caller could find out somebody else's prompt by trying. ``perCaller``: callers
+    share nothing; llama.cpp can't tell callers apart and computes each prompt again. ``shared``: all callers share the
+    cache; outside of personal namespaces only an admin may set it. ``auto``: ``shared`` in a personal namespace, else
+    ``perCaller``."""
     media_hosts: list[MediaHost] = Field(default_factory=list, max_length=50)
-    """Hosts from which its engine may fetch pictures, sounds and films that a request names by address; unset, none: requests
-    carry them, as ``data:``. An engine fetches from where it runs, and a host may send it on to another."""
+    """Hosts from which the engine may fetch images, audio and video that a request refers to by URL; by default none,
+    and requests must contain them as ``data:`` URLs. The engine fetches from where it runs, and a host may redirect to
+    another."""
     paused: bool = False
-    """Keep the service but run nothing."""
+    """True to keep the service without running replicas."""
     template: PodTemplate | None = None
-    """Changes to the pods, in a cluster only, merged strategically: ``{"spec": {"nodeSelector": {"disk": "fast"}}}``.
-    The engine's container is called ``engine``. What would reach beyond the pod can't be set, nor what is the operator's
-    to say (tolerations, runtime classes, names); labels and annotations begin with ``custom.llmos.ai/``."""
+    """Changes to the pods, on a cluster only, merged strategically: ``{"spec": {"nodeSelector": {"disk": "fast"}}}``.
+    The engine's container is named ``engine``. Fields with effects beyond the pod can't be set, nor those reserved for
+    the operator (tolerations, runtime classes, names). Labels and annotations must begin with ``custom.llmos.ai/``."""
 
     @model_validator(mode="after")
     def _check_engine(self) -> ModelServiceSpec:
@@ -174,114 +176,114 @@ class ModelServiceSpec(Model):
 
 
 class DownloadProgress(Model):
-    """How far a download is."""
+    """The progress of a download."""
 
     file: str = ""
-    """The file under way."""
+    """File being downloaded."""
     done: int = 0
-    """Bytes that are here."""
+    """Bytes downloaded."""
     total: int | None = None
-    """Bytes in all, when known."""
+    """Size in bytes, if known."""
     rate: float | None = None
-    """Bytes a second, over the last seconds."""
+    """Bytes per second, over the last seconds."""
 
 
 class ModelInfo(Model):
-    """What the model's own files say of it."""
+    """Properties of the model, read from its files."""
 
     name: str = ""
-    """As the header names it, for people."""
+    """Name in the model's header."""
     architecture: str = ""
-    """The header's ``general.architecture``: ``llama``, ``bert``."""
+    """``general.architecture`` in the header: ``llama``, ``bert``."""
     quantization: str = ""
-    """How the weights are stored: ``Q4_K_M``."""
+    """Format of the weights: ``Q4_K_M``."""
     parameters: int | None = None
     """Number of weights."""
     context_length: int | None = None
-    """Tokens the model was trained for."""
+    """Context length in tokens that the model was trained with."""
     file_size: int = 0
-    """Bytes on disk."""
+    """Size on disk in bytes."""
     revision: str = ""
-    """What exactly was fetched: a commit or a hash."""
+    """Downloaded revision: a commit or a hash."""
     choice: str = ""
-    """Which of a repository's files was taken, and why."""
+    """The file chosen from the repository, and the reason."""
     chat_template: bool = False
-    """Whether the files bring a chat template."""
+    """True if the files contain a chat template."""
 
 
 class Endpoint(Model):
-    """Where the gateway reaches a replica; readable by the platform, useless from elsewhere."""
+    """The address at which the gateway reaches a replica; not usable from elsewhere."""
 
     replica: str
-    """The replica's id."""
+    """Id of the replica."""
     url: str
     """``unix:///path/to.sock`` or ``http://127.0.0.1:PORT``."""
 
 
 class ReplicaStatus(Model):
-    """One process or pod."""
+    """The status of one process or pod."""
 
     id: str
-    """Unique while the service lives."""
+    """Id that is unique during the service's life."""
     phase: Literal["Starting", "Ready", "NotReady", "Waiting", "Failed", "Stopping"]
-    """What it is doing; ``Waiting`` is for its next start after a crash."""
+    """Phase of the replica; ``Waiting`` means that it will be restarted after a crash."""
     restarts: int = 0
-    """Times it was started again after a crash."""
+    """Number of restarts after crashes."""
     memory: int | None = None
-    """Bytes in use."""
+    """Memory in use, in bytes."""
     memory_limit: int | None = None
-    """Bytes it may use."""
+    """Memory limit in bytes."""
     started_at: Timestamp | None = None
-    """When its process was started."""
+    """Time when the process was started."""
     message: str = ""
-    """Why it is not ready."""
+    """Reason why the replica is not ready."""
 
 
 class ModelServiceStatus(Model):
-    """How the service is."""
+    """The observed state of a model service."""
 
     phase: Phase = "Pending"
-    """One word for lists."""
+    """Summary of the status in one word."""
     message: str = ""
-    """The reason for the phase, in a sentence."""
+    """Reason for the phase, as a sentence."""
     observed_generation: int = 0
-    """The generation of ``spec`` that this status speaks of."""
+    """Generation of ``spec`` that this status refers to."""
     conditions: list[Condition] = Field(default_factory=list)
-    """Downloaded, ModelRecognised, Ready, each with its reason."""
+    """The conditions Downloaded, ModelRecognised and Ready, each with its reason."""
     download: DownloadProgress | None = None
-    """Present while files are being fetched."""
+    """Progress of the download, while files are downloaded."""
     engine: str = ""
-    """The engine chosen."""
+    """Engine in use."""
     task: str = ""
-    """The task found: generate, embed or rerank."""
+    """Task of the model: generate, embed or rerank."""
     model: ModelInfo | None = None
-    """What the header says."""
+    """Properties from the model's header."""
     replicas: int = 0
-    """Replicas there are."""
+    """Number of replicas."""
     ready_replicas: int = 0
-    """Replicas that answer."""
+    """Number of ready replicas."""
     selector: str = ""
-    """In a cluster the labels of the replicas' pods, as text: by it HorizontalPodAutoscalers and others find them."""
+    """On a cluster the label selector of the replicas' pods, as text, for HorizontalPodAutoscalers and others."""
     desired_replicas: int | None = None
-    """Written by autoscaler and waker; unset, ``spec.replicas`` counts."""
+    """Number of replicas wanted by the autoscaler or the waker; if unset, ``spec.replicas`` applies."""
     replica_statuses: list[ReplicaStatus] = Field(default_factory=list)
-    """Each replica on its own."""
+    """Status of each replica."""
     endpoints: list[Endpoint] = Field(default_factory=list)
-    """The ready replicas' addresses."""
+    """Addresses of the ready replicas."""
     last_log_lines: list[str] = Field(default_factory=list)
-    """The last lines of the engine's log, when it failed."""
+    """Last lines of the engine's log after a failure."""
     next_try_at: Timestamp | None = None
-    """When what failed is tried again by itself."""
+    """Time of the next automatic attempt after a failure."""
     memory_estimate: int | None = None
-    """Bytes that a replica will need, estimated from the header."""
+    """Estimated memory per replica in bytes, from the model's header."""
     started_at: Timestamp | None = None
-    """When this generation began to start."""
+    """Time when this generation began to start."""
     ready_at: Timestamp | None = None
-    """When it became ready first."""
+    """Time when it first became ready."""
 
 
 class ModelService(Resource):
-    """A model that answers through an OpenAI-compatible API."""
+    """A model served through an OpenAI-compatible API."""
 
     plural: ClassVar[str] = "modelservices"
     singular: ClassVar[str] = "modelservice"
@@ -302,24 +304,24 @@ class ModelService(Resource):
 
     @property
     def served_name(self) -> str:
-        """The name under which its engine knows it."""
+        """The model's name in the engine."""
         return self.spec.served_model_name or self.metadata.name
 
     @property
     def parts_prompts(self) -> bool:
-        """Whether what an engine remembers of prompts is kept apart by caller."""
+        """True if the engine's prompt cache is kept apart by caller."""
         if self.spec.prompt_cache == "auto":
             return not (self.metadata.namespace or "").startswith(PERSONAL)
         return self.spec.prompt_cache == "perCaller"
 
     @property
     def engine_spec(self) -> ModelServiceSpec:
-        """The spec as an engine needs it, with what follows from name and namespace filled in."""
+        """The spec for the engine, with defaults that depend on name and namespace filled in."""
         prompt_cache: PromptCache = "perCaller" if self.parts_prompts else "shared"
         return self.spec.model_copy(update={"served_model_name": self.served_name, "prompt_cache": prompt_cache})
 
     @property
     def model_names(self) -> tuple[str, ...]:
-        """Every name clients may ask for within the namespace, the resource's own first."""
+        """All names that clients in the namespace can ask for, the resource's own first."""
         names = [self.metadata.name, self.spec.served_model_name, *self.spec.aliases]
         return tuple(dict.fromkeys(n for n in names if n))

@@ -1,4 +1,4 @@
-"""Where a model comes from, as one line: ``hf://org/repo``, ``file:///path/model.gguf``, ``demo://smollm2``."""
+"""Model URIs: ``hf://org/repo``, ``file:///path/model.gguf``, ``demo://smollm2``."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ __all__ = ["DEMOS", "ModelURI", "is_repository"]
 _SCHEMES = ("hf", "file", "demo")
 DEMOS = ("tiny", "smollm2", "minilm")
 _URI = re.compile(r"^([a-z][a-z0-9+]*)://([^\x00-\x1f\x7f-\x9f]*[^\x00-\x20\x7f-\xa0])$")
-"""A file's name may hold anything that can be seen, blanks between included."""
+"""A file's name may have all printable characters, also spaces inside."""
 _HF = re.compile(r"^[\w.-]{1,96}/[\w.-]{1,96}(@[\w./-]{1,100})?(:[^\x00-\x1f\x7f-\x9f\\]{1,255})?$")
 
 
 def is_repository(text: str) -> bool:
-    """Whether a text reads as what follows ``hf://`` does.
+    """Return whether a text has the form of what follows ``hf://``.
 
     >>> is_repository("Qwen/Qwen3-4B-GGUF:Q8_0"), is_repository("llama3"), is_repository("../x/y")
     (True, False, False)
@@ -65,7 +65,7 @@ def _check_uri(uri: str) -> str:
 
 
 def _uri_rules() -> dict[str, Any]:
-    """`_check_uri` for a cluster's API server; each rule speaks where those before it are silent."""
+    """Return the rules of `_check_uri` for a cluster's API server; for each value at most one rule fails."""
     shown, uri, hf = cel.quoted("self", 120), cel.text(_URI.pattern), cel.text(_HF.pattern)
     schemes = ", ".join(f"{scheme}://" for scheme in _SCHEMES)
     known = " || ".join(f"self.startsWith('{scheme}://')" for scheme in _SCHEMES)
@@ -97,4 +97,4 @@ def _uri_rules() -> dict[str, Any]:
 
 
 ModelURI = Annotated[str, Field(max_length=1024, json_schema_extra=_uri_rules()), AfterValidator(_check_uri)]
-"""The URI of a model, of a scheme that there is a source for."""
+"""A model URI with a known scheme."""

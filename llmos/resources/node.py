@@ -1,6 +1,6 @@
-"""What there is to compute on: the machines, what is free and what runs there.
+"""The nodes with their capacity and what runs there.
 
-Nodes are read, never written: they are no kind, and nothing of them is stored.
+Nodes are read-only: they are no kind of `KINDS`, and nothing about them is stored.
 """
 
 from __future__ import annotations
@@ -13,61 +13,61 @@ __all__ = ["Node", "NodeList", "NodeWork"]
 
 
 class NodeWork(Model):
-    """Something that runs on a node."""
+    """A workload on a node."""
 
     kind: str
     """``ModelService``, ``Server`` (a notebook server), ``Download``, ``System``, ``Other``."""
     namespace: str
-    """Whose it is."""
+    """Namespace of the workload."""
     name: str
-    """The resource's or the pod's name."""
+    """Name of the resource or pod."""
     cpus: float = 0.0
-    """CPUs set aside for it."""
+    """CPUs requested by it."""
     memory: int = 0
-    """Bytes set aside for it; on a workstation those it uses."""
+    """Bytes of memory requested by it; on a workstation the bytes in use."""
     gpus: int = 0
-    """GPUs it has for itself."""
+    """GPUs assigned to it."""
 
 
 class Node(Model):
-    """One machine."""
+    """A machine that runs workloads."""
 
     name: str
-    """As the cluster calls it; on a workstation its host name."""
+    """Name of the node in the cluster; on a workstation the host name."""
     roles: list[str] = Field(default_factory=list)
-    """``control-plane``, ``worker`` or what else it is labelled with."""
+    """``control-plane``, ``worker`` or other roles from its labels."""
     ready: bool = True
-    """Whether new work may be put there."""
+    """True if new work may be scheduled there."""
     message: str = ""
-    """Why not, or what is unusual about it."""
+    """Reason why it isn't ready, or another remark."""
     architecture: str = ""
     """``amd64``, ``arm64``."""
     cpus: float = 0.0
-    """CPUs for work."""
+    """CPUs available to workloads."""
     cpus_free: float = 0.0
-    """Of these not set aside."""
+    """CPUs that no workload has requested."""
     memory: int = 0
-    """Bytes for work."""
+    """Bytes of memory available to workloads."""
     memory_free: int = 0
-    """Of these not set aside."""
+    """Bytes of memory that no workload has requested."""
     gpus: int = 0
-    """GPUs for work."""
+    """GPUs available to workloads."""
     gpus_free: int = 0
-    """Of these not set aside."""
+    """GPUs that aren't assigned."""
     gpu_type: str = ""
-    """The kind of GPU; what ``spec.resources.gpuType`` asks for."""
+    """Type of GPU, for ``spec.resources.gpuType``."""
     counts: dict[str, int] = Field(default_factory=dict)
-    """How much of each kind runs there."""
+    """Number of workloads by kind."""
     running: list[NodeWork] = Field(default_factory=list)
-    """What runs there, as far as the reader may know: admins everything, others what is in their namespace."""
+    """Workloads on the node that the reader may see: all for admins, otherwise those in the reader's namespaces."""
 
 
 class NodeList(Model):
-    """All machines."""
+    """The list of all nodes."""
 
     api_version: str = API_VERSION
-    """The version of the form."""
+    """API version of this list."""
     kind: str = "NodeList"
-    """What this is."""
+    """Kind of this list."""
     items: list[Node] = Field(default_factory=list)
-    """By name."""
+    """The nodes, ordered by name."""

@@ -1,10 +1,10 @@
-"""What ``spec.template`` may change of a pod: a list of what is allowed, so that nothing is let through by mistake.
+"""Validation of ``spec.template``: a list of the allowed fields, so that nothing is allowed by mistake.
 
-The changes are merged strategically into the pod that the platform makes
+The template is merged strategically into the pod that the platform makes
 (https://kubernetes.io/docs/tasks/manage-kubernetes-objects/update-api-object-kubectl-patch/), with ``null`` and the
-``$patch`` directives. Whoever may create a resource gets no more by them than a pod of their own: nothing of the
-node, no other identity, no Secret, no label by which network policies tell pods apart, no node that the operator keeps
-for others, and no other answer to a name than the cluster's: what the pod's own containers don't ask for, ``fetch`` does.
+``$patch`` directives. A template must give no more than a pod of one's own: no access to the node, no other identity,
+no Secret, no label by which network policies tell pods apart, no node that the operator reserves for others, and no
+other DNS than the cluster's, since the init container ``fetch`` relies on it.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ __all__ = ["DIRECTIVE", "TEMPLATE", "Fields", "cel_of", "check_pod_template"]
 _MAX_BYTES: Final = 32 * 1024
 DIRECTIVE: Final = re.compile(r"^\$(patch|retainKeys|deleteFromPrimitiveList/\w+|setElementOrder/\w+)$")
 _OWN: Final = "custom.llmos.ai/"
-"""The prefix of labels and annotations that nobody but their author reads."""
+"""Prefix of labels and annotations for users, which no controller reads."""
 _SCRAPING: Final = tuple(f"prometheus.io/{name}" for name in ("scrape", "port", "path", "scheme"))
 _MAX_ID: Final = 2**31 - 1
 _MAX_GRACE: Final = 600
-"""Seconds: longer than any answer takes, and so short that whoever drains a node can wait for it."""
+"""Maximum grace period in seconds: longer than any answer takes, and short enough for draining a node."""
 _ELSEWHERE: Final = {
     "tolerations": "Which taints models tolerate is the operator's to say: users.tolerations in the chart's values.",
     "runtimeClassName": "The runtime is the operator's to say: users.gpus.runtimeClass in the chart's values.",
@@ -35,28 +35,28 @@ _ELSEWHERE: Final = {
     "dnsConfig": "Names mean in every pod what they mean in the cluster.",
     "dnsPolicy": "Names mean in every pod what they mean in the cluster.",
 }
-"""What may not be set though it is often wanted, and what to do instead."""
+"""Fields that can't be set although they are often wanted, with the alternative."""
 
 _Check = Callable[[str, Any], None]
 
 
 @dataclass(frozen=True, slots=True)
 class Fields:
-    """A check: an object, or (`each`) a list of them, whose fields are among the allowed ones.
+    """A check for an object, or (`each`) a list of objects, with only allowed fields.
 
     Attributes
     ----------
     allowed
-        What each field has to be.
+        The check for each allowed field.
     each
-        Whether it is a list.
+        Whether the value is a list of such objects.
     """
 
     allowed: Mapping[str, _Check]
     each: bool = False
 
     def __call__(self, path: str, value: Any) -> None:
-        """Raise `ValueError` where it isn't so."""
+        """Raise `ValueError` if the check fails."""
         if not self.each:
             _object(path, value, self.allowed)
             return
@@ -67,12 +67,12 @@ class Fields:
 
 
 def check_pod_template(template: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The template itself, if everything in it may be set.
+    """Return the template if all its fields may be set.
 
     Raises
     ------
     ValueError
-        Something may not, or is of the wrong shape; the message names its path.
+        A field can't be set or has the wrong type; the message has its path.
     """
     if len(json.dumps(template)) > _MAX_BYTES:
         message = f"is larger than {_MAX_BYTES // 1024} KiB as JSON"
@@ -90,7 +90,7 @@ def _refuse(path: str, why: str) -> ValueError:
 
 
 def _object(path: str, value: Any, allowed: Mapping[str, _Check]) -> None:
-    """An object whose fields are among the allowed ones, each as its check wants it; null takes a field away."""
+    """Check an object: only allowed fields, each by its own check; null removes a field and is always allowed."""
     if not isinstance(value, Mapping):
         raise _refuse(path or "it", "must be an object")
     for name, item in value.items():
@@ -119,15 +119,13 @@ def _items(allowed: Mapping[str, _Check]) -> Fields:
 
 
 def _anything(path: str, value: Any) -> None:
-    """Not looked into: the API server does."""
+    """Accept any value; the API server validates it."""
 
 
 def _names_of_ones_own(path: str, value: Any) -> None:
-    """Labels or annotations that give the pod nothing.
-
-    What is allowed is listed, not what is refused: clusters have controllers that give a pod a cloud identity, a
-    sidecar, another network or a secret's content because of a label or an annotation, and nobody knows all of them.
-    """
+    """Check that labels or annotations have no effect on the pod."""
+    # An allowlist: clusters have controllers that give a pod a cloud identity, a sidecar, another network or a secret's
+    # content because of a label or an annotation, and nobody knows all of them.
     if not isinstance(value, Mapping):
         raise _refuse(path, "must be an object")
     for name, item in value.items():
@@ -147,7 +145,7 @@ def _grace(path: str, value: Any) -> None:
 
 
 def _affinity(path: str, value: Any) -> None:
-    """Pods of one's own namespace only: by others' one could keep their pods off a node, or find out where they are."""
+    """Check that affinity is to pods of the same namespace only: it could locate or displace the pods of others."""
     if isinstance(value, Mapping):
         for name, item in value.items():
             where = _join(path, name)
@@ -217,24 +215,25 @@ _SPEC_FIELDS: Final[Mapping[str, _Check]] = {
 }
 _SPEC: Final = _fields(_SPEC_FIELDS)
 TEMPLATE: Final[Mapping[str, _Check]] = {"metadata": _METADATA, "spec": _SPEC}
-"""What may be in it."""
+"""Checks for the fields of a template."""
 
 
 def cel_of(check: _Check, value: str) -> str:
-    """A check of one value as an expression for an API server; empty where there is nothing to check.
+    """Return the CEL expression of a check for one value; empty if the check accepts everything.
 
     Parameters
     ----------
     check
-        One that is in `TEMPLATE`, but no `Fields`.
+        A check in `TEMPLATE` that is not a `Fields`.
     value
-        The expression of the value.
+        The CEL expression of the value.
     """
     return _IN_CEL[check].format(value=value) if check in _IN_CEL else ""
 
 
 def _affinity_in_cel() -> str:
-    """The affinities that there are, each with its list of terms; in `_affinity` wherever it is."""
+    """Return the rule for the affinities that Kubernetes has, with their lists of terms."""
+    # CEL can't recurse as `_affinity` does
     free = "(!('namespaces' in {0}) && !('namespaceSelector' in {0}))"
     terms = {
         "requiredDuringSchedulingIgnoredDuringExecution": free.format("t"),

@@ -1,9 +1,8 @@
 """Kubernetes' quantities: ``500m`` of a CPU, ``2Gi`` of memory.
 
 The notation is Kubernetes' own
-(https://kubernetes.io/docs/reference/kubernetes-api/common-definitions/quantity/), so that a spec
-means the same on a workstation and in a cluster. What people type instead (``2GiB``, ``2 GB``) is
-refused with the spelling that was probably meant.
+(https://kubernetes.io/docs/reference/kubernetes-api/common-definitions/quantity/), so that a spec means the same on a
+workstation and on a cluster. Other common notations (``2GiB``, ``2 GB``) are rejected with a suggestion.
 """
 
 from __future__ import annotations
@@ -54,12 +53,12 @@ def _suggestion(text: str) -> str:
 
 
 def parse_quantity(text: str) -> Decimal:
-    """The number that a quantity stands for: bytes, or CPUs.
+    """Return the number that a quantity stands for: bytes or CPUs.
 
     Raises
     ------
     ValueError
-        The text is not a quantity; the message suggests one.
+        The text is not a quantity; the message has a suggestion.
     """
     found = _QUANTITY.fullmatch(text)
     if not found:
@@ -69,7 +68,7 @@ def parse_quantity(text: str) -> Decimal:
 
 
 def _as_text(value: object) -> object:
-    """Accept ``2`` and ``0.5`` as YAML reads them."""
+    """Convert ``2`` and ``0.5``, which YAML reads as numbers, into a string."""
     if isinstance(value, int | float) and not isinstance(value, bool):
         return format(Decimal(str(value)).normalize(), "f")
     return value
@@ -92,11 +91,9 @@ def _whole_bytes(text: str) -> str:
 
 
 def _rules(*more: dict[str, str]) -> dict[str, Any]:
-    """The same checks for a cluster's API server, which takes numbers and texts.
-
-    The expressions are short where they could be plain: the server reckons with the longest text that fits into a
-    request, and refuses rules that would take too long for it.
-    """
+    """Return the rules for a cluster's API server, which accepts numbers and strings."""
+    # Shorter expressions are preferred to clearer ones: the server estimates their cost for the longest string that
+    # fits into a request, and rejects rules that could take too long.
     number, unit = "self.find('[0-9.]+')", "self.find('[kKmMgGtTpP]').upperAscii()"
     meant = (
         f"!self.matches({cel.text(_UNIT)}) ? 'Did you mean \"%s\"?'.format([{number}]) : "
@@ -149,7 +146,7 @@ Memory = Annotated[
 
 
 def format_bytes(count: float, *, binary: bool = True) -> str:
-    """A size for people: GiB for memory (``binary``), GB for files.
+    """Format a number of bytes: GiB for memory (``binary``), GB for files.
 
     >>> format_bytes(2.5 * 2**30), format_bytes(92_871_040, binary=False)
     ('2.5 GiB', '93 MB')

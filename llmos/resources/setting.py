@@ -1,4 +1,4 @@
-"""Setting: a platform setting with its default, its value and where that comes from."""
+"""Setting: a platform setting with its default, its value and the value's source."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ __all__ = ["Setting", "SettingSpec", "SettingStatus"]
 
 
 class SettingSpec(Model):
-    """What an admin wants."""
+    """The value that an admin sets."""
 
     value: str | None = Field(default=None, max_length=65536)
-    """The value; unset, the default counts."""
+    """The value; if unset, the default applies."""
 
 
 class SettingStatus(Model):
-    """What counts, and why."""
+    """The value in effect and its source."""
 
     value: str = ""
-    """The value in force."""
+    """The value in effect."""
     default: str = ""
-    """The value where nobody sets one."""
+    """The value if none is set."""
     source: Literal["environment", "resource", "default"] = "default"
-    """Where the value comes from; the environment wins over the resource."""
+    """Source of the value; the environment takes precedence over the resource."""
     description: str = ""
-    """What it does, and its unit."""
+    """Effect and unit of the setting."""
 
 
 class Setting(Resource):
-    """A platform setting with its default, its value and where that comes from."""
+    """A platform setting with its default, its value and the value's source."""
 
     plural: ClassVar[str] = "settings"
     singular: ClassVar[str] = "setting"

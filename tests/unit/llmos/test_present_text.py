@@ -358,7 +358,7 @@ def test_explain_walks_into_fields_lists_and_options():
         "ModelService   object\nalso called: modelservices, modelservice, ms, model, models\n"
     )
     assert _explained("spec.replicas") == (
-        "ModelService.spec.replicas   whole number\n\nHow many processes or pods serve it at once.\n"
+        "ModelService.spec.replicas   whole number\n\nNumber of processes or pods that serve the model.\n"
         "default: 1 · at least 0 · at most 64"
     )
     assert _explained("spec.resources.memory").startswith("ModelService.spec.resources.memory   text\n")
@@ -366,7 +366,7 @@ def test_explain_walks_into_fields_lists_and_options():
     assert "restarts" in _explained("status.replicaStatuses")
     assert _explained("status.replicaStatuses.restarts") == (
         "ModelService.status.replicaStatuses.restarts   whole number\n\n"
-        "Times it was started again after a crash.\ndefault: 0"
+        "Number of restarts after crashes.\ndefault: 0"
     )
     with pytest.raises(UsageError, match=r'ModelService\.spec has no field "replcas"\. Did you mean "replicas"\?'):
         _explained("spec.replcas")
