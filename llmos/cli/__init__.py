@@ -1,4 +1,4 @@
-"""The command ``llmos``; its verbs are also the notebook's (``%llmos``)."""
+"""The command ``llmos``; its verbs are also those of the notebook (``%llmos``)."""
 
 from __future__ import annotations
 

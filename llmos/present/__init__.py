@@ -1,5 +1,5 @@
-"""Resources as text, the same in terminal and notebook. Pure functions: nothing here reads, writes or asks the time.
+"""Resources as text, the same in terminals and notebooks. The functions do no I/O and don't read the clock.
 
-What is shown is a sequence of lines, each a sequence of `llmos.present.text.Span`: a piece of text and its tone.
-A terminal makes colours of tones, a notebook HTML; colour is never the only sign.
+Output is a sequence of lines, each a sequence of `llmos.present.text.Span`: a piece of text and its tone. A terminal
+shows tones as colours, a notebook as HTML; colour never is the only sign.
 """

@@ -1,4 +1,4 @@
-"""Times, sizes and rates in the words that people use."""
+"""Times, sizes and rates in a readable form."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["age", "count", "done_of", "duration", "format_bytes", "memory_of", "
 
 
 def duration(seconds: float) -> str:
-    """How long, roughly, as ages are told.
+    """Format a duration in one unit, for ages.
 
     >>> [duration(s) for s in (0.4, 59, 60, 3599, 7200, 100_000, 200_000)]
     ['0 s', '59 s', '1 min', '59 min', '2 h', '27 h', '2 d']
@@ -26,7 +26,7 @@ def duration(seconds: float) -> str:
 
 
 def stopwatch(seconds: float) -> str:
-    """How long, exactly, as results are told.
+    """Format a duration precisely, for results.
 
     >>> [stopwatch(s) for s in (0.42, 23.84, 75, 3700)]
     ['0.4 s', '23.8 s', '1 min 15 s', '1 h 1 min']
@@ -40,12 +40,12 @@ def stopwatch(seconds: float) -> str:
 
 
 def age(since: datetime | None, now: datetime) -> str:
-    """How long ago, or ``-``."""
+    """Format the time since a moment, or return ``-``."""
     return duration((now - since).total_seconds()) if since is not None else "-"
 
 
 def count(number: int) -> str:
-    """A number with separators.
+    """Format a number with thousands separators.
 
     >>> count(9310)
     '9,310'
@@ -59,7 +59,7 @@ def _gigabytes(number: float) -> tuple[str, str]:
 
 
 def done_of(done: int, total: int | None) -> str:
-    """How much of how much, in one unit and, while it changes, of one width.
+    """Format the progress of a download in one unit, at a constant width while it changes.
 
     >>> done_of(1_400_000_000, 2_500_000_000), done_of(7_000_000, 93_000_000), done_of(512, None)
     ('1.4 of 2.5 GB', ' 7 of 93 MB', '512 B')
@@ -73,7 +73,7 @@ def done_of(done: int, total: int | None) -> str:
 
 
 def rate(bytes_per_second: float | None) -> str:
-    """Bytes a second, or nothing.
+    """Format a rate in bytes per second; empty if unknown.
 
     >>> rate(58_200_000), rate(None)
     ('58 MB/s', '')
@@ -82,7 +82,7 @@ def rate(bytes_per_second: float | None) -> str:
 
 
 def time_left(done: int, total: int | None, bytes_per_second: float | None) -> str:
-    """How long the rest will take, or nothing.
+    """Format the estimated remaining time of a download; empty if unknown.
 
     >>> time_left(1_400_000_000, 2_500_000_000, 58_000_000)
     '19 s left'
@@ -93,7 +93,7 @@ def time_left(done: int, total: int | None, bytes_per_second: float | None) -> s
 
 
 def memory_of(used: int | None, limit: int | None) -> str:
-    """Memory in use and allowed.
+    """Format memory in use and its limit.
 
     >>> memory_of(int(2.9 * 2**30), 4 * 2**30), memory_of(246 * 2**20, 2**30), memory_of(None, None)
     ('2.9/4 GiB', '0.24/1 GiB', '-')

@@ -1,4 +1,4 @@
-"""The small line under an answer."""
+"""The lines below an answer: statistics and waiting."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from llmos.present.amounts import count, duration
 __all__ = ["chat_footer", "waiting_for"]
 
 _SILENT = 2.0
-"""Seconds of waiting that nobody has to be told of."""
+"""Waiting time in seconds that isn't shown."""
 _MEASURABLE = 0.1
-"""Seconds that the writing of an answer must take for its speed to mean anything: one that arrives at once was
-written before."""
+"""Minimum time in seconds between first and last token for a rate to be meaningful: an answer that arrives at once was
+generated before."""
 
 
 def waiting_for(model: str, seconds: float) -> str:
-    """Return what is shown while a model hasn't begun to answer; nothing during the first two seconds.
+    """Return the text shown while a model hasn't begun to answer; empty during the first two seconds.
 
     >>> waiting_for("chat", 12.3), waiting_for("chat", 0.5)
     ('chat is reading the question, or busy with others   12 s', '')
@@ -23,16 +23,16 @@ def waiting_for(model: str, seconds: float) -> str:
 
 
 def chat_footer(*, tokens: int | None, first_after: float | None, seconds: float) -> str:
-    """Tokens, how soon the first came, and how many a second.
+    """Return the statistics of an answer: tokens, time until the first, and tokens per second.
 
     Parameters
     ----------
     tokens
-        Tokens of the answer; None where the engine doesn't count them.
+        Tokens of the answer; None if the engine doesn't count them.
     first_after
-        Seconds until the first came; None where none came.
+        Seconds until the first token; None if none came.
     seconds
-        Seconds until the last came.
+        Seconds until the last token.
 
     >>> chat_footer(tokens=412, first_after=0.31, seconds=13.6)
     '412 tokens · first after 0.3 s · 31 tokens/s'

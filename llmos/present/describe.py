@@ -1,4 +1,4 @@
-"""Everything about one resource, for reading."""
+"""The complete description of one resource."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _MOMENTS = frozenset({"startedAt", "readyAt", "lastChanged"})
 
 
 def words(name: str) -> str:
-    """A field's name in words.
+    """Return a field's name in words.
 
     >>> words("servedModelName"), words("cpu")
     ('Served model name', 'Cpu')
@@ -35,16 +35,16 @@ def words(name: str) -> str:
 
 
 def describe(resource: Resource, events: Sequence[Event], *, now: datetime) -> list[Line]:
-    """What it is, what is wanted, how it is, and what happened.
+    """Return the lines that describe a resource: metadata, spec, status, conditions and events.
 
     Parameters
     ----------
     resource
-        What to describe.
+        The resource.
     events
-        What happened to it, oldest first.
+        Its events, oldest first.
     now
-        From when to tell ages.
+        The current time, for ages.
     """
     metadata = resource.metadata
     head: list[tuple[str, str, Tone]] = [("Name", metadata.name, "bold"), ("Kind", resource.kind, "")]
@@ -75,13 +75,13 @@ def describe(resource: Resource, events: Sequence[Event], *, now: datetime) -> l
 
 
 def _prompt_cache(service: ModelService) -> str:
-    """Whose prompts it takes up again."""
+    """Return in words how the service shares its prompt cache."""
     means = "perCaller, no prompt is taken up by another's" if service.parts_prompts else "shared by all who use it"
     return f"{means} (auto)" if service.spec.prompt_cache == "auto" else means
 
 
 def _fields(data: Any, now: datetime, prefix: str = "") -> list[tuple[str, str, Tone]]:
-    """The fields that say something, nested ones flattened."""
+    """Return the fields that are set as (label, value, tone), nested ones flattened."""
     pairs: list[tuple[str, str, Tone]] = []
     if not isinstance(data, Mapping):
         return pairs
@@ -139,7 +139,7 @@ def _table(title: str, table: Table | None) -> list[Line]:
 
 
 def _conditions(conditions: Sequence[Condition], now: datetime, said: str) -> Table:
-    """What holds; a message that is the status's own, `said` above, is not said again."""
+    """Return the table of conditions; a message equal to the status's own, `said`, is not repeated."""
     rows = [
         Row(
             [
@@ -180,7 +180,7 @@ def _log(lines: Sequence[str]) -> list[Line]:
 
 
 def events_table(events: Sequence[Event], *, now: datetime) -> Table:
-    """What happened, newest last."""
+    """Return the table of events, newest last."""
     rows = []
     for event in events:
         times = f" ({event.count} times in {age(event.first, now)})" if event.count > 1 else ""

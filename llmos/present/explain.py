@@ -1,4 +1,4 @@
-"""What a kind or one of its fields is, from the descriptions in the resource types."""
+"""Explanation of a kind or a field, from the descriptions in the resource types."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ _WRAP = 100
 
 
 def explain(kind: type[Resource], path: str = "") -> list[Line]:
-    """A kind, or the field at `path` such as ``spec.resources.memory``.
+    """Return the lines that explain a kind, or the field at `path` such as ``spec.resources.memory``.
 
     Raises
     ------
     UsageError
-        There is no such field; the message names those there are.
+        The field is unknown; the message lists the known fields.
     """
     schema = json_schema(kind)
     definitions: Mapping[str, Any] = schema.get("$defs", {})
@@ -61,7 +61,7 @@ def _fields(fields: Mapping[str, Any], required: Any, definitions: Mapping[str, 
 
 
 def _resolve(node: Mapping[str, Any], definitions: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The node behind references and behind ``or null``."""
+    """Resolve a reference or an optional type to the schema behind it."""
     if "$ref" in node:
         target: Mapping[str, Any] = definitions[node["$ref"].rpartition("/")[2]]
         return target
@@ -70,7 +70,7 @@ def _resolve(node: Mapping[str, Any], definitions: Mapping[str, Any]) -> Mapping
 
 
 def _object(node: Mapping[str, Any], definitions: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The object with the fields: the node itself, or what its list holds."""
+    """Return the schema that has the fields: the node's own or, for a list, that of its items."""
     found = _resolve(node, definitions)
     return _object(found["items"], definitions) if "items" in found else found
 

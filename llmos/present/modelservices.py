@@ -1,4 +1,4 @@
-"""Model services as people look at them: ``ps``."""
+"""Model services as shown by ``ps``."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ _TELLING = frozenset({"Failed", "Degraded", "Pending"})
 
 
 def engine_of(service: ModelService) -> str:
-    """The engine as people write it."""
+    """Return the engine's name in its usual spelling."""
     engine = service.status.engine or service.spec.engine
     return ENGINES.get(engine, "-" if engine == "auto" else engine)
 
 
 def model_of(service: ModelService) -> str:
-    """The model in short: its own name and quantization where the header is known, else its address."""
+    """Return a short name of the model: name and quantization from its header if known, else its address."""
     info = service.status.model
     if info is not None and info.name:
         return f"{info.name} {info.quantization}".strip()
@@ -42,7 +42,7 @@ def model_of(service: ModelService) -> str:
 
 
 def state_of(service: ModelService) -> str:
-    """The phase; while its status speaks of an older spec, ``Pending``."""
+    """Return the phase; ``Pending`` while the status is about an older spec."""
     if service.metadata.deletion_timestamp is not None:
         return "Deleting"
     if service.status.observed_generation < service.metadata.generation:
@@ -54,7 +54,7 @@ def state_of(service: ModelService) -> str:
 
 
 def next_try(service: ModelService, now: datetime) -> str:
-    """Return a sentence on when what failed is tried again; nothing where it isn't."""
+    """Return a sentence with the time of the next attempt after a failure; empty if there is none."""
     at = service.status.next_try_at
     if at is None:
         return ""
@@ -63,7 +63,7 @@ def next_try(service: ModelService, now: datetime) -> str:
 
 
 def reason_of(service: ModelService, now: datetime) -> str:
-    """The sentence that a list shows below a service that needs one."""
+    """Return the sentence that a list shows below a service; empty if none is needed."""
     status = service.status
     if status.phase in _TELLING:
         return f"{status.message} {next_try(service, now)}".strip()
@@ -94,18 +94,18 @@ def _replicas(service: ModelService) -> str:
 def ps_table(
     services: Sequence[ModelService], *, now: datetime, namespaces: bool = False, qualified: bool = False
 ) -> Table:
-    """Model services with state, replicas, memory and age, and below each the reason where it needs one.
+    """Return a table of model services with state, replicas, memory and age, and reasons below some rows.
 
     Parameters
     ----------
     services
-        What to show.
+        The services.
     now
-        From when to tell ages.
+        The current time, for ages.
     namespaces
-        Whether to show which namespace each is in.
+        Whether to show a column with the namespaces.
     qualified
-        Whether to write ``public/chat``, by which people of other namespaces ask for a model.
+        Whether to write ``public/chat``, the name for clients in other namespaces.
     """
     rows = []
     for service in services:
@@ -132,6 +132,6 @@ def ps_table(
 
 
 def why_recognised(service: ModelService) -> str:
-    """What was chosen for the user, and why, in a sentence; may be empty."""
+    """Return the sentence about automatic choices such as file and engine; may be empty."""
     found = condition(service.status.conditions, "ModelRecognised")
     return found.message if found is not None else ""

@@ -1,4 +1,4 @@
-"""Machines as people look at them: ``nodes``."""
+"""Nodes as shown by ``nodes``."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _WORDS = {
 
 
 def node_table(nodes: Sequence[Node]) -> Table:
-    """A row for each machine: what it has, what of it is free, how much runs there."""
+    """Return a table with a row per node: capacity, free capacity and number of workloads."""
     headings = ["NAME", "ROLES", "STATE", "CPUS FREE", "MEMORY FREE", "GPUS FREE", "GPU", "RUNNING"]
     if not any(node.gpus for node in nodes):
         headings = [heading for heading in headings if not heading.startswith("GPU")]
@@ -47,7 +47,7 @@ def _row(node: Node, headings: Sequence[str]) -> Row:
 
 
 def _counted(counts: dict[str, int]) -> str:
-    """How much runs, in words.
+    """Return the numbers of workloads in words.
 
     >>> _counted({"ModelService": 2, "Server": 1, "System": 9})
     '2 models, 1 server, 9 of the system'
@@ -61,7 +61,7 @@ def _counted(counts: dict[str, int]) -> str:
 
 
 def work_table(node: Node) -> Table:
-    """A row for everything on a machine that the reader may know of."""
+    """Return a table with a row per workload on the node that the reader may see."""
     rows = [
         Row(
             [

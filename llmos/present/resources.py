@@ -1,4 +1,4 @@
-"""Any resource as a row, and as a document."""
+"""Resources of any kind as table rows, JSON and YAML."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _TEXT_LIMIT = 60
 
 
 def field_at(resource: Resource, path: str) -> Any:
-    """The value at a path such as ``status.readyReplicas``; None where there is none."""
+    """Return the value at a path such as ``status.readyReplicas``, or None."""
     value: Any = resource.dump()
     for part in path.split("."):
         if not isinstance(value, dict):
@@ -29,7 +29,7 @@ def field_at(resource: Resource, path: str) -> Any:
 
 
 def cell(value: Any) -> str:
-    """A value as a table shows it."""
+    """Return a value as text for a table cell."""
     if value is None or value in ("", [], {}):
         return "-"
     if isinstance(value, bool):
@@ -50,20 +50,20 @@ def resource_table(
     wide: bool = False,
     where: str = "",
 ) -> Table:
-    """A row per resource, with the columns that its kind names.
+    """Return a table with a row per resource, with the columns defined by its kind.
 
     Parameters
     ----------
     kind, resources
-        What to show.
+        The resources and their kind.
     now
-        From when to tell ages.
+        The current time, for ages.
     namespaces
-        Whether to show which namespace each is in.
+        Whether to show a column with the namespaces.
     wide
-        Whether to show labels and reasons as well, and nothing shortened.
+        Whether to show labels and messages as well, and all texts in full.
     where
-        Where was looked, for the sentence when nothing was found.
+        The place that was searched, for the sentence shown if there are no resources.
     """
     extra = [("MESSAGE", "status.message"), ("LABELS", "metadata.labels")] if wide else []
     extra = [(heading, path) for heading, path in extra if heading == "LABELS" or _has_message(kind)]
@@ -96,17 +96,17 @@ def _has_message(kind: type[Resource]) -> bool:
 
 
 def as_list(resources: Sequence[Resource]) -> dict[str, Any]:
-    """Several resources as one document that ``apply -f`` reads again."""
+    """Return several resources as one document that ``apply -f`` reads again."""
     return {"apiVersion": API_VERSION, "kind": "List", "items": [resource.document() for resource in resources]}
 
 
 def as_json(data: Any, *, indent: int | None = 2) -> str:
-    """Data as JSON, indented unless `indent` is None; control characters are escaped, other text is readable."""
+    """Return data as JSON, indented unless `indent` is None; control characters are escaped, other text is readable."""
     return escape_block(json.dumps(data, indent=indent, ensure_ascii=False))
 
 
 def as_yaml(data: Any) -> str:
-    """Data as YAML in its own order."""
+    """Return data as YAML with its keys in their own order."""
     import yaml
 
     text: str = yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=110)

@@ -1,4 +1,4 @@
-"""Aligned columns that fit where they are shown."""
+"""Tables with aligned columns that fit the available width."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ __all__ = ["Row", "Table"]
 
 _GAP = "  "
 _NARROWEST = 8
-"""Columns that a cell keeps when a table is squeezed."""
+"""Minimum width of a shortened column."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """One thing in a table.
+    """One row of a table.
 
     Attributes
     ----------
     cells
-        A text per heading.
+        One text per heading.
     tones
-        Tones of cells by heading; others have none.
+        Tones of cells by heading; other cells have none.
     note
-        A sentence below the row: why it is as it is.
+        A sentence below the row, such as the reason for its state.
     """
 
     cells: Sequence[str]
@@ -36,18 +36,18 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """Headings and rows.
+    """A table with headings.
 
     Attributes
     ----------
     headings
-        In capitals.
+        The headings, in capitals.
     rows
-        What is in it.
+        The rows.
     empty
-        A sentence to show when there are no rows.
+        A sentence shown if there are no rows.
     elastic
-        Headings of columns that may be cut on a narrow terminal, the first of them first.
+        Headings of the columns that may be shortened on a narrow terminal, in this order.
     """
 
     headings: Sequence[str]
@@ -56,7 +56,7 @@ class Table:
     elastic: Sequence[str] = ()
 
     def lines(self, *, now: datetime | None = None, width: int | None = None) -> list[Line]:  # noqa: ARG002 - part of Renderable
-        """The lines, at most `width` columns wide where that is possible."""
+        """Return the table's lines, at most `width` columns wide if possible."""
         if not self.rows:
             return [(Span(self.empty, "dim"),)]
         grid = [[clean(cell) for cell in row.cells] for row in self.rows]
@@ -82,7 +82,7 @@ class Table:
         return lines
 
     def _squeeze(self, widths: list[int], width: int | None) -> None:
-        """Take from the elastic columns what is too much."""
+        """Shorten elastic columns, in place, until the table fits `width`."""
         if width is None:
             return
         over = sum(widths) + len(_GAP) * (len(widths) - 1) - width
@@ -101,7 +101,7 @@ class Table:
 
 
 def _note(note: str, indent: str, width: int | None) -> list[Line]:
-    """The note, wrapped below its row."""
+    """Return the lines of a row's note, wrapped."""
     import textwrap
 
     room = None if width is None else width - len(indent) - 2

@@ -1,4 +1,4 @@
-"""Lines made of spans, how wide they are, and what must never reach a terminal."""
+"""Lines made of spans, their width, and removal of control characters."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ Tone = Literal["", "good", "busy", "bad", "dim", "bold"]
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """A piece of text in one tone."""
+    """A piece of text with one tone."""
 
     text: str
     tone: Tone = ""
@@ -48,25 +48,25 @@ Line = tuple[Span, ...]
 
 
 class Renderable(Protocol):
-    """Something that can be shown, and shown again a moment later."""
+    """Content that can be shown, and updated later."""
 
     def lines(self, *, now: datetime, width: int | None = None) -> Sequence[Line]:
-        """The lines as they are at `now`, at most `width` columns wide where that is possible."""
+        """Return the lines at the time `now`, at most `width` columns wide if possible."""
         ...
 
 
 def line(*parts: str | Span) -> Line:
-    """A line of plain texts and spans."""
+    """Make a line of strings and spans."""
     return tuple(part if isinstance(part, Span) else Span(part) for part in parts)
 
 
 def plain(line_: Line) -> str:
-    """A line without its tones."""
+    """Return a line's text without tones."""
     return "".join(span.text for span in line_).rstrip()
 
 
 def clean(text: str) -> str:
-    r"""One line without control characters: what others wrote must not steer this terminal.
+    r"""Return a text as one line without control characters, which could control the reader's terminal.
 
     >>> clean("a\x1b[31mb\nc")
     'a [31mb c'
@@ -75,11 +75,11 @@ def clean(text: str) -> str:
 
 
 _STEERING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
-"""Control characters (C0, DEL, C1), Unicode's line ends, and what turns the direction of the text that follows."""
+"""Control characters (C0, DEL, C1), Unicode's line ends, and marks that change the direction of text."""
 
 
 def clean_block(text: str) -> str:
-    r"""As `clean`, but line ends and tabs stay, and nothing else takes the place of what goes.
+    r"""Remove control characters as `clean` does, without replacement, but keep line ends and tabs.
 
     >>> clean_block("a\x9b31mb\u202ec\n")
     'a31mbc\n'
@@ -88,7 +88,7 @@ def clean_block(text: str) -> str:
 
 
 def escape_block(text: str) -> str:
-    r"""Write as ``\uXXXX`` what `clean_block` leaves out: the same JSON, and nothing in it steers a terminal.
+    r"""Escape as ``\uXXXX`` what `clean_block` removes: the JSON stays the same and can't control a terminal.
 
     >>> escape_block('{"a": "\x7f"}')
     '{"a": "\\u007f"}'
@@ -97,7 +97,7 @@ def escape_block(text: str) -> str:
 
 
 def facts(text: str) -> list[str]:
-    """The facts of a message that has several, as the platform joins them.
+    """Split a message into the facts that the platform joined.
 
     >>> facts("no GPU found · about 67 MiB")
     ['no GPU found', 'about 67 MiB']
@@ -106,7 +106,7 @@ def facts(text: str) -> list[str]:
 
 
 def text_width(text: str) -> int:
-    """Columns that a text takes in a terminal (Unicode Standard Annex 11: wide characters take two)."""
+    """Return the columns that a text takes in a terminal (Unicode Standard Annex 11: wide characters take two)."""
     if text.isascii():
         return len(text)
     return sum(
@@ -115,7 +115,7 @@ def text_width(text: str) -> int:
 
 
 def pad(text: str, width: int) -> str:
-    """The text with blanks after it."""
+    """Append spaces to a text up to `width`."""
     return text + " " * (width - text_width(text))
 
 
@@ -132,12 +132,12 @@ def _cut(text: str, width: int) -> str:
 
 
 def line_width(line_: Line) -> int:
-    """Columns that a line takes."""
+    """Return the columns that a line takes."""
     return sum(text_width(span.text) for span in line_)
 
 
 def fit(line_: Line, width: int | None) -> Line:
-    """The line, cut with an ellipsis where it is wider than `width`."""
+    """Truncate a line with an ellipsis if it is wider than `width`."""
     if width is None or line_width(line_) <= width:
         return line_
     spans, left = [], width
@@ -151,9 +151,9 @@ def fit(line_: Line, width: int | None) -> Line:
 
 
 def hang(line_: Line) -> int:
-    """Return the column where the last cell of a line begins, below which its continuation belongs.
+    """Return the column in which the last cell of a line begins; continuation lines are indented to it.
 
-    Cells are parted by two blanks or more.
+    Cells are separated by two or more spaces.
 
     >>> hang(line("Name:  chat")), hang(line("no cells"))
     (7, 0)
@@ -164,10 +164,10 @@ def hang(line_: Line) -> int:
 
 
 def wrap(line_: Line, width: int | None) -> list[Line]:
-    """Break a line at blanks where it is wider than `width`; what follows hangs below its last cell.
+    """Break a line at spaces if it is wider than `width`; continuation lines are indented to its last cell.
 
-    A cell that begins in the second half of the line hangs at a quarter, and a word that is wider than the room is
-    cut, as every terminal would.
+    If the last cell begins in the second half of the line, they are indented by a quarter of the width. A word that is
+    wider than the available space is split.
     """
     if width is None or line_width(line_) <= width:
         return [line_]
@@ -194,7 +194,7 @@ def wrap(line_: Line, width: int | None) -> list[Line]:
 
 
 def _longest(text: str, width: int) -> str:
-    """Return the longest beginning of a text that is not wider, one character at least."""
+    """Return the longest beginning of a text that fits `width`, but at least one character."""
     end, taken = 0, 0
     for char in text:
         taken += text_width(char)
@@ -205,6 +205,6 @@ def _longest(text: str, width: int) -> str:
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """`` Did you mean "chat"?`` with a blank before it, or nothing."""
+    """Return `` Did you mean "chat"?`` with a leading space, or an empty string."""
     close = get_close_matches(word, list(known), n=1, cutoff=0.6)
     return f' Did you mean "{close[0]}"?' if close else ""

@@ -1,4 +1,4 @@
-"""The way of a service to Ready, a line per phase: redrawn in place while it goes on, a plain record afterwards."""
+"""The progress of a service to Ready as lines, one per phase: updated in place while it lasts, a record afterwards."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ __all__ = ["Hints", "Transcript"]
 
 _PHASE_WIDTH = 12
 _PLAIN_EVERY = 10.0
-"""Seconds between two lines of one download where nothing can be redrawn."""
+"""Seconds between two lines about one download if lines can't be updated in place."""
 
 
 @dataclass(frozen=True)
 class Hints:
-    """How the next command is written where this is shown.
+    """Spelling of commands in hints, which differs between terminal and notebook.
 
     Attributes
     ----------
     chat
-        With ``{name}`` in it: ``llmos chat {name}`` or ``%%chat {name}``.
+        Command to chat, with ``{name}`` in it: ``llmos chat {name}`` or ``%%chat {name}``.
     command
         ``llmos`` or ``%llmos``.
     """
@@ -34,12 +34,12 @@ class Hints:
 
 
 class Transcript:
-    """What has been seen of a service, as lines.
+    """The observed phases of a service as lines.
 
     Parameters
     ----------
     hints
-        How the next command is written.
+        Spelling of commands in hints.
     """
 
     def __init__(self, hints: Hints | None = None) -> None:
@@ -50,19 +50,19 @@ class Transcript:
         self._told_at: datetime | None = None
 
     def add(self, progress: Progress) -> None:
-        """Take in what was seen."""
+        """Add an observation."""
         before = self._now
         if before is not None and before.phase not in {progress.phase, "Pending"}:
             self._past += _finished(before, progress.changed)
         self._now = progress
 
     def lines(self, *, now: datetime, width: int | None = None) -> list[Line]:
-        """A line per phase that is over, and one (more when it failed) for the one that isn't."""
+        """Return a line per completed phase, then the current one, which has more lines after a failure."""
         current = _current(self._now, self._hints, now) if self._now is not None else []
         return [fit(line_, width) for line_ in [*self._past, *current]]
 
     def news(self, *, now: datetime) -> list[Line]:
-        """Where nothing can be redrawn: the lines that are worth printing now, each phase and reason once."""
+        """Return the lines to print now if lines can't be updated in place; each phase and reason comes once."""
         if self._now is None:
             return []
         told = (self._now.phase, self._now.message, self._now.away)
@@ -79,22 +79,22 @@ def _start(progress: Progress, word: str) -> Line:
 
 
 def _finished(progress: Progress, until: datetime) -> list[Line]:
-    """The lines that stay of a phase."""
+    """Return the lines that remain of a completed phase."""
     took = Span(f"   {stopwatch((until - progress.phase_started).total_seconds())}", "dim")
     if progress.phase == "Downloading" and progress.download is not None:
         load = progress.download
         size = f"   {format_bytes(load.total, binary=False)}" if load.total else ""
         return [(*_start(progress, "Downloaded"), Span(" " + clean(load.file) + size), took)]
     if progress.phase == "Downloading":
-        return []  # it was there already
+        return []  # it was downloaded before
     first, *more = _with_reason(progress, end=took)
     told = clean(progress.resource.status.model.choice) if progress.resource and progress.resource.status.model else ""
-    # which file was taken stays; what else was chosen is in `describe`
+    # the chosen file stays visible; `describe` shows the other choices
     return [first, *(each for each in more if told and told in plain(each))]
 
 
 def _with_reason(progress: Progress, now: datetime | None = None, *, end: Span | None = None) -> list[Line]:
-    """The phase and why, a line per fact; `end` comes after the first, and at `now` when it is tried again."""
+    """Return phase and reasons, one line each; `end` follows the first, and the next try if `now` is given."""
     first, *more = _reasons(progress) or [""]
     if now is not None and progress.resource is not None:
         first = f"{first} {next_try(progress.resource, now)}".strip()
@@ -138,7 +138,7 @@ def _current(progress: Progress, hints: Hints, now: datetime) -> list[Line]:
 
 
 def _ready(progress: Progress, hints: Hints) -> Line:
-    """How long it took, and how to use it."""
+    """Return the line of a ready service: the time it took, and how to use it."""
     service = progress.resource
     took = stopwatch(progress.elapsed)
     name = progress.name

@@ -1,5 +1,5 @@
-"""The Python that notebooks run: the environment behind it, a person's own packages before it.
+"""The Python environments of notebooks: a shared one, and each user's own packages in front of it.
 
-Standard library only, and importable by whatever Python there is: set-up and the start of kernels use it, which
-have to work when packages don't.
+This package uses only the standard library and runs on any supported Python: set-up and the start of kernels use it,
+and both must work when other packages don't.
 """

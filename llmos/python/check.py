@@ -1,7 +1,7 @@
-"""Compares an environment with what was put into it.
+"""Comparison of an environment with what was installed into it.
 
-At every start the folders' times alone are looked at (3,000 folders, a hundredth of a second): files that come and go
-change them. Where one has changed, every package's own list of files is gone through; only what that finds counts.
+Each start compares only the folders' modification times (3,000 folders, about 10 ms), which change when files are
+added or removed. If one has changed, the files of every package are compared with its own list, which decides.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def _site(prefix: str) -> str:
 
 
 def _folders(site: str) -> Iterator[tuple[str, int]]:
-    """Every folder of an environment but those of bytecode, with its time."""
+    """Yield every folder of an environment, except those of bytecode, with its modification time."""
     waiting = [site]
     while waiting:
         folder = waiting.pop()
@@ -47,7 +47,7 @@ def _folders(site: str) -> Iterator[tuple[str, int]]:
 
 
 def record(prefix: str) -> None:
-    """Remember an environment as it is: it was just made, or found whole."""
+    """Save the state of an environment that was just made or checked."""
     site = _site(prefix)
     content = {"packages": sorted(_packages(site)), "folders": dict(_folders(site))}
     path = Path(prefix, RECORD)
@@ -57,26 +57,26 @@ def record(prefix: str) -> None:
 
 
 def _packages(site: str) -> list[str]:
-    """Names and versions of what is installed: ``pydantic-2.14.3``."""
+    """Return names and versions of the installed packages: ``pydantic-2.14.3``."""
     return [entry.name.removesuffix(".dist-info") for entry in os.scandir(site) if entry.name.endswith(".dist-info")]
 
 
 def unchanged(prefix: str) -> bool:
-    """Whether no file has come or gone since it was remembered."""
+    """Return whether no file was added or removed since `record`."""
     try:
         known = json.loads(Path(prefix, RECORD).read_text(encoding="utf-8"))["folders"]
     except (OSError, ValueError, KeyError):
         return False
     site = _site(prefix)
     try:
-        # the same folders with the same times: a new one has changed the time of the one it is in
+        # the same folders with the same times; a new folder changes the time of the one that contains it
         return bool(known) and all(os.stat(f"{site}/{folder}").st_mtime_ns == then for folder, then in known.items())  # noqa: PTH116
     except OSError:
         return False
 
 
 def distrust(prefix: str) -> None:
-    """Let the next start look at every file: something that the times of folders don't show was found."""
+    """Make the next start check every file, because of a change that the folders' times don't show."""
     path = Path(prefix, RECORD)
     with contextlib.suppress(OSError, ValueError):
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -84,10 +84,10 @@ def distrust(prefix: str) -> None:
 
 
 def damage(prefix: str, *, contents: bool = False) -> list[str]:
-    """Return what differs from what was put in, in words; with `contents` every source is read as well.
+    """Return the differences from the recorded state, in words; with `contents` every source file is read as well.
 
-    Packages that came, went or changed their version, files of theirs that are missing or have another size, and
-    modules that belong to none: ``sitecustomize.py``.
+    Differences are packages that were added, removed or changed to another version, files that are missing or have
+    another size, and modules that belong to no package, such as ``sitecustomize.py``.
     """
     site = _site(prefix)
     try:
@@ -95,7 +95,7 @@ def damage(prefix: str, *, contents: bool = False) -> list[str]:
         found = set(_packages(site))
     except (OSError, ValueError, KeyError):
         return ["it was not set up to its end"]
-    # a machine with a GPU has another build of it (docs/guide.md)
+    # on a machine with a GPU another build of it is installed (docs/guide.md)
     known, found = ({name for name in names if not name.startswith(_EXCHANGEABLE)} for names in (known, found))
     versions = dict(name.rpartition("-")[::2] for name in found - known)
     words = []
@@ -116,7 +116,7 @@ def damage(prefix: str, *, contents: bool = False) -> list[str]:
 
 
 def _damaged(site: str, name: str, owned: set[str], *, contents: bool) -> list[str]:
-    """What is wrong with one package's files; the first is enough. Its top-level names are added to `owned`."""
+    """Return the first difference in a package's files as a list; add its top-level names to `owned`."""
     trouble: list[str] = []
     try:
         with Path(site, f"{name}.dist-info", "RECORD").open(encoding="utf-8", newline="") as file:
@@ -137,7 +137,7 @@ def _damaged(site: str, name: str, owned: set[str], *, contents: bool) -> list[s
 
 
 def _matches(path: str, digest: str) -> bool:
-    """Whether a file is what was installed; of large ones, which nobody edits, the size has to do."""
+    """Return whether a file has the recorded hash; large files, which are hardly edited by hand, aren't read."""
     if os.stat(path).st_size > _READ_UP_TO:  # noqa: PTH116 - as above
         return True
     algorithm, _, value = digest.partition("=")

@@ -1,8 +1,8 @@
-"""Starts a Python kernel with a person's own packages, and without them where they keep it from starting.
+"""The start of a Python kernel with the user's own packages, or without them if they prevent it.
 
-What is tried is remembered until the packages change, so that a start costs no more than finding that out. Until the
-kernel says that it has started (`started`), the next start tries again: packages can be broken without a trace in
-their folder.
+The result of a trial is kept until the packages change, so that a start usually costs no trial. Until the kernel
+reports that it has started (`started`), the next start tries again: packages can break without a trace in their
+folder.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from llmos.python.layer import Layer
 __all__ = ["ENV_NOTE", "main", "started", "told_of_broken"]
 
 ENV_NOTE = "LLMOS_NOTE"
-"""What the first cell of a kernel is to say."""
+"""Environment variable with the notes that the kernel's first cell shows."""
 RESET = "llmos python reset"
-_TRIAL_SECONDS = 60  # an import takes one; a machine under load many
+_TRIAL_SECONDS = 60  # an import takes one second, on a machine under load many
 _HANGS = f"it doesn't come up within {_TRIAL_SECONDS} s."
 _TRIED = "tried"
 _STARTING = "starting"
-# As the kernel itself is started, but for its loop: sockets, shell, extensions.
+# Starts the kernel as usual, except for its loop: sockets, shell, extensions.
 _TRIAL = """
 import os, sys, tempfile
 out = os.dup(1)
@@ -48,7 +48,7 @@ os._exit(0)
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Become the kernel; `arguments` are its own."""
+    """Replace this process by the kernel; `arguments` are the kernel's own."""
     layer = Layer.of()
     own, notes = _prepare(layer)
     environment = {**os.environ, **layer.environment()}
@@ -58,13 +58,13 @@ def main(arguments: Sequence[str]) -> None:
     if notes:
         environment[ENV_NOTE] = "\n".join(notes)
     python = layer.python if own else layer.base / "bin" / "python"
-    # as ipykernel's own specification: the debugger can't see into frozen modules
+    # as in ipykernel's own kernel specification: the debugger can't trace frozen modules
     command = [str(python), "-Xfrozen_modules=off", "-m", "ipykernel_launcher", *arguments]
-    os.execve(command[0], command, environment)  # noqa: S606 - becoming it is the point: signals reach it directly
+    os.execve(command[0], command, environment)  # noqa: S606 - replacing the process lets signals reach the kernel directly
 
 
 def _prepare(layer: Layer) -> tuple[bool, list[str]]:
-    """Whether to start with the person's own packages, and what to tell them."""
+    """Return whether to start with the user's own packages, and the notes to show."""
     try:
         new = layer.ensure()
     except OSError as exc:
@@ -85,12 +85,12 @@ def _prepare(layer: Layer) -> tuple[bool, list[str]]:
 
 
 def told_of_broken(warning: str) -> str:
-    """Return what to say where a person's own packages keep ``%llmos`` from working.
+    """Return the message for the case that the user's own packages break ``%llmos``.
 
     Parameters
     ----------
     warning
-        What importing it raised.
+        The error on import.
     """
     return (
         f"%llmos does not work with your own packages: {warning}\n"
@@ -108,7 +108,7 @@ def _elsewhere(layer: Layer, other: Layer) -> str:
 
 
 def _verdict(layer: Layer) -> tuple[str, str]:
-    """What keeps a kernel from starting with this layer, and what keeps ``%llmos`` from working; empty where nothing does."""
+    """Return why a kernel doesn't start with this layer, and why ``%llmos`` doesn't work with it; empty if they do."""
     tried, starting = layer.root / _TRIED, layer.root / _STARTING
     known, found = layer.fingerprint, None
     with contextlib.suppress(OSError, ValueError):
@@ -153,7 +153,7 @@ def _try(layer: Layer) -> tuple[str, str]:
 
 
 def started() -> None:
-    """Note that the kernel with a person's own packages has started."""
+    """Record that the kernel with the user's own packages has started."""
     if os.environ.get("VIRTUAL_ENV") == sys.prefix:
         with contextlib.suppress(OSError):
             Path(sys.prefix, _STARTING).unlink()

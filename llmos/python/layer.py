@@ -1,8 +1,8 @@
-"""A person's own packages: a small environment in their home, before the one that everybody shares.
+"""A user's own packages: a small environment in their home directory, in front of the shared one.
 
-It looks like a virtual environment, so pip and uv put packages there, and its last entry in ``sys.path`` is the
-notebook environment. One for each minor version of Python, since packages are built for one: after an upgrade of
-Python a new one lies beside the old.
+It looks like a virtual environment, so that pip and uv install packages into it; the last entry of its ``sys.path`` is
+the notebook environment. There is one per minor version of Python, since packages are built for one: after an upgrade
+of Python a new one is made next to the old.
 """
 
 from __future__ import annotations
@@ -18,24 +18,24 @@ from pathlib import Path
 __all__ = ["ENV_BASE", "Layer"]
 
 ENV_BASE = "LLMOS_NOTEBOOK_ENVIRONMENT"
-"""The variable that names the environment behind everybody's own packages."""
+"""Environment variable with the shared environment behind users' own packages."""
 _FOLDER = ".llmos"
 _LINK = "_llmos.pth"
 _OURS = frozenset({_LINK, "__pycache__"})
 _PROGRAMS = {"pip": "pip", "pip3": "pip", "ipython": "IPython"}
-"""Commands that have to see a person's own packages, and their modules; what else is on PATH runs without them."""
+"""Commands that must see the user's own packages, with their modules; all others on PATH run without them."""
 
 
 @dataclass(frozen=True)
 class Layer:
-    """A person's own packages before a shared environment.
+    """A user's own packages in front of a shared environment.
 
     Attributes
     ----------
     root
-        Where it is: ``~/.llmos/python3.11``.
+        Its directory: ``~/.llmos/python3.11``.
     base
-        The prefix of the environment behind it.
+        Prefix of the shared environment.
     """
 
     root: Path
@@ -43,24 +43,24 @@ class Layer:
 
     @classmethod
     def of(cls, environ: Mapping[str, str] = os.environ) -> Layer:
-        """Return the one of this environment's person; the environment behind it is this interpreter's where none is named."""
+        """Return the layer of the current user; the shared environment is by default that of this interpreter."""
         base = Path(environ.get(ENV_BASE) or sys.prefix)
         home = Path(environ.get("HOME") or Path.home())
         return cls(home / _FOLDER / f"python{_version(base)}", base)
 
     @property
     def site(self) -> Path:
-        """Where its packages are."""
+        """The directory of its packages."""
         return self.root / "lib" / self.root.name / "site-packages"
 
     @property
     def python(self) -> Path:
-        """Its interpreter."""
+        """The path of its interpreter."""
         return self.root / "bin" / "python"
 
     @property
     def untouched(self) -> bool:
-        """Whether nothing was ever put in, so that nothing can be wrong with it."""
+        """True if nothing was ever installed, so that nothing can be wrong with it."""
         try:
             return _OURS.issuperset(path.name for path in self.site.iterdir())
         except OSError:
@@ -68,28 +68,28 @@ class Layer:
 
     @property
     def fingerprint(self) -> str:
-        """Changes when packages are put in or taken out."""
+        """A text that changes when packages are installed or removed."""
         found = [f"{entry.name} {entry.stat(follow_symlinks=False).st_mtime_ns}" for entry in os.scandir(self.site)]
         return "\n".join([str(self.base), *sorted(found)])
 
     def packages(self) -> list[tuple[str, str]]:
-        """Names and versions of what is in it."""
-        from importlib.metadata import distributions  # three times the rest of a kernel's start
+        """Return names and versions of its packages."""
+        from importlib.metadata import distributions  # takes three times as long as the rest of a kernel's start
 
         found = ((d.metadata["Name"] or "?", d.version) for d in distributions(path=[str(self.site)]))
         return sorted(set(found), key=lambda one: one[0].lower())
 
     def size(self) -> int:
-        """Bytes on the disk."""
+        """Return its size on disk in bytes."""
         return sum(file.lstat().st_size for file in self.root.rglob("*") if not file.is_dir())
 
     def others(self) -> list[Layer]:
-        """Those of other versions of Python that have packages in them."""
+        """Return the layers of other Python versions that have packages."""
         found = [Layer(path, self.base) for path in sorted(self.root.parent.glob("python3.*")) if path != self.root]
         return [layer for layer in found if not layer.untouched]
 
     def environment(self, environ: Mapping[str, str] = os.environ) -> dict[str, str]:
-        """Return the variables by which kernels, terminals and what they start find it."""
+        """Return the environment variables with which kernels, terminals and their child processes find it."""
         first = [str(self.root / "bin"), str(self.base / "bin")]
         path = [part for part in environ.get("PATH", os.defpath).split(os.pathsep) if part not in first]
         data = [str(Path(__file__).parent / "jupyter"), str(self.root / "share" / "jupyter")]
@@ -103,12 +103,12 @@ class Layer:
         }
 
     def ensure(self) -> bool:
-        """Make what of it is missing, and nothing else; whether it is new.
+        """Create all missing parts of it; return whether it is new.
 
         Raises
         ------
         OSError
-            The home can't be written.
+            The home directory can't be written.
         """
         new = not self.site.is_dir()
         self.site.mkdir(mode=0o755, parents=True, exist_ok=True)
@@ -126,17 +126,17 @@ class Layer:
         _write(self.root / "pip.conf", "[install]\nuser = no\n", keep=True)
         behind = [f"site.addsitedir({str(path)!r})" for path in _sites(self.base)]
         _write(self.site / _LINK, f"import site; {'; '.join(behind)}\n")
-        # last: with it, it is an environment
+        # written last, because it makes the directory an environment
         version = self.root.name.removeprefix("python")
         configuration = f"home = {executable.parent}\ninclude-system-site-packages = false\nversion = {version}\n"
         _write(self.root / "pyvenv.cfg", configuration)
         return new
 
     def reset(self) -> None:
-        """Take all packages out. What runs goes on with what it has loaded."""
+        """Remove all packages; running programs keep what they have loaded."""
         import shutil
 
-        # aside first: a folder that is half gone would be taken for whole
+        # moved away first, since a half-deleted environment would be taken for a complete one
         aside = self.root.with_name(f"{self.root.name}.{os.getpid()}.removed")
         with contextlib.suppress(FileNotFoundError):
             self.root.rename(aside)
@@ -144,21 +144,22 @@ class Layer:
 
 
 def _version(base: Path) -> str:
-    """The minor version of an environment's Python; this interpreter's where it can't be seen."""
+    """Return the minor version of an environment's Python; this interpreter's if it is unknown."""
     found = [path.parent.name for path in base.glob("lib/python3.*/site-packages")]
     own = f"python{sys.version_info[0]}.{sys.version_info[1]}"
     return (own if own in found or not found else found[0]).removeprefix("python")
 
 
 def _sites(base: Path) -> list[Path]:
-    """Where an environment's packages are: the same directory twice where ``lib64`` is a link."""
+    """Return the directories with an environment's packages."""
+    # ``lib64`` may be a symbolic link to ``lib``
     name = f"python{_version(base)}"
     places = [base / lib / name / "site-packages" for lib in ("lib", "lib64")]
     return [places[0]] if not places[1].is_dir() or places[1].samefile(places[0]) else places
 
 
 def _interpreter(base: Path) -> Path:
-    """The interpreter that an environment was made with."""
+    """Return the interpreter that an environment was made with."""
     name = f"python{_version(base)}"
     with contextlib.suppress(OSError):
         for line in (base / "pyvenv.cfg").read_text(encoding="utf-8").splitlines():
@@ -171,7 +172,7 @@ def _interpreter(base: Path) -> Path:
 
 
 def _link(path: Path, target: Path, *, keep: bool = False) -> None:
-    """Make a symbolic link, where there is none to `target` yet; with `keep`, nothing in its place is replaced."""
+    """Make a symbolic link unless it exists; with `keep`, another file in its place isn't replaced."""
     with contextlib.suppress(OSError):
         if path.readlink() == target:
             return
@@ -184,7 +185,7 @@ def _link(path: Path, target: Path, *, keep: bool = False) -> None:
 
 
 def _write(path: Path, text: str, *, keep: bool = False, mode: int = 0o644) -> None:
-    """Write a file at once, where it isn't so yet; with `keep`, one that is there is left as it is."""
+    """Write a file atomically unless it has this content; with `keep`, an existing file isn't changed."""
     with contextlib.suppress(OSError, ValueError):
         if (keep and path.exists()) or path.read_text(encoding="utf-8") == text:
             return

@@ -1,7 +1,7 @@
-"""Keeps pip out of environments that LLMOS makes from its locks, and says where packages go instead.
+"""A guard that keeps pip out of environments that LLMOS makes from its locks, with advice on where to install instead.
 
-PEP 668's mark says so, but pip looks for it outside of virtual environments only; a line that Python reads at its
-start looks for it here. A person's own packages (`llmos.python.layer`) are an environment without the mark.
+PEP 668 defines a marker file for this, but pip looks for it only outside of virtual environments. A ``.pth`` file,
+which Python reads at its start, checks for it here. Users' own packages (`llmos.python.layer`) have no marker.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ __all__ = ["main", "mark", "refuse", "unmark"]
 
 _MARK = "EXTERNALLY-MANAGED"
 _LINK = "llmos_managed.pth"
-# read at every start of Python: it imports nothing unless one of the two words is there
+# read at every start of Python: it imports nothing unless one of the two words is an argument
 _LINE = """import sys; {"install", "uninstall"}.isdisjoint(sys.orig_argv) or __import__("llmos.python.managed", fromlist=["refuse"]).refuse()\n"""
 _TEXT = """[externally-managed]
 Error=This environment belongs to LLMOS, which makes it from its locks; what is put in by hand would break it for all.
@@ -40,20 +40,20 @@ def _library(prefix: str) -> str:
 
 
 def mark(prefix: str) -> None:
-    """Mark the environment of this Python's version at `prefix`; LLMOS is installed in it."""
+    """Mark the environment of this Python's version at `prefix`, in which LLMOS is installed."""
     for path, text in ((f"{_library(prefix)}/{_MARK}", _TEXT), (f"{_library(prefix)}/site-packages/{_LINK}", _LINE)):
         with open(path, "w", encoding="utf-8") as file:  # noqa: PTH123 - no pathlib at every start of pip
             file.write(text)
 
 
 def unmark(prefix: str) -> None:
-    """Let pip in again: set-up itself needs it once."""
+    """Remove the marker, because set-up itself has to run pip once."""
     if os.path.exists(f"{_library(prefix)}/{_MARK}"):  # noqa: PTH110 - as above
         os.remove(f"{_library(prefix)}/{_MARK}")  # noqa: PTH107 - as above
 
 
 def refuse() -> None:
-    """End this program where it is pip about to change a marked environment."""
+    """Exit if this program is pip about to change a marked environment."""
     words = sys.orig_argv[1:]
     at = next(i for i, word in enumerate(words) if word in ("install", "uninstall"))
     before = words[:at]
@@ -69,11 +69,11 @@ def refuse() -> None:
         f"error: externally-managed-environment\n\n{parser.get('externally-managed', 'Error', fallback='')}\n"
     )
     sys.stderr.flush()
-    os._exit(1)  # an exception would be swallowed by the module that reads these lines
+    os._exit(1)  # site, which runs .pth files, would swallow an exception
 
 
 def main() -> None:
-    """Mark the environment that this runs in: images do so when they are made."""
+    """Mark the environment that this runs in; used when images are built."""
     mark(sys.prefix)
 
 

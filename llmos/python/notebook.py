@@ -1,7 +1,7 @@
-"""The notebook environment: what all kernels run in, beside the platform's own, which none runs in.
+"""The notebook environment: all kernels run in it, and none in the platform's own environment.
 
-Set-up (`tools/bootstrap.py`) makes it, LLMOS' part first; what people who work with data expect follows while the
-platform already runs. `COMPLETE` is there once all of it is.
+Set-up (`tools/bootstrap.py`) makes it in two steps: first the packages that LLMOS needs, then the data packages while
+the platform already runs. The file `COMPLETE` marks the end.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from llmos.python.layer import ENV_BASE
 __all__ = ["COMPLETE", "EXPECTED", "Awaited", "await_packages", "notebook_environment", "setup_command"]
 
 COMPLETE = ".llmos-complete"
-"""The file in it that says that nothing is missing."""
+"""Name of the file that marks a complete environment."""
 EXPECTED = ".llmos-expected"
-"""The file in it that names, one in a line, the modules that are still to come."""
+"""Name of the file with the modules that aren't installed yet, one per line."""
 
 
 def notebook_environment(prefix: str = sys.prefix) -> Path:
-    """Return where it is, given the platform's; that one itself where there is no other, as in an image."""
+    """Return the notebook environment for the platform's prefix; the same one if there is no other, as in an image."""
     beside = Path(f"{prefix}-notebook")
     return beside if (beside / "bin" / "python").exists() else Path(prefix)
 
 
 def setup_command() -> list[str]:
-    """The command that completes it; empty where this is no checkout, or nothing is missing."""
+    """Return the command that completes the environment; empty if this isn't a checkout or nothing is missing."""
     base, script = notebook_environment(), Path(__file__).parents[2] / "tools" / "bootstrap.py"
     if not (base / EXPECTED).exists() or (base / COMPLETE).exists() or not script.exists():
         return []
@@ -39,14 +39,14 @@ def setup_command() -> list[str]:
 
 
 class Awaited:
-    """A finder that answers for modules that are still being fetched: in words, instead of "No module named"."""
+    """An import finder that raises a helpful error for modules that aren't installed yet."""
 
     def __init__(self, base: Path, modules: Sequence[str]) -> None:
         self._complete = base / COMPLETE
         self._modules = frozenset(modules)
 
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> ModuleSpec | None:  # noqa: ARG002 - the import system's signature
-        """Refuse a module that isn't there yet."""
+        """Raise an error for a module that isn't installed yet."""
         if name in self._modules and not self._complete.exists():
             raise ModuleNotFoundError(
                 f"{name} is still being fetched for all notebooks; run this again in a minute "
@@ -57,7 +57,7 @@ class Awaited:
 
 
 def await_packages(environ: Mapping[str, str] = os.environ) -> Awaited | None:
-    """Let imports of what is still to come fail in words; None where nothing is to come."""
+    """Install a finder for modules that aren't installed yet; return it, or None if none is missing."""
     base = Path(environ.get(ENV_BASE) or sys.prefix)
     if (base / COMPLETE).exists():
         return None
@@ -66,5 +66,5 @@ def await_packages(environ: Mapping[str, str] = os.environ) -> Awaited | None:
     except OSError:
         return None
     finder = Awaited(base, modules)
-    sys.meta_path.append(finder)  # the last one: asked when nobody else has found it
+    sys.meta_path.append(finder)  # appended, so that it is asked only if no other finder has found the module
     return finder

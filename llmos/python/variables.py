@@ -1,4 +1,4 @@
-"""What of a starter's environment may reach Python, pip, uv, npm and Node, and what would lead them astray."""
+"""Environment variables that steer Python, pip, uv, npm and Node, and which of them programs may inherit."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping
 __all__ = ["without_tool_settings"]
 
 _TOOLS = ("PYTHON", "PIP_", "UV_", "NPM_CONFIG_", "NODE_", "JUPYTER", "IPYTHON", "VIRTUAL_ENV", "COREPACK_")
-"""Beginnings of the names by which these programs, and what they start, are told where to write and what to load."""
+"""Prefixes of variables by which these programs, and those they start, learn where to write and what to load."""
 _KEPT = frozenset(
     {
         # where packages come from, how to get there, and where downloads are kept
@@ -26,9 +26,9 @@ _KEPT = frozenset(
 
 
 def without_tool_settings(environ: Mapping[str, str]) -> dict[str, str]:
-    """Return the environment without what steers these tools elsewhere: ``PYTHONPATH``, ``PIP_TARGET``, ``NODE_OPTIONS`` …
+    """Return the environment without variables that misdirect these tools, such as ``PYTHONPATH`` or ``PIP_TARGET``.
 
-    What says where packages come from stays: indexes, certificates, proxies, caches, and the credentials of an index
+    Variables about the source of packages stay: indexes, certificates, proxies, caches, and credentials of an index
     (``UV_INDEX_NAME_PASSWORD``).
     """
     return {name: value for name, value in environ.items() if _is_kept(name.upper())}
