@@ -1,11 +1,11 @@
-"""LLMOS from Python: ``llmos.Client()`` and ``llmos.AsyncClient()``.
+"""The Python SDK of LLMOS: ``llmos.Client()`` and ``llmos.AsyncClient()``.
 
 >>> import llmos
 >>> with llmos.Client() as client:  # doctest: +SKIP
 ...     client.serve("demo://smollm2", name="chat")
 ...     client.openai().chat.completions.create(model="chat", messages=[...])
 
-Names are imported when they are first used, so that ``import llmos`` costs nothing.
+Names are imported at first use, so that ``import llmos`` is fast.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
-"""Where the platform is, and with which token to ask it.
+"""Discovery of the platform's addresses and tokens.
 
-In this order: what the caller passes; the environment, as the platform sets it in every server it spawns
+In this order: the caller's arguments; the environment, which the platform sets in every server that it spawns
 (``LLMOS_URL`` with ``LLMOS_TOKEN`` or ``JUPYTERHUB_API_TOKEN``; ``OPENAI_BASE_URL`` with ``OPENAI_API_KEY`` for
-models); the file ``client.json`` that ``llmos up`` leaves in its data directory for the one who runs it.
+models); the file ``client.json`` that ``llmos up`` writes to its data directory for the user who runs it.
 
-A token goes only to the address it belongs to: one from the file is never sent to an address from
-elsewhere, nor a server's own token to an address other than ``LLMOS_URL``.
+A token is sent only to the address that it belongs to: never the file's token to an address from elsewhere, nor a
+server's own token to an address other than ``LLMOS_URL``.
 """
 
 from __future__ import annotations
@@ -28,20 +28,20 @@ _GATEWAY_SUFFIX = "/services/llm/v1"
 
 @dataclass(frozen=True)
 class Configuration:
-    """Addresses and tokens.
+    """Addresses and tokens of the platform.
 
     Attributes
     ----------
     url
-        The API, such as ``http://127.0.0.1:8000/services/llmos``; empty where only the gateway is known.
+        Address of the API, such as ``http://127.0.0.1:8000/services/llmos``; empty if only the gateway is known.
     token
         Bearer token for the API; never shown.
     gateway_url
-        The gateway with ``/v1``, such as ``http://127.0.0.1:8010/v1``; empty where it isn't known.
+        Address of the gateway with ``/v1``, such as ``http://127.0.0.1:8010/v1``; empty if unknown.
     gateway_token
         Bearer token for the gateway; never shown.
     source
-        Where `url` was found, for messages.
+        Source of `url`, for messages.
     """
 
     url: str = ""
@@ -51,12 +51,12 @@ class Configuration:
     source: str = ""
 
     def require_api(self) -> None:
-        """Make sure that the API's address and a token are known.
+        """Raise an error unless the API's address and a token are known.
 
         Raises
         ------
         NotConfigured
-            With what to set.
+            The address or the token is missing; the message says what to set.
         """
         if not self.url:
             message = (
@@ -72,12 +72,12 @@ class Configuration:
             raise NotConfigured(message)
 
     def require_gateway(self) -> None:
-        """Make sure that the gateway's address and a token are known.
+        """Raise an error unless the gateway's address and a token are known.
 
         Raises
         ------
         NotConfigured
-            With what to set.
+            The address or the token is missing; the message says what to set.
         """
         if not self.gateway_url:
             message = (
@@ -94,7 +94,7 @@ class Configuration:
 
 
 def client_file(environ: Mapping[str, str] | None = None) -> Path:
-    """The file that ``llmos up`` leaves for its owner's clients: ``DATA_DIR/client.json``."""
+    """Return the file that ``llmos up`` writes for its owner's clients: ``DATA_DIR/client.json``."""
     environ = os.environ if environ is None else environ
     if configured := environ.get("LLMOS_DATA_DIR"):
         return Path(configured).expanduser().absolute() / "client.json"
@@ -104,7 +104,7 @@ def client_file(environ: Mapping[str, str] | None = None) -> Path:
 
 
 def _read_file(path: Path) -> dict[str, str]:
-    """The file's addresses and token; empty where there is no file."""
+    """Return the file's addresses and token; empty if the file doesn't exist."""
     try:
         data: Any = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
@@ -150,7 +150,7 @@ def _checked_token(token: str, where: str) -> str:
 
 
 def _token_from_environment(environ: Mapping[str, str], url: str) -> str:
-    """The server's own token, for the address that belongs to it."""
+    """Return the server's own token if `url` is the address that it belongs to, else an empty string."""
     if url and url == environ.get("LLMOS_URL", "").strip().rstrip("/"):
         return _checked_token(environ.get("JUPYTERHUB_API_TOKEN", ""), "JUPYTERHUB_API_TOKEN")
     return ""
@@ -164,21 +164,21 @@ def load(
     gateway_token: str | None = None,
     environ: Mapping[str, str] | None = None,
 ) -> Configuration:
-    """Find addresses and tokens; what isn't found stays empty (see `Configuration.require_api`).
+    """Find addresses and tokens; those not found are empty (see `Configuration.require_api`).
 
     Parameters
     ----------
     url, token
-        The API's address and a token for it, instead of the environment's.
+        Address of the API and a token for it, which take precedence over the environment.
     gateway_url, gateway_token
-        The gateway's address, with ``/v1``, and a token for it.
+        Address of the gateway, with ``/v1``, and a token for it.
     environ
-        Instead of the process's environment.
+        The environment variables; by default the process's own.
 
     Raises
     ------
     NotConfigured
-        Something is set that can't be right; the message names it and never shows a token.
+        A setting is invalid; the message names it and never contains a token.
     """
     environ = os.environ if environ is None else environ
     path = client_file(environ)
@@ -208,15 +208,13 @@ def load(
 def _gateway(
     environ: Mapping[str, str], file: Mapping[str, str], url: str, token: str, *, explicit: str | None
 ) -> tuple[str, str]:
-    """The gateway's address and token.
-
-    ``OPENAI_BASE_URL`` of a shell may point anywhere, so beside a ``client.json`` it doesn't count.
-    """
+    """Return the gateway's address and token."""
     key = _checked_token(environ.get("OPENAI_API_KEY", ""), "OPENAI_API_KEY")
     base = environ.get("OPENAI_BASE_URL", "")
     if explicit:
         same = explicit.rstrip("/") == base.strip().rstrip("/")
         return _checked_url(explicit, "gateway_url"), (key if same else token)
+    # a shell's OPENAI_BASE_URL may point anywhere, so client.json takes precedence over it
     if file:
         address = _checked_url(file.get("gateway_url", ""), "gateway_url in client.json").removesuffix("/v1")
         return (f"{address}/v1" if address else "", token)

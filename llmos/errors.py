@@ -1,10 +1,10 @@
-"""Every error that LLMOS raises, the same on both sides of the wire.
+"""All errors that LLMOS raises; servers and clients use the same classes.
 
-One tree. A class has a stable ``code`` for programs and an HTTP ``status``; the message is for
-people and says what was wrong, where, and what to do. Errors are raised deep, and rendered once,
-at the edge: as a Kubernetes ``Status`` object by the API (`to_status`, after
-https://kubernetes.io/docs/reference/kubernetes-api/common-definitions/status/), in OpenAI's
-format by the gateway (`to_openai`), as one line by the CLI and the magics (`str`).
+Each class has a stable ``code`` for programs and an HTTP ``status``. The message is for people and says what was wrong,
+where, and what to do. Errors are raised where they are detected and rendered once, at the edge: as a Kubernetes
+``Status`` object by the API (`to_status`, see
+https://kubernetes.io/docs/reference/kubernetes-api/common-definitions/status/), in OpenAI's format by the gateway
+(`to_openai`), and as one line by the CLI and the magics (`str`).
 """
 
 from __future__ import annotations
@@ -46,14 +46,14 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class Cause:
-    """One thing that is wrong with what was sent.
+    """One mistake in a request.
 
     Attributes
     ----------
     field
-        The path of the field, as the user wrote it: ``spec.resources.memory``.
+        Path of the field in the user's spelling: ``spec.resources.memory``.
     message
-        What is wrong with it and, where that can be guessed, what was meant.
+        The mistake and, if possible, a suggestion.
     """
 
     field: str
@@ -64,22 +64,22 @@ class Cause:
 
 
 class LLMOSError(Exception):
-    """The root of the tree; never raised itself.
+    """Base of all errors; only subclasses are raised.
 
     Parameters
     ----------
     message
         One sentence for people: what, where, why, what to do.
     causes
-        The fields at fault, where there are any.
+        The invalid fields, if any.
     request_id
-        The id under which every log of the platform knows the request.
+        Id of the request in the logs of all parts of the platform.
     """
 
     code: ClassVar[str] = "error"
     status: ClassVar[int] = 500
     reason: ClassVar[str] = "InternalError"
-    """Kubernetes' ``reason`` for the same thing, so that its client code works unchanged."""
+    """Kubernetes' ``reason`` for the same error, so that its clients work unchanged."""
 
     def __init__(self, message: str, *, causes: Iterable[Cause] = (), request_id: str | None = None) -> None:
         super().__init__(message)
@@ -92,7 +92,7 @@ class LLMOSError(Exception):
         return f"{self.message} {tail}"
 
     def to_status(self) -> dict[str, Any]:
-        """The error as a Kubernetes ``Status`` object, the body of every API error."""
+        """Return the error as a Kubernetes ``Status`` object, the body of every API error."""
         details: dict[str, Any] = {"code": self.code}
         if self.request_id:
             details["requestID"] = self.request_id
@@ -110,7 +110,7 @@ class LLMOSError(Exception):
         }
 
     def to_openai(self) -> dict[str, Any]:
-        """The error as an OpenAI client expects it, with the request id beside it.
+        """Return the error in OpenAI's format, with the request's id added.
 
         Source: https://platform.openai.com/docs/guides/error-codes
         """
@@ -133,7 +133,7 @@ class LLMOSError(Exception):
 
 
 class UsageError(LLMOSError):
-    """A command was given words it doesn't know (exit code 2 in a terminal)."""
+    """A command line can't be parsed (exit code 2 in a terminal)."""
 
     code = "usage"
     status = 400
@@ -141,7 +141,7 @@ class UsageError(LLMOSError):
 
 
 class NotConfigured(LLMOSError):
-    """No address or no token of the platform is known here; raised by clients, never sent."""
+    """The platform's address or a token isn't configured; raised by clients, never sent."""
 
     code = "not_configured"
     status = 400
@@ -149,7 +149,7 @@ class NotConfigured(LLMOSError):
 
 
 class Invalid(LLMOSError):
-    """What was sent doesn't fit its type; `causes` names every field at fault."""
+    """A resource doesn't match its schema; `causes` has every invalid field."""
 
     code = "invalid"
     status = 422
@@ -157,7 +157,7 @@ class Invalid(LLMOSError):
 
 
 class BadRequest(LLMOSError):
-    """A request that can't be read: no JSON, no model named; `causes` names the parameter at fault."""
+    """A request can't be decoded or lacks a parameter such as the model; `causes` has the parameter."""
 
     code = "bad_request"
     status = 400
@@ -165,7 +165,7 @@ class BadRequest(LLMOSError):
 
 
 class Unsupported(LLMOSError):
-    """The thing exists but can't do this: an embedding model asked to chat."""
+    """The object exists but doesn't support the operation, such as chat with an embedding model."""
 
     code = "unsupported"
     status = 400
@@ -173,7 +173,7 @@ class Unsupported(LLMOSError):
 
 
 class RequestTimeout(LLMOSError):
-    """The rest of a request did not come in time."""
+    """The rest of a request didn't arrive in time."""
 
     code = "request_timeout"
     status = 408
@@ -181,7 +181,7 @@ class RequestTimeout(LLMOSError):
 
 
 class PayloadTooLarge(LLMOSError):
-    """A request body is over the limit."""
+    """A request's body is larger than the limit."""
 
     code = "payload_too_large"
     status = 413
@@ -189,7 +189,7 @@ class PayloadTooLarge(LLMOSError):
 
 
 class Unauthorized(LLMOSError):
-    """No token, or one that nobody knows (any more)."""
+    """The token is missing, unknown or expired."""
 
     code = "unauthorized"
     status = 401
@@ -197,7 +197,7 @@ class Unauthorized(LLMOSError):
 
 
 class Forbidden(LLMOSError):
-    """The caller is known and may not do this."""
+    """The caller's identity is known but lacks the permission."""
 
     code = "forbidden"
     status = 403
@@ -205,7 +205,7 @@ class Forbidden(LLMOSError):
 
 
 class NotFound(LLMOSError):
-    """There is no such thing, or none that the caller may know of."""
+    """The object doesn't exist, or the caller may not know of it."""
 
     code = "not_found"
     status = 404
@@ -213,13 +213,13 @@ class NotFound(LLMOSError):
 
 
 class ModelNotFound(NotFound):
-    """No model of that name that the caller may use."""
+    """The caller may use no model of that name."""
 
     code = "model_not_found"
 
 
 class AlreadyExists(LLMOSError):
-    """A thing of that name is there already."""
+    """An object of that name exists."""
 
     code = "already_exists"
     status = 409
@@ -227,7 +227,7 @@ class AlreadyExists(LLMOSError):
 
 
 class Conflict(LLMOSError):
-    """Somebody else changed it since it was read: read it again and repeat the change."""
+    """The object was changed after it was read; read it again and repeat the change."""
 
     code = "conflict"
     status = 409
@@ -235,7 +235,7 @@ class Conflict(LLMOSError):
 
 
 class MethodNotAllowed(LLMOSError):
-    """The address exists, the verb doesn't there."""
+    """The path exists but doesn't support the HTTP method."""
 
     code = "method_not_allowed"
     status = 405
@@ -243,7 +243,7 @@ class MethodNotAllowed(LLMOSError):
 
 
 class UnsupportedMediaType(LLMOSError):
-    """A body in a format that isn't read here."""
+    """The body's content type isn't supported."""
 
     code = "unsupported_media_type"
     status = 415
@@ -251,7 +251,7 @@ class UnsupportedMediaType(LLMOSError):
 
 
 class Expired(LLMOSError):
-    """The resourceVersion to watch from is too old: list again."""
+    """The resourceVersion to watch from is too old; the list must be read again."""
 
     code = "expired"
     status = 410
@@ -259,7 +259,7 @@ class Expired(LLMOSError):
 
 
 class TooManyRequests(LLMOSError):
-    """A limit of the caller's is used up."""
+    """A rate limit of the caller is exceeded."""
 
     code = "rate_limited"
     status = 429
@@ -267,7 +267,7 @@ class TooManyRequests(LLMOSError):
 
 
 class Insufficient(LLMOSError):
-    """The machine or the quota doesn't have what was asked for."""
+    """The machine or the quota lacks the requested resources."""
 
     code = "insufficient_resources"
     status = 409
@@ -275,7 +275,7 @@ class Insufficient(LLMOSError):
 
 
 class SourceFailed(LLMOSError):
-    """A model's files can't be had from where its URI points."""
+    """A model's files can't be downloaded from its source."""
 
     code = "source_failed"
     status = 502
@@ -283,14 +283,14 @@ class SourceFailed(LLMOSError):
 
 
 class BackendFailed(LLMOSError):
-    """A workload can't be started or read."""
+    """A workload can't be started or its state can't be read."""
 
     code = "backend_failed"
     status = 500
 
 
 class ModelNotReady(LLMOSError):
-    """The model exists but no replica is ready to answer; the message says why."""
+    """The model exists but has no ready replica; the message has the reason."""
 
     code = "model_not_ready"
     status = 503
@@ -298,7 +298,7 @@ class ModelNotReady(LLMOSError):
 
 
 class UpstreamFailed(LLMOSError):
-    """Every replica that was tried broke off before its first byte."""
+    """An engine or the gateway closed the connection early or sent an answer that can't be decoded."""
 
     code = "upstream_failed"
     status = 502
@@ -306,7 +306,7 @@ class UpstreamFailed(LLMOSError):
 
 
 class Unavailable(LLMOSError):
-    """A part of the platform doesn't answer."""
+    """A part of the platform doesn't respond."""
 
     code = "unavailable"
     status = 503
@@ -314,7 +314,7 @@ class Unavailable(LLMOSError):
 
 
 class Internal(LLMOSError):
-    """A mistake of ours; the log knows more under the request id."""
+    """A bug in LLMOS; the log has more under the request's id."""
 
     code = "internal"
     status = 500
@@ -327,14 +327,14 @@ def _subclasses(cls: type[LLMOSError]) -> Iterable[type[LLMOSError]]:
 
 
 def from_status(body: Mapping[str, Any], *, status: int, request_id: str | None = None) -> LLMOSError:
-    """The error that a ``Status`` object (or OpenAI's error body) stands for.
+    """Return the error that a ``Status`` object or OpenAI's error body describes.
 
     Parameters
     ----------
     body
-        The decoded body of the response; anything at all, since a proxy may have answered.
+        The decoded body; it may be anything, because a proxy may have answered.
     status
-        The HTTP status, which decides where the body doesn't.
+        The HTTP status, which determines the class if the body doesn't.
     request_id
         The id from the response's header.
     """

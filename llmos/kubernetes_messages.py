@@ -1,7 +1,7 @@
-"""What Kubernetes says when it doesn't place or doesn't make a pod, taken apart: pure functions.
+"""Parsers for Kubernetes' messages about pods that aren't scheduled or admitted. They do no I/O.
 
-Its scheduler and its admission plugins tell reasons as sentences only. Those who tell people of them, each in words for
-their own readers, read the sentences here.
+The scheduler and the admission plugins report reasons as sentences only. The modules that show these reasons, each in
+words for its own readers, parse the sentences here.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ NodeCauseKind = Literal[
     "volume-count",
     "other",
 ]
-"""Why nodes don't take a pod: they lack something, don't answer, are closed for maintenance, are kept for others, aren't
-of the wanted kind, aren't where a pod is that must be near, have all the pods they may; or something with a volume."""
+"""Reason why a node isn't suitable for a pod: it lacks a resource, isn't ready, is cordoned (``closed``), has a taint,
+isn't selected, lacks a pod that must be near, runs its maximum number of pods; or a problem with a volume."""
 
 _NODES: Final = re.compile(r"^\d+/(\d+) nodes are available: (.*)$", re.DOTALL)
 _COUNTED: Final = re.compile(r"^(\d+) (.+)$", re.DOTALL)
@@ -40,7 +40,7 @@ _TAINTS: Final[Mapping[str, NodeCauseKind]] = {
     "node.kubernetes.io/not-ready": "not-ready",
     "node.kubernetes.io/unschedulable": "closed",
 }
-# the first that is found counts: "volume node affinity" is no "node affinity"
+# the first match counts: "volume node affinity" must not be taken for "node affinity"
 _SAID: Final[tuple[tuple[str, NodeCauseKind], ...]] = (
     ("volume node affinity", "volume-elsewhere"),
     ("available volume zone", "volume-zone"),
@@ -63,20 +63,20 @@ _LIMIT: Final = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class NodeCause:
-    """One reason why some nodes don't take a pod.
+    """One reason why some nodes aren't suitable for a pod.
 
     Attributes
     ----------
     kind
-        Which reason.
+        Category of the reason.
     count
-        How many nodes it is said of; None where it is said of none in particular.
+        Number of nodes with this reason; None if the message has no number.
     text
-        What the scheduler says, without the count.
+        The scheduler's words, without the number.
     resource
-        What is lacking, for ``insufficient``: ``memory``, ``nvidia.com/gpu``.
+        The missing resource, for ``insufficient``: ``memory``, ``nvidia.com/gpu``.
     taint
-        The taint's key, for ``taint``; empty where it isn't said.
+        Key of the taint, for ``taint``; empty if the message doesn't have it.
     """
 
     kind: NodeCauseKind
@@ -88,7 +88,7 @@ class NodeCause:
 
 @dataclass(frozen=True, slots=True)
 class Unplaced:
-    """No node takes a pod: of `total` nodes, and why."""
+    """A pod that no node is suitable for: the number of nodes and the reasons."""
 
     total: int
     causes: tuple[NodeCause, ...]
@@ -96,7 +96,7 @@ class Unplaced:
 
 @dataclass(frozen=True, slots=True)
 class ExceededQuota:
-    """A ResourceQuota has no room: its name, and amounts by resource, as they are written."""
+    """An exceeded ResourceQuota: its name, and amounts by resource as Kubernetes writes them."""
 
     name: str
     requested: Mapping[str, str]
@@ -106,7 +106,7 @@ class ExceededQuota:
 
 @dataclass(frozen=True, slots=True)
 class OutsideLimit:
-    """A LimitRange allows less, or wants more: at most or at least `bound` of `resource` per `scope`."""
+    """A violated LimitRange: at most or at least `bound` of `resource` is allowed per `scope`."""
 
     side: Literal["maximum", "minimum"]
     resource: str
@@ -116,9 +116,9 @@ class OutsideLimit:
 
 
 def parse_unplaced(message: str) -> Unplaced | None:
-    """What the scheduler says: ``0/3 nodes are available: …``; None where it says something else.
+    """Parse a message of the scheduler, ``0/3 nodes are available: …``; return None for other messages.
 
-    What follows on preemption and resource claims is left out.
+    Its parts about preemption and resource claims are ignored.
 
     >>> parse_unplaced("0/2 nodes are available: 2 Insufficient memory.").causes[0].resource
     'memory'
@@ -147,7 +147,7 @@ def _cause(text: str, count: int | None) -> NodeCause:
 
 
 def parse_quota(message: str) -> ExceededQuota | None:
-    """What the admission plugin ResourceQuota says: ``exceeded quota: …``; None where it says something else.
+    """Parse a message of the admission plugin ResourceQuota, ``exceeded quota: …``; return None for other messages.
 
     >>> parse_quota("exceeded quota: q, requested: pods=1, used: pods=3, limited: pods=3").limited
     {'pods': '3'}
@@ -164,7 +164,7 @@ def _pairs(text: str) -> dict[str, str]:
 
 
 def parse_limits(message: str) -> list[OutsideLimit]:
-    """What the admission plugin LimitRanger says: ``maximum memory usage per Container is 1Gi, but limit is 4Gi``."""
+    """Parse messages of the admission plugin LimitRanger, ``maximum memory usage per Container is 1Gi, but limit is 4Gi``."""
     return [
         OutsideLimit("maximum" if side == "maximum" else "minimum", resource, scope, bound, asked.rstrip("."))
         for side, resource, scope, bound, asked in _LIMIT.findall(message)

@@ -1,4 +1,4 @@
-"""Names that have to come out the same wherever they are made."""
+"""Names that several parts of the platform derive in the same way."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from typing import Final
 __all__ = ["PERSONAL", "group_namespace", "slug", "user_namespace"]
 
 PERSONAL: Final = "user-"
-"""How the namespaces begin that belong to one person."""
+"""Prefix of the namespaces that belong to one user."""
 
 _PLAIN: Final = re.compile(r"[a-z0-9]([-a-z0-9]{0,46}[a-z0-9])?")
 
 
 def slug(name: str) -> str:
-    """A DNS label of at most 48 characters for any name: readable, safe as a file name, different for different names.
+    """Return a DNS label of at most 48 characters for any name: readable, safe as a file name, and unique.
 
-    A plain name stays as it is; another is stripped to what a label may hold and gets sixteen hex digits of
-    its SHA-256: people may choose their names, and fewer digits could be tried out to hit somebody else's. A
-    plain name that looks like such a result (``--`` in it) is hashed as well.
+    A plain name stays unchanged. Any other is reduced to the characters of a label and gets sixteen hex digits of its
+    SHA-256; with fewer digits people, who may choose their names, could find one that collides with somebody else's. A
+    plain name that looks like such a result (with ``--`` in it) is hashed as well.
 
     >>> slug("ada"), slug("../x")
     ('ada', 'x--d6b96a97d147daaa')
@@ -32,7 +32,7 @@ def slug(name: str) -> str:
 
 
 def user_namespace(user: str) -> str:
-    """The namespace that belongs to that person.
+    """Return the namespace of a user.
 
     >>> user_namespace("ada"), user_namespace("Ada.L@example.org")
     ('user-ada', 'user-ada-l-example-org--c224d202e0a08d17')
@@ -41,7 +41,7 @@ def user_namespace(user: str) -> str:
 
 
 def group_namespace(group: str) -> str:
-    """The namespace that belongs to that Hub group.
+    """Return the namespace of a Hub group.
 
     >>> group_namespace("vision")
     'group-vision'

@@ -1,4 +1,4 @@
-"""The way past a web proxy: hosts that are the platform's own are asked directly."""
+"""Exceptions to web proxies: the platform's own hosts are contacted directly."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from urllib.parse import urlsplit
 __all__ = ["CLUSTER_HOSTS", "LOOPBACK_HOSTS", "hosts_of", "with_no_proxy"]
 
 LOOPBACK_HOSTS: Final = ("localhost", "127.0.0.1", "::1")
-"""This machine itself."""
+"""Names and addresses of the local machine."""
 CLUSTER_HOSTS: Final = (*LOOPBACK_HOSTS, ".svc", ".cluster.local")
-"""What a cluster's own name service answers: Services of every namespace."""
+"""Local addresses, and domains of a cluster's own DNS: the Services of all namespaces."""
 
 _PROXIES: Final = ("http_proxy", "https_proxy", "all_proxy")
-_NAMES: Final = ("NO_PROXY", "no_proxy")  # some programs read the one, some the other
+_NAMES: Final = ("NO_PROXY", "no_proxy")  # programs read one or the other
 
 
 def with_no_proxy(environment: Mapping[str, str], hosts: Iterable[str]) -> dict[str, str]:
-    """Return the environment with hosts added to ``NO_PROXY`` where it names a proxy.
+    """Return the environment with hosts added to ``NO_PROXY`` if it configures a proxy.
 
     Parameters
     ----------
     environment
-        Variables by name. Without a proxy among them it is returned as it is.
+        Variables by name; returned unchanged if none of them configures a proxy.
     hosts
-        Names, names with a dot before them that stand for all below, addresses, ranges of addresses.
+        Host names, domains with a leading dot, addresses, or ranges of addresses.
 
     Examples
     --------

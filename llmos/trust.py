@@ -1,7 +1,7 @@
-"""Trust in a site's own certificate authorities, beside the public ones.
+"""Trust in a site's own certificate authorities in addition to the public ones.
 
-Programs read one file with all authorities that they trust, each by a variable of its own. A site gives only its
-own; here the two become one file, at the start of a process, and all that the process starts finds it.
+Programs read one file with all authorities that they trust, each from its own variable. A site provides only its own;
+this module merges them with the public ones into one file at the start of a process, for it and its child processes.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from typing import Final
 __all__ = ["CA_VARIABLES", "ENV_CA_CERTIFICATES", "ENV_CA_FILE", "trust_site"]
 
 ENV_CA_CERTIFICATES: Final = "LLMOS_CA_CERTIFICATES"
-"""The site's certificates, one behind the other, in PEM."""
+"""Environment variable with the site's certificates, concatenated, in PEM."""
 ENV_CA_FILE: Final = "LLMOS_CA_FILE"
-"""The file that was made of them, where it was."""
+"""Environment variable with the path of the merged file."""
 CA_VARIABLES: Final = (
     "SSL_CERT_FILE",  # OpenSSL: Python, httpx, uv
     "REQUESTS_CA_BUNDLE",
@@ -31,26 +31,26 @@ _SYSTEM: Final = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-b
 
 
 def trust_site(environ: MutableMapping[str, str]) -> Path | None:
-    """Have this process and what it starts trust the authorities in ``LLMOS_CA_CERTIFICATES``.
+    """Make this process and its child processes trust the authorities in ``LLMOS_CA_CERTIFICATES``.
 
     Parameters
     ----------
     environ
-        ``os.environ``. Gets each of `CA_VARIABLES` that it doesn't have, and ``SSL_CERT_FILE`` in any case.
+        ``os.environ``. Each missing variable of `CA_VARIABLES` is set, and ``SSL_CERT_FILE`` in any case.
 
     Returns
     -------
     Path or None
-        The file with the public and the site's authorities; None where there are none of the site's, or they can't be
-        read, which is said on standard error.
+        The file with the public and the site's authorities; None if the site has none, or if they can't be read, which
+        is reported on standard error.
     """
     own = environ.get(ENV_CA_CERTIFICATES, "").strip()
     if not own:
         return None
     made = environ.get(ENV_CA_FILE, "")
-    if made and Path(made).is_file():  # by the process that started this one
+    if made and Path(made).is_file():  # made by a parent process
         return Path(made)
-    # where there is nothing to do, which is usual, no process pays for these
+    # imported here, because most processes have nothing to do and shouldn't pay for these
     import ssl
     import tempfile
 
@@ -68,7 +68,7 @@ def trust_site(environ: MutableMapping[str, str]) -> Path | None:
 
 
 def _public(environ: MutableMapping[str, str]) -> Iterator[str]:
-    """What is trusted without the site's, from the first place that has it."""
+    """Yield the public authorities, from the first file that exists."""
     import ssl
 
     places = [environ.get("SSL_CERT_FILE", ""), ssl.get_default_verify_paths().cafile or "", *_SYSTEM]

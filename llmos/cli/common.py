@@ -1,4 +1,4 @@
-"""What several verbs share: kinds and names from words, namespaces, suggestions."""
+"""Functions that several verbs share: kinds and names from words, namespaces, suggestions."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ __all__ = [
 
 PUBLIC = "public"
 _NAMES_ARE_SAID = ("Did you mean", "You can use", "There is:")
-"""What a message of the server has in it where it names what there is."""
+"""Phrases that show that a server's message lists the existing names already."""
 
 
 class Target:
-    """A kind and a name in it."""
+    """A resource given on the command line by kind and name."""
 
     def __init__(self, kind: type[Resource], name: str) -> None:
         self.kind = kind
@@ -43,19 +43,19 @@ class Target:
 
 
 def add_namespace(parser: argparse.ArgumentParser, *, everywhere: bool = False) -> None:
-    """``-n``, and with `everywhere` ``-A``."""
+    """Add the option ``-n`` and, with `everywhere`, ``-A``."""
     parser.add_argument("-n", "--namespace", metavar="NS", help="in this namespace; unset, your own")
     if everywhere:
         parser.add_argument("-A", "--all-namespaces", action="store_true", help="in all that you may see")
 
 
 def find_kind(word: str) -> type[Resource]:
-    """The kind that a word means.
+    """Return the kind that a word names.
 
     Raises
     ------
     UsageError
-        There is none; the message suggests one.
+        The kind is unknown; the message suggests one.
     """
     try:
         return kind_named(word)
@@ -65,12 +65,12 @@ def find_kind(word: str) -> type[Resource]:
 
 
 def targets(kind: str, names: Sequence[str]) -> list[Target]:
-    """What ``KIND NAME…`` or ``KIND/NAME …`` means.
+    """Return the resources that ``KIND NAME…`` or ``KIND/NAME …`` names.
 
     Raises
     ------
     UsageError
-        There is no such kind, or no name.
+        The kind is unknown, or a name is missing.
     """
     words = [kind, *names]
     if "/" in kind:
@@ -87,12 +87,12 @@ def targets(kind: str, names: Sequence[str]) -> list[Target]:
 
 
 def targets_or_service(kind: str, names: Sequence[str]) -> list[Target]:
-    """As `targets`, but a lone word may be the name of a model service: they are what people mostly mean.
+    """Return the same as `targets`, but take a single word for the name of a model service if it isn't a kind.
 
     Raises
     ------
     UsageError
-        There is no such kind, or no name.
+        A kind was given without a name.
     """
     if not names and "/" not in kind:
         try:
@@ -105,7 +105,7 @@ def targets_or_service(kind: str, names: Sequence[str]) -> list[Target]:
 
 
 def _names_of(client: Client, kind: type[Resource], namespace: str | None) -> list[str]:
-    """The names that the caller may see; none where even that is refused."""
+    """Return the names that the caller may see; an empty list if the request is refused."""
     try:
         return [resource.metadata.name for resource in client.collection(kind).list(namespace=namespace)]
     except LLMOSError:
@@ -113,13 +113,13 @@ def _names_of(client: Client, kind: type[Resource], namespace: str | None) -> li
 
 
 def shared_namespaces(client: Client) -> list[str]:
-    """Return the namespaces beside the caller's own whose resources they may see: ``public`` and their groups'."""
+    """Return the namespaces that others share with the caller: ``public`` and those of the caller's groups."""
     who = client.whoami()
     return [name for name in (PUBLIC, *map(group_namespace, who.groups)) if name != who.namespace]
 
 
 def _namespace_with(client: Client, kind: type[Resource], name: str) -> str | None:
-    """Return the shared namespace that has a resource of that name; None also where nobody answers."""
+    """Return the shared namespace with a resource of that name; None if none has it or the API doesn't respond."""
     try:
         for namespace in shared_namespaces(client):
             if client.collection(kind).exists(name, namespace=namespace):
@@ -131,7 +131,7 @@ def _namespace_with(client: Client, kind: type[Resource], name: str) -> str | No
 
 @contextmanager
 def suggesting(client: Client, name: str, namespace: str | None, kind: type[Resource] = ModelService) -> Iterator[None]:
-    """Make "not found" helpful: what there is that the caller may see, and which of it was probably meant."""
+    """Extend "not found" errors in the block by existing names and the most similar one."""
     try:
         yield
     except NotFound as error:
@@ -150,7 +150,7 @@ def suggesting(client: Client, name: str, namespace: str | None, kind: type[Reso
 
 
 def list_everywhere(client: Client, kind: type[Resource], labels: str | None = None) -> Sequence[Any]:
-    """Everything of a kind that the caller may see, in whichever namespaces."""
+    """Return all resources of a kind that the caller may see, in all namespaces."""
     collection = client.collection(kind)
     if kind.scope == "Cluster":
         return collection.list(labels=labels)

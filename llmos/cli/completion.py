@@ -1,7 +1,7 @@
 """Completion scripts for bash, zsh and fish, made from the verbs' parsers.
 
-Words that are known beforehand are in the script; names of resources are asked for when they are needed, from
-``llmos get KIND -o name``, so that only those come up that the caller may see.
+The scripts contain all fixed words. Names of resources come from ``llmos get KIND -o name`` at completion, so that
+only those are suggested that the caller may see.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ __all__ = ["SHELLS", "Completion", "completions"]
 
 @dataclass(frozen=True)
 class Completion:
-    """What may follow a verb.
+    """The possible words after a verb.
 
     Attributes
     ----------
     verb, summary
-        The verb and what it does.
+        The verb and its summary.
     options
-        Its options, and what each does.
+        Its options with their help texts.
     positional
-        What its first word is: ``kind``, ``name`` (of a model service), ``shell`` or nothing known.
+        Type of the first argument: ``kind``, ``name`` (of a model service), ``shell`` or empty for any.
     """
 
     verb: str
@@ -37,7 +37,7 @@ class Completion:
 
 
 def completions() -> list[Completion]:
-    """What may follow each verb."""
+    """Return the possible words after each verb."""
     found = []
     for verb in VERBS.values():
         parser = build_parser(verb)
@@ -99,7 +99,7 @@ complete -F _llmos llmos
 
 
 def bash() -> str:
-    """The script for bash."""
+    """Return the completion script for bash."""
     found = completions()
     cases = "\n".join(
         f'        {c.verb}) options="{" ".join(option for option, _ in c.options)}" words="{c.positional}" ;;'
@@ -150,7 +150,7 @@ def _zsh_pair(word: str, text: str) -> str:
 
 
 def zsh() -> str:
-    """The script for zsh."""
+    """Return the completion script for zsh."""
     found = completions()
     verbs = "\n".join(f"        {_zsh_pair(c.verb, c.summary)}" for c in found)
     cases = "\n".join(
@@ -165,7 +165,7 @@ def _fish_text(text: str) -> str:
 
 
 def fish() -> str:
-    """The script for fish."""
+    """Return the completion script for fish."""
     lines = [
         "# fish completion for llmos; made by: llmos completion fish",
         "function __llmos_names",

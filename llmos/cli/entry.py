@@ -1,4 +1,4 @@
-"""From ``sys.argv`` to an exit code: 0 done, 1 refused or failed, 2 wrong usage, 130 interrupted."""
+"""The command's entry point and its exit codes: 0 done, 1 refused or failed, 2 wrong usage, 130 interrupted."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ EXIT_BROKEN_PIPE = 141
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command.
+    """Run the command and return its exit code.
 
     Parameters
     ----------
     argv
-        The words after ``llmos``; unset, the process's own.
+        The words after ``llmos``; by default the process's own.
 
     Returns
     -------
@@ -86,7 +86,7 @@ def _run_verb(verb: Verb, args: Any) -> None:
 
 
 def _tell(error: BaseException) -> None:
-    """One line; the traceback only for those who ask for it."""
+    """Print the error on one line, or with its traceback if ``LLMOS_DEBUG`` is set."""
     if os.environ.get("LLMOS_DEBUG"):
         import traceback
 
@@ -102,7 +102,7 @@ def _tell(error: BaseException) -> None:
 
 
 def _silence_stdout() -> None:
-    """Nobody reads any more: what is still buffered must not raise again at exit."""
+    """Discard buffered output after a broken pipe, which would raise again at exit."""
     try:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""Verbs of the platform itself, which ``llmos-hub`` does."""
+"""Verbs for the platform itself, which ``llmos-hub`` implements."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ __all__ = ["run_platform_verb"]
 
 
 def _find() -> str | None:
-    """The program beside this interpreter, else on PATH."""
+    """Return the program's path, next to this interpreter or on PATH."""
     beside = Path(sys.executable).parent / "llmos-hub"
     return str(beside) if os.access(beside, os.X_OK) else shutil.which("llmos-hub")
 
 
 def run_platform_verb(words: Sequence[str]) -> int:
-    """Become ``llmos-hub`` with the same words; returns only where that fails.
+    """Replace this process by ``llmos-hub`` with the same arguments.
 
     Raises
     ------
@@ -37,7 +37,7 @@ def run_platform_verb(words: Sequence[str]) -> int:
     sys.stdout.flush()
     sys.stderr.flush()
     try:
-        os.execv(program, [program, *words])  # noqa: S606 - becoming it is the point: signals reach it directly
+        os.execv(program, [program, *words])  # noqa: S606 - replacing the process lets signals reach it directly
     except OSError as error:
         message = f"{program} can't be started: {error.strerror}."
         raise Unsupported(message) from None

@@ -1,6 +1,6 @@
-"""Files with resources: YAML or JSON, several documents, checked here before anything is asked of the platform.
+"""Manifest files: YAML or JSON with one or more documents, validated before any request.
 
-Mistakes are told with file and line: ``chat.yaml:7: spec.resources.memory: "2GiB" is not a quantity. …``
+Error messages have file and line: ``chat.yaml:7: spec.resources.memory: "2GiB" is not a quantity. …``
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ _NOT_WANTED = frozenset(
         *("managedFields", "selfLink", "deletionGracePeriodSeconds", "ownerReferences"),
     }
 )
-"""Fields of metadata that say how a resource is, not how it shall be."""
+"""Metadata fields that the platform or a cluster sets, which exported manifests contain."""
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """A resource and where it was written.
+    """A resource and its place in a file.
 
     Attributes
     ----------
     resource
-        What is described.
+        The resource.
     place
         ``chat.yaml:1``.
     """
@@ -49,12 +49,12 @@ class Manifest:
 
 @dataclass(frozen=True)
 class Text:
-    """Manifests that are in no file.
+    """Manifests that aren't in a file.
 
     Attributes
     ----------
     name
-        How messages call the place: ``cell``.
+        Name for messages: ``cell``.
     content
         YAML or JSON.
     """
@@ -67,7 +67,7 @@ class Text:
 
 
 class _Loader(yaml.SafeLoader):
-    """As YAML's safe loader, but a key that comes twice is a mistake and dates stay text, as in JSON."""
+    """A YAML loader that rejects duplicate keys and reads dates as strings, as in JSON."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[Any] = set()
@@ -96,17 +96,17 @@ _Loader.yaml_implicit_resolvers = {
 
 
 def read_manifests(paths: Sequence[str | Text]) -> list[Manifest]:
-    """Everything that the files describe, in their order.
+    """Return all resources in the given files, in their order.
 
     Parameters
     ----------
     paths
-        Files, directories (all ``.yaml``, ``.yml`` and ``.json`` in them), ``-`` for standard input, or texts.
+        Files, directories (all ``.yaml``, ``.yml`` and ``.json`` files in them), ``-`` for standard input, or `Text`.
 
     Raises
     ------
     Invalid
-        With every mistake of every file, each with file and line.
+        Something in the files is invalid; the error has all mistakes with file and line.
     """
     manifests: list[Manifest] = []
     causes: list[Cause] = []
@@ -150,14 +150,14 @@ def _texts(path: str | Text) -> Iterator[tuple[str, str]]:
 
 
 def _documents(name: str, text: str) -> Iterator[Manifest | list[Cause]]:
-    """Each document's resource, or what is wrong with it."""
+    """Yield the resource of each document, or its mistakes."""
     if text.lstrip()[:1] in {"{", "["}:
         try:
             data = json.loads(text)
         except json.JSONDecodeError as error:
             yield [Cause(f"{name}:{error.lineno}", f"not JSON: {error.msg}")]
             return
-        except (ValueError, RecursionError):  # a number of 5,000 digits, ten thousand brackets
+        except (ValueError, RecursionError):  # such as a number of 5,000 digits or ten thousand nested brackets
             yield [Cause(name, "not JSON that can be read: a number is too long, or it is nested too deeply")]
             return
         yield from _resources(data, f"{name}:1", lambda _: f"{name}:1")
@@ -180,7 +180,7 @@ def _documents(name: str, text: str) -> Iterator[Manifest | list[Cause]]:
 
 
 def _resources(data: Any, place: str, locate: Any) -> Iterator[Manifest | list[Cause]]:
-    """The resource of a document, or those of a ``List``."""
+    """Yield the resource of a document, or those of a ``List``."""
     if isinstance(data, dict) and data.get("kind") == "List":
         items = data.get("items")
         for n, item in enumerate(items if isinstance(items, list) else []):
@@ -198,7 +198,7 @@ def _resources(data: Any, place: str, locate: Any) -> Iterator[Manifest | list[C
 
 
 def _wanted(data: Any) -> Any:
-    """A manifest without what the platform or a cluster has written into it: it may be one that was exported."""
+    """Return a manifest without the fields that the platform or a cluster sets; it may have been exported."""
     if not isinstance(data, dict):
         return data
     data = {key: value for key, value in data.items() if key != "status"}
@@ -208,14 +208,14 @@ def _wanted(data: Any) -> Any:
 
 
 class _Lines:
-    """Finds the line of a field in a YAML document."""
+    """A locator of fields in a YAML document."""
 
     def __init__(self, name: str, root: yaml.Node) -> None:
         self._name = name
         self._root = root
 
     def __call__(self, path: str) -> str:
-        """``file:line`` of the field at `path`, or of the nearest one around it."""
+        """Return ``file:line`` of the field at `path`, or of the nearest field around it."""
         node, line = self._root, self._root.start_mark.line
         for key, index in re.findall(r"([^.\[\]]+)|\[(\d+)\]", path):
             found = _item(node, int(index)) if index else _value(node, key)

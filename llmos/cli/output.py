@@ -1,4 +1,4 @@
-"""What a verb writes to: a terminal here, a notebook's cell elsewhere."""
+"""The interface that verbs write to, implemented for terminals and for notebooks."""
 
 from __future__ import annotations
 
@@ -12,55 +12,55 @@ __all__ = ["Live", "Output"]
 
 
 class Live(Protocol):
-    """A part of the output that is redrawn in place; what it showed last stays."""
+    """A part of the output that is updated in place; its last content remains."""
 
     def show(self, content: Renderable) -> None:
-        """Show this from now on; what depends on the time is kept up to date."""
+        """Show the content from now on; parts that depend on the time are updated."""
         ...
 
 
 class Output(Protocol):
-    """Where results, notes and questions go.
+    """The destination of results, notes and questions.
 
     Attributes
     ----------
     hints
-        How the next command is written here.
+        Spelling of commands in hints.
     redraws
-        Whether `live` really redraws in place.
+        Whether `live` can update in place.
     """
 
     hints: Hints
     redraws: bool
 
     def lines(self, lines: list[Line]) -> None:
-        """Results, line by line."""
+        """Write a result line by line."""
         ...
 
     def show(self, content: Renderable) -> None:
-        """A result such as a table, as it is now."""
+        """Write a result such as a table, as of now."""
         ...
 
     def text(self, text: str) -> None:
-        """A result for programs, as it is: a document, a name."""
+        """Write a result for programs unchanged: a document, a name."""
         ...
 
     def piece(self, text: str) -> None:
-        """A piece of a result that goes on: a log, an answer."""
+        """Write a part of a continuing result: a log, an answer."""
         ...
 
     def note(self, text: str) -> None:
-        """What was chosen or happens beside the result."""
+        """Write a remark about the result or its progress."""
         ...
 
     def footer(self, text: str) -> None:
-        """A small line under a result; left out where nobody reads along."""
+        """Write a small line under a result; left out if the output isn't interactive."""
         ...
 
     def live(self) -> AbstractContextManager[Live]:
-        """A part that is redrawn in place while the block runs."""
+        """Provide a part that is updated in place while the block runs."""
         ...
 
     def confirm(self, question: str) -> bool:
-        """Ask before what can't be undone; yes where nobody can be asked."""
+        """Ask before something irreversible; return True if nobody can be asked."""
         ...

@@ -1,8 +1,8 @@
-"""Words to a verb and its arguments; never exits, never prints, so that a notebook can use it as well.
+"""Parsing of a command line into a verb and its arguments; it never exits or prints, so that notebooks can use it.
 
-A verb is a line in `VERBS` and, in its module, two functions: ``configure_VERB(parser)`` and
-``run_VERB(client, args, output)``. Its module is imported when the verb is used, which keeps ``llmos --help``
-and every completion fast.
+A verb is a line in `VERBS` and two functions in its module: ``configure_VERB(parser)`` and
+``run_VERB(client, args, output)``. The module is imported only when its verb is used, which keeps ``llmos --help``
+and completion fast.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ __all__ = ["ALIASES", "VERBS", "HelpRequested", "Parser", "Verb", "build_parser"
 
 
 class HelpRequested(Exception):
-    """``--help`` was among the words.
+    """Help was requested on the command line.
 
     Attributes
     ----------
     text
-        The help.
+        The help text.
     """
 
     def __init__(self, text: str) -> None:
@@ -38,7 +38,7 @@ class _Help(argparse.Action):
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse, but a mistake raises `UsageError` and ``--help`` raises `HelpRequested`."""
+    """An argparse parser that raises `UsageError` for mistakes and `HelpRequested` for ``--help``."""
 
     def __init__(self, prog: str, *, description: str = "", example: str = "") -> None:
         super().__init__(
@@ -52,29 +52,29 @@ class Parser(argparse.ArgumentParser):
         self.add_argument("-h", "--help", action=_Help, nargs=0, help="show this")
 
     def error(self, message: str) -> NoReturn:
-        """Raise instead of exiting."""
+        """Raise `UsageError` instead of exiting."""
         text = f"{self.prog}: {message}. More: {self.prog} --help"
         raise UsageError(text)
 
 
 @dataclass(frozen=True)
 class Verb:
-    """Something that ``llmos`` and ``%llmos`` can be told to do.
+    """A subcommand of ``llmos`` and ``%llmos``.
 
     Attributes
     ----------
     name
-        The word.
+        Name of the subcommand.
     summary
-        What it does, for the overview.
+        Its summary for the overview.
     module
-        The module in ``llmos.cli.verbs`` that has its two functions.
+        The module in ``llmos.cli.verbs`` with its two functions.
     example
-        Lines to try, without ``llmos`` before them.
+        Example command lines, without the leading ``llmos``.
     needs_client
-        Whether it asks the platform.
+        Whether it makes requests to the platform.
     notebook
-        Whether it makes sense in a notebook.
+        Whether it is available in notebooks.
     """
 
     name: str
@@ -89,25 +89,25 @@ class Verb:
         return function
 
     def configure(self, parser: Parser) -> None:
-        """Give the parser this verb's arguments."""
+        """Add this verb's arguments to a parser."""
         self._function("configure")(parser)
 
     def run(self, client: Any, args: argparse.Namespace, output: Any) -> Any:
-        """Do it.
+        """Run the verb.
 
         Parameters
         ----------
         client
-            `llmos.Client`; None for a verb that needs none.
+            `llmos.Client`; None if `needs_client` is false.
         args
-            What `parse` made of the words.
+            The parsed arguments.
         output
             `llmos.cli.output.Output`.
 
         Returns
         -------
         object
-            What it found or made, for a notebook; a terminal shows what went to `output`.
+            The value of a notebook's cell: the resources found or changed. A terminal shows only `output`.
         """
         return self._function("run")(client, args, output)
 
@@ -169,13 +169,13 @@ VERBS = _verbs(
 )
 
 ALIASES = {"ls": "ps", "list": "ps", "run": "serve", "rm": "delete", "show": "describe", "status": "ps"}
-"""Words of docker and ollama for what has another name here; ``status`` only where the platform's own verbs are not."""
+"""Words of docker and ollama for existing verbs; ``status`` only if the platform's own verbs are missing."""
 
 _ELSEWHERE = {
     "pull": "A model is fetched when it is served: {prog} serve MODEL. What was fetched once is kept.",
     "chat": "To talk to a model begin a cell with %%chat NAME.",
 }
-"""What is said of words that people try and that are no verb here."""
+"""Messages for words that people try although they aren't verbs here."""
 
 PLATFORM_VERBS = {
     "up": "start the platform on this machine",
@@ -187,11 +187,11 @@ PLATFORM_VERBS = {
     "group": "add groups, whose members share a namespace",
     "bundle": "write images, chart and models to a directory that installs without internet",
 }
-"""What ``llmos-hub`` does; it parses its own arguments."""
+"""Verbs that ``llmos-hub`` implements; it parses their arguments itself."""
 
 
 def build_parser(verb: Verb, prog: str = "llmos") -> Parser:
-    """The parser of one verb."""
+    """Return the parser of one verb."""
     example = "\n".join(f"  {prog} {line}" for line in verb.example)
     parser = Parser(
         f"{prog} {verb.name}", description=f"{verb.summary[:1].upper()}{verb.summary[1:]}.", example=example
@@ -201,7 +201,7 @@ def build_parser(verb: Verb, prog: str = "llmos") -> Parser:
 
 
 def overview(prog: str = "llmos", *, verbs: Iterable[Verb] = VERBS.values(), platform: bool = True) -> str:
-    """What can be done, a line each."""
+    """Return the overview of all verbs, one line each."""
     lines = [f"usage: {prog} VERB …", "", "Models and resources"]
     lines += [f"  {verb.name:<11} {verb.summary}" for verb in verbs]
     if platform:
@@ -217,23 +217,23 @@ def overview(prog: str = "llmos", *, verbs: Iterable[Verb] = VERBS.values(), pla
 def parse(
     words: Sequence[str], *, prog: str = "llmos", only: Callable[[Verb], bool] | None = None
 ) -> tuple[Verb, argparse.Namespace]:
-    """The verb that the words begin with, and its arguments.
+    """Return the verb and the parsed arguments of a command line.
 
     Parameters
     ----------
     words
-        Such as ``["serve", "demo://tiny"]``.
+        The words of the command line, such as ``["serve", "demo://tiny"]``.
     prog
-        How the command is called here: ``llmos``, ``%llmos``.
+        Name of the command in messages: ``llmos``, ``%llmos``.
     only
-        Which verbs there are here; unset, all.
+        Filter for the available verbs; by default all.
 
     Raises
     ------
     UsageError
-        The words make no sense; the message suggests some that do.
+        The words can't be parsed; the message has suggestions.
     HelpRequested
-        ``--help`` was among them.
+        Help was requested.
     """
     verbs = {name: verb for name, verb in VERBS.items() if only is None or only(verb)}
     if not words or words[0] in {"-h", "--help", "help"}:

@@ -1,4 +1,4 @@
-"""Output to a terminal, or to a file or pipe in its place."""
+"""Output to a terminal, or to a file or pipe."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ __all__ = ["TerminalOutput"]
 
 _CODES: dict[Tone, str] = {"good": "32", "busy": "33", "bad": "31", "dim": "2", "bold": "1"}
 _KERNEL = "JPY_PARENT_PID"
-"""Set by Jupyter in kernels, and so in what their cells run with ``!``."""
+"""Environment variable that Jupyter sets in kernels, and so in commands that cells run with ``!``."""
 _TICK = 0.5
-"""Seconds between two redraws: a stopwatch that stands still looks like a program that hangs."""
+"""Seconds between two updates: a clock that stands still looks like a program that hangs."""
 
 
 class TerminalOutput:
-    """Writes results to `out` and notes to `err`.
+    """An output that writes results to `out` and notes to `err`.
 
-    Colours and redrawing only where `out` is a terminal that can; ``NO_COLOR`` (https://no-color.org) and
-    ``TERM=dumb`` are respected.
+    Colours and updates in place are used only if `out` is a terminal that supports them; ``NO_COLOR``
+    (https://no-color.org) and ``TERM=dumb`` are respected.
 
     Parameters
     ----------
     out, err
-        Streams; unset, the process's own.
+        The streams; by default the process's own.
     environ
-        Instead of the process's environment.
+        The environment variables; by default the process's own.
     """
 
     def __init__(
@@ -53,59 +53,57 @@ class TerminalOutput:
 
     @property
     def width(self) -> int | None:
-        """Columns of the terminal; None where it isn't one, since files have no width."""
+        """The terminal's columns; None if the output isn't a terminal."""
         return max(20, shutil.get_terminal_size().columns) if self.tty else None
 
     def paint(self, line: Line) -> str:
-        """A line with its colours, where there are any."""
+        """Return a line's text, with control sequences for its colours if they are used."""
         if not self.colour:
             return plain(line)
         spans = [(span.text, _CODES.get(span.tone)) for span in line]
         return "".join(f"\x1b[{code}m{text}\x1b[0m" if code and text.strip() else text for text, code in spans).rstrip()
 
     def lines(self, lines: list[Line]) -> None:
-        """Results, line by line; a line that is too long goes on below its last cell."""
+        """Write a result line by line; long lines are wrapped below their last cell."""
         width = self.width
         wrapped = [piece for line in lines for piece in wrap(line, width)]
         self._out.write("".join(self.paint(line) + "\n" for line in wrapped))
         self._out.flush()
 
     def show(self, content: Renderable) -> None:
-        """A result such as a table."""
+        """Write a result such as a table."""
         self.lines(list(content.lines(now=utcnow(), width=self.width)))
 
     def text(self, text: str) -> None:
-        """A result for programs; on a terminal without control characters."""
+        """Write a result for programs; control characters are removed if the output is a terminal."""
         shown = clean_block(text) if self.tty else text
         self._out.write(shown if shown.endswith("\n") else shown + "\n")
         self._out.flush()
 
     def piece(self, text: str) -> None:
-        """A piece of a result; on a terminal without control characters."""
+        """Write a part of a continuing result; control characters are removed if the output is a terminal."""
         self._out.write(clean_block(text) if self.tty else text)
         self._out.flush()
 
     def control(self, text: str) -> None:
-        """Text with control sequences of our own."""
+        """Write text that contains control sequences of this module."""
         self._out.write(text)
         self._out.flush()
 
     def note(self, text: str) -> None:
-        """What happens beside the result."""
+        """Write a remark to `err`."""
         self._err.write(clean_block(text) + "\n")
         self._err.flush()
 
     def footer(self, text: str) -> None:
-        """A small line under a result, for a person at a terminal."""
+        """Write a small line under a result if the output is a terminal."""
         if self.tty:
             self._err.write(f"\x1b[2m{text}\x1b[0m\n" if self._err_colour else f"{text}\n")
             self._err.flush()
 
     def confirm(self, question: str) -> bool:
-        """Ask on a terminal; anywhere else there is nobody to ask.
-
-        ``!llmos`` in a notebook gets a terminal from IPython into which nobody can type, so that it would wait for ever.
-        """
+        """Ask on a terminal; return True if there is none."""
+        # IPython gives ``!llmos`` in a cell a terminal into which nobody can type: a question would wait for ever
         in_cell = bool(os.environ.get(_KERNEL))
         if in_cell or not (_is_terminal(sys.stdin) and _is_terminal(self._err)):
             return True
@@ -115,7 +113,7 @@ class TerminalOutput:
 
     @contextmanager
     def live(self) -> Iterator[Live]:
-        """Redraw in place on a terminal; elsewhere print what is new."""
+        """Update in place on a terminal; elsewhere print what is new."""
         live = _Redrawn(self) if self.redraws else _Printed(self)
         try:
             yield live
@@ -124,7 +122,7 @@ class TerminalOutput:
 
 
 class _Printed:
-    """Where nothing can be redrawn: a transcript's news, and of anything else what it shows when it changes."""
+    """Live output without updates in place: a transcript's news, or other content again whenever it changes."""
 
     def __init__(self, output: TerminalOutput) -> None:
         self._output = output
@@ -142,11 +140,11 @@ class _Printed:
             self._last = texts
 
     def finish(self) -> None:
-        """Everything is printed."""
+        """Do nothing: everything is printed already."""
 
 
 class _Redrawn:
-    """Rewrites its lines at every change and twice a second."""
+    """Live output that rewrites its lines at every change and twice a second."""
 
     def __init__(self, output: TerminalOutput) -> None:
         self._output = output
@@ -158,7 +156,7 @@ class _Redrawn:
         self._ticker.start()
 
     def show(self, content: Renderable) -> None:
-        """Redraw."""
+        """Show the content."""
         with self._lock:
             self._content = content
             self._draw()
@@ -175,19 +173,19 @@ class _Redrawn:
         if self._content is None:
             return
         width, height = shutil.get_terminal_size()
-        # one column less: a line that fills the last one wraps on some terminals
+        # one column less, because some terminals wrap a line that fills the last column
         lines = [fit(line, width - 1) for line in self._content.lines(now=utcnow(), width=width - 1)]
         lines = lines[-max(1, height - 1) :]
         if not (lines or self._height):
             return
         up = f"\x1b[{self._height}A" if self._height else ""
         text = "".join(f"\x1b[2K{self._output.paint(line)}\n" for line in lines)
-        # what was below and isn't any more is cleared
+        # clears the lines that aren't needed any more
         self._output.control(f"{up}\r{text}\x1b[J")
         self._height = len(lines)
 
     def finish(self) -> None:
-        """Leave what was shown last."""
+        """Leave the last content on the screen."""
         self._stop.set()
         self._ticker.join()
         with self._lock:

@@ -1,4 +1,4 @@
-"""Waiting for a service where somebody looks on."""
+"""Waiting for a service with its progress shown."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ __all__ = ["WatchStopped", "wait_shown"]
 
 
 class WatchStopped(KeyboardInterrupt):
-    """Ctrl-C while a service was watched: it has been said that the service continues."""
+    """Ctrl-C while waiting for a service; the user was told that the service continues."""
 
 
 def wait_shown(client: Client, service: ModelService, output: Output, *, timeout: float | None = None) -> ModelService:
-    """Wait until `service` is Ready and show its way there.
+    """Wait until `service` is Ready and show its progress.
 
     Raises
     ------
     ModelNotReady
-        It failed, or `timeout` is over.
+        The service failed, or is not ready after `timeout`.
     WatchStopped
-        Ctrl-C; it was said that the service continues.
+        The user pressed Ctrl-C and was told that the service continues.
     """
     name = service.metadata.name
     transcript = Transcript(output.hints)

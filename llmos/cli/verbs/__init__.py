@@ -1,1 +1,1 @@
-"""What each verb does: ``configure_VERB(parser)`` and ``run_VERB(client, args, output)``."""
+"""The verbs, each with ``configure_VERB(parser)`` and ``run_VERB(client, args, output)``."""

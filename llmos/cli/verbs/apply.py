@@ -1,4 +1,4 @@
-"""``apply``: what files describe, made so."""
+"""``apply``: create or change resources from files."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["configure_apply", "run_apply"]
 
 
 def configure_apply(parser: Parser) -> None:
-    """Arguments of ``apply``."""
+    """Add the arguments of ``apply``."""
     parser.add_argument(
         "-f",
         "--filename",
@@ -31,7 +31,7 @@ def configure_apply(parser: Parser) -> None:
 
 
 def run_apply(client: Client, args: argparse.Namespace, output: Output) -> Sequence[Resource]:
-    """Check all files, then create or change what they describe."""
+    """Validate all files, then create or change their resources."""
     manifests = read_manifests(args.filename)
     applied = []
     for manifest in manifests:
@@ -71,6 +71,6 @@ def _apply(client: Client, manifest: Manifest, args: argparse.Namespace, output:
 
 
 def _at(error: LLMOSError, manifest: Manifest) -> LLMOSError:
-    """The same error with the place of the document before it."""
+    """Return the same error with the document's place in front of the message."""
     message = f"{manifest.place}: {error.message}"
     return type(error)(message, causes=error.causes, request_id=error.request_id)

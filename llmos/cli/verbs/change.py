@@ -1,4 +1,4 @@
-"""``stop``, ``start``, ``scale`` and ``set``: changes of a service that is there."""
+"""``stop``, ``start``, ``scale`` and ``set``: changes of an existing service."""
 
 from __future__ import annotations
 
@@ -41,25 +41,25 @@ def _configure_wait(parser: Parser, *, default: bool) -> None:
 
 
 def configure_stop(parser: Parser) -> None:
-    """Arguments of ``stop``."""
+    """Add the arguments of ``stop``."""
     _configure_named(parser)
 
 
 def configure_start(parser: Parser) -> None:
-    """Arguments of ``start``."""
+    """Add the arguments of ``start``."""
     _configure_named(parser)
     _configure_wait(parser, default=True)
 
 
 def configure_scale(parser: Parser) -> None:
-    """Arguments of ``scale``."""
+    """Add the arguments of ``scale``."""
     _configure_named(parser)
     parser.add_argument("replicas", metavar="N", type=int, help="how many processes serve it at once")
     _configure_wait(parser, default=False)
 
 
 def configure_set(parser: Parser) -> None:
-    """Arguments of ``set``."""
+    """Add the arguments of ``set``."""
     _configure_named(parser)
     parser.add_argument("--model", metavar="MODEL", help="serve another model under this name")
     add_spec_options(parser)
@@ -72,20 +72,20 @@ def _patch(client: Client, args: argparse.Namespace, spec: dict[str, Any]) -> Mo
 
 
 def run_stop(client: Client, args: argparse.Namespace, output: Output) -> ModelService:
-    """Run a service no longer, but keep it."""
+    """Stop a service but keep it."""
     service = _patch(client, args, {"paused": True})
     output.text(f"{args.name} is stopped. Start it again with: {output.hints.command} start {args.name}")
     return service
 
 
 def run_start(client: Client, args: argparse.Namespace, output: Output) -> ModelService:
-    """Run a stopped service again."""
+    """Start a stopped service again."""
     service = _patch(client, args, {"paused": False})
     return _end(client, service, args, output, "is starting")
 
 
 def run_scale(client: Client, args: argparse.Namespace, output: Output) -> ModelService:
-    """Set how many replicas there are."""
+    """Set the number of replicas."""
     if args.replicas < 0:
         raise UsageError("The number of replicas can't be less than 0.")
     service = _patch(client, args, {"replicas": args.replicas})

@@ -25,7 +25,7 @@ _WELCOME = 'Talking to {model}. Ctrl-D ends, Ctrl-C stops an answer, /new starts
 
 
 def configure_chat(parser: Parser) -> None:
-    """Arguments of ``chat``."""
+    """Add the arguments of ``chat``."""
     parser.add_argument(
         "model", metavar="MODEL", nargs="?", help="a name from `llmos models`; unset, the only one there is"
     )
@@ -40,7 +40,7 @@ def configure_chat(parser: Parser) -> None:
 
 
 def run_chat(client: Client, args: argparse.Namespace, output: Output) -> str:
-    """Ask once, or go on asking; returns the last answer."""
+    """Ask one question, or hold a conversation; return the last answer."""
     model = args.model or _only_model(client, output)
     options = {"temperature": args.temperature, "max_tokens": args.max_tokens}
     talk = _Talk(client, output, model, {k: v for k, v in options.items() if v is not None}, args.system)
@@ -60,7 +60,7 @@ def _piped() -> str:
 
 
 def _only_model(client: Client, output: Output) -> str:
-    """The model that must be meant."""
+    """Return the only model that is ready to chat."""
     usable = [model for model in client.models() if model.id == model.root and model.task in {"", "generate"}]
     names = [model.id for model in usable if model.ready] or [model.id for model in usable]
     if not names:
@@ -73,7 +73,7 @@ def _only_model(client: Client, output: Output) -> str:
 
 
 class _Talk:
-    """A conversation so far."""
+    """A conversation with a model."""
 
     def __init__(self, client: Client, output: Output, model: str, options: dict[str, Any], system: str | None) -> None:
         self._client = client
@@ -84,11 +84,11 @@ class _Talk:
         self._messages = list(self._system)
 
     def restart(self) -> None:
-        """Forget what was said."""
+        """Start the conversation over."""
         self._messages = list(self._system)
 
     def ask(self, prompt: str) -> str:
-        """Ask, write the answer as it comes, and keep both; a question without an answer is not kept."""
+        """Ask a question, write the answer as it arrives, and keep both; an unanswered question isn't kept."""
         messages = [*self._messages, {"role": "user", "content": prompt}]
         answer: list[str] = []
         tokens: int | None = None
@@ -113,7 +113,7 @@ class _Talk:
         return "".join(answer)
 
     def _first(self, chunks: Iterator[ChatChunk]) -> list[ChatChunk]:
-        """Return the pieces up to the first that says something; meanwhile tell how long it is waited for."""
+        """Return the chunks up to the first with content; meanwhile show the waiting time."""
         if not self._output.redraws:
             return []
         waiting, pieces = _Waiting(self.model), []
@@ -129,7 +129,7 @@ class _Talk:
         return pieces
 
     def _better(self, error: ModelNotFound) -> ModelNotFound:
-        """With the names that the caller may use, where the gateway didn't say them."""
+        """Return the error with the names that the caller may use, unless the gateway listed them already."""
         if "You can use" in error.message or "Did you mean" in error.message:
             return error
         try:
@@ -143,7 +143,7 @@ class _Talk:
 
 
 class _Waiting:
-    """How long an answer is waited for, as a line that goes once it comes."""
+    """A line with the time spent waiting for an answer; empty once the answer begins."""
 
     def __init__(self, model: str) -> None:
         self._model = model
@@ -151,13 +151,13 @@ class _Waiting:
         self.over = False
 
     def lines(self, *, now: datetime, width: int | None = None) -> list[Line]:  # noqa: ARG002 - part of Renderable
-        """Return the line, or nothing."""
+        """Return the line, or no lines if there is nothing to show."""
         text = "" if self.over else waiting_for(self._model, time.monotonic() - self._since)
         return [(Span(text, "dim"),)] if text else []
 
 
 def _converse(talk: _Talk, output: Output) -> str:
-    """Questions from a terminal, until Ctrl-D."""
+    """Ask questions from a terminal until Ctrl-D; return the last answer."""
     _history()
     output.note(_WELCOME.format(model=talk.model))
     answer = ""
@@ -182,7 +182,7 @@ def _converse(talk: _Talk, output: Output) -> str:
 
 
 def _question() -> str:
-    """One line, or many between triple quotes."""
+    """Read a question: one line, or several between triple quotes."""
     text = input("> ").strip()
     if not text.startswith('"""'):
         return text
@@ -193,8 +193,8 @@ def _question() -> str:
 
 
 def _history() -> None:
-    """Line editing, where Python has it."""
+    """Enable line editing if Python has it."""
     try:
-        import readline  # noqa: F401 - importing it is what gives `input` its editing
+        import readline  # noqa: F401 - importing it enables line editing in `input`
     except ImportError:
         return

@@ -1,4 +1,4 @@
-"""``completion``: scripts for shells, made from the parsers themselves."""
+"""``completion``: completion scripts for shells."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ __all__ = ["configure_completion", "run_completion"]
 
 
 def configure_completion(parser: Parser) -> None:
-    """Arguments of ``completion``."""
+    """Add the arguments of ``completion``."""
     parser.add_argument("shell", choices=sorted(SHELLS), help="for which shell")
 
 
 def run_completion(client: None, args: argparse.Namespace, output: Output) -> None:  # noqa: ARG001 - every verb's signature
-    """Print the script."""
+    """Print the completion script."""
     output.text(SHELLS[args.shell]())

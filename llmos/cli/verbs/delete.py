@@ -1,4 +1,4 @@
-"""``delete``: asks once on a terminal, and names what goes."""
+"""``delete``: delete resources, after one confirmation on a terminal."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["configure_delete", "run_delete"]
 
 
 def configure_delete(parser: Parser) -> None:
-    """Arguments of ``delete``."""
+    """Add the arguments of ``delete``."""
     parser.add_argument(
         "kind", metavar="KIND", nargs="?", help="modelservice, credential, …; KIND/NAME; or the name of a model service"
     )
@@ -28,9 +28,9 @@ def configure_delete(parser: Parser) -> None:
 
 
 def run_delete(client: Client, args: argparse.Namespace, output: Output) -> list[str]:
-    """Delete some resources and wait until they are gone."""
+    """Delete resources and wait until they are gone."""
     wanted = _wanted(args)
-    for target, namespace in wanted:  # a wrong name among many must not leave half of them deleted
+    for target, namespace in wanted:  # checked first, so that a wrong name doesn't leave half of them deleted
         with suggesting(client, target.name, namespace, target.kind):
             client.collection(target.kind).get(target.name, namespace=namespace)
     names = ", ".join(str(target) for target, _ in wanted)

@@ -1,4 +1,4 @@
-"""``describe`` and ``events``: one resource, closely."""
+"""``describe`` and ``events``: one resource in detail."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["configure_describe", "configure_events", "run_describe", "run_events
 
 
 def configure_describe(parser: Parser) -> None:
-    """Arguments of ``describe``."""
+    """Add the arguments of ``describe``."""
     parser.add_argument(
         "kind", metavar="KIND", help="modelservice, credential, setting; or the name of a model service"
     )
@@ -31,7 +31,7 @@ configure_events = configure_describe
 
 
 def run_describe(client: Client, args: argparse.Namespace, output: Output) -> list[Resource]:
-    """Show everything about some resources."""
+    """Show everything about resources."""
     found = []
     for n, target in enumerate(targets_or_service(args.kind, args.names)):
         collection = client.collection(target.kind)
@@ -47,7 +47,7 @@ def run_describe(client: Client, args: argparse.Namespace, output: Output) -> li
 
 
 def run_events(client: Client, args: argparse.Namespace, output: Output) -> list[Event]:
-    """Show what happened to some resources."""
+    """Show the events of resources."""
     found: list[Event] = []
     for target in targets_or_service(args.kind, args.names):
         with suggesting(client, target.name, args.namespace, target.kind):

@@ -1,4 +1,4 @@
-"""``explain``: what a kind or a field is."""
+"""``explain``: the description of a kind or a field."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ __all__ = ["configure_explain", "run_explain"]
 
 
 def configure_explain(parser: Parser) -> None:
-    """Arguments of ``explain``."""
+    """Add the arguments of ``explain``."""
     parser.add_argument(
         "path", metavar="KIND[.FIELD]", nargs="?", help="such as modelservice.spec.resources; unset, all kinds"
     )
 
 
 def run_explain(client: None, args: argparse.Namespace, output: Output) -> None:  # noqa: ARG001 - every verb's signature
-    """Show what a kind or a field is."""
+    """Show the description of a kind or a field, or a list of all kinds."""
     if not args.path:
         for cls in KINDS.values():
             summary = (cls.__doc__ or "").splitlines()[0]

@@ -19,7 +19,7 @@ __all__ = ["configure_get", "run_get"]
 
 
 def configure_get(parser: Parser) -> None:
-    """Arguments of ``get``."""
+    """Add the arguments of ``get``."""
     parser.add_argument("kind", metavar="KIND", help="modelservices, credentials, settings, or KIND/NAME")
     parser.add_argument("names", metavar="NAME", nargs="*", default=[], help="only these")
     parser.add_argument(
@@ -85,7 +85,7 @@ def _show(
 def _watch(
     client: Client, kind: type[Resource], names: list[str], args: argparse.Namespace, output: Output
 ) -> Sequence[Resource]:
-    """Tables are redrawn; documents follow one another, one a line in JSON, each with what happened to it."""
+    """Follow resources: tables are updated in place, JSON (one object per line) and YAML have a document per event."""
     collection = client.collection(kind)
     where = "*" if args.all_namespaces else args.namespace
     if args.output in {"table", "wide"}:

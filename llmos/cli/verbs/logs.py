@@ -1,4 +1,4 @@
-"""``logs``: what a model service's processes wrote."""
+"""``logs``: the log of a model service's processes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["configure_logs", "run_logs"]
 
 
 def configure_logs(parser: Parser) -> None:
-    """Arguments of ``logs``."""
+    """Add the arguments of ``logs``."""
     parser.add_argument("name", metavar="NAME", help="whose")
     parser.add_argument("-f", "--follow", action="store_true", help="go on as more is written")
     parser.add_argument("--tail", metavar="N", type=int, help="only so many lines from the end")

@@ -17,12 +17,12 @@ __all__ = ["configure_models", "run_models"]
 
 
 def configure_models(parser: Parser) -> None:
-    """Arguments of ``models``."""
+    """Add the arguments of ``models``."""
     parser.add_argument("--json", action="store_true", help="for programs")
 
 
 def run_models(client: Client, args: argparse.Namespace, output: Output) -> list[AvailableModel]:
-    """Show the models that the gateway answers for."""
+    """Show the models that the gateway lists."""
     models = client.models()
     if args.json:
         output.text(as_json([asdict(model) for model in models]))

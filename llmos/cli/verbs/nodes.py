@@ -1,4 +1,4 @@
-"""``nodes``: the machines, and what of them is free."""
+"""``nodes``: the nodes with their free capacity."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ __all__ = ["configure_nodes", "run_nodes"]
 
 
 def configure_nodes(parser: Parser) -> None:
-    """Arguments of ``nodes``."""
+    """Add the arguments of ``nodes``."""
     parser.add_argument("name", metavar="NAME", nargs="?", help="only this one, with what runs on it")
     parser.add_argument("--json", action="store_true", help="for programs")
 
 
 def run_nodes(client: Client, args: argparse.Namespace, output: Output) -> Sequence[Node]:
-    """Show the machines, or one of them with what runs there."""
+    """Show all nodes, or one node with its workloads."""
     nodes = client.nodes()
     if args.name is not None:
         nodes = [node for node in nodes if node.name == args.name] or _unknown(args.name, nodes)

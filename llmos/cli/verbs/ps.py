@@ -1,4 +1,4 @@
-"""``ps``: model services at a glance."""
+"""``ps``: the list of model services."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from llmos.resources.base import utcnow
 __all__ = ["configure_ps", "run_ps"]
 
 _REDRAW = 10.0
-"""Seconds after which ages are told anew although nothing happened."""
+"""Seconds after which ages are updated although nothing changed."""
 
 
 def configure_ps(parser: Parser) -> None:
-    """Arguments of ``ps``."""
+    """Add the arguments of ``ps``."""
     parser.add_argument("-w", "--watch", action="store_true", help="go on and show what changes")
     parser.add_argument("--json", action="store_true", help="for programs")
     add_namespace(parser, everywhere=True)
@@ -53,12 +53,12 @@ def run_ps(client: Client, args: argparse.Namespace, output: Output) -> Sequence
 
 
 def _shared(client: Client, output: Output) -> list[ModelService]:
-    """Show what others share with the caller, a section per namespace, under the names by which clients ask for it."""
+    """Show and return services shared by others, one section per namespace, under the names that clients ask for."""
     found: list[ModelService] = []
     for namespace in shared_namespaces(client):
         try:
             services = client.collection(ModelService).list(namespace=namespace)
-        except (Forbidden, NotFound):  # a group whose namespace isn't made yet
+        except (Forbidden, NotFound):  # the namespace of a group may not exist yet
             continue
         if services:
             output.lines([(), line(Span(f"In {namespace}", "bold"))])

@@ -1,4 +1,4 @@
-"""``python``: a person's own packages, and how to be rid of them. Works also where these are broken."""
+"""``python``: the user's own packages and their removal. It also works if these packages are broken."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["configure_python", "run_python"]
 
 
 def configure_python(parser: Parser) -> None:
-    """Arguments of ``python``."""
+    """Add the arguments of ``python``."""
     parser.add_argument(
         "action", nargs="?", choices=("show", "reset"), default="show", help="show them (default), or take all out"
     )
@@ -23,7 +23,7 @@ def configure_python(parser: Parser) -> None:
 
 
 def run_python(client: None, args: argparse.Namespace, output: Output) -> list[str]:  # noqa: ARG001 - every verb's signature
-    """Show or reset a person's own packages.
+    """Show or remove the user's own packages.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""``serve``: from a model's address to a service that answers."""
+"""``serve``: create or change a model service and wait until it is ready."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["add_spec_options", "configure_serve", "run_serve", "spec_options"]
 
 
 def configure_serve(parser: Parser) -> None:
-    """Arguments of ``serve``."""
+    """Add the arguments of ``serve``."""
     parser.add_argument(
         "model",
         metavar="MODEL",
@@ -35,7 +35,7 @@ def configure_serve(parser: Parser) -> None:
 
 
 def add_spec_options(parser: argparse.ArgumentParser) -> None:
-    """Options for the fields of a ModelService's spec; unset ones are None."""
+    """Add options for the fields of a ModelService's spec; they are None unless given."""
     parser.add_argument("--replicas", metavar="N", type=int, help="how many processes serve it at once (default: 1)")
     parser.add_argument("--memory", metavar="4Gi", help="the most memory a replica may use")
     parser.add_argument("--cpu", metavar="N", help="CPUs a replica computes on, such as 2 or 500m")
@@ -55,12 +55,12 @@ def add_spec_options(parser: argparse.ArgumentParser) -> None:
 
 
 def spec_options(args: argparse.Namespace) -> dict[str, Any]:
-    """The fields of a spec that were given.
+    """Return the fields of the spec that were given.
 
     Raises
     ------
     UsageError
-        An option can't be read.
+        The value of an option is malformed.
     """
     given = {
         "replicas": args.replicas,
@@ -84,7 +84,7 @@ def spec_options(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def run_serve(client: Client, args: argparse.Namespace, output: Output) -> ModelService:
-    """Make a ModelService or change the one of that name, and wait until it is Ready."""
+    """Create or change a ModelService, and wait until it is Ready."""
     submitted = client.submit(
         args.model, args.name, namespace=args.namespace, dry_run=args.dry_run, **spec_options(args)
     )
@@ -101,7 +101,7 @@ def run_serve(client: Client, args: argparse.Namespace, output: Output) -> Model
 
 
 def _say_what_changes(submitted: Submitted, output: Output) -> None:
-    """Say of a service that was there what is another now and what stays, since nothing of that need be meant."""
+    """Tell for an existing service which fields change and which stay, since either may not be intended."""
     before, after = submitted.before, submitted.service
     if before is None:
         return

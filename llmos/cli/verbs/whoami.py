@@ -1,4 +1,4 @@
-"""``whoami``: who the token speaks for."""
+"""``whoami``: the identity that the token belongs to."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ __all__ = ["configure_whoami", "run_whoami"]
 
 
 def configure_whoami(parser: Parser) -> None:
-    """Arguments of ``whoami``."""
+    """Add the arguments of ``whoami``."""
     parser.add_argument("--json", action="store_true", help="for programs")
 
 
 def run_whoami(client: Client, args: argparse.Namespace, output: Output) -> WhoAmI:
-    """Show who the token speaks for, and where."""
+    """Show the identity that the token belongs to, with addresses."""
     who = client.whoami()
     if args.json:
         output.text(as_json(asdict(who)))
