@@ -1,7 +1,6 @@
-"""LLMOS inside a person's own Jupyter server: one same-origin relay to the API and the models.
+"""LLMOS' extension of a user's own Jupyter server: a same-origin relay to the API and the models.
 
-Pages and widgets in the browser talk to their own server, and the server adds its token: the browser
-never holds one.
+Pages and widgets in the browser send requests to their own server, which adds its token: the browser never has one.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ __all__ = ["_jupyter_server_extension_points"]
 
 
 def _jupyter_server_extension_points() -> list[dict[str, Any]]:
-    """Where jupyter-server finds the extension."""
+    """Return the extension points, which jupyter-server looks up by this name."""
     from llmos_server_ext.extension import LLMOSExtension
 
     return [{"module": "llmos_server_ext", "app": LLMOSExtension}]

@@ -14,7 +14,7 @@ __all__ = ["LLMOSExtension"]
 
 
 class LLMOSExtension(ExtensionApp):
-    """Serves ``/llmos/apis/…`` (the API) and ``/llmos/v1/…`` (the models) to this server's own pages."""
+    """An extension that serves the API (``/llmos/apis/…``) and the models (``/llmos/v1/…``) to its server's pages."""
 
     name = "llmos"
     extension_url = "/llmos/"
@@ -39,7 +39,7 @@ class LLMOSExtension(ExtensionApp):
     )
 
     def initialize_settings(self) -> None:
-        """Make the relay from the environment that the spawner gave this server."""
+        """Make the relay from the environment variables that the spawner sets."""
         relay = self.relay_class.from_environment(
             max_body_bytes=self.max_body_bytes,
             connect_timeout=self.connect_timeout,
@@ -50,7 +50,7 @@ class LLMOSExtension(ExtensionApp):
             self.log.info("llmos: LLMOS_URL is not set, so there is no platform to relay to.")
 
     def initialize_handlers(self) -> None:
-        """One handler for both targets."""
+        """Register the handler for both targets."""
         routes: list[tuple[str, type[Any], dict[str, Any]]] = [
             (r"/llmos/(?P<target>apis)/(?P<path>.+)", RelayHandler, {}),
             (r"/llmos/(?P<target>v1)/(?P<path>.+)", RelayHandler, {}),

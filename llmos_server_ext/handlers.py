@@ -1,4 +1,4 @@
-"""The relay's one handler: authenticate, authorise, pass on, stream back."""
+"""The relay's handler: authenticates, authorizes, relays the request and streams the response."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["RelayHandler"]
 
 
 class RelayHandler(ExtensionHandlerMixin, JupyterHandler):
-    """``/llmos/apis/…`` and ``/llmos/v1/…``, in every method the API knows."""
+    """The handler of ``/llmos/apis/…`` and ``/llmos/v1/…``, for all methods of the API."""
 
     auth_resource = "llmos"
     SUPPORTED_METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
@@ -32,7 +32,7 @@ class RelayHandler(ExtensionHandlerMixin, JupyterHandler):
         return relay
 
     def set_default_headers(self) -> None:
-        """Answers are data: never a document that could run script in the Hub's origin."""
+        """Set headers that keep responses from running scripts in the Hub's origin."""
         super().set_default_headers()
         self.set_header("X-Content-Type-Options", "nosniff")
         self.set_header("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'; sandbox")
@@ -40,31 +40,31 @@ class RelayHandler(ExtensionHandlerMixin, JupyterHandler):
     @web.authenticated
     @authorized
     async def get(self, target: str, path: str) -> None:
-        """Read, list, watch."""
+        """Read, list or watch resources."""
         await self._pass_on(target, path)
 
     @web.authenticated
     @authorized
     async def post(self, target: str, path: str) -> None:
-        """Create; ask a model."""
+        """Create a resource or call a model."""
         await self._pass_on(target, path)
 
     @web.authenticated
     @authorized
     async def put(self, target: str, path: str) -> None:
-        """Update."""
+        """Update a resource."""
         await self._pass_on(target, path)
 
     @web.authenticated
     @authorized
     async def patch(self, target: str, path: str) -> None:
-        """Apply, merge."""
+        """Apply or merge changes to a resource."""
         await self._pass_on(target, path)
 
     @web.authenticated
     @authorized
     async def delete(self, target: str, path: str) -> None:
-        """Delete."""
+        """Delete a resource."""
         await self._pass_on(target, path)
 
     async def _pass_on(self, target: Any, path: str) -> None:
@@ -74,7 +74,7 @@ class RelayHandler(ExtensionHandlerMixin, JupyterHandler):
             await work
         except asyncio.CancelledError:
             if not work.cancelled():
-                raise  # the server is stopping, not the page leaving
+                raise  # the server is stopping; the page didn't close the connection
         except LLMOSError as error:
             self._refuse(error, target)
         except httpx.HTTPError:
@@ -103,14 +103,14 @@ class RelayHandler(ExtensionHandlerMixin, JupyterHandler):
                 return
 
     def on_connection_close(self) -> None:
-        """The page has gone: stop the model, end the watch."""
+        """Cancel the relayed request when the page closes the connection, which stops the model or ends the watch."""
         super().on_connection_close()
         work = getattr(self, "_work", None)
         if work is not None:
             work.cancel()
 
     def _refuse(self, error: LLMOSError, target: str) -> None:
-        if self._headers_written:  # too late for a status: break off, so that it doesn't look whole
+        if self._headers_written:  # too late for a status; closed early, so that it is not taken for complete
             if self.request.connection is not None:
                 self.request.connection.finish()
             return

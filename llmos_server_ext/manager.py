@@ -1,4 +1,4 @@
-"""The relay itself, free of tornado: it takes a request apart from its credentials and passes it on with ours."""
+"""The relay, independent of tornado: it strips a request of its credentials and forwards it with the server's own."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ from llmos.errors import NotFound, PayloadTooLarge, Unavailable
 __all__ = ["Relay", "RelayRequest"]
 
 PASSED_UP = frozenset({"accept", "content-type", "x-request-id"})
-"""Headers of a request that go on. Cookies, Authorization and the XSRF token stay here."""
+"""Request headers that are forwarded. Cookies, Authorization and the XSRF token are not."""
 PASSED_DOWN = frozenset({"content-type", "x-request-id", "retry-after", "cache-control"})
-"""Headers of an answer that come back."""
+"""Response headers that are returned."""
 _PATH = re.compile(r"[\w.~%:@/ -]{1,1024}")
 
 
 @dataclass(frozen=True, slots=True)
 class RelayRequest:
-    """What a page asks for.
+    """A page's request.
 
     Attributes
     ----------
     target
-        ``apis``: the API; ``v1``: the models.
+        ``apis`` for the API, ``v1`` for the models.
     path
-        What follows, as it stood in the URL.
+        The rest of the path, still encoded.
     query
-        The raw query; credentials of this server's own in it are dropped.
+        The raw query; credentials of this server in it are removed.
     """
 
     method: str
@@ -46,12 +46,12 @@ class RelayRequest:
 
 
 def _clean_path(path: str) -> str:
-    """The path, if it stays below its target however often it is decoded.
+    """Return the path if it stays below its target, however often it is decoded.
 
     Raises
     ------
     NotFound
-        It doesn't, or has characters that no route of ours has.
+        It leaves its target, or has characters that no route has.
     """
     decoded = unquote(unquote(path))
     if not _PATH.fullmatch(path) or any(part in ("..", ".", "") for part in decoded.rstrip("/").split("/")):
@@ -60,17 +60,17 @@ def _clean_path(path: str) -> str:
 
 
 def _clean_query(query: str) -> str:
-    """The query without what only this server should see (EventSource sends its XSRF token there)."""
+    """Return the query without parameters meant only for this server; EventSource sends its XSRF token there."""
     return "&".join(part for part in query.split("&") if part.split("=")[0] not in ("_xsrf", "token"))
 
 
 class Relay:
-    """Passes requests to the API and the gateway with this server's own tokens.
+    """A client that sends requests to the API and the gateway with this server's own tokens.
 
     Parameters
     ----------
     api_url
-        ``LLMOS_URL``; empty where there is no platform.
+        ``LLMOS_URL``; empty if the server wasn't started by LLMOS.
     api_token
         ``JUPYTERHUB_API_TOKEN``, the server's own.
     models_url
@@ -78,9 +78,9 @@ class Relay:
     models_token
         ``OPENAI_API_KEY``, the server's invoke token.
     max_body_bytes
-        Bytes of a body at most.
+        Maximum size of a body in bytes.
     connect_timeout, read_timeout
-        Seconds.
+        Timeouts in seconds.
     """
 
     def __init__(
@@ -103,7 +103,7 @@ class Relay:
 
     @classmethod
     def from_environment(cls, *, max_body_bytes: int, connect_timeout: float, read_timeout: float) -> Self:
-        """The relay that the spawner's variables describe."""
+        """Make the relay from the environment variables that the spawner sets."""
         environ = os.environ
         return cls(
             api_url=environ.get("LLMOS_URL", ""),
@@ -127,23 +127,23 @@ class Relay:
 
     @asynccontextmanager
     async def send(self, request: RelayRequest) -> AsyncIterator[httpx.Response]:
-        """Pass it on; the answer's body is read by the caller, piece by piece as it comes.
+        """Forward a request and yield the response; the caller streams its body.
 
         Raises
         ------
         NotFound
             The path leaves its target.
         PayloadTooLarge
-            The body is over the limit.
+            The body is larger than the limit.
         Unavailable
-            Nobody answers.
+            The service doesn't respond.
         """
         url = self._url(request)
         if len(request.body) > self.max_body_bytes:
             raise PayloadTooLarge(f"The body has {len(request.body):,} bytes; {self.max_body_bytes:,} are allowed.")
         headers = {name: value for name, value in request.headers.items() if name.lower() in PASSED_UP}
         headers["authorization"] = f"Bearer {self._tokens[request.target]}"
-        if self._client is None:  # made where the event loop runs
+        if self._client is None:  # created here, in the running event loop
             self._client = httpx.AsyncClient(timeout=self._timeout, trust_env=False, follow_redirects=False)
         built = self._client.build_request(request.method, url, headers=headers, content=request.body)
         try:

@@ -1,4 +1,4 @@
-"""``%llmos`` and ``%%chat`` in notebooks: ``%load_ext llmos_widgets``, or nothing at all in servers of the Hub."""
+"""``%llmos`` and ``%%chat`` in notebooks: ``%load_ext llmos_widgets``; servers of the Hub load it by themselves."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["load_ipython_extension"]
 
 
 def load_ipython_extension(shell: Any) -> None:
-    """Register the magics. What they need is imported at their first use, so that kernels start fast."""
+    """Register the magics. Their dependencies are imported at first use, so that kernels start fast."""
     from llmos_widgets.completion import register_completion
     from llmos_widgets.magics import LLMOSMagics, with_empty_body
 
@@ -22,8 +22,8 @@ def load_ipython_extension(shell: Any) -> None:
 
 
 def _tell(shell: Any) -> None:
-    """Say in the first cell what kept this kernel or its server from starting as usual."""
-    with contextlib.suppress(ImportError):  # a person may have installed something of the name llmos
+    """Show in the first cell why this kernel or its server didn't start as usual."""
+    with contextlib.suppress(ImportError):  # the user may have installed another package named llmos
         from llmos.python.kernel import started
         from llmos.python.notebook import await_packages
 
@@ -35,6 +35,6 @@ def _tell(shell: Any) -> None:
 
     def say(*_: Any) -> None:
         shell.events.unregister("pre_run_cell", say)
-        sys.stdout.write(f"{note}\n")  # before what the cell prints, in one stream with it
+        sys.stdout.write(f"{note}\n")  # written before the cell's own output, to the same stream
 
     shell.events.register("pre_run_cell", say)

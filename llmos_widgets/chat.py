@@ -22,46 +22,46 @@ __all__ = ["Answer", "Conversation", "fill_in", "fillable", "stream_answer"]
 
 _FIELD = re.compile(r"\{([A-Za-z_]\w*)\}")
 _EVERY = 0.08
-"""Seconds between two redraws: faster than anyone reads, slow enough for long answers (each redraw sends it all)."""
+"""Seconds between two updates: faster than reading, slow enough for long answers, since each update sends all of it."""
 _WAITING_EVERY = 1.0
-"""Seconds between two looks at how long the first piece is waited for."""
+"""Seconds between two updates of the waiting time."""
 _MAX_FILLED = 200_000
 
 
 class Answer(ShownOnce, str):  # noqa: SLOT000 - it remembers whether it was shown
-    """An answer, as a text. Its cell doesn't show it again: it was shown while it came."""
+    """An answer as a string. Its own cell doesn't show it again, because it was shown while it arrived."""
 
     def show(self) -> None:
-        """Show it as it was shown in its cell."""
+        """Show the answer as in its own cell."""
         show_bundle({"text/html": answer_html(self), "text/plain": str(self)})
 
 
 @dataclass
 class Conversation:
-    """What was said so far, with one model.
+    """A conversation with one model.
 
     Attributes
     ----------
     model
-        With whom.
+        Name of the model.
     messages
-        In OpenAI's form, oldest first.
+        The messages in OpenAI's format, oldest first.
     """
 
     model: str
     messages: list[dict[str, str]] = field(default_factory=list)
 
     def system(self, text: str) -> None:
-        """Say what the model is to be, instead of what was said of that before."""
+        """Set the system message, in place of an earlier one."""
         rest = [message for message in self.messages if message["role"] != "system"]
         self.messages = [{"role": "system", "content": text}, *rest]
 
 
 def fillable(value: Any) -> bool:
-    """Return whether a variable can stand in a prompt: text, a number, or a list or tuple of them.
+    """Return whether a variable can be inserted in a prompt: text, a number, or a list or tuple of them.
 
-    Nothing else is written out: ``{os}`` or ``{client}`` in a prompt that was copied from somewhere must not hand
-    the model what is in them.
+    Other values aren't inserted: ``{os}`` or ``{client}`` in a prompt that was copied from somewhere must not reveal
+    their contents to the model.
     """
     if isinstance(value, list | tuple):
         return all(isinstance(item, str | Number) for item in value)
@@ -69,14 +69,14 @@ def fillable(value: Any) -> bool:
 
 
 def fill_in(text: str, names: Mapping[str, Any]) -> tuple[str, list[str]]:
-    """Replace ``{name}`` where the notebook has such a variable and it is `fillable`.
+    """Replace ``{name}`` by the notebook's variable of that name if it is `fillable`.
 
-    Other braces stay, attributes (``{name.attribute}``) among them: prompts are full of code.
+    Other braces, such as attributes (``{name.attribute}``), stay unchanged, since prompts often contain code.
 
     Returns
     -------
     tuple
-        The text, and each ``{name}`` that stayed although the notebook has a variable of that name.
+        The text, and each ``{name}`` that wasn't replaced although the notebook has a variable of that name.
 
     >>> fill_in("Explain {topic} in {words} words: f'{x}'", {"topic": "lists", "words": 10})
     ("Explain lists in 10 words: f'{x}'", [])
@@ -96,11 +96,10 @@ def fill_in(text: str, names: Mapping[str, Any]) -> tuple[str, list[str]]:
 
 
 class _Page:
-    """The answer as it grows, formatted, with a small grey line under it at the end.
+    """The formatted answer while it grows, with a small grey line below it at the end.
 
-    Until the first piece comes the time that passes is shown, by a thread, since the cell's own thread waits: a long
-    prompt takes a model a minute to read. The thread has the cell's context, by which the kernel knows where its
-    output belongs.
+    Until the first chunk arrives, a thread shows the waiting time, since the cell's own thread is blocked: a model may
+    take a minute to read a long prompt. The thread runs in the cell's context, by which the kernel assigns its output.
     """
 
     def __init__(self, model: str) -> None:
@@ -125,7 +124,7 @@ class _Page:
                     )
 
     def draw(self, text: str, *, thought: str = "", footer: str = "", now: bool = False) -> None:
-        """Redraw, unless it was done just before; before there is a text, what the model thinks is shown."""
+        """Update the page, at most once per interval; while there is no text yet, the model's reasoning is shown."""
         moment = time.monotonic()
         if not now and moment - self._drawn_at < _EVERY:
             return
@@ -139,7 +138,7 @@ class _Page:
             self._show({"text/html": html, "text/plain": f"{text}\n\n{footer}" if footer else text})
 
     def close(self) -> None:
-        """End the waiting; an empty page is taken away."""
+        """Stop showing the waiting time, and clear the page if nothing else was shown."""
         with self._lock:
             waiting = not self._begun.is_set()
             self._begun.set()
@@ -154,23 +153,23 @@ class _Page:
 
 
 def stream_answer(client: Any, conversation: Conversation, prompt: str, options: Mapping[str, Any]) -> Answer:
-    """Ask, show the answer while it comes, and remember both.
+    """Send a prompt, show the answer while it arrives, and add both to the conversation.
 
     Parameters
     ----------
     client
         `llmos.Client`.
     conversation
-        What was said before; grows by this question and its answer, also by a part of one that was interrupted.
+        The conversation; an interrupted answer is added to it as well.
     prompt
-        The question.
+        The user's message.
     options
         Further fields of the request, such as ``temperature``.
 
     Raises
     ------
     LLMOSError
-        The gateway or the engine refuses; the conversation is as before.
+        The gateway or the engine returned an error; the conversation is unchanged.
     """
     messages = [*conversation.messages, {"role": "user", "content": prompt}]
     page = _Page(conversation.model)

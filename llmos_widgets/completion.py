@@ -1,4 +1,4 @@
-"""Tab completion for the magics: verbs, options, kinds, and names of what the caller may see."""
+"""Tab completion for the magics: verbs, options, kinds, and names of resources that the caller may see."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from typing import Any
 __all__ = ["complete", "register_completion"]
 
 _FRESH = 5.0
-"""Seconds that a list of names is remembered: Tab is pressed several times in a row."""
+"""Seconds for which names are cached, since Tab is often pressed several times in a row."""
 _PRIORITY = 1000.0
-"""Above every matcher of IPython, so that those are not even asked about a line of ours."""
+"""A priority above all of IPython's matchers, so that they aren't asked about lines of these magics."""
 _cache_key = "_llmos_names"
 _LINE_MAGIC = re.compile(r"\s*(?:[\w, ]+=\s*)?(%llmos\s.*)")
 _CELL_MAGIC = re.compile(r"\s*(%%(?:llmos|chat)\b)")
 
 
 def _names(shell: Any, which: str) -> list[str]:
-    """Names from the platform, remembered for a moment; none when it doesn't answer, since Tab must not raise."""
+    """Return names from the platform, briefly cached; an empty list on any error, since completion must not raise."""
     cache: dict[str, tuple[float, list[str]]] = shell.__dict__.setdefault(_cache_key, {})
     at, names = cache.get(which, (0.0, []))
     if time.monotonic() - at < _FRESH:
@@ -33,14 +33,14 @@ def _names(shell: Any, which: str) -> list[str]:
                 names = [model.id for model in client.models()]
             else:
                 names = [item.metadata.name for item in client.collection(which).list()]
-    except Exception:  # noqa: BLE001 - whatever it is, completion stays silent
+    except Exception:  # noqa: BLE001 - completion shows no errors
         names = []
     cache[which] = (time.monotonic(), names)
     return names
 
 
 def complete(shell: Any, line: str) -> list[str]:
-    """Return what can stand in place of the last word of `line`, which begins with a magic."""
+    """Return the completions for the last word of `line`, which begins with a magic."""
     *words, last = line.split(" ") if line else [""]
     words = [word for word in words if word]
     candidates = _candidates(shell, words, last)
@@ -71,7 +71,7 @@ def _candidates(shell: Any, words: Sequence[str], last: str) -> list[str]:
 
 
 def _positional(shell: Any, verb: str, given: Sequence[str]) -> list[str]:
-    """Return candidates for a verb's next word that isn't an option."""
+    """Return the candidates for a verb's next positional argument."""
     from llmos.resources import KINDS
 
     if verb == "serve":
@@ -91,7 +91,7 @@ def _options(parser: argparse.ArgumentParser) -> list[str]:
 
 
 def _values(parser: argparse.ArgumentParser, words: Sequence[str], last: str) -> list[str]:
-    """Return the values of the option that the word before names, where they are known."""
+    """Return the known values of the option in front of the last word."""
     if last.startswith("-") or not words:
         return []
     for action in parser._actions:  # noqa: SLF001 - as above
@@ -101,7 +101,7 @@ def _values(parser: argparse.ArgumentParser, words: Sequence[str], last: str) ->
 
 
 def _variables(shell: Any, text: str) -> tuple[str, list[str]]:
-    """Return the word after an open ``{`` at the end of a prompt, and the variables that it may mean."""
+    """Return the word after an open ``{`` at the end of a prompt, and the matching variables."""
     from llmos_widgets.chat import fillable
 
     found = re.search(r"\{([A-Za-z_]\w*)?$", text)
@@ -113,7 +113,7 @@ def _variables(shell: Any, text: str) -> tuple[str, list[str]]:
 
 
 def _found(shell: Any, full_text: str, cursor_line: int, column: int) -> tuple[str, list[str]] | None:
-    """Return the word at the cursor and what may stand there; None where no magic of ours is concerned."""
+    """Return the word at the cursor and its completions; None if the cursor isn't in one of these magics."""
     lines = full_text.split("\n")
     before = lines[cursor_line][:column] if cursor_line < len(lines) else ""
     first = next((n for n, text in enumerate(lines) if text.strip()), 0)
@@ -132,8 +132,9 @@ def _found(shell: Any, full_text: str, cursor_line: int, column: int) -> tuple[s
 def register_completion(shell: Any) -> None:
     """Add a matcher to IPython's completer.
 
-    Its version 2 (https://ipython.readthedocs.io/en/stable/api/generated/IPython.core.completer.html) knows the
-    whole word, ``demo://t``, where hooks get what follows the last colon, and can keep Python's own matchers out.
+    Version 2 of matchers (https://ipython.readthedocs.io/en/stable/api/generated/IPython.core.completer.html) gets
+    the whole word, such as ``demo://t``, while hooks get only the part after the last colon, and can suppress other
+    matchers.
     """
     from IPython.core.completer import SimpleCompletion, context_matcher
 
@@ -143,7 +144,7 @@ def register_completion(shell: Any) -> None:
         if found is None:
             return {"completions": [], "suppress": False}
         word, matches = found
-        # only a matcher that has something to say can silence the others: the word itself changes nothing
+        # only a matcher with results can suppress others; the word itself as the only result changes nothing
         completions = [SimpleCompletion(text=text, type="magic") for text in matches or [word]]
         return {"completions": completions, "suppress": True, "ordered": True, "matched_fragment": word}
 

@@ -1,7 +1,7 @@
-"""What the terminal shows as lines of spans, as HTML for a notebook; pure.
+"""Lines of spans, as the terminal shows them, as HTML for a notebook. Does no I/O.
 
-Colours are JupyterLab's own variables, so that light and dark themes both read well; every colour has a word
-beside it. The same text goes along as ``text/plain`` for the saved document, for consoles and for screen readers.
+Colours are JupyterLab's variables, so that they suit light and dark themes; colour never is the only sign. The same
+text is added as ``text/plain`` for the saved document, for consoles and for screen readers.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ _TONES = {
 }
 _PRE = "margin:0;white-space:pre-wrap;word-break:normal;overflow-wrap:break-word;line-height:1.45;font-family:var(--jp-code-font-family,monospace);font-size:var(--jp-code-font-size,13px)"
 _MOST_HANGING = "30vw"
-"""Further to the right a narrow cell would leave no room for what continues there. Not a percentage: those of
-``padding-left`` and of ``text-indent`` are of different widths, and the line would begin somewhere in the middle."""
+"""Maximum indentation of continuation lines, so that they have room in narrow cells."""
+# Not a percentage: those of padding-left and text-indent refer to different widths, and lines would begin in the middle.
 _CELL = "text-align:left;padding:.2em 1.2em .2em 0;vertical-align:top;white-space:nowrap"
 _ELASTIC = _CELL.replace("nowrap", "normal")
 _NOTE = "text-align:left;padding:0 0 .4em 1.2em;opacity:.75;white-space:normal"
@@ -37,7 +37,7 @@ def _span(text: str, tone: str) -> str:
 
 
 def lines_html(lines: Sequence[Line]) -> str:
-    """Lines as they are, in colour; one that is too long goes on below its last cell."""
+    """Return lines as HTML with colours; long lines continue below their last cell."""
     return f'<pre style="{_PRE}">{"".join(_line(line) for line in lines)}</pre>'
 
 
@@ -50,7 +50,7 @@ def _line(line: Line) -> str:
 
 
 def table_html(table: Table) -> str:
-    """A real table: headings for screen readers, a row's note across the whole width below it."""
+    """Return a table as an HTML table; notes span the whole width below their rows."""
     if not table.rows:
         return f'<p style="opacity:.75">{escape(table.empty)}</p>'
     head = "".join(f'<th scope="col" style="{_CELL}">{escape(heading)}</th>' for heading in table.headings)
@@ -67,7 +67,7 @@ def table_html(table: Table) -> str:
 
 
 def bundle(content: Renderable, now: datetime) -> dict[str, str]:
-    """What a notebook needs to show `content`: HTML, and the same as plain text."""
+    """Return the MIME bundle for `content`: HTML and the same as plain text."""
     lines = content.lines(now=now, width=None)
     table = content if isinstance(content, Table) else getattr(content, "table", lambda **_: None)(now=now)
     html = table_html(table) if isinstance(table, Table) else lines_html(lines)

@@ -1,7 +1,7 @@
-"""``%llmos VERB …`` is the command ``llmos`` in a notebook; ``%%chat MODEL`` talks to a model.
+"""The magics ``%llmos VERB …``, the command ``llmos`` in a notebook, and ``%%chat MODEL``, a conversation.
 
-The verbs, their options and their words are the command's own (`llmos.cli`); here they write into the cell.
-Imports happen at first use: the extension is loaded at every kernel's start.
+Verbs, options and messages are those of the command (`llmos.cli`); the output goes to the cell. Imports are made at
+first use, because every kernel loads this extension at its start.
 """
 
 from __future__ import annotations
@@ -25,21 +25,19 @@ _ERROR_WIDTH = 96
 
 
 class CommandFailed(Exception):
-    """A verb was refused or failed. The cell shows the sentence alone and counts as failed, so "run all" stops."""
+    """A verb failed or was refused. The cell shows only the message and counts as failed, so that "run all" stops."""
 
     def _render_traceback_(self) -> list[str]:
-        """Return what IPython shows in place of a traceback.
-
-        JupyterLab colours an error's background and breaks its lines anywhere, also inside a name or an id: the
-        text has no colour of its own, and its lines end at blanks.
-        """
+        """Return the lines that IPython shows in place of a traceback."""
+        # JupyterLab colours the background of errors and breaks lines anywhere, also inside a name or an id; so the
+        # text has no colours, and its lines are broken at spaces
         wrapped = textwrap.wrap(str(self), _ERROR_WIDTH, break_long_words=False, break_on_hyphens=False)
         return ["\n".join(wrapped)]
 
 
 @magics_class
 class LLMOSMagics(Magics):
-    """The magics of one kernel."""
+    """The magics of a kernel."""
 
     def __init__(self, shell: Any) -> None:
         super().__init__(shell)
@@ -48,7 +46,7 @@ class LLMOSMagics(Magics):
 
     @property
     def client(self) -> Any:
-        """The kernel's client, made at first use."""
+        """The kernel's client, created at first use."""
         if self._client is None:
             from llmos import Client
 
@@ -57,57 +55,57 @@ class LLMOSMagics(Magics):
 
     @line_cell_magic
     def llmos(self, line: str, cell: str | None = None) -> Any:
-        """Launch and manage models, from inside the notebook.
+        """Serve and manage models from a notebook.
 
-        %llmos serve demo://smollm2 --name chat     make a model answer, and wait until it does
-        %llmos ps                                   what runs: state, memory, replicas
-        %llmos describe modelservice chat           everything about one
-        %llmos logs chat                            what its processes wrote
-        %llmos stop chat · start chat               keep it but run nothing · run it again
-        %llmos scale chat 2                         two replicas
+        %llmos serve demo://smollm2 --name chat     serve a model and wait until it is ready
+        %llmos ps                                   show model services: state, memory, replicas
+        %llmos describe modelservice chat           show everything about one
+        %llmos logs chat                            show the log of its processes
+        %llmos stop chat · start chat               stop it but keep it · start it again
+        %llmos scale chat 2                         set the number of replicas
         %llmos set chat --memory 6Gi                change it
-        %llmos delete modelservice chat             remove it
-        %llmos models                               the names that clients can ask for
-        %llmos get KIND · events · apply · whoami   as kubectl has them
+        %llmos delete modelservice chat             delete it
+        %llmos models                               show the names that clients can ask for
+        %llmos get KIND · events · apply · whoami   as in kubectl
 
-        %%chat chat                                 talk to it: the question is the cell below
+        %%chat chat                                 talk to it: the question is the rest of the cell
         %%llmos apply                               apply the YAML in the cell
 
-        Every verb explains itself: %llmos serve --help. Interrupting a cell stops the watching, never the model.
+        All options of a verb: %llmos serve --help. Interrupting a cell ends the waiting, not the model.
         """
         return self._guarded(lambda: self._run(line, cell))
 
     @cell_magic
     def chat(self, line: str, cell: str) -> Answer:
-        """Talk to a model; the answer streams in and is the cell's value.
+        """Talk to a model; the answer is shown while it arrives and is the cell's value.
 
         %%chat chat
         What is a dictionary in Python?
 
-        The conversation continues in the next ``%%chat chat``. ``{name}`` stands for the notebook's variable of that
-        name where it holds text, a number or a list of them.
+        The conversation continues in the next ``%%chat chat``. ``{name}`` is replaced by the notebook's variable of
+        that name if it is text, a number or a list of them.
 
         %%chat MODEL [--new] [--system TEXT] [--temperature T] [--max-tokens N]
 
         --new          start the conversation over
-        --system       what the model is to be
-        --temperature  0 for always the same answer
-        --max-tokens   how long an answer may get
+        --system       the system message, which tells the model how to behave
+        --temperature  0 for the most likely answer, higher for variety
+        --max-tokens   the longest answer, in tokens
         """
         answer: Answer = self._guarded(lambda: self._chat(line, cell))
         return answer
 
     def _guarded(self, work: Any) -> Any:
-        """Errors as one sentence, help as text, an interrupt as a note."""
+        """Run `work` and return its result; show errors as one sentence, and help as text."""
         failure: CommandFailed | None = None
         try:
             from llmos.cli.parser import HelpRequested
             from llmos.errors import LLMOSError
             from llmos_widgets.output import in_notebook
-        except Exception as error:  # noqa: BLE001 - a person's own package may raise anything when it is imported
+        except Exception as error:  # noqa: BLE001 - the user's own packages may raise anything on import
             failure = CommandFailed(_broken(error))
         if failure is not None:
-            raise failure  # outside of the handler: no "during handling of the above" is kept
+            raise failure  # outside of the handler, so that no "during handling of the above" is shown
         try:
             return work()
         except ImportError as error:
@@ -135,7 +133,7 @@ class LLMOSMagics(Magics):
             return None
 
     def _parse(self, words: list[str], cell: str | None) -> tuple[Verb, argparse.Namespace]:
-        """Read the words after ``%llmos``; of ``%%llmos apply`` the cell is the manifest."""
+        """Parse the words after ``%llmos``; the cell of ``%%llmos apply`` is its manifest."""
         from llmos.cli.manifests import Text
         from llmos.cli.parser import parse
         from llmos.errors import UsageError
@@ -185,7 +183,7 @@ class LLMOSMagics(Magics):
 
 
 def _broken(error: Exception) -> str:
-    """Return what to say where a package that ``llmos`` needs can't be imported."""
+    """Return the message for a package that can't be imported although ``llmos`` needs it."""
     from llmos.python.kernel import told_of_broken
 
     return told_of_broken(f"{type(error).__name__}: {error}")
@@ -201,17 +199,15 @@ def _split(line: str) -> list[str]:
 
 
 def with_empty_body(lines: list[str]) -> list[str]:
-    """Give a cell that is the line ``%%chat …`` or ``%%llmos …`` alone a body, for IPython's input transformers.
-
-    Without one IPython doesn't call a cell magic, and ``%%chat --help`` would be its error instead of our help.
-    """
+    """Add a body to a cell that has only the line ``%%chat …`` or ``%%llmos …``; an input transformer for IPython."""
+    # IPython doesn't call cell magics without a body; it would answer ``%%chat --help`` with an error of its own
     written = [line for line in lines if line.strip()]
     alone = len(written) == 1 and written[0].split(None, 1)[0] in {"%%chat", "%%llmos"}
     return [written[0].rstrip("\n") + "\n", "\n"] if alone else lines
 
 
 def chat_parser() -> Parser:
-    """Return the parser of ``%%chat``'s line."""
+    """Return the parser of the line ``%%chat …``."""
     from llmos.cli.parser import Parser
 
     parser = Parser(

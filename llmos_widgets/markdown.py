@@ -1,9 +1,9 @@
-"""A model's Markdown as HTML in which nothing can run and nothing is fetched.
+"""Rendering of a model's Markdown as HTML that can't run code or fetch anything.
 
-JupyterLab shows the ``text/markdown`` of a cell that its reader has run as trusted: raw HTML in it stays, and
-a ``<script>`` or an ``onerror`` runs with everything the reader may do. A model says whatever its training, its
-prompt or a document in it makes it say, so its Markdown is rendered here, where raw HTML becomes text, links
-lead to web pages only, and an image is a link: fetching it would tell its server what the address says.
+JupyterLab treats the ``text/markdown`` of a cell that its reader has run as trusted: raw HTML stays, and a ``<script>``
+or an ``onerror`` runs with all of the reader's permissions. A model's output depends on its training, its prompt and
+the documents in it, so it can't be trusted. Here raw HTML becomes text, links lead only to web pages, and an image
+becomes a link, because fetching it would send its address to a server.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ __all__ = ["answer_html"]
 
 _SCHEMES: Final = ("http://", "https://", "mailto:")
 _HIGHLIGHTED: Final = 20_000
-"""Characters of a block of code that are coloured; a longer one is shown plain, since each redraw does it anew."""
-# JupyterLab's own colours for its editor, so that code reads the same in light and dark themes.
+"""Maximum length of highlighted code in characters; longer code is shown plain, since each update renders it again."""
+# JupyterLab's colours for its editor, which suit light and dark themes
 _COLOURS: Final = {
     "Token.Comment": "comment",
     "Token.Keyword": "keyword",
@@ -33,7 +33,7 @@ _COLOURS: Final = {
 
 
 def answer_html(text: str) -> str:
-    """The answer as HTML; as it stands where it can't be read as Markdown."""
+    """Return the answer as HTML; as preformatted text if it can't be rendered as Markdown."""
     try:
         return _markdown()(text)
     except (ImportError, RecursionError):
@@ -42,11 +42,11 @@ def answer_html(text: str) -> str:
 
 @lru_cache(maxsize=1)
 def _markdown() -> Callable[[str], str]:
-    """The parser; imported when first needed, and there wherever Jupyter is (nbconvert needs it)."""
-    import mistune
+    """Return the Markdown renderer, imported at first use."""
+    import mistune  # a dependency of nbconvert, so it is installed wherever Jupyter is
 
     class Renderer(mistune.HTMLRenderer):
-        """Escapes by itself whatever comes from the text, so that no version's defaults matter."""
+        """A renderer that escapes all text itself and doesn't rely on mistune's defaults."""
 
         def block_html(self, html: str) -> str:
             return f"<p>{escape(html.strip())}</p>\n"
@@ -77,14 +77,14 @@ def _markdown() -> Callable[[str], str]:
 
 
 def _link(shown: str, url: str) -> str:
-    """A link to a web page; to anything else, what is shown and the address as text. `shown` is HTML already."""
+    """Return a link to a web page; for other schemes the text and the address. `shown` is HTML already."""
     if not url.strip().lower().startswith(_SCHEMES):
         return f"{shown} ({escape(url)})"
     return f'<a href="{escape(url.strip())}" target="_blank" rel="noopener noreferrer">{shown}</a>'
 
 
 def _coloured(code: str, language: str) -> str:
-    """Code as HTML, its words coloured where the language is known."""
+    """Return code as HTML, highlighted if the language is known."""
     if not language or len(code) > _HIGHLIGHTED:
         return escape(code)
     try:

@@ -1,4 +1,4 @@
-"""Where verbs write in a notebook: the cell's output, with parts that are redrawn in place."""
+"""Output of verbs in a notebook: the cell's output, with parts that are updated in place."""
 
 from __future__ import annotations
 
@@ -21,36 +21,36 @@ __all__ = ["NotebookOutput", "Redrawn", "in_notebook", "show_bundle"]
 _COMMAND = re.compile(rf"(?<![%\w/.-])llmos (?={'|'.join(name for name, verb in VERBS.items() if verb.notebook)})")
 
 _TICK = 1.0
-"""Seconds between two redraws: a stopwatch that stands still looks like a program that hangs."""
+"""Seconds between two updates: a clock that stands still looks like a program that hangs."""
 
 
 def in_notebook(text: str) -> str:
-    """The text with ``llmos ps`` written as ``%llmos ps``, which is how one types it here."""
+    """Return the text with commands such as ``llmos ps`` as magics: ``%llmos ps``."""
     return _COMMAND.sub("%llmos ", text)
 
 
 def _shown_here(content: Renderable) -> dict[str, str]:
-    """Return the bundle of a result, its commands written as one types them here."""
+    """Return the MIME bundle of a result with its commands as magics."""
     return {kind: in_notebook(text) for kind, text in bundle(content, utcnow()).items()}
 
 
 def show_bundle(data: dict[str, str], *, display_id: bool = False) -> Any:
-    """Show a MIME bundle; with `display_id`, return the handle to redraw it by."""
+    """Show a MIME bundle; with `display_id`, return the handle for updates."""
     from IPython.display import display
 
     return display(data, raw=True, display_id=True if display_id else None)  # type: ignore[no-untyped-call]  # IPython has no types
 
 
 class Redrawn:
-    """A part of a cell's output that is rewritten at every change and once a second.
+    """A part of a cell's output that is updated at every change and once a second.
 
-    The redrawing thread takes along the context of the cell that made it: that is how the kernel knows which
-    cell an output belongs to, also where cells run in subshells.
+    The updating thread runs in the context of the cell that made it, by which the kernel assigns its output to that
+    cell, also if cells run in subshells.
 
     Parameters
     ----------
     render
-        Makes the bundle of what is to be seen now.
+        Returns the MIME bundle for the current content.
     """
 
     def __init__(self, render: Callable[[Any], dict[str, str]]) -> None:
@@ -65,7 +65,7 @@ class Redrawn:
         self._ticker.start()
 
     def show(self, content: Any) -> None:
-        """Show this from now on."""
+        """Show the content."""
         with self._lock:
             self._content = content
             self._draw()
@@ -88,7 +88,7 @@ class Redrawn:
         self._shown = data
 
     def finish(self) -> None:
-        """Leave what is true at the end as a plain record."""
+        """Leave the last content in the cell as a plain record."""
         self._stop.set()
         self._ticker.join()
         with self._lock:
@@ -96,49 +96,50 @@ class Redrawn:
 
 
 class NotebookOutput:
-    """Writes to the output of the cell that runs."""
+    """An output that writes to the running cell."""
 
     def __init__(self) -> None:
         self.hints = Hints(chat="%%chat {name}", command="%llmos")
         self.redraws = True
 
     def lines(self, lines: list[Line]) -> None:
-        """Results, line by line."""
+        """Show a result line by line."""
         from llmos.present.text import plain
 
         show_bundle({"text/html": lines_html(lines), "text/plain": "\n".join(plain(line) for line in lines)})
 
     def show(self, content: Renderable) -> None:
-        """A result such as a table."""
+        """Show a result such as a table."""
         show_bundle(_shown_here(content))
 
     def text(self, text: str) -> None:
-        """A result for programs."""
+        """Print a result for programs."""
         if "\n" not in text:
             text = in_notebook(text)
         print(text, end="" if text.endswith("\n") else "\n")  # noqa: T201 - a cell's output is standard output
 
     def piece(self, text: str) -> None:
-        """A piece of a result that goes on."""
+        """Print a part of a continuing result."""
         print(clean_block(text), end="", flush=True)  # noqa: T201 - as above
 
     def note(self, text: str) -> None:
-        """What happens beside the result, small and grey."""
+        """Show a remark in small grey text."""
         from llmos.present.text import Span
 
         self.lines([(Span(in_notebook(clean_block(text)), "dim"),)])
 
     def footer(self, text: str) -> None:
-        """A small line under a result."""
+        """Show a small line under a result."""
         self.note(text)
 
     def confirm(self, question: str) -> bool:  # noqa: ARG002 - the cell itself was the decision
-        """A cell that is run is the answer: asking again would stop every notebook that runs as a whole."""
+        """Return True without asking."""
+        # running the cell was the decision, and a question would stop notebooks that are run as a whole
         return True
 
     @contextmanager
     def live(self) -> Iterator[Live]:
-        """A part that is redrawn in place while the block runs."""
+        """Provide a part that is updated in place while the block runs."""
         redrawn = Redrawn(_shown_here)
         try:
             yield redrawn

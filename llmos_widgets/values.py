@@ -1,4 +1,4 @@
-"""What a verb found, as the value of its cell: there to be used, not shown a second time."""
+"""Results of verbs as values of their cells, which don't show them a second time."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ __all__ = ["Found", "ShownOnce", "quiet"]
 
 
 class ShownOnce:
-    """A value that its own cell doesn't show, since it was shown there already; every later cell shows it."""
+    """A value that its own cell doesn't show, because it was shown already; later cells show it."""
 
     _is_new = True
 
     def _ipython_display_(self) -> None:
-        """Show it, but not the first time: IPython asks at the end of its own cell."""
+        """Show the value, except the first time, when IPython asks at the end of its own cell."""
         if self._is_new:
             self._is_new = False
             return
         self.show()
 
     def show(self) -> None:
-        """Show it."""
+        """Show the value."""
         raise NotImplementedError
 
 
 class Found(ShownOnce, list[Any]):
-    """Resources that a verb showed already, as a list; `df` is the same as a pandas DataFrame."""
+    """Resources that a verb has shown, as a list; `df` is the same as a pandas DataFrame."""
 
     def show(self) -> None:
-        """Show them as a table, or as the list that they are."""
+        """Show the resources as a table, other values as a list."""
         from llmos_widgets.output import NotebookOutput
 
         first = self[0] if self else None
@@ -50,7 +50,7 @@ class Found(ShownOnce, list[Any]):
 
     @property
     def df(self) -> Any:
-        """A DataFrame with a row per resource, columns named by path: ``status.phase``.
+        """The resources as a pandas DataFrame, with one row each and columns named by path: ``status.phase``.
 
         Raises
         ------
@@ -65,7 +65,7 @@ class Found(ShownOnce, list[Any]):
 
 
 def quiet(value: Any) -> Any:
-    """Return the value, such that a cell that ends in it doesn't show it again."""
+    """Return the value in a form that its own cell doesn't show again."""
     if isinstance(value, Resource):
         return _quiet_resource(value)
     if isinstance(value, Iterable) and not isinstance(value, str | bytes | dict):
