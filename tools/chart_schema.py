@@ -1,6 +1,6 @@
-"""Write what of the chart is made from `tools.chart_values`: its values, their schema and docs/chart.md.
+"""Writes the files made from `tools.chart_values`: the chart's values, their schema and docs/chart.md.
 
-``python -m tools.chart_schema`` writes them; ``--check`` fails when one is stale.
+``python -m tools.chart_schema`` writes them; ``--check`` fails if one is stale.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _HEAD: Final = "Made from tools/chart_values by `make generate`; don't edit it."
 
 
 def schema() -> dict[str, Any]:
-    """The JSON Schema, without references, so that every version of Helm and every editor reads it alike."""
+    """Return the JSON Schema, without references, so that all versions of Helm and all editors read it alike."""
     found = Values.model_json_schema(by_alias=True)
     definitions = found.pop("$defs")
     inlined: dict[str, Any] = _inline(found, definitions)
@@ -40,7 +40,7 @@ def _inline(node: Any, definitions: dict[str, Any]) -> Any:
     if not isinstance(node, dict):
         return node
     if "$ref" in node:
-        # what stands beside a reference (a description, a default) is the field's own
+        # keys next to a reference (a description, a default) are the field's own and take precedence
         target = definitions[node["$ref"].rpartition("/")[2]]
         node = {**target, **{key: value for key, value in node.items() if key != "$ref"}}
     inlined: dict[str, Any] = {}
@@ -61,7 +61,7 @@ def _inline(node: Any, definitions: dict[str, Any]) -> Any:
 
 
 def _fields(model: BaseModel) -> Iterator[tuple[str, str, Any]]:
-    """Name, description and value of each field."""
+    """Yield name, description and value of each field."""
     for name, field in type(model).model_fields.items():
         value = getattr(model, name)
         text = " ".join((field.description or type(model).__doc__ or "").split())
@@ -69,7 +69,7 @@ def _fields(model: BaseModel) -> Iterator[tuple[str, str, Any]]:
 
 
 def values() -> str:
-    """``values.yaml``: every value with what it means above it."""
+    """Return ``values.yaml``: every value below its description."""
     lines = [f"# {_HEAD}", "# docs/chart.md is the same as a table.", ""]
     for name, text, value in _fields(Values()):
         lines += [*_entry(name, text, value, 0), ""]
@@ -95,7 +95,7 @@ def _plain(value: Any) -> Any:
 
 
 def page() -> str:
-    """``docs/chart.md``: a table for each section."""
+    """Return ``docs/chart.md``: a table for each section."""
     lines = [
         "# The chart's values",
         "",
@@ -152,7 +152,7 @@ def _type(property_: dict[str, Any]) -> str:
 
 
 def main() -> int:
-    """Write or check."""
+    """Write the files, or check them with ``--check``."""
     made = {
         VALUES: values(),
         SCHEMA: json.dumps(schema(), indent=2, ensure_ascii=False) + "\n",

@@ -1,11 +1,11 @@
-"""Write helm/llmos/crds from the resource types: a custom resource definition for each kind that is one.
+"""Writes helm/llmos/crds from the resource types: the definitions of those kinds that are custom resources.
 
-``python tools/crds.py`` writes them; ``--check`` fails when what is there is stale.
+``python tools/crds.py`` writes them; ``--check`` fails if one is stale.
 
-The schema is structural, as the API server wants it
-(https://kubernetes.io/docs/tasks/extend-kubernetes/custom-resources/custom-resource-definitions/): references
-are inlined, a field that may be null is one that may be absent, and defaults are complete, so that what is
-stored is what the platform itself would write. Rules in CEL come with the types (`llmos.resources.cel`).
+The schemas are structural, as the API server requires
+(https://kubernetes.io/docs/tasks/extend-kubernetes/custom-resources/custom-resource-definitions/): references are
+inlined, nullable fields become optional, and defaults are complete, so that the server stores what the platform itself
+would write. Rules in CEL come with the types (`llmos.resources.cel`).
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ _KEPT: Final = (
 
 
 def structural(schema: dict[str, Any], definitions: dict[str, Any]) -> dict[str, Any]:
-    """A pydantic schema as a structural one.
+    """Convert a pydantic schema into a structural one.
 
     Parameters
     ----------
     schema
-        A part of what `json_schema` gave.
+        A part of the result of `json_schema`.
     definitions
-        Its ``$defs``.
+        The ``$defs`` of that result.
     """
     schema = dict(schema)
     if "$ref" in schema:
@@ -60,7 +60,7 @@ def structural(schema: dict[str, Any], definitions: dict[str, Any]) -> dict[str,
     if kept.get("type") == "integer":
         kept["format"] = "int64"
     if kept.get("x-kubernetes-int-or-string"):
-        for key in ("type", "pattern"):  # either type, and a rule that says what was meant
+        for key in ("type", "pattern"):  # both types are allowed, and the type's rules have the better messages
             kept.pop(key, None)
     if "properties" in schema:
         parts = schema["properties"].items()
@@ -69,9 +69,9 @@ def structural(schema: dict[str, Any], definitions: dict[str, Any]) -> dict[str,
             kept["properties"][name].pop("default", None)
     if "items" in schema:
         kept["items"] = structural(schema["items"], definitions)
-        if "lastTransitionTime" in kept["items"].get("properties", {}):  # conditions: one of each type
+        if "lastTransitionTime" in kept["items"].get("properties", {}):  # conditions, with one per type
             kept |= {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]}
-    if schema.get("additionalProperties") is True:  # what a pod may be is Kubernetes' to say
+    if schema.get("additionalProperties") is True:  # a pod template, which Kubernetes itself validates
         kept["x-kubernetes-preserve-unknown-fields"] = True
     elif isinstance(schema.get("additionalProperties"), dict):
         kept["additionalProperties"] = structural(schema["additionalProperties"], definitions)
@@ -79,7 +79,7 @@ def structural(schema: dict[str, Any], definitions: dict[str, Any]) -> dict[str,
 
 
 def _property(schema: dict[str, Any], definitions: dict[str, Any]) -> dict[str, Any]:
-    """A field; what pydantic makes by a factory is made explicit: the empty list, map, object of defaults."""
+    """Return a field's schema; default factories become explicit defaults: an empty list, map or object."""
     part = structural(schema, definitions)
     if "default" not in schema:
         empties: dict[str, Any] = {"array": [], "object": {}}
@@ -89,7 +89,7 @@ def _property(schema: dict[str, Any], definitions: dict[str, Any]) -> dict[str, 
 
 
 def value_type(schema: dict[str, Any], path: str) -> str:
-    """What type a column has, by its path such as ``status.phase``."""
+    """Return the type of a column, given its path such as ``status.phase``."""
     for name in path.split("."):
         schema = schema["properties"][name]
     found = str(schema.get("type", "string"))
@@ -97,7 +97,7 @@ def value_type(schema: dict[str, Any], path: str) -> str:
 
 
 def columns(cls: type[Resource], schema: dict[str, Any]) -> list[dict[str, Any]]:
-    """What ``kubectl get`` shows beside the name."""
+    """Return the columns of ``kubectl get`` besides the name."""
     found = [
         {"name": heading.capitalize(), "type": value_type(schema, path), "jsonPath": f".{path}"}
         for heading, path in cls.columns
@@ -107,13 +107,13 @@ def columns(cls: type[Resource], schema: dict[str, Any]) -> list[dict[str, Any]]
     status = schema["properties"]["status"]["properties"]
     if "conditions" in status:
         found.append({"name": "Reason", "type": "string", "jsonPath": '.status.conditions[?(@.type=="Ready")].reason'})
-    if "message" in status:  # where there is room for it: -o wide
+    if "message" in status:  # only with -o wide, which has room for it
         found.append({"name": "Message", "type": "string", "jsonPath": ".status.message", "priority": 1})
     return [*found, {"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"}]
 
 
 def subresources(schema: dict[str, Any]) -> dict[str, Any]:
-    """``status``, and ``scale`` where there are replicas."""
+    """Return the subresources: ``status``, and ``scale`` for kinds with replicas."""
     found: dict[str, Any] = {"status": {}}
     spec, status = (schema["properties"][part]["properties"] for part in ("spec", "status"))
     if "replicas" in spec and "replicas" in status:
@@ -124,12 +124,12 @@ def subresources(schema: dict[str, Any]) -> dict[str, Any]:
 
 
 def schema_of(cls: type[Resource]) -> dict[str, Any]:
-    """The kind's structural schema."""
+    """Return the structural schema of a kind."""
     source = json_schema(cls)
     definitions = source.get("$defs", {})
     parts = {name: structural(source["properties"][name], definitions) for name in ("spec", "status")}
     for part in parts.values():
-        part.pop("default", None)  # an absent status stays absent, until it is written
+        part.pop("default", None)  # an absent status stays absent until it is written
     return {
         "type": "object",
         "description": source.get("description", ""),
@@ -137,7 +137,7 @@ def schema_of(cls: type[Resource]) -> dict[str, Any]:
         "properties": {
             "apiVersion": {"type": "string"},
             "kind": {"type": "string"},
-            # the bound is for the rules' cost; they say it themselves
+            # the bound keeps the rules' estimated cost low; the rules themselves limit the length
             "metadata": {"type": "object", "properties": {"name": {"type": "string", "maxLength": 253}}},
             **parts,
         },
@@ -146,7 +146,7 @@ def schema_of(cls: type[Resource]) -> dict[str, Any]:
 
 
 def definition(cls: type[Resource]) -> dict[str, Any]:
-    """The custom resource definition of a kind."""
+    """Return the custom resource definition of a kind."""
     group, _, version = API_VERSION.partition("/")
     schema = schema_of(cls)
     names = {
@@ -183,14 +183,14 @@ def definition(cls: type[Resource]) -> dict[str, Any]:
 
 
 class _Dumper(yaml.SafeDumper):
-    """No aliases for what occurs twice: the API server would read them, people would not."""
+    """A dumper that writes repeated objects in full, since aliases are hard to read."""
 
     def ignore_aliases(self, data: Any) -> bool:  # noqa: ARG002 - the base class's signature
         return True
 
 
 def files() -> dict[str, str]:
-    """The text of each file by its name."""
+    """Return the text of each file by its name."""
     custom = [cls for cls in KINDS.values() if cls.stored_as == "CustomResource"]
     return {
         f"{cls.plural}.yaml": HEADER
@@ -200,7 +200,7 @@ def files() -> dict[str, str]:
 
 
 def main() -> int:
-    """Write or check."""
+    """Write the files, or check them with ``--check``."""
     wanted = files()
     there = {path.name: path.read_text(encoding="utf-8") for path in TARGET.glob("*.yaml")}
     if "--check" in sys.argv[1:]:

@@ -1,6 +1,6 @@
-"""Write docs/reference.md from the code: resources, errors, settings, environment, commands, the notebook's magics, the SDK.
+"""Writes docs/reference.md from the code: resources, errors, settings, environment, commands, magics and the SDK.
 
-``python tools/reference.py`` writes it; ``--check`` fails when what is there is stale.
+``python tools/reference.py`` writes it; ``--check`` fails if it is stale.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ TARGET = Path(__file__).parent.parent / "docs" / "reference.md"
 
 
 def nested(annotation: Any) -> type[BaseModel] | None:
-    """The object type inside an annotation: ``list[Endpoint]``, ``ModelInfo | None``."""
+    """Return the object type inside an annotation: ``list[Endpoint]``, ``ModelInfo | None``."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
     return next((found for arg in get_args(annotation) if (found := nested(arg))), None)
 
 
 def type_name(schema: dict[str, Any]) -> str:
-    """A JSON Schema's type, for people."""
+    """Return a JSON Schema's type in a readable form."""
     options = [s for s in schema.get("anyOf", [schema]) if s.get("type") != "null"]
     first = options[0]
     if "enum" in first:
@@ -55,7 +55,7 @@ def type_name(schema: dict[str, Any]) -> str:
 
 
 def default_of(field: FieldInfo) -> str:
-    """How the default reads in a table."""
+    """Return the text for a field's default in a table."""
     if field.is_required():
         return "required"
     if field.default in (None, "") or field.default_factory is not None:
@@ -64,7 +64,7 @@ def default_of(field: FieldInfo) -> str:
 
 
 def fields(cls: type[BaseModel], prefix: str) -> Iterator[str]:
-    """A table row for each field, those of nested objects below it."""
+    """Yield a table row for each field, with the fields of nested objects below it."""
     properties = cls.model_json_schema(by_alias=True).get("properties", {})
     for name, field in cls.model_fields.items():
         alias = field.alias or name
@@ -78,7 +78,7 @@ def fields(cls: type[BaseModel], prefix: str) -> Iterator[str]:
 
 
 def resource(cls: type[Resource]) -> Iterator[str]:
-    """A section for one kind."""
+    """Yield the section of one kind."""
     yield f"### {cls.kind_name()}\n"
     yield f"{inspect.getdoc(cls)}\n"
     names = ", ".join(f"`{n}`" for n in (cls.plural, cls.singular, *cls.short_names))
@@ -93,7 +93,7 @@ def resource(cls: type[Resource]) -> Iterator[str]:
 
 
 def error_table() -> Iterator[str]:
-    """Every error's code."""
+    """Yield the table of errors by code."""
     yield "| code | HTTP | what it means |"
     yield "| --- | --- | --- |"
     for name in sorted(errors.__all__):
@@ -103,7 +103,7 @@ def error_table() -> Iterator[str]:
 
 
 def settings_table() -> Iterator[str]:
-    """Every platform setting."""
+    """Yield the table of platform settings."""
     yield "| setting | default | environment | |"
     yield "| --- | --- | --- | --- |"
     for name, setting in sorted(DEFINITIONS.items()):
@@ -111,7 +111,7 @@ def settings_table() -> Iterator[str]:
 
 
 def environment_list() -> Iterator[str]:
-    """What the platform's processes read, from the settings' docstring."""
+    """Yield the list of variables that the platform's processes read, from the settings' docstring."""
     lines = (inspect.getdoc(ProcessSettings) or "").splitlines()
     start = next(i for i, line in enumerate(lines) if line.startswith("---")) + 1
     for line in lines[start:]:
@@ -119,14 +119,14 @@ def environment_list() -> Iterator[str]:
 
 
 def command_list() -> Iterator[str]:
-    """The help of every verb of the command."""
+    """Yield the help of every verb of the command."""
     for name, verb in sorted(VERBS.items()):
         yield f"### llmos {name}\n"
         yield f"```\n{build_parser(verb).format_help().rstrip()}\n```\n"
 
 
 def subcommands(parser: argparse.ArgumentParser) -> Iterator[tuple[str, argparse.ArgumentParser]]:
-    """Every command below a parser that does something itself, with its words."""
+    """Yield every command below a parser, with its words; groups of commands are left out."""
     for action in parser._actions:  # noqa: SLF001 - argparse has no public list of them
         if not isinstance(action, argparse._SubParsersAction):  # noqa: SLF001 - as above
             continue
@@ -136,7 +136,7 @@ def subcommands(parser: argparse.ArgumentParser) -> Iterator[tuple[str, argparse
 
 
 def platform_commands() -> Iterator[str]:
-    """The help of the commands that work on the machine where the platform runs."""
+    """Yield the help of the commands for the machine that the platform runs on."""
     for words, parser in subcommands(build_platform_parser()):
         if words.split()[0] in PLATFORM_VERBS:
             yield f"### llmos {words}\n"
@@ -146,14 +146,14 @@ def platform_commands() -> Iterator[str]:
 
 
 def magics() -> Iterator[str]:
-    """What the notebook has instead of `llmos chat`."""
+    """Yield the section about the magics."""
     yield "`%llmos VERB …` is the command `llmos VERB …` in a notebook; `%%llmos apply` applies the YAML in its cell.\n"
     yield "### %%chat\n"
     yield f"```\n{chat_parser().format_help().rstrip()}\n```\n"
 
 
 def sdk() -> Iterator[str]:
-    """Every public method of the SDK's classes, with what it does."""
+    """Yield the tables of public methods of the SDK's classes."""
     yield "`llmos.AsyncClient` has the same methods as coroutines and async generators.\n"
     for cls, called in ((Client, "client"), (Collection, "client.collection(ModelService)")):
         yield f"### {cls.__name__}\n"
@@ -170,7 +170,7 @@ def sdk() -> Iterator[str]:
 
 
 def parameters(function: Callable[..., Any]) -> Iterator[str]:
-    """A method's parameters as one writes them, defaults included, types left out."""
+    """Yield a method's parameters with their defaults, without types."""
     keyword_only = False
     for parameter in list(inspect.signature(function).parameters.values())[1:]:
         if parameter.kind is parameter.KEYWORD_ONLY and not keyword_only:
@@ -183,13 +183,13 @@ def parameters(function: Callable[..., Any]) -> Iterator[str]:
 
 
 def first_paragraph(documented: Any) -> str:
-    """The first paragraph of a docstring, in Markdown."""
+    """Return the first paragraph of a docstring as Markdown."""
     text = " ".join((inspect.getdoc(documented) or "").split("\n\n")[0].split())
     return text.replace("``", "`").replace("|", "\\|")
 
 
 def page() -> str:
-    """The whole page."""
+    """Return the whole page."""
     lines = [
         "# Reference",
         "",
@@ -231,7 +231,7 @@ def page() -> str:
 
 
 def main() -> int:
-    """Write or check."""
+    """Write the page, or check it with ``--check``."""
     os.environ["COLUMNS"] = "100"  # argparse wraps help to the terminal otherwise
     text = page()
     if "--check" in sys.argv[1:]:

@@ -45,7 +45,8 @@ _IN_DOCSTRINGS = (
 
 
 def _library() -> object:
-    """The library unasync, whose name this file has too: its own directory must not be searched."""
+    """Return the library unasync."""
+    # this file has the same name, so its own directory must not be searched
     here = str(Path(__file__).resolve().parent)
     kept = sys.path[:]
     sys.path[:] = [entry for entry in sys.path if entry not in {here, ""}]
@@ -67,7 +68,7 @@ def _docstrings(source: str) -> str:
 
 
 def generate() -> dict[str, str]:
-    """The synchronous files, by name."""
+    """Return the text of the synchronous files by name."""
     library = _library()
     with tempfile.TemporaryDirectory() as scratch:
         source, target = Path(scratch) / "_async", Path(scratch) / "_sync"
@@ -82,14 +83,14 @@ def generate() -> dict[str, str]:
 
 
 def stale() -> list[str]:
-    """The names of generated files that are missing, too many, or not what would be generated now."""
+    """Return the names of generated files that are missing, superfluous or out of date."""
     wanted = generate()
     present = {path.name: path.read_text(encoding="utf-8") for path in TARGET.glob("*.py")}
     return sorted(name for name in wanted.keys() | present.keys() if wanted.get(name) != present.get(name))
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Write the files, or with ``--check`` say which are stale."""
+    """Write the files, or check them with ``--check``."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 when a file is stale")
     args = parser.parse_args(argv)

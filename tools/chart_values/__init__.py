@@ -1,6 +1,7 @@
-"""The chart's values: their types, defaults and what each means.
+"""The chart's values: their types, defaults and descriptions.
 
-The only source of ``helm/llmos/values.yaml``, its schema and ``docs/chart.md``, which `tools.chart_schema` writes.
+They are the only source of ``helm/llmos/values.yaml``, its schema and ``docs/chart.md``, which `tools.chart_schema`
+writes.
 """
 
 from tools.chart_values.root import Values

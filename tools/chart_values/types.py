@@ -1,4 +1,4 @@
-"""What the sections of the values are made of."""
+"""Types that the sections of the values have in common."""
 
 from __future__ import annotations
 
@@ -27,23 +27,23 @@ Quantity = Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)?(m|k|Ki|M|Mi|G|Gi|T|
 """A Kubernetes quantity: ``500m``, ``256Mi``, 2."""
 
 Name = Annotated[str, Field(pattern=r"^([a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?)?$")]
-"""The name of an object in the cluster, or nothing."""
+"""The name of an object in the cluster, or empty."""
 
 Label = Annotated[str, Field(pattern=r"^([a-z]([-a-z0-9]*[a-z0-9])?)?$", max_length=63)]
-"""What a Service's name may begin with, or nothing."""
+"""A prefix of Services' names, or empty."""
 
 OptionalUrl = Annotated[str, Field(pattern=r"^(https?://[^/\s]+(/\S*)?)?$")]
-"""An address of HTTP, or nothing."""
+"""An HTTP URL, or empty."""
 
 KubernetesObject = dict[str, Any]
-"""Handed to Kubernetes as it is, which checks it."""
+"""An object that is passed to Kubernetes unchanged, which validates it."""
 
 Port = Annotated[int, Field(ge=1, le=65535)]
 NodePort = Annotated[int, Field(ge=0, le=65535)]
 
 
 class Section(BaseModel):
-    """A part of the values; unknown names are refused."""
+    """A section of the values; unknown names are rejected."""
 
     model_config = ConfigDict(
         extra="forbid", alias_generator=to_camel, populate_by_name=True, use_attribute_docstrings=True
@@ -51,79 +51,80 @@ class Section(BaseModel):
 
 
 class EnvVar(Section):
-    """One environment variable, as a container has it."""
+    """An environment variable of a container."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
-    """Its name."""
+    """Name of the variable."""
     value: str | None = None
-    """Its value."""
+    """Value of the variable."""
     value_from: KubernetesObject | None = None
-    """Or where the value is: a key of a Secret, say."""
+    """Source of the value, such as a key of a Secret, in place of `value`."""
 
 
 class Toleration(Section):
-    """A taint that pods may be placed in spite of."""
+    """A toleration of a taint."""
 
     key: str | None = None
-    """The taint's key; without one, every taint."""
+    """Key of the taint; if unset, all taints."""
     operator: Literal["Exists", "Equal"] | None = None
-    """How the value is compared."""
+    """Comparison of the value."""
     value: str | None = None
-    """The taint's value."""
+    """Value of the taint."""
     effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = None
-    """The taint's effect; without one, every effect."""
+    """Effect of the taint; if unset, all effects."""
     toleration_seconds: int | None = None
-    """How long a pod stays after NoExecute, in seconds."""
+    """Seconds for which a pod stays after NoExecute."""
 
 
 class ResourceRequirements(Section):
-    """What a container gets."""
+    """Resources of a container."""
 
     requests: dict[str, Quantity] = {}
-    """What is set aside for it."""
+    """Requested resources."""
     limits: dict[str, Quantity] = {}
-    """What it may use at most."""
+    """Maximum resources."""
 
 
 def requests(cpu: str, memory: str, *, limit: str) -> ResourceRequirements:
-    """A share of the processor and of memory, and a bound for memory alone: a bound for the processor slows bursts down."""
+    """Return requests for CPU and memory with a limit for memory only."""
+    # a limit for CPU would slow down bursts
     return ResourceRequirements(requests={"cpu": cpu, "memory": memory}, limits={"memory": limit})
 
 
 class Component(Section):
-    """What every component has."""
+    """Values that every component has."""
 
     resources: ResourceRequirements = ResourceRequirements()
-    """What the container gets."""
+    """Resources of the container."""
     extra_env: list[EnvVar] = []
-    """More environment variables, as a container has them."""
+    """Additional environment variables of the container."""
     pod_annotations: dict[str, str] = {}
     """Annotations of the pods."""
     node_selector: dict[str, str] = {}
-    """Labels that the node must have, together with those of `scheduling`."""
+    """Node labels that the pods require, in addition to those of `scheduling`."""
     tolerations: list[Toleration] = []
-    """Taints that the pods tolerate, together with those of `scheduling`."""
+    """Taints that the pods tolerate, in addition to those of `scheduling`."""
     affinity: KubernetesObject = {}
-    """Affinity of the pods, in place of the default: the replicas of a component on different nodes where that is possible."""
+    """Affinity of the pods, in place of the default: replicas on different nodes if possible."""
 
 
 class Service(Section):
-    """How a component is reached."""
+    """The Service of a component."""
 
     type: Literal["ClusterIP", "NodePort", "LoadBalancer"] = "ClusterIP"
-    """`ClusterIP` behind an Ingress or HTTPRoute; the others open a port of their own."""
+    """`ClusterIP` behind an Ingress or HTTPRoute; the other types open a port of their own."""
     port: Port = 80
-    """The Service's port."""
+    """Port of the Service."""
     node_port: NodePort = 0
-    """The port on every node, for types `NodePort` and `LoadBalancer`; 0 lets the cluster choose."""
+    """Port on every node, for types `NodePort` and `LoadBalancer`; 0 lets the cluster choose."""
     annotations: dict[str, str] = {}
-    """Annotations, for load balancers."""
+    """Annotations of the Service, for load balancers."""
 
 
 class Storage(Section):
     """A volume."""
 
     size: Quantity = "1Gi"
-    """How much."""
+    """Size of the volume."""
     storage_class: str = ""
-    """The StorageClass; empty: the cluster's default."""
+    """StorageClass of the volume; empty: the cluster's default."""
