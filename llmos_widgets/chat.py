@@ -15,7 +15,7 @@ from typing import Any
 from llmos.errors import LLMOSError
 from llmos.present.chat import chat_footer, waiting_for
 from llmos_widgets.markdown import answer_html
-from llmos_widgets.output import show_bundle
+from llmos_widgets.output import in_notebook, show_bundle
 from llmos_widgets.values import ShownOnce
 
 __all__ = ["Answer", "Conversation", "fill_in", "fillable", "stream_answer"]
@@ -195,7 +195,7 @@ def stream_answer(client: Any, conversation: Conversation, prompt: str, options:
         if not text:
             page.close()
             raise
-        stopped = error.message
+        stopped = in_notebook(error.message)
     except BaseException:
         page.close()
         raise

@@ -18,20 +18,29 @@ from llmos_widgets.html import bundle, lines_html
 
 __all__ = ["NotebookOutput", "Redrawn", "in_notebook", "show_bundle"]
 
-_COMMAND = re.compile(rf"(?<![%\w/.-])llmos (?={'|'.join(name for name, verb in VERBS.items() if verb.notebook)})")
+_VERBS = "|".join(name for name, verb in VERBS.items() if verb.notebook)
+_COMMAND = re.compile(rf"(?<![%!\w/.-])llmos (?=(?:{_VERBS})(?![\w-]))")
+"""``llmos`` before a verb that notebooks have. ``%llmos`` and ``!llmos`` are complete, and `llmos status` and other verbs
+of the platform itself work only on its machine."""
 
 _TICK = 1.0
 """Seconds between two updates: a clock that stands still looks like a program that hangs."""
 
 
 def in_notebook(text: str) -> str:
-    """Return the text with commands such as ``llmos ps`` as magics: ``%llmos ps``."""
+    """Return a message with its commands as magics: ``%llmos set chat --memory 6Gi`` for ``llmos set chat --memory 6Gi``.
+
+    Servers write their messages for all readers, and every message that a notebook shows goes through here.
+    """
     return _COMMAND.sub("%llmos ", text)
 
 
-def _shown_here(content: Renderable) -> dict[str, str]:
-    """Return the MIME bundle of a result with its commands as magics."""
-    return {kind: in_notebook(text) for kind, text in bundle(content, utcnow()).items()}
+def _with_magics(data: dict[str, str]) -> dict[str, str]:
+    return {kind: in_notebook(text) for kind, text in data.items()}
+
+
+def _render(content: Renderable) -> dict[str, str]:
+    return _with_magics(bundle(content, utcnow()))
 
 
 def show_bundle(data: dict[str, str], *, display_id: bool = False) -> Any:
@@ -106,11 +115,12 @@ class NotebookOutput:
         """Show a result line by line."""
         from llmos.present.text import plain
 
-        show_bundle({"text/html": lines_html(lines), "text/plain": "\n".join(plain(line) for line in lines)})
+        text = "\n".join(plain(line) for line in lines)
+        show_bundle(_with_magics({"text/html": lines_html(lines), "text/plain": text}))
 
     def show(self, content: Renderable) -> None:
         """Show a result such as a table."""
-        show_bundle(_shown_here(content))
+        show_bundle(_render(content))
 
     def text(self, text: str) -> None:
         """Print a result for programs."""
@@ -126,7 +136,7 @@ class NotebookOutput:
         """Show a remark in small grey text."""
         from llmos.present.text import Span
 
-        self.lines([(Span(in_notebook(clean_block(text)), "dim"),)])
+        self.lines([(Span(clean_block(text), "dim"),)])
 
     def footer(self, text: str) -> None:
         """Show a small line under a result."""
@@ -140,7 +150,7 @@ class NotebookOutput:
     @contextmanager
     def live(self) -> Iterator[Live]:
         """Provide a part that is updated in place while the block runs."""
-        redrawn = Redrawn(_shown_here)
+        redrawn = Redrawn(_render)
         try:
             yield redrawn
         finally:

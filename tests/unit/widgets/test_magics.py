@@ -12,7 +12,7 @@ from IPython.core.completer import provisionalcompleter
 from IPython.core.interactiveshell import InteractiveShell
 from IPython.utils.capture import capture_output
 
-from llmos.errors import ModelNotFound
+from llmos.errors import ModelNotFound, ModelNotReady, UpstreamFailed
 from llmos.present.tables import Row, Table
 from llmos.present.text import Span
 from llmos.resources import ModelService
@@ -201,9 +201,38 @@ def test_a_stopwatch_goes_on_and_the_last_state_stays(shell, monkeypatch):
     assert not redrawn._ticker.is_alive()
 
 
-def test_commands_are_written_as_one_types_them_here():
-    assert in_notebook("Look with: llmos ps. See llmos status") == "Look with: %llmos ps. See llmos status"
-    assert in_notebook("%llmos ps and /bin/llmos ps") == "%llmos ps and /bin/llmos ps"
+@pytest.mark.parametrize(
+    ("said", "shown"),
+    [
+        ("Give it more: llmos set chat --memory 6Gi", "Give it more: %llmos set chat --memory 6Gi"),
+        ("Look with: llmos ps. See llmos status", "Look with: %llmos ps. See llmos status"),
+        ("`llmos describe` names it", "`%llmos describe` names it"),
+        ("%llmos ps, !llmos python and /bin/llmos ps", "%llmos ps, !llmos python and /bin/llmos ps"),
+        ("llmos servers, llmos get-together", "llmos servers, llmos get-together"),
+        ("Make one with: llmos token", "Make one with: llmos token"),
+    ],
+)
+def test_commands_are_written_as_one_types_them_here(said, shown):
+    assert in_notebook(said) == shown
+    assert in_notebook(shown) == shown, "written once"
+
+
+def test_a_failure_names_commands_as_one_types_them_here(shell):
+    class Failing:
+        def models(self):
+            raise ModelNotReady("chat is paused. Start it with: llmos start chat")
+
+        def stream_chat(self, *_args, **_options):
+            yield Chunk("Half")
+            raise UpstreamFailed("chat ran out of memory. Give it more: llmos set chat --memory 6Gi")
+
+    shell.find_cell_magic("chat").__self__._client = Failing()
+    with capture_output() as captured:
+        assert not shell.run_cell("%llmos models").success
+    assert "Start it with: %llmos start chat" in captured.stdout + captured.stderr
+    with capture_output() as captured:
+        assert shell.run_cell("%%chat chat\nHi").success
+    assert "Give it more: %llmos set chat" in captured.outputs[-1].data["text/plain"]
 
 
 def test_results_name_commands_as_one_types_them_here(monkeypatch):
@@ -212,7 +241,9 @@ def test_results_name_commands_as_one_types_them_here(monkeypatch):
     note = "chat ran out of memory. Give it more: llmos set chat --memory 6Gi"
     NotebookOutput().show(Table(["NAME"], [Row(["chat"], note=note)]))
     NotebookOutput().show(Table(["NAME"], [], empty="Serve one with: llmos serve demo://tiny"))
-    for data, command in zip(shown, ("set chat", "serve demo"), strict=True):
+    NotebookOutput().lines([(Span("Message: " + note, "bad"),)])
+    NotebookOutput().note(note)
+    for data, command in zip(shown, ("set chat", "serve demo", "set chat", "set chat"), strict=True):
         assert f": %llmos {command}" in data["text/html"]
         assert f": %llmos {command}" in data["text/plain"]
 
