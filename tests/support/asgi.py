@@ -1,4 +1,4 @@
-"""Runs an ASGI application on a free loopback port, within the test's own event loop."""
+"""An ASGI application on a free loopback port, within the test's own event loop."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ __all__ = ["serving"]
 
 @contextlib.asynccontextmanager
 async def serving(app: Any) -> AsyncIterator[str]:
-    """Serve `app` and yield its address; connections still open at the end are cut."""
-    # asyncio sets TCP_NODELAY only where the protocol is named; without it each answer takes 40 ms
+    """Serve `app` and yield its URL; connections still open at the end are closed."""
+    # asyncio sets TCP_NODELAY only if the protocol is named; without it each response takes 40 ms
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.bind(("127.0.0.1", 0))
     config = uvicorn.Config(
@@ -24,7 +24,7 @@ async def serving(app: Any) -> AsyncIterator[str]:
     config.load()
     server = uvicorn.Server(config)
     server.lifespan = config.lifespan_class(config)
-    # not `serve`: it looks only ten times a second whether it should stop
+    # not `serve`, which checks only ten times a second whether it should stop
     await server.startup(sockets=[listener])
     try:
         yield f"http://127.0.0.1:{listener.getsockname()[1]}"

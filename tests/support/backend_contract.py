@@ -1,7 +1,7 @@
-"""What every backend does: one suite for all of them.
+"""The contract of backends: one suite that all of them run.
 
-A test module subclasses `BackendContract` and gives it two fixtures: ``backend`` (started, and closed after
-the test) and ``programs`` (templates that behave in a known way, and a way to follow one backend by another).
+A test module subclasses `BackendContract` and provides two fixtures: ``backend`` (started, and closed after the test)
+and ``programs`` (templates of known behaviour, and a way to replace a backend by another).
 """
 
 from __future__ import annotations
@@ -18,27 +18,27 @@ from llmos_hub.backends.base import Backend
 from llmos_hub.workload import Observation, ProcessTemplate, Role, Workload, WorkloadRef
 
 PATIENCE = 15.0
-"""Seconds until what is waited for must be there; a cluster takes longer than a machine."""
+"""Seconds until an expected state must be reached; a cluster takes longer than a machine."""
 
 
 @dataclass
 class Programs:
-    """Templates of known behaviour.
+    """Process templates of known behaviour.
 
     Attributes
     ----------
     serving
-        Becomes ready; the text makes a different template of it.
+        Becomes ready; different texts give different templates.
     unready
-        Runs and never becomes ready.
+        Runs but never becomes ready.
     crashing
-        Writes ``last words`` and exits with 3.
+        Writes ``last words`` and exits with code 3.
     job
-        Writes ``working`` and exits with that code.
+        Writes ``working`` and exits with the given code.
     missing
-        Its program isn't there.
+        Its program doesn't exist.
     successor
-        Lets go of a backend and starts another in its place.
+        Closes a backend and starts another in its place.
     """
 
     serving: Callable[[str], ProcessTemplate]
@@ -59,7 +59,7 @@ def workload(
 async def until(
     backend: Backend, ref: WorkloadRef, good: Callable[[Observation], bool], *, timeout: float | None = None
 ) -> Observation:
-    """Wait for an observation; woken by `changes`, which is thereby tested too."""
+    """Wait for an observation; `changes` wakes the wait, so that it is tested too."""
     timeout = timeout or PATIENCE
     changes = backend.changes()
     seen = None
@@ -79,20 +79,20 @@ async def until(
 
 
 def ready(count: int) -> Callable[[Observation], bool]:
-    """All done, and so many ready."""
+    """Return a condition: the update is complete and that many replicas are ready."""
     return lambda seen: seen.updated and [r.phase for r in seen.replicas] == ["Ready"] * count
 
 
 def phase(wanted: str) -> Callable[[Observation], bool]:
-    """All replicas are in that phase, and there are some."""
+    """Return a condition: there are replicas, and all are in that phase."""
     return lambda seen: {r.phase for r in seen.replicas} == {wanted}
 
 
 class BackendContract:
-    """See the module."""
+    """The tests; see the module's docstring."""
 
     endpoints: ClassVar[tuple[str, ...]] = ("unix:///", "http://127.0.0.1:")
-    """What addresses begin with."""
+    """Prefixes of endpoints' addresses."""
 
     async def test_serves(self, backend: Backend, programs: Programs) -> None:
         wanted = workload(programs.serving("a"), count=2, team="vision")

@@ -1,8 +1,8 @@
-"""A local backend in a process of its own, to be killed.
+"""A local backend in its own process, for tests that kill it.
 
-``python -m tests.support.backend_process DIRECTORY RUNTIME_DIR [--count N] [--die-after-spawn]`` applies one
-workload of fake engines, prints a line once all are ready, and then waits. With ``--die-after-spawn`` it kills
-itself with SIGKILL right after the first replica was made, before that can be written down.
+``python -m tests.support.backend_process DIRECTORY RUNTIME_DIR [--count N] [--die-after-spawn]`` applies one workload
+of fake engines, prints a line when all are ready, and then waits. With ``--die-after-spawn`` it kills itself with
+SIGKILL right after the first replica was started, before that is recorded.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What breaks parts of a cluster, and mends them again: machines, processes in pods, the API server, etcd's past."""
+"""Faults in a cluster and their repair: nodes, processes in pods, the API server, etcd's history."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ def _own(cluster: Cluster) -> Any:
 
 
 def control_plane(cluster: Cluster) -> str:
-    """The node on which the API server runs."""
+    """Return the node that runs the API server."""
     _own(cluster)
     return "node1"
 
 
 def ready_nodes(cluster: Cluster) -> list[str]:
-    """The nodes that are ready."""
+    """Return the ready nodes."""
     return [
         node["metadata"]["name"]
         for node in cluster.get("nodes")["items"]
@@ -35,11 +35,11 @@ def ready_nodes(cluster: Cluster) -> list[str]:
 
 @contextmanager
 def without(cluster: Cluster, node: str) -> Iterator[None]:
-    """Cut a node's power for a while; afterwards the cluster is whole again."""
+    """Cut a node's power during the block; afterwards wait until the cluster is complete again."""
     directory = _own(cluster)
     nodes = len(list(directory.glob("state/node*")))
     try:
-        # the cable first: processes that die with their network up still say goodbye, a machine without power doesn't
+        # network first: processes killed with their network up still close connections, a machine without power doesn't
         cluster.run("ip", "link", "set", f"k8sv{node.removeprefix('node')}", "down")
         cluster.run(SCRIPTS / "down.sh", node)
         yield
@@ -59,7 +59,7 @@ def without(cluster: Cluster, node: str) -> Iterator[None]:
 
 
 def kill(cluster: Cluster, pod: dict[str, Any]) -> None:
-    """Kill the process of a pod's first container, as the kernel does when memory is short; in another's cluster the pod."""
+    """Kill the process of a pod's first container with SIGKILL; in a cluster that isn't ours delete the pod."""
     meta = pod["metadata"]
     if cluster.directory is None:
         cluster.kubectl("delete", "pod", meta["name"], "-n", meta["namespace"], "--grace-period=0", "--force")
@@ -70,13 +70,13 @@ def kill(cluster: Cluster, pod: dict[str, Any]) -> None:
 
 
 def restart_api_server(cluster: Cluster, after: float = 0.0) -> None:
-    """Kill the API server, start it again after so many seconds and wait until it is ready."""
+    """Kill the API server, start it again after that many seconds and wait until it is ready."""
     _own(cluster)
     cluster.run(SCRIPTS / "restart-apiserver.sh", str(after))
 
 
 def compact(cluster: Cluster) -> None:
-    """Make etcd forget all that is past."""
+    """Make etcd discard its history."""
     pid = (_own(cluster) / "state" / "node1" / "box.pid").read_text().strip()
 
     def etcd(call: str, body: dict[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The chart on a real cluster: installed, reached from outside, and JSON Schemas of everything the cluster knows."""
+"""The chart on a real cluster: installation, access from outside, and JSON Schemas of all kinds of the cluster."""
 
 from __future__ import annotations
 
@@ -25,22 +25,22 @@ __all__ = [
 
 
 def values_for(**values: Any) -> dict[str, Any]:
-    """Values with the test cluster's images."""
+    """Return values with the test cluster's images."""
     return {"images": {"registry": REGISTRY, "tag": TAG}, **values}
 
 
 def install(
     cluster: Cluster, release: str, namespace: str, values: Mapping[str, Any], *options: str, verb: str = "install"
 ) -> str:
-    """``helm install`` or ``upgrade``; what it prints."""
+    """Run ``helm install`` or ``upgrade`` and return its output."""
     command = ["helm", verb, release, str(CHART), "--namespace", namespace, "--values", "-", *options]
     return cluster.run(*command, stdin=json.dumps(values), timeout=600)
 
 
 def open_host_paths(cluster: Cluster, namespace: str) -> None:
-    """Let pods without root write to volumes of the built-in host path provisioner, which makes them root's.
+    """Let pods without root write to volumes of the built-in host path provisioner, which are owned by root.
 
-    Real storage changes the group of a volume as pods ask for (fsGroup), or is open to all.
+    Real storage changes the group of a volume as pods request (fsGroup), or is writable for all.
     """
     classes = cluster.get("storageclass")["items"]
     if not any(item["provisioner"] == "kubernetes.io/host-path" for item in classes):
@@ -53,7 +53,7 @@ def open_host_paths(cluster: Cluster, namespace: str) -> None:
         "command": ["sh", "-c", command],
         "volumeMounts": [{"name": "volumes", "mountPath": "/volumes"}],
     }
-    host_path = {"path": "/tmp/hostpath_pv", "type": "DirectoryOrCreate"}  # where the provisioner makes them
+    host_path = {"path": "/tmp/hostpath_pv", "type": "DirectoryOrCreate"}  # the provisioner's directory
     spec = {
         "containers": [container],
         "volumes": [{"name": "volumes", "hostPath": host_path}],
@@ -71,7 +71,7 @@ def open_host_paths(cluster: Cluster, namespace: str) -> None:
 
 @contextlib.contextmanager
 def port_forward(cluster: Cluster, namespace: str, service: str, port: int = 80) -> Iterator[str]:
-    """The address on this machine that leads to a Service, whatever the cluster's network is."""
+    """Yield an address on this machine that leads to a Service."""
     command = ["kubectl", "-n", namespace, "port-forward", f"service/{service}", f":{port}"]
     process = subprocess.Popen(
         command, env=cluster.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
@@ -88,7 +88,7 @@ def port_forward(cluster: Cluster, namespace: str, service: str, port: int = 80)
 
 
 def ready(cluster: Cluster, namespace: str, *, timeout: float = 300) -> None:
-    """Wait until everything of a release runs."""
+    """Wait until all workloads of a release are ready."""
 
     def all_ready() -> bool:
         items = cluster.get("deployments,statefulsets", "-n", namespace)["items"]
@@ -107,13 +107,13 @@ def ready(cluster: Cluster, namespace: str, *, timeout: float = 300) -> None:
 
 
 def write_schemas(cluster: Cluster, directory: Path) -> str:
-    """A strict JSON Schema for each kind that the API server knows, from its own OpenAPI; where kubeconform finds them."""
+    """Write a strict JSON Schema for each kind in the API server's OpenAPI; return kubeconform's pattern for them."""
     definitions = json.loads(cluster.kubectl("get", "--raw", "/openapi/v2"))["definitions"]
     for name, definition in definitions.items():
         _tighten(name, definition)
     for name, definition in definitions.items():
         for kind in definition.get("x-kubernetes-group-version-kind", []):
-            group = kind["group"] or kind["version"]  # kubeconform takes what stands before the slash
+            group = kind["group"] or kind["version"]  # kubeconform uses the part before the slash
             file = directory / f"{group}-{kind['version']}-{kind['kind'].lower()}.json"
             if not file.exists():
                 file.write_text(
@@ -123,7 +123,7 @@ def write_schemas(cluster: Cluster, directory: Path) -> str:
 
 
 def _tighten(name: str, definition: dict[str, Any]) -> None:
-    """Refuse unknown fields; take numbers where the API server does, though its OpenAPI speaks of strings."""
+    """Disallow unknown fields; allow numbers where the API server does although its OpenAPI has strings."""
     if name.endswith("api.resource.Quantity"):
         definition.update(type=["string", "number"])
     elif name.endswith("util.intstr.IntOrString"):
@@ -133,7 +133,7 @@ def _tighten(name: str, definition: dict[str, Any]) -> None:
 
 
 def _reached(name: str, definitions: Mapping[str, Any]) -> dict[str, Any]:
-    """The definitions that one refers to, directly or not."""
+    """Return the definitions that one refers to, directly or indirectly."""
     found: dict[str, Any] = {}
     waiting = [name]
     while waiting:

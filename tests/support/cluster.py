@@ -1,4 +1,4 @@
-"""A Kubernetes cluster for tests: the one that ``LLMOS_TEST_KUBECONFIG`` names, else our own on this machine."""
+"""A Kubernetes cluster for tests: the one of ``LLMOS_TEST_KUBECONFIG``, else our own on this machine."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ _BUILD_TIMEOUT = 45 * 60.0  # seconds; ten minutes on two idle cores
 
 
 class ClusterMissing(Exception):
-    """There is no cluster, and none can be made here: one line that says what is missing."""
+    """There is no cluster and none can be made here; the message is one line with the reason."""
 
 
 @dataclass
 class Cluster:
-    """A cluster that runs.
+    """A running cluster.
 
     Attributes
     ----------
     kubeconfig
-        The file that leads there.
+        Path of its kubeconfig.
     directory
-        Where our own lies, with its programs; None for another's.
+        Directory of our own cluster with its programs; None for another.
     started
-        Whether we started it, and so stop it.
+        Whether this object started it, and so stops it.
     """
 
     kubeconfig: Path
@@ -49,14 +49,14 @@ class Cluster:
 
     @property
     def environment(self) -> dict[str, str]:
-        """The environment for programs that talk to it."""
+        """The environment variables for programs that access it."""
         path = os.environ["PATH"]
         if self.directory is not None:
             path = f"{self.directory / 'bin'}:{path}"
         return {**os.environ, "KUBECONFIG": str(self.kubeconfig), "PATH": path}
 
     def run(self, *command: str | Path, stdin: str | None = None, timeout: float = 120.0) -> str:
-        """What a program prints; an AssertionError with all its words where it fails."""
+        """Run a program and return its output; raise an AssertionError with all its output if it fails."""
         done = self.attempt(*command, stdin=stdin, timeout=timeout)
         assert done.returncode == 0, (
             f"{' '.join(map(str, command))}: exit code {done.returncode}\n{done.stderr}\n{done.stdout}"
@@ -66,7 +66,7 @@ class Cluster:
     def attempt(
         self, *command: str | Path, stdin: str | None = None, timeout: float = 120.0
     ) -> subprocess.CompletedProcess[str]:
-        """The same, whatever comes of it."""
+        """Run a program and return the result, also if it fails."""
         words = [str(word) for word in command]
         program = shutil.which(words[0], path=self.environment["PATH"])
         if program is None:
@@ -82,11 +82,11 @@ class Cluster:
         )
 
     def kubectl(self, *words: str | Path, stdin: str | None = None, timeout: float = 120.0) -> str:
-        """What kubectl prints."""
+        """Run kubectl and return its output."""
         return self.run("kubectl", *words, stdin=stdin, timeout=timeout)
 
     def get(self, *words: str) -> Any:
-        """``kubectl get … -o json``, read."""
+        """Return the decoded result of ``kubectl get … -o json``."""
         return json.loads(self.kubectl("get", *words, "-o", "json"))
 
     def apply(self, *objects: dict[str, Any]) -> None:
@@ -94,29 +94,29 @@ class Cluster:
         self.kubectl("apply", "-f", "-", stdin=json.dumps({"apiVersion": "v1", "kind": "List", "items": list(objects)}))
 
     def install_crds(self) -> None:
-        """The custom resource definitions, as the chart has them."""
+        """Install the chart's custom resource definitions."""
         self.kubectl("apply", "--server-side", "--force-conflicts", "-f", CRDS)
         self.kubectl("wait", "--for=condition=Established", "-f", CRDS, "--timeout=60s")
 
     def namespace(self, prefix: str = "t") -> str:
-        """A new namespace of a test's own, gone with `clean`."""
+        """Create a namespace for a test, which `clean` deletes."""
         name = f"{prefix}-{uuid.uuid4().hex[:8]}"
         self.kubectl("create", "namespace", name)
         self._namespaces.append(name)
         return name
 
     def clean(self) -> None:
-        """Delete the namespaces that tests made; nobody waits for it."""
+        """Delete the namespaces that tests created, without waiting."""
         if self._namespaces:
             self.attempt("kubectl", "delete", "namespace", "--wait=false", "--ignore-not-found", *self._namespaces)
             self._namespaces.clear()
 
     def addons(self, *names: str) -> None:
-        """Add parts to our own cluster: csi, netpol, metrics, kuberay, lws; another's has to bring them."""
+        """Add parts to our own cluster: csi, netpol, metrics, kuberay, lws; another cluster must have them."""
         self._bring("addon", names, SCRIPTS / "addons" / "addons.sh")
 
     def images(self, *names: str) -> None:
-        """Bring the platform's images into our own cluster: hub, notebook, engine-cpu, hub-5; another's has to have them."""
+        """Load images into our own cluster: hub, notebook, engine-cpu, hub-5; another cluster must have them."""
         self._bring("image", names, sys.executable, SCRIPTS.parent / "images" / "build.py")
 
     def _bring(self, kind: str, names: tuple[str, ...], *command: str | Path) -> None:
@@ -127,21 +127,21 @@ class Cluster:
         self._there.update(f"{kind} {name}" for name in missing)
 
     def stop(self) -> None:
-        """Stop it if we started it."""
+        """Stop the cluster if this object started it."""
         if self.started:
             self.run(SCRIPTS / "down.sh", timeout=120)
             self.started = False
 
 
 def wait_for(condition: Any, what: str, *, timeout: float = 60.0, pause: float = 0.1) -> Any:
-    """What a condition gives as soon as it is true.
+    """Return the first true result of a condition.
 
     Parameters
     ----------
     condition
-        Called again and again; an AssertionError counts as not yet.
+        Called repeatedly; an AssertionError counts as false.
     what
-        What is waited for, for the failure's words.
+        Description of the condition, for the failure's message.
     """
     deadline = time.monotonic() + timeout
     last: object = None
@@ -158,12 +158,12 @@ def wait_for(condition: Any, what: str, *, timeout: float = 60.0, pause: float =
 
 
 def start_cluster(nodes: int = 3) -> Cluster:
-    """The cluster for this run, started where it doesn't run yet.
+    """Return the cluster for this run, and start it if it doesn't run.
 
     Raises
     ------
     ClusterMissing
-        There is none and it can't be made here.
+        There is no cluster, and none can be made here.
     """
     named = os.environ.get("LLMOS_TEST_KUBECONFIG")
     if named:
@@ -181,12 +181,12 @@ def start_cluster(nodes: int = 3) -> Cluster:
 
 
 def build_cluster() -> None:
-    """What the cluster is made of, where it isn't there yet; says what it does, since it takes ten minutes.
+    """Build the cluster's parts unless they exist; it prints its progress, since this takes ten minutes.
 
     Raises
     ------
     ClusterMissing
-        It can't be made here.
+        They can't be built here.
     """
     if os.environ.get("LLMOS_TEST_KUBECONFIG"):
         return
@@ -206,7 +206,7 @@ def _directory() -> Path:
 
 
 def _alive(pid_file: Path) -> bool:
-    """Whether the node runs; a pid alone may be another's, after the machine was started anew."""
+    """Return whether the node runs; after a restart of the machine the pid may belong to another process."""
     try:
         return b"box-init.sh" in Path(f"/proc/{int(pid_file.read_text())}/cmdline").read_bytes()
     except (OSError, ValueError):
@@ -214,12 +214,12 @@ def _alive(pid_file: Path) -> bool:
 
 
 def check_prerequisites() -> None:
-    """What building the cluster needs of this machine.
+    """Check this machine for what building the cluster needs.
 
     Raises
     ------
     ClusterMissing
-        With what is missing and what to do.
+        Something is missing; the message says what to do.
     """
     if not shutil.which("apt-get"):
         raise ClusterMissing(f"The test cluster is made for Debian; {_ANOTHER}.")

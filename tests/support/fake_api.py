@@ -1,7 +1,7 @@
 """A small API and gateway in this process, over real HTTP, for tests of the SDK and the CLI.
 
-It keeps resources in a dict and follows the layout and the semantics that clients rely on; what it is for is
-misbehaving on command: going away, breaking streams off, forgetting old versions.
+It keeps resources in a dict and implements the paths and semantics that clients rely on. Its purpose are faults on
+demand: being unreachable, closing streams early, forgetting old versions.
 """
 
 from __future__ import annotations
@@ -33,20 +33,20 @@ def _now() -> str:
 
 
 class FakePlatform:
-    """The state behind the fake, and the handles by which a test makes it misbehave.
+    """The state of the fake platform, and methods by which tests cause faults.
 
     Attributes
     ----------
     objects
-        Everything stored: (plural, namespace or "", name) to its JSON.
+        Stored resources: (plural, namespace or "", name) to JSON.
     requests
         ``METHOD path?query`` of every request, in order.
     failures
-        Responses to give before anything else, first in, first out.
+        Responses to send before anything else, in this order.
     logs, events
         By (namespace, name).
     answer
-        The pieces of every chat answer.
+        The chunks of every chat answer.
     """
 
     def __init__(self, *, user: str = "ada", admin: bool = False) -> None:
@@ -77,14 +77,14 @@ class FakePlatform:
     # What a test does to it
 
     def put(self, manifest: dict[str, Any], *, keep_status: bool = True) -> dict[str, Any]:
-        """Store as a controller would, with its status, and tell the watchers."""
+        """Store a resource with its status, as a controller would, and notify the watchers."""
         resource = parse(manifest)
         if resource.scope == "Namespaced" and resource.metadata.namespace is None:
             resource.metadata.namespace = self.namespace
         return self._store(resource, keep_status=keep_status)
 
     def status(self, name: str, *, namespace: str | None = None, kind: str = "modelservices", **status: Any) -> None:
-        """Write a status, as of the newest generation unless told otherwise."""
+        """Write a status, by default for the newest generation."""
         key = (kind, namespace or self.namespace, name)
         data = json.loads(json.dumps(self.objects[key]))
         status.setdefault("observedGeneration", data["metadata"]["generation"])
@@ -98,12 +98,12 @@ class FakePlatform:
         self._commit(key, "DELETED", self.objects[key])
 
     def drop_watches(self) -> None:
-        """End every watch under way, as a restarting API does."""
+        """End all running watches, as a restarting API does."""
         self._drop += 1
         self._wake()
 
     def forget(self) -> None:
-        """Trim the history: every older version is expired."""
+        """Discard the history, so that all older versions are expired."""
         self.oldest = self.revision
         self.history.clear()
         self.drop_watches()
@@ -382,7 +382,7 @@ def _merge(old: dict[str, Any], patch: dict[str, Any]) -> dict[str, Any]:
 
 
 class Serving:
-    """The fake on a port of this machine, in a thread; it can go away and come back on the same port."""
+    """The fake platform on a port of this machine, in a thread; it can stop and restart on the same port."""
 
     def __init__(self, platform: FakePlatform) -> None:
         self.platform = platform
@@ -416,7 +416,7 @@ class Serving:
         self._thread.start()
 
     def stop(self) -> None:
-        """Go away: streams end, connections are refused."""
+        """Stop: streams end, and connections are refused."""
         self.platform.stopping = True
         self.platform.drop_watches()
         self._server.should_exit = True
@@ -424,7 +424,7 @@ class Serving:
         self._socket.close()
 
     def restart(self) -> None:
-        """Come back on the same port."""
+        """Start again on the same port."""
         self._socket = self._bind(self.port)
         self._start()
 
@@ -439,7 +439,7 @@ def serving(platform: FakePlatform) -> Iterator[Serving]:
 
 
 def modelservice(name: str = "chat", model: str = "demo://smollm2", **more: Any) -> dict[str, Any]:
-    """A manifest; `more` is merged over it."""
+    """Return a manifest, with `more` merged into it."""
     base: dict[str, Any] = {
         "apiVersion": API_VERSION,
         "kind": "ModelService",

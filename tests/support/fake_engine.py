@@ -1,11 +1,11 @@
-"""A tiny HTTP server that stands for a model engine and misbehaves when told to.
+"""A tiny HTTP server in place of a model engine, with faults on demand.
 
 ``python fake_engine.py (--socket PATH | --port N) [--start-delay S] [--name TEXT] [--ballast MB]``
 
-GET /health answers 200, or 503 after /unready. Everything else answers 200 with the name in it. Told by GET:
-/unready /ready /hang (answers nothing any more) /leak?MB /crash?CODE /say?TEXT (to the log) /slow?SECONDS
+GET /health responds with 200, or 503 after /unready; everything else with 200 and the name. Commands by GET:
+/unready /ready /hang (no more responses) /leak?MB /crash?CODE /say?TEXT (to the log) /slow?SECONDS
 /child (starts a process that leaves the session) /env?NAME.
-On SIGTERM it stops listening, finishes what it is answering, and exits with 0.
+On SIGTERM it stops listening, completes running responses, and exits with 0.
 """
 
 from __future__ import annotations

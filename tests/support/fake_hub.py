@@ -1,7 +1,7 @@
-"""A small HTTP server that speaks the Hub's API as far as the platform uses it.
+"""A small HTTP server with the part of the Hub's API that the platform uses.
 
-The answers are those of JupyterHub 6.1: ``GET /user`` tells every valid token its owner's name, groups,
-whether they are an admin, and the token's scopes; an unknown token gets 403.
+The responses are those of JupyterHub 6.1: ``GET /user`` returns the name, groups, admin status and scopes of a valid
+token; an unknown token gets 403.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ class FakeUser:
 
 @dataclass
 class FakeHub:
-    """Users and tokens, to be changed at will while it runs.
+    """Users and tokens, which can be changed while it runs.
 
-    ``failing`` is a status that all requests get; ``unwritable`` a full disk: JupyterHub then takes only tokens whose last
-    use it need not note, those in ``recorded``; ``silent`` holds all answers back until it is set;
-    ``asked`` counts requests per path and token.
+    ``failing`` is a status for all requests. ``unwritable`` simulates a full disk: JupyterHub then accepts only tokens
+    whose last use it need not record, those in ``recorded``. Responses wait while ``answering`` is clear. ``asked``
+    counts requests per token.
     """
 
     users: dict[str, FakeUser] = field(default_factory=dict)
@@ -99,7 +99,7 @@ class FakeHub:
         return JSONResponse({**model, "scopes": sorted([*found["scopes"], *own]), "token_id": "a2"})
 
     async def get_token(self, request: Request) -> Response:
-        """As ``TokenAPIHandler`` of JupyterHub 5 and 6: notes the use of both tokens."""
+        """Respond like ``TokenAPIHandler`` of JupyterHub 5 and 6, which records the use of both tokens."""
         if self.failing:
             return JSONResponse({"status": self.failing}, status_code=self.failing)
         own = _token(request)
@@ -146,6 +146,6 @@ def _token(request: Request) -> str:
 
 @pytest.fixture
 async def fake_hub() -> AsyncIterator[FakeHub]:
-    """A Hub with nobody in it."""
+    """A Hub without users."""
     async with FakeHub().running() as hub:
         yield hub

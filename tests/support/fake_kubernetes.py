@@ -1,7 +1,7 @@
-"""A small API server in this process, over real HTTP: enough of Kubernetes for tests of what reads and writes its objects.
+"""A small API server in this process, over real HTTP, for tests of code that reads and writes Kubernetes objects.
 
-Objects of any kind: create, replace, merge, server-side apply (of objects by field, of lists as a whole), delete, list,
-watch, resourceVersions, conflicts. Nothing is validated and nothing runs.
+It supports objects of any kind: create, replace, merge, server-side apply (objects by field, lists as a whole), delete,
+list, watch, resourceVersions, conflicts. It validates nothing and runs nothing.
 """
 
 from __future__ import annotations
@@ -38,20 +38,20 @@ Key = tuple[str, str, str]
 
 @dataclass
 class FakeKubernetes:
-    """The state, and the handles by which a test makes it misbehave.
+    """The state of the fake cluster, and attributes by which tests cause faults.
 
     Attributes
     ----------
     down
-        Every request is answered with 503.
+        Whether every request gets 503.
     logs
-        By namespace and pod.
+        Logs by namespace and pod.
     silent
-        Answers are held back while it is set.
+        Whether responses are held back.
     readers
-        If set, in which namespaces Secrets may be touched: no caller may touch all.
+        If set, the namespaces whose Secrets may be accessed.
     writes
-        How often each method and plural changed something, or tried to.
+        Number of changes, or attempts, by method and plural.
     """
 
     objects: dict[Key, dict[str, Any]] = field(default_factory=dict)
@@ -75,14 +75,14 @@ class FakeKubernetes:
         return sorted(key[2] for key in self.objects if key[:2] == (plural, namespace))
 
     def put(self, plural: str, obj: dict[str, Any]) -> dict[str, Any]:
-        """Store it as somebody else would, whatever was there."""
+        """Store an object as another client would, replacing an existing one."""
         meta = obj["metadata"]
         key = (plural, meta.get("namespace", ""), meta["name"])
         old = self.objects.get(key)
         return self._store(key, old, copy.deepcopy(obj))
 
     def edit(self, plural: str, name: str, namespace: str, change: Any) -> None:
-        """Change an object as ``kubectl edit`` would."""
+        """Change an object like ``kubectl edit``."""
         obj = copy.deepcopy(self.objects[plural, namespace, name])
         change(obj)
         self._store((plural, namespace, name), self.objects[plural, namespace, name], obj)
@@ -95,7 +95,7 @@ class FakeKubernetes:
                 self._note(key, self.objects.pop(key), None)
 
     async def until(self, holds: Any, what: str = "that", timeout: float = 10.0) -> Any:
-        """Wait for something to be so; what came of it."""
+        """Wait for a true result of `holds` and return it."""
         try:
             async with asyncio.timeout(timeout):
                 while not (found := holds()):
@@ -228,7 +228,7 @@ class FakeKubernetes:
         items = [obj for key, obj in sorted(self.objects.items()) if wanted(key, obj)]
         first = items[0] if items else {}
         what = {"kind": f"{first.get('kind', '')}List", "apiVersion": first.get("apiVersion", "v1")}
-        if "llmos.ai" not in what["apiVersion"]:  # of what is its own the server tells it once
+        if "llmos.ai" not in what["apiVersion"]:  # for built-in kinds the server omits kind and apiVersion of items
             items = [{part: value for part, value in obj.items() if part not in what} for obj in items]
         return JSONResponse({**what, "metadata": {"resourceVersion": str(self.revision)}, "items": items})
 
@@ -262,7 +262,7 @@ class FakeKubernetes:
 
     @contextlib.asynccontextmanager
     async def api(self, directory: Path, *, timeout: float = 5.0) -> AsyncIterator[KubernetesAPI]:
-        """A connection to it, by a kubeconfig of its own."""
+        """Yield a connection to it, with a kubeconfig of its own."""
         config = {
             "apiVersion": "v1",
             "kind": "Config",
@@ -282,7 +282,7 @@ class FakeKubernetes:
 
 @contextlib.asynccontextmanager
 async def fake_kubernetes(directory: Path) -> AsyncIterator[tuple[FakeKubernetes, KubernetesAPI]]:
-    """An empty one, and a connection to it."""
+    """Yield an empty cluster and a connection to it."""
     async with FakeKubernetes().running() as cluster, cluster.api(directory) as api:
         yield cluster, api
 
@@ -295,7 +295,7 @@ def _merged(old: Any, patch: Any) -> Any:
 
 
 def _patched(old: Any, operations: list[dict[str, Any]]) -> Any:
-    """The object after a JSON patch (RFC 6902) without moves and copies; None where a test fails."""
+    """Return the object after a JSON patch (RFC 6902) without moves and copies; None if a test operation fails."""
     new = copy.deepcopy(old)
     for operation in operations:
         *parents, last = [part.replace("~1", "/").replace("~0", "~") for part in operation["path"].split("/")[1:]]

@@ -1,8 +1,8 @@
-"""Engines that aren't: HTTP/1.1 servers that answer what a test tells them, and remember what they were sent.
+"""Fake engines: HTTP/1.1 servers with behaviour defined by tests, which record the requests.
 
 `FakeUpstream` runs in the test's own event loop, on a unix socket or a loopback port. As a program,
-``python tests/support/fake_upstream.py (--socket PATH | --port N)`` is a process to be killed, or to be
-measured: it answers at once, on uvloop, with an answer of fixed size, or ``"stream": true`` with events.
+``python tests/support/fake_upstream.py (--socket PATH | --port N)`` is a process that tests kill or measure: it
+responds at once, on uvloop, with an answer of fixed size, or with events for ``"stream": true``.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ __all__ = ["Call", "FakeUpstream", "MakeUpstream", "completion", "delta"]
 
 @dataclass
 class Call:
-    """One request that came, and the way to answer it."""
+    """A request, with methods to respond."""
 
     method: str
     path: str
@@ -124,13 +124,13 @@ class FakeUpstream:
             writer.transport.abort()
 
     async def next_call(self) -> Call:
-        """The newest call, once there is one."""
+        """Return the newest call; wait until there is one."""
         await asyncio.wait_for(self.called.wait(), 10)
         self.called.clear()
         return self.calls[-1]
 
     async def speak(self, call: Call) -> None:
-        """What an engine says."""
+        """Respond like an engine."""
         if call.path == "/v1/embeddings":
             texts = call.json["input"]
             texts = [texts] if isinstance(texts, str) else texts
@@ -185,18 +185,18 @@ class FakeUpstream:
 
     @staticmethod
     async def _watch(call: Call) -> None:
-        """The gateway never sends before it has its answer: what comes now is the end."""
+        """Set `gone` when the connection is closed; the gateway sends nothing before it has its response."""
         while not call.reader.at_eof() and not call.writer.transport.is_closing():
             await asyncio.sleep(0.005)
         call.gone.set()
 
 
 MakeUpstream = Callable[..., Awaitable[FakeUpstream]]
-"""``await make("name", tcp=False)``: a started one, stopped at the test's end."""
+"""``await make("name", tcp=False)`` returns a started server, which is stopped at the test's end."""
 
 
 class _Fast(asyncio.Protocol):
-    """As little as can be done per request: what is measured is the gateway before it."""
+    """A minimal server for measurements of the gateway in front of it."""
 
     def __init__(self, size: int, events: int) -> None:
         body = json.dumps(completion("x" * size)).encode()

@@ -1,4 +1,4 @@
-"""A gateway on a free port, with a store and people to ask."""
+"""A gateway on a free port, with a store and fake users."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ ADA, GRACE, ADMIN, NARROW = "ada-token", "grace-token", "admin-token", "manage-o
 
 
 class FakeIdentity:
-    """Knows a few people by heart."""
+    """An identity service with a few fixed users."""
 
     def __init__(self) -> None:
         invoke = frozenset({SCOPE_INVOKE})
@@ -65,7 +65,7 @@ def service(
     engine: str = "",
     **spec: Any,
 ) -> ModelService:
-    """A model service with its status, as the controllers would write it."""
+    """Return a model service with its status, as the controllers would write it."""
     urls = [u if isinstance(u, str) else u.url for u in upstreams]
     return ModelService.parse(
         {
@@ -84,7 +84,7 @@ def service(
 
 
 class RunningGateway:
-    """The gateway under test, a real server on a real port."""
+    """The gateway under test: a real server on a real port."""
 
     def __init__(self, gateway: Gateway, server: Server, store: Store, identity: FakeIdentity) -> None:
         self.gateway = gateway
@@ -97,7 +97,7 @@ class RunningGateway:
         self.httpd: asyncio.Task[None] | None = None
 
     async def add(self, *services: ModelService) -> None:
-        """Store them as a user and a controller would, and wait until the gateway knows."""
+        """Store services as a user and a controller would, and wait until the gateway knows them."""
         for wanted in services:
             created = await self.store.create(wanted)
             await self.store.patch_status(created.model_copy(update={"status": wanted.status}))
@@ -105,13 +105,13 @@ class RunningGateway:
             await self.until(wanted)
 
     async def change(self, wanted: ModelService) -> None:
-        """Take over spec and status of `wanted`."""
+        """Apply spec and status of `wanted`."""
         stored = await self.store.apply(wanted)
         await self.store.patch_status(stored.model_copy(update={"status": wanted.status}))
         await self.until(wanted)
 
     async def until(self, wanted: ModelService) -> None:
-        """Wait until the table has this status."""
+        """Wait until the routing table has this status."""
         key = (wanted.metadata.namespace, wanted.metadata.name)
         urls = [e.url for e in wanted.status.endpoints]
         async with asyncio.timeout(10):
@@ -122,7 +122,7 @@ class RunningGateway:
                 await asyncio.sleep(0.002)
 
     async def post(self, path: str, body: Any, token: str = ADA, **headers: str) -> httpx.Response:
-        """One request with httpx."""
+        """Send one request with httpx."""
         return await self.http.post(path, json=body, headers={"authorization": f"Bearer {token}", **headers})
 
     async def get(self, path: str, token: str = ADA) -> httpx.Response:
@@ -134,12 +134,12 @@ class RunningGateway:
 
     @contextlib.asynccontextmanager
     async def openai(self, token: str = ADA, prefix: str = "") -> AsyncIterator[openai.AsyncOpenAI]:
-        """The real client, which sends a request once."""
+        """Yield the real client, without retries."""
         async with openai.AsyncOpenAI(base_url=f"{self.url}{prefix}/v1", api_key=token, max_retries=0) as client:
             yield client
 
     async def raw(self, data: bytes) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        """A connection on which these bytes were sent."""
+        """Open a connection and send these bytes on it."""
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
         writer.write(data)
         await writer.drain()
@@ -155,7 +155,7 @@ async def running_gateway(
     until_ready: bool = True,
     engine_secret: str = "",
 ) -> AsyncIterator[RunningGateway]:
-    """Start one, and stop it whatever is still under way."""
+    """Start a gateway; stop it at the end, even if requests are running."""
     options = options or GatewayOptions()
     identity = FakeIdentity()
     gateway = Gateway(store, identity, options, engine_secret=engine_secret)

@@ -1,4 +1,4 @@
-"""Writes small GGUF files for tests, byte by byte, so that wrong ones can be written too."""
+"""Small GGUF files for tests, written byte by byte, so that invalid ones are possible too."""
 
 from __future__ import annotations
 
@@ -47,18 +47,18 @@ def build_gguf(
     version: int = 3,
     data: bytes | None = None,
 ) -> bytes:
-    """A GGUF file.
+    """Return the content of a GGUF file.
 
     Parameters
     ----------
     keys
-        Keys and values; whole numbers as uint32, lists of them as int32.
+        Keys and values; integers are written as uint32, lists of them as int32.
     tensors
         Name, dimensions and type number (12 is Q4_K).
     version
-        Of the format.
+        Version of the format.
     data
-        What follows the header; by default zeros, as many as Q4_K needs.
+        Content after the header; by default zeros, as many as Q4_K needs.
     """
     head = b"GGUF" + struct.pack("<IQQ", version, len(tensors), len(keys))
     body = b"".join(_text(key) + _value(value) for key, value in keys.items())

@@ -1,4 +1,4 @@
-"""The API over a cluster with a group's namespace in it, and what its members and others may there."""
+"""The API on a cluster with a group's namespace, and the permissions of members and others."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ __all__ = ["GroupPlatform", "check_group_namespace", "group_platform"]
 
 @dataclass
 class GroupPlatform:
-    """API and controller of namespaces while they run; `ada` and `hopper` are in the group, `grace` isn't."""
+    """The running API and namespace controller; `ada` and `hopper` are in the group, `grace` isn't."""
 
     url: str
     hub: FakeHub
@@ -56,7 +56,7 @@ class GroupPlatform:
             yield client
 
     async def status(self, name: str, method: str, path: str, **request: Any) -> int:
-        """The HTTP status that somebody gets."""
+        """Return the HTTP status of a request by that user."""
         async with self.client(name) as client:
             return (await client.request(method, path, **request)).status_code
 
@@ -65,7 +65,7 @@ class GroupPlatform:
 async def group_platform(
     api: KubernetesAPI, database: Store, hub: FakeHub, directory: Path, *, group: str, release: str
 ) -> AsyncIterator[GroupPlatform]:
-    """Them, on a cluster; the release's own namespace has its name."""
+    """Run the API and the controller on a cluster; the release's own namespace has its name."""
     for name in ("ada", "grace", "hopper"):
         hub.add_user(name, groups=() if name == "grace" else (group,))
         hub.add_token(name, f"token-of-{name}-0123456789")
@@ -96,7 +96,7 @@ async def group_platform(
 
 
 async def check_group_namespace(platform: GroupPlatform) -> None:
-    """What holds in any cluster: made by the first member who needs it, closed to others, lost with membership."""
+    """Check that a group's namespace is created for the first member, closed to others, and lost with membership."""
     models = platform.models
     manifest = {"metadata": {"name": "chat"}, "spec": {"model": "demo://tiny", "replicas": 0}}
     space = f"/apis/{API_VERSION}/namespaces/{platform.namespace}"
@@ -132,6 +132,6 @@ async def check_group_namespace(platform: GroupPlatform) -> None:
     for method, path in (("GET", models), ("DELETE", f"{models}/chat"), ("POST", space)):
         assert await platform.status("hopper", method, path) == 403, f"{method} {path} by one who was a member"
     platform.hub.add_user("grace", groups=(platform.group,))
-    await asyncio.sleep(0.1)  # what is known of a token is believed for 0.05 s here
+    await asyncio.sleep(0.1)  # identities are cached for 0.05 s here
     assert await platform.status("grace", "GET", f"{models}/chat") == 200, "who joins has the same rights"
     assert await platform.status("grace", "DELETE", f"{models}/chat") == 200

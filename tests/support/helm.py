@@ -1,4 +1,4 @@
-"""Helm for tests: the chart rendered, without a cluster."""
+"""Rendering of the chart with Helm, without a cluster."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ KUBERNETES = "1.34.0"
 
 
 class HelmRefused(Exception):
-    """What Helm says of values that it doesn't take."""
+    """Helm rejected the values; the message is Helm's."""
 
 
 def find_helm() -> str:
-    """The program; skips the test where there is none."""
+    """Return the program's path; skip the test if it isn't installed."""
     cache = Path(os.environ.get("TESTCLUSTER_DIR") or Path.home() / ".cache" / "llmos-testcluster")
     found = shutil.which("helm") or shutil.which("helm", path=str(cache / "bin"))
     if found is None:
@@ -51,15 +51,15 @@ def _template(values: dict[str, Any], namespace: str, release: str, *options: st
 def render(
     values: dict[str, Any] | None = None, *options: str, namespace: str = "llmos", release: str = "llmos"
 ) -> list[dict[str, Any]]:
-    """All objects, hooks included; options are Helm's own: ``--is-upgrade``."""
+    """Return all objects, hooks included; options are Helm's own: ``--is-upgrade``."""
     text = _template(values or {}, namespace, release, *options)
-    # the loader in C: a chart's worth of YAML takes a second otherwise
+    # the loader in C: the pure Python loader takes a second for the chart
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     return [obj for obj in yaml.load_all(text, Loader=loader) if obj]
 
 
 def render_notes(values: dict[str, Any], *, namespace: str = "llmos") -> str:
-    """What `helm get notes` would print: a chart that has the notes as an object."""
+    """Return the output of `helm get notes`, by a copy of the chart that has the notes as an object."""
     with tempfile.TemporaryDirectory() as directory:
         copy = Path(directory) / "llmos"
         shutil.copytree(CHART, copy)
@@ -72,7 +72,7 @@ def render_notes(values: dict[str, Any], *, namespace: str = "llmos") -> str:
 
 
 def pod_specs(objects: list[dict[str, Any]]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Kind/name and pod template of everything that makes pods."""
+    """Yield kind/name and pod template of all objects that create pods."""
     for obj in objects:
         name = f"{obj['kind']}/{obj['metadata']['name']}"
         if obj["kind"] in ("Deployment", "StatefulSet", "Job"):
@@ -82,5 +82,5 @@ def pod_specs(objects: list[dict[str, Any]]) -> Iterator[tuple[str, dict[str, An
 
 
 def containers(template: dict[str, Any]) -> list[dict[str, Any]]:
-    """All containers of a pod."""
+    """Return all containers of a pod."""
     return [*template["spec"].get("initContainers", []), *template["spec"]["containers"]]

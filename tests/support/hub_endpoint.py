@@ -1,8 +1,7 @@
-"""A model hub of our own: speaks the Hugging Face Hub's protocol well enough for the real client.
+"""A fake model hub that implements the Hugging Face Hub's protocol as far as the real client needs it.
 
-It answers what the client asks (model info, file tree, ``resolve`` with the headers that the Hub sends, its error
-codes), and passes large files on to a second address, as the Hub does to its CDN. Transfers can be slow,
-break off, or be wrong.
+It responds to the client's requests (model info, file tree, ``resolve`` with the Hub's headers and error codes) and
+redirects large files to a second address, as the Hub does to its CDN. Transfers can be slow, closed early, or corrupt.
 """
 
 from __future__ import annotations
@@ -25,20 +24,20 @@ _BEGINNING = re.compile(r"bytes=0-(\d+)")
 
 @dataclass
 class HubRepository:
-    """What the hub has under one name.
+    """A repository of the fake hub.
 
     Attributes
     ----------
     files
         Path to content.
     gated
-        Whether it takes a token that is in the endpoint's ``tokens``.
+        Whether it requires a token that is in the endpoint's ``tokens``.
     private
-        Whether it exists only for such a token.
+        Whether it is visible only with such a token.
     revisions
         Names of commits; ``main`` is the newest.
     parameters
-        The number of weights that the hub tells of it.
+        Number of weights in the hub's search results.
     """
 
     files: dict[str, bytes]
@@ -49,34 +48,34 @@ class HubRepository:
     parameters: int = 0
 
     def resolve(self, revision: str) -> str | None:
-        """The commit that a revision means."""
+        """Return the commit of a revision."""
         names = {"main": self.commit, self.commit: self.commit, **self.revisions}
         return names.get(revision)
 
 
 class HubEndpoint:
-    """The server, with what it serves and how it behaves.
+    """The fake hub, with its content and its behaviour.
 
     Attributes
     ----------
     repositories
         Name to repository.
     tokens
-        Tokens that open what is gated or private.
+        Tokens with access to gated and private repositories.
     break_after
-        Bytes after which each of the next `breaks` transfers is broken off.
+        Bytes after which each of the next `breaks` transfers is closed.
     corrupt
-        Whether contents come with a byte changed.
+        Whether one byte of contents is changed.
     ignore_ranges
-        Whether a request for a range gets everything.
+        Whether requests for a range get the whole content.
     gate
         While clear, transfers stop after `break_after` bytes until it is set.
     requests
         Method, path, range and authorization of every request.
     sent
-        Bytes of file contents sent, but for beginnings.
+        Bytes of file contents sent, except for requests for a beginning.
     looked_at
-        Files of which only the beginning was asked for.
+        Files of which only the beginning was requested.
     """
 
     def __init__(self) -> None:
@@ -103,12 +102,12 @@ class HubEndpoint:
 
     @property
     def url(self) -> str:
-        """What ``HF_ENDPOINT`` is set to."""
+        """The value for ``HF_ENDPOINT``."""
         return f"http://127.0.0.1:{self.port}"
 
     @property
     def ranges(self) -> list[str | None]:
-        """The range of every request for contents, but for beginnings."""
+        """The ranges of all requests for contents, except for beginnings."""
         found = [r for _, path, r, _ in self.requests if path.startswith("/cdn/")]
         return [r for r in found if not _BEGINNING.fullmatch(r or "")]
 
@@ -116,7 +115,7 @@ class HubEndpoint:
         self._thread.start()
 
     def stop(self) -> None:
-        """Stop answering; does nothing the second time."""
+        """Stop the server; a second call does nothing."""
         if not self._thread.is_alive():
             return
         self.gate.set()
@@ -127,7 +126,7 @@ class HubEndpoint:
 
 @contextmanager
 def hub_endpoint() -> Iterator[HubEndpoint]:
-    """A running hub."""
+    """Yield a running hub."""
     hub = HubEndpoint()
     hub.start()
     try:
@@ -208,7 +207,7 @@ def _handler(hub: HubEndpoint) -> type[BaseHTTPRequestHandler]:
             )
 
         def _search(self, query: dict[str, list[str]]) -> None:
-            """As the Hub does: every word is part of the name, and ``expand[]=gguf`` tells the number of weights."""
+            """Respond like the Hub: names must contain all words, and ``expand[]=gguf`` adds the number of weights."""
             words = query.get("search", [""])[0].lower().split()
             wants_gguf = "gguf" in query.get("filter", [])
             found = []
@@ -238,7 +237,7 @@ def _handler(hub: HubEndpoint) -> type[BaseHTTPRequestHandler]:
                 "X-Linked-ETag": f'"{digest}"',
                 "ETag": f'"{digest}"',
             }
-            # another host than the hub's, as the CDN is: credentials must not follow
+            # another host than the hub's, like the CDN: credentials must not be sent there
             self._send(302, headers | {"Location": f"http://localhost:{hub.port}/cdn/{name}/{path}"})
 
         def _beginning(self, path: str, content: bytes, count: int) -> None:
@@ -290,7 +289,7 @@ def _handler(hub: HubEndpoint) -> type[BaseHTTPRequestHandler]:
 
         def _write(self, data: bytes) -> None:
             with hub.lock:
-                hub.sent += len(data)  # before: whoever has read the last byte may look at once
+                hub.sent += len(data)  # counted first, because a test may check it as soon as it has read the last byte
             try:
                 self.wfile.write(data)
                 self.wfile.flush()
@@ -320,7 +319,7 @@ def _handler(hub: HubEndpoint) -> type[BaseHTTPRequestHandler]:
 
 
 def _entry(path: str, content: bytes) -> dict[str, Any]:
-    """A file as the Hub lists it; GGUF and weights are large files, the rest is not."""
+    """Return a file's entry in the Hub's format; GGUF and weights are stored as large files."""
     entry: dict[str, Any] = {
         "rfilename": path,
         "size": len(content),

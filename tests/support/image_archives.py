@@ -1,4 +1,4 @@
-"""Small image archives, as `docker save` of today and of old, `podman save` and `ctr images export` write them."""
+"""Small image archives in the formats of `docker save` (current and old), `podman save` and `ctr images export`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _MEDIA = "application/vnd.oci.image"
 
 
 def layer(**files: str) -> bytes:
-    """A layer's tar."""
+    """Return a layer's tar."""
     raw = io.BytesIO()
     with tarfile.open(fileobj=raw, mode="w") as tar:
         _add(tar, {name: text.encode() for name, text in files.items()})
@@ -45,8 +45,10 @@ def _put(blobs: dict[str, bytes], data: bytes, kind: str) -> dict[str, Any]:
 
 
 def oci_archive(path: Path, images: Mapping[str, Mapping[str, Sequence[bytes]]], *, indexed: bool = False) -> Path:
-    """An OCI layout: name to architecture to layers. `indexed`: each name is an index of its platforms, in which one
-    more is named that was not exported, and a statement that is no image."""
+    """Write an OCI layout: name to architecture to layers.
+
+    With `indexed` each name is an index of its platforms, with one more manifest that wasn't exported.
+    """
     blobs: dict[str, bytes] = {"oci-layout": b'{"imageLayoutVersion":"1.0.0"}'}
     entries = []
     for name, platforms in images.items():
@@ -72,7 +74,7 @@ def oci_archive(path: Path, images: Mapping[str, Mapping[str, Sequence[bytes]]],
 
 
 def docker_archive(path: Path, images: Mapping[str, Sequence[bytes]], architecture: str = "amd64") -> Path:
-    """As Docker wrote it before version 25: layers by directories, equal ones as links."""
+    """Write an archive like Docker before version 25: a directory per layer, and links for equal layers."""
     entries, files, links = [], {}, {}
     for name, layers in images.items():
         config = _config(architecture, layers)
@@ -99,7 +101,7 @@ def docker_archive(path: Path, images: Mapping[str, Sequence[bytes]], architectu
 
 
 def read_oci(path: Path) -> dict[str, list[bytes]]:
-    """Name to layers of an OCI layout, with every hash checked."""
+    """Return name to layers of an OCI layout, and check all hashes."""
     with tarfile.open(path) as tar:
         content = {member.name: tar.extractfile(member).read() for member in tar if member.isfile()}
     for name, data in content.items():

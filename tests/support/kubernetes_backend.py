@@ -1,5 +1,4 @@
-"""What the tests of the Kubernetes backend share: programs in a stand-in image, and a view of the backend by which
-the suite for all backends can look at it."""
+"""Programs in a stand-in image, and an adapter with which the contract suite tests the Kubernetes backend."""
 
 from __future__ import annotations
 
@@ -13,13 +12,13 @@ from llmos_hub.kubernetes_api import KubernetesAPI
 from llmos_hub.workload import Observation, PodOptions, Probe, ProcessTemplate, ReplicaState, Workload, WorkloadRef
 
 IMAGE = "registry.local/busybox:1"
-"""Has a shell and a small web server; every test cluster of ours brings it."""
+"""An image with a shell and a small web server; every test cluster of ours has it."""
 HEALTH = Probe("/health", period=1.0, timeout=1.0, failures=2)
 _SERVE = "echo ok > /tmp/health; trap 'exit 0' TERM; httpd -f -p {port} -h /tmp & wait"
 
 
 def settings_for(release: str, **more: object) -> KubernetesSettings:
-    """Settings with the stand-in image."""
+    """Return settings with the stand-in image."""
     data = {
         "release": release,
         "namespace": "default",
@@ -32,17 +31,17 @@ def settings_for(release: str, **more: object) -> KubernetesSettings:
 
 
 def script(text: str, **fields: object) -> ProcessTemplate:
-    """A shell script."""
+    """Return a template that runs a shell script."""
     return ProcessTemplate(("/bin/sh", "-c", text), **{"grace": 1.0, **fields})
 
 
 def serving(name: str = "a", **fields: object) -> ProcessTemplate:
-    """Becomes ready."""
+    """Return a template that becomes ready."""
     return script(_SERVE, **{"env": {"NAME": name}, "readiness": HEALTH, **fields})
 
 
 def with_pod(template: ProcessTemplate, **options: object) -> ProcessTemplate:
-    """The template with options of its pod."""
+    """Return the template with options of its pod."""
     return replace(template, pod=PodOptions(**options))
 
 
@@ -59,10 +58,10 @@ class _Changes:
 
 @dataclass
 class Placed:
-    """The backend with one namespace called by another name, and with numbers in the place of process ids.
+    """The backend with one namespace under another name, and with numbers in place of process ids.
 
-    What the suite takes a process id for is whether the same process still runs: a number made of pod, container
-    and count of restarts says that of a pod.
+    The suite compares process ids to find out whether the same process still runs. For a pod, a number made of pod,
+    container and restart count serves for that.
     """
 
     backend: KubernetesBackend

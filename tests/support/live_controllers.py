@@ -1,4 +1,4 @@
-"""The controllers of a release on a real cluster, in this process, with a stand-in for a model's engine."""
+"""The controllers of a release on a real cluster, in this process, with a stand-in for model engines."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ from tests.support.kubernetes_backend import settings_for
 
 __all__ = ["LiveRelease", "live_release", "stand_in"]
 
-# keeps some megabytes, so that memory in use is seen
+# holds some megabytes, so that its memory use is visible
 _SERVE = "kept=$(head -c 4000000 /dev/zero | tr '\\0' x); mkdir -p /tmp/v1; echo ok > /tmp/v1/models; trap 'exit 0' TERM; httpd -f -p {port} -h /tmp & wait"
 
 
 def stand_in(name: str, namespace: str, **spec: Any) -> ModelService:
-    """A service that becomes ready."""
+    """Return a service that becomes ready."""
     content = {
         "engine": "custom",
         "args": ["/bin/sh", "-c", _SERVE],
@@ -46,7 +46,7 @@ def stand_in(name: str, namespace: str, **spec: Any) -> ModelService:
 
 @dataclass
 class LiveRelease:
-    """A release whose controllers run; `namespace` is one of its own, and has the release's name."""
+    """A release with running controllers; `namespace` is one of its own, and has the release's name."""
 
     cluster: Cluster
     store: KubernetesStore
@@ -64,7 +64,7 @@ class LiveRelease:
         namespace: str | None = None,
         timeout: float = 60.0,
     ) -> ModelServiceStatus:
-        """Its status as soon as it is so."""
+        """Wait until a service's status meets a condition, and return the status."""
         deadline = time.monotonic() + timeout
         while True:
             status = await self.status(name, namespace)
@@ -74,7 +74,7 @@ class LiveRelease:
             await asyncio.sleep(0.2)
 
     async def gone(self, name: str, namespace: str | None = None, timeout: float = 60.0) -> None:
-        """Delete it, and wait until it is."""
+        """Delete a service and wait until it is gone."""
         await self.store.delete(ModelService, namespace or self.namespace, name)
         async with asyncio.timeout(timeout):
             with contextlib.suppress(NotFound):
@@ -85,7 +85,7 @@ class LiveRelease:
 
 @contextlib.asynccontextmanager
 async def live_release(cluster: Cluster, api: KubernetesAPI) -> AsyncIterator[LiveRelease]:
-    """One with a namespace; nothing of it is left at the end."""
+    """Run a release with one namespace; nothing of it remains at the end."""
     name = cluster.namespace("live")
     cluster.kubectl(
         "label", "namespace", name, "app.kubernetes.io/managed-by=llmos", f"app.kubernetes.io/instance={name}"

@@ -1,4 +1,4 @@
-"""A real llama.cpp process, started as the backend starts it."""
+"""A real llama.cpp process, started like the backend starts it."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ MACHINE = Machine(cpus=2, memory=8 * 2**30)
 
 
 def installed_parameters() -> dict[str, Parameter]:
-    """What the installed llama.cpp can be told, asked as the platform asks: where the system has no OpenMP, only a
-    process with the packaged one in its environment can load it.
-    """
+    """Return the options of the installed llama.cpp."""
+    # in a process like the platform does: without OpenMP in the system, it loads only with the packaged one in its
+    # environment
     done = subprocess.run(
         [sys.executable, "-I", "-m", "llmos_hub.engines.llamacpp_server", "--describe"],
         capture_output=True,
@@ -42,19 +42,19 @@ def installed_parameters() -> dict[str, Parameter]:
 
 @dataclass
 class EngineProcess:
-    """The process, where it listens, and what it wrote."""
+    """A running engine with its socket and its log."""
 
     process: subprocess.Popen[bytes]
     socket: Path
     log: Path
 
     def client(self) -> httpx.Client:
-        """A client of it; close it."""
+        """Return a client of it; the caller closes it."""
         transport = httpx.HTTPTransport(uds=str(self.socket))
         return httpx.Client(transport=transport, base_url="http://engine", timeout=60)
 
     def wait_until_healthy(self, timeout: float = 60) -> float:
-        """Seconds until ``/health`` answered 200."""
+        """Wait until ``/health`` returns 200, and return the seconds it took."""
         begin = time.monotonic()
         while time.monotonic() - begin < timeout:
             assert self.process.poll() is None, self.log.read_text()
@@ -66,12 +66,13 @@ class EngineProcess:
         raise AssertionError(self.log.read_text())
 
     def _listens(self) -> bool:
-        """Whether a connection is taken; asked without httpx, which leaves a refused unix socket open."""
+        """Return whether it accepts connections."""
+        # not with httpx, which leaves a refused unix socket open
         with socket.socket(socket.AF_UNIX) as probe:
             return probe.connect_ex(str(self.socket)) == 0
 
     def memory(self) -> int:
-        """Resident bytes."""
+        """Return its resident memory in bytes."""
         fields = Path(f"/proc/{self.process.pid}/statm").read_text().split()
         return int(fields[1]) * os.sysconf("SC_PAGE_SIZE")
 
@@ -88,7 +89,7 @@ def start_engine(template: ProcessTemplate, directory: Path, environ: Mapping[st
 
 @contextmanager
 def engine_process(template: ProcessTemplate, directory: Path) -> Iterator[EngineProcess]:
-    """A running engine that answers; ended afterwards."""
+    """Yield a running engine that responds; it is ended afterwards."""
     engine = start_engine(template, directory)
     try:
         engine.wait_until_healthy()
@@ -99,5 +100,5 @@ def engine_process(template: ProcessTemplate, directory: Path) -> Iterator[Engin
 
 
 def demo_model(name: str, directory: Path) -> ModelFiles:
-    """One of the demo models."""
+    """Return the files of a demo model."""
     return DemoSource().fetch(f"demo://{name}", directory, lambda _progress: None)

@@ -1,4 +1,4 @@
-"""What the tests of the local backend share."""
+"""Fixtures and templates for the tests of the local backend."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ HEALTH = Probe("/health", period=0.1, timeout=1.0, failures=2)
 
 
 def engine(name: str = "fake", *arguments: str, **fields: object) -> ProcessTemplate:
-    """A fake engine on a socket."""
+    """Return a template of a fake engine on a socket."""
     return ProcessTemplate((*ENGINE, "--name", name, *arguments), **{"readiness": HEALTH, "grace": 2.0, **fields})
 
 
 def script(text: str, **fields: object) -> ProcessTemplate:
-    """A shell script."""
+    """Return a template that runs a shell script."""
     return ProcessTemplate(("/bin/sh", "-c", text), grace=2.0, **fields)
 
 
 async def ask(replica: ReplicaState, path: str) -> str:
-    """The body of the answer to one GET; OSError where there is none."""
+    """Send one GET request and return the body; raise OSError if there is no response."""
     assert replica.endpoint is not None
     if replica.endpoint.startswith("unix://"):
         reader, writer = await asyncio.open_unix_connection(replica.endpoint.removeprefix("unix://"))
@@ -46,7 +46,7 @@ async def ask(replica: ReplicaState, path: str) -> str:
 
 
 def alive(pid: int) -> bool:
-    """Whether that process runs; a zombie doesn't."""
+    """Return whether a process runs; a zombie doesn't."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
     except OSError:
@@ -55,25 +55,25 @@ def alive(pid: int) -> bool:
 
 @dataclass
 class Kit:
-    """Makes backends on one pair of directories; all are closed after the test."""
+    """A factory of backends on one pair of directories; all are closed after the test."""
 
     directory: Path
     runtime_dir: Path
     made: list[LocalBackend]
 
     def make(self, **options: object) -> LocalBackend:
-        """One that isn't started."""
+        """Return a backend that isn't started."""
         self.made.append(LocalBackend(self.directory, self.runtime_dir, **{"options": QUICK, **options}))
         return self.made[-1]
 
     async def started(self, **options: object) -> LocalBackend:
-        """One that is."""
+        """Return a started backend."""
         backend = self.make(**options)
         await backend.start()
         return backend
 
     async def successor(self, backend: LocalBackend) -> LocalBackend:
-        """Another in the place of one that let go."""
+        """Close a backend and return a started one in its place."""
         await backend.close()
         return await self.started()
 

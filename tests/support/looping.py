@@ -1,4 +1,4 @@
-"""Clients that ask in a loop while something is broken: what they got is counted and timed."""
+"""Clients that send requests in a loop during faults; their results are counted and timed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MESSAGES = [{"role": "user", "content": "Hello"}]
 
 @dataclass(frozen=True)
 class Outcome:
-    """One request: when it began (`time.monotonic`), how long it took, and what was wrong."""
+    """The result of one request: its start (`time.monotonic`), its duration in seconds, and its error."""
 
     at: float
     took: float
@@ -29,20 +29,20 @@ class Outcome:
 
 
 class Loop:
-    """Requests one after the other from each of some clients, for as long as it is open.
+    """A loop of requests in each of several clients, while it is open.
 
     Parameters
     ----------
     ask
-        One request; what it raises is its error.
+        Sends one request; its exception is the error.
     clients
-        How many at once.
+        Number of clients.
     fresh
-        Whether each request opens a connection of its own, as ``curl`` does.
+        Whether each request opens its own connection, like ``curl``.
     timeout
-        For connecting, and for each answer.
+        Timeout for connecting and for each response.
     pause
-        Between two requests of a client.
+        Seconds between two requests of a client.
     """
 
     def __init__(
@@ -60,13 +60,13 @@ class Loop:
         self._threads = [threading.Thread(target=self._run, daemon=True) for _ in range(clients)]
 
     def __enter__(self) -> Self:
-        """Begin."""
+        """Start the clients."""
         for thread in self._threads:
             thread.start()
         return self
 
     def __exit__(self, *exc: object) -> None:
-        """Let the requests under way end."""
+        """Stop the clients after their running requests."""
         self._over.set()
         for thread in self._threads:
             thread.join(timeout=120)
@@ -87,20 +87,20 @@ class Loop:
 
     @property
     def errors(self) -> list[Outcome]:
-        """What went wrong, the first first."""
+        """The failed requests, oldest first."""
         return sorted((one for one in self.outcomes if one.error), key=lambda one: one.over)
 
     @property
     def slowest(self) -> float:
-        """Seconds of the request that took longest."""
+        """Duration of the slowest request in seconds."""
         return max((one.took for one in self.outcomes), default=0.0)
 
     def healed(self, broken_at: float) -> float:
-        """Seconds from then until the last error was over; 0 without any."""
+        """Return the seconds from `broken_at` until the last error ended; 0 without errors."""
         return max((one.over - broken_at for one in self.errors), default=0.0)
 
     def words(self, broken_at: float) -> str:
-        """The figures, to be printed."""
+        """Return the figures as a sentence."""
         said = f"{len(self.outcomes)} requests, {len(self.errors)} errors, the slowest {self.slowest:.1f} s"
         if self.errors:
             first, last = self.errors[0].error, self.healed(broken_at)
@@ -109,7 +109,7 @@ class Loop:
 
 
 def chat(gateway_url: str, token: str, model: str, tokens: int = 4) -> Callable[[httpx.Client], None]:
-    """Asks for a whole answer."""
+    """Return a request for a complete answer."""
     body = {"model": model, "messages": MESSAGES, "max_tokens": tokens}
 
     def ask(client: httpx.Client) -> None:
@@ -123,7 +123,7 @@ def chat(gateway_url: str, token: str, model: str, tokens: int = 4) -> Callable[
 
 
 def stream_chat(gateway_url: str, token: str, model: str, tokens: int = 200) -> Callable[[httpx.Client], None]:
-    """Asks for a stream, which has to come to its end."""
+    """Return a request for a stream, which must arrive completely."""
     body = {"model": model, "messages": MESSAGES, "max_tokens": tokens, "stream": True}
 
     def ask(client: httpx.Client) -> None:

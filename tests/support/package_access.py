@@ -1,4 +1,4 @@
-"""Whether the package index can be reached, for tests that need a model from it."""
+"""A check of the package index, for tests that need a model from it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["require_project"]
 
 
 def require_project(project: str) -> None:
-    """Skip the test, saying why, where the index that this machine is set up for doesn't have the project."""
+    """Skip the test unless the configured package index is reachable and has the project."""
     index = IndexSettings.from_environment().indexes[0]
     try:
         status = httpx.get(f"{index.rstrip('/')}/{project}/", timeout=5, follow_redirects=True).status_code

@@ -1,4 +1,4 @@
-"""A package index of our own: the simple repository API as JSON or HTML, and the files."""
+"""A fake package index: the simple repository API as JSON or HTML, and the files."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ __all__ = ["PackageIndex", "package_index"]
 
 
 class PackageIndex:
-    """The server.
+    """The fake package index.
 
     Attributes
     ----------
     projects
         Name to files, file name to content.
     html
-        Whether it speaks only the older HTML form.
+        Whether it uses only the older HTML format.
     paths
-        Every path that was asked for.
+        Paths of all requests.
     """
 
     def __init__(self) -> None:
@@ -36,7 +36,7 @@ class PackageIndex:
 
     @property
     def url(self) -> str:
-        """What ``PIP_INDEX_URL`` is set to."""
+        """The value for ``PIP_INDEX_URL``."""
         return f"http://127.0.0.1:{self._server.server_address[1]}/root/simple"
 
     def stop(self) -> None:
@@ -47,7 +47,7 @@ class PackageIndex:
 
 @contextmanager
 def package_index() -> Iterator[PackageIndex]:
-    """A running index."""
+    """Yield a running index."""
     index = PackageIndex()
     try:
         yield index

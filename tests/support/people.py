@@ -1,4 +1,4 @@
-"""People at a Hub: made, logged in, with servers and kernels, all over HTTP as their browsers would."""
+"""Users of a Hub, with servers and kernels, all over HTTP like their browsers."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["HubClient", "Kernel", "Output", "wait_until"]
 
 
 def wait_until(condition: Callable[[], Any], timeout: float = 30.0, what: str = "") -> Any:
-    """The first true value of `condition`; a failure after `timeout` seconds."""
+    """Return the first true value of `condition`; fail the test after `timeout` seconds."""
     deadline = time.monotonic() + timeout
     while True:
         if value := condition():
@@ -31,28 +31,28 @@ def wait_until(condition: Callable[[], Any], timeout: float = 30.0, what: str = 
 
 
 class HubClient:
-    """What can be asked of a Hub, whatever it runs on."""
+    """Operations on a Hub, wherever it runs."""
 
     start_timeout = 60.0
-    """Seconds that a server may take to start or to stop."""
+    """Maximum time in seconds for starting or stopping a server."""
 
     @property
     def hub_url(self) -> str:
-        """Where people reach it."""
+        """The Hub's public URL."""
         raise NotImplementedError
 
     @property
     def admin_token(self) -> str:
-        """A token that may do everything."""
+        """A token with all permissions."""
         raise NotImplementedError
 
     def hub(self, method: str, path: str, *, token: str = "", body: Any = None) -> httpx.Response:
-        """One request to the Hub's API, with the admin's token unless another is given."""
+        """Send a request to the Hub's API, by default with the admin's token."""
         headers = {"Authorization": f"Bearer {token or self.admin_token}"}
         return httpx.request(method, f"{self.hub_url}/hub/api{path}", headers=headers, json=body, timeout=30)
 
     def add_user(self, name: str, password: str = "", *, admin: bool = False) -> str:
-        """Make a person with a password of their own; the password."""
+        """Add a user with a password of their own; return the password."""
         password = password or f"{name}-has-a-password"
         body = {"password": password, "one_time": False, "create": True, "admin": admin}
         answer = self.hub("POST", f"/llmos/users/{quote(name, safe='')}/password", body=body)
@@ -60,7 +60,7 @@ class HubClient:
         return password
 
     def token(self, user: str, *scopes: str, note: str = "test") -> str:
-        """A token of a person; without scopes it may all that they may."""
+        """Create a token of a user; without scopes it has all of the user's permissions."""
         body = {"note": note, **({"scopes": list(scopes)} if scopes else {})}
         answer = self.hub("POST", f"/users/{quote(user, safe='')}/tokens", body=body)
         assert answer.status_code == 201, answer.text
@@ -68,14 +68,14 @@ class HubClient:
 
     @contextmanager
     def browser(self, user: str, password: str) -> Iterator[httpx.Client]:
-        """A client that has logged in through the page, with its cookies."""
+        """Yield a client that has logged in through the log-in page, with its cookies."""
         with httpx.Client(base_url=self.hub_url, timeout=30, follow_redirects=True) as client:
             answer = self.log_in(client, user, password)
             assert "login" not in answer.url.path, answer.text
             yield client
 
     def log_in(self, client: httpx.Client, user: str, password: str) -> httpx.Response:
-        """Send the log-in form as a browser does."""
+        """Send the log-in form like a browser."""
         page = client.get("/hub/login")
         found = re.search(r'name="_xsrf" value="([^"]+)"', page.text)
         assert found, page.text
@@ -85,7 +85,7 @@ class HubClient:
     def choose_password(
         self, client: httpx.Client, page: httpx.Response, password: str, **fields: str
     ) -> httpx.Response:
-        """Send the form for a new password, which `page` shows."""
+        """Send the form for a new password on `page`."""
         xsrf = re.search(r'name="_xsrf" value="([^"]+)"', page.text)
         assert xsrf, page.text
         form = {"_xsrf": xsrf[1], "new_password": password, "new_password_again": password, **fields}
@@ -94,11 +94,11 @@ class HubClient:
     # Servers
 
     def server_url(self, user: str, name: str = "") -> str:
-        """Where a person's server is reached."""
+        """Return the URL of a user's server."""
         return f"{self.hub_url}/user/{quote(user, safe='')}/" + (f"{name}/" if name else "")
 
     def start_server(self, user: str, token: str, name: str = "", options: dict[str, Any] | None = None) -> str:
-        """Start a notebook server and wait until it is ready; its URL."""
+        """Start a notebook server and wait until it is ready; return its URL."""
         path = f"/users/{quote(user, safe='')}/" + (f"servers/{name}" if name else "server")
         answer = self.hub("POST", path, token=token, body=options)
         assert answer.status_code in (201, 202), answer.text
@@ -113,7 +113,7 @@ class HubClient:
         return self.server_url(user, name)
 
     def stop_server(self, user: str, token: str, name: str = "") -> None:
-        """Stop it and wait until it is gone."""
+        """Stop a server and wait until it is gone."""
         path = f"/users/{quote(user, safe='')}/" + (f"servers/{name}" if name else "server")
         answer = self.hub("DELETE", path, token=token)
         assert answer.status_code in (202, 204), answer.text
@@ -124,7 +124,7 @@ class HubClient:
         wait_until(gone, self.start_timeout, f"{user}'s server is gone")
 
     def kernel(self, client: httpx.Client, user: str, name: str = "") -> Kernel:
-        """A new kernel of a person's running server, as their browser starts one."""
+        """Start a kernel in a user's running server, like their browser, and return it."""
         url = self.server_url(user, name)
         page = client.get(url + "lab")  # goes through the Hub's OAuth and leaves the server's cookies
         assert page.status_code == 200, page.text
@@ -142,7 +142,7 @@ class HubClient:
 
 @dataclass
 class Output:
-    """What one cell showed: its streams, the data of its displays and updates, and its error."""
+    """The output of one cell: its streams, the data of its displays and updates, and its error."""
 
     text: str = ""
     data: list[dict[str, Any]] = field(default_factory=list)
@@ -150,12 +150,12 @@ class Output:
 
     @property
     def shown(self) -> str:
-        """All of it as text."""
+        """The whole output as text."""
         return "\n".join([self.text, *(str(d.get("text/plain", "")) for d in self.data), self.error])
 
 
 class Kernel:
-    """A kernel behind its websocket, spoken to as JupyterLab does (Jupyter's messaging protocol 5.3, in JSON)."""
+    """A kernel, used over its websocket like JupyterLab does (Jupyter's messaging protocol 5.3, in JSON)."""
 
     def __init__(self, url: str, kernel_id: str, cookies: str) -> None:
         self.address = url.replace("http", "ws", 1) + f"api/kernels/{kernel_id}/channels"
@@ -173,16 +173,16 @@ class Kernel:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        """Close it; the kernel stays."""
+        """Close the websocket; the kernel stays."""
         self._stack.close()
 
     def run(self, code: str, timeout: float = 60.0) -> Output:
-        """Run a cell to its end.
+        """Run a cell until it is done.
 
         Raises
         ------
         TimeoutError
-            It takes longer than `timeout` seconds.
+            The cell takes longer than `timeout` seconds.
         """
         assert self._socket is not None
         number = uuid.uuid4().hex

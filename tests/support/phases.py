@@ -1,8 +1,8 @@
-"""Argo CD's order: what of a chart's objects is applied when, and what pods need by then.
+"""Argo CD's phases: the order in which a chart's objects are applied, and the objects that pods need.
 
-As its documentation has it for Helm's hooks (https://argo-cd.readthedocs.io/en/stable/user-guide/helm/#helm-hooks):
+Argo CD documents its mapping of Helm's hooks (https://argo-cd.readthedocs.io/en/stable/user-guide/helm/#helm-hooks):
 ``pre-install`` and ``pre-upgrade`` become PreSync, ``post-install`` and ``post-upgrade`` PostSync, ``post-delete``
-PostDelete; weights become waves. Hooks of other kinds are passed over.
+PostDelete; weights become waves. Other hooks are ignored.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _HOOKS = {
 
 
 def phases(objects: Iterable[dict[str, Any]]) -> dict[str, dict[int, list[dict[str, Any]]]]:
-    """Objects by phase and wave, in their order."""
+    """Return the objects by phase and wave, in their order."""
     found: dict[str, dict[int, list[dict[str, Any]]]] = {phase: {} for phase in PHASES}
     for obj in objects:
         annotations = obj["metadata"].get("annotations", {})
@@ -38,7 +38,7 @@ def phases(objects: Iterable[dict[str, Any]]) -> dict[str, dict[int, list[dict[s
 
 
 def references(objects: Iterable[dict[str, Any]]) -> set[tuple[str, str]]:
-    """Kind and name of all that the pods of these objects name, and don't start without."""
+    """Return kind and name of all objects that the pods of these objects require."""
     found: set[tuple[str, str]] = set()
     for _, template in pod_specs(list(objects)):
         spec = template["spec"]

@@ -1,6 +1,6 @@
-"""A whole real platform for tests: started, asked, stopped and killed as its users would.
+"""A complete real platform for tests, used like its users do.
 
-It is started by the same command as `llmos up`, on free ports, in a directory of its own, and ended by pid.
+It is started by the same command as `llmos up`, on free ports, in its own directory, and ended by pid.
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ COMMAND = (sys.executable, "-m", "llmos_hub.app")
 
 @dataclass
 class Platform(HubClient):
-    """One platform.
+    """A platform that runs on this machine.
 
     Attributes
     ----------
     root
         Its data directory.
     port, gateway_port
-        Where people reach it.
+        Its public ports.
     environment
-        Set for it over the test's own.
+        Environment variables in addition to the test's own.
     """
 
     root: Path
@@ -72,7 +72,7 @@ class Platform(HubClient):
 
     @property
     def run_dir(self) -> Path:
-        """Sockets and records; elsewhere when the test's own path is too long for a socket."""
+        """Directory of sockets and records; elsewhere if the test's own path is too long for a socket."""
         return DataDir(self.root).run
 
     @property
@@ -81,12 +81,12 @@ class Platform(HubClient):
 
     @property
     def client(self) -> dict[str, str]:
-        """What the CLI finds: addresses and the admin's token."""
+        """The configuration that the CLI finds: addresses and the admin's token."""
         return json.loads((self.root / "client.json").read_text())
 
     @property
     def output(self) -> str:
-        """What was printed on the console so far."""
+        """The console's output so far."""
         path = self.root.with_name(self.root.name + ".out")
         return path.read_text() if path.exists() else ""
 
@@ -96,7 +96,7 @@ class Platform(HubClient):
     # Life
 
     def run(self, *arguments: str, timeout: float = 60.0) -> subprocess.CompletedProcess[str]:
-        """Another command on the same data directory, to its end."""
+        """Run another command on the same data directory until it ends."""
         command = [*self.command, *arguments, "--data-dir", str(self.root)]
         environment = {**os.environ, **self.environment}
         return subprocess.run(command, capture_output=True, text=True, timeout=timeout, env=environment, check=False)
@@ -116,7 +116,7 @@ class Platform(HubClient):
             )
 
     def start(self, timeout: float = 90.0) -> float:
-        """Start it and wait until it is ready; seconds it took."""
+        """Start the platform and wait until it is ready; return the seconds it took."""
         began = time.monotonic()
         self.spawn()
         process = self.process
@@ -131,7 +131,7 @@ class Platform(HubClient):
         return time.monotonic() - began
 
     def stop(self, timeout: float = 90.0) -> int | None:
-        """Ctrl-C; the exit code."""
+        """Stop the platform as Ctrl-C does; return its exit code."""
         if self.process is None:
             return None
         if self.process.poll() is None:
@@ -142,7 +142,7 @@ class Platform(HubClient):
             self.clean_up()
 
     def clean_up(self) -> list[int]:
-        """End whatever is left, by pid; the pids of those that should not have been there."""
+        """Kill all remaining processes by pid; return the pids."""
         left = self.marked()
         for handle in left:
             handle.send(signal.SIGKILL)
@@ -151,7 +151,7 @@ class Platform(HubClient):
         return [handle.pid for handle in left]
 
     def marked(self) -> list[ProcessHandle]:
-        """Every process that carries the platform's mark, and those on record (Valkey overwrites its environment)."""
+        """Return all processes with the platform's mark, and those on record (Valkey overwrites its environment)."""
         found = processes_with_environment(ENV_INSTANCE, mark_of(DataDir(self.root))) if self.root.exists() else []
         for path in (self.run_dir / "processes").glob("*.json"):
             record = json.loads(path.read_text())
@@ -164,7 +164,7 @@ class Platform(HubClient):
         return json.loads(self.run("status", "--json").stdout)
 
     def handle(self, name: str) -> ProcessHandle:
-        """The process of one part, or of the supervisor."""
+        """Return the process of a component, or of the supervisor."""
         if name == "supervisor":
             assert self.process is not None
             found = ProcessHandle.of(self.process.pid)
@@ -174,7 +174,7 @@ class Platform(HubClient):
         return ProcessHandle(record["pid"], record["start_time"])
 
     def kill(self, name: str) -> ProcessHandle:
-        """kill -9."""
+        """Kill a component with SIGKILL; return its process."""
         handle = self.handle(name)
         assert handle.send(signal.SIGKILL)
         if name == "supervisor" and self.process is not None:
@@ -184,7 +184,7 @@ class Platform(HubClient):
         return handle
 
     def wait_replaced(self, name: str, old: ProcessHandle, timeout: float = 60.0) -> ProcessHandle:
-        """Wait until another process does the work of `old`, well."""
+        """Wait until another process is ready in place of `old`, and return it."""
 
         def replaced() -> bool:
             try:
@@ -199,7 +199,7 @@ class Platform(HubClient):
     # People
 
     def server_environment(self, user: str, name: str = "") -> dict[str, str]:
-        """The environment that a running server was started with."""
+        """Return the environment variables that a running server was started with."""
         for handle in self.marked():
             environ = Path(f"/proc/{handle.pid}/environ").read_bytes().decode().split("\0")
             values = dict(line.split("=", 1) for line in environ if "=" in line)
@@ -210,7 +210,7 @@ class Platform(HubClient):
 
 @contextmanager
 def running_platform(root: Path, **kwargs: Any) -> Iterator[Platform]:
-    """A platform that runs, and doesn't after."""
+    """Yield a running platform, which is stopped at the end."""
     started = Platform(root, **kwargs)
     try:
         started.start()
@@ -221,6 +221,6 @@ def running_platform(root: Path, **kwargs: Any) -> Iterator[Platform]:
 
 @pytest.fixture(scope="session")
 def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
-    """One platform for all tests that leave it as they found it."""
+    """One platform for all tests that leave it unchanged."""
     with running_platform(tmp_path_factory.mktemp("platform") / "data") as started:
         yield started

@@ -1,4 +1,4 @@
-"""Pod templates and patches of them, made up by hypothesis."""
+"""Pod templates, and hypothesis strategies for patches of them."""
 
 from __future__ import annotations
 
@@ -49,8 +49,8 @@ def _some(**fields: Any) -> Any:
 
 
 def _directed(maps: Any) -> Any:
-    """An object, now and then with an order to replace or remove what is there."""
-    # a null would be an empty text there
+    """Return a strategy for objects, some with directives to replace or delete."""
+    # null would be an empty string in a replacement
     replaced = maps.map(
         lambda value: {**{name: item for name, item in value.items() if item is not None}, "$patch": "replace"}
     )
@@ -58,7 +58,7 @@ def _directed(maps: Any) -> Any:
 
 
 def _entries(key: str, keys: list[Any], rest: Any) -> Any:
-    """A list of entries with a key; orders to remove one, or to take no other than these."""
+    """Return a strategy for lists of entries with a key, some with directives to delete one or replace all."""
     named = st.builds(lambda name, more: {**more, key: name}, st.sampled_from(keys), rest)
     removed = st.sampled_from(keys).map(lambda name: {key: name, "$patch": "delete"})
     entries = st.lists(st.one_of(named, named, removed), max_size=3, unique_by=lambda entry: str(entry[key]))
@@ -111,7 +111,7 @@ ALLOWED: list[dict[str, Any]] = [
     {"spec": {"volumes": [{"name": "data", "persistentVolumeClaim": {"claimName": "data"}}]}},
     {"spec": {"containers": [{"name": "side", "$patch": "delete"}], "nodeSelector": {"$patch": "replace"}}},
 ]
-"""Templates that a resource may have."""
+"""Templates that resources may have."""
 REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"spec": {"hostNetwork": True}}, "spec.hostNetwork can't be set"),
     ({"spec": {"nodeSelektor": {}}}, 'Did you mean "nodeSelector"?'),
@@ -157,4 +157,4 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"spec": []}, "spec must be an object"),
     ({"metadata": {"annotations": {"custom.llmos.ai/x": "x" * 40000}}}, "is larger than 32 KiB"),
 ]
-"""Templates that it may not, and words of the reason."""
+"""Templates that resources may not have, each with a part of the message."""

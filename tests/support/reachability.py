@@ -1,4 +1,4 @@
-"""Who reaches whom: attempts to connect, made inside pods and kernels, and addresses beyond the cluster to try."""
+"""Network reachability: connection attempts from pods and kernels, and addresses outside the cluster as targets."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ __all__ = [
 
 Address = tuple[str, int]
 Prober = Callable[[Sequence[Address]], list[bool]]
-"""Which of several addresses accept a connection."""
+"""A function that returns for each address whether it accepts a connection."""
 
 METADATA = "169.254.169.254"
-"""Where clouds give out the credentials of a node."""
+"""Address of the metadata service in clouds, which returns the credentials of a node."""
 OUTSIDE = "203.0.113.7"
-"""An address of the world outside (RFC 5737 keeps it for examples), put on this machine."""
+"""An address outside (RFC 5737 reserves it for examples), assigned to this machine."""
 MACHINE = "10.200.0.1"
-"""This machine, as the nodes' network knows it."""
+"""Address of this machine in the nodes' network."""
 _BRIDGE = "k8sbr0"
 _TIMEOUT = 3.0
-"""Seconds: three attempts of TCP. What is refused is dropped silently, so it always takes this long."""
+"""Seconds for three attempts of TCP. Denied packets are dropped silently, so failures always take this long."""
 
 _PROBE = """
 import concurrent.futures, json, socket
@@ -72,7 +72,7 @@ def _call(addresses: Sequence[Address]) -> str:
 
 
 def from_kernel(kernel: Kernel) -> Prober:
-    """Out of a person's notebook."""
+    """Return a prober that runs in a user's notebook."""
 
     def probe(addresses: Sequence[Address]) -> list[bool]:
         out = kernel.run(_call(addresses), timeout=60)
@@ -83,7 +83,7 @@ def from_kernel(kernel: Kernel) -> Prober:
 
 
 def from_pod(cluster: Cluster, namespace: str, name: str) -> Prober:
-    """Out of a pod with one of our images."""
+    """Return a prober that runs in a pod with one of our images."""
 
     def probe(addresses: Sequence[Address]) -> list[bool]:
         command = ("exec", "-n", namespace, name, "--", "/opt/llmos/bin/python", "-c", _call(addresses))
@@ -93,7 +93,7 @@ def from_pod(cluster: Cluster, namespace: str, name: str) -> Prober:
 
 
 def reached(prober: Prober, targets: Mapping[str, Sequence[Address]]) -> set[str]:
-    """Names of the targets that accept connections, all of them at all their addresses or at none."""
+    """Return the names of reachable targets; each must be reachable at all of its addresses or at none."""
     places = [(name, address) for name, addresses in targets.items() for address in addresses]
     answers = list(zip(places, prober([address for _, address in places]), strict=True))
     opened = {name for (name, _), accepted in answers if accepted}
@@ -107,7 +107,7 @@ def reached(prober: Prober, targets: Mapping[str, Sequence[Address]]) -> set[str
 
 @contextmanager
 def servers_outside() -> Iterator[dict[str, list[Address]]]:
-    """Servers on this machine: at an address of the world outside, at the port of that world's HTTPS, in the site's network."""
+    """Yield servers on this machine: at an outside address, at its port for HTTPS, and in the site's network."""
     address = f"{OUTSIDE}/32"
     _run("ip", "addr", "replace", address, "dev", _BRIDGE)
     try:
@@ -118,7 +118,7 @@ def servers_outside() -> Iterator[dict[str, list[Address]]]:
 
 
 class _Server(socketserver.ThreadingTCPServer):
-    """Accepts and hangs up."""
+    """A server that accepts connections and closes them."""
 
     allow_reuse_address = True
 
@@ -137,7 +137,7 @@ def _server(host: str, port: int) -> Iterator[Address]:
 
 @contextmanager
 def metadata_services(cluster: Cluster) -> Iterator[dict[str, list[Address]]]:
-    """A metadata service on every node, as in a cloud."""
+    """Run a metadata service on every node, as in a cloud."""
     assert cluster.directory is not None
     with ExitStack() as stack:
         for pid_file in sorted(cluster.directory.glob("state/node*/box.pid")):
@@ -153,12 +153,12 @@ def metadata_services(cluster: Cluster) -> Iterator[dict[str, list[Address]]]:
 
 
 def listening_command(host: str, port: int) -> list[str]:
-    """A command for a container of one of our images that listens, and hangs up on whoever comes."""
+    """Return a command for a container of our images that listens and closes connections."""
     return ["/opt/llmos/bin/python", "-c", _LISTEN, host, str(port)]
 
 
 def listening_code(port: int) -> str:
-    """The same for a cell of a notebook, which goes on."""
+    """Return the same as code for a notebook's cell, which runs in the background."""
     return f"""
 import socketserver, threading
 server = socketserver.ThreadingTCPServer(("0.0.0.0", {port}), socketserver.BaseRequestHandler)

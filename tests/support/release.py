@@ -1,4 +1,4 @@
-"""A release of the chart on a real cluster, used as its people use it."""
+"""A release of the chart on a real cluster, used like its users do."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ IMAGES = ("hub", "notebook", "engine-cpu")
 
 @dataclass(frozen=True)
 class Person:
-    """Somebody who is logged in, with a server that runs."""
+    """A user who is logged in, with a running server."""
 
     name: str
     password: str
@@ -38,9 +38,9 @@ class Person:
 
 @dataclass
 class Release(HubClient):
-    """One that is installed, or about to be.
+    """An installed release, or one to be installed.
 
-    Hub and gateway are reached at node ports, as a load balancer in front of the cluster would.
+    Hub and gateway are accessed at node ports, as a load balancer in front of the cluster would.
     """
 
     cluster: Cluster
@@ -53,22 +53,22 @@ class Release(HubClient):
 
     @property
     def instance(self) -> str:
-        """Its name among all releases of the cluster, a label of the namespaces that are its own."""
+        """Its identifier in the cluster, a label of the namespaces that it created."""
         return f"{self.namespace}.{self.name}"  # a test's namespace has a dash in its name
 
     def install(self, *options: str, verb: str = "install", **changed: Any) -> None:
-        """``helm install`` and wait until everything runs; `changed` replaces whole sections of the values."""
+        """Run ``helm install`` and wait until all is ready; `changed` replaces whole sections of the values."""
         install(self.cluster, self.name, self.namespace, {**self.values, **changed}, *options, verb=verb)
         self.wait()
 
     def wait(self) -> None:
-        """Wait until everything runs and is reached behind the Hub's proxy."""
+        """Wait until everything is ready and reachable through the Hub's proxy."""
         ready(self.cluster, self.namespace)
-        if self.values.get("hub", {}).get("enabled", True):  # else another Hub has to be told first
+        if self.values.get("hub", {}).get("enabled", True):  # otherwise another Hub must be configured first
             wait_for(self._answers, f"API and gateway of {self.namespace} behind the proxy", timeout=60, pause=0.5)
 
     def _answers(self) -> bool:
-        """Whether the Hub has given the proxy all its routes; it does so after it has started."""
+        """Return whether the proxy has all routes; the Hub adds them after its start."""
         try:
             paths = ("/hub/health", "/services/llmos/health", "/services/llm/v1/models")
             return [httpx.get(self.hub_url + path, timeout=5).status_code for path in paths] == [200, 200, 401]
@@ -76,14 +76,14 @@ class Release(HubClient):
             return False
 
     def uninstall(self) -> None:
-        """Remove it, and the namespaces of its people: their models first, while somebody looks after them."""
+        """Uninstall the release and its users' namespaces; models first, while the controllers run."""
         owned = f"app.kubernetes.io/managed-by=llmos,app.kubernetes.io/instance={self.instance}"
         names = self.cluster.attempt("kubectl", "get", "namespaces", "-l", owned, "-o", "name").stdout.split()
         for name in (name.removeprefix("namespace/") for name in names):
             done = self.cluster.attempt(
                 "kubectl", "delete", "modelservices", "--all", "-n", name, "--timeout=60s", timeout=90
             )
-            if done.returncode:  # nobody does any more: the release may be broken
+            if done.returncode:  # the controllers don't run: the release may be broken
                 remove = '{"metadata": {"finalizers": null}}'
                 for left in self.cluster.attempt(
                     "kubectl", "get", "modelservices", "-n", name, "-o", "name"
@@ -95,7 +95,7 @@ class Release(HubClient):
     # Addresses and secrets
 
     def node_port(self, service: str) -> str:
-        """The address of a Service from outside the cluster."""
+        """Return the address of a Service from outside the cluster."""
         found = self.cluster.get("service", f"{self.name}-{service}", "-n", self.namespace)
         addresses = self.cluster.get("nodes")["items"][0]["status"]["addresses"]
         host = next(item["address"] for item in addresses if item["type"] == "InternalIP")
@@ -114,19 +114,19 @@ class Release(HubClient):
         return f"{self.hub_url}/services/llmos"
 
     def secret(self) -> dict[str, str]:
-        """The chart's own Secret."""
+        """Return the content of the chart's own Secret."""
         data = self.cluster.get("secret", self.name, "-n", self.namespace)["data"]
         return {key: base64.b64decode(value).decode() for key, value in data.items()}
 
     @cached_property
     def admin_token(self) -> str:
-        """The first admin's: logged in with the one-time password, which opens the choice of another alone."""
+        """The first admin's token, after a log-in with the one-time password, which only allows to choose another."""
         with httpx.Client(base_url=self.hub_url, timeout=30, follow_redirects=True) as client:
             page = self.log_in(client, "admin", self.secret()["admin-password"])
             return self.first_admin_token(client, page)
 
     def first_admin_token(self, client: httpx.Client, page: httpx.Response) -> str:
-        """Choose a password on the page that a one-time one leads to, then make a token as the token page does."""
+        """Choose a password after a log-in with a one-time password, then create a token like the token page."""
         self.choose_password(client, page, ADMIN_PASSWORD)
         answer = client.get("/hub/token")
         assert answer.url.path == "/hub/token", answer.text
@@ -139,7 +139,7 @@ class Release(HubClient):
 
     @contextmanager
     def client(self, token: str) -> Iterator[llmos.Client]:
-        """The SDK of somebody outside the cluster."""
+        """Yield an SDK client outside the cluster."""
         with llmos.Client(
             url=self.api_url, token=token, gateway_url=f"{self.gateway_url}/v1", gateway_token=token
         ) as client:
@@ -147,9 +147,9 @@ class Release(HubClient):
 
     @contextmanager
     def person(self, name: str) -> Iterator[Person]:
-        """A new person with a running server and an open kernel in it; the server stops at the end.
+        """Yield a new user with a running server and an open kernel in it; the server is stopped at the end.
 
-        People's namespaces are the whole cluster's, so each release gives its people names of its own: ``ada``
+        Users' namespaces belong to the whole cluster, so each release adds a suffix to its users' names: ``ada``
         becomes ``ada-1a2b3c4d``.
         """
         name = f"{name}-{self.namespace.rsplit('-', 1)[-1]}"
@@ -166,12 +166,12 @@ class Release(HubClient):
     # What runs
 
     def pods(self, namespace: str | None = None, **labels: str) -> list[dict[str, Any]]:
-        """Pods with these labels (``kind`` is ``llmos.ai/kind``), by default of the release's own namespace."""
+        """Return the pods with these labels (see `_LABELS`), by default in the release's own namespace."""
         selector = ",".join(f"{_LABELS.get(key, key)}={value}" for key, value in labels.items())
         return list(self.cluster.get("pods", "-n", namespace or self.namespace, "-l", selector)["items"])
 
     def gone(self, namespace: str, *kinds: str, timeout: float = 90.0, **labels: str) -> None:
-        """Wait until a namespace has nothing of these kinds with these labels."""
+        """Wait until a namespace has no objects of these kinds with these labels."""
         selector = ",".join(f"{_LABELS.get(key, key)}={value}" for key, value in labels.items())
 
         def none() -> bool:
@@ -192,7 +192,7 @@ _LABELS = {
 
 
 def _storage(cluster: Cluster) -> dict[str, Any]:
-    """Volumes that honour fsGroup and come along from node to node: our own cluster's; another's default class."""
+    """Return values for our own cluster's storage classes, which support fsGroup; none for another cluster."""
     if cluster.directory is None:
         return {}
     cluster.addons("csi")
@@ -207,7 +207,7 @@ def _storage(cluster: Cluster) -> dict[str, Any]:
 
 
 def _merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """Values over values, as Helm merges them."""
+    """Merge values over values, like Helm."""
     merged = dict(copy.deepcopy(base))
     for key, value in over.items():
         both = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
@@ -217,7 +217,7 @@ def _merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 
 @contextmanager
 def installed(cluster: Cluster, prefix: str, **values: Any) -> Iterator[Release]:
-    """A release in a namespace of its own with `values` over the test's, gone at the end with all that it made."""
+    """Install a release in its own namespace, with `values` over the test's; uninstall it completely at the end."""
     cluster.images(*IMAGES)
     ports = {"service": {"type": "NodePort"}}
     base = _merged(values_for(proxy=ports, gateway=ports), _storage(cluster))

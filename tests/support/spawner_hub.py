@@ -1,7 +1,7 @@
-"""A JupyterHub in a pod that starts servers with LLMOSKubeSpawner, and the controller that prepares namespaces.
+"""A JupyterHub in a pod that starts servers with LLMOSKubeSpawner, and the controller for namespaces.
 
-The Hub has the rights that the spawner's documentation names and no others: what a test does with it shows that
-they suffice. Its proxy runs in the same pod.
+The Hub has only the permissions that the spawner's documentation lists, which proves that they suffice. Its proxy runs
+in the same pod.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ HUB_ROLE = [
     {"apiGroups": [""], "resources": ["namespaces"], "verbs": ["create", "get"]},
     {"apiGroups": [""], "resources": ["pods", "events"], "verbs": ["list", "watch"]},
 ]
-"""Everywhere."""
+"""Permissions in the whole cluster."""
 SPAWNER_ROLE = [
     {"apiGroups": [""], "resources": ["pods"], "verbs": ["create", "delete"]},
     {"apiGroups": [""], "resources": ["persistentvolumeclaims"], "verbs": ["create", "get", "list"]},
     {"apiGroups": [""], "resources": ["secrets"], "verbs": ["create", "update", "delete"]},
 ]
-"""In people's namespaces, bound there by the controllers."""
+"""Permissions in users' namespaces, where the controllers bind them."""
 
 CONFIG = """
 import json, os
@@ -80,7 +80,7 @@ configure(c, api_url="http://llmos-api", gateway_url="http://llmos-gateway",
 
 
 class NamespaceControllerThread:
-    """LLMOS' own controller for people's namespaces, on a loop of its own."""
+    """LLMOS' own controller for users' namespaces, on its own event loop."""
 
     def __init__(self, cluster: Cluster, options: NamespaceOptions, release: str) -> None:
         self._cluster, self._options, self._release = cluster, options, release
@@ -113,14 +113,14 @@ class NamespaceControllerThread:
 
 @dataclass
 class HubPod:
-    """A Hub that runs in the cluster, and a way to it.
+    """A Hub in the cluster, with access to it.
 
     Attributes
     ----------
     namespace
-        The release's, and the prefix of the names of people.
+        Namespace of the release, and prefix of users' names.
     hub_image
-        Which image: ``hub`` or ``hub-5``.
+        Name of its image: ``hub`` or ``hub-5``.
     """
 
     cluster: Cluster
@@ -138,7 +138,7 @@ class HubPod:
         return self.client
 
     def options(self, quota: dict[str, str]) -> NamespaceOptions:
-        """What the namespaces of this Hub's people have."""
+        """Return the options for namespaces of this Hub's users."""
         hub = {"app.kubernetes.io/component": "hub", "app.kubernetes.io/instance": self.namespace}
         return NamespaceOptions(
             instance=self.namespace,
@@ -191,7 +191,8 @@ class HubPod:
                         {
                             "name": "hub",
                             "image": image(self.hub_image),
-                            # an emptyDir outlives the container, not the pod: a kill starts a new Hub on the old database
+                            # an emptyDir survives the container, not the pod: after a kill a new Hub starts on the old
+                            # database
                             "command": [
                                 "tini",
                                 "--",
@@ -217,7 +218,7 @@ class HubPod:
 
     @contextlib.contextmanager
     def running(self) -> Iterator[HubPod]:
-        """Start it; at the end it and its people's namespaces are deleted."""
+        """Start it; at the end it and its users' namespaces are deleted."""
         self.cluster.apply(*self.objects())
         try:
             self.connect()
@@ -230,7 +231,7 @@ class HubPod:
             self.cluster.attempt("kubectl", "delete", "clusterrole", f"{self.namespace}-spawner")
 
     def connect(self) -> None:
-        """Until it answers through a forwarded port."""
+        """Forward a port and wait until the Hub responds on it."""
         self.disconnect()
         waited = self.cluster.attempt(
             *("kubectl", "-n", self.namespace, "wait", "--for=condition=Ready", "pod/hub", "--timeout=90s")
@@ -268,11 +269,11 @@ class HubPod:
             self._forward = None
 
     def kill(self) -> None:
-        """Kill the Hub as a lost node would, and wait for the next one on the same database."""
+        """Kill the Hub like a lost node would, and wait for the next one on the same database."""
         self.disconnect()
         pod = self.cluster.get("-n", self.namespace, "pod", "hub")
         before = pod["status"]["containerStatuses"][0]["restartCount"]
-        # pid 1 can't be killed from inside; tini ends when its child does
+        # pid 1 can't be killed from inside; tini ends when its child ends
         script = (
             "import os, signal, pathlib\n"
             "for p in pathlib.Path('/proc').iterdir():\n"
@@ -296,19 +297,19 @@ class HubPod:
     # People and servers
 
     def user(self, name: str) -> str:
-        """Make a person; the full name."""
+        """Add a user; return the full name."""
         full = f"{self.namespace}-{name}"
         answer = self.http.post(f"/hub/api/users/{full}")
         assert answer.status_code in (201, 409), answer.text
         return full
 
     def start(self, user: str, server: str = "", **options: Any) -> httpx.Response:
-        """Ask for a server."""
+        """Request a server."""
         path = f"/hub/api/users/{user}/servers/{server}" if server else f"/hub/api/users/{user}/server"
         return self.http.post(path, json=options)
 
     def progress(self, user: str, server: str = "", *, timeout: float = 120, until: str = "") -> list[dict[str, Any]]:
-        """All that is said until the start is over, or `until` is in a message."""
+        """Return all progress messages until the start is over, or until one contains `until`."""
         path = (
             f"/hub/api/users/{user}/servers/{server}/progress" if server else f"/hub/api/users/{user}/server/progress"
         )
@@ -326,7 +327,7 @@ class HubPod:
         return heard
 
     def refusal(self, user: str, server: str = "", **options: Any) -> str:
-        """What is said when a start fails, at once or later."""
+        """Return the message of a start that fails, at once or later."""
         answer = self.start(user, server, **options)
         if answer.status_code >= 400:
             assert answer.status_code < 500 or "message" in answer.json(), answer.text
@@ -336,12 +337,12 @@ class HubPod:
         return str(heard[-1]["message"])
 
     def stop(self, user: str, server: str = "") -> None:
-        """Stop a server and wait until it is."""
+        """Stop a server and wait until it is stopped."""
         path = f"/hub/api/users/{user}/servers/{server}" if server else f"/hub/api/users/{user}/server"
         wait_for(lambda: self.http.delete(path).status_code in (204, 404), "the server stops", timeout=60, pause=0.5)
 
     def whoami(self, token: str) -> httpx.Response:
-        """Whom the Hub takes a token for."""
+        """Return the Hub's response about a token's owner."""
         return self.http.get("/hub/api/user", headers={"Authorization": f"token {token}"})
 
     def logs(self) -> str:
@@ -349,7 +350,7 @@ class HubPod:
 
 
 class WritableHomes:
-    """Makes homes writable: the test cluster's host paths belong to root, and know no fsGroup."""
+    """A thread that makes homes writable: the test cluster's host paths belong to root and don't support fsGroup."""
 
     def __init__(self, hub: HubPod) -> None:
         self._hub, self._stop = hub, threading.Event()

@@ -1,11 +1,11 @@
-"""What every store does: one suite for all implementations.
+"""The contract of stores: one suite that all implementations run.
 
-A test module runs it by a subclass, with a fixture `store` in reach that gives an empty store::
+A test module runs it by a subclass, with a fixture `store` that provides an empty store::
 
     class TestRedisStore(StoreContract):
         pass
 
-Where namespaces must exist first (a cluster), the fixture makes `ADA` and `GRACE`.
+If namespaces must exist first (on a cluster), the fixture creates `ADA` and `GRACE`.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ R = TypeVar("R", bound=Resource)
 
 
 def model(name: str = "chat", namespace: str = ADA, *, replicas: int = 1, **metadata: Any) -> ModelService:
-    """A service as a user sends it."""
+    """Return a service as a user sends it."""
     return ModelService.parse(
         {
             "kind": "ModelService",
@@ -40,12 +40,12 @@ def model(name: str = "chat", namespace: str = ADA, *, replicas: int = 1, **meta
 
 
 def setting(name: str = "banner", value: str = "hello") -> Setting:
-    """A resource of the whole platform."""
+    """Return a cluster-scoped resource."""
     return Setting.parse({"kind": "Setting", "metadata": {"name": name}, "spec": {"value": value}})
 
 
 async def next_change(events: AsyncIterator[WatchEvent[R]], timeout: float = 10.0) -> WatchEvent[R]:
-    """The next event that is no bookmark."""
+    """Return the next event that isn't a bookmark."""
     async with asyncio.timeout(timeout):
         while True:
             event = await anext(events)
@@ -54,7 +54,7 @@ async def next_change(events: AsyncIterator[WatchEvent[R]], timeout: float = 10.
 
 
 async def follow(events: AsyncIterator[WatchEvent[R]], count: int) -> list[tuple[str, str]]:
-    """The next changes, as type and name."""
+    """Return type and name of the next changes."""
     seen = []
     for _ in range(count):
         event = await next_change(events)
@@ -69,7 +69,7 @@ def revision(resource: Resource) -> int:
 
 
 async def change(store: Store, resource: ModelService, edit: Callable[[ModelService], None]) -> ModelService:
-    """Read, edit, write."""
+    """Read, edit and update a resource."""
     current = await store.get(ModelService, resource.metadata.namespace, resource.metadata.name)
     edit(current)
     return await store.update(current)
@@ -515,7 +515,7 @@ class _Room:
         one.metadata.annotations = {"a": "x" * 9_000}
         one = await store.update(one, room=tight)
         one.metadata.annotations = {"a": "x" * 9_500}
-        await store.update(one)  # the platform's own writes need no room
+        await store.update(one)  # without a limit, like the platform's own writes
         await store.create(model("four"), room=room)
 
 
@@ -671,4 +671,4 @@ class _Recording:
 
 
 class StoreContract(_Creating, _Updating, _Applying, _Deleting, _Listing, _Paging, _Room, _Watching, _Recording):
-    """The whole suite; see the module."""
+    """The complete suite; see the module's docstring."""

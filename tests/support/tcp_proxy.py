@@ -1,4 +1,4 @@
-"""A way to a server that a test can break: bytes through, until told otherwise."""
+"""A TCP proxy with faults on demand."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ __all__ = ["TCPProxy"]
 
 
 class TCPProxy:
-    """Listens on loopback and passes everything on to one address.
+    """A proxy on loopback that forwards everything to one address.
 
     Parameters
     ----------
     host, port
-        Where to.
+        The address.
     """
 
     def __init__(self, host: str, port: int) -> None:
@@ -45,7 +45,7 @@ class TCPProxy:
         await self._server.wait_closed()
 
     def cut(self) -> None:
-        """Break every connection there is."""
+        """Close all connections."""
         for writer in list(self._writers):
             writer.transport.abort()
 

@@ -1,7 +1,7 @@
-"""A Hub that a team ran before LLMOS came, configured by values as Zero to JupyterHub's chart is.
+"""A team's existing Hub, configured by values like Zero to JupyterHub's chart.
 
-The same names, labels, services, rights and NetworkPolicies, the same keys in the values, and the same order in which
-they become a configuration; JupyterHub 5.5, which that chart carries, and none of LLMOS' packages in its image.
+It has the same names, labels, services, permissions and NetworkPolicies, the same keys in its values, and the same
+order of configuration. It runs JupyterHub 5.5, the version of that chart, and none of LLMOS' packages is in its image.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ __all__ = ["PASSWORD", "TeamHub", "merged"]
 
 PASSWORD = "the-team-has-one-password"
 CONFIG = (Path(__file__).parent / "team_hub_config.py").read_text()
-# what LLMOS has installed in the image that is taken here: a team's Hub has nothing of it
+# LLMOS' packages in the image that is used here; they are hidden, since a team's Hub doesn't have them
 _PACKAGES = "/opt/llmos/lib/python3.11/site-packages"
 _HIDDEN = ("llmos", "llmos_hub", "llmos_spawners", f"llmos-{version('llmos')}.dist-info")
 
 
 def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """Values over values, as Helm merges them: maps by key, everything else whole."""
+    """Merge values over values like Helm: maps by key, everything else as a whole."""
     both = dict(copy.deepcopy(base))
     for key, value in over.items():
         inner = isinstance(value, Mapping) and isinstance(both.get(key), Mapping)
@@ -42,7 +42,7 @@ def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 
 @dataclass
 class TeamHub(HubClient):
-    """The release, in a namespace of its own.
+    """A release in its own namespace.
 
     Attributes
     ----------
@@ -57,7 +57,7 @@ class TeamHub(HubClient):
     start_timeout = 180.0
 
     def upgrade(self, *files: Mapping[str, Any]) -> None:
-        """``helm upgrade`` with the team's values and more files; the Hub is started anew."""
+        """Run the equivalent of ``helm upgrade`` with the team's values and more files; the Hub is restarted."""
         self._live = merged(_DEFAULTS, self.values)
         for file in files:
             self._live = merged(self._live, file)
@@ -81,11 +81,11 @@ class TeamHub(HubClient):
         return str(self.values["hub"]["services"]["operator"]["apiToken"])
 
     def log(self) -> str:
-        """What the Hub has said since it started."""
+        """Return the Hub's log since its start."""
         return self.cluster.attempt("kubectl", "-n", self.namespace, "logs", "deployment/hub").stdout
 
     def server_pod(self, user: str, namespace: str = "") -> dict[str, Any] | None:
-        """The pod of somebody's default server."""
+        """Return the pod of a user's default server."""
         found = self.cluster.get(
             *("pods", "-n", namespace or self.namespace, "-l", f"hub.jupyter.org/username={user}")
         )["items"]
@@ -94,7 +94,7 @@ class TeamHub(HubClient):
     # Objects
 
     def objects(self) -> list[dict[str, Any]]:
-        """Everything, but people's servers."""
+        """Return all objects except users' servers."""
         values = {**self._live, "Release": {"Name": "team", "Namespace": self.namespace}}
         config = {"values.yaml": yaml.safe_dump(values), "jupyterhub_config.py": CONFIG}
         meta = {"name": "hub", "namespace": self.namespace}
@@ -211,7 +211,7 @@ class TeamHub(HubClient):
         return {"containers": [container], "terminationGracePeriodSeconds": 5}
 
     def _policies(self) -> list[dict[str, Any]]:
-        """Who may talk to whom: pods by what they are labelled to need, in this namespace only."""
+        """Return the NetworkPolicies: access by the pods' labels, in this namespace only."""
         from_labelled = {
             who: [{"podSelector": {"matchLabels": {f"hub.jupyter.org/network-access-{who}": "true"}}}]
             for who in ("hub", "proxy-api", "singleuser")

@@ -1,6 +1,6 @@
-"""The configuration of a team's Hub (`tests.support.team_hub`): what its values say, in the order of the chart's."""
+"""Configuration of the team's Hub in `tests.support.team_hub`, in the order of the chart's."""
 
-# ruff: noqa: F821 - read by JupyterHub, which puts `c` there; the extra configuration is the team's own
+# ruff: noqa: F821 - read by JupyterHub, which defines `c`; the extra configuration is the team's own
 # mypy: ignore-errors
 
 import os
@@ -20,7 +20,7 @@ c.JupyterHub.last_activity_interval = 60
 c.JupyterHub.tornado_settings = {"slow_spawn_timeout": 0}
 c.JupyterHub.db_url = "sqlite:///jupyterhub.sqlite"
 c.JupyterHub.hub_bind_url = "http://:8081"
-c.JupyterHub.hub_connect_url = "http://hub:8081"  # a short name, as that chart has it
+c.JupyterHub.hub_connect_url = "http://hub:8081"  # a short name, like in that chart
 c.JupyterHub.allow_named_servers = True
 
 release = values["Release"]["Name"]
@@ -37,7 +37,7 @@ c.KubeSpawner.extra_labels = {"hub.jupyter.org/network-access-hub": "true"}
 c.KubeSpawner.allow_privilege_escalation = False
 c.KubeSpawner.uid, c.KubeSpawner.fs_gid = 1000, 100
 c.KubeSpawner.environment = singleuser.get("extraEnv", {})
-# empty lists are set, too
+# the chart sets empty lists, too
 c.KubeSpawner.pod_affinity_required = []
 c.KubeSpawner.node_affinity_required = []
 c.KubeSpawner.init_containers = []

@@ -1,4 +1,4 @@
-"""A TLS proxy before a platform, as a site puts one there: a second configurable-http-proxy with a certificate."""
+"""A TLS proxy in front of a platform, like that of a site: another configurable-http-proxy with a certificate."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ __all__ = ["tls_proxy"]
 
 
 def _certificate(directory: Path) -> tuple[Path, Path]:
-    """A key and a certificate for localhost that signs itself, for a day."""
+    """Write a key and a self-signed certificate for localhost, valid for a day."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
     now = datetime.now(UTC)
@@ -48,7 +48,7 @@ def _certificate(directory: Path) -> tuple[Path, Path]:
 
 @contextmanager
 def tls_proxy(target: str, directory: Path) -> Iterator[tuple[str, ssl.SSLContext]]:
-    """Run one before `target`; its address, and what lets clients trust it."""
+    """Run a proxy in front of `target`; yield its URL and a context that trusts its certificate."""
     private, public = _certificate(directory)
     port, api_port = find_free_port(), find_free_port()
     command = [

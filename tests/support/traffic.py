@@ -1,4 +1,4 @@
-"""Clients of a gateway that never rest: what they ask, and what they don't get."""
+"""Clients of a gateway under continuous load, with a record of requests and failures."""
 
 from __future__ import annotations
 
@@ -17,38 +17,38 @@ __all__ = ["Tally", "Traffic"]
 
 _TIMEOUT = httpx.Timeout(60.0, connect=10.0)
 _PER_CONNECTION = 200
-"""Requests after which a client under load connects anew, and so may come to another replica."""
+"""Requests after which a client under load opens a new connection, which may lead to another replica."""
 
 
 @dataclass
 class Tally:
-    """What clients of each kind asked for, and what went wrong."""
+    """Requests and failures by kind of client."""
 
     asked: Counter[str] = field(default_factory=Counter)
     failures: list[str] = field(default_factory=list)
     refused: int = 0
-    """Answers that said to come again later, which a gateway or a Hub gives that is overloaded."""
+    """Number of responses that asked to retry later, as an overloaded gateway or Hub sends them."""
     reasons: Counter[str] = field(default_factory=Counter)
-    """Theirs."""
+    """Bodies of those responses."""
     sent_elsewhere: int = 0
-    """Answers on kept connections that said that the connection ends with them."""
+    """Number of responses on kept connections that announced the connection's end."""
 
     def __str__(self) -> str:
-        """For the record."""
+        """Return the figures as a sentence."""
         kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(self.asked.items()))
         ended = f"{self.sent_elsewhere} kept connections were ended"
         return f"{kinds}; {ended}; {self.refused} told to come again, {len(self.failures)} lost"
 
 
 class Traffic:
-    """Clients of one person.
+    """Clients of one user.
 
     Parameters
     ----------
     url
-        The gateway's.
+        The gateway's URL.
     token
-        Whose.
+        The user's token.
     """
 
     def __init__(self, url: str, token: str) -> None:
@@ -65,7 +65,7 @@ class Traffic:
 
     @contextlib.asynccontextmanager
     async def running(self, *clients: Callable[[], Awaitable[None]]) -> AsyncIterator[None]:
-        """Meanwhile each of these asks again and again; at the end what was begun is waited for."""
+        """Run these clients repeatedly during the block; wait for running requests at the end."""
         stopped = asyncio.Event()
 
         async def repeat(client: Callable[[], Awaitable[None]]) -> None:
@@ -84,16 +84,16 @@ class Traffic:
     # Clients
 
     async def load(self) -> None:
-        """Many small requests, as fast as they are answered."""
+        """Send many small requests, each as soon as the previous one is answered."""
         await self._small("under load", _PER_CONNECTION)
 
     async def arrive(self) -> None:
-        """One small request on a connection of its own: it meets a replica that has just been told to stop."""
+        """Send one small request on its own connection, which may reach a replica that is about to stop."""
         await self._small("that just came", 1)
         await asyncio.sleep(0.15)
 
     async def _small(self, kind: str, count: int) -> None:
-        """Requests on one connection, written by hand: they shall cost the gateway more than us."""
+        """Send requests on one connection, written by hand so that they cost the gateway more than the client."""
         url = httpx.URL(self._options["base_url"])
         token = self._options["headers"]["Authorization"]
         request = f"GET /v1/models HTTP/1.1\r\nHost: {url.host}\r\nAuthorization: {token}\r\n\r\n".encode()
@@ -112,7 +112,7 @@ class Traffic:
             self._failed(kind, repr(error))
 
     async def _small_answer(self, kind: str, reader: asyncio.StreamReader) -> bool:
-        """Take an answer; whether the connection goes on."""
+        """Read a response; return whether the connection stays open."""
         head = (await reader.readuntil(b"\r\n\r\n")).lower()
         length = int(head.partition(b"content-length: ")[2].partition(b"\r\n")[0])
         body = await reader.readexactly(length)
@@ -121,20 +121,20 @@ class Traffic:
         return b"connection: close" not in head
 
     async def chat(self, model: str) -> None:
-        """A chat on a connection of its own."""
+        """Send a chat request on its own connection."""
         async with httpx.AsyncClient(**self._options) as http:
             await self._one("chats", lambda: http.post("/v1/chat/completions", json=_chat(model, 4)))
         await asyncio.sleep(1.0)
 
     async def stream(self, kind: str, model: str, tokens: int) -> None:
-        """A streamed chat on a connection of its own."""
+        """Send a streamed chat request on its own connection."""
         async with httpx.AsyncClient(**self._options) as http:
             body = _chat(model, tokens, stream=True)
             await self._one(kind, lambda: http.post("/v1/chat/completions", json=body), ends=b"data: [DONE]\n\n")
         await asyncio.sleep(1.0)
 
     def keeping(self, model: str, longest: float) -> Callable[[], Awaitable[None]]:
-        """A client that keeps its connection and chats now and then, after `longest` seconds at most."""
+        """Return a client that keeps its connection and chats occasionally, at least every `longest` seconds."""
         http = httpx.AsyncClient(**self._options)
         self._kept.append(http)
         rng = random.Random(len(self._kept))

@@ -1,7 +1,7 @@
-"""A real Valkey for tests: on a unix socket in a directory of its own, stopped by its pid.
+"""A real Valkey for tests: on a unix socket in its own directory, stopped by its pid.
 
-`valkey_server` is one server for the whole session; `redis_url` is its address with an empty database,
-and `store` a store on it, both anew for each test.
+`valkey_server` is one server for the whole session. `redis_url` is its address with an empty database, and `store` a
+store on it, both new for each test.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ _START_TIMEOUT = 20.0
 
 
 class ValkeyServer:
-    """One server process, which may be killed and started again on the same files."""
+    """A server process, which can be killed and started again on the same files."""
 
     def __init__(self, directory: Path, *, appendfsync: str = "always") -> None:
-        # sockets want a short path, and pytest's own directories have long ones
+        # sockets need a short path, and pytest's own directories have long ones
         self._sockets = Path(tempfile.mkdtemp(prefix="llmos-valkey-"))
         directory.mkdir(parents=True, exist_ok=True)
         self.config = ServerConfig(socket=self._sockets / "s", directory=directory, password="test:pass/word")
@@ -47,7 +47,7 @@ class ValkeyServer:
         return self.config.url
 
     def client(self) -> redis.Redis:
-        """A blocking client, for looking behind the store's back; close it."""
+        """Return a blocking client that bypasses the store; the caller closes it."""
         return redis.Redis.from_url(self.url, socket_timeout=5, retry=Retry(NoBackoff(), 0))
 
     def start(self) -> None:
@@ -72,7 +72,7 @@ class ValkeyServer:
                 time.sleep(0.01)
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> None:
-        """End it; by SIGKILL it has no time for anything."""
+        """Stop the server; with SIGKILL it can't save anything."""
         if self.process is None:
             return
         if self.process.poll() is None:
@@ -98,7 +98,7 @@ class ValkeyServer:
 
 @pytest.fixture(scope="session")
 def valkey_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ValkeyServer]:
-    """One server for all tests of this process; don't stop it, take `valkey_factory` for that."""
+    """One server for all tests of this process; don't stop it, use `valkey_factory` for that."""
     server = ValkeyServer(tmp_path_factory.mktemp("valkey"))
     try:
         server.start()
@@ -109,7 +109,7 @@ def valkey_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ValkeySe
 
 @pytest.fixture
 def valkey_factory(tmp_path: Path) -> Iterator[ValkeyServer]:
-    """A server of this test's own, started, to be killed and restarted at will."""
+    """A started server of this test's own, which may be killed and restarted."""
     server = ValkeyServer(tmp_path / "valkey")
     try:
         server.start()
@@ -120,7 +120,7 @@ def valkey_factory(tmp_path: Path) -> Iterator[ValkeyServer]:
 
 @pytest.fixture
 def redis_url(valkey_server: ValkeyServer) -> str:
-    """The address of a real, empty database (as ``LLMOS_REDIS_URL`` has it)."""
+    """The address of a real, empty database (the value of ``LLMOS_REDIS_URL``)."""
     with contextlib.closing(valkey_server.client()) as client:
         client.flushall()
     return valkey_server.url
@@ -128,7 +128,7 @@ def redis_url(valkey_server: ValkeyServer) -> str:
 
 @pytest.fixture(scope="session")
 def encryption_key() -> str:
-    """A key for Credentials at rest (as ``LLMOS_ENCRYPTION_KEY`` has it)."""
+    """A key for Credentials at rest (the value of ``LLMOS_ENCRYPTION_KEY``)."""
     return Fernet.generate_key().decode()
 
 

@@ -1,4 +1,4 @@
-"""Wheels made on the spot: what somebody might install, without any package index."""
+"""Wheels for tests, made without a package index."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["make_wheel"]
 
 
 def make_wheel(folder: Path, name: str, version: str, files: Mapping[str, str]) -> Path:
-    """A wheel of pure Python with these files, as pip and uv take it."""
+    """Write a wheel of pure Python with these files; return its path."""
     info = f"{name}-{version}.dist-info"
     files = {
         **files,

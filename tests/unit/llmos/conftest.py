@@ -1,4 +1,4 @@
-"""A fake platform over real HTTP, and an environment in which nothing of this machine's own is found."""
+"""A fake platform over real HTTP, and an environment without this machine's own configuration."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def server(platform: FakePlatform, no_platform: None) -> Iterator[Serving]:
 
 @pytest.fixture
 def environment(server: Serving, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
-    """As in a server that the Hub spawned."""
+    """Set the environment of a server that the Hub spawned."""
     values = {
         "LLMOS_URL": server.url,
         "LLMOS_TOKEN": TOKEN,

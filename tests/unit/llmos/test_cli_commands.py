@@ -29,7 +29,7 @@ Run = Callable[..., tuple[int, str, str]]
 
 @pytest.fixture
 def run(environment: dict[str, str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Run a command; its exit code and what it wrote to both streams."""
+    """Run a command; return its exit code and the output to both streams."""
 
     def run(*words: str, stdin: str = "") -> tuple[int, str, str]:
         monkeypatch.setattr("sys.stdin", io.StringIO(stdin))
@@ -141,7 +141,7 @@ def test_a_short_name_is_answered_with_what_is_meant_and_what_fits(
         )
         assert "knows no GGUF repository" in run("serve", "llama3")[2]
     assert platform.objects == {}
-    code, _, err = run("serve", "llama3")  # the hub is gone
+    code, _, err = run("serve", "llama3")  # the hub can't be reached
     assert code == 1
     assert "127.0.0.1, which would know what is meant, can't be reached from here. Write org/repo" in err
     assert "smollm2" in err
@@ -283,7 +283,7 @@ def test_apply_creates_changes_and_leaves_alone(run: Run, platform: FakePlatform
 def test_an_exported_manifest_is_applied_again(run: Run, platform: FakePlatform, tmp_path: Path):
     platform.put(modelservice("chat", metadata={"namespace": "user-ada"}))
     exported = json.loads(run("get", "ms", "chat", "-o", "json")[1])
-    platform.status("chat", phase="Ready")  # since then it has another resourceVersion
+    platform.status("chat", phase="Ready")  # changes its resourceVersion
     exported["metadata"] |= {"managedFields": [{}], "selfLink": "/x", "finalizers": ["llmos.ai/workloads"]}
     exported["spec"]["replicas"] = 3
     file = tmp_path / "chat.json"
@@ -589,7 +589,7 @@ def test_get_watch_for_programs_is_a_line_per_change(environment: dict[str, str]
 
 
 def _on_a_terminal(words: list[str], act: Callable[[], None], **environ: str) -> tuple[int, str]:
-    """Run a command on a terminal of its own; what that showed."""
+    """Run a command on its own terminal; return the terminal's output."""
     controller, terminal = pty.openpty()
     with _start(*words, stdin=terminal, stdout=terminal, stderr=terminal, env=os.environ | environ) as process:
         os.close(terminal)
@@ -599,7 +599,7 @@ def _on_a_terminal(words: list[str], act: Callable[[], None], **environ: str) ->
         while True:
             try:
                 piece = os.read(controller, 65536)
-            except OSError:  # Linux's way to say that the other side is closed
+            except OSError:  # raised by Linux when the other side is closed
                 break
             if not piece:
                 break
@@ -722,7 +722,7 @@ def test_a_notebooks_cell_is_not_asked(environment: dict[str, str], platform: Fa
     platform.put(modelservice("chat"))
     code, shown = _on_a_terminal(
         ["delete", "ms", "chat"], lambda: None, JPY_PARENT_PID="1"
-    )  # as ``!`` in a cell runs it
+    )  # like ``!`` in a cell runs it
     assert code == 0
     assert "[y/N]" not in shown
     assert platform.objects == {}
@@ -732,7 +732,7 @@ def test_an_answer_cannot_steer_the_terminal(environment: dict[str, str], platfo
     platform.put(modelservice("chat"))
     platform.answer = ["\x1b]0;owned\x07", "fine"]
     code, shown = _on_a_terminal(["chat", "chat", "hi"], lambda: None, TERM="xterm", NO_COLOR="1")
-    # standard input is a terminal too, so the question is the argument's alone
+    # standard input is a terminal too, so nothing is read from it
     assert code == 0
     assert "\x1b" not in shown
     assert "fine" in shown

@@ -1,4 +1,4 @@
-"""Lines of a stream, however it is cut into pieces."""
+"""Splitting of a stream into lines, independent of its chunks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Kubernetes' own sentences, taken apart. The messages are the clusters' own."""
+"""Parsing of Kubernetes' messages; the examples come from real clusters."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Names of namespaces and homes: readable, valid for Kubernetes, and no two people's the same."""
+"""Names of namespaces and homes: readable, valid for Kubernetes, and different for different users."""
 
 import re
 
@@ -32,4 +32,4 @@ def test_two_names_are_two_namespaces(one, other):
 def test_what_is_not_plain_is_told_apart_by_its_hash(name):
     made = slug(name)
     assert re.fullmatch(r"[a-z0-9-]+--[0-9a-f]{16}", made)
-    assert slug(made) != made  # nobody gets it by calling themselves so
+    assert slug(made) != made  # so no user gets another's namespace by choosing its name

@@ -1,4 +1,4 @@
-"""What a resource may change of its pods, and what not."""
+"""Validation of ``spec.template``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Resources as text: exact outputs."""
+"""Resources as text, compared with exact outputs."""
 
 from __future__ import annotations
 
@@ -140,7 +140,7 @@ def test_amounts():
     assert time_left(0, 10, None) == ""
     assert chat_footer(tokens=412, first_after=0.31, seconds=13.6) == "412 tokens · first after 0.3 s · 31 tokens/s"
     assert chat_footer(tokens=None, first_after=None, seconds=1) == ""
-    # an answer that arrives at once was written before: no speed is better than 100,000 tokens/s
+    # an answer that arrives at once was generated before; no rate is better than 100,000 tokens/s
     assert chat_footer(tokens=35, first_after=0.4, seconds=0.4003) == "35 tokens · first after 0.4 s"
 
 
@@ -150,7 +150,7 @@ def test_suggestions():
 
 
 def _story(*statuses: dict[str, Any]) -> tuple[Transcript, list[str]]:
-    """The transcript of statuses five seconds apart, and what is printed where nothing is redrawn."""
+    """Return the transcript of statuses five seconds apart, and the output without updates in place."""
     tracker = ProgressTracker("chat", "user-ada", NOW)
     transcript, printed = Transcript(), []
     for n, status in enumerate(statuses):
@@ -365,8 +365,7 @@ def test_explain_walks_into_fields_lists_and_options():
     assert "a replica" in _explained("spec.resources.memory")
     assert "restarts" in _explained("status.replicaStatuses")
     assert _explained("status.replicaStatuses.restarts") == (
-        "ModelService.status.replicaStatuses.restarts   whole number\n\n"
-        "Number of restarts after crashes.\ndefault: 0"
+        "ModelService.status.replicaStatuses.restarts   whole number\n\nNumber of restarts after crashes.\ndefault: 0"
     )
     with pytest.raises(UsageError, match=r'ModelService\.spec has no field "replcas"\. Did you mean "replicas"\?'):
         _explained("spec.replcas")

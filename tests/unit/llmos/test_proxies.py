@@ -1,4 +1,4 @@
-"""What the platform adds to ``NO_PROXY``, and what clients make of it."""
+"""The hosts that the platform adds to ``NO_PROXY``, and their effect on clients."""
 
 import httpx
 import pytest
@@ -50,7 +50,7 @@ def test_hosts_are_taken_from_addresses():
     ],
 )
 def test_openais_client_goes_past_the_proxy_to_them(monkeypatch, url, direct):
-    """It is httpx that reads the environment in ``openai.OpenAI()``."""
+    """``openai.OpenAI()`` uses httpx, which reads the environment."""
     for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.lower(), raising=False)

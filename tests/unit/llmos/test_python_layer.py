@@ -1,4 +1,4 @@
-"""A person's own packages: what is made, what is kept, what is found."""
+"""Users' own packages: creation, upgrades and damage of the layer."""
 
 import os
 import subprocess
@@ -19,7 +19,7 @@ VERSION = f"{sys.version_info[0]}.{sys.version_info[1]}"
 
 @pytest.fixture
 def layer(tmp_path):
-    """A layer before the environment of these tests, in a home with a blank in its path."""
+    """Return a layer in front of the environment of these tests, in a home with a space in its path."""
     home = tmp_path / "a home"
     home.mkdir()
     found = Layer.of({"HOME": str(home), ENV_BASE: sys.prefix})
@@ -120,7 +120,7 @@ def test_what_was_tried_is_not_tried_again_until_the_packages_change(layer, monk
     (layer.root / "starting").unlink()  # it has started
     kernel._prepare(layer)
     assert len(tries) == 1
-    kernel._prepare(layer)  # the last one has not
+    kernel._prepare(layer)  # the previous one has not started
     assert len(tries) == 2
     (layer.root / "starting").unlink()
     (layer.site / "two.py").write_text("")
@@ -205,7 +205,7 @@ def test_the_mark_stops_pip_and_nothing_else(tmp_path, words, refused):
 
 
 class Said:
-    """An output that keeps what it was told."""
+    """An output that records its texts."""
 
     def __init__(self, answer=True):
         self.said = []
@@ -233,7 +233,7 @@ def test_the_command_shows_and_resets(layer, monkeypatch, tmp_path):
     assert run([], output) == ["own_thing==1.0"]
     assert any("own_thing==1.0" in line for line in output.said)
     run(["reset"], output)
-    assert "own_thing==1.0" in output.said[-2]  # what goes is named before it does
+    assert "own_thing==1.0" in output.said[-2]  # packages are listed before they are removed
     assert not layer.untouched
     output = Said()
     run(["reset", "--yes"], output)

@@ -1,4 +1,4 @@
-"""What people write, and what they are told when it isn't right: a path and a sentence for each field."""
+"""Validation of manifests: errors have a path and a sentence for each field."""
 
 import json
 

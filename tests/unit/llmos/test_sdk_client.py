@@ -39,7 +39,7 @@ from tests.support.fake_api import TOKEN, FakePlatform, Serving, modelservice
 
 
 def _later(*actions: object) -> threading.Thread:
-    """Run functions in a thread; a number between them is a pause in seconds."""
+    """Run functions in a thread; numbers are pauses in seconds."""
 
     def run() -> None:
         for action in actions:
@@ -407,7 +407,7 @@ async def test_the_async_client_does_the_same(environment: dict[str, str], platf
         ("tiny", "demo://tiny"),
         ("sub/m.gguf", "file://{here}/sub/m.gguf"),
         ("./sub/../sub/m.gguf", "file://{here}/sub/m.gguf"),
-        ("./sub", "file://{here}/sub"),  # the server says what is in it
+        ("./sub", "file://{here}/sub"),  # the server checks its content
         ("{here}/sub/m.gguf", "file://{here}/sub/m.gguf"),
         ("link.gguf", "file://{here}/link.gguf"),
         ("sub/other", "hf://sub/other"),
@@ -490,7 +490,7 @@ NOT_YET = [
 
 @pytest.fixture
 def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """Pauses that are noted instead of waited for."""
+    """The pauses, which are recorded instead of waited for."""
     noted: list[float] = []
     monkeypatch.setattr("llmos.client._sync.transport.sleep", noted.append)
     return noted
@@ -538,7 +538,7 @@ def test_a_write_that_may_have_arrived_is_not_sent_again(client: Client, platfor
     platform.failures.append(HTMLResponse("<h1>503 : Service Unavailable</h1>", 503, headers=HUB))
     with pytest.raises(Unavailable, match="is being started"):
         client.modelservices.create(modelservice("chat"))
-    assert len(platform.requests) == 2  # who am I, and the write
+    assert len(platform.requests) == 2  # whoami, and the write
 
 
 def test_too_many_writes_are_sent_again_after_a_second(client: Client, platform: FakePlatform, pauses: list[float]):
@@ -565,7 +565,7 @@ def test_lists_are_read_page_by_page(client: Client, platform: FakePlatform):
     queries = [request.partition("?")[2] for request in platform.requests[before:]]
     assert ["continue=" in query for query in queries] == [False, True, True]
     assert all("limit=500" in query and "labelSelector=team%3Dx" in query for query in queries)
-    # a list that the API has forgotten meanwhile is begun anew
+    # a list whose version expired meanwhile is read again
     expired = JSONResponse(Expired("too old").to_status(), 410)
     platform.failures += [page(0, "a"), expired, page(0, "a"), page(2, "")]
     assert len(client.modelservices.list()) == 4

@@ -1,4 +1,4 @@
-"""Where addresses and tokens come from, and where they never go."""
+"""Sources of addresses and tokens, and addresses that tokens are never sent to."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the package promises to programs that only talk to LLMOS."""
+"""The package's dependencies and import times for programs that only use the SDK."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A site's own certificate authority: trusted beside the public ones by what a process does and starts."""
+"""A site's own certificate authority: a process and its children trust it in addition to the public ones."""
 
 import datetime as dt
 import http.server
@@ -19,7 +19,7 @@ from llmos.trust import CA_VARIABLES, ENV_CA_CERTIFICATES, ENV_CA_FILE, trust_si
 
 
 def certificate(name, issuer=None, *, key, signed_by):
-    """One for 127.0.0.1, or an authority's own."""
+    """Make a certificate for 127.0.0.1, or that of an authority."""
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
     now = dt.datetime.now(dt.UTC)
     address = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
@@ -42,7 +42,7 @@ def certificate(name, issuer=None, *, key, signed_by):
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
-    """The authority's certificate, and the address of a server that it has signed for."""
+    """Yield an authority's certificate, and the URL of a server with a certificate of it."""
     directory = tmp_path_factory.mktemp("site")
     authority, own = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
     root = certificate("The Site", key=authority, signed_by=authority)
@@ -95,7 +95,7 @@ def test_the_public_authorities_stay_and_the_sites_own_variables_too(site, tmp_p
     assert environ["PIP_CERT"] == "/theirs"
     assert {environ[name] for name in CA_VARIABLES if name != "PIP_CERT"} == {str(path)} == {environ[ENV_CA_FILE]}
     before = dict(environ)
-    assert trust_site(environ) == path  # as in a child
+    assert trust_site(environ) == path  # like in a child process
     assert environ == before
     path.unlink()
 

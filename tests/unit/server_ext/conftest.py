@@ -8,5 +8,5 @@ from pytest_jupyter.jupyter_server import *
 
 @pytest.fixture
 async def jp_asyncio_loop():
-    """The loop that the test itself runs on, so that server and test share it."""
+    """Return the loop that the test itself runs on, so that server and test share it."""
     return asyncio.get_running_loop()

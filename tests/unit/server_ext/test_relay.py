@@ -1,4 +1,4 @@
-"""The relay in a real Jupyter server, in front of a small HTTP server that plays API and gateway."""
+"""The relay in a real Jupyter server, in front of a small HTTP server in place of API and gateway."""
 
 import asyncio
 import json
@@ -11,7 +11,7 @@ from tornado.web import Application, RequestHandler
 
 
 class Echo(RequestHandler):
-    """Answers with what it was asked, so that tests see what went through."""
+    """A handler that returns the request, so that tests see what was forwarded."""
 
     def prepare(self):
         self.application.settings["seen"].append(self.request)
@@ -34,7 +34,7 @@ class Echo(RequestHandler):
 
 
 class Slow(RequestHandler):
-    """Streams lines until the client goes."""
+    """A handler that streams lines until the client disconnects."""
 
     async def get(self):
         gone = self.application.settings["gone"]

@@ -1,4 +1,4 @@
-"""Set-up: what it refuses in words, and when it has nothing to do. The real thing is run by whoever types `make up`."""
+"""Set-up: its errors, and the cases in which it has nothing to do. The installation itself is tested by `make up`."""
 
 import importlib.util
 import os
@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[3]
 
 @pytest.fixture
 def bootstrap(tmp_path, monkeypatch):
-    """The script as a module, on a checkout of its own."""
+    """Return the script as a module, on its own checkout."""
     spec = importlib.util.spec_from_file_location("bootstrap", ROOT / "tools" / "bootstrap.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -41,7 +41,7 @@ def bootstrap(tmp_path, monkeypatch):
 
 
 def make_site(prefix):
-    """An environment with one package in it, as set-up leaves it."""
+    """Make an environment with one package, like set-up does."""
     site = prefix / "lib" / "python3.11" / "site-packages"
     (site / "good-1.0.dist-info").mkdir(parents=True)
     (site / "good.py").write_text("VALUE = 1\n")
@@ -53,7 +53,7 @@ def make_site(prefix):
 
 
 def make_notebook(module, *, whole):
-    """The notebook environment as set-up leaves it."""
+    """Make the notebook environment, like set-up does."""
     shutil.rmtree(module.NOTEBOOK, ignore_errors=True)
     make_site(Path(module.NOTEBOOK))
     Path(module.NOTEBOOK, ".llmos-setup").write_text(module.fingerprint("kernel", "data"))
@@ -117,7 +117,7 @@ def test_a_set_up_that_fails_is_not_taken_for_done(bootstrap, monkeypatch):
 
 
 def installs(bootstrap, monkeypatch):
-    """What set-up installs from here on."""
+    """Record what set-up installs from here on, and return the record."""
     done = []
 
     def install(lock, step):
@@ -183,7 +183,7 @@ def test_a_notebook_environment_that_was_not_finished_is_made_anew(bootstrap, mo
     done = installs(bootstrap, monkeypatch)
     bootstrap.set_up("platform")
     done.clear()
-    Path(bootstrap.NOTEBOOK, ".llmos-setup-unfinished").touch()  # a power cut, while packages were being put in
+    Path(bootstrap.NOTEBOOK, ".llmos-setup-unfinished").touch()  # a power cut during installation
     bootstrap.set_up("platform")
     assert done == ["notebook"]
 
@@ -306,15 +306,15 @@ def test_half_an_environment_and_one_that_was_moved_are_made_anew(bootstrap, mon
     monkeypatch.setattr(bootstrap, "VENV", str(place))
     monkeypatch.setattr(bootstrap, "BIN", str(place / "bin"))
     assert not bootstrap.usable_environment()
-    make_environment(bootstrap, place, programs=("python",))  # Ctrl-C, while pip was being put in
+    make_environment(bootstrap, place, programs=("python",))  # Ctrl-C during the installation of pip
     assert not bootstrap.usable_environment()
     make_environment(bootstrap, place)
     assert bootstrap.usable_environment()
-    (place / "lib").rename(place / "other")  # of a Python that was upgraded since
+    (place / "lib").rename(place / "other")  # of a Python that was upgraded later
     assert not bootstrap.usable_environment()
     (place / "other").rename(place / "lib")
     monkeypatch.setattr(bootstrap, "UNFINISHED", str(place / "unfinished"))
-    Path(bootstrap.UNFINISHED).touch()  # Ctrl-C, while packages were being put in
+    Path(bootstrap.UNFINISHED).touch()  # Ctrl-C during installation
     assert not bootstrap.usable_environment()
     Path(bootstrap.UNFINISHED).unlink()
     monkeypatch.setattr(bootstrap, "VENV", str(tmp_path / "renamed" / ".venv"))
@@ -376,6 +376,6 @@ def test_the_locks_name_no_server():
 
 
 def test_an_older_python_can_read_the_script_to_be_told():
-    # what 3.8 parses, 3.8 can refuse in words
+    # the script must parse on 3.8 to explain that 3.8 is too old
     script = "import ast, sys; ast.parse(open(sys.argv[1]).read(), feature_version=(3, 7))"
     subprocess.run([sys.executable, "-c", script, str(ROOT / "tools" / "bootstrap.py")], check=True, timeout=30)

@@ -1,4 +1,4 @@
-"""The custom resource definitions: what the API server takes, short of asking one (tests/kubernetes does)."""
+"""The custom resource definitions, checked without an API server (tests/kubernetes uses one)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ FORBIDDEN = {"$ref", "$defs", "anyOf", "oneOf", "allOf", "const", "title", "exam
 
 
 def schemas(part: Any, path: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
-    """Every schema of a structural schema, with its path."""
+    """Yield every schema in a structural schema, with its path."""
     yield path, part
     for name, inner in part.get("properties", {}).items():
         yield from schemas(inner, f"{path}.{name}")
@@ -66,7 +66,7 @@ def test_every_field_is_described(schema: dict[str, Any]) -> None:
 
 
 def test_the_defaults_are_the_types_own(schema: dict[str, Any]) -> None:
-    """What is stored is what the platform would write: its first update changes nothing and starts nothing anew."""
+    """Defaults are complete, so that the platform's first update changes nothing and restarts nothing."""
 
     def filled(part: dict[str, Any], value: dict[str, Any]) -> dict[str, Any]:
         for name, inner in part.get("properties", {}).items():

@@ -1,4 +1,4 @@
-"""Image archives for the test cluster: the same input makes the same bytes, and deletions are told."""
+"""Image archives for the test cluster: equal inputs give equal bytes, and deletions are recorded."""
 
 import json
 import os

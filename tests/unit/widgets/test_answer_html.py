@@ -1,4 +1,4 @@
-"""What a model says is formatted, and can neither run in the reader's page nor fetch anything."""
+"""Answers of models are formatted, and can't run code or fetch anything in the reader's page."""
 
 import time
 from html.parser import HTMLParser
@@ -17,7 +17,7 @@ ATTRIBUTES = {"href", "target", "rel", "style", "start"}
 
 
 class Checked(HTMLParser):
-    """Finds every tag, attribute and address."""
+    """A parser that collects all tags, attributes and URLs."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""The magics in a real IPython shell, against a real HTTP server that plays the API."""
+"""The magics in a real IPython shell, against a fake API over real HTTP."""
 
 import builtins
 import os
@@ -48,7 +48,7 @@ class Chunk:
 
 
 class FakeClient:
-    """Answers with the number of messages it was sent."""
+    """A client that answers with the number of messages."""
 
     def __init__(self):
         self.asked = []
@@ -118,8 +118,8 @@ def test_the_answer_is_the_cells_value_and_shown_once(shell):
     assert result.result == "**answer** 1"
     shown = [o.data.get("text/html", "") for o in captured.outputs]
     assert all("7 tokens" in text or "<strong>answer</strong>" in text for text in shown)
-    assert not any("text/markdown" in o.data for o in captured.outputs)  # JupyterLab runs what is in that
-    assert "answer" not in captured.stdout  # only what was displayed while it came
+    assert not any("text/markdown" in o.data for o in captured.outputs)  # JupyterLab would run scripts in it
+    assert "answer" not in captured.stdout  # only displayed while it arrived
 
 
 def test_a_refusal_leaves_the_conversation_as_it_was():
@@ -176,7 +176,7 @@ def test_html_escapes_what_others_wrote_and_keeps_the_words():
     assert re.findall('<td[^>]*white-space:(.*?)"', events) == [
         "nowrap",
         "normal",
-    ]  # it wraps; the cell scrolls nowhere
+    ]  # long cells wrap, so the output needs no scrolling
     assert "<script" not in lines_html([(Span("<script>", "bad"),)])
     assert "NAME" in bundle(table, utcnow())["text/plain"]
 
@@ -250,7 +250,7 @@ def test_results_name_commands_as_one_types_them_here(monkeypatch):
 
 @pytest.mark.parametrize("cell", ["%llmos ps", "%%chat chat\nHi"])
 def test_packages_that_break_llmos_are_one_sentence_in_every_cell(shell, monkeypatch, cell):
-    monkeypatch.setitem(sys.modules, "llmos.cli.parser", None)  # an import of it raises
+    monkeypatch.setitem(sys.modules, "llmos.cli.parser", None)  # makes its import raise
     with capture_output() as captured:
         assert not shell.run_cell(cell).success
     said = " ".join((captured.stdout + captured.stderr).split())
@@ -289,7 +289,7 @@ def test_a_value_is_not_shown_in_its_own_cell_and_is_in_later_ones(shell, value)
 
 
 def _tab(shell, code):
-    with provisionalcompleter():  # as the kernel asks
+    with provisionalcompleter():  # like the kernel does
         found = list(shell.Completer.completions(code, len(code)))
     return [code[: completion.start] + completion.text for completion in found]
 
@@ -300,7 +300,7 @@ def test_tab_completes_verbs_options_kinds_and_models(shell):
     assert complete(shell, "%llmos serve demo://s") == ["demo://smollm2"]
     assert "modelservice" in complete(shell, "%llmos describe ")
     assert complete(shell, "%llmos get modelservices -o y") == ["yaml"]
-    assert complete(shell, "%llmos scale x") == []  # the platform is away: no error
+    assert complete(shell, "%llmos scale x") == []  # no error although the platform can't be reached
     assert complete(shell, "%%chat chat --n") == ["--new"]
     assert complete(shell, "%llmos show mod") == complete(shell, "%llmos describe mod")
 
@@ -314,7 +314,7 @@ def test_tab_completes_verbs_options_kinds_and_models(shell):
         ("x = 1\n%llmos mod", ["x = 1\n%llmos models"]),
         ("%llmos set chat --mem", ["%llmos set chat --memory"]),
         ("%%llmos a", ["%%llmos apply"]),
-        # where nothing of ours fits, Python's own words don't either: the text stays as it is
+        # without a match Python's own completions aren't offered either, and the text stays
         ("%llmos zz", ["%llmos zz"]),
         ("%llmos logs x", ["%llmos logs x"]),
         ("%%llmos apply\nkind: Mod", ["%%llmos apply\nkind: Mod"]),
@@ -390,7 +390,7 @@ def test_the_wait_for_the_first_word_is_shown_and_gone_once_it_comes(shell, monk
 
     class Slow(FakeClient):
         def stream_chat(self, *args, **options):
-            yield Chunk("")  # the role comes at once
+            yield Chunk("")  # the role arrives at once
             assert waited.wait(10)
             yield from super().stream_chat(*args, **options)
 
