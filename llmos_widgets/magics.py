@@ -134,7 +134,7 @@ class LLMOSMagics(Magics):
 
     def _parse(self, words: list[str], cell: str | None) -> tuple[Verb, argparse.Namespace]:
         """Parse the words after ``%llmos``; the cell of ``%%llmos apply`` is its manifest."""
-        from llmos.cli.manifests import Text
+        from llmos.cli.manifests import ManifestText
         from llmos.cli.parser import parse
         from llmos.errors import UsageError
 
@@ -144,7 +144,7 @@ class LLMOSMagics(Magics):
         if words[:1] != ["apply"]:
             raise UsageError("%%llmos has one verb, apply: the cell below it is the manifest. Otherwise use %llmos.")
         verb, args = parse(["apply", "-f", "-", *words[1:]], prog="%llmos")
-        args.filename = [Text("cell", cell)]
+        args.filename = [ManifestText("cell", cell)]
         return verb, args
 
     def _chat(self, line: str, cell: str) -> Answer:
@@ -184,9 +184,9 @@ class LLMOSMagics(Magics):
 
 def _broken(error: Exception) -> str:
     """Return the message for a package that can't be imported although ``llmos`` needs it."""
-    from llmos.python.kernel import told_of_broken
+    from llmos.python.kernel import broken_packages_message
 
-    return told_of_broken(f"{type(error).__name__}: {error}")
+    return broken_packages_message(f"{type(error).__name__}: {error}")
 
 
 def _split(line: str) -> list[str]:

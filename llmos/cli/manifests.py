@@ -18,7 +18,7 @@ import yaml
 from llmos.errors import Cause, Invalid
 from llmos.resources import Resource, parse
 
-__all__ = ["Manifest", "Text", "read_manifests"]
+__all__ = ["Manifest", "ManifestText", "read_manifests"]
 
 _SUFFIXES = (".yaml", ".yml", ".json")
 _LIMIT = 16 * 1024 * 1024
@@ -48,7 +48,7 @@ class Manifest:
 
 
 @dataclass(frozen=True)
-class Text:
+class ManifestText:
     """Manifests that aren't in a file.
 
     Attributes
@@ -95,13 +95,13 @@ _Loader.yaml_implicit_resolvers = {
 }
 
 
-def read_manifests(paths: Sequence[str | Text]) -> list[Manifest]:
+def read_manifests(paths: Sequence[str | ManifestText]) -> list[Manifest]:
     """Return all resources in the given files, in their order.
 
     Parameters
     ----------
     paths
-        Files, directories (all ``.yaml``, ``.yml`` and ``.json`` files in them), ``-`` for standard input, or `Text`.
+        Files, directories (all ``.yaml``, ``.yml`` and ``.json`` files in them), ``-`` for standard input, or texts.
 
     Raises
     ------
@@ -126,8 +126,8 @@ def read_manifests(paths: Sequence[str | Text]) -> list[Manifest]:
     return manifests
 
 
-def _texts(path: str | Text) -> Iterator[tuple[str, str]]:
-    if isinstance(path, Text):
+def _texts(path: str | ManifestText) -> Iterator[tuple[str, str]]:
+    if isinstance(path, ManifestText):
         yield path.name, path.content
         return
     if path == "-":

@@ -13,7 +13,7 @@ from llmos.errors import Invalid
 from llmos.resources.modeluri import DEMOS, is_repository
 from llmos.resources.quantities import format_bytes
 
-__all__ = ["Found", "address_of", "no_address", "read_found", "search_words"]
+__all__ = ["FoundRepository", "address_error", "address_of", "read_repositories", "search_words"]
 
 _PAGE = re.compile(
     r"^(?:https?://)?(?:www\.)?(?:huggingface\.co|hf\.co)/(?P<repo>[\w.-]+/[\w.-]+?)"
@@ -26,7 +26,7 @@ _BESIDE_THE_WEIGHTS: Final = 1.2
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class FoundRepository:
     """A repository found by a hub.
 
     Attributes
@@ -111,7 +111,7 @@ def search_words(model: str) -> str:
     return " ".join(word for word in re.split(r"[\s:/]+", model) if word and word != "latest")
 
 
-def read_found(data: Any) -> list[Found]:
+def read_repositories(data: Any) -> list[FoundRepository]:
     """Return the repositories in a hub's response to ``GET /api/models``, in its order; skip unreadable entries."""
     found = []
     for entry in data if isinstance(data, list) else ():
@@ -119,11 +119,11 @@ def read_found(data: Any) -> list[Found]:
         if isinstance(name, str) and is_repository(name) and ":" not in name:
             gguf = entry.get("gguf")
             total = gguf.get("total") if isinstance(gguf, dict) else None
-            found.append(Found(name, total if isinstance(total, int) and not isinstance(total, bool) else 0))
+            found.append(FoundRepository(name, total if isinstance(total, int) and not isinstance(total, bool) else 0))
     return found
 
 
-def no_address(model: str, found: Sequence[Found], memory: int | None, problem: str) -> Invalid:
+def address_error(model: str, found: Sequence[FoundRepository], memory: int | None, problem: str) -> Invalid:
     """Return the error for a short name, with the repositories that match it and whether they fit into memory.
 
     Parameters
@@ -152,7 +152,7 @@ def no_address(model: str, found: Sequence[Found], memory: int | None, problem: 
     )
 
 
-def _judged(found: Found, memory: int | None) -> str:
+def _judged(found: FoundRepository, memory: int | None) -> str:
     if not found.parameters:
         return ""
     size = f"about {format_bytes(found.size, binary=False)} as Q4_K_M"

@@ -21,8 +21,8 @@ __all__ = [
     "Step",
     "WatchEvent",
     "WhoAmI",
-    "changes",
     "error_in",
+    "events_between",
     "read_event",
     "read_models",
     "read_resource",
@@ -269,7 +269,7 @@ def read_models(data: Any) -> list[AvailableModel]:
     return models
 
 
-def changes(before: Mapping[str, R], after: Mapping[str, R]) -> tuple[WatchEvent[R], ...]:
+def events_between(before: Mapping[str, R], after: Mapping[str, R]) -> tuple[WatchEvent[R], ...]:
     """Return the events between two listings; a new resource of an old name counts as deleted and added."""
     events: list[WatchEvent[R]] = []
     for key, old in before.items():

@@ -17,10 +17,10 @@ from llmos.resources import ModelService
 
 __all__ = [
     "Submitted",
-    "changes",
+    "changed_fields",
     "derive_name",
     "failure",
-    "kept",
+    "kept_fields",
     "make_change",
     "make_modelservice",
     "make_patch",
@@ -149,7 +149,7 @@ def make_change(before: ModelService, wanted: ModelService, spec: Mapping[str, A
     return patch
 
 
-def changes(before: ModelService, after: ModelService) -> list[str]:
+def changed_fields(before: ModelService, after: ModelService) -> list[str]:
     """Return the changed fields, one line each: ``replicas 1 → 2``."""
     old, new = dict(_fields(before)), dict(_fields(after))
     told = []
@@ -161,7 +161,7 @@ def changes(before: ModelService, after: ModelService) -> list[str]:
     return sorted(told)
 
 
-def kept(before: ModelService, after: ModelService) -> list[str]:
+def kept_fields(before: ModelService, after: ModelService) -> list[str]:
     """Return the fields that were set before and are unchanged: ``memory 4Gi``."""
     plain = dict(_fields(ModelService.parse({**before.dump(), "spec": {"model": "demo://tiny"}})))
     old, new = dict(_fields(before)), dict(_fields(after))

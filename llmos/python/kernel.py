@@ -15,7 +15,7 @@ from pathlib import Path
 
 from llmos.python.layer import Layer
 
-__all__ = ["ENV_NOTE", "main", "started", "told_of_broken"]
+__all__ = ["ENV_NOTE", "broken_packages_message", "main", "started"]
 
 ENV_NOTE = "LLMOS_NOTE"
 """Environment variable with the notes that the kernel's first cell shows."""
@@ -80,11 +80,11 @@ def _prepare(layer: Layer) -> tuple[bool, list[str]]:
             "Then restart the kernel."
         )
     elif warning:
-        notes.append(told_of_broken(warning))
+        notes.append(broken_packages_message(warning))
     return not trouble, notes
 
 
-def told_of_broken(warning: str) -> str:
+def broken_packages_message(warning: str) -> str:
     """Return the message for the case that the user's own packages break ``%llmos``.
 
     Parameters

@@ -122,7 +122,7 @@ def _anything(path: str, value: Any) -> None:
     """Accept any value; the API server validates it."""
 
 
-def _names_of_ones_own(path: str, value: Any) -> None:
+def _harmless_metadata(path: str, value: Any) -> None:
     """Check that labels or annotations have no effect on the pod."""
     # An allowlist: clusters have controllers that give a pod a cloud identity, a sidecar, another network or a secret's
     # content because of a label or an annotation, and nobody knows all of them.
@@ -201,7 +201,7 @@ _CONTAINER: Final[Mapping[str, _Check]] = {
     "securityContext": _fields({"runAsUser": _user, "runAsGroup": _user, "readOnlyRootFilesystem": _anything}),
 }
 _VOLUME: Final = _same(("name", "emptyDir", "persistentVolumeClaim", "configMap", "downwardAPI", "ephemeral"))
-_METADATA: Final = _fields({"labels": _names_of_ones_own, "annotations": _names_of_ones_own})
+_METADATA: Final = _fields({"labels": _harmless_metadata, "annotations": _harmless_metadata})
 _SPEC_FIELDS: Final[Mapping[str, _Check]] = {
     **_same(("nodeSelector", "topologySpreadConstraints", "imagePullSecrets", "resourceClaims")),
     "affinity": _affinity,
@@ -253,7 +253,7 @@ def _affinity_in_cel() -> str:
 
 
 _IN_CEL: Final[Mapping[_Check, str]] = {
-    _names_of_ones_own: (
+    _harmless_metadata: (
         f"{{value}}.all(k, k.startsWith({cel.text(_OWN)}) || k in {cel.text(list(_SCRAPING))} || "
         f"k.matches({cel.text(DIRECTIVE.pattern)}))"
     ),

@@ -10,7 +10,7 @@ from llmos.cli.output import Output
 from llmos.cli.parser import Parser
 from llmos.cli.waiting import wait_shown
 from llmos.client._sync.client import Client
-from llmos.client.serving import Submitted, changes, kept
+from llmos.client.serving import Submitted, changed_fields, kept_fields
 from llmos.errors import UsageError
 from llmos.resources import ModelService
 
@@ -105,6 +105,6 @@ def _say_what_changes(submitted: Submitted, output: Output) -> None:
     before, after = submitted.before, submitted.service
     if before is None:
         return
-    told = ", ".join(changes(before, after)) or "nothing"
-    stays = ", ".join(kept(before, after))
+    told = ", ".join(changed_fields(before, after)) or "nothing"
+    stays = ", ".join(kept_fields(before, after))
     output.note(f"{after.metadata.name} is there already. Changes: {told}." + (f" Stays: {stays}." if stays else ""))

@@ -12,7 +12,7 @@ from llmos.client._async.collection import AsyncCollection
 from llmos.client._async.gateway import fetch_models, stream_chat
 from llmos.client._async.hub import search_hub
 from llmos.client._async.transport import AsyncTransport
-from llmos.client.addresses import address_of, no_address
+from llmos.client.addresses import address_error, address_of
 from llmos.client.messages import AvailableModel, ChatChunk, WhoAmI, read_whoami
 from llmos.client.progress import Progress, ProgressTracker
 from llmos.client.requests import Service, is_loopback
@@ -240,7 +240,7 @@ class AsyncClient:
         Returns
         -------
         Submitted
-            The service before and after the call; see `llmos.client.serving.changes`.
+            The service before and after the call; see `llmos.client.serving.changed_fields`.
 
         Raises
         ------
@@ -285,7 +285,7 @@ class AsyncClient:
             problem = error.message
         with suppress(LLMOSError):  # the memory is needed only for advice in the error message
             memory = max((node.memory for node in await self.nodes()), default=None) if found else None
-        raise no_address(model, found, memory, problem)
+        raise address_error(model, found, memory, problem)
 
     async def wait_ready(
         self,

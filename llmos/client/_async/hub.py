@@ -7,7 +7,7 @@ from typing import Final
 
 import httpx
 
-from llmos.client.addresses import Found, read_found, search_words
+from llmos.client.addresses import FoundRepository, read_repositories, search_words
 from llmos.client.requests import is_loopback
 from llmos.errors import Unavailable
 
@@ -18,7 +18,7 @@ _TIMEOUT: Final = 5.0
 _LIMIT: Final = 5
 
 
-async def search_hub(model: str) -> list[Found]:
+async def search_hub(model: str) -> list[FoundRepository]:
     """Return the most downloaded GGUF repositories that match a short name.
 
     Parameters
@@ -45,7 +45,7 @@ async def search_hub(model: str) -> list[Found]:
         async with httpx.AsyncClient(timeout=_TIMEOUT, trust_env=not is_loopback(url)) as client:
             response = await client.get(f"{url}/api/models", params=params)
         response.raise_for_status()
-        return read_found(response.json())
+        return read_repositories(response.json())
     except httpx.HTTPStatusError as error:
         message = f"{host}, which would know what is meant, answered HTTP {error.response.status_code}."
     except (httpx.HTTPError, httpx.InvalidURL, ValueError):

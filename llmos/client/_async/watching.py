@@ -16,7 +16,7 @@ from contextlib import aclosing
 from typing import Any, TypeVar
 
 from llmos.client._async.transport import AsyncTransport, response_lines
-from llmos.client.messages import Listing, Step, WatchEvent, changes, read_resource
+from llmos.client.messages import Listing, Step, WatchEvent, events_between, read_resource
 from llmos.client.requests import resource_path
 from llmos.client.timing import asleep
 from llmos.errors import Expired, Unavailable, from_status
@@ -99,16 +99,16 @@ async def follow(
 def _read_line(kind: type[R], line: str) -> WatchEvent[R] | None:
     try:
         data: Any = json.loads(line)
-        type_, thing = data["type"], data["object"]
+        type_, obj = data["type"], data["object"]
     except (ValueError, TypeError, KeyError):
         message = "The API sent a line that is no watch event."
         raise Unavailable(message) from None
     if type_ == "ERROR":
-        status = thing.get("code")
-        raise from_status(thing, status=status if isinstance(status, int) else 500)
+        status = obj.get("code")
+        raise from_status(obj, status=status if isinstance(status, int) else 500)
     if type_ not in {"ADDED", "MODIFIED", "DELETED"}:
         return None
-    return WatchEvent(type_, read_resource(kind, thing))
+    return WatchEvent(type_, read_resource(kind, obj))
 
 
 async def steps(
@@ -153,7 +153,7 @@ async def steps(
         try:
             listing = await fetch_listing(transport, kind, namespace, selector)
             items = {item.key: item for item in listing}
-            yield Step(changes(known, items), items)
+            yield Step(events_between(known, items), items)
             known, away_since = items, None
             wait = max(0.05, min(quiet, deadline - time.monotonic()))
             watch = follow(transport, kind, namespace, selector, resource_version=listing.resource_version, quiet=wait)

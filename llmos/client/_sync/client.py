@@ -13,7 +13,7 @@ from llmos.client._sync.collection import Collection
 from llmos.client._sync.gateway import fetch_models, stream_chat
 from llmos.client._sync.hub import search_hub
 from llmos.client._sync.transport import Transport
-from llmos.client.addresses import address_of, no_address
+from llmos.client.addresses import address_error, address_of
 from llmos.client.messages import AvailableModel, ChatChunk, WhoAmI, read_whoami
 from llmos.client.progress import Progress, ProgressTracker
 from llmos.client.requests import Service, is_loopback
@@ -241,7 +241,7 @@ class Client:
         Returns
         -------
         Submitted
-            The service before and after the call; see `llmos.client.serving.changes`.
+            The service before and after the call; see `llmos.client.serving.changed_fields`.
 
         Raises
         ------
@@ -286,7 +286,7 @@ class Client:
             problem = error.message
         with suppress(LLMOSError):  # the memory is needed only for advice in the error message
             memory = max((node.memory for node in self.nodes()), default=None) if found else None
-        raise no_address(model, found, memory, problem)
+        raise address_error(model, found, memory, problem)
 
     def wait_ready(
         self,

@@ -17,7 +17,7 @@ from contextlib import closing
 from typing import Any, TypeVar
 
 from llmos.client._sync.transport import Transport, response_lines
-from llmos.client.messages import Listing, Step, WatchEvent, changes, read_resource
+from llmos.client.messages import Listing, Step, WatchEvent, events_between, read_resource
 from llmos.client.requests import resource_path
 from llmos.client.timing import sleep
 from llmos.errors import Expired, Unavailable, from_status
@@ -100,16 +100,16 @@ def follow(
 def _read_line(kind: type[R], line: str) -> WatchEvent[R] | None:
     try:
         data: Any = json.loads(line)
-        type_, thing = data["type"], data["object"]
+        type_, obj = data["type"], data["object"]
     except (ValueError, TypeError, KeyError):
         message = "The API sent a line that is no watch event."
         raise Unavailable(message) from None
     if type_ == "ERROR":
-        status = thing.get("code")
-        raise from_status(thing, status=status if isinstance(status, int) else 500)
+        status = obj.get("code")
+        raise from_status(obj, status=status if isinstance(status, int) else 500)
     if type_ not in {"ADDED", "MODIFIED", "DELETED"}:
         return None
-    return WatchEvent(type_, read_resource(kind, thing))
+    return WatchEvent(type_, read_resource(kind, obj))
 
 
 def steps(
@@ -154,7 +154,7 @@ def steps(
         try:
             listing = fetch_listing(transport, kind, namespace, selector)
             items = {item.key: item for item in listing}
-            yield Step(changes(known, items), items)
+            yield Step(events_between(known, items), items)
             known, away_since = items, None
             wait = max(0.05, min(quiet, deadline - time.monotonic()))
             watch = follow(transport, kind, namespace, selector, resource_version=listing.resource_version, quiet=wait)

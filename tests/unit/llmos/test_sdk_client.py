@@ -17,7 +17,7 @@ from llmos import AsyncClient, Client, Progress
 from llmos.client.addresses import address_of
 from llmos.client.messages import read_resource
 from llmos.client.progress import ProgressTracker
-from llmos.client.serving import changes, derive_name, failure, kept
+from llmos.client.serving import changed_fields, derive_name, failure, kept_fields
 from llmos.errors import (
     AlreadyExists,
     Conflict,
@@ -438,8 +438,8 @@ def test_serve_from_python_changes_what_is_named_and_nothing_else(client: Client
     assert stored["metadata"]["labels"] == {"team": "a", "course": "b"}
     submitted = client.submit("tiny", "chat", replicas=3)
     assert submitted.before is not None
-    assert changes(submitted.before, submitted.service) == []
-    assert kept(submitted.before, submitted.service) == ["memory 2Gi", "replicas 3"]
+    assert changed_fields(submitted.before, submitted.service) == []
+    assert kept_fields(submitted.before, submitted.service) == ["memory 2Gi", "replicas 3"]
 
 
 @pytest.mark.parametrize("reason", ["InsufficientResources", "Invalid", "Unsupported", "DownloadFailed"])
