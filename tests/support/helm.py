@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-__all__ = ["CHART", "HelmRefused", "containers", "find_helm", "pod_specs", "render", "render_notes"]
+__all__ = ["CHART", "HelmRefused", "containers", "find_helm", "merge_values", "pod_specs", "render", "render_notes"]
 
 CHART = Path(__file__).parents[2] / "helm" / "llmos"
 KUBERNETES = "1.34.0"
@@ -61,14 +62,23 @@ def render(
 def render_notes(values: dict[str, Any], *, namespace: str = "llmos") -> str:
     """Return the output of `helm get notes`, by a copy of the chart that has the notes as an object."""
     with tempfile.TemporaryDirectory() as directory:
-        copy = Path(directory) / "llmos"
-        shutil.copytree(CHART, copy)
-        templates = copy / "templates"
+        chart = Path(directory) / "llmos"
+        shutil.copytree(CHART, chart)
+        templates = chart / "templates"
         notes = (templates / "NOTES.txt").read_text()
         (templates / "_notes_text.tpl").write_text(f'{{{{- define "test.notes" }}}}{notes}{{{{- end }}}}')
         (templates / "notes.yaml").write_text('notes: {{ include "test.notes" . | toJson }}\n')
-        text = _template(values, namespace, "llmos", "--show-only", "templates/notes.yaml", chart=copy)
+        text = _template(values, namespace, "llmos", "--show-only", "templates/notes.yaml", chart=chart)
     return str(yaml.safe_load(text)["notes"])
+
+
+def merge_values(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """Merge values over values like Helm: maps by key, everything else as a whole."""
+    merged = dict(copy.deepcopy(base))
+    for key, value in over.items():
+        both = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
+        merged[key] = merge_values(merged[key], value) if both else copy.deepcopy(value)
+    return merged
 
 
 def pod_specs(objects: list[dict[str, Any]]) -> Iterator[tuple[str, dict[str, Any]]]:

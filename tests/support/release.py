@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import base64
-import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -16,6 +15,7 @@ import llmos
 from llmos.names import slug
 from tests.support.chart import install, ready, values_for
 from tests.support.cluster import Cluster, wait_for
+from tests.support.helm import merge_values
 from tests.support.people import HubClient, Kernel
 
 __all__ = ["Person", "Release", "installed"]
@@ -206,22 +206,13 @@ def _storage(cluster: Cluster) -> dict[str, Any]:
     }
 
 
-def _merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """Merge values over values, like Helm."""
-    merged = dict(copy.deepcopy(base))
-    for key, value in over.items():
-        both = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
-        merged[key] = _merged(merged[key], value) if both else copy.deepcopy(value)
-    return merged
-
-
 @contextmanager
 def installed(cluster: Cluster, prefix: str, **values: Any) -> Iterator[Release]:
     """Install a release in its own namespace, with `values` over the test's; uninstall it completely at the end."""
     cluster.images(*IMAGES)
     ports = {"service": {"type": "NodePort"}}
-    base = _merged(values_for(proxy=ports, gateway=ports), _storage(cluster))
-    release = Release(cluster, cluster.namespace(prefix), _merged(base, values))
+    base = merge_values(values_for(proxy=ports, gateway=ports), _storage(cluster))
+    release = Release(cluster, cluster.namespace(prefix), merge_values(base, values))
     try:
         release.install()
         yield release

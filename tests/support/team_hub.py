@@ -6,7 +6,6 @@ order of configuration. It runs JupyterHub 5.5, the version of that chart, and n
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import json
 from collections.abc import Mapping
@@ -19,25 +18,17 @@ from typing import Any
 import yaml
 
 from tests.support.cluster import Cluster, wait_for
+from tests.support.helm import merge_values
 from tests.support.images import image
 from tests.support.people import HubClient
 
-__all__ = ["PASSWORD", "TeamHub", "merged"]
+__all__ = ["PASSWORD", "TeamHub"]
 
 PASSWORD = "the-team-has-one-password"
 CONFIG = (Path(__file__).parent / "team_hub_config.py").read_text()
 # LLMOS' packages in the image that is used here; they are hidden, since a team's Hub doesn't have them
 _PACKAGES = "/opt/llmos/lib/python3.11/site-packages"
 _HIDDEN = ("llmos", "llmos_hub", "llmos_spawners", f"llmos-{version('llmos')}.dist-info")
-
-
-def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """Merge values over values like Helm: maps by key, everything else as a whole."""
-    both = dict(copy.deepcopy(base))
-    for key, value in over.items():
-        inner = isinstance(value, Mapping) and isinstance(both.get(key), Mapping)
-        both[key] = merged(both[key], value) if inner else copy.deepcopy(value)
-    return both
 
 
 @dataclass
@@ -58,9 +49,9 @@ class TeamHub(HubClient):
 
     def upgrade(self, *files: Mapping[str, Any]) -> None:
         """Run the equivalent of ``helm upgrade`` with the team's values and more files; the Hub is restarted."""
-        self._live = merged(_DEFAULTS, self.values)
+        self._live = merge_values(_DEFAULTS, self.values)
         for file in files:
-            self._live = merged(self._live, file)
+            self._live = merge_values(self._live, file)
         self.cluster.apply(*self.objects())
         words = ("-n", self.namespace, "rollout", "status", "deployment/hub", "deployment/proxy", "--timeout=400s")
         done = self.cluster.attempt("kubectl", *words, timeout=420)

@@ -96,26 +96,28 @@ class ValkeyServer:
         shutil.rmtree(self._sockets, ignore_errors=True)
 
 
-@pytest.fixture(scope="session")
-def valkey_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ValkeyServer]:
-    """One server for all tests of this process; don't stop it, use `valkey_factory` for that."""
-    server = ValkeyServer(tmp_path_factory.mktemp("valkey"))
+@contextlib.contextmanager
+def _running(directory: Path) -> Iterator[ValkeyServer]:
+    server = ValkeyServer(directory)
     try:
         server.start()
         yield server
     finally:
         server.close()
+
+
+@pytest.fixture(scope="session")
+def valkey_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ValkeyServer]:
+    """One server for all tests of this process; don't stop it, use `valkey_factory` for that."""
+    with _running(tmp_path_factory.mktemp("valkey")) as server:
+        yield server
 
 
 @pytest.fixture
 def valkey_factory(tmp_path: Path) -> Iterator[ValkeyServer]:
     """A started server of this test's own, which may be killed and restarted."""
-    server = ValkeyServer(tmp_path / "valkey")
-    try:
-        server.start()
+    with _running(tmp_path / "valkey") as server:
         yield server
-    finally:
-        server.close()
 
 
 @pytest.fixture
