@@ -215,11 +215,11 @@ def chat_parser() -> Parser:
         description="Talk to a model: the question is the rest of the cell, the answer the cell's value.",
         example="  %%chat chat\n  What is a dictionary in Python?",
     )
-    parser.add_argument(
-        "model", metavar="MODEL", nargs="?", help="a name that %%llmos models shows; may be left out where there is one"
-    )
+    parser.add_argument("model", metavar="MODEL", nargs="?", help="a name from %%llmos models; by default the only one")
     parser.add_argument("--new", action="store_true", help="start the conversation over")
-    parser.add_argument("--system", metavar="TEXT", help="what the model is to be")
-    parser.add_argument("--temperature", type=float, metavar="T", help="0 for always the same answer")
-    parser.add_argument("--max-tokens", type=int, metavar="N", help="how long an answer may get")
+    parser.add_argument("--system", metavar="TEXT", help="the system message, which tells the model how to behave")
+    parser.add_argument(
+        "--temperature", type=float, metavar="T", help="0 for the most likely answer, higher for variety"
+    )
+    parser.add_argument("--max-tokens", type=int, metavar="N", help="the longest answer, in tokens")
     return parser

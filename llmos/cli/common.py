@@ -44,9 +44,9 @@ class Target:
 
 def add_namespace(parser: argparse.ArgumentParser, *, everywhere: bool = False) -> None:
     """Add the option ``-n`` and, with `everywhere`, ``-A``."""
-    parser.add_argument("-n", "--namespace", metavar="NS", help="in this namespace; unset, your own")
+    parser.add_argument("-n", "--namespace", metavar="NS", help="namespace (default: your own)")
     if everywhere:
-        parser.add_argument("-A", "--all-namespaces", action="store_true", help="in all that you may see")
+        parser.add_argument("-A", "--all-namespaces", action="store_true", help="in all namespaces that you may see")
 
 
 def find_kind(word: str) -> type[Resource]:

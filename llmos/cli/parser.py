@@ -49,7 +49,7 @@ class Parser(argparse.ArgumentParser):
             add_help=False,
             allow_abbrev=False,
         )
-        self.add_argument("-h", "--help", action=_Help, nargs=0, help="show this")
+        self.add_argument("-h", "--help", action=_Help, nargs=0, help="show this help")
 
     def error(self, message: str) -> NoReturn:
         """Raise `UsageError` instead of exiting."""
@@ -119,7 +119,7 @@ def _verbs(*verbs: Verb) -> dict[str, Verb]:
 VERBS = _verbs(
     Verb(
         "serve",
-        "make a model answer",
+        "serve a model and wait until it is ready",
         "serve",
         (
             "serve demo://smollm2 --name chat",
@@ -130,9 +130,9 @@ VERBS = _verbs(
     Verb(
         "chat", "talk to a model", "chat", ("chat chat", 'chat chat "What is a dictionary in Python?"'), notebook=False
     ),
-    Verb("logs", "show what a model service's processes wrote", "logs", ("logs chat", "logs chat -f --tail 20")),
-    Verb("stop", "run a model service no longer, but keep it", "change", ("stop chat",)),
-    Verb("start", "run a stopped model service again", "change", ("start chat",)),
+    Verb("logs", "show the log of a model service", "logs", ("logs chat", "logs chat -f --tail 20")),
+    Verb("stop", "stop a model service but keep it", "change", ("stop chat",)),
+    Verb("start", "start a stopped model service again", "change", ("start chat",)),
     Verb("scale", "set the number of replicas", "change", ("scale chat 2",)),
     Verb("set", "change a model service", "change", ("set chat --memory 6Gi", "set chat --arg=--ctx-size --arg=8192")),
     Verb("models", "show the names that clients can ask for", "models", ("models",)),
@@ -143,21 +143,21 @@ VERBS = _verbs(
         ("get modelservices", "get modelservice chat -o yaml", "get credentials -w", "get ms -l team=vision -o wide"),
     ),
     Verb("describe", "show everything about one resource", "describe", ("describe modelservice chat",)),
-    Verb("events", "show what happened to a resource", "describe", ("events modelservice chat",)),
-    Verb("apply", "create or change what files describe", "apply", ("apply -f chat.yaml", "apply -f - --dry-run")),
+    Verb("events", "show the events of a resource", "describe", ("events modelservice chat",)),
+    Verb("apply", "create or change resources from files", "apply", ("apply -f chat.yaml", "apply -f - --dry-run")),
     Verb("delete", "delete resources", "delete", ("delete modelservice chat", "delete -f chat.yaml --yes")),
     Verb(
-        "explain", "what a kind or a field is", "explain", ("explain modelservice.spec.resources",), needs_client=False
+        "explain", "explain a kind or a field", "explain", ("explain modelservice.spec.resources",), needs_client=False
     ),
-    Verb("nodes", "show the machines and what of them is free", "nodes", ("nodes", "nodes node1")),
+    Verb("nodes", "show the nodes and their free capacity", "nodes", ("nodes", "nodes node1")),
     Verb(
         "python",
-        "show your own Python packages, or take them all out",
+        "show or remove your own Python packages",
         "python",
         ("python", "python reset"),
         needs_client=False,
     ),
-    Verb("whoami", "who the token speaks for", "whoami", ("whoami",)),
+    Verb("whoami", "show whom the token belongs to", "whoami", ("whoami",)),
     Verb(
         "completion",
         "print a completion script for a shell",
@@ -179,11 +179,11 @@ _ELSEWHERE = {
 
 PLATFORM_VERBS = {
     "up": "start the platform on this machine",
-    "down": "stop it",
-    "status": "show what of it runs, since when, with how much memory",
-    "doctor": "find out what is wrong",
-    "token": "make a token for programs",
-    "user": "add people, set new passwords",
+    "down": "stop the platform on this machine",
+    "status": "show the platform's processes with uptime and memory",
+    "doctor": "find problems of the platform",
+    "token": "create a token for programs",
+    "user": "add users, set new passwords",
     "group": "add groups, whose members share a namespace",
     "bundle": "write images, chart and models to a directory that installs without internet",
 }

@@ -186,7 +186,7 @@ def test_the_session_of_the_readme(running: Platform, page: Page, shoot):
     shoot("7-errors")
 
     notebook.run("?%llmos").wait_done()
-    expect(page.locator("body")).to_contain_text("make a model answer")
+    expect(page.locator("body")).to_contain_text("serve a model and wait until it is ready")
 
 
 def test_interrupting_stops_the_waiting_and_not_the_model(running: Platform, page: Page, shoot):

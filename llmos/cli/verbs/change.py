@@ -28,7 +28,7 @@ __all__ = [
 
 
 def _configure_named(parser: Parser) -> None:
-    parser.add_argument("name", metavar="NAME", help="which model service")
+    parser.add_argument("name", metavar="NAME", help="name of the model service")
     add_namespace(parser)
 
 
@@ -37,7 +37,7 @@ def _configure_wait(parser: Parser, *, default: bool) -> None:
         parser.add_argument("--no-wait", dest="wait", action="store_false", help="return at once")
     else:
         parser.add_argument("--wait", action="store_true", help="wait until it is Ready")
-    parser.add_argument("--timeout", metavar="SECONDS", type=float, help="wait no longer than this")
+    parser.add_argument("--timeout", metavar="SECONDS", type=float, help="maximum time to wait")
 
 
 def configure_stop(parser: Parser) -> None:
@@ -54,7 +54,7 @@ def configure_start(parser: Parser) -> None:
 def configure_scale(parser: Parser) -> None:
     """Add the arguments of ``scale``."""
     _configure_named(parser)
-    parser.add_argument("replicas", metavar="N", type=int, help="how many processes serve it at once")
+    parser.add_argument("replicas", metavar="N", type=int, help="number of replicas")
     _configure_wait(parser, default=False)
 
 

@@ -26,17 +26,19 @@ _WELCOME = 'Talking to {model}. Ctrl-D ends, Ctrl-C stops an answer, /new starts
 
 def configure_chat(parser: Parser) -> None:
     """Add the arguments of ``chat``."""
+    parser.add_argument("model", metavar="MODEL", nargs="?", help="a name from `llmos models`; by default the only one")
     parser.add_argument(
-        "model", metavar="MODEL", nargs="?", help="a name from `llmos models`; unset, the only one there is"
+        "prompt",
+        metavar="PROMPT",
+        nargs="*",
+        default=[],
+        help="ask this and exit; by default read from standard input, or talk on a terminal",
     )
-    parser.add_argument(
-        "prompt", metavar="PROMPT", nargs="*", default=[], help="ask this and end; unset, what comes on standard input"
-    )
-    parser.add_argument("--system", metavar="TEXT", help="how the model should behave")
+    parser.add_argument("--system", metavar="TEXT", help="the system message, which tells the model how to behave")
     parser.add_argument(
         "--temperature", metavar="T", type=float, help="0 for the most likely answer, higher for variety"
     )
-    parser.add_argument("--max-tokens", metavar="N", type=int, help="at most so long an answer")
+    parser.add_argument("--max-tokens", metavar="N", type=int, help="the longest answer, in tokens")
 
 
 def run_chat(client: Client, args: argparse.Namespace, output: Output) -> str:

@@ -13,7 +13,7 @@ __all__ = ["configure_completion", "run_completion"]
 
 def configure_completion(parser: Parser) -> None:
     """Add the arguments of ``completion``."""
-    parser.add_argument("shell", choices=sorted(SHELLS), help="for which shell")
+    parser.add_argument("shell", choices=sorted(SHELLS), help="name of the shell")
 
 
 def run_completion(client: None, args: argparse.Namespace, output: Output) -> None:  # noqa: ARG001 - every verb's signature

@@ -19,8 +19,8 @@ def configure_delete(parser: Parser) -> None:
     parser.add_argument(
         "kind", metavar="KIND", nargs="?", help="modelservice, credential, …; KIND/NAME; or the name of a model service"
     )
-    parser.add_argument("names", metavar="NAME", nargs="*", default=[], help="whose")
-    parser.add_argument("-f", "--filename", metavar="FILE", action="append", help="what this file describes")
+    parser.add_argument("names", metavar="NAME", nargs="*", default=[], help="name of the resource")
+    parser.add_argument("-f", "--filename", metavar="FILE", action="append", help="delete the resources in this file")
     parser.add_argument("-y", "--yes", action="store_true", help="don't ask")
     parser.add_argument("--dry-run", action="store_true", help="check everything, delete nothing")
     parser.add_argument("--no-wait", action="store_true", help="don't wait until it is gone")

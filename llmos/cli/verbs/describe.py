@@ -23,7 +23,7 @@ def configure_describe(parser: Parser) -> None:
     parser.add_argument(
         "kind", metavar="KIND", help="modelservice, credential, setting; or the name of a model service"
     )
-    parser.add_argument("names", metavar="NAME", nargs="*", default=[], help="whose")
+    parser.add_argument("names", metavar="NAME", nargs="*", default=[], help="name of the resource")
     add_namespace(parser)
 
 

@@ -17,7 +17,7 @@ __all__ = ["configure_explain", "run_explain"]
 def configure_explain(parser: Parser) -> None:
     """Add the arguments of ``explain``."""
     parser.add_argument(
-        "path", metavar="KIND[.FIELD]", nargs="?", help="such as modelservice.spec.resources; unset, all kinds"
+        "path", metavar="KIND[.FIELD]", nargs="?", help="such as modelservice.spec.resources (default: all kinds)"
     )
 
 

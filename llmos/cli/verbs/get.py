@@ -21,17 +21,17 @@ __all__ = ["configure_get", "run_get"]
 def configure_get(parser: Parser) -> None:
     """Add the arguments of ``get``."""
     parser.add_argument("kind", metavar="KIND", help="modelservices, credentials, settings, or KIND/NAME")
-    parser.add_argument("names", metavar="NAME", nargs="*", default=[], help="only these")
+    parser.add_argument("names", metavar="NAME", nargs="*", default=[], help="names of resources (default: all)")
     parser.add_argument(
         "-o",
         "--output",
         choices=("table", "wide", "json", "yaml", "name"),
         default="table",
-        help="how to show it (default: table)",
+        help="output format (default: table)",
     )
     parser.add_argument("--json", dest="output", action="store_const", const="json", help="the same as -o json")
-    parser.add_argument("-l", "--selector", metavar="A=1,B=2", help="only what has these labels")
-    parser.add_argument("-w", "--watch", action="store_true", help="go on and show what changes")
+    parser.add_argument("-l", "--selector", metavar="A=1,B=2", help="only resources with these labels")
+    parser.add_argument("-w", "--watch", action="store_true", help="keep running and show changes")
     add_namespace(parser, everywhere=True)
 
 

@@ -16,10 +16,10 @@ __all__ = ["configure_logs", "run_logs"]
 
 def configure_logs(parser: Parser) -> None:
     """Add the arguments of ``logs``."""
-    parser.add_argument("name", metavar="NAME", help="whose")
-    parser.add_argument("-f", "--follow", action="store_true", help="go on as more is written")
-    parser.add_argument("--tail", metavar="N", type=int, help="only so many lines from the end")
-    parser.add_argument("--replica", metavar="ID", help="of this replica alone, as `llmos describe` names it")
+    parser.add_argument("name", metavar="NAME", help="name of the model service")
+    parser.add_argument("-f", "--follow", action="store_true", help="keep running and show new lines")
+    parser.add_argument("--tail", metavar="N", type=int, help="number of lines from the end (default: all)")
+    parser.add_argument("--replica", metavar="ID", help="only this replica; `llmos describe` shows the ids")
     add_namespace(parser)
 
 

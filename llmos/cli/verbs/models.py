@@ -18,7 +18,7 @@ __all__ = ["configure_models", "run_models"]
 
 def configure_models(parser: Parser) -> None:
     """Add the arguments of ``models``."""
-    parser.add_argument("--json", action="store_true", help="for programs")
+    parser.add_argument("--json", action="store_true", help="print JSON")
 
 
 def run_models(client: Client, args: argparse.Namespace, output: Output) -> list[AvailableModel]:

@@ -19,8 +19,8 @@ __all__ = ["configure_nodes", "run_nodes"]
 
 def configure_nodes(parser: Parser) -> None:
     """Add the arguments of ``nodes``."""
-    parser.add_argument("name", metavar="NAME", nargs="?", help="only this one, with what runs on it")
-    parser.add_argument("--json", action="store_true", help="for programs")
+    parser.add_argument("name", metavar="NAME", nargs="?", help="only this node, with its workloads")
+    parser.add_argument("--json", action="store_true", help="print JSON")
 
 
 def run_nodes(client: Client, args: argparse.Namespace, output: Output) -> Sequence[Node]:

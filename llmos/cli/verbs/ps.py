@@ -24,8 +24,8 @@ _REDRAW = 10.0
 
 def configure_ps(parser: Parser) -> None:
     """Add the arguments of ``ps``."""
-    parser.add_argument("-w", "--watch", action="store_true", help="go on and show what changes")
-    parser.add_argument("--json", action="store_true", help="for programs")
+    parser.add_argument("-w", "--watch", action="store_true", help="keep running and show changes")
+    parser.add_argument("--json", action="store_true", help="print JSON")
     add_namespace(parser, everywhere=True)
 
 

@@ -17,7 +17,7 @@ __all__ = ["configure_python", "run_python"]
 def configure_python(parser: Parser) -> None:
     """Add the arguments of ``python``."""
     parser.add_argument(
-        "action", nargs="?", choices=("show", "reset"), default="show", help="show them (default), or take all out"
+        "action", nargs="?", choices=("show", "reset"), default="show", help="show them (default) or remove all"
     )
     parser.add_argument("-y", "--yes", action="store_true", help="don't ask")
 

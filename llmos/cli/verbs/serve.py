@@ -26,20 +26,20 @@ def configure_serve(parser: Parser) -> None:
         help="org/repo[:file] of Hugging Face, /path/model.gguf, smollm2, or an address such as hf://org/repo; "
         "none with --engine custom",
     )
-    parser.add_argument("--name", help="what clients ask for; unset, made from MODEL")
+    parser.add_argument("--name", help="name for clients (default: derived from MODEL)")
     add_spec_options(parser)
-    parser.add_argument("--no-wait", action="store_true", help="return at once; it goes on by itself")
-    parser.add_argument("--timeout", metavar="SECONDS", type=float, help="wait no longer than this")
+    parser.add_argument("--no-wait", action="store_true", help="return at once; the start continues")
+    parser.add_argument("--timeout", metavar="SECONDS", type=float, help="maximum time to wait")
     parser.add_argument("--dry-run", action="store_true", help="check everything, start nothing")
     add_namespace(parser)
 
 
 def add_spec_options(parser: argparse.ArgumentParser) -> None:
     """Add options for the fields of a ModelService's spec; they are None unless given."""
-    parser.add_argument("--replicas", metavar="N", type=int, help="how many processes serve it at once (default: 1)")
-    parser.add_argument("--memory", metavar="4Gi", help="the most memory a replica may use")
-    parser.add_argument("--cpu", metavar="N", help="CPUs a replica computes on, such as 2 or 500m")
-    parser.add_argument("--gpus", metavar="N", type=int, help="GPUs a replica gets")
+    parser.add_argument("--replicas", metavar="N", type=int, help="number of replicas (default: 1)")
+    parser.add_argument("--memory", metavar="4Gi", help="memory limit per replica")
+    parser.add_argument("--cpu", metavar="N", help="CPUs per replica, such as 2 or 500m")
+    parser.add_argument("--gpus", metavar="N", type=int, help="GPUs per replica")
     parser.add_argument("--engine", metavar="NAME", help="auto, llamacpp or custom (default: auto)")
     parser.add_argument("--task", metavar="NAME", help="auto, generate, embed or rerank (default: auto)")
     parser.add_argument(
@@ -47,11 +47,13 @@ def add_spec_options(parser: argparse.ArgumentParser) -> None:
         dest="args",
         metavar="=WORD",
         action="append",
-        help="one more word for the engine, as in --arg=--ctx-size --arg=8192; may be repeated",
+        help="one more argument for the engine, as in --arg=--ctx-size --arg=8192; may be repeated",
     )
     parser.add_argument("--env", metavar="A=1", action="append", help="an environment variable; may be repeated")
-    parser.add_argument("--alias", dest="aliases", metavar="NAME", action="append", help="a further name it answers to")
-    parser.add_argument("--credential", metavar="NAME", help="the Credential that opens a gated model")
+    parser.add_argument(
+        "--alias", dest="aliases", metavar="NAME", action="append", help="a further name for clients; may be repeated"
+    )
+    parser.add_argument("--credential", metavar="NAME", help="a Credential with access to a gated model")
 
 
 def spec_options(args: argparse.Namespace) -> dict[str, Any]:

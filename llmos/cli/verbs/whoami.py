@@ -17,7 +17,7 @@ __all__ = ["configure_whoami", "run_whoami"]
 
 def configure_whoami(parser: Parser) -> None:
     """Add the arguments of ``whoami``."""
-    parser.add_argument("--json", action="store_true", help="for programs")
+    parser.add_argument("--json", action="store_true", help="print JSON")
 
 
 def run_whoami(client: Client, args: argparse.Namespace, output: Output) -> WhoAmI:
