@@ -34,30 +34,30 @@ log = logging.getLogger(__name__)
 access = logging.getLogger("llmos_hub.gateway.access")
 
 _PASSING = frozenset({429, 502, 503})
-"""Errors that may be gone a little later: they say after how many seconds to try again."""
+"""Statuses of temporary errors, which are sent with a ``Retry-After`` header."""
 _LINGER = 5.0
 _LINGER_BYTES = 64 * 1024 * 1024
-"""For so long and so much an unwanted body is taken, so that its sender sees the answer."""
+"""Seconds and bytes for which the body of a refused request is read and dropped, so that its sender sees the answer."""
 _MOST_LINGERING = 256
-"""Refused senders that are listened to at once; it takes no token to be one."""
+"""Maximum number of refused requests whose bodies are read at once; sending one needs no token."""
 _CLIENT_CLOSED = 499
 
 
 class Gateway:
-    """Finds the endpoint, renders errors, logs. Made within a running event loop.
+    """The ASGI application: finds the endpoint, renders errors, logs. Created within a running event loop.
 
     Parameters
     ----------
     store
-        Where the models are.
+        Holds the ModelServices.
     identity
-        Knows whose a token is.
+        Tells the caller by their token.
     options
-        The bounds.
+        The limits.
     secret
-        Known to the platform's gateways alone, the same in all; unset, one that only this one knows.
+        A secret shared by the platform's gateways only; if empty, a random one is used by this gateway.
     engine_secret
-        What the keys are made of that are sent to engines on a port; empty: none is sent.
+        The secret from which the keys for engines on a port are derived; if empty, no key is sent.
     """
 
     def __init__(
@@ -94,7 +94,7 @@ class Gateway:
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Follow the store meanwhile; afterwards all connections to replicas are closed."""
+        """Follow the store; on exit, close all connections to replicas."""
         task = asyncio.create_task(self.context.discovery.run())
         try:
             yield
@@ -106,7 +106,7 @@ class Gateway:
 
     @contextlib.asynccontextmanager
     async def settling(self, settled: Awaitable[bool]) -> AsyncIterator[None]:
-        """Say at /ready, until it is `settled`, that another replica is better asked; whoever asks is answered."""
+        """Report not ready at /ready until `settled` is done; requests are answered all the same."""
         self.context.settling = True
         task = asyncio.ensure_future(settled)
 
@@ -122,16 +122,16 @@ class Gateway:
                 await task
 
     def drain(self) -> None:
-        """Say at /ready that no new request should come here."""
+        """Report not ready at /ready, so that no new requests are sent here."""
         self.context.draining = True
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """The ASGI application. Returning without a complete answer lets the server close the connection."""
+        """Handle an ASGI connection. Returning before the answer is complete makes the server close the connection."""
         if scope["type"] == "http":
             await self.handle(make_request(scope, receive, send, self._loop.time()))
 
     async def handle(self, request: Request) -> None:
-        """Answer a request, whatever happens; what can't be answered whole is left unfinished."""
+        """Answer a request, with an error if need be; an answer that can't be completed is left unfinished."""
         endpoint: Endpoint | None = None
         try:
             if self._cors.origins and await self._cors.answers(request):
@@ -198,7 +198,7 @@ class Gateway:
             await request.answer(error.status, b"application/json", body, headers)
 
     def _much_unread(self, request: Request) -> bool:
-        """Whether more of a body may be on its way than is worth taking, to keep the connection."""
+        """Return whether the unread body may be larger than is worth reading to keep the connection."""
         if request.body_read:
             return False
         length = request.headers.get(b"content-length", b"0")
@@ -206,9 +206,9 @@ class Gateway:
         return b"transfer-encoding" in request.headers or not small
 
     async def _refuse_and_close(self, request: Request, status: int, headers: Headers, body: bytes) -> None:
-        """Answer while the client still sends, and take what comes for a moment before closing.
+        """Answer while the client is still sending, and read what it sends for a moment before closing.
 
-        Closing at once would reset the connection, and the client's kernel might drop our answer unread
+        Closing at once would reset the connection, and the client's kernel might discard the answer unread
         (RFC 9112, section 9.6).
         """
         await request.start(
@@ -266,7 +266,7 @@ async def serve(settings: ProcessSettings, options: GatewayOptions | None = None
     Raises
     ------
     UsageError
-        The port is taken, the address can't be had, or a variable that sets a bound can't be read.
+        The port is taken, the address can't be used, or a variable that sets a limit is invalid.
     """
     from llmos_hub.identity import HubIdentity
     from llmos_hub.identity.settling import until_settled
@@ -287,7 +287,7 @@ async def serve(settings: ProcessSettings, options: GatewayOptions | None = None
         with server.stop_on_signals():
             async with contextlib.AsyncExitStack() as stack:
                 await stack.enter_async_context(gateway.running())
-                if settings.in_cluster:  # where there are others to ask meanwhile
+                if settings.in_cluster:  # only there other replicas can take the requests meanwhile
                     await stack.enter_async_context(gateway.settling(until_settled(identity.answers)))
                 log.info("the gateway listens on http://%s:%d/v1", *server.address)
                 await server.run_until_stopped()
@@ -299,15 +299,17 @@ async def serve(settings: ProcessSettings, options: GatewayOptions | None = None
 
 
 def _log_to_stderr() -> None:
-    """Where nobody has said otherwise; at INFO only what is ours, since httpx would write a line per question to the Hub."""
+    """Log to stderr unless logging is configured already."""
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    # INFO only for this package: httpx would write a line for each request to the Hub.
     ours = logging.getLogger("llmos_hub")
     if ours.level == logging.NOTSET:
         ours.setLevel(logging.INFO)
 
 
 def _allow_many_files() -> None:
-    """Each request needs two descriptors; the usual soft limit of 1024 is below what is allowed at once."""
+    """Raise the soft limit of file descriptors."""
+    # Each request needs two descriptors; the usual soft limit of 1024 is below the allowed number of connections.
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = 65536 if hard == resource.RLIM_INFINITY else min(hard, 65536)
     if soft < wanted:

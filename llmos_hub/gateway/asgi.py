@@ -19,7 +19,7 @@ _ONCE: Final = frozenset({b"authorization", b"host", b"content-length", b"transf
 
 
 class AsgiClient:
-    """The one at the other end of an ASGI server's connection."""
+    """A client at the other end of an ASGI server's connection."""
 
     __slots__ = ("_gone", "_receive", "_send", "_watcher")
 
@@ -41,11 +41,11 @@ class AsgiClient:
         await self._send({"type": "http.response.start", "status": status, "headers": headers})
 
     async def write(self, data: bytes, *, more: bool) -> None:
-        """As `Client.write`; the server waits while its connection takes nothing."""
+        """As `Client.write`; the server waits while the connection's buffer is full."""
         await self._send({"type": "http.response.body", "body": data, "more_body": more})
 
     def watch(self, gone: Callable[[], None]) -> None:
-        """As `Client.watch`: after the body, `receive` has nothing to say but that the client left."""
+        """As `Client.watch`: after the body, ASGI's ``receive`` returns only when the client disconnects."""
         self._gone = gone
         self._watcher = asyncio.get_running_loop().create_task(self._watch())
 
@@ -64,7 +64,7 @@ class AsgiClient:
 
 
 def make_request(scope: Scope, receive: Receive, send: Send, now: float) -> Request:
-    """The request of an ASGI scope. Of a header that comes twice the last counts, where it may."""
+    """Return the request of an ASGI scope. Of a repeated header the last one counts, unless it must not be repeated."""
     path: str = scope["path"]
     through_hub = path.startswith(GATEWAY_PREFIX + "/")
     if through_hub:
@@ -84,6 +84,9 @@ def make_request(scope: Scope, receive: Receive, send: Send, now: float) -> Requ
 
 
 def _repeated(headers: Iterable[tuple[bytes, bytes]]) -> str:
-    """The name of a header that must not come twice, since not all who read it take the same; empty where none does."""
+    """Return the name of a repeated header that must not be repeated, since readers differ in which one they use.
+
+    Empty if there is no such header.
+    """
     names = [name for name, _ in headers if name in _ONCE]
     return next((name.decode() for name in names if names.count(name) > 1), "")

@@ -1,4 +1,4 @@
-"""Which of a model's replicas answers the next request."""
+"""Load balancing: the choice of the replica that answers the next request."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ __all__ = ["Balancer", "LeastOutstanding"]
 
 
 class Balancer(Protocol):
-    """Chooses a replica; one per model, so that it may remember."""
+    """A strategy that chooses a replica; one instance per model, so that it may keep state."""
 
     def choose(self, replicas: Sequence[Replica], tried: Collection[Replica], now: float) -> Replica | None:
-        """One that is not in `tried`; None when none is left.
+        """Choose a replica that is not in `tried`; None if none is left.
 
         Parameters
         ----------
         replicas
             The model's ready replicas.
         tried
-            Those that failed this request already.
+            The replicas that have failed this request.
         now
-            The event loop's time: a replica that was put aside until later comes only when no other is left.
+            The event loop's time. A replica that is put aside until later is chosen only if no other is left.
         """
         ...
 
 
 class LeastOutstanding:
-    """The replica with the fewest requests under way; among equals each in its turn.
+    """A balancer that chooses the replica with the fewest requests under way; among equals, each in turn.
 
-    With engines that batch, outstanding requests are the best estimate of load that needs no question to the
+    With engines that batch, outstanding requests are the best estimate of load that needs no request to the
     engine; turns matter because after a pause all replicas are equal, and always taking the first would
     warm only its prompt cache.
     """

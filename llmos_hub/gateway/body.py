@@ -1,9 +1,9 @@
 """Finding `model` in a request body without building the rest of it.
 
 A small body is decoded whole, which also says exactly what is wrong with it. A large one is only scanned:
-`json.loads` of 32 MiB holds the event loop for 0.1 to 1.5 s and may take twenty times the memory, and
-nothing but one field of it is looked at here. Bytes are forwarded as they came; where the engine knows
-its model by another name, that one field is replaced in place.
+`json.loads` of 32 MiB blocks the event loop for 0.1 to 1.5 s and may take twenty times the memory, and
+only one field of it is needed here. Bytes are forwarded unchanged; where the engine knows its model by
+another name, that one field is replaced in place.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ __all__ = ["add_fields", "find_model", "look", "replace_model"]
 SMALL: Final = 64 * 1024
 """Bodies up to this size are decoded: under a millisecond."""
 _YIELD_EVERY: Final = 5_000
-"""Brackets scanned before other requests get their turn: about a millisecond."""
+"""Brackets scanned before control returns to the event loop: about a millisecond."""
 
-# All groups are atomic and all quantifiers possessive: what was matched is never tried another way, so
-# that no input makes matching slower than one pass (and the engine keeps no stack of alternatives).
+# All groups are atomic and all quantifiers possessive: there is no backtracking, so that no input makes
+# matching slower than one pass (and the regular expression engine keeps no stack of alternatives).
 _STRING = rb'"(?>[^"\\]++|\\.)*+"'
 _FLAT = rb'(?>[^"\[\]{}]++|' + _STRING + rb")*+"
 _string = re.compile(_STRING, re.DOTALL)
@@ -61,7 +61,7 @@ _TYPES = {
 
 
 async def find_model(body: bytes) -> str | None:
-    """The value of the top-level field `model`; None where there is no such field.
+    """Return the value of the top-level field `model`; None if there is no such field.
 
     Raises
     ------
@@ -72,13 +72,13 @@ async def find_model(body: bytes) -> str | None:
 
 
 async def look(body: bytes) -> tuple[str | None, dict[str, Any] | None]:
-    """The value of the top-level field `model`, None where there is no such field; and the whole, where it was decoded.
+    """Return the value of the top-level field `model` (None if there is none), and the whole body if it was decoded.
 
     Raises
     ------
     BadRequest
-        The body is no JSON object, or `model` is no text. A large body is not checked further than its
-        outline; the engine says what else is wrong with it.
+        The body is not a JSON object, or `model` is not a string. Of a large body only the outline is
+        checked; the engine reports what else is wrong with it.
     """
     if len(body) > SMALL:
         spans = await _spans(body)
@@ -105,7 +105,7 @@ async def look(body: bytes) -> tuple[str | None, dict[str, Any] | None]:
 
 
 async def replace_model(body: bytes, name: str) -> bytes:
-    """The body with another `model`, every other byte as it was."""
+    """Return the body with another `model` and every other byte unchanged."""
     value = json.dumps(name).encode()
     parts, position = [], 0
     for start, end in await _spans(body):
@@ -115,12 +115,12 @@ async def replace_model(body: bytes, name: str) -> bytes:
 
 
 def add_fields(body: bytes, fields: bytes) -> bytes:
-    """The body, in which `find_model` found a model, with `fields` at its end: of a repeated field the last one counts."""
+    """Return the body, which must have a `model`, with `fields` appended: of a repeated field the last one counts."""
     return b"".join((memoryview(body)[: body.rindex(b"}")], b",", fields, b"}"))
 
 
 async def _spans(body: bytes) -> list[tuple[int, int]]:
-    """Where the values of top-level `model` fields are; a repeated field counts in JSON's last place."""
+    """Return start and end of the value of each top-level `model` field; of a repeated field the last one counts."""
     opened = _open.match(body)
     if opened is None:
         if body.startswith(b"\xef\xbb\xbf") or b"\0" in body[:4]:

@@ -1,6 +1,6 @@
-"""Pages of other origins (https://fetch.spec.whatwg.org/#http-cors-protocol): none may read answers unless it is named.
+"""CORS (https://fetch.spec.whatwg.org/#http-cors-protocol): only pages of listed origins may read answers.
 
-Never with credentials: the gateway reads no cookie, so there is nothing for a browser to add.
+Credentials are never allowed: the gateway reads no cookies, so there is nothing for a browser to add.
 """
 
 from __future__ import annotations
@@ -15,23 +15,23 @@ __all__ = ["Cors"]
 _NAMES: Final = re.compile(rb"[A-Za-z0-9_, -]{1,2048}")
 _EXPOSED: Final = b"retry-after, x-request-id"
 _REMEMBERED: Final = b"600"
-"""Seconds for which a browser needn't ask again."""
+"""Seconds for which a browser may cache the answer to a preflight request."""
 
 
 class Cors:
-    """Tells browsers whose pages may ask.
+    """The CORS policy of the gateway.
 
     Parameters
     ----------
     origins
-        Those that may; ``*`` for all.
+        The allowed origins; ``*`` for all.
     """
 
     def __init__(self, origins: frozenset[str]) -> None:
         self.origins = origins
 
     async def answers(self, request: Request) -> bool:
-        """Note what each answer says to the page; answers a browser that asks ahead, and tells whether it did."""
+        """Set the CORS headers of the answer; answer a preflight request, and return whether it was one."""
         origin = request.headers.get(b"origin")
         if origin is None:
             return False

@@ -1,4 +1,4 @@
-"""Keeps the routing table equal to the store's ModelServices."""
+"""Discovery of models: keeps the routing table equal to the store's ModelServices."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ log = logging.getLogger(__name__)
 _FIRST_PAUSE = 0.1
 _LONGEST_PAUSE = 2.0
 _LONGEST_SILENCE = 90.0
-"""A watch brings at least a bookmark every 30 seconds; one that doesn't hangs."""
+"""Seconds without an event after which a watch counts as hanging: bookmarks come every 30 seconds."""
 
 
 class Discovery:
-    """List, then watch, for as long as it runs.
+    """A watcher of ModelServices: it lists them, then watches, for as long as it runs.
 
-    While the store is away the table stays as it was, and so do the models that are in it; the watch goes
-    on where it stopped. Only where the store no longer knows what happened since is all listed again.
+    While the store is unavailable the table stays as it was; afterwards the watch continues where it
+    stopped. Everything is listed again only if the store no longer has the events since then.
 
     Attributes
     ----------
     ready
-        Set once the first list has come.
+        Set once the first list was received.
     """
 
     def __init__(self, store: Store, table: Table) -> None:
@@ -43,7 +43,7 @@ class Discovery:
         self._away = False
 
     def age(self) -> float | None:
-        """Seconds since the store last confirmed the table; None before the first time."""
+        """Return the seconds since the store last confirmed the table; None before the first time."""
         if self._confirmed is None:
             return None
         return asyncio.get_running_loop().time() - self._confirmed
@@ -60,7 +60,7 @@ class Discovery:
                 self._say_away(error)
                 await self._wait()
             except Exception:
-                # A mistake of ours or of the store's must not stop the routing of what is known.
+                # An error in this code or the store must not stop the routing to known models.
                 log.exception("following the models failed; listing them again")
                 self._version = None
                 await self._wait()
@@ -106,6 +106,6 @@ class Discovery:
             log.warning("the store does not answer; routing goes on with the models known: %s", error)
 
     async def _wait(self) -> None:
-        # Half of it at random, so that many gateways don't come back in the same instant.
+        # Half of it is random, so that many gateways don't come back at the same moment.
         await asyncio.sleep(self._pause * (0.5 + random.random() / 2))  # noqa: S311 - spreading, not a secret
         self._pause = min(self._pause * 2, _LONGEST_PAUSE)

@@ -1,7 +1,8 @@
-"""Engines' errors that are the client's: a 500 for them is tried three times by every client, and explained by nobody.
+"""Translation of engines' server errors that are really client errors.
 
-llama.cpp answers 500 for whatever its own code did not expect, also of a request. Such answers are known by their words
-(of llama.cpp's tools/server and common/chat.cpp), and become a 400 that says what to change.
+llama.cpp answers 500 for whatever its own code did not expect, also for faults of a request; clients retry a 500 and
+don't explain it. Such answers are recognised by their messages (in llama.cpp's tools/server and common/chat.cpp), and
+become a 400 that says what to change.
 """
 
 from __future__ import annotations
@@ -16,14 +17,14 @@ from llmos.errors import BadRequest, Cause
 __all__ = ["LARGEST_ERROR", "Tokenize", "as_client_error"]
 
 LARGEST_ERROR: Final = 64 * 1024
-"""Bytes of an error that are read; a longer one is passed on as it is."""
+"""Maximum size in bytes of an error that is read; a longer one is passed on unchanged."""
 _LARGEST_REQUEST: Final = 4 * 1024 * 1024
-"""Requests that are decoded, to find the text that is meant."""
+"""Maximum size in bytes of a request that is decoded to find the text that is too long."""
 _MOST_TEXTS: Final = 8
-"""The longest texts of a batch, whose tokens are counted."""
+"""Number of texts in a batch, the longest ones, whose tokens are counted."""
 
 Tokenize = Callable[[str], Awaitable[int | None]]
-"""How many tokens the engine makes of a text; None where it doesn't say."""
+"""Returns the number of tokens that the engine makes of a text; None if unknown."""
 
 _TOO_LONG: Final = re.compile(r"input \((\d+) tokens\) is too large to process.*\(current batch size: (\d+)\)")
 _NO_MEDIA: Final = re.compile(r"(image|audio|video) input is not supported")
@@ -36,18 +37,18 @@ _CLIENTS: Final = re.compile(
 
 
 async def as_client_error(model: str, body: bytes, request: bytes, tokenize: Tokenize) -> BadRequest | None:
-    """The error that an engine's answer stands for; None where it is the engine's own.
+    """Return the client error that an engine's answer stands for; None if the error is the engine's own.
 
     Parameters
     ----------
     model
-        Its name, for people.
+        The model's name, as shown to people.
     body
-        Of the engine's answer, which has a status of 500 or above.
+        The body of the engine's answer, which has a status of 500 or above.
     request
-        The body it was sent.
+        The body of the request.
     tokenize
-        Asks the engine.
+        Counts the tokens of a text, by asking the engine.
     """
     message = _message(body)
     if found := _TOO_LONG.search(message):
@@ -82,7 +83,10 @@ async def _too_long(model: str, tokens: int, limit: int, request: bytes, tokeniz
 
 
 async def _long_texts(request: bytes, limit: int, tokenize: Tokenize) -> list[tuple[str, int]]:
-    """The texts of an embedding request that are over the limit, as far as they can be found cheaply."""
+    """Return the fields of an embedding request whose texts are over the limit, with their numbers of tokens.
+
+    Only those that can be found cheaply.
+    """
     if len(request) > _LARGEST_REQUEST:
         return []
     try:

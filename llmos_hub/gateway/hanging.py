@@ -1,8 +1,8 @@
-"""Finding engines that hang: they take connections and requests, since the kernel does that for them, and answer nothing.
+"""Detection of engines that hang: the kernel still accepts connections and requests for them, but they answer nothing.
 
-A long prompt is no reason to give an engine up, so its silence alone says nothing; but an engine whose health is answered
-beside its computing, and isn't, is stopped, swapped out or deadlocked. Only such engines are asked, only while a request
-waits for them, and not while so many wait that the question may stand in a queue behind them.
+An engine may compute a long prompt in silence, so silence alone is no sign. But if an engine that answers health
+checks while it computes does not answer one, it is stopped, swapped out or deadlocked. Only such engines are checked,
+only while a request waits for them, and not while so many requests wait that the check may be queued behind them.
 """
 
 from __future__ import annotations
@@ -18,15 +18,21 @@ __all__ = ["HEALTH_PATHS", "Watch", "Watched"]
 log = logging.getLogger(__name__)
 
 HEALTH_PATHS: Final[Mapping[str, bytes]] = {"llamacpp": b"/health"}
-"""Where an engine tells how it is even while it computes, by its name. A command of a user's may have one thread for all."""
+"""Health paths of the engines that answer them even while they compute, by engine name.
+
+A custom engine is never in it: it may have one thread for everything.
+"""
 _QUESTIONS: Final = 2
 _RECOVERY: Final = 1.0
 _QUEUE: Final = 128
-"""Requests at an engine beyond which it may have no thread left for another question; llama.cpp has a thread for each."""
+"""Outstanding requests beyond which an engine may have no thread left for a health check.
+
+llama.cpp uses a thread for each request.
+"""
 
 
 class Watched(Protocol):
-    """What is known of a replica, and how it is asked; see `llmos_hub.gateway.upstream.Replica`."""
+    """A replica whose health can be asked; see `llmos_hub.gateway.upstream.Replica`."""
 
     id: str
     outstanding: int
@@ -34,24 +40,24 @@ class Watched(Protocol):
     aside_until: float
 
     async def ask_health(self) -> None:
-        """Return when it has said something."""
+        """Return when the replica has answered anything at all."""
         ...
 
 
 class Watch:
-    """Looks after one replica.
+    """A watch over one replica that finds out whether it hangs.
 
     Parameters
     ----------
     replica
         The replica.
     on_hang
-        Called once it is found to hang: whoever waits for it shall wait no longer.
+        Called once the replica is found to hang, to end the requests that wait for it.
 
     Attributes
     ----------
     hangs
-        Whether it does; until it answers again nobody needs to wait for it.
+        True while the replica hangs: from when that is found out until it answers again.
     """
 
     def __init__(self, replica: Watched, on_hang: Callable[[], None]) -> None:
@@ -62,13 +68,13 @@ class Watch:
         self._well_at = float("-inf")
 
     def look(self, now: float, every: float, timeout: float) -> None:
-        """Ask it, unless that is being done, or was done lately."""
+        """Start a check, unless one is running or the last successful one is less than `every` seconds ago."""
         if self._task is None and now - self._well_at > every:
             self._task = asyncio.get_running_loop().create_task(self._look(timeout))
             self._task.add_done_callback(self._looked)
 
     def stop(self) -> None:
-        """Ask no longer."""
+        """Stop checking."""
         if self._task is not None:
             self._task.cancel()
 
@@ -101,7 +107,7 @@ class Watch:
         log.warning("replica %s answers again", replica.id)
 
     async def _answers(self, timeout: float) -> bool:
-        """Whether it says anything at all, or is gone, which others find out."""
+        """Return whether the replica answers anything, or is gone, which is not found out here."""
         try:
             async with asyncio.timeout(timeout):
                 await self._replica.ask_health()

@@ -1,12 +1,12 @@
-"""Whether the machine at the other end of a connection is still there.
+"""Detection of connections whose other machine is gone.
 
-A process that dies closes its connections; a machine that dies, or a network that parts, says nothing: what was
-sent is sent again for a quarter of an hour, and who waits for an answer waits for ever. Two things tell it from an engine
-that computes for long, since a living machine's kernel acknowledges whatever its processes do:
+When a process dies, its connections are closed. When a machine dies or the network is partitioned, nothing is closed:
+data is retransmitted for a quarter of an hour, and whoever waits for an answer waits for ever. Two signs tell this from
+an engine that computes for long, since the kernel of a running machine acknowledges data whatever its processes do:
 
 - while nothing is under way, TCP's keepalive probes, which the kernel sends and counts;
-- while something is, the time since the last acknowledgement (`unacknowledged`). Not ``TCP_USER_TIMEOUT``: that also ends a
-  connection whose other side lets it wait with a part of a large body, as engines do that have no place free.
+- while something is, the time since the last acknowledgement (`unacknowledged`). ``TCP_USER_TIMEOUT`` would not do: it
+  also ends a connection whose other side does not read a large body yet, as engines without a free slot do.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ milliseconds."""
 
 
 class Socket(Protocol):
-    """What is needed of one; event loops hand out stand-ins."""
+    """The part of a socket that is used here; event loops return substitutes for sockets."""
 
     @property
     def family(self) -> int:
@@ -43,7 +43,7 @@ class Socket(Protocol):
 
 
 def probe(sock: Socket, seconds: float) -> None:
-    """Have the kernel end a connection on which nothing is under way and no probe was answered for about `seconds`."""
+    """Have the kernel close an idle connection when no keepalive probe was answered for about `seconds`."""
     if sock.family not in (socket.AF_INET, socket.AF_INET6) or not hasattr(socket, "TCP_KEEPIDLE"):
         return
     every = max(1, round(seconds / (_PROBES + 1)))
@@ -54,7 +54,7 @@ def probe(sock: Socket, seconds: float) -> None:
 
 
 def unacknowledged(sock: Socket) -> float:
-    """For how many seconds nothing was acknowledged of what was sent; 0 where all was, or where nobody can tell."""
+    """Return the seconds since the last acknowledgement if sent data is unacknowledged; otherwise, or if unknown, 0."""
     if sock.family not in (socket.AF_INET, socket.AF_INET6) or not hasattr(socket, "TCP_INFO"):
         return 0.0
     info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO.size)
@@ -65,5 +65,5 @@ def unacknowledged(sock: Socket) -> float:
 
 
 def is_lost(error: BaseException | None) -> bool:
-    """Whether a connection ended because nobody answered on the other side."""
+    """Return whether a connection ended because the other machine did not answer."""
     return isinstance(error, OSError) and error.errno in _LOST

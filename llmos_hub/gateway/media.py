@@ -1,7 +1,7 @@
-"""Pictures, sounds and films that a request names by address.
+"""Images, audio and video that a request refers to by URL.
 
-An engine that fetches them does so from where it stands: on the machine's own loopback, inside the cluster, past the
-firewall. So a request carries them itself (``data:``), unless the model's ``mediaHosts`` name the host.
+An engine would fetch them from inside: from the machine's own loopback or the cluster's network, behind the firewall.
+So a request has to contain them (``data:``), unless the model's ``mediaHosts`` list the host.
 """
 
 from __future__ import annotations
@@ -16,31 +16,32 @@ from llmos.errors import BadRequest, Cause
 __all__ = ["check_media"]
 
 _KEY: Final = b'url"'
-"""How the names of the fields end that hold one: ``image_url``, ``video_url``, ``url``; in letters of any case."""
+"""Ending of the names of fields with a URL: ``image_url``, ``video_url``, ``url``; in upper or lower case."""
 _ESCAPE: Final = b"\\u00"
 _ESCAPED_LETTER: Final = re.compile(rb"\\u00[4-7]")
-"""A letter that needed no escape, which may be one of a field's name."""
+"""A letter that is escaped without need, and may be part of a field's name."""
 _MOST_FIELDS: Final = 100_000
-"""Bodies with more commas are not decoded: some 50 ms, however long the data in it."""
+"""Bodies with more commas are not decoded. Decoding takes about 50 ms then, however long the data in the body is."""
 _WEB: Final = re.compile(r"https?://([a-z0-9.-]{1,253})(?::[0-9]{1,5})?(?:[/?#][^\\\s]*)?", re.IGNORECASE)
 
 
 def check_media(body: bytes, data: Any, hosts: Collection[str]) -> None:
     """Refuse a body that would have the engine fetch something.
 
-    Nearly all large bodies have none of the fields, which is seen without decoding them.
+    Nearly all large bodies have no such field, which can be seen without decoding them.
 
     Parameters
     ----------
     body, data
-        A JSON object, as far as `llmos_hub.gateway.body.look` looks, and what it is where that was decoded.
+        A JSON object that `llmos_hub.gateway.body.look` accepted, and its decoded value or None, as `look` returned it.
     hosts
-        From where the model may fetch.
+        The hosts from which the model may fetch.
 
     Raises
     ------
     BadRequest
-        With the field; or the body may have one, and can't be read here, where an engine might.
+        A field has a URL that is not allowed; or the body may have such a field and can't be parsed here,
+        while an engine might parse it.
     """
     if data is None:
         data = _decoded(body)
@@ -63,7 +64,7 @@ def _check_messages(data: Any, hosts: Collection[str]) -> None:
 
 
 def _decoded(body: bytes) -> Any:
-    """A large body, where it may have an address in it."""
+    """Return the decoded body if it may contain a URL field, otherwise None."""
     named = _KEY in body or _KEY in body.lower()
     if not named and not (_ESCAPE in body and _ESCAPED_LETTER.search(body)):
         return None
@@ -84,7 +85,7 @@ def _unread(why: str) -> BadRequest:
 
 
 def _addresses(node: Any, path: str) -> Iterator[tuple[str, str]]:
-    """Every address of a medium in a message, with the field it stands in."""
+    """Yield each media URL in a message, after the path of its field."""
     if isinstance(node, list):
         for number, item in enumerate(node):
             if isinstance(item, (dict, list)):

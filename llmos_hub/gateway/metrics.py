@@ -1,8 +1,8 @@
-"""What the gateway counts, for Prometheus: no user names, no prompts, no tokens.
+"""The gateway's metrics for Prometheus: no user names, no prompts, no tokens.
 
-Counting is on the path of every request, so it is plain additions here; the Prometheus client library
-renders them when somebody asks. A model outside the public namespace is shown by its uid, because its
-namespace says whose it is.
+Counting is part of every request, so it is plain addition here; the Prometheus client library is used
+only to render the metrics. A model outside the public namespace is labelled by its uid, because its
+namespace would tell whose it is.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from prometheus_client.registry import Collector
 __all__ = ["Histogram", "Metrics", "ModelMetrics"]
 
 BUCKETS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0)
-"""Seconds: from an embedding out of a cache to a long answer on a CPU."""
+"""Upper bounds in seconds: from a cached embedding to a long answer on a CPU."""
 
 
 class Histogram:
-    """Counts by bucket; cumulated only when rendered."""
+    """A histogram with counts by bucket, which are cumulated only when rendered."""
 
     __slots__ = ("counts", "total")
 
@@ -31,12 +31,12 @@ class Histogram:
         self.total = 0.0
 
     def observe(self, seconds: float) -> None:
-        """Count one."""
+        """Count one observation."""
         self.counts[bisect_left(BUCKETS, seconds)] += 1
         self.total += seconds
 
     def cumulated(self) -> list[tuple[str, float]]:
-        """As Prometheus wants buckets: upper bound and how many were not above it."""
+        """Return the buckets as Prometheus expects them: upper bound and number of observations up to it."""
         pairs, running = [], 0
         for bound, count in zip((*map(str, BUCKETS), "+Inf"), self.counts, strict=True):
             running += count
@@ -45,7 +45,7 @@ class Histogram:
 
 
 class ModelMetrics:
-    """The counts of one model service."""
+    """The metrics of one model service."""
 
     __slots__ = ("duration", "first_byte", "label", "outstanding", "requests", "retries", "sent")
 
@@ -59,7 +59,7 @@ class ModelMetrics:
         self.sent = 0
 
     def count(self, endpoint: str, status: int, seconds: float, sent: int) -> None:
-        """A request is over."""
+        """Count a finished request."""
         key = (endpoint, status)
         self.requests[key] = self.requests.get(key, 0) + 1
         self.duration.observe(seconds)
@@ -67,12 +67,12 @@ class ModelMetrics:
 
 
 class Metrics(Collector):
-    """All counts, as a Prometheus collector.
+    """All metrics of the gateway, as a Prometheus collector.
 
     Parameters
     ----------
     table_age
-        Seconds since the routing table was last known to be current; None before the first time.
+        Returns the seconds since the routing table was last known to be current; None before the first time.
     """
 
     def __init__(self, table_age: Callable[[], float | None] = lambda: None) -> None:
@@ -86,30 +86,30 @@ class Metrics(Collector):
             part(registry=self._registry)
 
     def model(self, uid: str, label: str) -> ModelMetrics:
-        """The counts of the service with that uid."""
+        """Return the metrics of the service with that uid."""
         return self._models.setdefault(uid, ModelMetrics(label))
 
     def retain(self, uids: Iterable[str]) -> None:
-        """Forget services that are gone, so that the number of series stays bounded."""
+        """Drop the metrics of deleted services, so that the number of series stays bounded."""
         wanted = set(uids)
         for uid in [u for u, m in self._models.items() if u not in wanted and not m.outstanding]:
             del self._models[uid]
 
     def refuse(self, endpoint: str, status: int) -> None:
-        """Count a request that came to no model."""
+        """Count a request that was not passed to a model."""
         key = (endpoint, status)
         self.refused[key] = self.refused.get(key, 0) + 1
 
     def render(self) -> bytes:
-        """The text that Prometheus reads."""
+        """Return the metrics in Prometheus' text format."""
         return generate_latest(self._registry)
 
     def describe(self) -> Iterable[Metric]:
-        """Nothing ahead of time: the names are known when collected."""
+        """Return nothing: the names are known only when collected."""
         return ()
 
     def collect(self) -> Iterator[Metric]:
-        """As prometheus_client asks for it."""
+        """Yield all metrics; called by prometheus_client."""
         labels = ["model", "endpoint", "code"]
         requests = CounterMetricFamily(
             "llmos_gateway_requests", "Requests, by status sent to the client.", labels=labels

@@ -1,4 +1,4 @@
-"""What the gateway is bounded by: sizes, times and counts, each with its reason."""
+"""The gateway's limits: sizes, times and counts, each with its reason."""
 
 from __future__ import annotations
 
@@ -23,65 +23,70 @@ _LONGEST_DRAIN: Final = 24 * 3600.0
 
 @dataclass(frozen=True, slots=True)
 class GatewayOptions:
-    """The gateway's bounds. Times are in seconds, sizes in bytes.
+    """The gateway's limits. Times are in seconds, sizes in bytes.
 
     Attributes
     ----------
     allowed_origins
-        Whose pages in a browser may read answers, such as ``https://app.example.org``, or ``*``: none unless told, by
-        ``LLMOS_GATEWAY_ALLOWED_ORIGINS`` with commas between. A page needs a token of its own all the same.
+        Origins whose pages in a browser may read answers, such as ``https://app.example.org``, or ``*`` for all. Set by
+        ``LLMOS_GATEWAY_ALLOWED_ORIGINS``, separated by commas; by default none. A page still needs a token.
     max_body
-        The largest request body: 32 MiB hold a long chat with several images, or a batch of some ten
-        thousand texts to embed.
+        The maximum size of a request body: 32 MiB hold a long chat with several images, or a batch of about
+        ten thousand texts to embed.
     max_buffered
-        All request bodies in memory at once. A body is kept until its answer begins, since it may have to be
-        sent again to another replica; many large ones at once must not fill the memory. One caller alone gets half of it
-        (`llmos_hub.gateway.shares`), as of `max_requests`.
+        The maximum size of all request bodies in memory. A body is kept until its answer begins, since it may have to
+        be sent again to another replica; many large ones at once must not fill the memory. A single caller may take
+        half of it (`llmos_hub.gateway.shares`), and likewise of `max_requests`.
     max_requests
-        Model requests under way at once in this process, from when their body is there; more are refused with 503 rather
-        than queued, so that a client learns it and an overloaded process still answers.
+        The maximum number of model requests under way in this process, counted once their body was received. More are
+        refused with 503 rather than queued, so that clients are told and an overloaded process still answers.
     max_connections
-        Client connections at once. For a new one beyond that, the one that has been without a request for longest is
-        closed. Half of them may be sending a request's body.
+        The maximum number of client connections. When a new one exceeds it, the connection that has been idle longest
+        is closed. Half of them may be sending a request body.
     max_head
-        Request line and headers, from a client or from an engine.
+        The maximum size of the request line and headers, from a client, or of the status line and headers from an
+        engine.
     head_timeout
-        For a client's request line and headers to arrive.
+        The time for a client's request line and headers to arrive.
     keep_alive
-        How long a client's idle connection is kept. Longer than the 60 s after which common proxies drop
+        The time for which a client's idle connection is kept. Longer than the 60 s after which common proxies close
         theirs, so that they never send on a connection that is just being closed.
     body_gap_timeout
-        Between two pieces of a request body.
+        The maximum time between two pieces of a request body.
     body_timeout
-        For the whole request body; a slow line needs minutes for 32 MiB, nobody an hour.
+        The time for the whole request body to arrive: 32 MiB take minutes on a slow line.
     connect_timeout
-        For a connection to a replica on the same machine or cluster.
+        The time to connect to a replica, which is on the same machine or in the same cluster.
     first_byte_timeout
-        From the request's last byte to the answer's first: a long prompt on a CPU takes minutes.
+        The maximum time from the request's last byte to the answer's first: a long prompt on a CPU takes minutes.
     idle_timeout
-        Between two pieces of an answer: an engine that computes sends something more often than that.
+        The maximum time between two pieces of an answer. An engine that computes sends something more often.
     pool_idle
-        How long an unused connection to a replica is kept. Below the 5 s after which llama.cpp closes its own.
+        The time for which an unused connection to a replica is kept. Below the 5 s after which llama.cpp closes it.
     pool_size
-        Unused connections kept per replica; more than requests come at once to a replica are of no use.
+        The maximum number of unused connections kept per replica. More than the requests that a replica gets at once
+        are of no use.
     lost_after
-        How long the machine of a replica may acknowledge nothing that was sent to it. It is not the engine that does, so
-        that a busy one is never meant: the machine is gone, or the way to it. The request goes to another replica.
+        The time after which a replica's machine counts as lost when it acknowledges nothing that was sent to it. The
+        kernel acknowledges, not the engine, so a busy engine is never affected. The request goes to another replica.
     check_after
-        How long an engine may be silent before it is asked whether it is well, where it can tell beside its computing.
+        The time for which an engine may be silent before its health is checked, if it answers checks while it
+        computes.
     check_timeout
-        For each of two such questions; after both, it hangs: the request goes to another replica, or its client is told.
-        Together with `check_after` below the half minute for which people wait before they think that all is broken.
+        The timeout of each of two such checks. If both fail, the engine hangs: the request goes to another replica,
+        or its client gets an error. With `check_after`, this is less than the half minute after which people assume
+        that the service is broken.
     aside
-        How long a replica that could not be reached is passed over while others are there; doubled each time, up to
-        eightfold.
+        The time for which a replica that could not be reached is passed over while there are others; doubled each
+        time, up to eightfold.
     shutdown_delay
-        How long after a SIGTERM requests are still taken, for those who have not heard yet that this replica
-        goes: ``LLMOS_GATEWAY_SHUTDOWN_DELAY_SECONDS``. Each answer says that its connection ends with it, so
-        that clients who keep theirs move to another replica between two requests. Nobody else to go to: 0.
+        The time after a SIGTERM in which requests are still accepted, from clients and proxies that don't know yet
+        that this gateway is stopping: ``LLMOS_GATEWAY_SHUTDOWN_DELAY_SECONDS``. Each answer closes its connection, so
+        that clients with persistent connections move to another gateway between two requests. 0 where there is no
+        other gateway.
     drain
-        How long running requests may go on after that: ``LLMOS_GATEWAY_DRAIN_SECONDS``. Whoever sends the
-        signal has to wait for longer than both before it kills.
+        The time for which running requests may continue after that: ``LLMOS_GATEWAY_DRAIN_SECONDS``. The sender of
+        the signal has to wait longer than both before it kills the process.
     """
 
     allowed_origins: frozenset[str] = frozenset()
@@ -108,12 +113,12 @@ class GatewayOptions:
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] = os.environ) -> Self:
-        """The bounds as whoever runs the gateway sets them.
+        """Return the limits as set in the environment.
 
         Raises
         ------
         UsageError
-            A variable can't be read; the message names it.
+            A variable has an invalid value; the message names the variable.
         """
         default = cls()
         return replace(

@@ -1,9 +1,9 @@
-"""What is added to a request so that nobody's prompt can be read by how fast another one is answered.
+"""Fields added to a request so that one caller's prompts can't be guessed from the timing of another's answers.
 
-Engines keep what they computed of a prompt and take it up where the next one begins alike; llama.cpp also says how much
-that was (``usage.prompt_tokens_details.cached_tokens``). Where strangers share a model, one finds another's prompt so,
-a token at a time. vLLM and SGLang part what they keep by ``cache_salt``, which is made here of the caller; llama.cpp
-knows no callers, and is told to compute each prompt anew.
+Engines cache what they computed for a prompt and reuse it for the next one with the same beginning; llama.cpp also
+reports how much it reused (``usage.prompt_tokens_details.cached_tokens``). Where strangers share a model, one of them
+could find out another's prompt that way, token by token. vLLM and SGLang separate their caches by ``cache_salt``, which
+is derived from the caller here; llama.cpp has no such separation, and is told to compute each prompt again.
 
 Source: https://docs.vllm.ai/en/latest/design/prefix_caching.html (cache isolation for security).
 """
@@ -23,12 +23,12 @@ _REMEMBERED: Final = 4096
 
 
 class PromptCaches:
-    """Makes the fields by which engines keep callers apart.
+    """A source of the fields by which engines separate the prompt caches of callers.
 
     Parameters
     ----------
     secret
-        Known to the platform alone, and the same in all gateways: who could make another's salt would share their cache.
+        A secret of the platform, the same in all gateways: with it one could make another's salt and share their cache.
     """
 
     def __init__(self, secret: bytes) -> None:
@@ -36,16 +36,16 @@ class PromptCaches:
         self._salt = lru_cache(maxsize=_REMEMBERED)(self._make_salt)
 
     def fields(self, engine: str, uid: str, caller: str) -> bytes:
-        """Fields of a JSON object that end a request's body, so that they count instead of what the caller wrote.
+        """Return JSON fields to append to a request's body, so that they override those that the caller sent.
 
         Parameters
         ----------
         engine
-            What serves the model; of an unknown one nothing is known, so it gets both.
+            The engine that serves the model. An unknown one gets both fields.
         uid
-            The model's.
+            The uid of the model service.
         caller
-            Who asks.
+            The name of the caller.
         """
         return _ANEW if engine in _ONLY_LLAMACPP else b'%s,"cache_salt":"%s"' % (_ANEW, self._salt(uid, caller))
 

@@ -1,7 +1,7 @@
-"""Passing one request to a replica and its answer back: retries, streaming, cancelling.
+"""Forwarding of one request to a replica and of its answer to the client: retries, streaming, cancelling.
 
-Bytes go through as they come. What is read of an answer is its head; of its body, only on the way to an
-error, whether a server-sent event was just complete.
+Bytes are passed on as they come. Only the head of an answer is parsed; of its body, only, when an error occurs,
+whether the last server-sent event was complete.
 """
 
 from __future__ import annotations
@@ -32,27 +32,27 @@ __all__ = ["Truncated", "forward"]
 log = logging.getLogger(__name__)
 
 _TO_ENGINE: Final = (b"accept", b"traceparent", b"tracestate")
-"""What an engine gets of a client's headers. A list of what may pass rather than of what may not: tokens,
-cookies, addresses and whatever a proxy in front adds stay here without being named."""
+"""Headers of a client that are sent to the engine. A list of allowed rather than of forbidden ones: tokens,
+cookies, addresses and whatever a proxy in front adds are dropped without being listed."""
 _TO_CLIENT: Final = (b"content-type", b"content-encoding", b"cache-control", b"retry-after", b"allow")
-"""What a client gets of an engine's headers: no cookie, since all people's pages share the Hub's origin."""
+"""Headers of an engine that are sent to the client: no cookies, since everybody's pages share the Hub's origin."""
 _WITHOUT_BODY: Final = frozenset({204, 304})
-"""Answers that end with their head, whatever length an engine says (RFC 9110, section 6.4.1)."""
+"""Statuses of answers without a body, whatever length an engine declares (RFC 9110, section 6.4.1)."""
 _EVENT_STREAM: Final = b"text/event-stream"
 _COUNTING: Final = 5.0
-"""Seconds for counting the tokens of a text, to say of which one an error speaks."""
+"""Timeout in seconds for counting the tokens of a text, to name the one that an error is about."""
 _COUNT_HEAD: Final = (
     b"POST /tokenize HTTP/1.1\r\nhost: llmos\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
 )
 _MAX_DELIVERED: Final = 2
-"""Replicas that may get the same request. One that died with the request in hand may have died of it; such
-a request must not go through all replicas."""
+"""Maximum number of replicas that get the same request. One that died while it handled the request may have died
+of it; such a request must not go to all replicas."""
 _RETRY_HANGING: Final = 20
-"""Seconds in which an engine that hangs may have been started again."""
+"""Seconds after which to retry when an engine hangs: by then it may have been restarted."""
 
 
 class Truncated(Exception):
-    """The answer can't be finished: the client's connection must be closed, lest a part look like a whole."""
+    """The answer can't be completed: the client's connection must be closed, so that it doesn't look complete."""
 
 
 async def forward(request: Request, route: Route, target: bytes, body: bytes) -> None:
@@ -61,7 +61,7 @@ async def forward(request: Request, route: Route, target: bytes, body: bytes) ->
     Parameters
     ----------
     target
-        The path at the engine.
+        The path of the engine's endpoint.
 
     Raises
     ------
@@ -97,7 +97,7 @@ class _Exchange:
         self._gone = False
 
     def client_gone(self) -> None:
-        """Close the connection to the engine, which then stops computing; whoever waits on it is woken."""
+        """Close the connection to the engine, which then stops computing; whoever waits for the connection is woken."""
         self._gone = True
         if self._connection is not None:
             self._connection.abort(Broken("the client left"))
@@ -146,9 +146,9 @@ class _Exchange:
     async def _ask(self, replica: Replica) -> Head:
         """Send the request and wait for the answer's head.
 
-        A pooled connection that turns out to have been closed meanwhile says nothing of the replica: a fresh
-        one is tried. Where that is refused, the replica died, perhaps of this request. One whose other side no
-        longer acknowledges anything says that the machine is lost.
+        A pooled connection that turns out to be closed says nothing about the replica: a new one is tried. If that
+        is refused, the replica died, perhaps of this request. If the other side no longer acknowledges anything,
+        its machine is lost.
         """
         pooled = self._connection = replica.pooled()
         if pooled is not None:
@@ -173,7 +173,7 @@ class _Exchange:
         return await connection.head()
 
     async def _pass_back(self, replica: Replica, head: Head) -> None:
-        """Stream the answer. From here on nothing is sent again: an error becomes the answer's end."""
+        """Stream the answer. From here on nothing is retried: an error ends the answer."""
         request, connection = self._request, self._connection
         assert connection is not None
         request.first_byte = self._loop.time()
@@ -202,12 +202,12 @@ class _Exchange:
             await _break_off(request, self._route, head, data, error)
 
     async def _error(self, replica: Replica) -> tuple[bytes, bool]:
-        """The engine's error as far as it was read, and whether that is all of it.
+        """Return the engine's error as far as it was read, and whether that is all of it.
 
         Raises
         ------
         BadRequest
-            It is the client's mistake.
+            It is the client's error.
         """
         assert self._connection is not None
         data, last = b"", False
@@ -226,7 +226,7 @@ class _Exchange:
 
 
 async def _tokens(replica: Replica, text: str) -> int | None:
-    """How many tokens llama.cpp makes of a text."""
+    """Return the number of tokens that llama.cpp makes of a text; None if unknown."""
     body = json.dumps({"content": text, "add_special": True}).encode()
     try:
         async with asyncio.timeout(_COUNTING):
@@ -259,21 +259,21 @@ def _failed(route: Route, error: UpstreamError) -> UpstreamFailed:
 
 
 def _request_head(request: Request, route: Route, target: bytes, length: int) -> bytes:
-    """The request line and headers for the engine. Values come from the server's parser, so hold no line ends."""
-    given = request.headers
+    """Return the request line and headers for the engine."""
+    given = request.headers  # values come from the server's parser, so they contain no line breaks
     lines = [b"POST ", target, b" HTTP/1.1\r\nhost: llmos\r\n", route.authorization]
     for name in _TO_ENGINE:
         if name in given:
             lines += (name, b": ", given[name], b"\r\n")
-    # The type is what the body was found to be, whatever the client called it: curl -d says it is a form, and
-    # llama.cpp takes no large forms.
+    # The body was found to be JSON, whatever type the client declared: curl -d declares a form, and llama.cpp
+    # accepts no large forms.
     lines.append(b"content-type: application/json\r\n")
     lines.append(b"content-length: %d\r\nx-request-id: %s\r\n\r\n" % (length, request.id.encode()))
     return b"".join(lines)
 
 
 def _response_headers(head: Head, *, whole: bool) -> Headers:
-    """The headers for the client; without a length where the answer is not passed on `whole`, as it is."""
+    """Return the headers for the client; with a length only if the answer is passed on `whole`, that is unchanged."""
     given = head.headers
     headers: Headers = [(name, given[name]) for name in _TO_CLIENT if name in given]
     if whole and b"content-length" in given and b"transfer-encoding" not in given and head.status not in _WITHOUT_BODY:
@@ -281,12 +281,12 @@ def _response_headers(head: Head, *, whole: bool) -> Headers:
     if given.get(b"content-type", b"").startswith(_EVENT_STREAM):
         if b"cache-control" not in given:
             headers.append((b"cache-control", b"no-cache"))
-        headers.append((b"x-accel-buffering", b"no"))  # nginx and Ingresses would collect the events otherwise
+        headers.append((b"x-accel-buffering", b"no"))  # nginx and Ingresses would buffer the events otherwise
     return headers
 
 
 async def _break_off(request: Request, route: Route, head: Head, last: bytes, error: UpstreamError) -> None:
-    """End an answer that the engine did not: with an error event where the client can tell it from the answer."""
+    """End an answer that the engine left incomplete: with an error event if the client can tell it from the answer."""
     between_events = request.sent == 0 or last.endswith((b"\n\n", b"\r\n\r\n"))
     events = head.headers.get(b"content-type", b"").startswith(_EVENT_STREAM) and b"content-length" not in head.headers
     if not events or not between_events:

@@ -1,6 +1,6 @@
-"""The name of a model in its engine's answer, where the client asked by another one: an alias, or ``namespace/name``.
+"""Renaming of the model in an engine's answer, if the client used another name: an alias, or ``namespace/name``.
 
-Engines answer with the one name that they were given. Most requests ask by it, and their answers pass untouched.
+Engines answer with the one name that they were given. Most requests use that name, and their answers are not changed.
 """
 
 from __future__ import annotations
@@ -11,16 +11,16 @@ __all__ = ["Renaming"]
 
 
 class Renaming:
-    """Replaces the value of ``model`` in an answer that comes in pieces.
+    """A filter that replaces the value of ``model`` in an answer that comes in pieces.
 
-    Inside a JSON text quotes are escaped, so what a model writes is never taken for the field.
+    Inside a JSON string quotes are escaped, so text that a model generates is never mistaken for the field.
 
     Parameters
     ----------
     served
-        As the engine says it.
+        The model's name in the engine's answers.
     asked
-        As the client does.
+        The name that the client used.
     """
 
     __slots__ = ("_held", "_names")
@@ -31,7 +31,7 @@ class Renaming:
         self._held = b""
 
     def feed(self, data: bytes, *, last: bool) -> bytes:
-        """What can be passed on now; the beginning of a name at a piece's end waits for the next."""
+        """Return what can be passed on now; a possible beginning of the field at the end waits for the next piece."""
         data = self._held + data
         for old, new in self._names:
             data = data.replace(old, new)
@@ -41,7 +41,7 @@ class Renaming:
 
 
 def _begun(data: bytes, name: bytes) -> int:
-    """How many bytes at the end may be the beginning of `name`."""
+    """Return how many bytes at the end of `data` may be the beginning of `name`."""
     start = max(0, len(data) - len(name) + 1)
     while (start := data.find(name[:1], start)) >= 0:
         if name.startswith(data[start:]):

@@ -1,7 +1,7 @@
-"""A request as the gateway sees it, whichever server it came through.
+"""Requests as the gateway sees them, independent of the server.
 
-`Client` is the seam to the server: what `llmos_hub.gateway.app` does with ASGI, an own protocol can do
-without. Nothing but that module and `llmos_hub.gateway.server` knows of ASGI or uvicorn.
+`Client` is the interface to the server, which `llmos_hub.gateway.asgi` implements for ASGI. Only that module,
+`llmos_hub.gateway.app` and `llmos_hub.gateway.server` depend on ASGI or uvicorn.
 """
 
 from __future__ import annotations
@@ -34,7 +34,8 @@ Headers = list[tuple[bytes, bytes]]
 
 _REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._-]{1,128}")
 ALWAYS: Final[Headers] = [
-    # under the Hub's path answers are of the Hub's origin, and what an engine sends is anybody's: never a page
+    # Under the Hub's path answers have the Hub's origin, and anybody may control what an engine sends: it must
+    # never be shown as a page.
     (b"x-content-type-options", b"nosniff"),
     (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'; sandbox"),
 ]
@@ -43,19 +44,19 @@ _REQUEST_ID_HEADER: Final = HEADER_REQUEST_ID.encode()
 
 
 class ClientGone(Exception):
-    """The client closed its connection: nobody is left to answer."""
+    """The client closed its connection: the answer can't be delivered."""
 
 
 class Client(Protocol):
-    """The one who asks, at the other end of a connection."""
+    """The client at the other end of a connection."""
 
     async def receive(self) -> tuple[bytes, bool]:
-        """The next piece of the body, and whether more follows.
+        """Return the next piece of the body, and whether more follows.
 
         Raises
         ------
         ClientGone
-            It left.
+            The client disconnected.
         """
         ...
 
@@ -64,11 +65,11 @@ class Client(Protocol):
         ...
 
     async def write(self, data: bytes, *, more: bool) -> None:
-        """Send a piece of the answer; waits while the client takes nothing."""
+        """Send a piece of the answer; wait while the client doesn't read."""
         ...
 
     def watch(self, gone: Callable[[], None]) -> None:
-        """Call `gone` once, should the client leave; the body must have been received."""
+        """Call `gone` once if the client disconnects; the body must have been received."""
         ...
 
     def unwatch(self) -> None:
@@ -78,40 +79,40 @@ class Client(Protocol):
 
 @dataclass(slots=True, eq=False)
 class Request:
-    """One request.
+    """One request to the gateway.
 
     Attributes
     ----------
     method, path, query
-        Of the request line; the path decoded and without the prefix it has behind the Hub's proxy.
+        Parts of the request line; the path is decoded and without the prefix that it has behind the Hub's proxy.
     headers
-        Names in lower case.
+        The headers, with names in lower case.
     id
-        Under which every log and error of it is found.
+        The request id, which is in all its log lines and errors.
     client
-        Who asks.
+        The client that sent it.
     began
-        The loop's time at its beginning.
+        The loop's time when it began.
     through_hub
-        Whether it came by the Hub's proxy, where everyone comes by.
+        True if it came through the Hub's proxy, which everybody can reach.
     started
-        Whether an answer was begun.
+        True once an answer was begun.
     status, sent, first_byte
-        What was answered, how many bytes of it, and when the first came (in the loop's time).
+        The status of the answer, its bytes sent so far, and the loop's time when the first came from the engine.
     caller, model
-        Whose it is and which model is asked, for the log; empty while unknown.
+        The names of the caller and of the model, for the log; empty while unknown.
     body_read
-        Whether the whole body was received.
+        True once the whole body was received.
     retry_after
-        After how many seconds to try again, told with an error that passes.
+        Seconds after which to retry, sent with a temporary error.
     counted
-        Whether the metrics of a model have it.
+        True once it is counted in the metrics of a model.
     repeated
-        The name of a header that came twice and must not.
+        The name of a header that is repeated but must not be; otherwise empty.
     renaming
-        Gives the model in the answer the name by which it was asked for, where the engine knows it by another.
+        Gives the model in the answer the name that the client used, if the engine knows it by another.
     cors
-        What browsers' pages of other origins are told with every answer.
+        The CORS headers of the answer.
     """
 
     method: str
@@ -146,7 +147,7 @@ class Request:
         await self.client.start(status, headers)
 
     async def answer(self, status: int, content_type: bytes, body: bytes, headers: Headers | None = None) -> None:
-        """A whole answer at once."""
+        """Send a whole answer at once."""
         await self.start(
             status,
             [(b"content-type", content_type), (b"content-length", b"%d" % len(body)), *(headers or [])],
@@ -156,7 +157,7 @@ class Request:
 
 
 def request_id(headers: dict[bytes, bytes]) -> str:
-    """The id that the client (or a proxy before us) chose where it is a sane one, else a new one."""
+    """Return the id that the client or a proxy in front chose, if it is well-formed, otherwise a new one."""
     given = headers.get(_REQUEST_ID_HEADER)
     if given is not None and _REQUEST_ID.fullmatch(given):
         return given.decode()
@@ -164,12 +165,12 @@ def request_id(headers: dict[bytes, bytes]) -> str:
 
 
 def bearer_token(headers: dict[bytes, bytes]) -> str:
-    """The token in the Authorization header.
+    """Return the token in the Authorization header.
 
     Raises
     ------
     Unauthorized
-        There is none.
+        There is no bearer token.
     """
     value = headers.get(b"authorization", b"")
     scheme, _, token = value.partition(b" ")
@@ -177,7 +178,7 @@ def bearer_token(headers: dict[bytes, bytes]) -> str:
     if scheme.lower() == b"bearer" and token and token.isascii():
         return token.decode()
     if value:
-        # of what was sent only a scheme's name is said again: it may be the token itself
+        # Only a known scheme's name is repeated: anything else may be the token itself.
         sent = f', not "{scheme.decode()} …"' if scheme.lower() in _OTHER_SCHEMES else ""
         what = f'The Authorization header must read "Bearer TOKEN"{sent}.'
     else:
@@ -189,14 +190,14 @@ def bearer_token(headers: dict[bytes, bytes]) -> str:
 
 
 def _hold(budget: Shares, caller: str, size: int) -> None:
-    """Reserve memory.
+    """Reserve memory for a request body.
 
     Raises
     ------
     TooManyRequests
-        The caller holds as much as is left for others.
+        The caller holds their share already.
     Unavailable
-        So much isn't left.
+        Not enough is left.
     """
     if budget.take(caller, size):
         return
@@ -229,21 +230,21 @@ def _declared_length(headers: dict[bytes, bytes], options: GatewayOptions) -> in
 
 
 async def read_body(request: Request, options: GatewayOptions, budget: Shares) -> bytes:
-    """The whole body; what it holds of the budget, in the name of who asks, is to be given back by who calls this.
+    """Return the whole body. Its size is taken from the budget for the caller, and has to be given back afterwards.
 
     Raises
     ------
     PayloadTooLarge
-        It is, or says it will be, too large.
+        The body or its declared length is too large.
     RequestTimeout
-        It did not come in time.
+        The body did not arrive in time.
     Unavailable, TooManyRequests
-        There is no memory for it, or none of the caller's.
+        Not enough of the budget is left, or of the caller's share.
     ClientGone
-        Nobody waits for an answer.
+        The client disconnected.
     """
     _declared_length(request.headers, options)
-    taken = 0  # what is said to come holds no memory: a few that never send it would keep everybody out
+    taken = 0  # The declared length reserves nothing: a few who never send the body would keep everybody out.
     pieces: list[bytes] = []
     size = 0
     loop = asyncio.get_running_loop()
@@ -255,7 +256,7 @@ async def read_body(request: Request, options: GatewayOptions, budget: Shares) -
                 piece, more = await request.client.receive()
                 size += len(piece)
                 if size > options.max_body:
-                    raise _too_large(options)  # noqa: TRY301 - what was taken is given back below
+                    raise _too_large(options)  # noqa: TRY301 - the reserved memory is given back below
                 if size > taken:
                     _hold(budget, request.caller, size - taken)
                     taken = size

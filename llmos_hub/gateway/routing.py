@@ -1,7 +1,7 @@
-"""Which models there are, and which of them a caller means.
+"""The routing table: the known models, and the one that a caller means by a name.
 
-The table is a copy of the store's ModelServices, kept by `llmos_hub.gateway.discovery`. Looking up never
-waits. A model that the caller may not invoke is as unknown to them as one that does not exist.
+The table is a copy of the store's ModelServices, kept by `llmos_hub.gateway.discovery`. A lookup never
+waits. For a caller, a model that they may not invoke is not found, as if it did not exist.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ _NAMES_SHOWN: Final = 20
 _NAME_SHOWN: Final = 128
 _NAMES_COMPARED: Final = 50
 _NAME_COMPARED: Final = 64
-"""How many names, and names of what length, are looked through for the one that was meant. Comparing takes time with the
-square of the length: 20,000 aliases chosen for it would hold the gateway for a minute."""
+"""Maximum number and length of the names that are compared to suggest the one that was meant. The time for a comparison
+grows with the square of the length: 20,000 aliases chosen for it would block the gateway for a minute."""
 
 _TASKS: Final = {"generate": "generates text", "embed": "makes embeddings", "rerank": "ranks documents"}
 _ENDPOINTS: Final = {
@@ -46,27 +46,27 @@ class Route:
     Attributes
     ----------
     namespace, name, uid
-        Of the resource.
+        Namespace, name and uid of the resource.
     names
-        Every name it answers to in its namespace, its own first.
+        All names by which it can be addressed in its namespace, its own first.
     served_name
         The name under which the engine knows its model.
     task
-        ``generate``, ``embed``, ``rerank``; empty while nobody knows.
+        ``generate``, ``embed``, ``rerank``; empty while unknown.
     phase, message
-        As its status has them.
+        Phase and message of its status.
     created
-        Unix time.
+        Its creation, in Unix time.
     replicas
-        The ready ones.
+        The ready replicas.
     engine
-        What serves it, as its status has it; empty while nobody knows.
+        The engine that serves it, from its status; empty while unknown.
     media_hosts
-        From where the engine may fetch what a request names by address.
+        Hosts from which the engine may fetch media that a request refers to by URL.
     parts_prompts
-        Whether what the engine remembers of prompts is kept apart by caller.
+        True if the engine's prompt cache is separated by caller.
     authorization
-        The header line by which its engine knows the gateway; empty where it asks for none.
+        The header line that authenticates the gateway to its engine; empty if the engine needs none.
     """
 
     namespace: str
@@ -93,7 +93,7 @@ class Route:
 
 
 class Table:
-    """All model services, by namespace and by the names they answer to."""
+    """A table of all model services, by namespace and by the names by which they can be addressed."""
 
     def __init__(self, upstreams: Upstreams, metrics: Metrics, engine_secret: str = "") -> None:
         self._upstreams = upstreams
@@ -105,7 +105,7 @@ class Table:
     # kept up to date by discovery
 
     def replace(self, services: Iterable[ModelService]) -> None:
-        """Take these and no others."""
+        """Replace all services by these."""
         routes = {(s.metadata.namespace or "", s.metadata.name): self._route(s) for s in services}
         self._routes = routes
         self._index = {}
@@ -114,7 +114,7 @@ class Table:
         self._retain()
 
     def put(self, service: ModelService) -> None:
-        """Add one, or take over how it is now."""
+        """Add or update a service."""
         key = (service.metadata.namespace or "", service.metadata.name)
         old, new = self._routes.get(key), self._route(service)
         self._routes[key] = new
@@ -129,7 +129,7 @@ class Table:
         self._retain()
 
     def remove(self, service: ModelService) -> None:
-        """Forget one."""
+        """Remove a service."""
         namespace = service.metadata.namespace or ""
         self._routes.pop((namespace, service.metadata.name), None)
         self._reindex(namespace)
@@ -165,7 +165,10 @@ class Table:
         return b"authorization: Bearer %s\r\n" % key.encode() if key else b""
 
     def _reindex(self, namespace: str) -> None:
-        """A resource's own name wins over a served name or alias of another, else the older resource does."""
+        """Rebuild the index of names of a namespace.
+
+        A resource's own name takes precedence over a served name or alias of another; otherwise the older one does.
+        """
         routes = [r for (ns, _), r in self._routes.items() if ns == namespace]
         index: dict[str, Route] = {}
         for route in sorted(routes, key=lambda r: (r.created, r.name)):
@@ -181,17 +184,17 @@ class Table:
         self._upstreams.retain(replica for route in self._routes.values() for replica in route.replicas)
         self._metrics.retain(route.uid for route in self._routes.values())
 
-    # asked for every request
+    # used for every request
 
     def resolve(self, caller: Caller, model: str) -> Route:
-        """The model that `caller` means by `model`: ``namespace/name``, or a name on their search path.
+        """Return the model that `caller` means by `model`: ``namespace/name``, or a name on their search path.
 
         Raises
         ------
         Forbidden
             The token may invoke nothing at all.
         ModelNotFound
-            There is none of that name that they may invoke.
+            There is no model of that name that they may invoke.
         """
         require_invoke(caller)
         if "/" in model:
@@ -214,7 +217,7 @@ class Table:
         return found[0]
 
     def visible(self, caller: Caller, *, everywhere: bool = False) -> Iterator[Route]:
-        """What `caller` may invoke: on their search path, or in every namespace."""
+        """Yield the models that `caller` may invoke: those on their search path, or in all namespaces."""
         path = caller.search_path
         others = sorted(set(self._index) - set(path)) if everywhere else []
         for namespace in (*path, *others):
@@ -223,7 +226,7 @@ class Table:
                 yield from sorted(own, key=lambda r: r.name)
 
     def suggestions(self, caller: Caller) -> str:
-        """What `caller` can use, as a sentence."""
+        """Return a sentence with the models that `caller` can use."""
         names = [display_name(caller, route, route.name) for route in self.visible(caller)]
         if not names:
             return "You have no model yet. Start one in a notebook: %llmos serve demo://smollm2 --name chat"
@@ -231,7 +234,8 @@ class Table:
         return f"You can use: {', '.join(names[:_NAMES_SHOWN])}{more}."
 
     def _ambiguous(self, model: str, routes: Sequence[Route]) -> ModelNotFound:
-        """No group goes before another: each of its members can make a model of any name there."""
+        """Return the error for a name that several groups have."""
+        # No group takes precedence: each of its members can create a model of any name there.
         names = " or ".join(f"{route.namespace}/{printable(model)}" for route in routes)
         return ModelNotFound(f'Several of your groups have a model "{printable(model)}". Say which: {names}.')
 
@@ -251,12 +255,12 @@ class Table:
 
 
 def require_invoke(caller: Caller) -> None:
-    """Refuse a token that may invoke nothing, with the reason, before anything else is said.
+    """Refuse a token that may invoke nothing, with the reason, before any other check.
 
     Raises
     ------
     Forbidden
-        Not even in the caller's own namespace.
+        The token may not invoke models even in the caller's own namespace.
     """
     decision = may(caller, "invoke", ModelService, caller.namespace)
     if not decision.allowed:
@@ -264,12 +268,12 @@ def require_invoke(caller: Caller) -> None:
 
 
 def display_name(caller: Caller, route: Route, name: str) -> str:
-    """How `caller` may call it: bare in their own namespace, with the namespace elsewhere."""
+    """Return the name by which `caller` can address the model: without the namespace if it is their own."""
     return name if route.namespace == caller.namespace else f"{route.namespace}/{name}"
 
 
 def printable(text: str) -> str:
-    """A client's own words, short and without control characters, to be shown or logged."""
+    """Return text from a client, shortened and without control characters, to be shown or logged."""
     return "".join(c if c.isprintable() else "?" for c in text[:_NAME_SHOWN]) + ("…" if len(text) > _NAME_SHOWN else "")
 
 
@@ -286,7 +290,7 @@ _HINTS: Final = {
 
 
 def not_ready(route: Route) -> tuple[ModelNotReady, int]:
-    """The error for a model without a ready replica, and after how many seconds to try again."""
+    """Return the error for a model without a ready replica, and the seconds after which to retry."""
     seconds, hint = _HINTS.get(route.phase, (5, "It is not running"))
     message = f'Model "{route.name}" is not ready ({route.phase}). {hint.format(name=route.name)}.'
     if route.message:
@@ -295,7 +299,7 @@ def not_ready(route: Route) -> tuple[ModelNotReady, int]:
 
 
 def wrong_task(route: Route, path: str) -> Unsupported:
-    """The error for a model that is asked for what it is not made for."""
+    """Return the error for a model that is not made for the task of an endpoint."""
     does = _TASKS.get(route.task, f"is for {route.task}")
     return Unsupported(
         f'Model "{route.name}" {does} and can\'t answer {path}. Use {_ENDPOINTS.get(route.task, "another endpoint")}.'

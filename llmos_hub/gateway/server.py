@@ -1,6 +1,6 @@
-"""The gateway's HTTP server: uvicorn, bounded, that finishes what is under way before it stops.
+"""The gateway's HTTP server: uvicorn with limits, which finishes running requests before it stops.
 
-Nothing else in the gateway knows the server; another one has to run an ASGI application, or to bring an own
+Nothing else in the gateway depends on the server; another one has to run an ASGI application, or to implement
 `llmos_hub.gateway.request.Client`.
 """
 
@@ -29,15 +29,15 @@ log = logging.getLogger(__name__)
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A listening socket.
+    """Return a listening socket.
 
-    Its connections (they inherit the options) are given up when the other side's machine is gone, or takes
-    nothing of an answer for two minutes, so that neither holds an engine's slot for ever.
+    Its connections, which inherit its options, are closed when the other machine is gone or does not read an answer
+    for two minutes, so that neither occupies an engine's slot for ever.
 
     Raises
     ------
     UsageError
-        The address is taken or is none of this machine's.
+        The address is taken or is not one of this machine.
     """
     try:
         family, kind, proto, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
@@ -58,20 +58,20 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 class GatewayProtocol(BoundedProtocol):
-    """One connection of the gateway."""
+    """One client connection of the gateway."""
 
     refusal_headers = ALWAYS
     stopping: ClassVar[bool] = False
-    """Whether each answer says that it is the last of its connection."""
+    """True once the server is stopping: then each answer is the last of its connection."""
 
     def on_headers_complete(self) -> None:
-        """A head is complete."""
+        """Handle a complete request head."""
         super().on_headers_complete()
         if self.stopping:
             self.end_with_answer()
 
     def end_with_answer(self) -> None:
-        """Let the answer under way close the connection; unless its head is out, it says so to the client."""
+        """Close the connection after the current answer, and announce it there, unless its head was sent already."""
         if self.cycle is not None and not self.cycle.response_started:
             self.cycle.keep_alive = False
 
@@ -81,21 +81,21 @@ def _render(error: LLMOSError) -> tuple[str, bytes]:
 
 
 def _unfinished(record: logging.LogRecord) -> bool:
-    """Not what uvicorn says of an answer that was broken off on purpose: the gateway has logged why."""
+    """Filter out uvicorn's message about an answer that was left incomplete on purpose: the gateway has logged why."""
     return "without completing response" not in str(record.msg)
 
 
 class Server(BoundedServer):
-    """Runs an ASGI application on a socket until told to stop.
+    """A server that runs an ASGI application on a socket until told to stop.
 
     Parameters
     ----------
     app
         The application.
     options
-        The bounds.
+        The limits.
     sock
-        Bound by `listen`; closed by the server.
+        The socket from `listen`; closed by the server.
     on_stop
         Called when the server is told to stop, before it does.
     """
@@ -131,9 +131,9 @@ class Server(BoundedServer):
         self._until = 0.0
 
     async def run_until_stopped(self) -> None:
-        """Serve until `stop` and its delay; requests under way may then go on for as long as the options say."""
+        """Serve until `stop` is called and its delay is over; running requests then have `GatewayOptions.drain`."""
         logger = logging.getLogger("uvicorn.error")
-        logger.setLevel(logging.WARNING)  # its own start and stop messages say nothing that ours don't
+        logger.setLevel(logging.WARNING)  # its start and stop messages would only repeat those of the gateway
         logger.addFilter(_unfinished)
         try:
             await self._serve([self._sock])
@@ -142,10 +142,10 @@ class Server(BoundedServer):
             self._sock.close()
 
     def stop(self) -> None:
-        """Take no new connection after the delay; a second time, don't wait, for requests neither.
+        """Stop accepting connections after the delay; when called a second time, stop at once, with running requests.
 
-        Until then, requests are answered as before, each the last of its connection. A connection that
-        nobody uses meanwhile is closed in the end: closed at once, it could meet a request on its way.
+        Until then, requests are answered as before, each as the last of its connection. Idle connections are
+        closed only at the end: closed at once, one could meet a request that is on its way.
         """
         if self.should_exit:
             self.force_exit = True
@@ -160,7 +160,7 @@ class Server(BoundedServer):
 
     @contextlib.contextmanager
     def stop_on_signals(self) -> Iterator[None]:
-        """Let SIGTERM and SIGINT call `stop`."""
+        """Call `stop` on SIGTERM and SIGINT."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.stop)
@@ -171,6 +171,6 @@ class Server(BoundedServer):
                 loop.remove_signal_handler(number)
 
     async def on_tick(self, counter: int) -> bool:
-        """Stop once the delay is over as well."""
+        """Return whether to stop, which is not before the delay is over."""
         stop = await super().on_tick(counter)
         return stop and (self.force_exit or asyncio.get_running_loop().time() >= self._until)

@@ -1,7 +1,7 @@
-"""A bounded amount that many take from, shared so that nobody can take it all.
+"""A limited resource shared by many callers, so that nobody can take it all.
 
-Whoever holds some may have as much as is left for others: one alone half of it, two a third each, and somebody who comes
-new always finds room. Nobody has to be told how many callers there are, and nothing lies idle that a few could use.
+Each caller may hold as much as is left for others: a single one half of it, two a third each, and there is always room
+for a new one. The number of callers need not be known, and a few callers can use most of the resource.
 
 Source: A. K. Choudhury, E. L. Hahne, "Dynamic queue length thresholds for shared-memory packet switches", IEEE/ACM
 Transactions on Networking 6 (1998), with factor 1.
@@ -13,12 +13,12 @@ __all__ = ["Shares"]
 
 
 class Shares:
-    """So much in all, by who holds it.
+    """A fixed total, and the amounts of it that each owner holds.
 
     Parameters
     ----------
     total
-        In whatever unit.
+        The total, in any unit.
     """
 
     def __init__(self, total: int) -> None:
@@ -27,15 +27,15 @@ class Shares:
 
     @property
     def left(self) -> int:
-        """What nobody holds."""
+        """The amount that is not held."""
         return self._left
 
     def held(self, owner: str) -> int:
-        """What `owner` holds."""
+        """Return the amount that `owner` holds."""
         return self._held.get(owner, 0)
 
     def take(self, owner: str, amount: int = 1) -> bool:
-        """Take, where there is enough and `owner` holds no more than is left then."""
+        """Take an amount unless `owner` already holds more than would be left; return whether it was taken."""
         held, left = self._held.get(owner, 0), self._left - amount
         if left < 0 or held > left:
             return False
@@ -45,7 +45,7 @@ class Shares:
         return True
 
     def give(self, owner: str, amount: int = 1) -> None:
-        """Return what was taken."""
+        """Give back an amount that was taken."""
         self._left += amount
         held = self._held.pop(owner, 0) - amount
         if held:

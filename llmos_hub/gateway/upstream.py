@@ -1,10 +1,10 @@
-"""HTTP/1.1 to the engines: pooled connections over unix sockets and loopback TCP.
+"""An HTTP/1.1 client for the engines: pooled connections over unix sockets and TCP.
 
-An own client, because the two that are there cost more per request than everything else in the gateway
-together, parse what is only passed on, and hide what is needed to decide whether a request may be sent
-again: whether the connection was a used one, and whether a byte of an answer had come.
+The gateway has its own client because the common ones (httpx, aiohttp) cost more per request than everything
+else in the gateway together, parse what is only passed on, and hide what is needed to decide whether a request
+may be sent again: whether the connection had been used before, and whether a byte of an answer had come.
 
-An engine is whatever a user runs (engine ``custom``), so its answers are bounded like a stranger's.
+An engine may be any program of a user (engine ``custom``), so its answers are limited like those of a stranger.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ __all__ = [
 ]
 
 _HIGH_WATER: Final = 64 * 1024
-"""Bytes of an answer held for a client that reads slowly, before the engine is no longer read from."""
+"""Bytes of an answer buffered for a client that reads slowly, beyond which the engine's socket is not read."""
 _SWEEP: Final = 0.25
 _NEVER: Final = float("inf")
 _LOST_WORDS: Final = "its machine no longer answers"
 _MOST_DOUBLINGS: Final = 3
-"""A replica that can't be reached is passed over for twice as long each time, up to eight times as long."""
+"""An unreachable replica is passed over for twice as long each time, up to eight times as long."""
 
 
 class UpstreamError(Exception):
@@ -49,11 +49,11 @@ class UpstreamError(Exception):
 
 
 class ConnectFailed(UpstreamError):
-    """No connection came about: nothing was sent."""
+    """The connection could not be established: nothing was sent."""
 
 
 class Broken(UpstreamError):
-    """The connection ended, or what came over it was no HTTP."""
+    """The connection was closed, or the data received was not HTTP."""
 
 
 class Lost(Broken):
@@ -61,7 +61,7 @@ class Lost(Broken):
 
 
 class Hangs(Broken):
-    """The replica takes requests, but answers nothing, not even whether it is well."""
+    """The replica accepts requests but answers nothing, not even health checks."""
 
 
 class TimedOut(UpstreamError):
@@ -70,7 +70,7 @@ class TimedOut(UpstreamError):
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """An answer's status and headers, names in lower case."""
+    """The status and headers of an answer, with names in lower case."""
 
     status: int
     headers: dict[bytes, bytes]
@@ -79,20 +79,20 @@ class Head:
 class Connection(asyncio.Protocol):
     """One connection to a replica, for one exchange after another.
 
-    ``send``, ``await head()``, ``await read()`` until it says that it was the last, then ``release``; or
-    ``abort`` at any time. What comes is kept in `_HIGH_WATER` bytes at most (and what one read from the socket
-    brought), then the socket is not read until somebody takes it.
+    ``send``, ``await head()``, ``await read()`` until it reports the last piece, then ``release``; or ``abort`` at
+    any time. At most `_HIGH_WATER` bytes (plus one read from the socket) are buffered; then the socket is not read
+    until they are taken.
 
     Attributes
     ----------
     used
-        Whether an exchange went over it before: such a connection may have been closed by the other side just now.
+        True if it was used for an exchange before: then the other side may just have closed it.
     answered
-        Whether a byte of this exchange's answer has come.
+        True once a byte of this exchange's answer has come.
     deadline
-        When the replica has been silent for too long; watched by `Upstreams`.
+        The time at which the replica has been silent for too long; watched by `Upstreams`.
     heard_at
-        When it last sent something in this exchange, or was sent the request.
+        The time at which the replica last sent something in this exchange, or was sent the request.
     """
 
     def __init__(self, upstreams: Upstreams, replica: Replica) -> None:
@@ -128,7 +128,7 @@ class Connection(asyncio.Protocol):
     # one exchange
 
     def send(self, head: bytes, body: bytes) -> None:
-        """Send a request; its answer is due within the time to the first byte."""
+        """Send a request; the first byte of its answer is due within `GatewayOptions.first_byte_timeout`."""
         if self._error is not None or self._transport is None:
             raise self._error or Broken("the connection was closed")
         self._busy = True
@@ -142,7 +142,7 @@ class Connection(asyncio.Protocol):
             self._transport.write(body)
 
     async def head(self) -> Head:
-        """The answer's status and headers."""
+        """Return the answer's status and headers."""
         while self._head is None:
             if self._error is not None:
                 raise self._error
@@ -150,7 +150,7 @@ class Connection(asyncio.Protocol):
         return self._head
 
     async def read(self) -> tuple[bytes, bool]:
-        """What of the body has come since the last call, and whether that was the last of it."""
+        """Return the part of the body that came since the last call, and whether it was the last."""
         while not self._chunks and not self._complete:
             if self._error is not None:
                 raise self._error
@@ -167,21 +167,21 @@ class Connection(asyncio.Protocol):
 
     @property
     def overdue(self) -> str:
-        """What it means when the deadline has passed."""
+        """The reason to give when the deadline has passed."""
         return "the client took nothing for too long" if self._paused else "it was silent for too long"
 
     def check(self, now: float) -> None:
-        """Have the replica looked after, where it has been silent for a while."""
+        """Have the replica's health checked if it has been silent for a while."""
         after = self._options.check_after
         if now - self.heard_at > after and not self._paused:
             self._replica.look_after(now)
 
     def belongs_to(self, replica: Replica) -> bool:
-        """Whether it is a connection to that replica."""
+        """Return whether it is a connection to that replica."""
         return self._replica is replica
 
     def is_lost(self, now: float) -> bool:
-        """Whether what was sent of this exchange has been waiting for an acknowledgement for too long."""
+        """Return whether data of this exchange has been unacknowledged for too long."""
         after = self._options.lost_after
         if now - self.sent_at <= after or self._socket is None or self._transport is None:
             return False
@@ -199,7 +199,7 @@ class Connection(asyncio.Protocol):
             self._waiter.set_result(None)
 
     def release(self) -> None:
-        """Give it back after an exchange; it is closed unless the exchange is over and the other side keeps it."""
+        """Return it to the pool after an exchange; close it if the exchange is incomplete or the other side will."""
         self._upstreams.active.discard(self)
         self.deadline = _NEVER
         if not (self._complete and self._reusable) or self._error is not None or self._transport is None:
@@ -211,7 +211,7 @@ class Connection(asyncio.Protocol):
         self._replica.keep(self)
 
     def abort(self, error: UpstreamError | None = None) -> None:
-        """Close it at once: an engine that notices stops computing."""
+        """Close it at once, so that the engine stops computing."""
         self._upstreams.active.discard(self)
         self._error = self._error or error or Broken("the connection was closed here")
         if isinstance(error, Lost):
@@ -224,14 +224,14 @@ class Connection(asyncio.Protocol):
     # asyncio.Protocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Called by the event loop."""
+        """Take the transport; called by the event loop."""
         self._transport = cast("asyncio.Transport", transport)  # uvloop's are, without being subclasses
         self._socket = transport.get_extra_info("socket")
         if self._socket is not None:
             probe(self._socket, self._options.lost_after)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Called by the event loop."""
+        """End the exchange under way, or leave the pool; called by the event loop."""
         self._transport = None
         if self._busy:
             if exc is None and self._to_the_end and self._head is not None:
@@ -246,7 +246,7 @@ class Connection(asyncio.Protocol):
             self._replica.forget(self)
 
     def data_received(self, data: bytes) -> None:
-        """Called by the event loop."""
+        """Feed the parser; called by the event loop."""
         if not self._busy or self._complete:
             self.abort(Broken("it sent something that nobody asked for"))
             self._replica.forget(self)
@@ -270,17 +270,17 @@ class Connection(asyncio.Protocol):
     # httptools
 
     def on_message_begin(self) -> None:
-        """Called by the parser."""
+        """Check that an answer is expected; called by the parser."""
         if self._complete:
             raise Broken("it sent a second answer")
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Called by the parser, also for trailers, which are dropped."""
+        """Take a header, and drop trailers; called by the parser."""
         if self._head is None:
             self._headers[name.lower()] = value
 
     def on_headers_complete(self) -> None:
-        """Called by the parser."""
+        """Set the answer's head; called by the parser."""
         status = self._parser.get_status_code()
         if status < 200:  # 100 Continue, 103 Early Hints: the answer is still to come
             self._headers = {}
@@ -294,18 +294,18 @@ class Connection(asyncio.Protocol):
         self._head = Head(status, headers)
 
     def on_body(self, body: bytes) -> None:
-        """Called by the parser."""
+        """Buffer a piece of the body; called by the parser."""
         self._unproductive = 0
         self._chunks.append(body)
         self._size += len(body)
         if self._size > _HIGH_WATER and not self._paused and self._transport is not None:
             self._paused = True
-            # now it is the client who lets us wait; an engine is not held for one who takes nothing any more
+            # From now on the deadline is for the client: an engine is not occupied for one that no longer reads.
             self.deadline = self._loop.time() + self._options.idle_timeout
             self._transport.pause_reading()
 
     def on_message_complete(self) -> None:
-        """Called by the parser."""
+        """Mark the answer as complete; called by the parser."""
         if self._head is not None:
             self._complete = True
 
@@ -316,15 +316,15 @@ class Replica:
     Attributes
     ----------
     id, url
-        As `llmos.resources.modelservice.Endpoint` has them.
+        As in `llmos.resources.modelservice.Endpoint`.
     outstanding
         Requests under way.
     aside_until
-        Until when (in the loop's time) others are preferred, since it could not be reached.
+        The loop's time until which other replicas are preferred, since this one could not be reached.
     health
-        The path under which it tells how it is, whatever it computes; empty where there is none.
+        The path of a health check that is answered even while the engine computes; empty if there is none.
     heard_at
-        When (in the loop's time) something last came from it.
+        The loop's time when something was last received from it.
     watch
         Finds out whether it hangs.
     """
@@ -366,21 +366,21 @@ class Replica:
         self._port = parts.port or 80
 
     def pooled(self) -> Connection | None:
-        """The connection used last, which is the least likely to have been closed; None when there is none."""
+        """Return the connection used last, which is the least likely to have been closed; None if there is none."""
         return self._idle.pop() if self._idle else None
 
     async def connect(self) -> Connection:
-        """A new connection.
+        """Return a new connection.
 
         Raises
         ------
         ConnectFailed
-            It was refused, or did not come about in time. The replica is passed over for a while.
+            It was refused or timed out. The replica is passed over for a while.
         """
         loop, options = self._upstreams.loop, self._upstreams.options
         connection = Connection(self._upstreams, self)
         began = loop.time()
-        if self._failures:  # one request finds out whether it is back; the others needn't wait with it
+        if self._failures:  # one request finds out whether it is back; others needn't wait for that
             self.aside_until = began + options.connect_timeout
         try:
             async with asyncio.timeout(options.connect_timeout):
@@ -403,18 +403,18 @@ class Replica:
             await loop.create_connection(lambda: connection, self._host, self._port)
 
     def look_after(self, now: float) -> None:
-        """Find out whether it hangs, where it can tell."""
+        """Find out whether it hangs, if it has a health check."""
         options = self._upstreams.options
         if self.health and not self._retired:
             self.watch.look(now, options.check_after, options.check_timeout)
 
     async def ask_health(self) -> None:
-        """Return when it has said something, or closed the connection; with whatever it says it isn't hanging.
+        """Return when it has answered anything or closed the connection; in either case it isn't hanging.
 
         Raises
         ------
         OSError
-            There is no connection.
+            No connection could be established.
         """
         connection = Connection(self._upstreams, self)
         try:
@@ -430,12 +430,12 @@ class Replica:
         self.close_idle()
 
     def put_aside(self, began: float) -> None:
-        """Prefer others for a while, and for longer each time that it can't be reached; trust no connection to it.
+        """Prefer other replicas for a while, longer each time that this one can't be reached; drop its connections.
 
         Parameters
         ----------
         began
-            When the attempt began that failed. Of several that were on their way at once the first one tells it all.
+            The time at which the failed attempt began. Of several attempts at once, only the first failure counts.
         """
         if began < self._failed_at:
             return
@@ -458,21 +458,21 @@ class Replica:
             self._idle.remove(connection)
 
     def close_idle(self, before: float = _NEVER) -> None:
-        """Close the connections that have not been used since `before` (default: all)."""
+        """Close the connections that have been unused since `before` (default: all)."""
         while self._idle and self._idle[0].idle_since <= before:  # the oldest is first
             self._idle.pop(0).abort()
 
     def retire(self) -> None:
-        """It is no longer ready: keep no connection; what is under way goes on."""
+        """Keep no connection any more, since it is no longer ready; running exchanges continue."""
         self._retired = True
         self.watch.stop()
         self.close_idle()
 
 
 class Upstreams:
-    """All replicas by address, and the clock that watches over their connections.
+    """All replicas by address, and the timer that watches over their connections.
 
-    One sweep for all of them instead of timers per request: a deadline is then an assignment.
+    There is one periodic sweep instead of timers per request, so that setting a deadline is an assignment.
     """
 
     def __init__(self, options: GatewayOptions) -> None:
@@ -486,12 +486,12 @@ class Upstreams:
         self._sweep()
 
     def replica(self, id_: str, url: str, health: bytes = b"") -> Replica:
-        """The replica at that address; the same object for the same id and address.
+        """Return the replica at that address; the same object for the same id and address.
 
         Parameters
         ----------
         health
-            The path under which it tells how it is, whatever it computes.
+            The path of a health check that is answered even while the engine computes.
         """
         key = (id_, url)
         replica = self._replicas.get(key)

@@ -1,4 +1,4 @@
-"""The gateway's endpoints. A new one is a class like the others and its line in `ENDPOINTS`."""
+"""The gateway's endpoints. To add one, write a class like the others and list it in `ENDPOINTS`."""
 
 from typing import Final
 

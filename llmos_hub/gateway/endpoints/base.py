@@ -1,4 +1,4 @@
-"""What an endpoint is: one path of the gateway."""
+"""The interface of endpoints, and what they share."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ __all__ = ["Context", "Endpoint", "authenticate", "send_json"]
 
 @dataclass(slots=True, eq=False)
 class Context:
-    """What endpoints work with.
+    """The parts of the gateway that endpoints work with.
 
     Attributes
     ----------
     budget
-        Bytes of request bodies in memory.
+        The budget of bytes for request bodies in memory.
     receiving
-        Requests whose body is on its way.
+        The places for requests whose body is being received.
     places
-        Requests that a model answers, or is about to.
+        The places for requests that a model answers.
     draining
-        Set when the process is about to end.
+        True once the process is about to end.
     settling
-        Set while the process has just started and the Hub, which knows the tokens, is away.
+        True while the process has just started and the Hub, which verifies tokens, is unreachable.
     """
 
     identity: Identity
@@ -52,45 +52,45 @@ class Context:
 
 
 class Endpoint(Protocol):
-    """Answers requests to one path."""
+    """An endpoint, which answers requests to one path."""
 
     @property
     def method(self) -> str:
-        """The one it has."""
+        """The HTTP method."""
         ...
 
     @property
     def path(self) -> str:
-        """Without the prefix under the Hub. One that ends in ``/`` answers what is below it."""
+        """The path, without the prefix under the Hub. If it ends in ``/``, everything below it is answered."""
         ...
 
     @property
     def quiet(self) -> bool:
-        """Whether it is asked so often, and says so little, that only a debugging log has it."""
+        """True if requests are so frequent and uninteresting that they are logged at debug level only."""
         ...
 
     async def handle(self, request: Request, context: Context) -> None:
-        """Answer.
+        """Answer a request.
 
         Raises
         ------
         LLMOSError
-            Rendered in OpenAI's format by the one who called.
+            To be rendered in OpenAI's format by the caller.
         """
         ...
 
 
 async def authenticate(request: Request, context: Context) -> Caller:
-    """Who asks; they may invoke at least something.
+    """Return the caller, who may invoke models at least in their own namespace.
 
     Raises
     ------
     Unauthorized
-        Nobody we know.
+        The token is missing or unknown.
     Forbidden
-        The token is for other things.
+        The token is not for invoking models.
     Unavailable
-        The one who knows doesn't answer, or the models aren't known yet.
+        The Hub doesn't answer, or the models aren't known yet.
     """
     caller = await context.identity.authenticate(bearer_token(request.headers))
     request.caller = caller.name

@@ -19,17 +19,17 @@ from llmos_hub.policy import Caller
 __all__ = ["INFERENCE", "Inference"]
 
 CLIENT_CLOSED: Final = 499
-"""What logs and metrics call a request whose client left; nginx's number for it."""
+"""Status of a request whose client left, in logs and metrics; the number is nginx's."""
 
 
 @dataclass(frozen=True, slots=True)
 class Inference:
-    """One of OpenAI's endpoints, answered by the model's engine under the same path.
+    """An endpoint of OpenAI's API, answered by the model's engine under the same path.
 
     Attributes
     ----------
     task
-        What a model must be for, so that its engine can answer.
+        The task that a model must have, so that its engine can answer.
     """
 
     path: str
@@ -54,7 +54,7 @@ class Inference:
 
     @staticmethod
     async def _receive(request: Request, context: Context) -> bytes:
-        """The body. Only when it is there the request takes a place: who sends slowly keeps nobody out."""
+        """Return the body. Only afterwards the request takes a place, so that slow senders keep nobody out."""
         receiving, caller = context.receiving, request.caller
         if not receiving.take(caller):
             raise TooManyRequests(
@@ -105,14 +105,14 @@ class Inference:
 
 
 def _take_place(context: Context, caller: str) -> bool:
-    """Reserve a place among the requests that are answered.
+    """Reserve a place for a request to a model.
 
     Raises
     ------
     TooManyRequests
-        The caller has as many as are left for others.
+        The caller has their share already.
     Unavailable
-        There is none left.
+        No place is left.
     """
     places = context.places
     if places.take(caller):

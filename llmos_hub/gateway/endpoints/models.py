@@ -1,4 +1,4 @@
-"""Which models there are, as OpenAI clients ask for it."""
+"""The endpoints of OpenAI's API that list models."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["ListModels", "RetrieveModel"]
 
 
 def make_model(caller: Caller, route: Route, name: str) -> dict[str, Any]:
-    """OpenAI's model object; ``root`` as vLLM has it, and beside it how the model is."""
+    """Make OpenAI's model object, with ``root`` as in vLLM, and the model's state."""
     return {
         "id": display_name(caller, route, name),
         "object": "model",
@@ -28,10 +28,10 @@ def make_model(caller: Caller, route: Route, name: str) -> dict[str, Any]:
 
 
 class ListModels:
-    """Every model that the caller may invoke, under each of its names.
+    """The endpoint that lists every model that the caller may invoke, under each of its names.
 
-    Those on the caller's search path; with ``?all=1`` those of all namespaces that they may invoke in, which
-    for an admin are all there are.
+    By default these are the models on the caller's search path; with ``?all=1`` those of all namespaces in which they
+    may invoke models, which for an admin are all namespaces.
     """
 
     method = "GET"
@@ -52,7 +52,7 @@ class ListModels:
 
 
 class RetrieveModel:
-    """One model; its name may have slashes."""
+    """The endpoint for one model, whose name may contain slashes."""
 
     method = "GET"
     path = "/v1/models/"

@@ -1,4 +1,4 @@
-"""For those who run the gateway: whether it lives, whether it can serve, what it counts. No token needed."""
+"""Endpoints for operators: liveness, readiness and metrics. No token is needed."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ __all__ = ["Health", "MetricsPage", "Ready"]
 
 
 class Health:
-    """The process answers; nothing is said of store, Hub or models."""
+    """The liveness endpoint: the process answers, whatever the state of store, Hub and models."""
 
     method = "GET"
     path = "/health"
     quiet = True
 
     async def handle(self, request: Request, context: Context) -> None:  # noqa: ARG002 - the protocol's signature
-        """Answer."""
+        """Answer with 200."""
         await send_json(request, {"status": "ok"})
 
 
 class Ready:
-    """The gateway knows the models and takes requests."""
+    """The readiness endpoint: the gateway knows the models and takes requests."""
 
     method = "GET"
     path = "/ready"
     quiet = True
 
     async def handle(self, request: Request, context: Context) -> None:
-        """Answer 200 or 503 with the reason."""
+        """Answer with 200, or with 503 and the reason."""
         if context.draining:
             await send_json(request, {"status": "stopping", "message": "The gateway is being stopped."}, 503)
         elif not context.discovery.ready.is_set():
@@ -45,7 +45,7 @@ class Ready:
 
 
 class MetricsPage:
-    """The counts, without anything that says whose they are; on the port itself, not under the Hub."""
+    """The metrics endpoint, without anything that identifies callers; on the gateway's port, not under the Hub."""
 
     method = "GET"
     path = "/metrics"
@@ -57,7 +57,7 @@ class MetricsPage:
         Raises
         ------
         NotFound
-            It was asked for through the Hub's proxy.
+            The request came through the Hub's proxy.
         """
         if request.through_hub:
             raise NotFound("The counts are on the gateway's own port, under /metrics.")
