@@ -1,8 +1,8 @@
-"""What is said of an exception that a library raised: never the library's own text.
+"""Descriptions of exceptions that libraries raised, without the libraries' own texts.
 
-That text may hold what was being sent: h11 quotes an illegal header, ``Authorization`` and all, and an address that
-can't be read is quoted with its password. Messages, events, statuses and logs are read by more people than may know
-those. So only what the operating system says is passed on, and else what kind of error it was.
+Those texts may contain what was sent: h11 quotes an illegal header, even ``Authorization``, and an invalid URL is
+quoted with its password. Messages, events, statuses and logs are read by people who must not know such secrets. So
+only the operating system's text is passed on, otherwise the kind of error.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ __all__ = ["reason", "where_it_failed"]
 
 _NO_ANSWER: Final = ("Timeout", "TimedOut")
 _KINDS: Final = (
-    # parts of the names of libraries' exceptions, the first that fits; those of httpx, httpcore, aiohttp and redis
+    # Parts of the names of exceptions of httpx, httpcore, aiohttp and redis; the first match is used.
     (("LocalProtocol", "InvalidHeader"), "the request holds what HTTP doesn't allow, such as a line end in a token"),
     (("InvalidURL", "UnsupportedProtocol", "InvalidUrl"), "the address can't be read"),
     (("RemoteProtocol", "ServerDisconnected", "Payload", "IncompleteRead"), "the answer broke off or was no HTTP"),
@@ -30,7 +30,7 @@ _KINDS: Final = (
 
 
 def reason(error: BaseException) -> str:
-    """Why it failed, for the middle of a sentence: ``Connection refused``, ``no answer in time``."""
+    """Return the reason of a failure, for the middle of a sentence: ``Connection refused``, ``no answer in time``."""
     chain = _chain(error)
     for each in chain:
         if isinstance(each, TimeoutError) or any(word in type(each).__name__ for word in _NO_ANSWER):
@@ -51,7 +51,7 @@ def reason(error: BaseException) -> str:
 
 
 def where_it_failed(error: BaseException) -> str:
-    """The traceback without the exceptions' texts, for a log."""
+    """Return the traceback without the exceptions' texts, for a log."""
     frames = "".join(traceback.format_tb(error.__traceback__))
     return (
         f"Traceback (most recent call last):\n{frames}{' after '.join(type(each).__name__ for each in _chain(error))}\n"
@@ -59,7 +59,7 @@ def where_it_failed(error: BaseException) -> str:
 
 
 def _chain(error: BaseException) -> list[BaseException]:
-    """The exception and what it was raised from, innermost last."""
+    """Return the exception and those that it was raised from, innermost last."""
     chain: list[BaseException] = []
     current: BaseException | None = error
     while current is not None and current not in chain and len(chain) < 10:

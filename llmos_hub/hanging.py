@@ -1,8 +1,8 @@
-"""Tells a process that hangs from one that is slow, by what it does while it doesn't answer.
+"""Detection of processes that hang rather than are slow, by their activity while they don't answer.
 
-A machine under load makes an answer late, but a process that has something to answer either runs, waits for a CPU or
-waits for a disk, and the kernel counts all three. One that was stopped, or waits for what never comes, does none of
-them; one in an endless loop uses up more CPU time than any answer takes.
+Answers are late on a machine under load, but a process that is about to answer either runs, waits for a CPU or waits
+for a disk, and the kernel shows all three. A process that was stopped, or waits for an event that never comes, does
+none of them; one in an endless loop uses more CPU time than any answer takes.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ _SPINNING: Final = 10.0  # seconds of CPU time without an answer; an answer abou
 
 @dataclass(frozen=True, slots=True)
 class Effort:
-    """What a session's processes have done since they were started.
+    """The activity of a session's processes since they were started.
 
     Attributes
     ----------
     ran
-        Seconds of CPU time.
+        CPU time in seconds.
     waited
-        Seconds that their threads could have run and weren't given a CPU.
+        Seconds in which their threads were runnable but waited for a CPU.
     busy
-        Whether one of their threads runs or waits for a disk at this moment.
+        True if one of their threads runs or waits for a disk at this moment.
     """
 
     ran: float
@@ -42,7 +42,7 @@ class Effort:
 
 
 def effort_of(leader: int) -> Effort:
-    """What the processes of the session that `leader` leads have done (proc(5): ``stat`` and ``schedstat``)."""
+    """Return the activity of the session that `leader` leads (proc(5): ``stat`` and ``schedstat``)."""
     ran = waited = 0.0
     busy = False
     for entry in os.scandir("/proc"):
@@ -82,17 +82,17 @@ def _read(path: Path) -> str:
 
 
 class HangJudge:
-    """Is told of every answer that comes and that doesn't.
+    """A judge of whether a process hangs, which is told of every answer and every missing answer.
 
     Parameters
     ----------
     leader
-        The process; what belongs to its session counts with it.
+        The pid of the process; all processes of its session are counted.
     spinning
-        Whether much CPU time without an answer is a sign, too: not for a program that computes on threads of its own
-        while another one answers.
+        True if much CPU time without an answer is a sign of hanging, too. That is not so for a program that computes
+        on some threads while another one answers.
     effort, clock
-        For tests.
+        Replaced in tests.
     """
 
     def __init__(
@@ -111,11 +111,11 @@ class HangJudge:
         self._quiet_since: tuple[float, Effort] | None = None
 
     def answered(self) -> None:
-        """Note an answer, whatever it was."""
+        """Record an answer, whatever it was."""
         self._silent_since = self._quiet_since = None
 
     def silent(self) -> str | None:
-        """Note that none came in time; why it hangs, in words, once that is certain."""
+        """Record that no answer came in time; return a sentence why it hangs once that is certain, otherwise None."""
         now, found = self._clock(), self._effort(self._leader)
         if self._silent_since is None or self._quiet_since is None:
             self._silent_since, self._quiet_since = found, (now, found)

@@ -1,6 +1,6 @@
-"""``llmos-hub mirror DIR``: a web server for the models that a bundle brought, and for nothing else.
+"""``llmos-hub mirror DIR``: a web server for the models of an offline bundle.
 
-Files are public to whoever reaches it, parts of files can be asked for, and nothing can be written.
+All files are readable by anybody who can reach it, range requests are supported, and nothing can be written.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from llmos_hub.bounded_http import BoundedServer, Bounds, make_protocol
 __all__ = ["main", "make_app", "make_server"]
 
 _GRACE = 5
-"""Seconds for downloads under way; who is cut off goes on with the rest."""
+"""Seconds in which running downloads may finish; a client that is cut off can resume."""
 
 
 def make_app(directory: Path) -> Starlette:
-    """The application: ``/uris``, ``/blobs`` and ``/health``."""
+    """Make the application, which serves ``/uris``, ``/blobs`` and ``/health``."""
 
     async def health(_: Request) -> Response:
         return PlainTextResponse("ok\n")
@@ -49,7 +49,7 @@ def main(argv: Sequence[str]) -> int:
     Raises
     ------
     UsageError
-        There is no such directory, or the port is none.
+        The directory doesn't exist, or the port is invalid.
     """
     if len(argv) != 1:
         raise UsageError("usage: llmos-hub mirror DIR, such as: llmos-hub mirror bundle/models")
@@ -65,7 +65,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def make_server(directory: Path, host: str, port: int, bounds: Bounds | None = None) -> uvicorn.Server:
-    """The web server, with bounds on what a client may take of it."""
+    """Make the web server, with limits for its clients."""
     protocol = make_protocol(bounds or Bounds(), lambda error: ("text/plain", f"{error.message}\n".encode()))
     config = uvicorn.Config(
         make_app(directory),

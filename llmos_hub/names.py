@@ -50,7 +50,7 @@ METADATA_SERVICES: Final = (
     "fd00:ec2::/32",  # Amazon's
     "fd20:ce::254/128",  # Google's
 )
-"""Where clouds hand out a machine's credentials and settings to whoever asks from it: no pod of people's ever gets there.
+"""Addresses where clouds provide a machine's credentials to its processes. People's pods can never reach them.
 
 The chart has the same list (`llmos.metadataServices`)."""
 SCOPE_MANAGE: Final = "custom:llmos:manage"
@@ -58,9 +58,9 @@ SCOPE_MANAGE: Final = "custom:llmos:manage"
 SCOPE_INVOKE: Final = "custom:llmos:invoke"
 """Hub scope: the token may call models as its owner."""
 SCOPE_ACCOUNTS: Final = "custom:llmos:accounts"
-"""Hub scope of the platform's own service: make admins and set their passwords, for who runs the platform."""
+"""Hub scope of the platform's own service: create admins and set their passwords, for the platform's operator."""
 INVOKE_NOTE: Final = "llmos-invoke {user}/{server}"
-"""Note on the token that a server gets for models; by it the token is found again and deleted."""
+"""Note on the token that a server gets for models, by which the token is found to delete it."""
 
 PUBLIC_NAMESPACE: Final = "public"
 API_PREFIX: Final = "/services/llmos"
@@ -75,33 +75,33 @@ DEFAULT_PORT: Final = 8000
 DEFAULT_GATEWAY_PORT: Final = 8010
 
 ENV_ENGINE_KEY: Final = "LLMOS_ENGINE_KEY"
-"""What a command of one's own finds its key in: the gateway sends it as a bearer token."""
+"""Variable with the key of a custom engine: the gateway sends the key as a bearer token."""
 ENV_ENGINE_SECRET: Final = "LLMOS_ENGINE_SECRET"  # noqa: S105 - the name of a variable
-"""What controllers and gateway make the engines' keys of."""
+"""Variable with the secret from which controllers and gateway derive the engines' keys."""
 ENV_DATA_DIR: Final = "LLMOS_DATA_DIR"
 ENV_REDIS_URL: Final = "LLMOS_REDIS_URL"
-"""``unix://:PASSWORD@/path/valkey.sock`` or ``redis://:PASSWORD@host:6379/0``; given in the environment, never in argv."""
+"""Variable with Valkey's URL: ``unix://:PASSWORD@/path/valkey.sock`` or ``redis://:PASSWORD@host:6379/0``."""
 ENV_STORE: Final = "LLMOS_STORE"
-"""``redis`` or ``kubernetes``: where resources live."""
+"""Variable with the store of the resources: ``redis`` or ``kubernetes``."""
 ENV_BACKEND: Final = "LLMOS_BACKEND"
-"""``local`` or ``kubernetes``: what runs workloads."""
+"""Variable with the backend that runs workloads: ``local`` or ``kubernetes``."""
 ENV_POD_NAMESPACE: Final = "LLMOS_POD_NAMESPACE"
-"""In a cluster the namespace of the release itself."""
+"""Variable with the release's own namespace, in a cluster."""
 ENV_RELEASE: Final = "LLMOS_RELEASE"
-"""In a cluster the release's name, which its namespaces have in a label: several releases may be in one."""
+"""Variable with the release's name, which is a label of its namespaces: a cluster may have several releases."""
 ENV_INSTANCE: Final = "LLMOS_INSTANCE"
-"""Marks every process that a platform started, directly or not, with that platform's id."""
+"""Variable that marks every process that a platform started, directly or indirectly, with the platform's id."""
 
 RECOVERABLE: Final = ("secrets", "database", "empty-database", "people")
-"""Parts of a data directory without which ``llmos up --recover PART`` goes on."""
+"""Parts of a data directory that ``llmos up --recover PART`` can do without."""
 
 _SOCKET_PATH_MAX = 107  # sun_path less its terminating zero byte (unix(7))
 
 
 def default_data_dir() -> Path:
-    """``LLMOS_DATA_DIR``, else ``/var/lib/llmos`` for root and ``~/.local/share/llmos`` for others.
+    """Return ``LLMOS_DATA_DIR``, otherwise ``/var/lib/llmos`` for root and ``~/.local/share/llmos`` for others.
 
-    Symbolic links are followed: a directory has one path, whichever way it was named.
+    Symbolic links are resolved, so that a directory always has the same path.
     """
     if configured := os.environ.get(ENV_DATA_DIR):
         return Path(configured).expanduser().resolve()
@@ -113,12 +113,12 @@ def default_data_dir() -> Path:
 
 @dataclass(frozen=True)
 class DataDir:
-    """Where everything lies that a workstation keeps.
+    """The data directory of a workstation, with the paths in it.
 
     Attributes
     ----------
     root
-        The directory itself, mode 0700.
+        The directory itself; its mode is 0700.
     """
 
     root: Path
@@ -173,7 +173,7 @@ class DataDir:
 
     @property
     def client(self) -> Path:
-        """Addresses and a token for the CLI of the one who runs the platform, mode 0600."""
+        """Addresses and a token for the operator's CLI, mode 0600."""
         return self.root / "client.json"
 
     @property

@@ -1,8 +1,8 @@
-"""A handle on a process that may not be our child and may outlive us.
+"""Handles on processes that may not be children of this one and may outlive it.
 
-A pid alone is not enough to name a process: it is used again. A process is named by its pid and the
-time it was started (field 22 of ``/proc/PID/stat``, in clock ticks since boot, proc(5)), and signalled
-through a pidfd (pidfd_open(2)), so that a signal never reaches another process that got the pid since.
+A pid alone doesn't identify a process, since it is reused. A process is identified by its pid and its start time
+(field 22 of ``/proc/PID/stat``, in clock ticks since boot, proc(5)), and signalled through a pidfd
+(pidfd_open(2)), so that a signal never reaches another process that got the same pid later.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ __all__ = ["ProcessHandle", "memory_of_group", "processes_with_environment", "sh
 
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 _M_ARENA_MAX = -8
-"""Of malloc.h."""
+"""The constant of malloc.h."""
 
 
 def _stat(pid: int) -> list[str] | None:
-    """The fields of ``/proc/PID/stat`` after the command's name, from field 3 (state) on."""
+    """Return the fields of ``/proc/PID/stat`` after the command's name, from field 3 (state) on."""
     try:
         text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
     except OSError:
@@ -33,14 +33,14 @@ def _stat(pid: int) -> list[str] | None:
 
 @dataclass(frozen=True, slots=True)
 class ProcessHandle:
-    """One process, for as long as it lives.
+    """A handle on one process, for as long as it lives.
 
     Attributes
     ----------
     pid
         Its process id.
     start_time
-        When it was started, in clock ticks since boot.
+        Its start time, in clock ticks since boot.
     """
 
     pid: int
@@ -48,13 +48,13 @@ class ProcessHandle:
 
     @classmethod
     def of(cls, pid: int) -> ProcessHandle | None:
-        """The handle of the process that has this pid now, or None where there is none."""
+        """Return the handle of the process that has this pid now; None if there is no such process."""
         fields = _stat(pid)
         return cls(pid, int(fields[19])) if fields else None
 
     @property
     def alive(self) -> bool:
-        """Whether it still runs; a zombie doesn't."""
+        """True while it runs; a zombie doesn't."""
         fields = _stat(self.pid)
         return fields is not None and int(fields[19]) == self.start_time and fields[0] not in "ZX"
 
@@ -65,7 +65,7 @@ class ProcessHandle:
         return max(0.0, uptime - self.start_time / os.sysconf("SC_CLK_TCK"))
 
     def _open(self) -> int | None:
-        """A pidfd of exactly this process."""
+        """Return a pidfd of this process; None if it is gone."""
         try:
             fd = os.pidfd_open(self.pid)
         except OSError:
@@ -76,7 +76,7 @@ class ProcessHandle:
         return None
 
     def send(self, number: signal.Signals) -> bool:
-        """Send a signal to the process alone; False where it is gone."""
+        """Send a signal to the process alone; return False if it is gone."""
         fd = self._open()
         if fd is None:
             return False
@@ -89,10 +89,10 @@ class ProcessHandle:
         return True
 
     def signal_group(self, number: signal.Signals) -> bool:
-        """Send a signal to the process group that the process leads; False where nothing is left of it.
+        """Send a signal to the process group that the process leads; return False if nothing is left of it.
 
-        A group outlives its leader while it has members, and its id is not used again until then; so the
-        group is signalled too when the leader is gone but members of its session still are there.
+        A group outlives its leader while it has members, and its id is not reused until then; so the group is also
+        signalled if the leader is gone.
         """
         fields = _stat(self.pid)
         if fields is not None and int(fields[19]) != self.start_time:
@@ -104,9 +104,9 @@ class ProcessHandle:
         return True
 
     async def wait(self, timeout: float | None = None) -> bool:
-        """Wait until it is gone; False where it still runs after `timeout` seconds.
+        """Wait until it is gone; return False if it still runs after `timeout` seconds.
 
-        Works for processes that are not our children. A child is reaped.
+        This works for processes that are not children of this one. A child is reaped.
         """
         fd = self._open()
         if fd is None:
@@ -144,7 +144,7 @@ class ProcessHandle:
             os.waitpid(self.pid, os.WNOHANG)
 
     async def stop_group(self, grace: float = 10.0, first: signal.Signals = signal.SIGTERM) -> None:
-        """End the process and its group: `first`, and SIGKILL to what is left after `grace` seconds."""
+        """End the process and its group: send `first`, and after `grace` seconds SIGKILL to what is left."""
         self.signal_group(first)
         await self.wait(grace)
         if self.signal_group(signal.SIGKILL):
@@ -152,7 +152,7 @@ class ProcessHandle:
 
 
 def memory_of_group(leader: int) -> int:
-    """Resident bytes of all processes in the session that `leader` leads."""
+    """Return the resident bytes of all processes in the session that `leader` leads."""
     total = 0
     for entry in os.scandir("/proc"):
         if not entry.name.isdigit():
@@ -164,7 +164,7 @@ def memory_of_group(leader: int) -> int:
 
 
 def processes_with_environment(name: str, value: str) -> list[ProcessHandle]:
-    """Every process of ours whose initial environment has ``name=value``, but for this one."""
+    """Return all processes of this user whose initial environment has ``name=value``, except this one."""
     wanted = f"{name}={value}".encode()
     found = []
     for entry in os.scandir("/proc"):
@@ -180,11 +180,11 @@ def processes_with_environment(name: str, value: str) -> list[ProcessHandle]:
 
 
 def share_one_heap() -> None:
-    """Let all threads of this process take memory from one heap; to be called before there are any.
+    """Let all threads of this process share one heap; to be called before any are started.
 
-    glibc gives each thread a heap of its own (mallopt(3), M_ARENA_MAX), and what a short-lived helper of an event loop
-    leaves in its heap nobody else uses: after a thousand changed services the controllers kept a quarter more. Threads
-    that hardly ever allocate at the same time gain nothing by it. Where there is no glibc, nothing happens.
+    glibc gives each thread its own heap (mallopt(3), M_ARENA_MAX), and memory freed in the heap of an executor's thread
+    is not used by others: after a thousand changed services the controllers used a quarter more memory. Threads that
+    rarely allocate at the same time gain nothing from separate heaps. Without glibc, nothing happens.
     """
     import ctypes
 

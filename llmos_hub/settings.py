@@ -1,4 +1,4 @@
-"""What a process of the platform is told at its start, all of it through the environment.
+"""Settings of the platform's processes, which are read from the environment at their start.
 
 The supervisor sets these for its children; in a cluster the chart does. Secrets are never in argv.
 """
@@ -52,30 +52,30 @@ class ProcessSettings:
     hub_token
         ``JUPYTERHUB_API_TOKEN``: the service's own token.
     encryption_key
-        ``LLMOS_ENCRYPTION_KEY``: the Fernet key under which Credentials lie in the store; empty in processes
+        ``LLMOS_ENCRYPTION_KEY``: the Fernet key with which Credentials are encrypted in the store; empty in processes
         that must not read them (the gateway).
     engine_secret
-        ``LLMOS_ENGINE_SECRET``: what the keys of engines are made of that listen on a port; empty in a cluster, where
-        NetworkPolicies keep others away.
+        ``LLMOS_ENGINE_SECRET``: the secret from which the keys of engines that listen on a port are derived; empty in a
+        cluster, where NetworkPolicies keep others away.
     host, port
-        ``LLMOS_HOST``, ``LLMOS_PORT``: where an HTTP server listens.
+        ``LLMOS_HOST``, ``LLMOS_PORT``: the address on which an HTTP server listens.
     metrics_port
-        ``LLMOS_METRICS_PORT``: where the API serves its metrics to who has no token; 0: nowhere. The chart's NetworkPolicy
-        says who reaches it.
+        ``LLMOS_METRICS_PORT``: the port on which the API serves its metrics without a token; 0: none. The chart's
+        NetworkPolicy restricts access to it.
     public_url
         ``LLMOS_PUBLIC_URL``: the Hub's address for people, for messages.
     gateway_url
         ``LLMOS_GATEWAY_URL``: the gateway's address for people, without ``/v1``.
     store
-        ``LLMOS_STORE``: where resources live. ``redis``, or ``kubernetes``: custom resources and Secrets, while
+        ``LLMOS_STORE``: the store of the resources. ``redis``, or ``kubernetes``: custom resources and Secrets, while
         Settings stay in Valkey.
     backend
-        ``LLMOS_BACKEND``: what runs workloads. ``local``: processes of this machine; ``kubernetes``: pods. Unset,
-        what goes with the store.
+        ``LLMOS_BACKEND``: the backend that runs workloads. ``local``: processes on this machine; ``kubernetes``: pods.
+        The default depends on the store.
     namespace
         ``LLMOS_POD_NAMESPACE``: the release's own namespace, in a cluster.
     release
-        ``LLMOS_RELEASE``: the release's name, unique in its cluster; its namespaces have it in a label.
+        ``LLMOS_RELEASE``: the release's name, unique in its cluster; it is a label of the release's namespaces.
     """
 
     data_dir: DataDir
@@ -96,17 +96,17 @@ class ProcessSettings:
 
     @property
     def in_cluster(self) -> bool:
-        """Whether workloads are pods."""
+        """True if workloads are pods."""
         return self.backend == "kubernetes"
 
     @classmethod
     def from_environment(cls) -> ProcessSettings:
-        """Read them.
+        """Read the settings from the environment.
 
         Raises
         ------
         UsageError
-            A variable is missing or can't be read; the message names it.
+            A variable is missing or invalid; the message names it.
         """
         environ = os.environ
         store, backend, namespace = _places(environ)
@@ -135,12 +135,12 @@ class ProcessSettings:
 
 
 def _port(environ: Mapping[str, str], name: str) -> int:
-    """A port, 0 where none is set.
+    """Return a port; 0 if none is set.
 
     Raises
     ------
     UsageError
-        It is none.
+        The value is not a port.
     """
     text = environ.get(name) or "0"
     if not (text.isascii() and text.isdigit() and len(text) < 6 and int(text) < 65536):
@@ -149,12 +149,12 @@ def _port(environ: Mapping[str, str], name: str) -> int:
 
 
 def _places(environ: Mapping[str, str]) -> tuple[StoreName, BackendName, str]:
-    """Where resources live, what runs workloads, and the release's own namespace.
+    """Return the store, the backend, and the release's own namespace.
 
     Raises
     ------
     UsageError
-        One of them is not known, or they don't go together.
+        A value is unknown, or they can't be combined.
     """
     store = environ.get(ENV_STORE) or "redis"
     if store not in _STORES:

@@ -1,7 +1,7 @@
-"""What a backend runs, free of where it runs: roles of processes.
+"""Workloads: the processes that a backend runs, described independently of the backend.
 
-A reconciler builds a `Workload` from a resource's spec by pure functions and hands it to a backend;
-what is wrong with it in the world comes back as an `Observation`.
+A reconciler builds a `Workload` from a resource's spec by pure functions and passes it to a backend; its actual
+state, failures included, is returned as an `Observation`.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ __all__ = ["Observation", "PodOptions", "Probe", "ProcessTemplate", "ReplicaStat
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """An HTTP GET that tells how a process is; any 2xx is good.
+    """An HTTP GET that checks a process; any 2xx status is a success.
 
     Attributes
     ----------
     path
-        Such as ``/health``.
+        The path, such as ``/health``.
     period
-        Seconds between two.
+        Seconds between two probes.
     timeout
-        Seconds one may take.
+        Seconds after which a probe has failed.
     failures
-        How many in a row count.
+        Number of consecutive failures that count as a failure of the process.
     """
 
     path: str
@@ -41,19 +41,19 @@ class Probe:
 
 @dataclass(frozen=True, slots=True)
 class PodOptions:
-    """What only a cluster needs to know of a process; on one machine it is ignored.
+    """Options of a process that only a cluster uses; they are ignored on a single machine.
 
     Attributes
     ----------
     image
-        Which of the images that the backend's settings name: that of an engine (``llamacpp``, ``vllm``) or
-        ``fetch``; empty: the default one.
+        Name of an image in the backend's settings: that of an engine (``llamacpp``, ``vllm``) or ``fetch``;
+        empty: the default one.
     gpus
-        GPUs that it gets for itself.
+        Number of GPUs, for its exclusive use.
     gpu_type
-        The kind of GPU, as nodes are labelled with it; empty: any.
+        The type of GPU, as in the label of the nodes; empty: any.
     hosts
-        Machines that one replica spans: over one, the first leads and the others work for it.
+        Number of machines that one replica spans; if more than one, the first leads and the others work for it.
     overrides
         Merged into the pod's template strategically: ``{"spec": {"nodeSelector": {…}}}``.
     """
@@ -65,44 +65,44 @@ class PodOptions:
     overrides: Mapping[str, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)  # no slots: the hash is kept, since it is asked for again and again
+@dataclass(frozen=True)  # no slots: the hash is cached, since it is used often
 class ProcessTemplate:
     """One process of a role.
 
-    In `argv` and `env` values ``{socket}``, ``{port}``, ``{index}`` and ``{dir}`` (a directory of the replica's
-    own) are filled in by the backend; other braces are left alone. A template that contains ``{port}`` gets
-    a free loopback port and is reached there, otherwise it is reached at ``{socket}``. In a cluster both are
-    port 8080 of the pod: ``{socket}`` becomes ``0.0.0.0:8080``.
+    In `argv` and values of `env`, the backend replaces ``{socket}``, ``{port}``, ``{index}`` and ``{dir}`` (the
+    replica's own directory); other braces are not changed. A process whose template contains ``{port}`` gets a
+    free loopback port and is reached there; otherwise it is reached at ``{socket}``. In a cluster both are port
+    8080 of the pod: ``{socket}`` becomes ``0.0.0.0:8080``.
 
     Attributes
     ----------
     argv
-        Program and arguments; readable by everyone on the machine, so never a secret.
+        Program and arguments. They are readable by everyone on the machine, so they must not contain secrets.
     env
-        Variables beside the few (PATH, HOME, LANG, TMPDIR) that every process gets.
+        Environment variables in addition to those that every process gets (PATH, HOME, LANG, TMPDIR).
     secret_env
-        Variables whose values must be written nowhere: not to a record, not to a log.
+        Environment variables whose values must never be written, neither to records nor to logs.
     readiness
-        When it may get requests; None: as soon as it runs.
+        Probe that tells when it may get requests; None: as soon as it runs.
     liveness
-        When it must be restarted; None: only when it exits.
+        Probe that tells when it must be restarted; None: only when it exits.
     startup_timeout
-        Seconds until it must have been ready once; then it is restarted, with that reason.
+        Seconds within which it must become ready for the first time; otherwise it is restarted with that reason.
     memory_limit
-        Bytes it and its children may use; over it, it is killed with the reason. None: no limit.
+        Maximum memory in bytes, with its children; if it uses more, it is killed with that reason. None: no limit.
     memory_request
-        Bytes it is expected to use: it isn't started while the machine has less. None: not checked.
+        Expected memory in bytes; it isn't started while the machine has less available. None: not checked.
     cpus
-        CPUs it computes on, for scheduling; None: unlimited.
+        Number of CPUs, for scheduling; None: unlimited.
     grace
         Seconds between SIGTERM and SIGKILL.
     completes
-        A job: exit 0 is success and it isn't started again.
+        True for a job: exit status 0 is success, and it isn't started again.
     init
-        What runs before it, in a cluster, in the same pod: each to its end, one after the other. They see the same
-        model volume, and may write to it.
+        Init containers in a cluster: they run before it in the same pod, each to its end, one after the other. They
+        have the same model volume, and may write to it.
     pod
-        What only a cluster needs to know.
+        Options that only a cluster uses.
     """
 
     argv: tuple[str, ...]
@@ -123,10 +123,11 @@ class ProcessTemplate:
     def hash(self) -> str:
         """Twelve hex digits that change when the process must be replaced.
 
-        Secrets go in as a hash; requests and limits that need no restart count too, for simplicity.
+        Secrets are part of it, but can't be recovered from it. For simplicity, requests and limits are part of it too,
+        although they need no restart.
         """
         content = asdict(self)
-        if not self.init and self.pod == PodOptions():  # as it was before there were clusters
+        if not self.init and self.pod == PodOptions():  # so that hashes stay as they were before these fields existed
             del content["init"], content["pod"]
         text = json.dumps(content, sort_keys=True, default=list)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
@@ -134,7 +135,7 @@ class ProcessTemplate:
 
 @dataclass(frozen=True, slots=True)
 class Role:
-    """A number of equal processes: ``replica``, ``head``, ``worker``, ``fetch``."""
+    """A number of identical processes: ``replica``, ``head``, ``worker``, ``fetch``."""
 
     name: str
     count: int
@@ -143,14 +144,14 @@ class Role:
 
 @dataclass(frozen=True, slots=True)
 class WorkloadRef:
-    """What a workload is called: the kind, namespace and name of its resource, and a part of it.
+    """A reference to a workload: kind, namespace and name of its resource, and a part of it.
 
     Attributes
     ----------
     uid
-        The resource's uid, so that a name used anew is another workload.
+        The resource's uid, so that a reused name refers to another workload.
     part
-        ``serve``, ``fetch``: a resource may need several workloads.
+        ``serve`` or ``fetch``: a resource may need several workloads.
     """
 
     kind: str
@@ -161,14 +162,14 @@ class WorkloadRef:
 
     @property
     def id(self) -> str:
-        """A short unique name fit for files: part, name and a hash of all."""
+        """A short unique name that can be used in file names: name, part and a hash of all fields."""
         digest = hashlib.sha256("\0".join((self.kind, self.namespace, self.name, self.uid, self.part)).encode())
         return f"{self.name[:20]}-{self.part[:8]}-{digest.hexdigest()[:10]}"
 
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """What should run."""
+    """The desired state: processes that should run."""
 
     ref: WorkloadRef
     roles: tuple[Role, ...]
@@ -177,15 +178,15 @@ class Workload:
 
 @dataclass(frozen=True, slots=True)
 class ReplicaState:
-    """How one process is.
+    """The state of one process.
 
     Attributes
     ----------
     id
-        Unique while the workload lives: role, index and a count of starts.
+        An id that is unique within the workload's lifetime: role, index and a counter of starts.
     phase
-        ``Starting`` until ready once; ``Ready``; ``NotReady`` when its readiness probe fails after it was;
-        ``Waiting`` for the next start after a crash (or for memory to come free); ``Failed`` when a job has
+        ``Starting`` until it is ready for the first time; ``Ready``; ``NotReady`` when its readiness probe fails
+        after that; ``Waiting`` for the next start after a crash (or for free memory); ``Failed`` when a job has
         exited with an error; ``Succeeded`` when a job is done; ``Stopping``.
     endpoint
         ``unix:///path`` (percent-encoded), ``http://127.0.0.1:port``, or in a cluster ``http://POD_IP:8080``.
@@ -196,11 +197,11 @@ class ReplicaState:
         in a cluster also ``InsufficientCPU``, ``InsufficientGPU``, ``Unschedulable``, ``QuotaExceeded``, ``Refused``,
         ``ImagePull``, ``Volume``, ``Initializing``, ``Evicted``, ``NodeLost``.
     message
-        The same as a sentence that says what to do.
+        The reason as a sentence that says what to do.
     retry_at
-        When a waiting one is started again.
+        The time at which a waiting replica is started again.
     last_log_lines
-        The last lines of its log, when it failed; 20 at most.
+        The last lines of its log if it failed; 20 at most.
     """
 
     id: str
@@ -224,14 +225,14 @@ class ReplicaState:
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """How a workload is.
+    """The observed state of a workload.
 
     Attributes
     ----------
     replicas
-        Every process there is, those being replaced included.
+        All processes, including those that are being replaced.
     updated
-        Whether all of them are of the newest template and count.
+        True if number and templates of the processes match the desired state.
     """
 
     ref: WorkloadRef

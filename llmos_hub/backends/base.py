@@ -1,7 +1,8 @@
-"""What every backend does, wherever it runs workloads.
+"""The interface of backends, which run workloads.
 
-A backend is the small Deployment: it owns count, rollout, restart back-off and health. Reconcilers only
-`apply` and `observe`. One contract suite (``tests/support/backend_contract.py``) holds each to it.
+A backend does for a workload what a Deployment does in Kubernetes: it is responsible for the number of replicas,
+rollouts, restart back-off and health. Reconcilers only `apply` and `observe`. One contract suite
+(``tests/support/backend_contract.py``) tests every backend.
 """
 
 from __future__ import annotations
@@ -15,35 +16,38 @@ __all__ = ["Backend"]
 
 
 class Backend(Protocol):
-    """Runs workloads; processes go on when the one that holds this object dies."""
+    """A backend, which runs workloads; they continue when the process that holds this object ends."""
 
     async def start(self) -> None:
-        """Take charge: find what still runs from before and adopt it."""
+        """Start: find workloads that are already running and adopt them."""
         ...
 
     async def apply(self, workload: Workload) -> None:
-        """Make it so, without waiting: the same again changes nothing; a changed template is rolled out,
-        one new replica ready before an old one goes, when there is more than one; a changed count scales.
+        """Set the desired state of a workload, without waiting until it is reached.
+
+        Applying the same workload again changes nothing. A changed template is rolled out: if there are several
+        replicas, a new one has to be ready before an old one is stopped. A changed count scales the workload.
 
         Raises
         ------
         BackendFailed
-            It can't be recorded (disk full, say). What is wrong with the processes is observed, not raised.
+            The workload can't be recorded, for example because the disk is full. Failures of its processes are not
+            raised but observed.
         """
         ...
 
     async def observe(self, ref: WorkloadRef) -> Observation | None:
-        """How it is now, from memory, without waiting; None where there is no such workload."""
+        """Return the current state of a workload from memory, without waiting; None if it doesn't exist."""
         ...
 
     async def refs(self) -> Sequence[WorkloadRef]:
-        """Every workload there is: those whose resource is gone are to be deleted."""
+        """Return all workloads, so that those whose resource is gone can be deleted."""
         ...
 
     def logs(
         self, ref: WorkloadRef, *, replica: str | None = None, tail: int | None = 200, follow: bool = False
     ) -> AsyncIterator[str]:
-        """Lines of the log without line ends, of one replica or of all one after the other (following: mixed).
+        """Yield lines of the log without line ends, of one replica or of all in turn (interleaved with `follow`).
 
         Raises
         ------
@@ -53,13 +57,13 @@ class Backend(Protocol):
         ...
 
     async def delete(self, ref: WorkloadRef) -> None:
-        """Stop all its processes, wait until they are gone, and remove what is kept of it. Idempotent."""
+        """Stop all processes of a workload, wait until they are gone, and remove its records. Idempotent."""
         ...
 
     def changes(self) -> AsyncIterator[WorkloadRef]:
-        """Workloads whose observation changed, as it happens; several changes at once may come as one."""
+        """Yield workloads whose observation changed, as it happens; several changes may be reported as one."""
         ...
 
     async def close(self, *, stop: bool = False) -> None:
-        """Let go; everything goes on running, unless `stop`."""
+        """Close the backend; the workloads continue to run, unless `stop`."""
         ...

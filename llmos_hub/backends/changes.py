@@ -1,4 +1,4 @@
-"""Tells those who listen which workloads changed; several changes of one at once come as one."""
+"""Notifications of changed workloads; several changes of one workload may be reported as one."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["Changes", "Subscription"]
 
 
 class Subscription:
-    """An iterator over changed workloads, from the moment it was made; it ends when the backend is closed."""
+    """An iterator over the workloads that changed since its creation; it ends when the backend is closed."""
 
     def __init__(self) -> None:
         self._pending: dict[WorkloadRef, None] = {}
@@ -19,12 +19,12 @@ class Subscription:
         self._ended = False
 
     def add(self, ref: WorkloadRef) -> None:
-        """Note a change that is still to be handed out."""
+        """Add a change that is still to be reported."""
         self._pending[ref] = None
         self._wake.set()
 
     def end(self) -> None:
-        """End the iteration once all that is pending has been handed out."""
+        """End the iteration once all pending changes have been reported."""
         self._ended = True
         self._wake.set()
 
@@ -43,14 +43,14 @@ class Subscription:
 
 
 class Changes:
-    """All who listen. One that is no longer referenced is forgotten by itself."""
+    """All subscriptions. One that is no longer referenced elsewhere is dropped."""
 
     def __init__(self) -> None:
         self._subscriptions: weakref.WeakSet[Subscription] = weakref.WeakSet()
         self._closed = False
 
     def subscribe(self) -> Subscription:
-        """Listen from now on."""
+        """Return a new subscription."""
         subscription = Subscription()
         self._subscriptions.add(subscription)
         if self._closed:
@@ -58,7 +58,7 @@ class Changes:
         return subscription
 
     def notify(self, ref: WorkloadRef) -> None:
-        """Tell that this workload's observation changed."""
+        """Report that this workload's observation changed."""
         for subscription in tuple(self._subscriptions):
             subscription.add(ref)
 

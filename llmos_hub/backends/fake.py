@@ -1,6 +1,6 @@
-"""A backend without processes, for tests of what stands on one: things happen when the test says so.
+"""A backend without processes, for tests of the code that uses backends: states change when the test says so.
 
-It decides rollouts by the same rules as the local backend and passes the same contract suite.
+It uses the rollout rules of the local backend and passes the same contract suite.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ __all__ = ["Behaviour", "FakeBackend", "World"]
 
 @dataclass(frozen=True, slots=True)
 class Behaviour:
-    """How a replica turns out right after its start.
+    """The state of a replica right after its start.
 
     Attributes
     ----------
     state
         Fields of `ReplicaState`; without a phase it is ``Ready``.
     log
-        What it writes.
+        The lines that it writes.
     """
 
     state: dict[str, Any] = field(default_factory=dict)
@@ -45,7 +45,7 @@ class _Entry:
 
 @dataclass
 class World:
-    """What outlives the backend, as processes and records do."""
+    """State that outlives the backend object, as processes and records do."""
 
     entries: dict[WorkloadRef, _Entry] = field(default_factory=dict)
 
@@ -56,14 +56,14 @@ def _always_ready(workload: Workload, role: Role, index: int) -> Behaviour:
 
 
 class FakeBackend:
-    """Implements `Backend` in memory.
+    """A `Backend` in memory.
 
     Parameters
     ----------
     behave
-        Called at each start of a replica; by default all are ready at once.
+        Called at each start of a replica; by default all are ready immediately.
     world
-        That of an earlier one, to take it over.
+        The state of an earlier backend, to take it over.
 
     Attributes
     ----------
@@ -88,7 +88,7 @@ class FakeBackend:
     # What tests say
 
     def set(self, ref: WorkloadRef, replica: str | None = None, **fields: Any) -> None:
-        """Change the state of one replica, or of all that are there, and let the rollout go on.
+        """Change the state of one replica, or of all existing ones, and continue the rollout.
 
         Raises
         ------
@@ -114,10 +114,10 @@ class FakeBackend:
     # What reconcilers call
 
     async def start(self) -> None:
-        """Nothing to do: the world is there."""
+        """Do nothing: `world` already has what an earlier backend left."""
 
     async def apply(self, workload: Workload) -> None:
-        """Make it so at once."""
+        """Set the desired state of a workload, and reach it immediately."""
         if self.failure is not None:
             raise BackendFailed(self.failure)
         self.applied.append(workload)
@@ -130,7 +130,7 @@ class FakeBackend:
             self._changes.notify(workload.ref)
 
     async def observe(self, ref: WorkloadRef) -> Observation | None:
-        """How it is now."""
+        """Return the current state of a workload; None if it doesn't exist."""
         entry = self.world.entries.get(ref)
         if entry is None:
             return None
@@ -141,13 +141,13 @@ class FakeBackend:
         return Observation(ref, tuple(states), updated=wanted == there, labels=dict(workload.labels))
 
     async def refs(self) -> Sequence[WorkloadRef]:
-        """Every workload there is."""
+        """Return all workloads."""
         return tuple(self.world.entries)
 
     async def logs(
         self, ref: WorkloadRef, *, replica: str | None = None, tail: int | None = 200, follow: bool = False
     ) -> AsyncIterator[str]:
-        """Lines of the log."""
+        """Yield lines of the log."""
         entry = self.world.entries.get(ref)
         if entry is None or (replica is not None and replica not in entry.logs):
             message = f"There is no log of {replica or ref.name}."
@@ -177,17 +177,17 @@ class FakeBackend:
         return bool(states) and all(state.phase in {"Succeeded", "Failed"} for state in states)
 
     async def delete(self, ref: WorkloadRef) -> None:
-        """Forget it."""
+        """Remove a workload."""
         self.deleted.append(ref)
         if self.world.entries.pop(ref, None) is not None:
             self._changes.notify(ref)
 
     def changes(self) -> Subscription:
-        """Workloads whose observation changed, from this call on."""
+        """Return an iterator over workloads whose observation changes from now on."""
         return self._changes.subscribe()
 
     async def close(self, *, stop: bool = False) -> None:
-        """End those who listen; `stop` ends all replicas."""
+        """End all subscriptions; with `stop`, also all replicas."""
         if stop:
             for entry in self.world.entries.values():
                 entry.replicas.clear()
@@ -245,4 +245,4 @@ class FakeBackend:
         del entry.logs[name]
 
 
-_PIDS = itertools.count(2**22 + 1)  # over the kernel's PID_MAX_LIMIT: no real process has such a one
+_PIDS = itertools.count(2**22 + 1)  # over the kernel's PID_MAX_LIMIT: no real process has such a pid

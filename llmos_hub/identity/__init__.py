@@ -1,4 +1,4 @@
-"""Who asks: bearer tokens become callers."""
+"""Authentication: bearer tokens become callers."""
 
 from llmos_hub.identity.base import Identity
 from llmos_hub.identity.hub import HubIdentity

@@ -1,4 +1,4 @@
-"""Who asks: a bearer token becomes a `Caller`."""
+"""The interface of authentication: a bearer token becomes a `Caller`."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ __all__ = ["Identity"]
 
 
 class Identity(Protocol):
-    """Knows whose a token is."""
+    """An identity provider, which tells whose a token is."""
 
     async def authenticate(self, token: str) -> Caller:
-        """Whose token it is.
+        """Return the caller whose token it is.
 
         Raises
         ------
         Unauthorized
-            Nobody's (any more).
+            The token is unknown or no longer valid.
         Forbidden
-            Known, but nobody that is served here.
+            The token's owner is known, but not served here.
         Unavailable
-            The one who knows doesn't answer, and nothing recent is remembered.
+            The provider doesn't answer, and no recent answer is cached.
         TooManyRequests
-            More unknown tokens than can be checked.
+            There are more unknown tokens than can be checked.
         """
         ...
 
     async def close(self) -> None:
-        """Let go of connections."""
+        """Close all connections."""
         ...

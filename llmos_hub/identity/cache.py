@@ -1,6 +1,6 @@
-"""What is remembered of tokens: by their SHA-256, never the tokens themselves, and bounded in number.
+"""A cache of token checks, by the tokens' SHA-256 and limited in number; the tokens themselves are never kept.
 
-Good and bad answers are kept apart, so that somebody who tries random tokens pushes no good answer out.
+Successful checks and refusals are kept apart, so that somebody who tries random tokens evicts no successful check.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ __all__ = ["TokenCache", "fingerprint"]
 
 
 def fingerprint(token: str) -> bytes:
-    """What a token is remembered by."""
+    """Return the key under which a token is cached."""
     return hashlib.sha256(token.encode()).digest()
 
 
@@ -34,18 +34,18 @@ class _Refused:
 
 
 class TokenCache:
-    """Callers and refusals by token fingerprint, least recently used ones dropped first.
+    """A cache of callers and refusals by token fingerprint; the least recently used ones are dropped first.
 
     Parameters
     ----------
     ttl
-        Seconds for which a good answer counts as fresh.
+        Seconds for which a cached identity counts as fresh.
     negative_ttl
-        Seconds for which a refusal counts.
+        Seconds for which a refusal is cached.
     stale_for
-        Seconds after which a good answer is not even good enough for when the Hub is away.
+        Maximum age in seconds of a cached identity while the Hub is unreachable.
     size
-        How many of each are remembered.
+        Maximum number of entries of each kind.
     """
 
     def __init__(self, *, ttl: float, negative_ttl: float, stale_for: float, size: int) -> None:
@@ -57,12 +57,12 @@ class TokenCache:
         return len(self._known) + len(self._refused)
 
     def fresh(self, key: bytes, now: float) -> Caller | None:
-        """The caller, where the answer is recent.
+        """Return the caller if the cached identity is fresh, otherwise None.
 
         Raises
         ------
         LLMOSError
-            The token was refused a moment ago; the same refusal again.
+            The token was refused recently; the same refusal is raised again.
         """
         known = self._known.get(key)
         if known is not None and now - known.checked_at < self._ttl:
@@ -74,12 +74,12 @@ class TokenCache:
         return None
 
     def stale(self, key: bytes, now: float) -> Caller | None:
-        """The caller as last heard of, for when nobody can be asked; None when that is too long ago."""
+        """Return the last known caller, for use while the Hub is unreachable; None if unknown or too old."""
         known = self._known.get(key)
         return known.caller if known is not None and now - known.checked_at < self._stale_for else None
 
     def remember(self, key: bytes, caller: Caller, now: float) -> None:
-        """Keep a good answer."""
+        """Cache an identity."""
         self._refused.pop(key, None)
         self._known[key] = _Known(caller, now)
         self._known.move_to_end(key)
@@ -87,7 +87,7 @@ class TokenCache:
             self._known.popitem(last=False)
 
     def refuse(self, key: bytes, error: LLMOSError, now: float) -> None:
-        """Keep a refusal; what was known of the token before is forgotten."""
+        """Cache a refusal, and drop the identity that was cached for the token."""
         self._known.pop(key, None)
         self._refused[key] = _Refused(type(error), error.message, now)
         self._refused.move_to_end(key)

@@ -1,9 +1,9 @@
-"""Hub tokens: the Hub is asked whose a token is, and what it may.
+"""Authentication with Hub tokens: the Hub is asked for a token's owner and scopes.
 
 ``GET /hub/api/user`` with the caller's own token answers for every valid token, however narrow, with the
 owner's name, groups and whether they are an admin, and the token's scopes in expanded form
-(https://jupyterhub.readthedocs.io/en/stable/reference/rest-api.html). The Hub answers some 450 of these a
-second, so answers are remembered for a few seconds; this is also how long a revoked token still works.
+(https://jupyterhub.readthedocs.io/en/stable/reference/rest-api.html). The Hub answers about 450 of these
+requests a second, so answers are cached for a few seconds; a revoked token still works for that time.
 """
 
 from __future__ import annotations
@@ -24,22 +24,22 @@ from llmos_hub.identity.cache import TokenCache, fingerprint
 from llmos_hub.names import SCOPE_INVOKE, SCOPE_MANAGE
 from llmos_hub.policy import Caller
 
-if TYPE_CHECKING:  # who shares nothing loads no client of a database
+if TYPE_CHECKING:  # a process that shares no verdicts needn't load the database client
     from llmos_hub.identity.verdicts import Verdicts
 
 __all__ = ["HubIdentity"]
 
 _TOKEN: Final = re.compile(r"[A-Za-z0-9._~+/=-]{8,512}")
-"""A bearer token's letters (RFC 6750, b64token); the Hub's own are 32 or 64 long."""
+"""The characters of a bearer token (RFC 6750, b64token); the Hub's own are 32 or 64 characters long."""
 _TIMEOUT: Final = 3.0
 _NEGATIVE_TTL: Final = 3.0
 _REMEMBERED: Final = 10_000
 _AT_ONCE: Final = 8
-"""Requests to the Hub at once, for tokens seen before and for new ones each."""
+"""Maximum number of concurrent requests to the Hub, for tokens seen before and for new ones each."""
 _WAITING: Final = 256
-"""New tokens that may wait for their turn; more are turned away."""
+"""Maximum number of new tokens that wait for their turn; more are refused."""
 _PAUSE: Final = 2.0
-"""Seconds between two tries when the Hub doesn't answer."""
+"""Seconds between two attempts while the Hub doesn't answer."""
 
 _NO_ANSWER: Final = (
     httpcore.NetworkError,
@@ -52,22 +52,22 @@ _UNKNOWN_TOKEN = "The Hub doesn't know this token (any more). Make a new one on 
 
 
 class HubIdentity:
-    """Asks the Hub, remembers for a while, and goes on for an hour when the Hub is away.
+    """An identity provider that asks the Hub, and uses cached answers for up to an hour while the Hub is unreachable.
 
     Parameters
     ----------
     hub_api_url
         Such as ``http://127.0.0.1:8081/hub/api``.
     hub_token
-        The service's own token, for what a Hub leaves out of its answer to the caller's.
+        The service's own token, for fields that a Hub omits in its answer to the caller's.
     ttl
-        Seconds for which an answer is believed without asking again.
+        Seconds for which an answer is used without asking again.
     stale_for
-        Seconds for which the last good answer is used while the Hub can't be reached; never after a refusal.
+        Seconds for which the last identity is used while the Hub can't be reached; never after a refusal.
     clock
-        Seconds that only grow; tests have their own.
+        A monotonic clock in seconds; tests pass their own.
     verdicts
-        Where processes of the same kind tell each other what they heard; unset, each knows its own alone.
+        The store in which processes of the same kind share what the Hub answered; if None, nothing is shared.
     """
 
     def __init__(
@@ -88,27 +88,27 @@ class HubIdentity:
         self._returning = asyncio.Semaphore(_AT_ONCE)
         self._new = asyncio.Semaphore(_AT_ONCE)
         self._waiting = 0
-        self._retry_at = 0.0  # not before this moment is a Hub asked that didn't answer; 0: it answers
+        self._retry_at = 0.0  # the time before which a Hub that did not answer isn't asked again; 0: it answers
         self._hub_api_url = hub_api_url.rstrip("/")
-        # not httpx, which takes 5 MB and a tenth of a second to import; nor does this look for a proxy in the
-        # environment, which would see every token
+        # Not httpx, which takes 5 MB and a tenth of a second to import. Nor does httpcore use a proxy from the
+        # environment, which would see every token.
         self._connections = httpcore.AsyncConnectionPool(
             max_connections=2 * _AT_ONCE + 2, max_keepalive_connections=2 * _AT_ONCE, keepalive_expiry=30.0
         )
 
     async def authenticate(self, token: str) -> Caller:
-        """Whose token it is.
+        """Return the caller whose token it is.
 
         Raises
         ------
         Unauthorized
-            Nobody's (any more), or it can't be one.
+            The token is unknown, no longer valid or malformed.
         Forbidden
-            A service's: services aren't people and have no resources.
+            It is the token of a service: services aren't people and have no resources.
         Unavailable
-            The Hub doesn't answer, and nothing recent is remembered.
+            The Hub doesn't answer, and no recent answer is cached.
         TooManyRequests
-            More unknown tokens than the Hub can be asked about.
+            There are more unknown tokens than the Hub can be asked about.
         """
         if not _TOKEN.fullmatch(token):
             raise Unauthorized("This is not a token of the Hub. Make one on the Hub's token page.")
@@ -121,7 +121,7 @@ class HubIdentity:
         if self._retry_at:
             if now < self._retry_at:
                 return await self._without_hub(key, token)
-            # one request tries whether the Hub is back, all others go on without it meanwhile
+            # One request finds out whether the Hub is back; all others continue without it meanwhile.
             self._retry_at = now + _TIMEOUT + _PAUSE
         flight = self._flights.get(key)
         if flight is None:
@@ -129,13 +129,13 @@ class HubIdentity:
             self._flights[key] = flight
             flight.add_done_callback(lambda done: self._landed(key, done))
         try:
-            # a caller that gives up must not take the answer from the others that wait for it
+            # A caller that is cancelled must not cancel the request for the others that wait for it.
             return await asyncio.shield(flight)
         except Unavailable:
             return await self._without_hub(key, token)
 
     async def answers(self) -> bool:
-        """Whether the Hub does, without a token: its API tells everybody its version."""
+        """Return whether the Hub answers. No token is needed: its API shows its version to everybody."""
         try:
             async with asyncio.timeout(_TIMEOUT):
                 response = await self._connections.request("GET", f"{self._hub_api_url}/")
@@ -144,7 +144,7 @@ class HubIdentity:
             return False
 
     async def close(self) -> None:
-        """Let go of connections."""
+        """Close all connections."""
         flights = list(self._flights.values())
         for flight in flights:
             flight.cancel()
@@ -156,7 +156,7 @@ class HubIdentity:
     def _landed(self, key: bytes, flight: asyncio.Task[Caller]) -> None:
         self._flights.pop(key, None)
         if not flight.cancelled():
-            flight.exception()  # seen, even when all who waited for it are gone
+            flight.exception()  # retrieved, even if nobody waits for it any more: asyncio would log it otherwise
 
     async def _without_hub(self, key: bytes, token: str) -> Caller:
         stale = self._cache.stale(key, self._clock())
@@ -167,7 +167,7 @@ class HubIdentity:
         raise Unavailable("The Hub does not answer, so this token can't be checked. Try again in some seconds.")
 
     async def _shared(self, key: bytes, token: str) -> Caller | None:
-        """What another process has heard of the token within the hour."""
+        """Return the caller that another process cached for the token within the hour; None if unknown."""
         assert self._verdicts is not None
         async with self._turn(returning=False):
             known = self._cache.stale(key, self._clock())
@@ -200,16 +200,17 @@ class HubIdentity:
         return caller
 
     async def _confirm_refusal(self, token: str, *, returning: bool) -> None:
-        """Believe a refusal only of a Hub that knows what it says.
+        """Check that a refusal is meant, and not the effect of a broken Hub.
 
-        A Hub that can't write, because its disk is full, refuses every token whose use it would have to note. So it is asked
-        whether it accepts the platform's own. That one it may have noted just now (it does so every half minute), so of a
-        token that was good it must also say that it doesn't know it. JupyterHub keeps the token in that address out of its log.
+        A Hub that can't write, because its disk is full, refuses every token whose last use it would have to record.
+        So it is asked whether it accepts the platform's own token. It may have recorded the use of that one just now,
+        which it does every half minute; so for a token that was valid before it must also answer that it doesn't know
+        the token. JupyterHub doesn't log the token in that URL.
 
         Raises
         ------
         Unavailable
-            It says something else.
+            The Hub answers something else.
         """
         accepted = await self._status("/user")
         if accepted == 200 and returning:
@@ -220,7 +221,7 @@ class HubIdentity:
             )
 
     async def _status(self, path: str) -> int:
-        """The status of an answer to the platform's own token."""
+        """Return the status of the answer to a request with the platform's own token."""
         try:
             async with asyncio.timeout(_TIMEOUT):
                 response = await self._connections.request(
@@ -235,7 +236,7 @@ class HubIdentity:
 
     @contextlib.asynccontextmanager
     async def _turn(self, *, returning: bool) -> AsyncIterator[None]:
-        """Wait for a turn to ask; tokens that were good before have turns of their own."""
+        """Wait for a turn to ask the Hub; tokens that were valid before have their own queue."""
         if returning:
             async with self._returning:
                 yield
@@ -283,7 +284,7 @@ class HubIdentity:
         )
 
     async def _owner(self, name: str) -> Mapping[str, Any]:
-        """What our own token may read of the owner, but for the scopes, which are the token's."""
+        """Return the owner's ``admin`` and ``groups``, read with the platform's own token; scopes belong to the token."""
         try:
             owner = await self._get(f"/users/{quote(name, safe='')}", self._hub_token)
         except Unauthorized as error:
@@ -292,19 +293,19 @@ class HubIdentity:
 
 
 def _object(response: httpcore.Response) -> Mapping[str, Any]:
-    """The JSON object of a good answer; ValueError where it is none."""
+    """Return the JSON object of a successful response; otherwise raise ValueError."""
     body = json.loads(response.content) if response.status == 200 else None
     if not isinstance(body, dict):
         message = f"HTTP {response.status}"
-        raise ValueError(message)  # noqa: TRY004 - one kind of error for everything that is no answer
+        raise ValueError(message)  # noqa: TRY004 - one kind of error for all invalid answers
     return body
 
 
 def _scopes(owner: str, reported: Any) -> frozenset[str]:
-    """The scopes of ours among those that the Hub reports.
+    """Return the platform's scopes among those that the Hub reports.
 
     The Hub writes ``custom:llmos:invoke``, or ``custom:llmos:invoke!user=ada`` where the token was made with
-    a filter. A filter on somebody or something else than the owner gives nothing here.
+    a filter. A filter for anything but the owner gives nothing here.
     """
     ours = (SCOPE_MANAGE, SCOPE_INVOKE)
     return frozenset(s for s in ours if s in reported or f"{s}!user={owner}" in reported)

@@ -1,6 +1,7 @@
-"""Who there is: the Hub's users and groups, asked for with the platform's own token.
+"""The Hub's users and groups, read with the platform's own token.
 
-A name alone doesn't tell a person: a user can be deleted, and somebody else get the name. ``created`` does.
+A name alone doesn't identify a person: a user can be deleted, and somebody else get the name. With ``created``
+it does.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ class Person:
     Attributes
     ----------
     created
-        When the Hub made them, as it writes it; empty where it doesn't say.
+        The time of the user's creation, as the Hub reports it; empty if unknown.
     """
 
     name: str
@@ -36,27 +37,27 @@ class Person:
 
 
 class People(Protocol):
-    """Knows who there is. Each method raises `Unavailable` where the Hub doesn't answer as it should."""
+    """The users and groups of a Hub. Each method raises `Unavailable` if the Hub doesn't answer as it should."""
 
     async def user(self, name: str) -> Person | None:
-        """The user of that name; None where the Hub has none."""
+        """Return the user of that name; None if not found."""
         ...
 
     async def servers(self, name: str) -> Mapping[str, str] | None:
-        """When each of a user's servers was started, by its name; None where the Hub doesn't tell."""
+        """Return the start times of a user's servers by server name; None if the Hub doesn't report them."""
         ...
 
     async def has_group(self, name: str) -> bool:
-        """Whether there is a group of that name."""
+        """Return whether there is a group of that name."""
         ...
 
     async def has_users(self) -> bool:
-        """Whether there is anybody at all; a Hub with nobody in it has lost its database, not its people."""
+        """Return whether there are any users. A Hub without users has lost its database rather than its users."""
         ...
 
 
 class HubPeople:
-    """Asks the Hub each time.
+    """An implementation of `People` that asks the Hub each time.
 
     Parameters
     ----------
@@ -72,12 +73,12 @@ class HubPeople:
         self._connections = httpcore.AsyncConnectionPool(max_connections=4, keepalive_expiry=10.0)
 
     async def user(self, name: str) -> Person | None:
-        """The user of that name."""
+        """Return the user of that name; None if not found."""
         found = await self._get(f"/users/{quote(name, safe='')}")
         return None if found is None else Person(str(found.get("name") or name), str(found.get("created") or ""))
 
     async def servers(self, name: str) -> Mapping[str, str] | None:
-        """When each of a user's servers was started."""
+        """Return the start times of a user's servers by server name; None if the Hub doesn't report them."""
         found = await self._get(f"/users/{quote(name, safe='')}")
         if found is None:
             return {}
@@ -87,16 +88,16 @@ class HubPeople:
         return {str(name): str(one.get("started") or "") for name, one in servers.items() if isinstance(one, Mapping)}
 
     async def has_group(self, name: str) -> bool:
-        """Whether there is a group of that name."""
+        """Return whether there is a group of that name."""
         return await self._get(f"/groups/{quote(name, safe='')}") is not None
 
     async def has_users(self) -> bool:
-        """Whether there is anybody at all."""
+        """Return whether there are any users."""
         found = await self._get("/users?limit=1")
         return found is not None and bool(found.get("items"))
 
     async def close(self) -> None:
-        """Let go of connections."""
+        """Close all connections."""
         await self._connections.aclose()
 
     async def _get(self, path: str) -> Mapping[str, Any] | None:

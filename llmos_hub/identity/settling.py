@@ -1,7 +1,7 @@
-"""Waiting for the Hub at the start of a process that knows no token yet.
+"""Waiting for the Hub at the start of a process that has no cached tokens.
 
-A process that has served goes on without the Hub, by what it remembers. One that has just started remembers nothing:
-where it takes the place of one that does while the Hub is away, as in an upgrade of both, everybody is turned away.
+A process that has been running continues without the Hub, with its cached tokens. A new process has none: if it
+replaced another one while the Hub is unreachable, as in an upgrade of both, it would refuse everybody.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ async def until_settled(
     Parameters
     ----------
     answers
-        Whether the Hub does.
+        Returns whether the Hub answers.
     calm
-        Seconds for which it has to: one that is being replaced may still answer once or twice.
+        Seconds for which it has to answer: a Hub that is being replaced may still answer once or twice.
     patience
-        Seconds after which nobody waits any longer: a process that says why it can't help is better than none.
+        Seconds after which to stop waiting: a process that answers with the reason of its failure is better than none.
     pause
-        Seconds between two questions.
+        Seconds between two calls of `answers`.
 
     Returns
     -------
     bool
-        Whether it does.
+        Whether the Hub answers.
     """
     now = asyncio.get_running_loop().time
     began = now()

@@ -1,8 +1,9 @@
-"""What processes of one kind tell each other of tokens, so that one that has not seen a token needn't wait for the Hub.
+"""Identities that processes of one kind share, for tokens that one of them has not seen while the Hub is unreachable.
 
-In Valkey, by a keyed hash of the token, signed, for as long as a good answer counts: who can write to Valkey, but doesn't
-know the platform's own token, can make nobody an admin. It is asked only while the Hub can't be, so nothing here is on a
-request's path; a refusal by the Hub takes the entry away, as soon as Valkey takes it.
+They are stored in Valkey under a keyed hash of the token, signed, and expire like cached identities: somebody who can
+write to Valkey, but doesn't know the platform's own token, can make nobody an admin. They are read only while the Hub
+can't be asked, so that no request waits for Valkey otherwise. A refusal by the Hub deletes the entry, as soon as Valkey
+can be reached.
 """
 
 from __future__ import annotations
@@ -27,32 +28,32 @@ __all__ = ["Verdicts"]
 log = logging.getLogger(__name__)
 
 _AGAIN: Final = 300.0
-"""Seconds after which the same good answer is told again: each is a write to the disk."""
+"""Seconds after which the same identity is written again: each is a write to the disk."""
 _REMEMBERED: Final = 10_000
 _SIGNATURE: Final = 32
 _TIMEOUT: Final = 1.0
 _UNDER_WAY: Final = 64
-"""Good answers on their way at once; more are left out, since the next one tells the same."""
+"""Maximum number of concurrent writes; more are skipped, since the next answer for the same token is written."""
 _AT_ONCE: Final = 100
-"""Entries that are taken away in one message."""
+"""Maximum number of entries that are deleted by one command."""
 _PAUSE: Final = 0.5
 _LONGEST_PAUSE: Final = 15.0
-"""Seconds after which taking them away is tried again: twice as long each time."""
+"""Maximum pause in seconds before deleting is tried again; the pause is doubled each time."""
 
 
 class Verdicts:
-    """Good answers of the Hub, shared.
+    """A store of identities shared between processes.
 
     Parameters
     ----------
     database
-        Where they lie; closed with this.
+        The database; closed together with this object.
     secret
         The token of the service itself, the same in all its processes.
     keep
-        Seconds for which a good answer counts while the Hub is away.
+        Seconds for which an identity is used while the Hub is unreachable.
     clock
-        Seconds since 1970; tests have their own.
+        The time in seconds since 1970; tests pass their own.
     """
 
     def __init__(
@@ -69,7 +70,7 @@ class Verdicts:
         self._blind_until = 0.0
 
     def share(self, token: str, caller: Caller) -> None:
-        """Tell the others, without waiting for it, unless they were told the same lately."""
+        """Write an identity in the background, unless the same was written recently."""
         key, now = self._key(token), self._clock()
         told = self._told.get(key)
         if told is not None and told[0] == caller and 0 <= now - told[1] < _AGAIN:
@@ -81,7 +82,7 @@ class Verdicts:
         task.add_done_callback(lambda _: self._telling.pop(key, None))
 
     def forget(self, token: str) -> None:
-        """The Hub refuses it: nobody shall go by what was told. Tried until the database has done it."""
+        """Delete the entry of a token that the Hub refuses; retry in the background until the database has done it."""
         key = self._key(token)
         self._told.pop(key, None)
         self._forgotten[key] = None
@@ -92,7 +93,7 @@ class Verdicts:
             self._forgetting = asyncio.get_running_loop().create_task(self._forget_all())
 
     async def find(self, token: str) -> tuple[Caller, float] | None:
-        """What somebody told, and how many seconds ago the Hub said so; None where nobody did, or nobody answers."""
+        """Return the stored caller and the age of the Hub's answer in seconds; None if unknown, or without database."""
         key = self._key(token)
         if key in self._forgotten or self._clock() < self._blind_until:
             return None
@@ -121,7 +122,7 @@ class Verdicts:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         if self._forgotten:
-            with contextlib.suppress(LLMOSError):  # once more; they end by themselves within the hour
+            with contextlib.suppress(LLMOSError):  # a last attempt; the entries expire within the hour
                 await self._forget_some()
         await self._database.close()
 
@@ -130,7 +131,8 @@ class Verdicts:
         return f"{self._database.keys.prefix}:verdicts:{digest}"
 
     def _sign(self, key: str, text: bytes) -> bytes:
-        """Of the key too: an entry can't be put in another's place."""
+        """Return the signature of an entry."""
+        # The key is signed too, so that an entry can't be copied to another key.
         return hmac.digest(self._secret, key.encode() + b"\0" + text, "sha256")
 
     async def _tell(self, key: str, caller: Caller, now: float) -> None:
@@ -172,7 +174,7 @@ class Verdicts:
         keys = list(itertools.islice(self._forgotten, _AT_ONCE))
         telling = [self._telling[key] for key in keys if key in self._telling]
         if telling:
-            await asyncio.wait(telling)  # it mustn't arrive later
+            await asyncio.wait(telling)  # a write must not arrive after the deletion
         await self._database.run("DEL", *keys, repeatable=True, timeout=_TIMEOUT)
         for key in keys:
             self._forgotten.pop(key, None)

@@ -1,4 +1,4 @@
-"""Who may do what: pure functions, no I/O. Every part that serves a request asks here and nowhere else."""
+"""Authorization: pure functions without I/O, used by every part that serves requests."""
 
 from llmos_hub.policy.rules import Caller, Decision, Verb, may, require, require_admin
 

@@ -1,8 +1,8 @@
-"""The rules that hold until role templates refine them: one's own namespace and those of one's groups, `public` to read,
-admins all.
+"""The authorization rules.
 
-What a caller may do is the intersection of what the *token* may (two Hub scopes) and what its *owner* may
-(the rules below). Whatever isn't allowed is refused.
+People have full access to their own namespace and to those of their groups, and read access to `public`; admins
+have access to everything. A caller may do what both the *token* (by its Hub scopes) and its *owner* (by the rules
+below) may do. Whatever isn't allowed explicitly is refused.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ READING: frozenset[str] = frozenset({"get", "list", "watch", "logs"})
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who asks, with which token.
+    """The caller of a request, with the scopes of their token.
 
     Attributes
     ----------
     name
         The Hub's user name.
     admin
-        Whether the Hub calls them an admin.
+        True if they are an admin of the Hub.
     groups
-        Hub groups they are in.
+        Their Hub groups.
     scopes
-        The ``custom:llmos:…`` scopes that the token has.
+        The token's ``custom:llmos:…`` scopes.
     """
 
     name: str
@@ -43,34 +43,37 @@ class Caller:
 
     @property
     def namespace(self) -> str:
-        """The namespace that is theirs."""
+        """Their own namespace."""
         return user_namespace(self.name)
 
     @property
     def group_namespaces(self) -> tuple[str, ...]:
-        """The namespaces that they share with the others of their groups."""
+        """The namespaces that they share with the other members of their groups."""
         return tuple(sorted(map(group_namespace, self.groups)))
 
     @property
     def search_path(self) -> tuple[str, ...]:
-        """The namespaces to look for a bare model name in, first match wins.
+        """The namespaces in which a model name without a namespace is looked up; the first match wins.
 
-        What admins give to all comes before what any member of a group can put there: else a member would answer in the
-        place of a public model for the whole group.
+        `public`, which admins control, comes before the groups: otherwise any member of a group could shadow a public
+        model for the whole group.
         """
         return (self.namespace, PUBLIC_NAMESPACE, *self.group_namespaces)
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """Whether it is allowed, and why (not) in a sentence for people."""
+    """A decision, with its reason in a sentence for people."""
 
     allowed: bool
     reason: str
 
 
 def may(caller: Caller, verb: Verb, kind: type[Resource], namespace: str | None) -> Decision:
-    """Whether `caller` may do `verb` to things of `kind` in `namespace` (None: kinds of the whole platform, or all namespaces). Deny by default."""
+    """Decide whether `caller` may do `verb` to resources of `kind` in `namespace`; deny by default.
+
+    `namespace` is None for cluster-scoped kinds, and for all namespaces together.
+    """
     needed = SCOPE_INVOKE if verb == "invoke" else SCOPE_MANAGE
     if needed not in caller.scopes:
         return Decision(False, f"This token lacks the scope {needed}. Make one that has it on the Hub's token page.")
@@ -98,13 +101,13 @@ def may(caller: Caller, verb: Verb, kind: type[Resource], namespace: str | None)
 
 
 def _yours(caller: Caller) -> str:
-    """Where they may, as a sentence."""
+    """Return a sentence with the caller's namespaces."""
     groups = caller.group_namespaces
     return f"Yours are {', '.join((caller.namespace, *groups))}." if groups else f"Yours is {caller.namespace}."
 
 
 def require(caller: Caller, verb: Verb, kind: type[Resource], namespace: str | None) -> None:
-    """As `may`, but a refusal is raised.
+    """Raise an error unless `may` allows it.
 
     Raises
     ------
