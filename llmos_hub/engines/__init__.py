@@ -1,7 +1,7 @@
-"""The programs that serve models, and which of them serves a given one.
+"""Engines: the programs that serve models, and the choice of one for a given model.
 
-Importing this imports nothing else, since the engines' own processes lie in this package and must start fast;
-the registry is made when it is asked for.
+Importing this package imports nothing else: the engines' own processes are modules of it and must start fast. The
+registry is imported on first use.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""What every engine does: turn a spec and a model's files into a process.
+"""The interface of engines, which turn a spec and a model's files into a process.
 
-An engine is the program that computes: llama.cpp, vLLM, whatever serves an OpenAI-compatible API. Nothing
-here runs; the functions are pure, and their result is handed to a backend.
+An engine is the program that computes: llama.cpp, vLLM, or anything else that serves an OpenAI-compatible API. The
+functions here are pure and run nothing; their result is passed to a backend.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ __all__ = ["Engine", "Machine", "Plan", "Verdict"]
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """What there is to compute on.
+    """The resources of a machine.
 
     Attributes
     ----------
     cpus
-        CPUs this process may use.
+        Number of CPUs that this process may use.
     memory
-        Bytes in all.
+        Total memory in bytes.
     gpus
         Name of each GPU.
     """
@@ -37,7 +37,7 @@ class Machine:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """Whether an engine can serve a model, and why (not), as half a sentence."""
+    """The answer of an engine to whether it can serve a model, with the reason as half a sentence."""
 
     accepted: bool
     reason: str
@@ -45,18 +45,18 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How a model will be served.
+    """The plan for serving a model.
 
     Attributes
     ----------
     template
         The process.
     task
-        What it can be asked for: ``generate``, ``embed``, ``rerank``.
+        The task of the model: ``generate``, ``embed``, ``rerank``.
     task_reason
-        How that is known.
+        The reason why it has this task.
     memory_estimate
-        Bytes a replica will need; None where nothing can be said.
+        Estimated memory of a replica in bytes; None if unknown.
     summary
         One line for people: ``llama.cpp on 8 threads: no GPU found, the file is GGUF``.
     """
@@ -76,17 +76,17 @@ class Engine(Protocol):
     title: str
 
     def accepts(self, model: ModelFiles | None, machine: Machine) -> Verdict:
-        """Whether it can serve these files on that machine."""
+        """Return whether it can serve these files on that machine, with the reason."""
         ...
 
     def plan(self, spec: ModelServiceSpec, model: ModelFiles | None, machine: Machine) -> Plan:
-        """The process that serves it.
+        """Return the plan for serving the model.
 
         Raises
         ------
         Unsupported
-            The spec asks for what the model or the engine can't do.
+            The spec asks for something that the model or the engine can't do.
         Insufficient
-            The machine doesn't have what the spec or the model needs.
+            The machine doesn't have the resources that the spec or the model needs.
         """
         ...

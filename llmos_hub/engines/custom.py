@@ -19,24 +19,24 @@ _READINESS = Probe("/v1/models", period=1.0, timeout=5.0, failures=5)
 
 
 class Custom:
-    """Runs the command; the platform only needs to know where it listens."""
+    """The engine that runs a user's command; the platform only needs to know where it listens."""
 
     name = "custom"
     title = "custom command"
 
     def accepts(self, model: ModelFiles | None, machine: Machine) -> Verdict:  # noqa: ARG002 - the protocol's
-        """Everything: whether the program can serve the model, it says itself."""
+        """Accept everything: only the program knows what it can serve."""
         return Verdict(True, "spec.args says what to run")
 
     def plan(self, spec: ModelServiceSpec, model: ModelFiles | None, machine: Machine) -> Plan:
-        """The command with ``{model}`` filled in; ``{port}`` and ``{socket}`` are the backend's to fill in.
+        """Return a plan with the command; ``{model}`` is replaced here, ``{port}`` and ``{socket}`` by the backend.
 
         Raises
         ------
         Invalid
-            The command doesn't say where to listen, or wants a model where there is none.
+            The command doesn't say where to listen, or needs a model although the spec has none.
         Insufficient
-            More memory or GPUs are asked for than there are.
+            The spec asks for more memory or GPUs than the machine has.
         """
         check_listens(spec)
         _check_resources(spec, machine)
@@ -49,7 +49,7 @@ class Custom:
             argv=tuple(argument.replace("{model}", path) for argument in spec.args),
             env={name: value.replace("{model}", path) for name, value in spec.env.items()},
             readiness=_READINESS,
-            startup_timeout=1800.0,  # nobody knows what it loads
+            startup_timeout=1800.0,  # long, since it is unknown what the program loads
             memory_limit=memory,
             cpus=float(parse_quantity(spec.resources.cpu)) if spec.resources.cpu else None,
         )
@@ -74,7 +74,7 @@ def check_listens(spec: ModelServiceSpec) -> None:
     Raises
     ------
     Invalid
-        It has neither ``{port}`` nor ``{socket}``, or both; or its key is among the arguments.
+        The command has neither ``{port}`` nor ``{socket}``, or both; or the key is among the arguments.
     """
     if not spec.args:
         message = 'spec.args: engine custom needs its command, such as ["my-server", "--port", "{port}"].'

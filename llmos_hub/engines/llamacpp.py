@@ -1,4 +1,4 @@
-"""llama.cpp, through `xllamacpp`: GGUF models on CPUs, and on GPUs where its build has them."""
+"""Engine ``llamacpp``: llama.cpp through `xllamacpp`, for GGUF models on CPUs, and on GPUs if the build has them."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ __all__ = ["LlamaCpp", "task_of"]
 Task = Literal["generate", "embed", "rerank"]
 
 _LADDER: Final = ((4, 8192), (2, 8192), (2, 4096), (1, 4096), (1, 2048), (1, 1024))
-"""Requests at once and tokens for each, from what is best on; the first that fits the memory is taken."""
+"""Concurrent requests and tokens for each, best first; the first that fits the memory is used."""
 _LADDER_EMBED: Final = ((4, 2048), (4, 1024), (4, 512), (1, 512))
 _MODEST: Final = 512 * MIB
-"""Memory beside the weights that nobody is surprised by."""
+"""Memory in addition to the weights that a model may use by default."""
 _LIMIT_FLOOR: Final = 256 * MIB
 _DEMO_TOKENS: Final = 512
 _DEMO_PENALTY: Final = "1.15"
 _HTTP_THREADS: Final = 32
-"""Threads for requests that wait, so that health checks find one free."""
+"""Threads for waiting requests, so that one is free for health checks."""
 _LIVENESS: Final = Probe("/health", period=10.0, timeout=10.0, failures=12)
-"""Forgiving: a busy machine is no reason to throw away what is being answered."""
+"""Tolerant, so that a busy machine doesn't end requests under way."""
 _READINESS: Final = Probe("/health", period=1.0, timeout=5.0, failures=5)
 _PARTED: Final = (
     "Callers' prompts are kept apart: each is computed anew. An admin may set promptCache: shared, which answers sooner "
@@ -51,7 +51,7 @@ _NOT_SERVED: Final = {
 
 
 def task_of(header: Header) -> tuple[Task, str]:
-    """What a model is for, and how its header shows it."""
+    """Return the task of a model, and how its header shows it."""
     if header.classifier or header.pooling == "rank":
         return "rerank", "the header has a classification head"
     if header.pooling in ("mean", "cls", "last"):
@@ -62,13 +62,13 @@ def task_of(header: Header) -> tuple[Task, str]:
 
 
 class LlamaCpp:
-    """Serves GGUF files."""
+    """The engine that serves GGUF files with llama.cpp."""
 
     name = "llamacpp"
     title = "llama.cpp"
 
     def accepts(self, model: ModelFiles | None, machine: Machine) -> Verdict:
-        """GGUF, of an architecture that llama.cpp's server can serve."""
+        """Accept GGUF files of architectures that llama.cpp's server can serve."""
         if model is None:
             return Verdict(False, "it needs a model")
         if model.format != "gguf":
@@ -78,16 +78,16 @@ class LlamaCpp:
         return Verdict(True, f"{_where(machine)}, the file is GGUF")
 
     def plan(self, spec: ModelServiceSpec, model: ModelFiles | None, machine: Machine) -> Plan:
-        """The process that serves it, or why it can't be.
+        """Return the plan for serving the model.
 
         Raises
         ------
         Invalid
-            An argument isn't known.
+            An argument is unknown or invalid.
         Unsupported
-            The model can't do `spec.task`, or this llama.cpp can't use GPUs that were asked for.
+            The model can't do `spec.task`, or this llama.cpp can't use the GPUs that the spec asks for.
         Insufficient
-            Memory or GPUs don't suffice.
+            There is not enough memory, or there are not enough GPUs.
         """
         verdict = self.accepts(model, machine)
         if not verdict.accepted or model is None:
@@ -122,7 +122,7 @@ class LlamaCpp:
 
 
 def _where(machine: Machine) -> str:
-    """What there is beside CPUs, and whether this build uses it."""
+    """Return half a sentence that says which GPU there is, and whether this build uses it."""
     if not machine.gpus:
         return "no GPU found"
     if find_build().devices:
@@ -131,10 +131,10 @@ def _where(machine: Machine) -> str:
 
 
 def _threads(spec: ModelServiceSpec, machine: Machine) -> int:
-    """Threads to compute on: the CPUs asked for, else all but one.
+    """Return the number of threads to compute on: the CPUs that the spec asks for, otherwise all but one.
 
-    llama.cpp's threads wait for each other at every step, so one that shares its CPU with something else holds up all: on
-    two CPUs with another busy process, two threads gave 20 tokens a second where one gave 120.
+    llama.cpp's threads wait for each other at every step, so one that shares its CPU with another process delays all:
+    on two CPUs with another busy process, two threads generated 20 tokens a second, and one thread 120.
     """
     if spec.resources.cpu:
         return math.ceil(parse_quantity(spec.resources.cpu))
@@ -142,7 +142,7 @@ def _threads(spec: ModelServiceSpec, machine: Machine) -> int:
 
 
 def _task(spec: ModelServiceSpec, model: ModelFiles) -> tuple[Task, str]:
-    """What the model will be asked for; `spec.task` wins where the model can."""
+    """Return the task of the service, which is `spec.task` if the model can do it, and the reason."""
     able, reason = task_of(model.header)
     if spec.task in ("auto", able):
         return able, reason
@@ -158,7 +158,7 @@ def _task(spec: ModelServiceSpec, model: ModelFiles) -> tuple[Task, str]:
 
 
 def _uses_gpu(spec: ModelServiceSpec, machine: Machine) -> bool:
-    """Whether layers go to a GPU: where there is one and this build can use it."""
+    """Return whether layers are put on a GPU: if there is one and this build can use it."""
     wanted, there = spec.resources.gpus, len(machine.gpus)
     if wanted > there:
         found = "none was found" if there == 0 else f"there {'is' if there == 1 else 'are'} {there}"
@@ -174,7 +174,7 @@ def _uses_gpu(spec: ModelServiceSpec, machine: Machine) -> bool:
 
 
 def _users_arguments(spec: ModelServiceSpec) -> Mapping[str, Any]:
-    """`spec.args`, checked where llama.cpp is installed to check them against."""
+    """Return the parsed `spec.args`; they are checked if llama.cpp is installed here."""
     if not spec.args:
         return {}
     for placeholder in ("{port}", "{socket}"):
@@ -194,17 +194,17 @@ def _users_arguments(spec: ModelServiceSpec) -> Mapping[str, Any]:
 def _settings(
     task: Task, slots: int, per_slot: int, header: Header, users: Mapping[str, Any], *, keeps: bool
 ) -> Settings:
-    """Settings for so many requests at once; what the user says wins.
+    """Return the settings for a number of slots; the user's arguments take precedence.
 
     Parameters
     ----------
     keeps
-        Whether prompts are kept, to answer faster the next time that one begins like them.
+        True if prompts are cached, to answer faster when another one has the same beginning.
     """
     slots = max(1, int(users.get("n_parallel", slots)))
     trained = header.context_length or per_slot
     context = int(users.get("n_ctx", 0)) or min(trained, per_slot) * slots
-    # An embedding is computed of a whole text at once.
+    # an embedding is computed of a whole text at once
     batch = context // slots if task != "generate" else min(512, context)
     settings = Settings(
         context=context,
@@ -225,7 +225,7 @@ def _settings(
 def _fit(
     spec: ModelServiceSpec, model: ModelFiles, machine: Machine, task: Task, users: Mapping[str, Any], *, on_gpu: bool
 ) -> tuple[Settings, Estimate]:
-    """The best settings whose memory is there and in proportion to the model."""
+    """Return the best settings whose memory is available and in proportion to the model."""
     there = int(parse_quantity(spec.resources.memory)) if spec.resources.memory else machine.memory
     modest = model.size + (max(_MODEST, model.size * 4 // 5) if task == "generate" else 2 * _MODEST)
     enough = there if spec.resources.memory else min(there, modest)
@@ -245,7 +245,7 @@ def _fit(
 def _too_large(
     spec: ModelServiceSpec, model: ModelFiles, machine: Machine, settings: Settings, need: Estimate
 ) -> Insufficient:
-    """Say what is missing, in numbers, and what would do."""
+    """Return the error that says how much memory is missing and what would help."""
     name = model.header.name or PurePath(model.path).name
     parts = (
         f"{format_bytes(need.weights)} weights, "
@@ -270,7 +270,7 @@ def _too_large(
 
 
 def _smaller(model: ModelFiles, limit: int) -> str:
-    """A stronger quantization that would fit, as advice."""
+    """Return advice to use a smaller quantization that would fit."""
     bits = {"Q8_0": 8.5, "Q6_K": 6.6, "Q5_K_M": 5.7, "Q4_K_M": 4.9, "Q3_K_M": 3.9, "Q2_K": 3.0}
     for name, each in bits.items():
         size = int(model.header.parameters * each / 8)
@@ -288,7 +288,7 @@ def _limit(spec: ModelServiceSpec, machine: Machine, need: int, *, on_gpu: bool)
 def _flags(
     spec: ModelServiceSpec, model: ModelFiles, task: Task, settings: Settings, threads: int, *, on_gpu: bool
 ) -> Iterator[str]:
-    """Our part of llama.cpp's command line; the user's comes after it and wins."""
+    """Yield the platform's part of llama.cpp's command line; the user's part follows it and takes precedence."""
     name = spec.served_model_name or PurePath(model.path).stem
     yield from ("--ctx-size", str(settings.context), "--parallel", str(settings.slots))
     yield from ("--threads", str(threads), "--threads-http", str(_HTTP_THREADS + 4 * settings.slots))
@@ -299,7 +299,8 @@ def _flags(
     if not on_gpu:
         yield from ("--no-fit", "--n-gpu-layers", "0")
     if spec.prompt_cache == "perCaller":
-        # The gateway has every prompt computed anew (llmos_hub.gateway.prompt_cache): none is looked for, or copied back.
+        # The gateway has every prompt computed again (llmos_hub.gateway.prompt_cache), so looking for a similar one in
+        # another slot would be useless work.
         yield from ("--slot-prompt-similarity", "0")
     if task == "generate":
         return
@@ -311,14 +312,14 @@ def _flags(
 
 
 def _is_demo(model: ModelFiles, task: Task) -> bool:
-    """Whether it is one of the small models that would go on for as long as they may, saying the same."""
+    """Return whether it is a generating demo model: those are so small that they repeat themselves without end."""
     return task == "generate" and model.uri.startswith("demo://")
 
 
 def _notes(
     model: ModelFiles, task: Task, settings: Settings, users: Mapping[str, Any], need: Estimate, *, on_gpu: bool
 ) -> Iterator[str]:
-    """What was chosen for the user, with its reason."""
+    """Yield sentences about what was chosen for the user, with the reasons."""
     per_slot = settings.context // settings.slots
     if "n_ctx" not in users:
         trained = model.header.context_length

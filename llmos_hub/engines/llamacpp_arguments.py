@@ -1,11 +1,11 @@
-"""llama.cpp's command line, as far as its parameters go: flags to typed values.
+"""A parser of llama.cpp's command line, which turns flags into typed values.
 
-`xllamacpp` has llama.cpp's parameters as an object, not its command line. So a flag is understood in two ways:
-by the name that llama.cpp's own server has for it (``--ctx-size 8192``, ``-c 8192``, ``--no-warmup``), through the
-table below; and by the name of any parameter there is (``--n-ctx=8192``, ``--sampling.top-k 40``). Types and
-choices come from the object itself, so nothing is out of reach that the installed version knows.
+`xllamacpp` has llama.cpp's parameters as an object, but not its command line. So a flag may be given in two ways: by
+the name in llama.cpp's own server (``--ctx-size 8192``, ``-c 8192``, ``--no-warmup``), through the table below; and by
+the name of any parameter (``--n-ctx=8192``, ``--sampling.top-k 40``). Types and choices come from the object itself,
+so all parameters of the installed version can be set.
 
-Only the standard library is imported: the engine's process uses this too and must start fast.
+Only the standard library is imported: the engine's process uses this module too and must start fast.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ __all__ = ["ALIASES", "RESERVED", "BadArgument", "Parameter", "parse", "schema_o
 
 
 class BadArgument(ValueError):
-    """An argument that llama.cpp doesn't know or can't use; the message is for people."""
+    """An unknown or invalid argument of llama.cpp; the message is for people."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ class Parameter:
     choices: tuple[str, ...] = ()
 
 
-# llama-server's names, without dashes before them, where they aren't the parameter's own. "!" turns a switch around.
+# llama-server's names without leading dashes, if they differ from the parameter's name. "!" inverts a switch.
 ALIASES: Final[Mapping[str, str]] = {
     "c": "n_ctx", "ctx-size": "n_ctx", "n": "n_predict", "predict": "n_predict", "b": "n_batch",
     "batch-size": "n_batch", "ub": "n_ubatch", "ubatch-size": "n_ubatch", "np": "n_parallel", "parallel": "n_parallel",
@@ -103,7 +103,7 @@ RESERVED: Final[Mapping[str, str]] = {
     "embedding": "say spec.task: embed",
     "rerank": "say spec.task: rerank",
 }
-"""Parameters that users may not set, and why."""
+"""Parameters that users may not set, with the reasons."""
 _RESERVED_FLAGS: Final[Mapping[str, str]] = {
     "host": "hostnames", "m": "model.path", "model": "model.path", "mu": "model.url", "model-url": "model.url",
     "hf": "model.hf_repo", "hfr": "model.hf_repo", "hf-repo": "model.hf_repo", "hff": "model.hf_file",
@@ -115,7 +115,7 @@ _TRUE, _FALSE = ("true", "on", "yes", "1", "enabled"), ("false", "off", "no", "0
 
 
 def schema_of(parameters: Any) -> dict[str, Parameter]:
-    """Every parameter of a ``CommonParams`` object, by its dotted name, with its type."""
+    """Return all parameters of a ``CommonParams`` object by dotted name, with their types."""
     return dict(_walk(parameters, "", 0))
 
 
@@ -134,7 +134,7 @@ def _walk(node: Any, prefix: str, depth: int) -> Iterator[tuple[str, Parameter]]
 
 
 def _short_names(members: Sequence[str]) -> Iterator[str]:
-    """What makes members differ, in lower case: ``f16`` of ``GGML_TYPE_F16``."""
+    """Return the names without their common beginning, in lower case: ``f16`` for ``GGML_TYPE_F16``."""
     words = [m.split("_") for m in members]
     common = 0
     while all(len(w) > common + 1 and w[common] == words[0][common] for w in words):
@@ -148,21 +148,22 @@ def parse(arguments: Sequence[str], schema: Mapping[str, Parameter], *, trusted:
     Parameters
     ----------
     arguments
-        Flags and values, as llama.cpp's server takes them.
+        Flags and values, as for llama.cpp's server.
     schema
-        What there is.
+        All parameters by name.
     trusted
-        Whether parameters that users may not set are allowed.
+        True if the parameters that users may not set are allowed.
 
     Returns
     -------
     dict
-        Dotted name to value; of an enumeration its short name; of ``chat_template`` given as a file ``{"file": path}``.
+        Values by dotted name: for an enumeration its member's short name, for ``chat_template`` given as a file
+        ``{"file": path}``.
 
     Raises
     ------
     BadArgument
-        A flag isn't known (with what was probably meant), or its value doesn't fit.
+        A flag is unknown (the message has a similar one), or its value is invalid.
     """
     values: dict[str, Any] = {}
     rest = list(arguments)
@@ -193,14 +194,14 @@ def _next(rest: list[str], flag: str, parameter: Parameter | None = None) -> str
     follows_flag = bool(rest) and rest[0].startswith("-") and not rest[0][1:2].isdigit()
     if not rest or follows_flag:
         if parameter is not None and "enabled" in parameter.choices:
-            return "enabled"  # -fa alone
+            return "enabled"  # -fa without a value
         message = f"{flag} needs a value"
         raise BadArgument(message)
     return rest.pop(0)
 
 
 def _resolve(name: str, flag: str, schema: Mapping[str, Parameter], *, trusted: bool) -> tuple[str, bool]:
-    """The parameter that a flag means, and whether it turns it around."""
+    """Return the parameter that a flag sets, and whether the flag inverts it."""
     reserved = _RESERVED_FLAGS.get(name)
     target, turned = ALIASES.get(name) or _FILES.get(name) or reserved or name.replace("-", "_"), False
     if target.startswith("!"):
@@ -233,7 +234,7 @@ def _switch(text: str, flag: str) -> bool:
 
 
 def _turned_off(path: str, flag: str, schema: Mapping[str, Parameter]) -> Any:
-    """The value that ``--no-…`` means for what isn't a switch."""
+    """Return the value that ``--no-…`` means for a parameter that isn't a switch."""
     if "disabled" in schema[path].choices:
         return "disabled"
     message = f'"{flag[:60]}" makes no sense: it is no switch, it takes a value'
@@ -265,7 +266,7 @@ def _convert(text: str, parameter: Parameter, flag: str) -> Any:
 
 
 def _item(item: Any) -> Any:
-    """A number where it reads as one."""
+    """Return the item as a number if it can be read as one."""
     for number in (int, float):
         try:
             return number(item)

@@ -1,4 +1,4 @@
-"""What the installed build of llama.cpp knows and can compute on."""
+"""The parameters and devices of the installed build of llama.cpp."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ _TIMEOUT: Final = 20.0
 
 @dataclass(frozen=True, slots=True)
 class Build:
-    """What the installed llama.cpp knows.
+    """The installed build of llama.cpp.
 
     Attributes
     ----------
     parameters
-        Its parameters; None where it isn't installed here (in a cluster it is in the engine's image).
+        Its parameters; None if it isn't installed here (in a cluster it is in the engine's image).
     devices
-        The GPUs that it can compute on, as it names them.
+        The GPUs that it can compute on, by its own names.
     """
 
     parameters: Mapping[str, Parameter] | None = None
@@ -38,9 +38,10 @@ class Build:
 
 @lru_cache(maxsize=1)
 def find_build() -> Build:
-    """Ask the installed llama.cpp, once, in a process of its own: its library stays out of ours."""
+    """Return the installed build, which is queried once."""
     if importlib.util.find_spec("xllamacpp") is None:
         return Build()
+    # in a separate process, so that llama.cpp's library isn't loaded into this one
     command = [sys.executable, "-I", "-m", "llmos_hub.engines.llamacpp_server", "--describe"]
     try:
         output = subprocess.run(command, check=True, capture_output=True, timeout=_TIMEOUT).stdout
@@ -52,7 +53,7 @@ def find_build() -> Build:
 
 
 def gpu_note(gpus: Sequence[str], build: Build) -> str:
-    """Say what the machine's GPUs are good for with this build, and what to do if nothing; empty without a GPU.
+    """Return how this build uses the machine's GPUs, with advice if it can't; empty without a GPU.
 
     >>> gpu_note(["NVIDIA L4"], Build({}, ("CUDA0",)))
     'llama.cpp computes on it (CUDA0)'
@@ -65,7 +66,7 @@ def gpu_note(gpus: Sequence[str], build: Build) -> str:
 
 
 def gpu_summary(gpus: Sequence[str], build: Build) -> str:
-    """Name the GPUs and say what they are good for; empty without a GPU.
+    """Return the names of the GPUs and how this build uses them; empty without a GPU.
 
     >>> gpu_summary(["NVIDIA L4", "NVIDIA L4"], Build({}, ("CUDA0", "CUDA1")))
     '2 × NVIDIA L4: llama.cpp computes on them (CUDA0, CUDA1)'
@@ -74,6 +75,6 @@ def gpu_summary(gpus: Sequence[str], build: Build) -> str:
     return f"{names}: {gpu_note(gpus, build)}" if gpus else ""
 
 
-if __name__ == "__main__":  # for the supervisor, which stays small
+if __name__ == "__main__":  # for the supervisor, which imports as little as possible
     found = detect().gpus
     sys.stdout.write(gpu_summary(found, find_build()) if found else "")

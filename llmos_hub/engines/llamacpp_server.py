@@ -1,11 +1,11 @@
 """The process in which llama.cpp serves one model: ``python -m llmos_hub.engines.llamacpp_server``.
 
-llama.cpp's own server runs in it, through `xllamacpp`; this gives it its parameters, a socket, and an end on
-SIGTERM. It is a process of its own since llama.cpp ends the whole process on some bad models. Imports are
-few, because they are part of the time until a model answers.
+It runs llama.cpp's own server through `xllamacpp`: this module sets its parameters and its socket, and ends it on
+SIGTERM. It is a separate process because llama.cpp ends the whole process on some invalid models. There are few
+imports, because they add to the time until a model answers.
 
 Arguments: ``--socket PATH --model PATH [llama.cpp's flags] [-- the user's flags]``; or ``--describe``, which prints
-what flags there are as JSON. In a pod, which nobody shares, PATH is ``HOST:PORT``.
+parameters and devices as JSON. In a pod, which has its own network, PATH is ``HOST:PORT``.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ __all__ = ["gpu_names", "main"]
 
 
 def _fail(message: str) -> NoReturn:
-    """End with a last line that says why."""
+    """Exit with a last line that says why."""
     sys.stderr.write(f"llama.cpp did not start: {message}\n")
     sys.stderr.flush()
-    os._exit(1)  # not by SystemExit: threads of llama.cpp may still hold the interpreter up
+    os._exit(1)  # not by SystemExit: threads of llama.cpp may keep the interpreter from exiting
 
 
 def _describe() -> None:
-    """Print every parameter with its type, and the GPUs that this build can compute on."""
+    """Print all parameters with their types, and the GPUs that this build can compute on."""
     import json
 
     from xllamacpp import CommonParams, get_device_info, ggml_backend_dev_type
@@ -45,21 +45,21 @@ def _describe() -> None:
 
 
 def gpu_names(devices: Sequence[Mapping[str, Any]], kinds: Any) -> list[str]:
-    """Names of the devices that are GPUs: not CPUs, and not libraries that only help CPUs along (BLAS, AMX).
+    """Return the names of the devices that are GPUs: not CPUs, nor accelerators of CPUs (BLAS, AMX).
 
     Parameters
     ----------
     devices
         From `xllamacpp.get_device_info`.
     kinds
-        The enumeration of their types; as text a member is only a number.
+        The enumeration of their types.
     """
     gpus = (kinds.GGML_BACKEND_DEVICE_TYPE_GPU, kinds.GGML_BACKEND_DEVICE_TYPE_IGPU)
     return [str(device["name"]) for device in devices if device["type"] in gpus]
 
 
 def _set(parameters: Any, path: str, value: Any) -> None:
-    """Set a parameter by its dotted name, with the type that it has."""
+    """Set a parameter by its dotted name, and convert the value to its type."""
     *owners, name = path.split(".")
     owner = parameters
     for each in owners:
@@ -80,7 +80,7 @@ def _set(parameters: Any, path: str, value: Any) -> None:
 
 
 def _member(kind: Any, short: str) -> Any:
-    """An enumeration's member by its short name."""
+    """Return an enumeration's member by its short name."""
     wanted = short.lower().replace("-", "_")
     for name, member in kind.__members__.items():
         if name.lower().endswith("_" + wanted):
@@ -90,7 +90,7 @@ def _member(kind: Any, short: str) -> Any:
 
 
 def _adapter(text: str) -> Any:
-    """A LoRA adapter given as ``PATH`` or ``PATH:SCALE``."""
+    """Return a LoRA adapter that is given as ``PATH`` or ``PATH:SCALE``."""
     from xllamacpp import CommonAdapterLoraInfo
 
     path, colon, scale = text.rpartition(":")
@@ -118,7 +118,7 @@ def _parameters(socket: str, ours: Sequence[str], users: Sequence[str]) -> Any:
 
 
 def _address(socket: str) -> tuple[str, int] | None:
-    """Host and port where `socket` names such, and no path.
+    """Return host and port if `socket` is an address; None if it is a path.
 
     >>> _address("0.0.0.0:8080"), _address("[::]:8080"), _address("/run/a:1.sock")
     (('0.0.0.0', 8080), ('::', 8080), None)
@@ -130,7 +130,7 @@ def _address(socket: str) -> tuple[str, int] | None:
 
 
 def _make_way(socket: str) -> None:
-    """Remove a socket that an earlier process left; refuse anything else that lies there."""
+    """Remove a socket that an earlier process left; fail if the path is anything else."""
     if _address(socket) is not None:
         return
     if not socket.endswith(".sock"):
@@ -150,7 +150,7 @@ def _serve_until_told(socket: str) -> NoReturn:
             os.unlink(socket)  # noqa: PTH108
         sys.stderr.write("llama.cpp stopped, as asked.\n")
         sys.stderr.flush()
-        os._exit(0)  # what is being answered is broken off: whoever stops a replica takes it out of service first
+        os._exit(0)  # requests under way are broken off: a replica is taken out of service before it is stopped
 
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
@@ -159,7 +159,7 @@ def _serve_until_told(socket: str) -> NoReturn:
 
 
 def main(argv: Sequence[str]) -> None:
-    """Serve until SIGTERM; a failure to start ends with exit code 1 and says why in its last line.
+    """Serve until SIGTERM; if the start fails, exit with status 1 and a last line that says why.
 
     Until the model is loaded, signals have their default effect, which is to end at once.
     """
@@ -182,7 +182,7 @@ def main(argv: Sequence[str]) -> None:
     except BadArgument as error:
         _fail(f"{error}" if str(error).endswith("?") else f"{error}.")
     _make_way(socket)
-    mask = os.umask(0o117)  # the socket is for owner and group; the directory decides who gets at it
+    mask = os.umask(0o117)  # the socket is for owner and group; access is restricted by its directory
     try:
         server = xllamacpp.Server(parameters)
     except RuntimeError:

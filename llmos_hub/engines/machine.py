@@ -1,7 +1,7 @@
-"""What this machine has to compute on, as far as this process may use it.
+"""Detection of the machine's resources, as far as this process may use them.
 
-Containers count: CPU affinity, CPU quota and memory limit of the control group (v1 and v2) cap what the
-hardware has. GPUs are read from the NVIDIA driver's own files, without starting anything.
+Containers are considered: CPU affinity, and CPU quota and memory limit of the control groups (v1 and v2), limit what
+the hardware has. GPUs are read from the NVIDIA driver's files, without starting a process.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ _UNLIMITED = 2**60  # v1 writes "no limit" as a number close to 2**63
 
 
 def detect(root: Path = Path("/")) -> Machine:
-    """Look at the machine.
+    """Return the machine's resources.
 
     Parameters
     ----------
     root
-        Where ``proc`` and ``sys`` are; another one in tests.
+        The directory with ``proc`` and ``sys``; another one in tests.
     """
     groups = list(_control_groups(root))
     quota = min((q for q in map(_cpu_quota, groups) if q is not None), default=None)
@@ -47,10 +47,10 @@ def _total_memory(root: Path) -> int:
 
 
 def _control_groups(root: Path) -> Iterator[Path]:
-    """Directories of the groups that this process is in, and those above them, of either version.
+    """Yield the directories of the control groups of this process, of both versions, with their parents.
 
-    In a container its own group is usually mounted as the root, so that the path which the kernel names isn't
-    there; going up from it ends at the mount point, which is.
+    In a container its own group is usually mounted as the root, so that the path which the kernel reports doesn't
+    exist; its parents end at the mount point, which does.
     """
     for line in (_read(root / "proc/self/cgroup") or "").splitlines():
         number, controllers, path = [*line.split(":", 2), "", ""][:3]
@@ -67,7 +67,7 @@ def _control_groups(root: Path) -> Iterator[Path]:
 
 
 def _cpu_quota(group: Path) -> float | None:
-    """CPUs that a group may use on average."""
+    """Return the number of CPUs that a group may use on average; None without a quota."""
     if limit := _read(group / "cpu.max"):
         quota, _, period = limit.partition(" ")
     else:
@@ -83,7 +83,7 @@ def _memory_limit(group: Path) -> int | None:
 
 
 def _gpus(root: Path) -> Iterator[str]:
-    """Names of the GPUs that the NVIDIA driver has."""
+    """Yield the names of the GPUs that the NVIDIA driver lists."""
     folder = root / "proc/driver/nvidia/gpus"
     try:
         entries = sorted(folder.iterdir())

@@ -1,8 +1,8 @@
-"""How much memory llama.cpp will need for a model, from its header.
+"""An estimate of the memory that llama.cpp needs for a model, from the model's header.
 
-Four parts: the weights, as large as the file; the keys and values of every token of context; the buffers it
-computes in; and prompts that it keeps to answer again faster. The factors of the buffers were fitted to what
-llama.cpp reports for models of different sizes; the tests hold the sum against measured memory.
+There are four parts: the weights, which are as large as the file; keys and values for every token of context; compute
+buffers; and the prompt cache. The factors for the buffers were fitted to what llama.cpp reports for models of
+different sizes; tests compare the sum with measured memory.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ __all__ = ["MIB", "Estimate", "Settings", "at_least", "check_limit", "estimate"]
 
 MIB: Final = 2**20
 _PROCESS: Final = 32 * MIB
-"""Interpreter, llama.cpp's code and its vocabulary."""
+"""Memory of the interpreter, llama.cpp's code and its vocabulary."""
 _BUFFER_PER_VALUE: Final = 52
-"""Bytes of compute buffer for each token of a batch and each of the embedding's values."""
+"""Bytes of compute buffer per token of a batch and per value of its embedding."""
 _BYTES_OF_TYPE: Final = {
     "f32": 4.0, "f16": 2.0, "bf16": 2.0, "q8_0": 34 / 32, "q5_1": 24 / 32, "q5_0": 22 / 32, "q4_1": 20 / 32,
     "q4_0": 18 / 32, "iq4_nl": 18 / 32,
@@ -33,22 +33,22 @@ _BYTES_OF_TYPE: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Of llama.cpp's settings those that cost memory.
+    """The settings of llama.cpp that affect memory.
 
     Attributes
     ----------
     context
-        Tokens, of all slots together.
+        Context size in tokens, of all slots together.
     slots
-        Requests answered at once.
+        Number of concurrent requests.
     batch
-        Tokens computed at once.
+        Number of tokens computed at once.
     key_type, value_type
-        How the context is stored: ``f16``, ``q8_0``.
+        Data types of keys and values in the context: ``f16``, ``q8_0``.
     prompt_cache
-        Bytes of prompts kept.
+        Size of the prompt cache in bytes.
     embeddings
-        Whether it computes embeddings, which takes an output for each token.
+        True if it computes embeddings, which needs an output for each token.
     """
 
     context: int
@@ -62,7 +62,7 @@ class Settings:
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """Bytes, by what they are for."""
+    """An estimate in bytes, by purpose."""
 
     weights: int
     context: int
@@ -71,17 +71,17 @@ class Estimate:
 
     @property
     def process(self) -> int:
-        """The process itself, whatever it serves."""
+        """The memory of the process itself, without a model."""
         return _PROCESS
 
     @property
     def total(self) -> int:
-        """All together."""
+        """The sum of all parts."""
         return self.process + self.weights + self.context + self.compute + self.prompt_cache
 
 
 def bytes_per_token(header: Header, key_type: str = "f16", value_type: str = "f16") -> int:
-    """Bytes that a token of context takes in all layers; 0 for an encoder, which keeps none.
+    """Return the bytes that a token of context takes in all layers; 0 for an encoder, which has no context.
 
     With grouped-query attention there are fewer heads of keys and values than of queries.
     """
@@ -95,7 +95,7 @@ def bytes_per_token(header: Header, key_type: str = "f16", value_type: str = "f1
 
 
 def estimate(header: Header, file_size: int, settings: Settings) -> Estimate:
-    """What a process with these settings will need at its peak."""
+    """Return the peak memory of a process with these settings."""
     per_slot = settings.context // max(1, settings.slots)
     compute = settings.batch * (_BUFFER_PER_VALUE * header.embedding_length + 2 * per_slot)
     outputs = settings.batch if settings.embeddings else settings.slots
@@ -105,12 +105,12 @@ def estimate(header: Header, file_size: int, settings: Settings) -> Estimate:
 
 
 def check_limit(spec: ModelServiceSpec, machine: Machine) -> None:
-    """Refuse more memory than the machine has: such a limit would limit nothing.
+    """Refuse a memory limit above the machine's memory, since it would have no effect.
 
     Raises
     ------
     Insufficient
-        With what there is.
+        The limit is too large; the message says how much memory there is.
     """
     wanted = spec.resources.memory
     if wanted and parse_quantity(wanted) > machine.memory:
@@ -121,7 +121,7 @@ def check_limit(spec: ModelServiceSpec, machine: Machine) -> None:
 
 
 def at_least(count: int) -> str:
-    """A quantity to type that is as much or a little more, such as ``384Mi`` or ``2.5Gi``.
+    """Return a short quantity of at least `count` bytes, such as ``384Mi`` or ``2.5Gi``.
 
     >>> at_least(250 * 2**20), at_least(2**31 + 1)
     ('256Mi', '2.25Gi')

@@ -1,8 +1,8 @@
-"""The OpenMP runtime that llama.cpp's wheel needs from the system, where the system has none.
+"""Use of a packaged OpenMP runtime for llama.cpp's wheel, if the system has none.
 
-``xllamacpp`` links ``libgomp.so.1``, which comes with a compiler and is missing on a small Debian. LLVM's runtime
-speaks the same interface under the same name and comes as a package (``cmeel-libomp``). The loader looks for it only
-where it was told to before the process began, so the process begins once more.
+``xllamacpp`` links ``libgomp.so.1``, which is installed with a compiler and missing on a small Debian. LLVM's runtime
+has the same interface under the same name, and there is a package of it (``cmeel-libomp``). The loader reads its
+search path when a process starts, so the process is started again with another path.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ __all__ = ["with_openmp"]
 
 LIBRARY = "libgomp.so.1"
 _ASKED = "LLMOS_OPENMP"
-"""Set in the second beginning, so that there is no third."""
+"""Variable that is set for the second start, so that there is no third."""
 
 
 def _system_has(library: str) -> bool:
@@ -28,7 +28,7 @@ def _system_has(library: str) -> bool:
 
 
 def with_openmp(library: str = LIBRARY) -> None:
-    """Begin this process again where llama.cpp could not be loaded otherwise; return where it can, or never could."""
+    """Restart this process with the packaged runtime if llama.cpp needs it; return if it doesn't or there is none."""
     packaged = os.path.join(sys.prefix, "lib", f"python{sys.version_info[0]}.{sys.version_info[1]}", "site-packages")  # noqa: PTH118 - pathlib costs more than all of this
     directory = os.path.join(packaged, "cmeel.prefix", "lib")  # noqa: PTH118 - as above
     if _ASKED in os.environ or _system_has(library) or not os.path.exists(os.path.join(directory, LIBRARY)):  # noqa: PTH110, PTH118

@@ -1,4 +1,4 @@
-"""The engines there are. A new one is a module with a class, and a line in `ENGINES`."""
+"""The registry of engines. To add one, write a module with a class and list it in `ENGINES`."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from llmos_hub.sources.base import ModelFiles
 __all__ = ["ENGINES", "choose"]
 
 ENGINES: Final[Mapping[str, Engine]] = {engine.name: engine for engine in (LlamaCpp(), Custom())}
-"""By name, in the order in which ``auto`` asks them."""
+"""Engines by name, in the order in which ``auto`` tries them."""
 _ONLY_BY_NAME: Final = ("custom",)
 
 
 def choose(spec: ModelServiceSpec, model: ModelFiles | None, machine: Machine) -> tuple[Engine, str]:
-    """The engine that will serve a model, and why, as half a sentence.
+    """Return the engine that will serve a model, and the reason as half a sentence.
 
     Raises
     ------
     Unsupported
-        The engine that `spec` names can't serve these files, or none can; the message has each one's reason.
+        The engine in `spec` can't serve these files, or no engine can; the message has the reason of each.
     """
     if spec.engine != "auto":
         engine = ENGINES[spec.engine]
