@@ -1,4 +1,4 @@
-"""Where models come from: one module per URI scheme, imported when a URI asks for it."""
+"""Sources of models: one module per URI scheme, imported when a URI needs it."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ SOURCES: Final = {
     "file": ("llmos_hub.sources.file", "FileSource"),
     "hf": ("llmos_hub.sources.huggingface", "HuggingFaceSource"),
 }
-"""Scheme to module and class; imported late, since a hub's client takes longer to import than a file to check."""
+"""Module and class by scheme; imported on use, since a hub's client takes longer to import than a file to check."""
 
 
 def source_of(uri: str) -> Source:
-    """The source that a URI names.
+    """Return the source for a URI.
 
     Raises
     ------
     SourceFailed
-        No source has that scheme; the message names those there are.
+        No source has that scheme; the message lists the known ones.
     """
     scheme, colon, _ = uri.partition("://")
     if not colon or scheme not in SOURCES:

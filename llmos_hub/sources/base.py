@@ -1,7 +1,7 @@
-"""What every source of models does: turn a URI into files on disk and say what they are.
+"""The interface of model sources, which turn a URI into files on disk and describe them.
 
-A source runs in a process of its own (``llmos-hub fetch URI DIR``: a child of the backend on a workstation,
-a job in a cluster) and reports by JSON lines on its standard output, one object a line:
+A source runs in a separate process (``llmos-hub fetch URI DIR``: a child of the backend on a workstation, a job in a
+cluster) and reports on its standard output, one JSON object a line:
 
 ``{"type": "progress", "file": …, "done": BYTES, "total": BYTES or null, "rate": BYTES/S or null}``
 ``{"type": "info", "message": …}``
@@ -21,32 +21,32 @@ __all__ = ["Header", "ModelFiles", "Progress", "Source"]
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """What a model's file says of itself, as far as anyone here needs it.
+    """The metadata in the header of a model's file, as far as the platform needs it.
 
     Attributes
     ----------
     architecture
         ``general.architecture``: ``llama``, ``qwen3``, ``bert``.
     type
-        ``general.type`` where it isn't that of a model: ``adapter``, ``mmproj``.
+        ``general.type`` if the file isn't a model: ``adapter``, ``mmproj``.
     name
         ``general.name``, for people.
     quantization
-        Of most of the weights: ``Q4_K_M``, ``F16``.
+        The quantization of most of the weights: ``Q4_K_M``, ``F16``.
     parameters
         Number of weights.
     context_length, embedding_length, block_count, head_count, head_count_kv, key_length, value_length
-        The sizes that decide how much memory a context needs; 0 where the header doesn't say.
+        The sizes that determine the memory of a context; 0 if not in the header.
     vocabulary
-        Number of tokens it knows; 0 where the header doesn't say.
+        Number of tokens in the vocabulary; 0 if not in the header.
     pooling
-        The header's pooling type where it has one (``mean``, ``cls``, ``last``, ``rank``, ``none``), else None.
+        The pooling type in the header (``mean``, ``cls``, ``last``, ``rank``, ``none``), or None.
     causal
-        False where the header says that attention is not causal: an encoder.
+        False if the header says that attention is not causal, as in an encoder.
     classifier
-        Whether there is a classification head, as rerankers have.
+        True if there is a classification head, as in rerankers.
     chat_template
-        Whether there is one; `tools` whether it speaks of tools.
+        True if there is a chat template; `tools` is true if the template supports tools.
     """
 
     architecture: str = ""
@@ -71,26 +71,26 @@ class Header:
 
 @dataclass(frozen=True, slots=True)
 class ModelFiles:
-    """Files of a model that are here.
+    """The files of a fetched model.
 
     Attributes
     ----------
     uri
-        What was asked for.
+        The requested URI.
     revision
-        What exactly it is: a commit, or ``sha256:…`` of the file.
+        The exact revision: a commit, or ``sha256:…`` of the file.
     path
-        The file (GGUF; of several parts the first) or directory that an engine is given.
+        The path that an engine is given: a GGUF file (of several parts the first), or a directory.
     format
         ``gguf`` or ``safetensors``.
     size
-        Bytes of all files.
+        Size of all files in bytes.
     header
-        What the file says of itself.
+        The metadata in the file's header.
     label
-        For people, where a model needs explaining: that ``demo://tiny`` is for tests.
+        An explanation for people, such as that ``demo://tiny`` is for tests; may be empty.
     note
-        What was chosen and why: which file of a repository.
+        The file that was chosen of a repository, and why; may be empty.
     """
 
     uri: str
@@ -103,12 +103,12 @@ class ModelFiles:
     note: str = ""
 
     def dump(self) -> dict[str, Any]:
-        """As JSON has it."""
+        """Return the data as for JSON."""
         return asdict(self)
 
     @classmethod
     def load(cls, data: Mapping[str, Any]) -> ModelFiles:
-        """The reverse of `dump`; unknown fields of a newer version are passed over."""
+        """Return the object from data of `dump`; unknown fields of a newer version are ignored."""
         known = {k: v for k, v in data.items() if k in cls.__dataclass_fields__}
         header = {k: v for k, v in dict(known.pop("header", {})).items() if k in Header.__dataclass_fields__}
         return cls(**known, header=Header(**header))
@@ -116,13 +116,13 @@ class ModelFiles:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a download is; bytes and bytes a second.
+    """The progress of a download, in bytes and bytes per second.
 
     Attributes
     ----------
     message
-        What is being done where it is not a download: waiting for another fetch of the same, say. Then the rest
-        doesn't count.
+        The current activity if it is not a download, such as waiting for another fetch of the same model. Then the
+        other fields are not used.
     """
 
     file: str
@@ -133,21 +133,21 @@ class Progress:
 
 
 class Source(Protocol):
-    """One URI scheme."""
+    """A source of models, for one URI scheme."""
 
     scheme: str
 
     def fetch(self, uri: str, directory: Path, report: Callable[[Progress], None]) -> ModelFiles:
-        """Make the files be in `directory`, the content-addressed cache, and read their header.
+        """Fetch the files into `directory`, the content-addressed cache, and read their header.
 
-        What is there whole is not fetched again; what is there in part is gone on with; two that fetch the same
-        at once fetch it once.
+        Complete files are not fetched again, partial ones are resumed, and concurrent fetches of the same file
+        fetch it once.
 
         Raises
         ------
         SourceFailed
-            It can't be had: what was asked where, why not, what to do.
+            It can't be fetched; the message says what was requested where, why it failed and what to do.
         Invalid
-            What is there is not a model that an engine here reads.
+            The files are not a model that an engine here can read.
         """
         ...

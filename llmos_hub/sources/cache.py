@@ -1,14 +1,14 @@
-"""The model cache: files by what is in them, shared by all who may read its directory.
+"""The model cache, a content-addressed directory that all its readers share.
 
 ```
-DIR/blobs/SHA256             a file, whole and checked; put there by one rename
-DIR/partial/SHA256.part      a file on its way
-DIR/models/KEY/NAME.gguf     the names that an engine wants, as links to blobs; KEY is made of the blobs' hashes
-DIR/refs/KEY.json            what a URI led to when it was last fetched
-DIR/locks/KEY.lock           held (flock) by the one that fetches a URI; beside it how far it is
+DIR/blobs/SHA256             a complete and verified file; moved there by one rename
+DIR/partial/SHA256.part      a file that is being fetched
+DIR/models/KEY/NAME.gguf     file names for engines, as links to blobs; KEY is derived from the blobs' hashes
+DIR/refs/KEY.json            the result of the last fetch of a URI
+DIR/locks/KEY.lock           locked (flock) by the process that fetches a URI; beside it the progress
 ```
 
-What is under ``blobs`` is whole: a name there is proof. Everything else can be lost and is made again.
+Every file under ``blobs`` is complete. Everything else may be lost, and is then created again.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def _gigabytes(count: int) -> str:
 
 
 def words_for(error: OSError, directory: Path) -> SourceFailed:
-    """What an error of the file system means for people."""
+    """Return an error for people that explains an error of the file system."""
     where = error.filename if isinstance(error.filename, str) else str(directory)
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         free = ""
@@ -67,7 +67,7 @@ class Cache:
     Attributes
     ----------
     directory
-        Where it lies; made when first written to.
+        The directory; created when first written to.
     """
 
     directory: Path
@@ -78,15 +78,15 @@ class Cache:
         return path
 
     def blob(self, sha256: str) -> Path:
-        """Where the file with that hash lies, or would."""
+        """Return the path of the file with that hash, which need not exist."""
         return self._in("blobs") / sha256
 
     def partial(self, sha256: str) -> Path:
-        """Where the file with that hash grows while it is fetched."""
+        """Return the path of the file with that hash while it is fetched."""
         return self._in("partial") / f"{sha256}.part"
 
     def recorded(self, uri: str) -> ModelFiles | None:
-        """What the URI led to when it was last fetched, if it is still all there."""
+        """Return the result of the last fetch of the URI; None if unknown, or if a file is missing."""
         try:
             data = json.loads((self.directory / "refs" / f"{_key(uri)}.json").read_text(encoding="utf-8"))
             model = ModelFiles.load(data)
@@ -97,12 +97,12 @@ class Cache:
         return model if present else None
 
     def record(self, model: ModelFiles) -> ModelFiles:
-        """Remember what a URI led to."""
+        """Record the result of a fetch."""
         self._write(self._in("refs") / f"{_key(model.uri)}.json", model.dump())
         return model
 
     def publish(self, partial: Path, sha256: str) -> Path:
-        """Make a checked file a blob, safe from a power cut."""
+        """Move a verified file to the blobs, so that it survives a power failure."""
         with partial.open("rb+") as file:
             os.fsync(file.fileno())
         target = self.blob(sha256)
@@ -115,7 +115,7 @@ class Cache:
         return target
 
     def name(self, parts: Sequence[tuple[str, str]]) -> list[Path]:
-        """The paths under which an engine finds blobs, given as (file name, hash), side by side."""
+        """Return paths in one directory under which an engine finds blobs, given as (file name, hash)."""
         folder = self._in("models") / _key("\n".join(f"{sha256} {name}" for name, sha256 in parts))
         folder.mkdir(exist_ok=True)
         paths = []
@@ -127,12 +127,12 @@ class Cache:
         return paths
 
     def check_space(self, needed: int, what: str) -> None:
-        """Refuse before the download what would not fit.
+        """Refuse a download that would not fit on the disk.
 
         Raises
         ------
         SourceFailed
-            With what is needed and what is free.
+            There is not enough space; the message says how much is needed and free.
         """
         free = shutil.disk_usage(self._in("partial")).free
         if free < needed + _SPARE:
@@ -144,15 +144,15 @@ class Cache:
 
     @contextlib.contextmanager
     def exclusively(self, what: str, report: Report, *, title: str = "") -> Iterator[Report]:
-        """Be the only one that fetches `what` (a URI, a hash); while another does, pass on how far that one is.
+        """Hold the lock for fetching `what` (a URI, a hash); while another process has it, report that one's progress.
 
-        Yields the function to report progress with, which lets those who wait see it.
+        Yields the function to report progress with, which also shows it to those that wait.
         """
         path = self._in("locks") / f"{_key(what)}.lock"
         shown = path.with_suffix(".progress")
         with path.open("ab") as lock:
             self._wait(lock.fileno(), shown, title or what, report)
-            shown.unlink(missing_ok=True)  # of one that was killed
+            shown.unlink(missing_ok=True)  # left by a process that was killed
 
             def tell(progress: Progress) -> None:
                 report(progress)
@@ -186,7 +186,7 @@ class Cache:
 
     @staticmethod
     def _write(path: Path, data: Any) -> None:
-        """Write a small file so that nobody ever sees half of it."""
+        """Write a small file atomically."""
         temporary = path.with_name(f".{path.name}.{os.getpid()}")
         try:
             temporary.write_text(json.dumps(data), encoding="utf-8")

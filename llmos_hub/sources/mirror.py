@@ -1,15 +1,14 @@
-"""A mirror of models: where a cluster without internet, or one that shall not use it, gets them from.
+"""A mirror of models, for clusters that have no internet or must not use it.
 
-``LLMOS_MODELS_MIRROR`` names it. It is asked before the source that a URI names, and any web server will do:
+Its URL is in ``LLMOS_MODELS_MIRROR``. It is asked before the source of a URI. Any web server can serve it:
 
 ```
-MIRROR/uris/KEY.json     what a URI leads to; KEY is made of the URI
-MIRROR/blobs/SHA256      the files, by what is in them
+MIRROR/uris/KEY.json     the model of a URI; KEY is derived from the URI
+MIRROR/blobs/SHA256      the files, by hash
 ```
 
-`llmos bundle` writes such a directory, with the revision of the day on which it was written; `llmos-hub mirror` is
-a web server for it. Files are checked against their hashes, so that the mirror decides which revision a URI means
-and nothing else.
+`llmos bundle` writes such a directory, with the revisions at that time; `llmos-hub mirror` is a web server for it.
+Files are checked against their hashes, so that the mirror only decides to which revision a URI refers.
 """
 
 from __future__ import annotations
@@ -41,12 +40,12 @@ Report = Callable[[Progress], None]
 ENV_MODELS_MIRROR: Final = "LLMOS_MODELS_MIRROR"
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _LARGEST_ENTRY: Final = 2**20
-"""Bytes of an entry at most: one with a thousand files has less."""
+"""Maximum size of an entry in bytes: one with a thousand files is smaller."""
 
 
 @dataclass(frozen=True, slots=True)
 class MirroredFile:
-    """A file of a model: what an engine wants it to be called, and what is in it."""
+    """A file of a model: its name for engines, and its hash and size."""
 
     name: str
     sha256: str
@@ -55,14 +54,14 @@ class MirroredFile:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """What a URI leads to.
+    """The mirror's entry for a URI.
 
     Attributes
     ----------
     model
-        As the source gave it; its path is no more than the name of a file below.
+        The model as the source returned it, except that its path is only the name of a file in `files`.
     files
-        All its files, the one that an engine is given first.
+        All its files; first the one that an engine is given.
     """
 
     model: ModelFiles
@@ -70,27 +69,27 @@ class Entry:
 
     @staticmethod
     def path(uri: str) -> str:
-        """Where the entry of a URI is in the mirror."""
+        """Return the path of a URI's entry in the mirror."""
         return f"uris/{hashlib.sha256(uri.encode()).hexdigest()[:32]}.json"
 
     @property
     def size(self) -> int:
-        """Bytes of all files."""
+        """Total size of all files in bytes."""
         return sum(file.size for file in self.files)
 
     def dump(self) -> dict[str, Any]:
-        """As JSON has it."""
+        """Return the data as for JSON."""
         files = [{"name": file.name, "sha256": file.sha256, "size": file.size} for file in self.files]
         return {"model": self.model.dump(), "files": files}
 
     @classmethod
     def load(cls, data: Any) -> Self:
-        """The reverse of `dump`.
+        """Return the object from data of `dump`.
 
         Raises
         ------
         ValueError
-            It is no entry. Names and hashes become parts of paths, so they are looked at closely.
+            It is not a valid entry. Names and hashes are checked strictly, since they become parts of paths.
         """
         try:
             model = ModelFiles.load(data["model"])
@@ -116,19 +115,19 @@ class Mirror:
     Attributes
     ----------
     url
-        Of the directory.
+        The URL of the directory.
     """
 
     url: str
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] = os.environ) -> Self | None:
-        """The one that the environment names.
+        """Return the mirror in ``LLMOS_MODELS_MIRROR``; None if it is empty.
 
         Raises
         ------
         UsageError
-            It is no address.
+            It is not a URL.
         """
         url = environ.get(ENV_MODELS_MIRROR, "").strip()
         if not url:
@@ -139,18 +138,18 @@ class Mirror:
 
     @property
     def host(self) -> str:
-        """For messages: an address may hold a password."""
+        """The host, for messages: the URL may contain a password."""
         return httpx.URL(self.url).host
 
     def fetch(self, uri: str, directory: Path, report: Report) -> ModelFiles | None:
-        """Have the model in the cache `directory` as the mirror has it; None where the mirror doesn't have it.
+        """Fetch the mirror's version of a model into the cache `directory`; return None if the mirror doesn't have it.
 
-        Where it doesn't answer, what was fetched before under the same URI is used.
+        If the mirror doesn't answer, files that were fetched before under the same URI are used.
 
         Raises
         ------
         SourceFailed
-            The mirror has it and it can't be had, or the mirror doesn't answer.
+            The mirror has the model, but fetching it failed, or the mirror doesn't answer.
         """
         cache = Cache(directory)
         with new_client() as client:
@@ -165,7 +164,7 @@ class Mirror:
             if (known := cache.recorded(uri)) and known.revision == entry.model.revision:
                 return known
             with cache.exclusively(uri, report) as tell:
-                known = cache.recorded(uri)  # perhaps by the one that was waited for
+                known = cache.recorded(uri)  # perhaps fetched by the process that had the lock
                 if known and known.revision == entry.model.revision:
                     return known
                 return cache.record(self._fetch_files(uri, entry, cache, tell, client))
@@ -191,13 +190,13 @@ class Mirror:
         cache.check_space(missing, uri)
         before = 0
         for file in entry.files:
-            # another URI may mean the same file
+            # another URI may have the same file
             with cache.exclusively(file.sha256, report, title=file.name) as tell:
                 self._fetch_file(file, cache, Meter(tell, file.name, entry.size, before=before), client)
             before += file.size
         paths = cache.name([(file.name, file.sha256) for file in entry.files])
         note = entry.model.note or f"from the mirror at {self.host}"
-        # read anew: what is taken from it decides how much memory the model gets
+        # Not the header in the entry: memory is estimated from it, so it must be the file's own.
         header = read_header(*paths) if entry.model.format == "gguf" else entry.model.header
         return replace(entry.model, path=str(paths[0]), size=entry.size, header=header, note=note)
 
@@ -215,19 +214,19 @@ class Mirror:
 
 
 def add_to_mirror(model: ModelFiles, directory: Path) -> Entry:
-    """Write what a mirror needs of a model into `directory`, which may be the cache that it was fetched into.
+    """Add a model to the mirror in `directory`, which may be the cache that the model was fetched into.
 
     Parameters
     ----------
     model
-        Files that are here. Those of the cache under `directory` are there already, others are copied.
+        The fetched model. Files in the cache under `directory` are used in place, others are copied.
     directory
-        Of the mirror.
+        The mirror's directory.
 
     Raises
     ------
     OSError
-        Something can't be read or written.
+        A file can't be read or written.
     """
     blobs = directory / "blobs"
     blobs.mkdir(parents=True, exist_ok=True)
@@ -242,7 +241,7 @@ def add_to_mirror(model: ModelFiles, directory: Path) -> Entry:
 
 
 def _files(first: Path) -> Iterator[Path]:
-    """All parts of a model, the one that an engine is given first."""
+    """Yield all parts of a model; first the one that an engine is given."""
     part = part_of(first.name)
     if part is None:
         yield first
@@ -252,7 +251,7 @@ def _files(first: Path) -> Iterator[Path]:
 
 
 def _store(path: Path, blobs: Path) -> MirroredFile:
-    """Have the file among the blobs."""
+    """Copy the file to the blobs unless it is there."""
     real = path.resolve()
     if real.parent == blobs.resolve() and _SHA256.fullmatch(real.name):
         return MirroredFile(path.name, real.name, real.stat().st_size)

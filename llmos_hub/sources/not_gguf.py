@@ -1,4 +1,4 @@
-"""Says what a file is that should be GGUF and isn't, from its first bytes, and what to do about it."""
+"""Explanations for files that should be GGUF and aren't, from their first bytes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Final
 __all__ = ["BEGINNING", "why_not_gguf"]
 
 BEGINNING: Final = 1024
-"""Bytes that are enough to tell."""
+"""Number of bytes needed for an explanation."""
 _LFS_POINTER: Final = b"version https://git-lfs.github.com/spec/"
 _LARGEST_SAFETENSORS_HEADER: Final = 100 * 10**6  # by that format's own limit
 _WEB_PAGE = re.compile(
@@ -18,12 +18,12 @@ _WEB_PAGE = re.compile(
 
 
 def why_not_gguf(beginning: bytes) -> str:
-    """Say what a file is and what to do, as the rest of a sentence that begins with its name and "is".
+    """Return what a file is and what to do, as the rest of a sentence that begins with its name and "is".
 
     Parameters
     ----------
     beginning
-        The file's first bytes, all of them where it is shorter.
+        The file's first bytes; all of them if it is shorter.
     """
     if not beginning:
         return "empty. Was its download broken off, or the disk full? Fetch it again."

@@ -1,7 +1,7 @@
-"""Finds a package's file on the package index that this machine is set up for, as pip and uv would.
+"""Download of a package's file from the package index that is configured on this machine, as pip and uv do.
 
-The index comes from ``PIP_INDEX_URL``, ``UV_DEFAULT_INDEX`` or ``UV_INDEX_URL``, else from pip's configuration files,
-else it is PyPI; so where a site has a mirror, the demo models come from there. The protocol is the simple
+The index is configured by ``PIP_INDEX_URL``, ``UV_DEFAULT_INDEX`` or ``UV_INDEX_URL``, or in pip's configuration
+files; the default is PyPI. So the demo models come from a site's mirror if it has one. The protocol is the simple
 repository API (https://packaging.python.org/en/latest/specifications/simple-repository-api/), as JSON or HTML.
 Nothing of a package is installed or run: it is only a way to get a pinned file.
 """
@@ -39,13 +39,14 @@ _NAMED_INDEX = re.compile(r"^[A-Za-z0-9_.-]+=(?=https?://)")  # uv's NAME=URL
 
 @functools.cache
 def default_index() -> str:
-    """The index that pip asks where it is told of none; asked in a process of its own, since pip changes what it is imported into.
+    """Return pip's default index.
 
     Raises
     ------
     SourceFailed
         pip isn't installed here.
     """
+    # in a separate process, since importing pip changes the one that imports it
     code = "from pip._internal.models.index import PyPI; print(PyPI.simple_url)"
     try:
         done = subprocess.run(
@@ -61,16 +62,16 @@ def default_index() -> str:
 
 @dataclass(frozen=True, slots=True)
 class PinnedWheel:
-    """A file of a package, known to the byte.
+    """A file of a package with its expected size and hash.
 
     Attributes
     ----------
     project
         The package's name on the index.
     filename
-        The wheel.
+        The wheel's file name.
     size, sha256
-        What it must be.
+        Expected size and hash.
     """
 
     project: str
@@ -81,16 +82,16 @@ class PinnedWheel:
 
 @dataclass(frozen=True, slots=True)
 class IndexSettings:
-    """Where packages come from.
+    """The configured package indexes.
 
     Attributes
     ----------
     indexes
-        Simple indexes, asked in this order.
+        URLs of simple indexes, in the order in which they are asked.
     find_links
-        Local directories that may hold the file.
+        Local directories that may contain the file.
     certificates
-        A bundle of certificates to trust instead of the built-in ones.
+        Path of a bundle of certificates to trust instead of the built-in ones.
     """
 
     indexes: tuple[str, ...]
@@ -99,7 +100,7 @@ class IndexSettings:
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] = os.environ) -> IndexSettings:
-        """Read pip's and uv's variables and pip's configuration files."""
+        """Read the variables of pip and uv, and pip's configuration files."""
         configured = _pip_configuration(environ)
         index = (
             environ.get("PIP_INDEX_URL")
@@ -125,7 +126,7 @@ def _local(link: str) -> Path:
 
 
 def _pip_configuration(environ: Mapping[str, str]) -> dict[str, str]:
-    """What pip's configuration files say for every command; later files win, as in pip."""
+    """Return the section ``global`` of pip's configuration files; later files take precedence, as in pip."""
     home = Path(environ.get("HOME") or "/nonexistent")
     user = Path(environ.get("XDG_CONFIG_HOME") or home / ".config")
     files = [
@@ -142,12 +143,12 @@ def _pip_configuration(environ: Mapping[str, str]) -> dict[str, str]:
         try:
             parser.read(file, encoding="utf-8")
         except (configparser.Error, UnicodeDecodeError, OSError):
-            continue  # pip says what is wrong with it
+            continue  # pip reports what is wrong with it
     return dict(parser["global"]) if parser.has_section("global") else {}
 
 
 class _Anchors(HTMLParser):
-    """The links of an index page."""
+    """A parser that collects the links of an index page."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -159,7 +160,7 @@ class _Anchors(HTMLParser):
 
 
 def _links(response: httpx.Response) -> dict[str, str]:
-    """File names and their addresses from an index's answer."""
+    """Return the URLs in an index's answer by file name."""
     base = str(response.url)
     if "json" in response.headers.get("content-type", ""):
         files = response.json().get("files", [])
@@ -172,7 +173,7 @@ def _links(response: httpx.Response) -> dict[str, str]:
 
 
 def _address(wheel: PinnedWheel, index: str, client: httpx.Client) -> str | None:
-    """Where an index has the wheel; None where it hasn't."""
+    """Return the wheel's URL on an index; None if it isn't there."""
     project = re.sub(r"[-_.]+", "-", wheel.project).lower()
     url = f"{index.rstrip('/')}/{project}/"
     try:
@@ -202,7 +203,7 @@ def _context(certificates: str | None) -> ssl.SSLContext | bool:
 
 
 def _copy_local(wheel: PinnedWheel, folders: Sequence[Path], target: Path) -> bool:
-    """Copy the wheel from one of pip's local directories, where it lies in one and is the right one."""
+    """Copy the wheel from one of pip's local directories; return whether one has it with the expected hash."""
     for folder in folders:
         here = folder / wheel.filename
         if here.is_file() and here.stat().st_size == wheel.size:
@@ -215,12 +216,12 @@ def _copy_local(wheel: PinnedWheel, folders: Sequence[Path], target: Path) -> bo
 
 
 def fetch_wheel(wheel: PinnedWheel, cache: Cache, meter: Meter, settings: IndexSettings | None = None) -> Path:
-    """Have the wheel on disk, checked; goes on with what is there of it. Who asked for it deletes it after use.
+    """Fetch the wheel, resuming a partial download, and return its path. The caller deletes the file after use.
 
     Raises
     ------
     SourceFailed
-        No index has it, none answers, or what came is something else.
+        No index has it, an index doesn't answer, or the file has the wrong size or hash.
     """
     settings = settings or IndexSettings.from_environment()
     partial = cache.partial(wheel.sha256)
