@@ -1,1 +1,1 @@
-"""``llmos bundle``: everything that an installation in a cluster without internet needs, in one directory."""
+"""``llmos bundle``: a directory with everything for an installation in a cluster without internet."""

@@ -1,8 +1,8 @@
-"""Image archives: what ``docker save``, ``podman save``, ``ctr images export`` and OCI builders write, read as one.
+"""Image archives, as ``docker save``, ``podman save``, ``ctr images export`` and OCI builders write them.
 
 The formats are the OCI image layout 1.1 (https://github.com/opencontainers/image-spec/blob/main/image-layout.md) and
-Docker's (https://github.com/moby/docker-image-spec), which newer Dockers write into the same file. `write_archive`
-writes both, so that containerd, Docker, Podman and skopeo all take it. Layers stay as they are, byte by byte.
+Docker's (https://github.com/moby/docker-image-spec), which newer Docker versions write into the same file.
+`write_archive` writes both, so that containerd, Docker, Podman and skopeo can read it. Layers are copied unchanged.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ _GZIP: Final = b"\x1f\x8b"
 _CHUNK: Final = 2**20
 _LARGEST_JSON: Final = 8 * 2**20
 _TIME: Final = 1767225600
-"""2026-01-01, the time of every member, so that the same images make the same archive."""
+"""Modification time of every member (2026-01-01), so that the same images make the same archive."""
 
 
 @dataclass(frozen=True, slots=True)
 class Blob:
-    """Bytes in an archive: their hash, and where they are."""
+    """A blob in an archive: its hash, size and position."""
 
     digest: str
     size: int
@@ -49,13 +49,13 @@ class Image:
     Attributes
     ----------
     name
-        With registry and tag as far as the archive tells: ``docker.io/library/llmos-hub:0.1.0``.
+        The name with registry and tag, if the archive has them: ``docker.io/library/llmos-hub:0.1.0``.
     platform
-        ``linux/amd64``.
+        Operating system and architecture: ``linux/amd64``.
     manifest
-        The OCI manifest, byte by byte.
+        The OCI manifest, unchanged.
     config, layers
-        What it refers to.
+        The blobs that the manifest refers to.
     """
 
     name: str
@@ -66,7 +66,7 @@ class Image:
 
     @property
     def digest(self) -> str:
-        """Of the manifest."""
+        """The digest of the manifest."""
         return f"sha256:{hashlib.sha256(self.manifest).hexdigest()}"
 
     @property
@@ -76,12 +76,12 @@ class Image:
 
     @property
     def tag(self) -> str:
-        """The tag, ``latest`` where there is none."""
+        """The tag; ``latest`` if there is none."""
         last = self.name.rpartition("/")[2]
         return last.partition(":")[2] or "latest"
 
     def named(self, name: str) -> Image:
-        """The same under another name."""
+        """Return the image under another name."""
         return replace(self, name=name)
 
 
@@ -89,12 +89,12 @@ class Image:
 
 
 def read_archive(path: Path) -> list[Image]:
-    """The images in an archive, without those that have no name.
+    """Return the images in an archive that have a name.
 
     Raises
     ------
     BadRequest
-        It is no such archive, or a damaged one.
+        The file is not an image archive, or it is damaged.
     """
     try:
         with tarfile.open(path, "r:*") as tar:
@@ -115,7 +115,7 @@ def read_archive(path: Path) -> list[Image]:
 
 
 class _Reader:
-    """One archive that is open."""
+    """A reader of one open archive."""
 
     def __init__(self, path: Path, tar: tarfile.TarFile, names: dict[str, tarfile.TarInfo]) -> None:
         self._path = path
@@ -123,7 +123,7 @@ class _Reader:
         self._names = names
 
     def _open(self, name: str) -> IO[bytes]:
-        file = self._tar.extractfile(self._names[name])  # follows links, as older Dockers write for equal layers
+        file = self._tar.extractfile(self._names[name])  # follows links, as for equal layers in older archives
         if file is None:
             raise ValueError(f"{name} is no file")
         return file
@@ -142,7 +142,7 @@ class _Reader:
         return Blob(descriptor["digest"], descriptor["size"], descriptor["mediaType"], self._path, member)
 
     def oci(self) -> Iterator[Image]:
-        """As the OCI layout has them."""
+        """Yield the images of an OCI image layout."""
         for descriptor in json.loads(self._read("index.json"))["manifests"]:
             notes = descriptor.get("annotations") or {}
             name = notes.get("io.containerd.image.name") or notes.get("org.opencontainers.image.ref.name") or ""
@@ -152,7 +152,7 @@ class _Reader:
     def _images(self, name: str, descriptor: dict[str, Any]) -> Iterator[Image]:
         member = _member(descriptor["digest"])
         if member not in self._names:
-            return  # an index names platforms that were not exported
+            return  # an index may list platforms that were not exported
         data = self._read(member)
         if hashlib.sha256(data).hexdigest() != member.rpartition("/")[2]:
             raise ValueError(f"{member} is not what its name says: the archive is damaged")
@@ -162,13 +162,13 @@ class _Reader:
                 yield from self._images(name, inner)
             return
         if "vnd.docker.reference.type" in (descriptor.get("annotations") or {}):
-            return  # a statement about an image, no image
+            return  # an attestation of an image, not an image
         config = self._blob(manifest["config"])
         layers = tuple(self._blob(layer) for layer in manifest["layers"])
         yield Image(name, _platform(json.loads(self._read(config.member))), data, config, layers)
 
     def docker(self) -> Iterator[Image]:
-        """As ``docker save`` had them before it wrote OCI layouts."""
+        """Yield the images of the format that ``docker save`` wrote before it wrote OCI layouts."""
         for entry in json.loads(self._read("manifest.json")):
             data = self._read(entry["Config"])
             digest = f"sha256:{hashlib.sha256(data).hexdigest()}"
@@ -217,12 +217,12 @@ def _descriptor(blob: Blob) -> dict[str, Any]:
 
 
 def write_archive(images: Sequence[Image], out: Path) -> None:
-    """Write images of one platform into one archive, layers that they share once; all of it or nothing.
+    """Write images of one platform into one archive, with shared layers only once; all of it or nothing.
 
     Raises
     ------
     BadRequest
-        What is read on the way is not what its hash says.
+        A blob doesn't match its hash.
     """
     index = {"schemaVersion": 2, "mediaType": f"{_MEDIA}.index.v1+json", "manifests": [_entry(i) for i in images]}
     docker = [
@@ -288,7 +288,7 @@ def _copy(blobs: Iterable[Blob], tar: tarfile.TarFile) -> None:
 
 
 class _Checked:
-    """A file for reading that hashes what passes."""
+    """A readable file that hashes the bytes that are read."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file

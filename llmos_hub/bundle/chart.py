@@ -1,4 +1,4 @@
-"""The chart in a bundle: which images it names, and as the archive that ``helm install`` takes."""
+"""The chart in a bundle: the images it refers to, and the archive for ``helm install``."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ _TIME: Final = 1767225600  # 2026-01-01, of every member
 
 @dataclass(frozen=True, slots=True)
 class ImageName:
-    """An image as the chart names it.
+    """A reference to an image in the chart.
 
     Attributes
     ----------
     key
-        Where in the values: ``hub`` of ``images.hub``.
+        Its key in the values: ``hub`` for ``images.hub``.
     """
 
     key: str
@@ -37,12 +37,12 @@ class ImageName:
 
     @property
     def short(self) -> str:
-        """As it stands in a pod."""
+        """The name as in a pod's spec."""
         return f"{self.registry}/{self.repository}:{self.tag}" if self.registry else f"{self.repository}:{self.tag}"
 
     @property
     def full(self) -> str:
-        """As container runtimes know it: a name without a registry is Docker Hub's."""
+        """The name as in container runtimes, where a name without a registry is one of Docker Hub."""
         first, slash, _ = self.short.partition("/")
         if slash and ("." in first or ":" in first or first == "localhost"):
             return self.short
@@ -51,7 +51,7 @@ class ImageName:
 
 @dataclass(frozen=True, slots=True)
 class Chart:
-    """A chart's files, by their path in it."""
+    """A chart, as its files by relative path."""
 
     files: Mapping[str, bytes]
 
@@ -62,7 +62,7 @@ class Chart:
         Raises
         ------
         BadRequest
-            It is none.
+            It is not a chart.
         """
         try:
             files = _from_directory(path) if path.is_dir() else _from_archive(path)
@@ -79,26 +79,26 @@ class Chart:
 
     @property
     def name(self) -> str:
-        """``llmos``."""
+        """The chart's name, ``llmos``."""
         return str(self._yaml("Chart.yaml")["name"])
 
     @property
     def version(self) -> str:
-        """Its own version."""
+        """The chart's own version."""
         return str(self._yaml("Chart.yaml")["version"])
 
     @property
     def app_version(self) -> str:
-        """Of what it installs: the tag of images that have none."""
+        """The version of the application, which is the default tag of images."""
         return str(self._yaml("Chart.yaml").get("appVersion") or self.version)
 
     def images(self, values: Mapping[str, Any]) -> list[ImageName]:
-        """The images that it names with these values: all below ``images`` that have a repository.
+        """Return the images for these values: all below ``images`` that have a repository.
 
         Raises
         ------
         BadRequest
-            One is named by its digest: container engines import images by their tags.
+            An image has a digest: container engines import images by their tags.
         """
         images = merged(self._yaml("values.yaml"), values).get("images") or {}
         registry = str(images.get("registry") or "").rstrip("/")
@@ -116,13 +116,13 @@ class Chart:
         ]
 
     def archive(self) -> bytes:
-        """The chart as ``helm package`` would write it; the same files make the same bytes."""
+        """Return the chart's archive, as ``helm package`` would write it; the same files make the same bytes."""
         raw = io.BytesIO()
         with (
             gzip.GzipFile(filename="", fileobj=raw, mode="wb", mtime=_TIME) as packed,
             tarfile.open(fileobj=packed, mode="w", format=tarfile.PAX_FORMAT) as tar,
         ):
-            # Helm wants Chart.yaml first
+            # Helm expects Chart.yaml first
             for name in sorted(self.files, key=lambda name: (name != "Chart.yaml", name)):
                 info = tarfile.TarInfo(f"{self.name}/{name}")
                 info.size, info.mtime, info.mode = len(self.files[name]), _TIME, 0o644
@@ -154,13 +154,13 @@ def _from_archive(path: Path) -> dict[str, bytes]:
 
 
 def default_chart() -> Path | None:
-    """The chart of the checkout that this is run from."""
+    """Return the path of the chart in the checkout from which this runs; None if it isn't a checkout."""
     path = Path(__file__).parents[2] / "helm" / "llmos"
     return path if (path / "Chart.yaml").is_file() else None
 
 
 def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """Values over values, as Helm merges them."""
+    """Return values merged as Helm does; those in `over` take precedence."""
     result = dict(base)
     for key, value in over.items():
         below = result.get(key)

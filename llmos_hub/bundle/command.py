@@ -1,4 +1,4 @@
-"""``llmos bundle DIR``: arguments, progress, and what comes of it."""
+"""The command ``llmos bundle DIR``: its arguments, progress and result."""
 
 from __future__ import annotations
 
@@ -105,32 +105,32 @@ def _values(path: Path | None) -> dict[str, Any]:
 
 
 class Console:
-    """Says what is being done, a line when it is done."""
+    """A console that shows progress, with a line for each finished step."""
 
     def __init__(self) -> None:
         self._since = time.monotonic()
 
     def done(self, step: str, text: str) -> None:
-        """Something is."""
+        """Show that a step is finished."""
         now = time.monotonic()
         sys.stdout.write(f"{step:<9} {text:<72} {now - self._since:4.0f} s\n")
         sys.stdout.flush()
         self._since = now
 
     def note(self, text: str) -> None:
-        """Something on the way, for terminals: over it goes the next."""
+        """Show progress within a step on a terminal; the next note replaces it."""
         if sys.stderr.isatty():
             sys.stderr.write(f"\r\x1b[K{text[:100]}\r")
             sys.stderr.flush()
 
 
 def main(argv: Sequence[str]) -> int:
-    """Write a bundle; the exit code.
+    """Write a bundle, and return the exit code.
 
     Raises
     ------
     LLMOSError
-        It can't be written; what is there of it is gone on with by the next.
+        The bundle can't be written; the next attempt continues with what was written.
     """
     options = build_parser().parse_args(argv)
     if options.models_only and not options.models:

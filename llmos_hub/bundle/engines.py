@@ -1,4 +1,4 @@
-"""Images out of a container engine on this machine."""
+"""Export of images from a container engine on this machine."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["ENGINES", "export"]
 
 ENGINES: Final = ("docker", "podman", "ctr", "k3s")
 _TIMEOUT: Final = 30 * 60.0
-"""Seconds for all images together: some gigabytes from a slow disk."""
+"""Timeout in seconds for all images together: some gigabytes from a slow disk."""
 
 
 def _command(engine: str, names: Sequence[str], platform: str, out: Path) -> list[str]:
@@ -23,7 +23,7 @@ def _command(engine: str, names: Sequence[str], platform: str, out: Path) -> lis
     if engine == "podman":
         return ["podman", "save", "--multi-image-archive", "--format", "docker-archive", "--output", str(out), *names]
     ctr = ["k3s", "ctr"] if engine == "k3s" else ["ctr"]
-    # where its socket is comes from CONTAINERD_ADDRESS, which ctr reads itself
+    # ctr itself reads the path of its socket from CONTAINERD_ADDRESS
     return [*ctr, "--namespace", "k8s.io", "images", "export", "--platform", platform, str(out), *names]
 
 
@@ -35,18 +35,18 @@ def export(engine: str, names: Sequence[str], platform: str, out: Path) -> None:
     engine
         One of `ENGINES`.
     names
-        As the engine knows them.
+        The images' names in the engine.
     platform
-        Which, where the engine has an image for several.
+        The platform to export, if the engine has an image for several.
     out
-        The archive.
+        The archive to write.
 
     Raises
     ------
     Unsupported
-        The engine isn't here.
+        The engine isn't installed.
     BadRequest
-        It doesn't have them; with its own words.
+        The engine failed; the message quotes its output.
     """
     command = _command(engine, names, platform, out)
     if shutil.which(command[0]) is None:

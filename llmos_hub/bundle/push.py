@@ -1,7 +1,7 @@
-"""push.py [--plain-http] MANIFEST REGISTRY/PATH: push a bundle's images into a registry, those of all platforms.
+"""Push a bundle's images, of all platforms, to a registry: push.py [--plain-http] MANIFEST REGISTRY/PATH.
 
-Part of each bundle: it runs where nothing of LLMOS is installed, and needs Python 3.8 or newer and nothing else. What
-the registry has already isn't sent again. The protocol is the OCI distribution specification 1.1:
+This script is part of each bundle. It runs where LLMOS is not installed, and needs only Python 3.8 or newer. Blobs
+that the registry has already are not sent again. The protocol is the OCI distribution specification 1.1:
 https://github.com/opencontainers/distribution-spec/blob/main/spec.md
 """
 
@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 from urllib.parse import urlencode, urljoin, urlsplit
 
-if TYPE_CHECKING:  # older Pythons don't have all of it
+if TYPE_CHECKING:  # older Python versions don't have all of these
     from collections.abc import Callable, Mapping
     from email.message import Message
 
@@ -31,19 +31,19 @@ if TYPE_CHECKING:  # older Pythons don't have all of it
 __all__ = ["Registry", "main"]
 
 TIMEOUT = 600
-"""Seconds without a byte; a registry may take long to check a layer of gigabytes."""
+"""Timeout in seconds without a byte; a registry may take long to check a layer of several gigabytes."""
 INDEX = "application/vnd.oci.image.index.v1+json"
 
 
 class Registry:
-    """A registry, and the way to prove who we are.
+    """A registry, with the authentication to it.
 
     Parameters
     ----------
     host
-        With its port.
+        The host, with its port.
     plain
-        Whether it speaks HTTP.
+        True if it uses HTTP rather than HTTPS.
     """
 
     def __init__(self, host: str, *, plain: bool = False) -> None:
@@ -52,14 +52,14 @@ class Registry:
         self.authorization = ""
 
     def request(self, method: str, url: str, headers: Mapping[str, str] | None = None, body: Body = None) -> Answer:
-        """One request, a second time with credentials where the registry asks for them."""
+        """Send a request; repeat it with credentials if the registry asks for them."""
         answer = self._once(method, url, headers or {}, body)
         if answer[0] == 401 and self._is_own(url) and self._log_in(answer[1].get("WWW-Authenticate", "")):
             answer = self._once(method, url, headers or {}, body)
         return answer
 
     def _is_own(self, url: str) -> bool:
-        """Whether it is the registry's: what another host, or the same without TLS, asks for, it doesn't get."""
+        """Return whether a URL is the registry's own; others, or its own without TLS, get no credentials."""
         return urlsplit(urljoin(self.base, url))[:2] == urlsplit(self.base)[:2]
 
     def _once(self, method: str, url: str, headers: Mapping[str, str], body: Body) -> Answer:
@@ -76,7 +76,7 @@ class Registry:
             connection.close()
 
     def _credentials(self) -> str:
-        """Name and password as Basic wants them, or nothing."""
+        """Return name and password encoded for Basic authentication; empty if there are none."""
         user = os.environ.get("REGISTRY_USER")
         if user:
             return base64.b64encode(f"{user}:{os.environ.get('REGISTRY_PASSWORD', '')}".encode()).decode()
@@ -87,7 +87,7 @@ class Registry:
             return ""
 
     def _log_in(self, challenge: str) -> bool:
-        """Get what the registry wants to see; whether there is anything new to show it."""
+        """Get the credentials that the registry asks for; return whether they are new."""
         basic, before = self._credentials(), self.authorization
         scheme, _, rest = challenge.partition(" ")
         if scheme.lower() == "basic" and basic:
@@ -105,7 +105,7 @@ class Registry:
         return self.authorization != before
 
     def expect(self, wanted: int, method: str, url: str, headers: Mapping[str, str], body: Body) -> Answer:
-        """A request that has to be answered so."""
+        """Send a request, and exit unless it is answered with the status `wanted`."""
         answer = self.request(method, url, headers, body)
         if answer[0] == 401:
             sys.exit(
@@ -117,7 +117,7 @@ class Registry:
         return answer
 
     def push_blob(self, repository: str, blob: Mapping[str, Any], open_blob: Callable[[], IO[bytes]]) -> None:
-        """Send a blob unless it is there."""
+        """Send a blob unless the registry has it."""
         if self.request("HEAD", f"/v2/{repository}/blobs/{blob['digest']}")[0] == 200:
             return
         _, headers, _ = self.expect(202, "POST", f"/v2/{repository}/blobs/uploads/", {"Content-Length": "0"}, None)
@@ -132,7 +132,7 @@ class Registry:
 
 
 def push_image(registry: Registry, repository: str, tar: tarfile.TarFile, image: Mapping[str, Any]) -> dict[str, Any]:
-    """Push one image of one platform under its digest; how an index names it."""
+    """Push one image of one platform under its digest; return its descriptor for an index."""
 
     def open_blob(digest: str) -> IO[bytes]:
         file = tar.extractfile(f"blobs/sha256/{digest.partition(':')[2]}")
@@ -153,7 +153,7 @@ def push_image(registry: Registry, repository: str, tar: tarfile.TarFile, image:
 
 
 def push_all(registry: Registry, below: str, manifest: Path) -> None:
-    """Push everything that a bundle's manifest names."""
+    """Push all images in a bundle's manifest."""
     entries: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for image in json.loads(manifest.read_text())["images"]:
         repository = f"{below}/{image['repository']}" if below else image["repository"]
@@ -170,7 +170,7 @@ def push_all(registry: Registry, below: str, manifest: Path) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Push a bundle's images."""
+    """Push a bundle's images, and return the exit code."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", maxsplit=1)[0])
     parser.add_argument("--plain-http", action="store_true", help="the registry speaks HTTP")
     parser.add_argument("manifest", type=Path, help="the bundle's manifest.json")

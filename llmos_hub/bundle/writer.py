@@ -1,14 +1,14 @@
-"""Writes a bundle: images, chart, models, and what installs them.
+"""The writer of bundles: images, chart, models and an installation script.
 
 ```
 DIR/README.md install.sh values.yaml manifest.json SHA256SUMS
 DIR/chart/llmos-VERSION.tgz
-DIR/images/linux-amd64.tar …   all images of a platform; push.py
+DIR/images/linux-amd64.tar …   all images of a platform, and push.py
 DIR/models/{uris,blobs}        a mirror of models (`llmos_hub.sources.mirror`)
-DIR/extra/                     whatever else was given
+DIR/extra/                     additional files
 ```
 
-Nothing in it depends on when and where it was written: the same input makes the same bytes.
+Its content doesn't depend on when and where it was written: the same input makes the same bytes.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ __all__ = ["Request", "write_bundle"]
 
 _GIB: Final = 2**30
 _USUAL_GIB: Final = 50
-"""The chart's own size of the mirror's volume."""
+"""The default size of the mirror's volume in the chart."""
 _OF_THE_CACHE: Final = ("refs", "models", "locks", "partial")
-"""What the fetcher leaves in a directory beside the files themselves."""
+"""Directories that fetching leaves in addition to the files themselves."""
 
 
 class Console(Protocol):
-    """Where it is said what is being done."""
+    """An interface to show progress."""
 
     def done(self, step: str, text: str) -> None: ...
 
@@ -54,26 +54,26 @@ class Console(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What a bundle shall hold.
+    """The desired contents of a bundle.
 
     Attributes
     ----------
     directory
-        Where it is written.
+        The directory to write to.
     chart, values
         The chart, and the site's values for it.
     platforms
-        Of the cluster's machines: ``linux/amd64``.
+        The platforms of the cluster's machines: ``linux/amd64``.
     archives
-        Files with images.
+        Archives with images.
     engine
-        What has the images that are in none of them.
+        The container engine that has the images which are in none of the archives.
     without
-        Names of images (``notebook`` of ``images.notebook``) that aren't needed.
+        Keys of images to leave out, such as ``notebook`` for ``images.notebook``.
     models, models_only
-        URIs, and whether they alone are written.
+        URIs of models, and whether only models are written.
     extra
-        More files.
+        Paths of additional files.
     """
 
     directory: Path
@@ -89,20 +89,20 @@ class Request:
 
 
 def write_bundle(request: Request, console: Console) -> int:
-    """Write a bundle; how many bytes it has.
+    """Write a bundle, and return its size in bytes.
 
     Raises
     ------
     BadRequest
-        An image is missing, or an archive is none.
+        An image is missing, or an archive is invalid.
     SourceFailed
         A model can't be fetched.
     OSError
-        Something can't be read or written.
+        A file can't be read or written.
     """
     directory = request.directory
     directory.mkdir(parents=True, exist_ok=True)
-    # what says that the bundle is whole comes last, and is gone while it isn't
+    # the checksums mark a complete bundle: they are removed first and written last
     (directory / "SHA256SUMS").unlink(missing_ok=True)
     for folder in ("chart", "images"):
         shutil.rmtree(directory / folder, ignore_errors=True)
@@ -151,7 +151,7 @@ def _write_images(request: Request, console: Console) -> list[dict[str, Any]]:
     folder.mkdir()
     given = [image for archive in request.archives for image in read_archive(archive)]
     found = []
-    # beside the bundle: images are too large for many a /tmp
+    # in the bundle's directory: /tmp may be too small for images
     with tempfile.TemporaryDirectory(prefix=".images-", dir=request.directory) as scratch:
         for platform in request.platforms:
             archive = folder / f"{platform.replace('/', '-')}.tar"
@@ -171,7 +171,7 @@ def _write_images(request: Request, console: Console) -> list[dict[str, Any]]:
 def _choose(
     request: Request, wanted: list[ImageName], platform: str, given: list[Image], scratch: Path
 ) -> list[tuple[ImageName, Image]]:
-    """For each image that the chart names the one for a platform; its tag is the one it has."""
+    """Return the images of the chart for one platform, with the tags that the found images have."""
     chosen: list[tuple[ImageName, Image]] = []
     missing: list[ImageName] = []
     for name in wanted:
@@ -196,7 +196,7 @@ def _choose(
 
 
 def _find(name: ImageName, platform: str, images: list[Image]) -> Image | None:
-    """The image of that repository in whatever registry: with the chart's tag, else with the one tag that there is."""
+    """Return the image of that repository in any registry: with the chart's tag, otherwise with its only tag."""
     same = [
         image
         for image in images
@@ -284,14 +284,14 @@ def _write_extra(request: Request) -> None:
 
 
 def _values(request: Request, images: list[dict[str, Any]], entries: list[Entry]) -> dict[str, Any]:
-    """The site's values, with what this bundle needs."""
+    """Return the site's values, with those that this bundle needs."""
     tags = {image["key"]: image["tag"] for image in images}
     own: dict[str, Any] = {"images": {key: {"tag": tag} for key, tag in tags.items()}} if tags else {}
     if len(set(tags.values())) == 1:
         own = {"images": {"tag": next(iter(tags.values()))}}
     if entries:
         held = {file.sha256: file.size for entry in entries for file in entry.files}
-        needed = math.ceil(2 * sum(held.values()) / _GIB)  # room for as much again
+        needed = math.ceil(2 * sum(held.values()) / _GIB)  # room for as many models again
         known = (request.values.get("mirror") or {}).get("storage") or {}
         size = {"size": f"{needed}Gi"} if needed > _USUAL_GIB else {}
         own["mirror"] = {"enabled": True} | ({"storage": {**size, **known}} if size or known else {})
@@ -322,11 +322,11 @@ def _files(directory: Path) -> Iterator[Path]:
 
 
 def _write_sums(directory: Path) -> int:
-    """Write the hash of every file; the bytes of all."""
+    """Write the hash of every file, and return the total size in bytes."""
     lines, total = [], 0
     for path in _files(directory):
         total += path.stat().st_size
-        digest = path.name if path.parent.name == "blobs" else _sha256(path)  # those were checked when they came
+        digest = path.name if path.parent.name == "blobs" else _sha256(path)  # those were checked when fetched
         lines.append(f"{digest}  {path.relative_to(directory).as_posix()}\n")
     (directory / "SHA256SUMS").write_text("".join(lines))
     return total
