@@ -1,7 +1,7 @@
-"""Workloads as processes of this machine: the small Deployment.
+"""The local backend, which runs workloads as processes on this machine.
 
-`backend` holds all workloads, `deployment` one of them, `replica` one process through its starts and ends;
-`rollout` decides without touching anything; `adoption` finds what an earlier controller left running.
+`backend` manages all workloads, `deployment` one of them, `replica` one process through its starts and ends;
+`rollout` has the pure decisions; `adoption` finds the processes that an earlier controller left running.
 """
 
 from llmos_hub.backends.local.backend import LocalBackend

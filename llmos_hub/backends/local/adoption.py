@@ -1,4 +1,4 @@
-"""Finds what an earlier controller left: replicas that run, that died meanwhile, and processes nobody knows."""
+"""Adoption of what an earlier controller left: running and ended replicas, and unknown processes."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ __all__ = ["Found", "adopt", "clear_sockets", "kill_strangers"]
 log = logging.getLogger(__name__)
 
 Found = dict[str, list[ProcessHandle]]
-"""Processes by their ``LLMOS_REPLICA``; what is taken over is taken out."""
+"""Processes by their ``LLMOS_REPLICA``; those that are adopted are removed from it."""
 
 
 def _recorded(record: ReplicaRecord, boot: str) -> ProcessHandle | None:
-    """The process that the record names, if it runs."""
+    """Return the process in the record if it is running."""
     if record.pid is None or record.boot != boot:
         return None
     handle = ProcessHandle(record.pid, record.start_time)
@@ -33,7 +33,7 @@ def _recorded(record: ReplicaRecord, boot: str) -> ProcessHandle | None:
 
 
 def _leader(handles: list[ProcessHandle]) -> ProcessHandle | None:
-    """The one that leads their session: it is the one that was started."""
+    """Return the process that leads the session: that is the one that was started."""
     for handle in handles:
         with contextlib.suppress(ProcessLookupError):
             if os.getsid(handle.pid) == handle.pid:
@@ -42,7 +42,7 @@ def _leader(handles: list[ProcessHandle]) -> ProcessHandle | None:
 
 
 def _read(deployment: Deployment) -> list[tuple[Path, ReplicaRecord, KnownTemplate]]:
-    """The replicas there are records of; directories without one are removed, since nothing runs from them."""
+    """Return the recorded replicas; remove directories without a record, since no process was started from them."""
     found = []
     for entry in sorted(deployment.directory.iterdir()):
         if not entry.is_dir():
@@ -56,10 +56,10 @@ def _read(deployment: Deployment) -> list[tuple[Path, ReplicaRecord, KnownTempla
 
 
 async def adopt(deployment: Deployment, runtime_dir: Path, found: Found) -> None:
-    """Take charge of a workload's replicas.
+    """Adopt a workload's replicas.
 
-    A replica is known by pid and start time. Where the earlier controller was killed between starting it and
-    writing that down, the record has only the intention, and the process is found by its environment.
+    A replica is identified by pid and start time. If the earlier controller was killed after it started the process
+    and before it recorded that, the process is found by its environment.
     """
     boot = boot_id()
     for entry, record, known in await asyncio.to_thread(_read, deployment):
@@ -87,7 +87,7 @@ def _kill(handles: list[ProcessHandle]) -> None:
 
 
 async def kill_strangers(found: Found) -> None:
-    """Kill the processes that carry our marker and that no record knows."""
+    """Kill the processes that have the backend's marker but are in no record."""
     for marker, handles in found.items():
         log.warning("Killing a process that no record knows: %s, pid %d", marker, handles[0].pid)
         _kill(handles)
@@ -95,7 +95,7 @@ async def kill_strangers(found: Found) -> None:
 
 
 def clear_sockets(runtime_dir: Path, used: set[Path]) -> None:
-    """Remove sockets that no replica has."""
+    """Remove sockets that no replica uses."""
     for path in runtime_dir.glob("*.sock"):
         if path not in used:
             path.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Runs workloads as processes of this machine."""
+"""The backend that runs workloads as processes on this machine."""
 
 from __future__ import annotations
 
@@ -34,18 +34,18 @@ _DEFAULTS: Final = Options()
 
 
 class LocalBackend:
-    """Implements `Backend`: replicas are processes in sessions of their own, which outlive this object.
+    """A `Backend` whose replicas are processes in their own sessions, which outlive this object.
 
     Parameters
     ----------
     directory
-        Where records and logs are kept.
+        The directory of records and logs.
     runtime_dir
-        Where sockets are; a short path.
+        The directory of sockets; its path must be short.
     options
-        How long and how much.
+        Timeouts and limits.
     memory
-        Reads how much memory there is.
+        Returns the machine's memory.
     """
 
     def __init__(
@@ -77,15 +77,15 @@ class LocalBackend:
             notify=lambda deployment: self._changes.notify(deployment.ref),
         )
 
-    # Taking charge and letting go
+    # Start and end
 
     async def start(self) -> None:
-        """Take charge: find what still runs from before and adopt it.
+        """Start: find workloads that are already running and adopt them.
 
         Raises
         ------
         BackendFailed
-            A directory can't be used, or another controller is in charge of it.
+            A directory can't be used, or another controller uses it.
         """
         try:
             self._make_directories()
@@ -117,7 +117,7 @@ class LocalBackend:
         self._runtime_dir.chmod(0o700)
 
     async def _take_lock(self) -> None:
-        """Be the only one in charge of the directory; the lock goes with the process, however that ends."""
+        """Take the exclusive lock of the directory; it is released when the process ends, in whatever way."""
         fd = os.open(self._directory / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         until = time.monotonic() + self._options.lock_timeout
         while True:
@@ -134,10 +134,10 @@ class LocalBackend:
             return
 
     async def close(self, *, stop: bool = False) -> None:
-        """Let go; everything goes on running, unless `stop`.
+        """Close the backend; the workloads continue to run, unless `stop`.
 
-        What is wanted stays written down either way: the next `start` brings it back, and a job that was stopped
-        is run again; one that was over stays over.
+        The desired state is kept on disk either way: the next `start` restores it. A job that was stopped is run
+        again; a finished one is not.
         """
         if self._watcher is not None:
             self._watcher.cancel()
@@ -157,10 +157,10 @@ class LocalBackend:
             os.close(self._lock)
             self._lock = None
 
-    # What reconcilers call
+    # Called by reconcilers
 
     async def apply(self, workload: Workload) -> None:
-        """Make it so, without waiting; see `Backend.apply`."""
+        """Set the desired state of a workload, without waiting; see `Backend.apply`."""
         while (current := self._deployments.get(workload.ref)) is not None and current.removal is not None:
             await asyncio.wait([current.removal])
             self._forget(current)
@@ -177,22 +177,22 @@ class LocalBackend:
             raise BackendFailed(message) from error
 
     async def observe(self, ref: WorkloadRef) -> Observation | None:
-        """How it is now, from memory."""
+        """Return the current state of a workload from memory; None if it doesn't exist."""
         deployment = self._deployments.get(ref)
         return deployment.observe() if deployment is not None else None
 
     async def refs(self) -> Sequence[WorkloadRef]:
-        """Every workload there is."""
+        """Return all workloads."""
         return tuple(self._deployments)
 
     def logs(
         self, ref: WorkloadRef, *, replica: str | None = None, tail: int | None = 200, follow: bool = False
     ) -> AsyncIterator[str]:
-        """Lines of the log; see `Backend.logs`. Another process gets the same from `read_logs`."""
+        """Yield lines of the log; see `Backend.logs`. In another process, use `read_logs`."""
         return read_logs(self._directory, ref, replica=replica, tail=tail, follow=follow)
 
     async def delete(self, ref: WorkloadRef) -> None:
-        """Stop all its processes, wait until they are gone, and remove what is kept of it."""
+        """Stop all processes of a workload, wait until they are gone, and remove its records."""
         deployment = self._deployments.get(ref)
         if deployment is not None:
             removal = deployment.remove()
@@ -205,7 +205,7 @@ class LocalBackend:
             self._changes.notify(deployment.ref)
 
     def changes(self) -> Subscription:
-        """Workloads whose observation changed, from this call on."""
+        """Return an iterator over workloads whose observation changes from now on."""
         return self._changes.subscribe()
 
     # Memory, logs, ports
@@ -214,7 +214,7 @@ class LocalBackend:
         return [replica for deployment in self._deployments.values() for replica in deployment.replicas.values()]
 
     def _shortage(self, replica: Replica) -> Shortage | None:
-        """What is missing for a replica, after what others were promised and don't hold yet."""
+        """Return the memory that is missing for a replica, where memory promised to others counts as used; or None."""
         if not replica.memory_request:
             return None
         machine = self._memory()

@@ -1,4 +1,4 @@
-"""One workload: what is wanted of it, its replicas, and how it is observed."""
+"""One workload: its desired state, its replicas and its observation."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ __all__ = ["Deployment", "Surroundings"]
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """What all workloads of a backend share.
+    """The parts of a backend that all its workloads share.
 
     Attributes
     ----------
     directory, runtime_dir
-        Where records and logs are, and where sockets are.
+        The directory of records and logs, and that of sockets.
     marker
-        What ``LLMOS_REPLICA`` begins with for every process of this backend.
+        The beginning of ``LLMOS_REPLICA`` in all processes of this backend.
     environment
-        What every process gets.
+        Environment variables of all processes.
     shortage
-        What is missing for a replica to start.
+        Returns the memory that is missing for a replica to start; None if there is enough.
     port_taken
-        Whether a replica was given that port.
+        Returns whether a replica uses that port.
     notify
-        Called when the observation of a workload is another one.
+        Called when the observation of a workload changed.
     """
 
     directory: Path
@@ -51,14 +51,14 @@ class Surroundings:
 
 
 class Deployment:
-    """Keeps as many replicas of each role as are wanted, of the newest template; the `Owner` of its replicas.
+    """A workload, which keeps the desired number of replicas of each role and template; the `Owner` of its replicas.
 
     Parameters
     ----------
     record
-        What is wanted.
+        The desired state.
     saved
-        Whether that is on disk.
+        True if the record is on disk.
     """
 
     def __init__(self, record: WorkloadRecord, surroundings: Surroundings, *, saved: bool) -> None:
@@ -79,15 +79,15 @@ class Deployment:
         self._memory_told = 0.0
         self._closed = False
 
-    # What is wanted
+    # The desired state
 
     async def apply(self, workload: Workload) -> None:
-        """Want that; written down before anything is done about it.
+        """Set the desired state, which is recorded before it is acted upon.
 
         Raises
         ------
         OSError
-            It can't be written down.
+            It can't be recorded.
         """
         fresh = {role.name: KnownTemplate.of(role.template) for role in workload.roles}
         for replica in self.replicas.values():
@@ -107,7 +107,7 @@ class Deployment:
         self.reconcile()
 
     async def save(self) -> None:
-        """Have the number of the newest replica on disk."""
+        """Make sure that the number of the newest replica is on disk."""
         if self._saved_serial < self.record.serial:
             await self._save()
 
@@ -118,7 +118,7 @@ class Deployment:
             self._saved_serial = record.serial
 
     def reconcile(self) -> None:
-        """Start and stop what the rollout says."""
+        """Start and stop replicas as the rollout decides."""
         self._step = None
         if self.removal is not None or self._closed:
             return
@@ -144,36 +144,36 @@ class Deployment:
         self.adopt(Replica(record, known, place, self))
 
     def adopt(self, replica: Replica) -> None:
-        """Take a replica in and set it going."""
+        """Add a replica and begin its life."""
         self.replicas[replica.state.id] = replica
         replica.begin()
 
-    # What replicas ask and tell (see `replica.Owner`)
+    # Called by replicas (see `replica.Owner`)
 
     def changed(self, replica: Replica) -> None:
-        """A replica's state is another one now: tell, and see soon what is to be done about it."""
+        """Publish a replica's changed state, and schedule a reconciliation."""
         del replica
         self._publish()
         if self._step is None and not self._closed:
             self._step = asyncio.get_running_loop().call_soon(self.reconcile)
 
     def gone(self, replica: Replica) -> None:
-        """A replica was stopped."""
+        """Remove a replica that was stopped."""
         self.replicas.pop(replica.state.id, None)
         self.changed(replica)
 
     def shortage(self, replica: Replica) -> Shortage | None:
-        """What is missing for a replica to start."""
+        """Return the memory that is missing for a replica to start; None if there is enough."""
         return self._surroundings.shortage(replica)
 
     def port_taken(self, port: int) -> bool:
-        """Whether a replica of any workload was given that port."""
+        """Return whether a replica of any workload uses that port."""
         return self._surroundings.port_taken(port)
 
-    # How it is
+    # The current state
 
     def observe(self) -> Observation:
-        """How it is now."""
+        """Return the current state."""
         states = sorted((r.state for r in self.replicas.values()), key=_order)
         return Observation(self.ref, tuple(states), updated=self._updated(), labels=self.record.labels)
 
@@ -192,7 +192,7 @@ class Deployment:
             self._surroundings.notify(self)
 
     def memory_seen(self) -> None:
-        """Memory use was read anew: tell about it now and then."""
+        """Notify of new memory usage, at most once per `Options.memory_news`."""
         running = any(replica.usage for replica in self.replicas.values())
         if running and time.monotonic() - self._memory_told >= self.options.memory_news:
             self._memory_told = time.monotonic()
@@ -201,7 +201,7 @@ class Deployment:
     # Its end
 
     def remove(self) -> asyncio.Task[None]:
-        """Stop all, without draining, and remove what is kept of it."""
+        """Stop all replicas without draining, and remove the workload's records."""
         if self.removal is None:
             self.removal = asyncio.create_task(self._remove(), name=f"remove {self.ref.id}")
         return self.removal
@@ -213,7 +213,7 @@ class Deployment:
         self._surroundings.notify(self)
 
     async def stop_all(self) -> None:
-        """Stop all that runs; what is wanted stays, and so do jobs that are over unless it is removed."""
+        """Stop all running replicas; keep the desired state and, unless the workload is removed, finished jobs."""
         keep = self.removal is None
         self._closed = self._closed or keep
         tasks = [r.stop(0.0) for r in tuple(self.replicas.values()) if not (keep and r.finished)]
@@ -221,7 +221,7 @@ class Deployment:
             await asyncio.wait(tasks)
 
     async def release(self) -> None:
-        """Let go; what runs goes on."""
+        """Release all replicas; their processes continue to run."""
         self._closed = True
         if self._step is not None:
             self._step.cancel()

@@ -1,4 +1,4 @@
-"""Why a replica doesn't run, in a word for programs and a sentence for people; pure functions."""
+"""Reasons why a replica doesn't run: a word for programs and a sentence for people."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ _GI: Final = 2**30
 
 @dataclass(frozen=True, slots=True)
 class Exit:
-    """How a process ended; neither code nor signal where nobody was there to be told.
+    """The end of a process; without code and signal if no controller was running then.
 
     Attributes
     ----------
     code
-        What it exited with.
+        The exit status.
     signal
-        What killed it.
+        The number of the signal that killed it.
     """
 
     code: int | None = None
@@ -45,22 +45,22 @@ class Exit:
 
     @classmethod
     def from_return_code(cls, code: int) -> Exit:
-        """From `subprocess`'s number, which is negative for a signal."""
+        """Return the end for a return code of `subprocess`, which is negative for a signal."""
         return cls(signal=-code) if code < 0 else cls(code=code)
 
     @classmethod
     def from_shell(cls, code: int) -> Exit:
-        """From a shell's ``$?``, which is over 128 for a signal."""
+        """Return the end for a shell's ``$?``, which is over 128 for a signal."""
         return cls(signal=code - 128) if 128 < code <= 128 + signal.NSIG else cls(code=code)
 
     @property
     def number(self) -> int | None:
-        """One number for both, as shells and Kubernetes write it: 137 for SIGKILL."""
+        """One number for both, as in shells and Kubernetes: 137 for SIGKILL."""
         return 128 + self.signal if self.signal is not None else self.code
 
     @property
     def words(self) -> str:
-        """As half a sentence."""
+        """The end as half a sentence."""
         if self.signal is not None:
             try:
                 name = signal.Signals(self.signal).name
@@ -74,7 +74,7 @@ class Exit:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """What went wrong.
+    """A failure of a replica.
 
     Attributes
     ----------
@@ -95,13 +95,13 @@ class Shortage:
     Attributes
     ----------
     needed
-        Bytes that the replica will use.
+        Bytes that the replica needs.
     free
         Bytes that are neither used nor promised.
     promised
-        Bytes that others were started with and don't use yet.
+        Bytes that running replicas requested and don't use yet.
     total
-        Bytes that the machine has.
+        Bytes of the machine.
     """
 
     needed: int
@@ -116,7 +116,7 @@ class Shortage:
 
 
 def back_off(crashes: int, *, first: float, limit: float) -> float:
-    """Seconds to wait after that many crashes in a row.
+    """Return the seconds to wait after a number of consecutive crashes.
 
     >>> [back_off(n, first=1.0, limit=60.0) for n in (1, 2, 3, 7, 999)]
     [1.0, 2.0, 4.0, 60.0, 60.0]
@@ -125,7 +125,7 @@ def back_off(crashes: int, *, first: float, limit: float) -> float:
 
 
 def _more(limit: int) -> str:
-    """Half as much again, as a quantity that people would write."""
+    """Return one and a half times the limit, as a round quantity."""
     wanted = limit * 1.5
     if wanted >= 2 * _GI:
         return f"{math.ceil(wanted / _GI)}Gi"
@@ -133,7 +133,7 @@ def _more(limit: int) -> str:
 
 
 def out_of_memory(name: str, used: int, limit: int) -> Failure:
-    """It used more than its limit and was killed for it."""
+    """Return the failure of a replica that was killed because it used more memory than its limit."""
     message = (
         f"{name} ran out of memory: used {format_bytes(used)} of {format_bytes(limit)}. "
         f"Give it more: %llmos set {name} --memory {_more(limit)}"
@@ -142,7 +142,7 @@ def out_of_memory(name: str, used: int, limit: int) -> Failure:
 
 
 def killed_by_kernel(name: str) -> Failure:
-    """The kernel killed it, most likely, since it counted one more such kill meanwhile."""
+    """Return the failure of a replica that the kernel probably killed, since its count of OOM kills has grown."""
     message = (
         f"{name} was killed, and the kernel says that the machine had run out of memory. "
         "Stop another model (%llmos ps shows what each uses) or serve a smaller one."
@@ -151,7 +151,7 @@ def killed_by_kernel(name: str) -> Failure:
 
 
 def insufficient_memory(name: str, shortage: Shortage) -> Failure:
-    """It isn't started, since the machine has less memory than it will need."""
+    """Return the failure of a replica that isn't started, since the machine has too little free memory."""
     needed, free, total = (format_bytes(n) for n in (shortage.needed, shortage.free, shortage.total))
     if shortage.needed > shortage.total:
         message = f"{name} needs {needed} of memory and this machine has {total} in all. Serve a smaller model."
@@ -165,7 +165,7 @@ def insufficient_memory(name: str, shortage: Shortage) -> Failure:
 
 
 def crashed(name: str, ending: Exit, *, completes: bool) -> Failure:
-    """It ended by itself."""
+    """Return the failure of a replica whose process ended by itself."""
     if completes:
         return Failure("Crashed", f"{name} failed: {ending.words}. See why: %llmos logs {name}")
     still = ", though it should go on serving" if ending.code == 0 else ""
@@ -173,7 +173,7 @@ def crashed(name: str, ending: Exit, *, completes: bool) -> Failure:
 
 
 def not_ready_in_time(name: str, seconds: float, path: str, words: str) -> Failure:
-    """It took longer than its startup timeout."""
+    """Return the failure of a replica that was not ready within its startup timeout."""
     message = (
         f"{name} was not ready within {seconds:g} s of its start and was stopped: GET {path} gave {words}. "
         f"See why: %llmos logs {name}"
@@ -182,7 +182,7 @@ def not_ready_in_time(name: str, seconds: float, path: str, words: str) -> Failu
 
 
 def unhealthy(name: str, failures: int, path: str, words: str) -> Failure:
-    """Its liveness probe failed too often."""
+    """Return the failure of a replica whose liveness probe failed too often."""
     message = (
         f"{name} hung and was stopped: {failures} times in a row GET {path} gave {words}. See why: %llmos logs {name}"
     )
@@ -190,17 +190,17 @@ def unhealthy(name: str, failures: int, path: str, words: str) -> Failure:
 
 
 def hanging(name: str, why: str) -> Failure:
-    """It neither answers nor does anything."""
+    """Return the failure of a replica that hangs."""
     return Failure("Unhealthy", f"{name} hangs and was ended ({why}); it is started again.")
 
 
 def missing(name: str, program: str, why: str) -> Failure:
-    """Its program isn't there or can't be run."""
+    """Return the failure of a replica whose program isn't found or can't be run."""
     message = f'{name} can\'t be started: the program "{program}" {why}. Is it installed on this machine?'
     return Failure("NotFound", message)
 
 
 def credentials_needed(failure: Failure | None, name: str) -> Failure:
-    """It has to be started again, but with secrets that are written nowhere and must be brought anew."""
+    """Return the failure of a replica that can't be restarted until its secrets, which are never stored, come again."""
     before = failure or Failure("Crashed", f"{name} is not running.")
     return Failure(before.reason, f"{before.message} It starts again as soon as its credentials are handed over anew.")

@@ -1,8 +1,8 @@
-"""Replicas' logs: rotated while they are written, read back from the end, followed.
+"""Logs of replicas: rotation while they are written, reading from the end, and following.
 
-A replica writes straight to its file, opened for appending, and outlives us; so a file that is full is copied
-aside (``log.1``) and cut to nothing, and the writer goes on at its new end. Only files are needed for reading,
-so that another process than the one that runs the backend can show logs.
+A replica writes directly to its file, opened for appending, and outlives the controller. So a file that is full is
+copied (to ``log.1``) and truncated, and the writer continues at its new end. Reading needs the files only, so that
+processes other than the backend's can show logs.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ __all__ = ["last_lines", "read_logs", "rotate"]
 
 _BLOCK: Final = 65536
 _LINE: Final = 16384
-"""Bytes of a line that are shown; a program can write megabytes without an end of line."""
+"""Maximum bytes of a line that are shown; a program may write megabytes without a line end."""
 _STATUS_LINE: Final = 500
 _STATUS_LINES: Final = 20
 _POLL: Final = 0.1
-"""Seconds between looks for new lines; polling works on every file system."""
+"""Seconds between checks for new lines; polling works on every file system."""
 _REPLICA: Final = re.compile(r"^(.+)-(\d+)-(\d+)$")
 
 
@@ -38,9 +38,9 @@ def _older(path: Path) -> Path:
 
 
 def rotate(path: Path, limit: int) -> bool:
-    """Move what is in the log aside once it is over `limit` bytes; whether that was so.
+    """Rotate the log if it is over `limit` bytes; return whether it was.
 
-    What is written in the instant between the last read and the cut is lost, as with every copy-and-truncate.
+    Data written between the last read and the truncation is lost, as always with copy-and-truncate.
     """
     try:
         if path.stat().st_size <= limit:
@@ -60,14 +60,14 @@ def rotate(path: Path, limit: int) -> bool:
 
 
 class _Lines:
-    r"""Cuts bytes into lines: of a bounded length, of a progress bar (``\r``) the newest state only."""
+    r"""A splitter of bytes into lines of limited length; of a progress bar (``\r``) only the newest state is kept."""
 
     def __init__(self) -> None:
         self._rest = b""
         self._skipping = False
 
     def feed(self, data: bytes) -> Iterator[str]:
-        """The lines that are complete now."""
+        """Yield the lines that are complete now."""
         pieces = (self._rest + data).split(b"\n")
         self._rest = pieces.pop()
         for piece in pieces:
@@ -84,7 +84,7 @@ class _Lines:
             self._rest = newest
 
     def end(self) -> Iterator[str]:
-        """The last line, if it has no end."""
+        """Yield the last line if it has no end."""
         if self._rest:
             yield self._line(self._rest)
         self._rest, self._skipping = b"", False
@@ -97,7 +97,7 @@ class _Lines:
 
 
 def _start_of_tail(file: BinaryIO, size: int, wanted: int, floor: int = 0) -> tuple[int, int]:
-    """Where the last `wanted` lines before `size` begin, and how many lines there are from there on."""
+    """Return the position where the last `wanted` lines before `size` begin, and how many lines there are from it."""
     position, found = size, 1
     while position > floor:
         begin = max(floor, position - _BLOCK)
@@ -115,12 +115,12 @@ def _start_of_tail(file: BinaryIO, size: int, wanted: int, floor: int = 0) -> tu
 
 
 def last_lines(path: Path, *, start: int = 0) -> list[str]:
-    """The last lines of one start of a replica, cut to what fits into a status.
+    """Return the last lines of one start of a replica, shortened to fit into a status.
 
     Parameters
     ----------
     start
-        Where in the file it begins; if the file was rotated since, it begins before the file.
+        Position in the file where this start begins; if the file was rotated since, it begins before the file.
     """
     try:
         with path.open("rb") as file:
@@ -137,7 +137,7 @@ def last_lines(path: Path, *, start: int = 0) -> list[str]:
 
 
 class _File:
-    """One replica's log, read on from where one was, across rotations and to the end when it is removed."""
+    """One replica's log, which is read across rotations, and to its end even if it is removed."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -168,7 +168,7 @@ class _File:
             file.close()
 
     def begin(self, tail: int | None) -> None:
-        """Put what is to be shown first into the backlog: the last `tail` lines, or all there are."""
+        """Put the lines to show first into the backlog: the last `tail` lines, or all."""
         self._offset = self._size()
         if self._file is None or tail == 0:
             return
@@ -182,11 +182,11 @@ class _File:
 
     @property
     def pending(self) -> bool:
-        """Whether something is still to be read of what was there at the beginning."""
+        """True while some of the initial backlog is still to be read."""
         return bool(self._backlog)
 
     def read(self) -> list[str] | None:
-        """The next lines, a block at a time; None where there is nothing new."""
+        """Return the next lines, a block at a time; None if there is nothing new."""
         if not self._backlog:
             self._look()
         if not self._backlog:
@@ -201,10 +201,10 @@ class _File:
         return list(self._lines.feed(data))
 
     def _look(self) -> None:
-        """Find what was written since, in the file that was moved aside meanwhile as well."""
+        """Find new data, also in a file that was rotated meanwhile."""
         inode = self._inode(_older(self.path))
         if inode not in {0, self._older} and not self._rotated:
-            self._rotated = True  # the cut follows at once: look again at the next turn
+            self._rotated = True  # the truncation follows immediately: look again at the next turn
             return
         if self._rotated:
             with contextlib.suppress(OSError):
@@ -218,7 +218,7 @@ class _File:
         self._offset = size
 
     def end(self) -> list[str]:
-        """Close it; the last line, if it has no end."""
+        """Close the files, and return the last line if it has no end."""
         for file in (self._file, *(entry[0] for entry in self._backlog)):
             if file is not None:
                 file.close()
@@ -227,7 +227,7 @@ class _File:
 
 
 def _replicas(workload: Path, replica: str | None) -> list[Path]:
-    """The directories of the replicas there are, in order of role, index and age."""
+    """Return the directories of existing replicas, in order of role, index and age."""
     found: list[tuple[str, int, int, Path]] = []
     with contextlib.suppress(OSError):
         for entry in workload.iterdir():
@@ -238,7 +238,7 @@ def _replicas(workload: Path, replica: str | None) -> list[Path]:
 
 
 def _over(workload: Path, replica: str | None) -> bool:
-    """Whether nothing more will be written: all is gone, or jobs that are done."""
+    """Return whether nothing more will be written, since all replicas are gone or finished jobs."""
     if not (workload / "workload.json").exists():
         return True
     replicas = _replicas(workload, replica)
@@ -247,7 +247,7 @@ def _over(workload: Path, replica: str | None) -> bool:
 
 
 def _poll(workload: Path, replica: str | None, files: dict[Path, _File]) -> tuple[list[str], bool, bool]:
-    """What was written since, whether that was all, and whether nothing more will be."""
+    """Return new lines, whether there were none, and whether nothing more will be written."""
     over = _over(workload, replica)
     for path in _replicas(workload, replica):
         if path not in files:
@@ -265,16 +265,16 @@ def _poll(workload: Path, replica: str | None, files: dict[Path, _File]) -> tupl
 async def read_logs(
     directory: Path, ref: WorkloadRef, *, replica: str | None = None, tail: int | None = 200, follow: bool = False
 ) -> AsyncIterator[str]:
-    """Lines of the logs below a local backend's `directory`; see `Backend.logs`.
+    """Yield lines of the logs in a local backend's `directory`; see `Backend.logs`.
 
     Parameters
     ----------
     replica
-        The id of one; None: all.
+        The id of a replica; None: all.
     tail
-        How many of the last lines of each; None: all there are (two files of `Options.log_bytes`).
+        Number of last lines of each; None: all (up to two files of `Options.log_bytes`).
     follow
-        Go on with what is written from now on, until the replicas are gone or done.
+        True to continue with new lines until the replicas are gone or finished.
     """
     workload = directory / ref.id
     if not await asyncio.to_thread((workload / "workload.json").exists):

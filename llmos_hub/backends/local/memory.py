@@ -1,4 +1,4 @@
-"""How much memory there is and who uses it, read from ``/proc`` and the control groups."""
+"""Memory of the machine and of processes, read from ``/proc`` and the control groups."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ class MachineMemory:
     Attributes
     ----------
     total
-        Bytes in all: the machine's, or the control group's limit where that is less.
+        Total bytes: the machine's, or the control group's limit if that is less.
     available
-        Bytes that a new program could get without anything being swapped out.
+        Bytes that a new program could use without swapping.
     """
 
     total: int
@@ -37,12 +37,12 @@ class Usage:
     Attributes
     ----------
     resident
-        Bytes in memory; what several of them share is counted for each.
+        Resident bytes; memory shared by several of them is counted for each.
     held
-        The part of it that the kernel can't just drop: without mapped files. A model that is mapped counts
-        as available in ``/proc/meminfo``, though the replica needs it in memory.
+        The part of it that the kernel can't just drop: without mapped files. A mapped model counts as available in
+        ``/proc/meminfo``, although the replica needs it in memory.
     pids
-        The processes.
+        The process ids.
     """
 
     resident: int
@@ -51,7 +51,7 @@ class Usage:
 
 
 def _fields(path: Path) -> dict[str, str]:
-    """Lines ``name value`` or ``name: value``; empty where it can't be read."""
+    """Return a file's lines ``name value`` or ``name: value``; empty if it can't be read."""
     try:
         lines = path.read_text(encoding="ascii", errors="replace").splitlines()
     except OSError:
@@ -61,7 +61,7 @@ def _fields(path: Path) -> dict[str, str]:
 
 
 def _number(path: Path) -> int | None:
-    """A file that holds one number; None where it doesn't (``max``) or can't be read."""
+    """Return the number in a file; None if there is none (``max``) or it can't be read."""
     try:
         return int(path.read_text(encoding="ascii"))
     except (OSError, ValueError):
@@ -73,9 +73,9 @@ def _kilobytes(text: str) -> int:
 
 
 def _groups(root: Path) -> Iterator[tuple[Path, str, str, str]]:
-    """Directories of the control groups this process is in, from its own to the topmost, with their file names.
+    """Yield the control groups of this process, from its own to the topmost, as directories with their file names.
 
-    In a container the path may be the host's and not be there; then only the topmost is.
+    In a container the path may be the host's, which doesn't exist there; then only the topmost directory does.
     """
     try:
         lines = (root / "proc/self/cgroup").read_text(encoding="utf-8").splitlines()
@@ -100,10 +100,10 @@ def _groups(root: Path) -> Iterator[tuple[Path, str, str, str]]:
 
 
 def machine_memory(root: Path = Path("/")) -> MachineMemory:
-    """The machine's memory, or what the control groups leave of it (cgroups v1 and v2).
+    """Return the machine's memory, or the part that the control groups allow (cgroups v1 and v2).
 
-    ``MemAvailable`` is the kernel's own estimate (proc(5)); a group's is its limit less what is in use,
-    where file pages that weren't used lately count as free.
+    ``MemAvailable`` is the kernel's own estimate (proc(5)); for a group it is its limit minus its usage, where
+    inactive file pages count as free.
     """
     info = _fields(root / "proc/meminfo")
     total, available = _kilobytes(info["MemTotal"]), _kilobytes(info["MemAvailable"])
@@ -118,12 +118,12 @@ def machine_memory(root: Path = Path("/")) -> MachineMemory:
 
 
 def kernel_kills() -> int:
-    """How many processes the kernel has killed for want of memory since boot."""
+    """Return how many processes the kernel has killed since boot because memory ran out."""
     return int(_fields(Path("/proc/vmstat")).get("oom_kill", "0"))
 
 
 def _processes() -> dict[int, tuple[int, int]]:
-    """Parent and session of every process."""
+    """Return parent and session of every process."""
     found = {}
     for entry in os.scandir("/proc"):
         if entry.name.isdigit():
@@ -135,7 +135,7 @@ def _processes() -> dict[int, tuple[int, int]]:
 
 
 def memory_of(leaders: Iterable[int]) -> dict[int, Usage]:
-    """What each of these processes uses, with their sessions and descendants: one pass over ``/proc`` for all."""
+    """Return the memory of each process with its session and descendants, in one pass over ``/proc`` for all."""
     wanted = set(leaders)
     if not wanted:
         return {}
@@ -161,7 +161,7 @@ def _sum(pids: list[int]) -> Usage:
 
 
 def shared_out(usage: Usage) -> int:
-    """Bytes of all the processes, what they share counted once (PSS); dear, so only asked when it matters."""
+    """Return the bytes of all the processes, counting shared memory once (PSS). This is slow, so use it rarely."""
     total = 0
     for pid in usage.pids:
         rollup = _fields(Path(f"/proc/{pid}/smaps_rollup"))

@@ -1,4 +1,4 @@
-"""The local backend's settings, each with its unit and why it is what it is."""
+"""The local backend's settings, each with its unit and reason."""
 
 from __future__ import annotations
 
@@ -9,32 +9,32 @@ __all__ = ["Options"]
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """How long and how much.
+    """Timeouts and limits of the local backend.
 
     Attributes
     ----------
     drain
-        Seconds between a replica's leaving the ready ones and its SIGTERM: long enough for the reconciler
-        to write the endpoints and for every gateway to have seen it.
+        Seconds between the end of a replica's readiness and its SIGTERM: long enough for the reconciler to write the
+        endpoints and for every gateway to see them.
     back_off_first, back_off_limit
-        Seconds before the first restart after a crash, and at most; doubled each time in between.
+        Seconds before the first restart after a crash, and the maximum; doubled each time in between.
     back_off_reset
-        Seconds that a replica must run for its earlier crashes to be forgotten.
+        Seconds that a replica must run before its earlier crashes are forgotten.
     missing_retry
-        Seconds until a program that isn't there is looked for again: somebody may install it.
+        Seconds until a missing program is looked for again: somebody may install it.
     first_probe
-        Seconds between readiness probes right after the start; a model from the page cache loads in tenths
-        of a second. Grows with the time waited, so that probing delays a start by a twentieth at most.
+        Seconds between readiness probes right after the start; a model in the page cache loads in tenths of a second.
+        The pause grows with the time waited, so that probing delays a start by a twentieth at most.
     memory_period
-        Seconds between two looks at the memory of all replicas.
+        Seconds between two readings of the memory of all replicas.
     memory_retry
-        Seconds until a replica that waits for memory looks again.
+        Seconds until a replica that waits for memory checks again.
     memory_news
-        Seconds at least between two notices that nothing but memory use changed.
+        Minimum seconds between two notifications of changed memory usage alone.
     log_bytes
-        Size at which a replica's log is rotated; one older file is kept, so twice that is on disk.
+        Size in bytes at which a replica's log is rotated; one older file is kept, so twice that is used on disk.
     lock_timeout
-        Seconds to wait for an earlier controller to let go of the directory.
+        Seconds to wait for an earlier controller to release the directory.
     """
 
     drain: float = 1.0

@@ -1,4 +1,4 @@
-"""HTTP GETs that tell how a replica is; a connection each, no client library: some bytes out, a line in."""
+"""Probes of replicas by HTTP GET. Each has its own connection; a client library isn't needed for one status line."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ __all__ = ["Answer", "http_get", "probe_delay"]
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What came back, with half a sentence on it for people.
+    """The result of a probe, with half a sentence on it for people.
 
     Attributes
     ----------
     silent
-        It was asked, and nothing came in time.
+        True if no answer came in time.
     wants_key
-        It refused for want of a key.
+        True if it refused because a key was missing or wrong.
     """
 
     good: bool
@@ -53,18 +53,18 @@ async def _exchange(endpoint: str, path: str, key: str) -> Answer:
 
 
 async def http_get(endpoint: str, path: str, timeout: float, key: str = "") -> Answer:
-    """Ask once; any 2xx is good. What goes wrong is an answer too, never an exception.
+    """Probe once; any 2xx status is good. Failures are results too, never exceptions.
 
     Parameters
     ----------
     endpoint
         ``unix:///path`` or ``http://127.0.0.1:port``.
     path
-        Such as ``/health``.
+        The path, such as ``/health``.
     timeout
-        Seconds, from connecting to the status line.
+        Timeout in seconds, from connecting to the status line.
     key
-        Sent as a bearer token, where there is one.
+        Sent as a bearer token, unless empty.
     """
     try:
         async with asyncio.timeout(timeout):
@@ -80,7 +80,7 @@ async def http_get(endpoint: str, path: str, timeout: float, key: str = "") -> A
 
 
 def probe_delay(waited: float, *, first: float, period: float) -> float:
-    """Seconds until the next probe of one that wasn't ready yet: a twentieth of what was waited already.
+    """Return the seconds until the next probe of a replica that wasn't ready: a twentieth of the time waited.
 
     >>> [probe_delay(waited, first=0.05, period=1.0) for waited in (0.0, 4.0, 100.0)]
     [0.05, 0.2, 1.0]

@@ -1,4 +1,4 @@
-"""One started process: made, found again, watched and ended."""
+"""One process of a replica: starting, finding, watching and ending it."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ __all__ = [
 ]
 
 ENV_REPLICA: Final = "LLMOS_REPLICA"
-"""Marks a replica's processes, so that one that was started and not yet recorded is found again."""
+"""Variable that marks a replica's processes, so that one that was started but not recorded can be found."""
 
 _PASSED_ON = ("PATH", "HOME", "LANG", "TMPDIR", ENV_INSTANCE)
 _PLACEHOLDER = re.compile(r"\{(socket|port|index|dir)\}")
 
-# Notes a job's exit code for a controller that wasn't there when it ended. The shell waits out a SIGTERM to the
-# group, which the job gets too, and answers as the job does.
+# Records a job's exit code for a controller that wasn't running when it ended. The shell ignores a SIGTERM to the
+# group, which the job gets too, and exits as the job does.
 _NOTE_EXIT = (
     'out=$1; shift; trap : TERM INT; "$@"; code=$?; trap - TERM INT; '
     'echo $code >"$out.new" && mv "$out.new" "$out"; exit $code'
@@ -46,12 +46,12 @@ _NOTE_EXIT = (
 
 
 def base_environment() -> dict[str, str]:
-    """The few variables that every replica gets from us."""
+    """Return the few variables of this process that every replica gets."""
     return {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
 
 
 def fill(text: str, values: Mapping[str, str]) -> str:
-    """Fill in ``{socket}``, ``{port}``, ``{index}`` and ``{dir}``; other braces are left alone.
+    """Replace ``{socket}``, ``{port}``, ``{index}`` and ``{dir}``; other braces are not changed.
 
     >>> fill('{"a": {index}} {port} {x}', {"index": "2", "port": "8080"})
     '{"a": 2} 8080 {x}'
@@ -60,14 +60,14 @@ def fill(text: str, values: Mapping[str, str]) -> str:
 
 
 def free_port() -> int:
-    """A loopback port that nobody listens on at the moment."""
+    """Return a loopback port that is free at the moment."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
 def find_program(program: str, environment: Mapping[str, str], directory: Path) -> str | None:
-    """Why the program can't be run, as the end of a sentence; None where it can."""
+    """Return why the program can't be run, as the end of a sentence; None if it can."""
     if "/" not in program:
         path = environment.get("PATH", os.defpath)
         return None if shutil.which(program, path=path) else f"is not in PATH ({path})"
@@ -80,12 +80,12 @@ def find_program(program: str, environment: Mapping[str, str], directory: Path) 
 def spawn(
     argv: Sequence[str], environment: Mapping[str, str], *, directory: Path, log: Path, note_exit: Path | None
 ) -> Running:
-    """Start a process that leads a session of its own and writes to `log`.
+    """Start a process that leads its own session and writes to `log`.
 
     Parameters
     ----------
     note_exit
-        A file that will hold its exit code.
+        A file to which its exit code is written; None: no file.
 
     Raises
     ------
@@ -120,7 +120,7 @@ def spawn(
 
 
 def noted_exit(note: Path) -> Exit | None:
-    """How a job ended that notes its exit there; None where it didn't come to that."""
+    """Return the recorded end of a job; None if nothing was recorded."""
     try:
         return Exit.from_shell(int(note.read_text(encoding="ascii")))
     except (OSError, ValueError):
@@ -128,18 +128,18 @@ def noted_exit(note: Path) -> Exit | None:
 
 
 class Running:
-    """A process that was started, by us or by an earlier controller.
+    """A process that was started by this controller or an earlier one.
 
     Parameters
     ----------
     handle
-        Its name.
+        Its handle.
     marker
-        The value of ``LLMOS_REPLICA`` that it and its children carry.
+        The value of ``LLMOS_REPLICA`` in its environment and that of its children.
     child
-        Where it is a child of ours.
+        The child process, if it is one of this process.
     note_exit
-        Where its exit code will be, if it is a job.
+        The file to which its exit code is written, if it is a job.
 
     Attributes
     ----------
@@ -173,7 +173,7 @@ class Running:
 
     @property
     def pid(self) -> int:
-        """Its process id, which is its group's and session's too."""
+        """Its process id, which is also that of its group and session."""
         return self.handle.pid
 
     def _set_exit(self) -> None:
@@ -186,7 +186,7 @@ class Running:
         if self._child is not None:
             found = Exit.from_return_code(self._child.wait())
         else:
-            # A child of this process though not of this object, where one backend follows another in it.
+            # It may be a child of this process that an earlier backend object started.
             with contextlib.suppress(ChildProcessError):
                 pid, status = os.waitpid(self.pid, os.WNOHANG)
                 if pid:
@@ -200,11 +200,11 @@ class Running:
             self._fd = None
 
     def kill(self) -> None:
-        """End it and its group now."""
+        """Kill it and its group."""
         self.handle.signal_group(signal.SIGKILL)
 
     async def stop(self, grace: float) -> Exit:
-        """SIGTERM to its group, SIGKILL after `grace` seconds, and wait until it is gone, whatever it takes."""
+        """Send SIGTERM to its group, SIGKILL after `grace` seconds, and wait until it is gone, without a timeout."""
         if not self.exited.done():
             self.handle.signal_group(signal.SIGTERM)
             await asyncio.wait([self.exited], timeout=grace)
@@ -215,15 +215,15 @@ class Running:
         return ending
 
     async def sweep(self) -> None:
-        """Kill what it left behind."""
+        """Kill the processes that it left behind."""
         await asyncio.to_thread(kill_leftovers, self.pid, self._marker)
 
     def release(self) -> None:
-        """Let it run; nobody here will be told when it ends."""
+        """Stop watching it; it continues to run."""
         self._stop_watching()
         self.exited.cancel()
         if self._child is not None and self._child.returncode is None:
-            self._child.returncode = 0  # else Popen complains that it was left running, which is the intention
+            self._child.returncode = 0  # otherwise Popen warns that it is still running, which is intended
             self._child = None
 
 
@@ -239,7 +239,7 @@ def _environment_value(pid: str, name: bytes) -> str | None:
 
 
 def marked_processes(prefix: str) -> dict[str, list[ProcessHandle]]:
-    """Processes whose ``LLMOS_REPLICA`` begins so, by its whole value. May take a while: call it in a thread."""
+    """Return processes whose ``LLMOS_REPLICA`` begins with `prefix`, by its value. This is slow: use a thread."""
     found: dict[str, list[ProcessHandle]] = {}
     for entry in os.scandir("/proc"):
         if not entry.name.isdigit():
@@ -252,9 +252,9 @@ def marked_processes(prefix: str) -> dict[str, list[ProcessHandle]]:
 
 
 def kill_leftovers(session: int, marker: str) -> None:
-    """Kill the processes of a session whose leader is gone, and those that left it but carry the marker.
+    """Kill the processes of a session whose leader is gone, and those that left it but have the marker.
 
-    Returns when they are gone, which takes a moment after SIGKILL.
+    It returns when they are gone, which takes a moment after SIGKILL.
     """
     killed = []
     for entry in os.scandir("/proc"):

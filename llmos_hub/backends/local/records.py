@@ -1,8 +1,8 @@
-"""What is kept on disk of workloads and their replicas, so that the next controller can take over.
+"""Records of workloads and their replicas on disk, from which the next controller continues.
 
-One directory per workload, ``workload.json`` in it, and one directory per replica with ``record.json``, its log
-and its own working directory. A record is replaced as a whole (written aside, flushed, renamed), so that a reader
-finds the old one or the new one. The values of `ProcessTemplate.secret_env` are never in it.
+There is a directory per workload with ``workload.json``, and in it a directory per replica with ``record.json``, its
+log and its working directory. A record is replaced atomically (written to another file, flushed, renamed), so that a
+reader finds the old or the new one. The values of `ProcessTemplate.secret_env` are never written.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ _SCHEMA = 1
 
 @dataclass(frozen=True, slots=True)
 class KnownTemplate:
-    """A template and what is known of it.
+    """A template with its hash, possibly without its secrets.
 
     Attributes
     ----------
     template
-        Without its secrets, if it was read from disk.
+        The template; without its secrets if it was read from disk.
     hash
-        Of the whole template, secrets included.
+        The hash of the whole template, including secrets.
     complete
-        Whether its secrets are all there.
+        True if it has all its secrets.
     """
 
     template: ProcessTemplate
@@ -47,18 +47,18 @@ class KnownTemplate:
 
     @classmethod
     def of(cls, template: ProcessTemplate) -> KnownTemplate:
-        """One that was just handed over."""
+        """Return the object for a complete template."""
         return cls(template, template.hash)
 
     def to_json(self) -> dict[str, Any]:
-        """Without secrets."""
+        """Return the data for a record, without secrets."""
         content = asdict(replace(self.template, env=dict(self.template.env), secret_env={}))
         del content["secret_env"]
         return {**content, "hash": self.hash, "secrets": bool(self.template.secret_env) or not self.complete}
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> KnownTemplate:
-        """As written by `to_json`."""
+        """Return the object from data of `to_json`."""
         fields = dict(content)
         digest, secrets = fields.pop("hash"), fields.pop("secrets")
         fields["argv"] = tuple(fields["argv"])
@@ -69,14 +69,14 @@ class KnownTemplate:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a replica's files are.
+    """The paths of a replica's files.
 
     Attributes
     ----------
     directory
-        Of the replica alone.
+        The replica's own directory.
     socket
-        In another directory, since its path must be short.
+        The socket, in another directory, since its path must be short.
     """
 
     directory: Path
@@ -84,45 +84,45 @@ class Place:
 
     @classmethod
     def of(cls, workload: Path, runtime_dir: Path, replica: str) -> Place:
-        """The place of that replica of that workload."""
+        """Return the paths of a replica in the directory of its workload."""
         digest = hashlib.sha256(f"{workload.name}/{replica}".encode()).hexdigest()[:16]
         return cls(workload / replica, runtime_dir / f"{digest}.sock")
 
     @property
     def record(self) -> Path:
-        """Written before it is started and again after."""
+        """The record, which is written before the replica is started and again after it."""
         return self.directory / "record.json"
 
     @property
     def log(self) -> Path:
-        """Where it writes what it says, all its starts one after the other."""
+        """The log of its output, of all starts in turn."""
         return self.directory / "log"
 
     @property
     def own(self) -> Path:
-        """``{dir}``, its working directory."""
+        """Its working directory, ``{dir}``."""
         return self.directory / "dir"
 
     @property
     def exit(self) -> Path:
-        """Where a job's exit code is noted, also when no controller is there to be told."""
+        """The file to which a job's exit code is written, also while no controller runs."""
         return self.directory / "exit"
 
 
 @dataclass(frozen=True, slots=True)
 class ReplicaRecord:
-    """A replica as the next controller must know it.
+    """The record of a replica for the next controller.
 
     Attributes
     ----------
     attempt
-        Which start this is, from 1 on. Written, with `pid` None, before the process is made.
+        The number of this start, from 1 on. It is written with `pid` None before the process is started.
     pid, start_time, boot
-        The process (see `ProcessHandle`), and the boot in which that is its name.
+        The process (see `ProcessHandle`), and the boot in which pid and start time are valid.
     log_start
-        Where in the log this start begins.
+        The position in the log where this start begins.
     phase
-        Set when a job is over.
+        The final phase of a finished job; otherwise empty.
     """
 
     id: str
@@ -144,20 +144,20 @@ class ReplicaRecord:
     last_log_lines: tuple[str, ...] = ()
 
     def write(self, place: Place, known: KnownTemplate) -> None:
-        """Put it on disk, with the template it was made of."""
+        """Write it to disk, with the replica's template."""
         _replace_file(place.record, {"schema": _SCHEMA, **asdict(self), "template": known.to_json()})
 
 
 @dataclass(frozen=True, slots=True)
 class WorkloadRecord:
-    """A workload as it is wanted.
+    """The record of a workload's desired state.
 
     Attributes
     ----------
     roles
-        Name, count and template of each.
+        Name, count and template of each role.
     serial
-        The number of the newest replica; numbers are not used again.
+        The number of the newest replica; numbers are not reused.
     """
 
     ref: WorkloadRef
@@ -166,12 +166,12 @@ class WorkloadRecord:
     serial: int = 0
 
     def same(self, roles: tuple[Role, ...], labels: Mapping[str, str]) -> bool:
-        """Whether that is what is wanted already."""
+        """Return whether that is the desired state already."""
         asked = [(role.name, role.count, role.template.hash) for role in roles]
         return asked == [(name, count, known.hash) for name, count, known in self.roles] and labels == self.labels
 
     def write(self, directory: Path) -> None:
-        """Put it on disk."""
+        """Write it to disk."""
         roles = [{"name": name, "count": count, "template": known.to_json()} for name, count, known in self.roles]
         content = {"ref": asdict(self.ref), "labels": dict(self.labels), "roles": roles, "serial": self.serial}
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -189,7 +189,7 @@ def _replace_file(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def _read(path: Path) -> dict[str, Any] | None:
-    """The content, or None where there is none that can be read."""
+    """Return the content of a record; None if it doesn't exist or can't be read."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -201,7 +201,7 @@ def _read(path: Path) -> dict[str, Any] | None:
 
 
 def read_replica(directory: Path) -> tuple[ReplicaRecord, KnownTemplate] | None:
-    """The record in a replica's directory, and the template it was made of."""
+    """Return the record in a replica's directory, and the replica's template; None if it can't be read."""
     content = _read(directory / "record.json")
     if content is None:
         return None
@@ -217,7 +217,7 @@ def read_replica(directory: Path) -> tuple[ReplicaRecord, KnownTemplate] | None:
 
 
 def load_workloads(directory: Path) -> dict[Path, WorkloadRecord]:
-    """Every workload there is a record of, by its directory."""
+    """Return all recorded workloads by directory."""
     found = {}
     for entry in sorted(directory.iterdir()):
         content = _read(entry / "workload.json") if entry.is_dir() else None
@@ -232,9 +232,9 @@ def load_workloads(directory: Path) -> dict[Path, WorkloadRecord]:
 
 
 def boot_id() -> str:
-    """A name for this boot of the machine and this platform.
+    """Return an identifier of this boot of the machine and this platform.
 
-    After another boot a pid means nothing, and in a copy of the data directory it is a process of the original's.
+    After another boot a pid is meaningless, and in a copy of the data directory it is the original platform's.
     """
     platform = os.environ.get(ENV_INSTANCE, "")
     try:

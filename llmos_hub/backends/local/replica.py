@@ -1,4 +1,4 @@
-"""One replica through all its starts and ends: held back, started, probed, restarted, drained, stopped."""
+"""One replica through all its starts and ends: waiting, starting, probing, restarting, draining, stopping."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ __all__ = ["Owner", "Replica"]
 log = logging.getLogger(__name__)
 
 _FROM_OUTSIDE: Final = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGKILL})
-_SECRET_LENGTH: Final = 8  # shorter values are not worth hiding and would blank out words
+_SECRET_LENGTH: Final = 8  # shorter values are hardly secret, and masking them would mask common words
 
 
 def _report(task: asyncio.Task[None]) -> None:
@@ -42,16 +42,16 @@ def _report(task: asyncio.Task[None]) -> None:
 
 
 class Owner(Protocol):
-    """What a replica needs of the workload that it belongs to.
+    """The workload that a replica belongs to, as far as the replica needs it.
 
     Attributes
     ----------
     name
-        Of the resource, for messages.
+        The resource's name, for messages.
     marker
-        What ``LLMOS_REPLICA`` begins with.
+        The beginning of ``LLMOS_REPLICA``.
     environment
-        What every process gets.
+        Environment variables of all processes.
     """
 
     name: str
@@ -60,23 +60,23 @@ class Owner(Protocol):
     options: Options
 
     def changed(self, replica: Replica) -> None:
-        """Its state is another one now."""
+        """Handle a change of a replica's state."""
 
     def gone(self, replica: Replica) -> None:
-        """It was stopped and nothing is left of it."""
+        """Handle the end of a replica, which was stopped and removed."""
 
     def shortage(self, replica: Replica) -> Shortage | None:
-        """What is missing for it to start; None where there is enough."""
+        """Return the memory that is missing for it to start; None if there is enough."""
 
     def port_taken(self, port: int) -> bool:
-        """Whether another replica was given that port."""
+        """Return whether another replica uses that port."""
 
     async def save(self) -> None:
-        """Have the workload on disk, so that no number of a replica is used again."""
+        """Make sure that the workload is on disk, so that no number of a replica is reused."""
 
 
 class Replica:
-    """A replica; `begin` sets it going, then it looks after itself until `stop` or `release`."""
+    """A replica, which runs from `begin` until `stop` or `release`."""
 
     def __init__(
         self,
@@ -91,8 +91,8 @@ class Replica:
         self._place = place
         self._owner = owner
         self._process = process
-        self._verdict: Failure | None = None  # why we are ending the process ourselves
-        self._failure: Failure | None = None  # why it isn't running
+        self._verdict: Failure | None = None  # why the controller ends the process
+        self._failure: Failure | None = None  # why it is not running
         self._crashes = 0
         self._retry = 0.0
         self._shortage: Shortage | None = None
@@ -131,30 +131,30 @@ class Replica:
             return replace(state, phase=phase, pid=pid, started_at=started, ready_at=ready)
         return state
 
-    # What others see and do
+    # Called by the owner
 
     @property
     def finished(self) -> bool:
-        """Whether it is a job that is over."""
+        """True if it is a finished job."""
         return self.state.phase in {"Succeeded", "Failed"}
 
     @property
     def pid(self) -> int | None:
-        """Of its process, while it has one."""
+        """The process id, while it has a process."""
         return self._process.pid if self._process is not None else None
 
     @property
     def place(self) -> Place:
-        """Where its files are."""
+        """The paths of its files."""
         return self._place
 
     @property
     def memory_request(self) -> int:
-        """Bytes that it is expected to use."""
+        """The expected memory in bytes."""
         return self._known.template.memory_request or 0
 
     def member(self, template: str) -> Member:
-        """Itself as the rollout sees it, where `template` is the newest."""
+        """Return the replica as a `Member` for the rollout, where `template` is the newest template."""
         return Member(
             id=self.state.id,
             index=self.state.index,
@@ -166,36 +166,36 @@ class Replica:
         )
 
     def begin(self) -> None:
-        """Set it going."""
+        """Start the replica's life."""
         if not self.finished:
             self._life = asyncio.create_task(self._live(), name=f"replica {self.state.id}")
             self._life.add_done_callback(_report)
 
     def hand_over(self, known: KnownTemplate) -> None:
-        """Give it the secrets that an earlier controller knew."""
+        """Add the secrets, which an earlier controller had and did not record."""
         if known.hash == self._known.hash and not self._known.complete:
             self._known = known
             self._secrets.set()
 
     def memory_seen(self, usage: Usage | None) -> None:
-        """Note what it uses, as far as it is known."""
+        """Record its memory usage; None if unknown."""
         self.usage = usage
         self.state = replace(self.state, memory=usage.resident if usage else None)
 
     def over_limit(self) -> bool:
-        """Whether it uses more than it may, by the first look."""
+        """Return whether its resident memory exceeds the limit, where shared memory is counted several times."""
         limit = self._known.template.memory_limit
         return bool(limit and self.usage and self.usage.resident > limit and self._verdict is None)
 
     def kill_for_memory(self, used: int) -> None:
-        """Kill it if that is more than it may use."""
+        """Kill it if `used` exceeds its memory limit."""
         limit = self._known.template.memory_limit
         if limit and used > limit and self._process is not None and self.state.phase != "Stopping":
             self._verdict = failures.out_of_memory(self._owner.name, used, limit)
             self._process.kill()
 
     def stop(self, drain: float) -> asyncio.Task[None]:
-        """Take it out at once; then let it finish what it is doing for `drain` seconds, end it, remove its files."""
+        """Mark it as stopping; then let it finish requests for `drain` seconds, end it and remove its files."""
         if self._stopping is None:
             serving = self.state.phase == "Ready"
             self._set(phase="Stopping", retry_at=None)
@@ -204,7 +204,7 @@ class Replica:
         return self._stopping
 
     async def release(self) -> None:
-        """Let go of it; its process goes on."""
+        """Stop managing it; its process continues to run."""
         for task in (self._life, self._stopping):
             if task is not None and not task.done():
                 task.cancel()
@@ -230,7 +230,7 @@ class Replica:
                 await self._fail(Failure("Crashed", reason), None)
 
     async def _hold(self) -> None:
-        """Wait for what it needs: the back-off's end, its secrets, memory."""
+        """Wait for the end of the back-off, for its secrets and for memory."""
         await asyncio.sleep(max(0.0, self._retry - time.monotonic()))
         if not self._known.complete:
             failure = failures.credentials_needed(self._failure, self._owner.name)
@@ -245,7 +245,7 @@ class Replica:
         self.admitted = True
 
     async def _spawn(self) -> None:
-        """Make the process: its intention is on disk before, its pid after."""
+        """Start the process. The attempt is recorded before it, and the pid after it."""
         record, template = self._record, self._known.template
         values = {"index": str(record.index), "dir": str(self._place.own), "socket": str(self._place.socket)}
         texts = (*template.argv, *template.env.values())
@@ -295,7 +295,7 @@ class Replica:
         await in_thread(self._record.write, self._place, self._known)
 
     async def _note(self) -> None:
-        """As `_write`, where the process matters more than the record of it."""
+        """Write the record; on failure only log it, since the process matters more than its record."""
         try:
             await self._write()
         except OSError as error:
@@ -314,13 +314,13 @@ class Replica:
         await process.sweep()
         return ending
 
-    # How it ended
+    # The end of the process
 
     async def _ended_meanwhile(self) -> None:
-        """Settle how it ended while no controller was there.
+        """Handle an end while no controller was running.
 
-        A job that was ended from outside (with the platform, most likely, or the machine) is run again; one that
-        ended by itself is over. Anything else is started again, at once, since nothing says that it can't run.
+        A job that was ended from outside (probably with the platform or the machine) is run again; one that ended by
+        itself is finished. Anything else is started again immediately, since there is no sign that it can't run.
         """
         ending = noted_exit(self._place.exit) or Exit()
         outside = ending.code is None and ending.signal in {None, *_FROM_OUTSIDE}
@@ -331,7 +331,7 @@ class Replica:
         self._crashes, self._retry = 0, 0.0
 
     async def _settle(self, ending: Exit) -> None:
-        """Decide what an end means and when it starts again, if it does."""
+        """Find out the reason of an end, and schedule the restart if there is one."""
         template = self._known.template
         ran = (datetime.now(UTC) - self._record.started_at).total_seconds() if self._record.started_at else 0.0
         if ran >= self._owner.options.back_off_reset:
@@ -349,7 +349,7 @@ class Replica:
         await self._fail(failure, ending)
 
     async def _fail(self, failure: Failure, ending: Exit | None) -> None:
-        """Note a failure; a job is over with it, anything else is started again later."""
+        """Record a failure. A job is finished with it; anything else is restarted later."""
         self._gone()
         options = self._owner.options
         code = ending.number if ending else None
@@ -382,9 +382,9 @@ class Replica:
         self.state = replace(self.state, pid=None, memory=None, ready_at=None)
 
     def _last_lines(self) -> tuple[str, ...]:
-        """The end of this start's log with the values of secrets blanked out, since it goes into the status.
+        """Return the last log lines of this start for the status, with the values of secrets masked.
 
-        None of it where the secrets aren't known.
+        Empty if the secrets aren't known.
         """
         if not self._known.complete:
             return ()
@@ -394,7 +394,7 @@ class Replica:
             lines = [line.replace(secret, "***") for line in lines]
         return tuple(lines)
 
-    # How it is
+    # Probes
 
     async def _check(self, process: Running) -> None:
         template, endpoint = self._known.template, self._record.endpoint
@@ -408,7 +408,7 @@ class Replica:
         await asyncio.gather(*probes)
 
     async def _get_ready(self, process: Running) -> bool:
-        """Probe until it is ready for the first time; after its startup timeout stop it."""
+        """Probe until it is ready for the first time; stop it after its startup timeout."""
         template, endpoint = self._known.template, self._record.endpoint
         probe, first = template.readiness, self._owner.options.first_probe
         if probe is not None and endpoint is not None:
@@ -425,14 +425,14 @@ class Replica:
                 answer = await self._ask(endpoint, probe)
         now = datetime.now(UTC)
         self._record = replace(self._record, ready_at=now)
-        await self._note()  # first, so that the next controller has it ready from its first moment on
+        await self._note()  # recorded first, so that the next controller finds it ready from its start
         self._set(phase="Ready", ready_at=now, exit_code=None, reason="", message="", last_log_lines=())
         return True
 
     async def _keep_ready(self, process: Running, endpoint: str, probe: Probe) -> None:
-        """Ready and not ready, as its probe says; one that was adopted is asked at once.
+        """Keep the phase ready or not ready by its probe; an adopted replica is probed immediately.
 
-        One that may be started again for its liveness is ended as soon as it is certain that it hangs.
+        If it has a liveness probe, it is killed as soon as it is certain that it hangs.
         """
         failed = 0
         judge = HangJudge(process.pid, spinning=False)
@@ -452,7 +452,7 @@ class Replica:
             await asyncio.sleep(probe.period)
 
     async def _ask(self, endpoint: str, probe: Probe) -> Answer:
-        """Probe once, with the key that the process wants; while that isn't known again, wanting it is a sign of life."""
+        """Probe once, with the engine's key; while the key is unknown, a refusal for lack of it is a success."""
         key = self._known.template.secret_env.get(ENV_ENGINE_KEY, "")
         answer = await http_get(endpoint, probe.path, probe.timeout, key)
         return replace(answer, good=True) if answer.wants_key and not self._known.complete else answer
@@ -461,7 +461,7 @@ class Replica:
         return f"{self._owner.name} gets no requests for now: GET {probe.path} gave {answer.words}."
 
     async def _keep_alive(self, process: Running, endpoint: str, probe: Probe) -> None:
-        """Stop it once its liveness probe failed too often in a row."""
+        """Stop it when its liveness probe has failed too often in a row."""
         failed = 0
         while failed < probe.failures:
             await asyncio.sleep(probe.period)
@@ -470,7 +470,7 @@ class Replica:
         self._verdict = failures.unhealthy(self._owner.name, failed, probe.path, answer.words)
         await process.stop(self._known.template.grace)
 
-    # Its end
+    # Stopping
 
     async def _stop(self, drain: float) -> None:
         if self._life is not None:
@@ -492,7 +492,7 @@ class Replica:
             self._place.socket.unlink()
 
     def _set(self, **fields: Any) -> None:
-        """Change the state, unless it is on its way out, and tell."""
+        """Change the state and notify the owner, unless it is stopping."""
         if self.state.phase == "Stopping":
             return
         before, self.state = self.state, replace(self.state, **fields)

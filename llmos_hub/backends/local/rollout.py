@@ -1,15 +1,16 @@
-"""What to start and what to stop, decided from what there is; pure functions.
+"""Rollouts: pure functions that decide which replicas to start and to stop.
 
-The rules, after those of a Deployment with ``maxSurge: 1, maxUnavailable: 0``
-(https://kubernetes.io/docs/concepts/workloads/controllers/deployment/), for any count, one included:
+The rules follow those of a Deployment with ``maxSurge: 1, maxUnavailable: 0``
+(https://kubernetes.io/docs/concepts/workloads/controllers/deployment/), for any count, including one:
 
-* A replica that works goes only when its replacement, which gets the same index, is available; one replica
-  at a time is replaced, and none as long as a new one isn't available: a broken template stops at the first.
-* An old replica that doesn't work goes at once.
-* Where the memory doesn't suffice for one more, the old one goes first, but only if what it frees is enough
-  for the new one, and only while no other replica is missing.
-* Fewer are wanted: those that don't work go first, then those of the old template, then the highest index.
-* Jobs never run twice at once: the old one has to be gone before the new one starts.
+* An available replica is stopped only when its replacement, which gets the same index, is available. One replica is
+  replaced at a time, and none while a new one isn't available, so that a broken template affects only the first.
+* An old replica that isn't available is stopped immediately.
+* If there is not enough memory for one more, the old one is stopped first, but only if the memory that it frees is
+  enough for the new one, and only while no other replica is missing.
+* When the count is reduced, replicas that aren't available are stopped first, then those of the old template, then
+  those with the highest index.
+* A job never runs twice at the same time: the old one has to be gone before the new one starts.
 """
 
 from __future__ import annotations
@@ -23,20 +24,20 @@ __all__ = ["Member", "Start", "Stop", "decide"]
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A replica, as far as the decision needs it.
+    """A replica, as far as the rollout needs it.
 
     Attributes
     ----------
     current
-        Whether it is of the newest template.
+        True if it has the newest template.
     available
-        Whether it does its work: ready, or done if it is a job.
+        True if it is ready or, for a job, finished.
     stopping
-        Whether it is on its way out.
+        True if it is being stopped.
     short_by
-        Bytes of memory that are missing for it to start; 0 when it doesn't wait for memory.
+        Bytes of memory that are missing for it to start; 0 if it doesn't wait for memory.
     memory
-        Bytes that come free when it goes.
+        Bytes of memory that it frees when it is stopped.
     """
 
     id: str
@@ -50,20 +51,20 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """Start a replica of the newest template."""
+    """A step that starts a replica of the newest template."""
 
     index: int
 
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """Take a replica out, drain it and stop it."""
+    """A step that drains and stops a replica."""
 
     id: str
 
 
 def _choose_slots(count: int, live: Sequence[Member]) -> list[int]:
-    """The indexes to keep and to fill, best first, in order of index."""
+    """Return the indexes to keep and to fill, in order; the best replicas are kept."""
     ranks: dict[int, tuple[bool, bool, int]] = {}
     for member in live:
         rank = (not member.available, not member.current, member.index)
@@ -75,16 +76,16 @@ def _choose_slots(count: int, live: Sequence[Member]) -> list[int]:
 
 
 def decide(count: int, members: Sequence[Member], *, completes: bool = False) -> list[Start | Stop]:
-    """The next steps for one role; none when all is as it should be or something must be waited for.
+    """Return the next steps for one role; empty if nothing is to do, or not before something else has happened.
 
     Parameters
     ----------
     count
-        How many are wanted.
+        Desired number of replicas.
     members
-        All there are, those that are stopping included.
+        All existing replicas, including those that are being stopped.
     completes
-        Whether they are jobs.
+        True if they are jobs.
     """
     live = [member for member in members if not member.stopping]
     slots = list(range(count)) if completes else _choose_slots(count, live)

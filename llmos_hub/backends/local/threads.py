@@ -1,4 +1,4 @@
-"""File work in a thread that is waited for, come what may."""
+"""Calls in a thread that are always waited for."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ T = TypeVar("T")
 async def in_thread(function: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
     """As `asyncio.to_thread`, but a caller that is cancelled waits until the thread is done.
 
-    Else a record could be written after the one who was cancelled for it has removed its directory.
+    Otherwise a record could be written after the canceller has removed its directory.
     """
     task = asyncio.ensure_future(asyncio.to_thread(function, *arguments, **named))
     try:
@@ -23,5 +23,5 @@ async def in_thread(function: Callable[P, T], *arguments: P.args, **named: P.kwa
     except asyncio.CancelledError:
         await asyncio.wait([task])
         if not task.cancelled():
-            task.exception()  # it has been looked at: the cancellation is what is told
+            task.exception()  # retrieved, so that asyncio doesn't log it: the cancellation is raised instead
         raise
