@@ -229,7 +229,7 @@ class Table:
         """Return a sentence with the models that `caller` can use."""
         names = [display_name(caller, route, route.name) for route in self.visible(caller)]
         if not names:
-            return "You have no model yet. Start one in a notebook: %llmos serve demo://smollm2 --name chat"
+            return "You have no model yet. Start one: llmos serve demo://smollm2 --name chat"
         more = f" and {len(names) - _NAMES_SHOWN} more (GET /v1/models)" if len(names) > _NAMES_SHOWN else ""
         return f"You can use: {', '.join(names[:_NAMES_SHOWN])}{more}."
 
@@ -283,8 +283,8 @@ _HINTS: Final = {
     "Starting": (2, "It is starting"),
     "Ready": (1, "Its replicas are being replaced"),
     "Degraded": (2, "None of its replicas answers at the moment"),
-    "Paused": (60, "It is paused; start it with: %llmos start {name}"),
-    "Failed": (30, "It failed; the reason and its last log lines: %llmos describe {name}"),
+    "Paused": (60, "It is paused; start it with: llmos start {name}"),
+    "Failed": (30, "It failed; the reason and its last log lines: llmos describe {name}"),
     "Deleting": (60, "It is being deleted"),
 }
 

@@ -84,7 +84,7 @@ async def test_out_of_memory_is_told_in_numbers(backend, namespace):
     await backend.apply(workload)
     replica = await seen(backend, workload, "OutOfMemory")
     assert replica.message == (
-        "chat ran out of memory: used 64 MiB of 64 MiB. Give it more: %llmos set chat --memory 128Mi"
+        "chat ran out of memory: used 64 MiB of 64 MiB. Give it more: llmos set chat --memory 128Mi"
     )
     assert replica.exit_code == 137
     assert replica.memory_limit == 64 * MIB

@@ -136,7 +136,7 @@ def out_of_memory(name: str, used: int, limit: int) -> Failure:
     """Return the failure of a replica that was killed because it used more memory than its limit."""
     message = (
         f"{name} ran out of memory: used {format_bytes(used)} of {format_bytes(limit)}. "
-        f"Give it more: %llmos set {name} --memory {_more(limit)}"
+        f"Give it more: llmos set {name} --memory {_more(limit)}"
     )
     return Failure("OutOfMemory", message)
 
@@ -145,7 +145,7 @@ def killed_by_kernel(name: str) -> Failure:
     """Return the failure of a replica that the kernel probably killed, since its count of OOM kills has grown."""
     message = (
         f"{name} was killed, and the kernel says that the machine had run out of memory. "
-        "Stop another model (%llmos ps shows what each uses) or serve a smaller one."
+        "Stop another model (llmos ps shows what each uses) or serve a smaller one."
     )
     return Failure("OutOfMemory", message)
 
@@ -159,7 +159,7 @@ def insufficient_memory(name: str, shortage: Shortage) -> Failure:
     promised = f", {format_bytes(shortage.promised)} are kept for what is still loading" if shortage.promised else ""
     message = (
         f"{name} needs {needed} of memory and {free} of {total} are free{promised}. "
-        "It starts by itself once there is enough. Make room: %llmos ps shows what each uses, %llmos stop NAME."
+        "It starts by itself once there is enough. Make room: llmos ps shows what each uses, llmos stop NAME."
     )
     return Failure("InsufficientMemory", message)
 
@@ -167,16 +167,16 @@ def insufficient_memory(name: str, shortage: Shortage) -> Failure:
 def crashed(name: str, ending: Exit, *, completes: bool) -> Failure:
     """Return the failure of a replica whose process ended by itself."""
     if completes:
-        return Failure("Crashed", f"{name} failed: {ending.words}. See why: %llmos logs {name}")
+        return Failure("Crashed", f"{name} failed: {ending.words}. See why: llmos logs {name}")
     still = ", though it should go on serving" if ending.code == 0 else ""
-    return Failure("Crashed", f"{name} crashed: {ending.words}{still}. See why: %llmos logs {name}")
+    return Failure("Crashed", f"{name} crashed: {ending.words}{still}. See why: llmos logs {name}")
 
 
 def not_ready_in_time(name: str, seconds: float, path: str, words: str) -> Failure:
     """Return the failure of a replica that was not ready within its startup timeout."""
     message = (
         f"{name} was not ready within {seconds:g} s of its start and was stopped: GET {path} gave {words}. "
-        f"See why: %llmos logs {name}"
+        f"See why: llmos logs {name}"
     )
     return Failure("StartupTimeout", message)
 
@@ -184,7 +184,7 @@ def not_ready_in_time(name: str, seconds: float, path: str, words: str) -> Failu
 def unhealthy(name: str, failures: int, path: str, words: str) -> Failure:
     """Return the failure of a replica whose liveness probe failed too often."""
     message = (
-        f"{name} hung and was stopped: {failures} times in a row GET {path} gave {words}. See why: %llmos logs {name}"
+        f"{name} hung and was stopped: {failures} times in a row GET {path} gave {words}. See why: llmos logs {name}"
     )
     return Failure("Unhealthy", message)
 

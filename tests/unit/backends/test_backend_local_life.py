@@ -138,7 +138,7 @@ async def test_over_its_memory_limit_it_is_killed_with_the_reason(backend):
         await ask(before, "/leak?120")
     (down,) = (await until(backend, wanted.ref, phase("Waiting"))).replicas
     assert down.reason == "OutOfMemory"
-    assert "of 100 MiB. Give it more: %llmos set chat --memory 256Mi" in down.message
+    assert "of 100 MiB. Give it more: llmos set chat --memory 256Mi" in down.message
     assert down.message.startswith("chat ran out of memory: used 1")
     (after,) = (await until(backend, wanted.ref, ready(1))).replicas
     assert after.restarts == 1

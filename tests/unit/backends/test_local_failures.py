@@ -38,7 +38,7 @@ def test_out_of_memory_says_how_much_and_what_to_type():
     failure = failures.out_of_memory("chat", 4 * GI + 1, 4 * GI)
     assert failure.reason == "OutOfMemory"
     assert failure.message == (
-        "chat ran out of memory: used 4.0 GiB of 4.0 GiB. Give it more: %llmos set chat --memory 6Gi"
+        "chat ran out of memory: used 4.0 GiB of 4.0 GiB. Give it more: llmos set chat --memory 6Gi"
     )
     assert "--memory 768Mi" in failures.out_of_memory("chat", GI, GI // 2).message
 

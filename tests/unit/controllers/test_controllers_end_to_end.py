@@ -327,7 +327,7 @@ async def test_a_replica_that_takes_too_much_memory_is_ended_and_says_so(platfor
             await client.get("/leak?200")
     resource = await platform.until("leaky", lambda r: not r.status.endpoints)
     assert "leaky ran out of memory: used" in resource.status.message
-    assert "%llmos set leaky --memory" in resource.status.message
+    assert ": llmos set leaky --memory" in resource.status.message
     assert resource.status.next_try_at is not None
     resource = await platform.ready("leaky")
     assert resource.status.message.startswith("python")

@@ -700,7 +700,7 @@ async def test_pausing_a_download_ends_it_and_resuming_goes_on(bench: Bench) -> 
 async def test_a_replica_that_ran_out_of_memory(bench: Bench) -> None:
     await bench.create(resources={"memory": "4Gi"})
     await bench.settled()
-    text = "chat ran out of memory: used 4.0 GiB of 4.0 GiB. Give it more: %llmos set chat --memory 6Gi"
+    text = "chat ran out of memory: used 4.0 GiB of 4.0 GiB. Give it more: llmos set chat --memory 6Gi"
     bench.backend.set(
         bench.ref("serve"),
         phase="Waiting",

@@ -117,7 +117,7 @@ async def test_unknown_and_forbidden_models_are_the_same(gateway: RunningGateway
 
 async def test_someone_without_models(gateway: RunningGateway) -> None:
     message = said(await gateway.chat(), 404, "model_not_found")
-    assert message.endswith("You have no model yet. Start one in a notebook: %llmos serve demo://smollm2 --name chat")
+    assert message.endswith("You have no model yet. Start one: llmos serve demo://smollm2 --name chat")
 
 
 @pytest.mark.parametrize("asked", ["x" * 5000, "a\nb\x00\x1b[31m", "ä" * 200, "../../etc/passwd"])
@@ -133,8 +133,8 @@ async def test_odd_names_are_shown_harmlessly(gateway: RunningGateway, asked: st
         ("Pending", "", "It waits to be started.", "3"),
         ("Downloading", "1.4 of 2.5 GB", "Its files are being downloaded. 1.4 of 2.5 GB.", "10"),
         ("Starting", "llama.cpp loads the model.", "It is starting. llama.cpp loads the model.", "2"),
-        ("Paused", "", "It is paused; start it with: %llmos start chat.", "60"),
-        ("Failed", "Out of memory", "%llmos describe chat. Out of memory.", "30"),
+        ("Paused", "", "It is paused; start it with: llmos start chat.", "60"),
+        ("Failed", "Out of memory", ": llmos describe chat. Out of memory.", "30"),
         ("Degraded", "", "None of its replicas answers at the moment.", "2"),
     ],
 )
