@@ -9,6 +9,7 @@ import logging
 import resource
 import secrets
 from collections.abc import AsyncIterator, Awaitable
+from typing import Any
 
 from llmos.errors import BadRequest, Cause, Internal, LLMOSError, MethodNotAllowed, NotFound
 from llmos_hub.gateway.asgi import Receive, Scope, Send, make_request
@@ -99,9 +100,7 @@ class Gateway:
         try:
             yield
         finally:
-            task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
+            await _cancel(task)
             self._upstreams.close()
 
     @contextlib.asynccontextmanager
@@ -117,9 +116,7 @@ class Gateway:
         try:
             yield
         finally:
-            task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
+            await _cancel(task)
 
     def drain(self) -> None:
         """Report not ready at /ready, so that no new requests are sent here."""
@@ -258,6 +255,12 @@ class Gateway:
             ((request.first_byte or self._loop.time()) - request.began) * 1000,
             request.sent,
         )
+
+
+async def _cancel(task: asyncio.Future[Any]) -> None:
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
 
 
 async def serve(settings: ProcessSettings, options: GatewayOptions | None = None) -> None:

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from llmos.errors import BadRequest, Cause
 
-__all__ = ["add_fields", "find_model", "look", "replace_model"]
+__all__ = ["add_fields", "parse_body", "replace_model"]
 
 SMALL: Final = 64 * 1024
 """Bodies up to this size are decoded: under a millisecond."""
@@ -60,18 +60,7 @@ _TYPES = {
 }
 
 
-async def find_model(body: bytes) -> str | None:
-    """Return the value of the top-level field `model`; None if there is no such field.
-
-    Raises
-    ------
-    BadRequest
-        As `look`.
-    """
-    return (await look(body))[0]
-
-
-async def look(body: bytes) -> tuple[str | None, dict[str, Any] | None]:
+async def parse_body(body: bytes) -> tuple[str | None, dict[str, Any] | None]:
     """Return the value of the top-level field `model` (None if there is none), and the whole body if it was decoded.
 
     Raises

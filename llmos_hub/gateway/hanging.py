@@ -13,7 +13,7 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import Final, Protocol
 
-__all__ = ["HEALTH_PATHS", "Watch", "Watched"]
+__all__ = ["HEALTH_PATHS", "HangWatch", "Watched"]
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +44,7 @@ class Watched(Protocol):
         ...
 
 
-class Watch:
+class HangWatch:
     """A watch over one replica that finds out whether it hangs.
 
     Parameters

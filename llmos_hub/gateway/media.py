@@ -33,7 +33,7 @@ def check_media(body: bytes, data: Any, hosts: Collection[str]) -> None:
     Parameters
     ----------
     body, data
-        A JSON object that `llmos_hub.gateway.body.look` accepted, and its decoded value or None, as `look` returned it.
+        A JSON object that `llmos_hub.gateway.body.parse_body` accepted, and the decoded value that it returned or None.
     hosts
         The hosts from which the model may fetch.
 

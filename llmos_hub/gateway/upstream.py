@@ -18,7 +18,7 @@ from urllib.parse import unquote, urlsplit
 
 import httptools
 
-from llmos_hub.gateway.hanging import Watch
+from llmos_hub.gateway.hanging import HangWatch
 from llmos_hub.gateway.liveness import Socket, is_lost, probe, unacknowledged
 from llmos_hub.gateway.options import GatewayOptions
 
@@ -354,7 +354,7 @@ class Replica:
         self.aside_until = 0.0
         self.health = b""
         self.heard_at = 0.0
-        self.watch = Watch(self, self._stop_waiting)
+        self.watch = HangWatch(self, self._stop_waiting)
         self._failed_at = 0.0
         self._failures = 0
         self._upstreams = upstreams

@@ -222,17 +222,19 @@ class HubIdentity:
 
     async def _status(self, path: str) -> int:
         """Return the status of the answer to a request with the platform's own token."""
+        return (await self._request(path, self._hub_token)).status
+
+    async def _request(self, path: str, token: str) -> httpcore.Response:
+        headers = [("Authorization", f"Bearer {token}"), ("Accept", "application/json")]
         try:
             async with asyncio.timeout(_TIMEOUT):
-                response = await self._connections.request(
-                    "GET",
-                    self._hub_api_url + path,
-                    headers={"Authorization": f"Bearer {self._hub_token}", "Accept": "application/json"},
-                )
+                return await self._connections.request("GET", self._hub_api_url + path, headers=headers)
         except _NO_ANSWER as error:
-            self._retry_at = self._clock() + _PAUSE
-            raise Unavailable(f"The Hub does not answer as it should ({type(error).__name__}).") from error
-        return int(response.status)
+            raise self._no_answer(error) from error
+
+    def _no_answer(self, error: Exception) -> Unavailable:
+        self._retry_at = self._clock() + _PAUSE
+        return Unavailable(f"The Hub does not answer as it should ({type(error).__name__}).")
 
     @contextlib.asynccontextmanager
     async def _turn(self, *, returning: bool) -> AsyncIterator[None]:
@@ -251,20 +253,14 @@ class HubIdentity:
             self._waiting -= 1
 
     async def _get(self, path: str, token: str) -> Mapping[str, Any]:
+        response = await self._request(path, token)
+        if response.status in (401, 403):
+            self._retry_at = 0.0
+            raise Unauthorized(_UNKNOWN_TOKEN)
         try:
-            async with asyncio.timeout(_TIMEOUT):
-                response = await self._connections.request(
-                    "GET",
-                    self._hub_api_url + path,
-                    headers={"Authorization": f"Bearer {token}", "Accept": "application/json"},
-                )
-            if response.status in (401, 403):
-                self._retry_at = 0.0
-                raise Unauthorized(_UNKNOWN_TOKEN)
             body = _object(response)
-        except _NO_ANSWER as error:
-            self._retry_at = self._clock() + _PAUSE
-            raise Unavailable(f"The Hub does not answer as it should ({type(error).__name__}).") from error
+        except ValueError as error:
+            raise self._no_answer(error) from error
         self._retry_at = 0.0
         return body
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from llmos.errors import BadRequest, Cause, LLMOSError, TooManyRequests, Unavailable
-from llmos_hub.gateway.body import add_fields, look, replace_model
+from llmos_hub.gateway.body import add_fields, parse_body, replace_model
 from llmos_hub.gateway.endpoints.base import Context, authenticate
 from llmos_hub.gateway.media import check_media
 from llmos_hub.gateway.proxy import forward
@@ -67,7 +67,7 @@ class Inference:
             receiving.give(caller)
 
     async def _route(self, request: Request, caller: Caller, body: bytes, context: Context) -> tuple[Route, bytes]:
-        model, data = await look(body)
+        model, data = await parse_body(body)
         if model is None:
             raise BadRequest(
                 f"`model` is missing: say which model is asked. {context.table.suggestions(caller)}",

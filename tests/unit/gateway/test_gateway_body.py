@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from llmos.errors import BadRequest
 from llmos_hub.gateway import body as module
-from llmos_hub.gateway.body import find_model, replace_model
+from llmos_hub.gateway.body import parse_body, replace_model
 
 values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=8),
@@ -27,8 +27,12 @@ bodies = st.dictionaries(st.sampled_from(["model", "messages", "x", '"model"', "
 layouts = st.sampled_from([{}, {"indent": 2}, {"separators": (",", ":")}, {"ensure_ascii": False}])
 
 
+async def find_model(data: bytes) -> str | None:
+    return (await parse_body(data))[0]
+
+
 def scanned(data: bytes) -> str | None:
-    """As for a large body."""
+    """Find the model as in a large body."""
     small, module.SMALL = module.SMALL, -1
     try:
         return asyncio.run(find_model(data))

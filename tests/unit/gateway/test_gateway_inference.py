@@ -240,10 +240,13 @@ async def test_unused_connections_are_closed(store: Store, upstreams: MakeUpstre
     upstream = await upstreams()
     options = GatewayOptions(pool_idle=0.05)
     async with running_gateway(store, options, [service("chat", upstream)]) as gateway:
-        await gateway.chat()
+        assert (await gateway.chat()).status_code == 200
         async with asyncio.timeout(5):
             while upstream._writers:
                 await asyncio.sleep(0.01)
+        assert upstream.connections == 1
+        assert (await gateway.chat()).status_code == 200
+        assert upstream.connections == 2
 
 
 async def test_a_connection_that_went_stale_is_replaced_unnoticed(
