@@ -273,7 +273,7 @@ async def serve(settings: ProcessSettings, options: GatewayOptions | None = None
     """
     from llmos_hub.identity import HubIdentity
     from llmos_hub.identity.settling import until_settled
-    from llmos_hub.identity.verdicts import Verdicts
+    from llmos_hub.identity.shared import SharedIdentities
     from llmos_hub.stores import open_store_for
     from llmos_hub.stores.database import Database
 
@@ -281,8 +281,8 @@ async def serve(settings: ProcessSettings, options: GatewayOptions | None = None
     _log_to_stderr()
     sock = listen(settings.host, settings.port)
     _allow_many_files()
-    verdicts = Verdicts(Database(settings.redis_url), settings.hub_token) if settings.redis_url else None
-    identity = HubIdentity(settings.hub_api_url, settings.hub_token, verdicts=verdicts)
+    shared = SharedIdentities(Database(settings.redis_url), settings.hub_token) if settings.redis_url else None
+    identity = HubIdentity(settings.hub_api_url, settings.hub_token, shared=shared)
     store = open_store_for(settings, secrets=False)
     try:
         gateway = Gateway(store, identity, options, settings.hub_token, engine_secret=settings.engine_secret)

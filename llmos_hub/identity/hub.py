@@ -24,8 +24,8 @@ from llmos_hub.identity.cache import TokenCache, fingerprint
 from llmos_hub.names import SCOPE_INVOKE, SCOPE_MANAGE
 from llmos_hub.policy import Caller
 
-if TYPE_CHECKING:  # a process that shares no verdicts needn't load the database client
-    from llmos_hub.identity.verdicts import Verdicts
+if TYPE_CHECKING:  # a process that shares nothing needn't load the database client
+    from llmos_hub.identity.shared import SharedIdentities
 
 __all__ = ["HubIdentity"]
 
@@ -66,7 +66,7 @@ class HubIdentity:
         Seconds for which the last identity is used while the Hub can't be reached; never after a refusal.
     clock
         A monotonic clock in seconds; tests pass their own.
-    verdicts
+    shared
         The store in which processes of the same kind share what the Hub answered; if None, nothing is shared.
     """
 
@@ -78,9 +78,9 @@ class HubIdentity:
         ttl: float = 10.0,
         stale_for: float = 3600.0,
         clock: Callable[[], float] = time.monotonic,
-        verdicts: Verdicts | None = None,
+        shared: SharedIdentities | None = None,
     ) -> None:
-        self._ttl, self._verdicts = ttl, verdicts
+        self._ttl, self._shared = ttl, shared
         self._cache = TokenCache(ttl=ttl, negative_ttl=min(ttl, _NEGATIVE_TTL), stale_for=stale_for, size=_REMEMBERED)
         self._clock = clock
         self._hub_token = hub_token
@@ -150,8 +150,8 @@ class HubIdentity:
             flight.cancel()
         await asyncio.gather(*flights, return_exceptions=True)
         await self._connections.aclose()
-        if self._verdicts is not None:
-            await self._verdicts.close()
+        if self._shared is not None:
+            await self._shared.close()
 
     def _landed(self, key: bytes, flight: asyncio.Task[Caller]) -> None:
         self._flights.pop(key, None)
@@ -160,23 +160,23 @@ class HubIdentity:
 
     async def _without_hub(self, key: bytes, token: str) -> Caller:
         stale = self._cache.stale(key, self._clock())
-        if stale is None and self._verdicts is not None:
-            stale = await self._shared(key, token)
+        if stale is None and self._shared is not None:
+            stale = await self._find_shared(key, token)
         if stale is not None:
             return stale
         raise Unavailable("The Hub does not answer, so this token can't be checked. Try again in some seconds.")
 
-    async def _shared(self, key: bytes, token: str) -> Caller | None:
+    async def _find_shared(self, key: bytes, token: str) -> Caller | None:
         """Return the caller that another process cached for the token within the hour; None if unknown."""
-        assert self._verdicts is not None
+        assert self._shared is not None
         async with self._turn(returning=False):
             known = self._cache.stale(key, self._clock())
             if known is not None:
                 return known
-            verdict = await self._verdicts.find(token)
-        if verdict is None:
+            found = await self._shared.find(token)
+        if found is None:
             return None
-        caller, age = verdict
+        caller, age = found
         self._cache.remember(key, caller, self._clock() - max(age, self._ttl))
         return self._cache.stale(key, self._clock())
 
@@ -191,12 +191,12 @@ class HubIdentity:
                 caller = await self._caller(user)
             except (Unauthorized, Forbidden) as error:
                 self._cache.refuse(key, error, self._clock())
-                if self._verdicts is not None:
-                    self._verdicts.forget(token)
+                if self._shared is not None:
+                    self._shared.forget(token)
                 raise
         self._cache.remember(key, caller, self._clock())
-        if self._verdicts is not None:
-            self._verdicts.share(token, caller)
+        if self._shared is not None:
+            self._shared.share(token, caller)
         return caller
 
     async def _confirm_refusal(self, token: str, *, returning: bool) -> None:

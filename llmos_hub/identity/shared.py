@@ -23,7 +23,7 @@ from llmos.errors import LLMOSError
 from llmos_hub.policy import Caller
 from llmos_hub.stores.database import Database
 
-__all__ = ["Verdicts"]
+__all__ = ["SharedIdentities"]
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +41,7 @@ _LONGEST_PAUSE: Final = 15.0
 """Maximum pause in seconds before deleting is tried again; the pause is doubled each time."""
 
 
-class Verdicts:
+class SharedIdentities:
     """A store of identities shared between processes.
 
     Parameters
@@ -63,50 +63,50 @@ class Verdicts:
         self._secret = hmac.digest(secret.encode(), b"llmos verdicts", "sha256")
         self._keep = keep
         self._clock = clock
-        self._told: OrderedDict[str, tuple[Caller, float]] = OrderedDict()
-        self._telling: dict[str, asyncio.Task[None]] = {}
+        self._written: OrderedDict[str, tuple[Caller, float]] = OrderedDict()
+        self._writing: dict[str, asyncio.Task[None]] = {}
         self._forgotten: OrderedDict[str, None] = OrderedDict()
         self._forgetting: asyncio.Task[None] | None = None
-        self._blind_until = 0.0
+        self._unusable_until = 0.0
 
     def share(self, token: str, caller: Caller) -> None:
         """Write an identity in the background, unless the same was written recently."""
         key, now = self._key(token), self._clock()
-        told = self._told.get(key)
-        if told is not None and told[0] == caller and 0 <= now - told[1] < _AGAIN:
+        written = self._written.get(key)
+        if written is not None and written[0] == caller and 0 <= now - written[1] < _AGAIN:
             return
-        if key in self._telling or key in self._forgotten or len(self._telling) >= _UNDER_WAY:
+        if key in self._writing or key in self._forgotten or len(self._writing) >= _UNDER_WAY:
             return
-        task = asyncio.get_running_loop().create_task(self._tell(key, caller, now))
-        self._telling[key] = task
-        task.add_done_callback(lambda _: self._telling.pop(key, None))
+        task = asyncio.get_running_loop().create_task(self._write(key, caller, now))
+        self._writing[key] = task
+        task.add_done_callback(lambda _: self._writing.pop(key, None))
 
     def forget(self, token: str) -> None:
         """Delete the entry of a token that the Hub refuses; retry in the background until the database has done it."""
         key = self._key(token)
-        self._told.pop(key, None)
+        self._written.pop(key, None)
         self._forgotten[key] = None
         while len(self._forgotten) > _REMEMBERED:
             self._forgotten.popitem(last=False)
-            self._blind_until = self._clock() + self._keep
+            self._unusable_until = self._clock() + self._keep
         if self._forgetting is None or self._forgetting.done():
             self._forgetting = asyncio.get_running_loop().create_task(self._forget_all())
 
     async def find(self, token: str) -> tuple[Caller, float] | None:
         """Return the stored caller and the age of the Hub's answer in seconds; None if unknown, or without database."""
         key = self._key(token)
-        if key in self._forgotten or self._clock() < self._blind_until:
+        if key in self._forgotten or self._clock() < self._unusable_until:
             return None
         try:
             value = await self._database.run("GET", key, repeatable=True, timeout=_TIMEOUT)
         except LLMOSError as error:
-            log.warning("what other processes know of tokens can't be read: %s", error)
+            log.warning("identities of other processes can't be read: %s", error)
             return None
         if not isinstance(value, bytes) or key in self._forgotten:
             return None
         text = value[_SIGNATURE:]
         if not hmac.compare_digest(value[:_SIGNATURE], self._sign(key, text)):
-            log.warning("an entry on a token in the database is not signed by this platform; it is left out")
+            log.warning("an identity in the database is not signed by this platform; it is ignored")
             return None
         data = json.loads(text)
         age = max(0.0, self._clock() - data["at"])
@@ -117,7 +117,7 @@ class Verdicts:
 
     async def close(self) -> None:
         """Close the connections."""
-        tasks = [*self._telling.values(), *([self._forgetting] if self._forgetting is not None else [])]
+        tasks = [*self._writing.values(), *([self._forgetting] if self._forgetting is not None else [])]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -135,7 +135,7 @@ class Verdicts:
         # The key is signed too, so that an entry can't be copied to another key.
         return hmac.digest(self._secret, key.encode() + b"\0" + text, "sha256")
 
-    async def _tell(self, key: str, caller: Caller, now: float) -> None:
+    async def _write(self, key: str, caller: Caller, now: float) -> None:
         data = {
             "name": caller.name,
             "admin": caller.admin,
@@ -148,14 +148,14 @@ class Verdicts:
         try:
             await self._database.run(*command, repeatable=True, timeout=_TIMEOUT)
         except LLMOSError as error:
-            log.debug("other processes can't be told of a token: %s", error)
+            log.debug("an identity can't be shared with other processes: %s", error)
             return
         if key in self._forgotten:
             return
-        self._told[key] = (caller, now)
-        self._told.move_to_end(key)
-        while len(self._told) > _REMEMBERED:
-            self._told.popitem(last=False)
+        self._written[key] = (caller, now)
+        self._written.move_to_end(key)
+        while len(self._written) > _REMEMBERED:
+            self._written.popitem(last=False)
 
     async def _forget_all(self) -> None:
         pause = _PAUSE
@@ -164,7 +164,9 @@ class Verdicts:
                 await self._forget_some()
             except LLMOSError as error:
                 if pause == _PAUSE:
-                    log.warning("tokens that the Hub refuses can't be taken from the database yet: %s", error)
+                    log.warning(
+                        "identities of tokens that the Hub refuses can't be deleted from the database yet: %s", error
+                    )
                 await asyncio.sleep(pause)
                 pause = min(2 * pause, _LONGEST_PAUSE)
             else:
@@ -172,9 +174,9 @@ class Verdicts:
 
     async def _forget_some(self) -> None:
         keys = list(itertools.islice(self._forgotten, _AT_ONCE))
-        telling = [self._telling[key] for key in keys if key in self._telling]
-        if telling:
-            await asyncio.wait(telling)  # a write must not arrive after the deletion
+        writing = [self._writing[key] for key in keys if key in self._writing]
+        if writing:
+            await asyncio.wait(writing)  # a write must not arrive after the deletion
         await self._database.run("DEL", *keys, repeatable=True, timeout=_TIMEOUT)
         for key in keys:
             self._forgotten.pop(key, None)

@@ -11,7 +11,7 @@ import redis
 
 from llmos.errors import Unauthorized, Unavailable
 from llmos_hub.identity import HubIdentity
-from llmos_hub.identity.verdicts import Verdicts
+from llmos_hub.identity.shared import SharedIdentities
 from llmos_hub.policy import Caller
 from llmos_hub.stores.database import Database
 from tests.support.fake_hub import FakeHub, fake_hub
@@ -43,8 +43,8 @@ async def gateway(fake_hub: FakeHub, redis_url: str, clock: Clock) -> AsyncItera
     made = []
 
     def make(secret: str = "") -> HubIdentity:
-        verdicts = Verdicts(Database(redis_url), secret or fake_hub.service_token, clock=clock)
-        identity = HubIdentity(fake_hub.url, fake_hub.service_token, clock=clock, verdicts=verdicts)
+        shared = SharedIdentities(Database(redis_url), secret or fake_hub.service_token, clock=clock)
+        identity = HubIdentity(fake_hub.url, fake_hub.service_token, clock=clock, shared=shared)
         made.append(identity)
         return identity
 
@@ -53,13 +53,13 @@ async def gateway(fake_hub: FakeHub, redis_url: str, clock: Clock) -> AsyncItera
         await identity.close()
 
 
-async def told(identity: HubIdentity) -> None:
-    """Wait until everything that is on its way has been told."""
-    verdicts = identity._verdicts
-    assert verdicts is not None
-    await asyncio.gather(*verdicts._telling.values())
-    if verdicts._forgetting is not None:
-        await verdicts._forgetting
+async def written(identity: HubIdentity) -> None:
+    """Wait until everything that is on its way has been written."""
+    shared = identity._shared
+    assert shared is not None
+    await asyncio.gather(*shared._writing.values())
+    if shared._forgetting is not None:
+        await shared._forgetting
 
 
 async def test_a_gateway_that_has_not_seen_a_token_goes_by_one_that_has(
@@ -69,7 +69,7 @@ async def test_a_gateway_that_has_not_seen_a_token_goes_by_one_that_has(
     fake_hub.add_token("ada", TOKEN)
     one, other = gateway(), gateway()
     known = await one.authenticate(TOKEN)
-    await told(one)
+    await written(one)
     fake_hub.failing = 503
     assert await other.authenticate(TOKEN) == known
     with pytest.raises(Unavailable):
@@ -89,7 +89,7 @@ async def test_what_was_told_counts_for_nothing_while_the_hub_answers(
     fake_hub.add_token("ada", TOKEN)
     one, other = gateway(), gateway()
     await one.authenticate(TOKEN)
-    await told(one)
+    await written(one)
     fake_hub.revoke(TOKEN)
     with pytest.raises(Unauthorized):
         await other.authenticate(TOKEN)
@@ -101,12 +101,12 @@ async def test_a_refusal_takes_it_away_for_all(
     fake_hub.add_token("ada", TOKEN)
     one, other = gateway(), gateway()
     await one.authenticate(TOKEN)
-    await told(one)
+    await written(one)
     fake_hub.revoke(TOKEN)
     clock.now += 11
     with pytest.raises(Unauthorized):
         await one.authenticate(TOKEN)
-    await told(one)
+    await written(one)
     fake_hub.failing = 503
     for identity in (one, other):
         clock.now += 11
@@ -130,12 +130,12 @@ async def refusing(redis_url: str, valkey_server: ValkeyServer) -> AsyncIterator
 async def test_a_refusal_is_told_until_the_database_has_heard_it(
     redis_url: str, clock: Clock, refusing: Callable[[bool], None]
 ) -> None:
-    one, other = (Verdicts(Database(redis_url), "s", clock=clock) for _ in range(2))
-    tokens = [f"{n:032}" for n in range(200)]  # more than are told at once
+    one, other = (SharedIdentities(Database(redis_url), "s", clock=clock) for _ in range(2))
+    tokens = [f"{n:032}" for n in range(200)]  # more than are written at once
     for number in range(0, len(tokens), 50):
         for token in tokens[number : number + 50]:
             one.share(token, Caller("ada"))
-        await asyncio.gather(*one._telling.values())
+        await asyncio.gather(*one._writing.values())
     refusing(True)
     for token in tokens:
         one.forget(token)
@@ -149,51 +149,51 @@ async def test_a_refusal_is_told_until_the_database_has_heard_it(
     await one._forgetting
     assert [await other.find(token) for token in (tokens[0], tokens[-1])] == [None, None]
     one.share(tokens[0], Caller("ada"))  # the Hub knows it again
-    await asyncio.gather(*one._telling.values())
+    await asyncio.gather(*one._writing.values())
     assert await other.find(tokens[0]) is not None
-    for verdicts in (one, other):
-        await verdicts.close()
+    for shared in (one, other):
+        await shared.close()
 
 
 async def test_a_refusal_overtakes_no_good_answer_that_is_on_its_way(redis_url: str, clock: Clock) -> None:
-    verdicts = Verdicts(Database(redis_url), "s", clock=clock)
-    verdicts.share(TOKEN, Caller("ada"))
-    verdicts.forget(TOKEN)
-    assert verdicts._forgetting is not None
-    await verdicts._forgetting
-    assert await verdicts.find(TOKEN) is None
-    verdicts.share(TOKEN, Caller("ada"))  # not taken for told already
-    await asyncio.gather(*verdicts._telling.values())
-    assert await verdicts.find(TOKEN) is not None
-    await verdicts.close()
+    shared = SharedIdentities(Database(redis_url), "s", clock=clock)
+    shared.share(TOKEN, Caller("ada"))
+    shared.forget(TOKEN)
+    assert shared._forgetting is not None
+    await shared._forgetting
+    assert await shared.find(TOKEN) is None
+    shared.share(TOKEN, Caller("ada"))  # not taken for written already
+    await asyncio.gather(*shared._writing.values())
+    assert await shared.find(TOKEN) is not None
+    await shared.close()
 
 
 async def test_what_could_not_be_told_is_told_with_the_next_good_answer(
     redis_url: str, clock: Clock, refusing: Callable[[bool], None]
 ) -> None:
-    verdicts = Verdicts(Database(redis_url), "s", clock=clock)
+    shared = SharedIdentities(Database(redis_url), "s", clock=clock)
     for yes in (True, False):
         refusing(yes)
-        verdicts.share(TOKEN, Caller("ada"))
-        await asyncio.gather(*verdicts._telling.values())
-        assert (await verdicts.find(TOKEN) is None) is yes
-    await verdicts.close()
+        shared.share(TOKEN, Caller("ada"))
+        await asyncio.gather(*shared._writing.values())
+        assert (await shared.find(TOKEN) is None) is yes
+    await shared.close()
 
 
 async def test_more_refusals_than_are_remembered_make_nobody_known(
     redis_url: str, clock: Clock, refusing: Callable[[bool], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("llmos_hub.identity.verdicts._REMEMBERED", 3)
-    verdicts = Verdicts(Database(redis_url), "s", clock=clock)
-    verdicts.share(TOKEN, Caller("ada"))
-    await asyncio.gather(*verdicts._telling.values())
+    monkeypatch.setattr("llmos_hub.identity.shared._REMEMBERED", 3)
+    shared = SharedIdentities(Database(redis_url), "s", clock=clock)
+    shared.share(TOKEN, Caller("ada"))
+    await asyncio.gather(*shared._writing.values())
     refusing(True)
-    verdicts.forget(TOKEN)
+    shared.forget(TOKEN)
     for number in range(3):
-        verdicts.forget(str(number))
-    assert await verdicts.find(TOKEN) is None
+        shared.forget(str(number))
+    assert await shared.find(TOKEN) is None
     refusing(False)
-    await verdicts.close()
+    await shared.close()
 
 
 async def test_the_database_holds_no_token_and_makes_no_admin(
@@ -202,7 +202,7 @@ async def test_the_database_holds_no_token_and_makes_no_admin(
     fake_hub.add_token("ada", TOKEN)
     one = gateway()
     await one.authenticate(TOKEN)
-    await told(one)
+    await written(one)
     fake_hub.failing = 503
     client: redis.Redis = valkey_server.client()
     try:
@@ -235,24 +235,24 @@ async def test_the_same_is_told_once_in_five_minutes(
 
     try:
         await one.authenticate(TOKEN)
-        await told(one)
+        await written(one)
         before = writes()
         for _ in range(20):
             clock.now += 11
             await one.authenticate(TOKEN)
-            await told(one)
+            await written(one)
         assert writes() == before
         clock.now += 100
         await one.authenticate(TOKEN)
-        await told(one)
+        await written(one)
         assert writes() == before + 1
     finally:
         client.close()
 
 
 async def test_without_a_database_everything_goes_on(fake_hub: FakeHub, clock: Clock) -> None:
-    verdicts = Verdicts(Database("unix:///nowhere/valkey.sock"), "s", clock=clock)
-    identity = HubIdentity(fake_hub.url, fake_hub.service_token, clock=clock, verdicts=verdicts)
+    shared = SharedIdentities(Database("unix:///nowhere/valkey.sock"), "s", clock=clock)
+    identity = HubIdentity(fake_hub.url, fake_hub.service_token, clock=clock, shared=shared)
     fake_hub.add_token("ada", TOKEN)
     assert (await identity.authenticate(TOKEN)).name == "ada"
     fake_hub.failing = 503
