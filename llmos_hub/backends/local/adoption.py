@@ -12,7 +12,7 @@ from pathlib import Path
 
 from llmos_hub.backends.local.deployment import Deployment
 from llmos_hub.backends.local.process import Running
-from llmos_hub.backends.local.records import KnownTemplate, Place, ReplicaRecord, boot_id, read_replica
+from llmos_hub.backends.local.records import KnownTemplate, ReplicaPaths, ReplicaRecord, boot_id, read_replica
 from llmos_hub.backends.local.replica import Replica
 from llmos_hub.processes import ProcessHandle
 
@@ -63,7 +63,7 @@ async def adopt(deployment: Deployment, runtime_dir: Path, found: Found) -> None
     """
     boot = boot_id()
     for entry, record, known in await asyncio.to_thread(_read, deployment):
-        place = Place.of(deployment.directory, runtime_dir, entry.name)
+        paths = ReplicaPaths.of(deployment.directory, runtime_dir, entry.name)
         marker = f"{deployment.marker}{record.id}/{record.attempt}"
         handle = _recorded(record, boot)
         marked = found.pop(marker, [])
@@ -75,10 +75,10 @@ async def adopt(deployment: Deployment, runtime_dir: Path, found: Found) -> None
                 log.info("%s of %s ended while no controller was there", record.id, deployment.name)
         process = None
         if handle is not None:
-            note = place.exit if known.template.completes else None
+            note = paths.exit if known.template.completes else None
             process = Running(handle, marker=marker, note_exit=note)
             log.info("%s of %s still runs (pid %d)", record.id, deployment.name, handle.pid)
-        deployment.adopt(Replica(record, known, place, deployment, process))
+        deployment.adopt(Replica(record, known, paths, deployment, process))
 
 
 def _kill(handles: list[ProcessHandle]) -> None:

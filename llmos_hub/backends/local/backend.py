@@ -15,10 +15,10 @@ from typing import Final
 from llmos.errors import BackendFailed
 from llmos_hub.backends.changes import Changes, Subscription
 from llmos_hub.backends.local.adoption import adopt, clear_sockets, kill_strangers
-from llmos_hub.backends.local.deployment import Deployment, Surroundings
+from llmos_hub.backends.local.deployment import BackendContext, Deployment
 from llmos_hub.backends.local.failures import Shortage
 from llmos_hub.backends.local.logs import read_logs, rotate
-from llmos_hub.backends.local.memory import MemoryReader, machine_memory, memory_of, shared_out
+from llmos_hub.backends.local.memory import MemoryReader, machine_memory, memory_of, proportional_set_size
 from llmos_hub.backends.local.options import Options
 from llmos_hub.backends.local.process import base_environment, marked_processes
 from llmos_hub.backends.local.records import WorkloadRecord, load_workloads
@@ -66,7 +66,7 @@ class LocalBackend:
         self._deployments: dict[WorkloadRef, Deployment] = {}
         self._lock: int | None = None
         self._watcher: asyncio.Task[None] | None = None
-        self._surroundings = Surroundings(
+        self._context = BackendContext(
             directory=directory,
             runtime_dir=runtime_dir,
             marker=self._marker,
@@ -93,10 +93,10 @@ class LocalBackend:
             records = await asyncio.to_thread(load_workloads, self._directory)
             found = await asyncio.to_thread(marked_processes, self._marker)
             for record in records.values():
-                deployment = self._deployments[record.ref] = Deployment(record, self._surroundings, saved=True)
+                deployment = self._deployments[record.ref] = Deployment(record, self._context, saved=True)
                 await adopt(deployment, self._runtime_dir, found)
             await kill_strangers(found)
-            sockets = {replica.place.socket for replica in self._replicas()}
+            sockets = {replica.paths.socket for replica in self._replicas()}
             await asyncio.to_thread(clear_sockets, self._runtime_dir, sockets)
         except OSError as error:
             message = f"Workloads can't be run from {self._directory}: {error.strerror or error}."
@@ -166,7 +166,7 @@ class LocalBackend:
             self._forget(current)
         deployment = current
         if deployment is None:
-            deployment = Deployment(WorkloadRecord(workload.ref, {}, ()), self._surroundings, saved=False)
+            deployment = Deployment(WorkloadRecord(workload.ref, {}, ()), self._context, saved=False)
             self._deployments[workload.ref] = deployment
         try:
             await deployment.apply(workload)
@@ -236,7 +236,7 @@ class LocalBackend:
         while True:
             try:
                 await self._look_at_memory()
-                await asyncio.to_thread(self._rotate_logs, [replica.place.log for replica in self._replicas()])
+                await asyncio.to_thread(self._rotate_logs, [replica.paths.log for replica in self._replicas()])
             except OSError as error:
                 if str(error) != told:
                     told = str(error)
@@ -253,7 +253,7 @@ class LocalBackend:
             if replica.usage is not None and replica.over_limit():
                 used = replica.usage.resident
                 if len(replica.usage.pids) > 1:
-                    used = await asyncio.to_thread(shared_out, replica.usage)
+                    used = await asyncio.to_thread(proportional_set_size, replica.usage)
                 replica.kill_for_memory(used)
         for deployment in self._deployments.values():
             deployment.memory_seen()

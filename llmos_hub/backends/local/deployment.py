@@ -11,17 +11,17 @@ from pathlib import Path
 
 from llmos_hub.backends.local.failures import Shortage
 from llmos_hub.backends.local.options import Options
-from llmos_hub.backends.local.records import KnownTemplate, Place, ReplicaRecord, WorkloadRecord
+from llmos_hub.backends.local.records import KnownTemplate, ReplicaPaths, ReplicaRecord, WorkloadRecord
 from llmos_hub.backends.local.replica import Replica
 from llmos_hub.backends.local.rollout import Member, Start, decide
 from llmos_hub.backends.local.threads import in_thread
 from llmos_hub.workload import Observation, ReplicaState, Workload
 
-__all__ = ["Deployment", "Surroundings"]
+__all__ = ["BackendContext", "Deployment"]
 
 
 @dataclass(frozen=True, slots=True)
-class Surroundings:
+class BackendContext:
     """The parts of a backend that all its workloads share.
 
     Attributes
@@ -61,17 +61,17 @@ class Deployment:
         True if the record is on disk.
     """
 
-    def __init__(self, record: WorkloadRecord, surroundings: Surroundings, *, saved: bool) -> None:
+    def __init__(self, record: WorkloadRecord, context: BackendContext, *, saved: bool) -> None:
         self.record = record
         self.ref = record.ref
         self.name = record.ref.name
-        self.marker = f"{surroundings.marker}{record.ref.id}/"
-        self.environment = surroundings.environment
-        self.options = surroundings.options
-        self.directory = surroundings.directory / record.ref.id
+        self.marker = f"{context.marker}{record.ref.id}/"
+        self.environment = context.environment
+        self.options = context.options
+        self.directory = context.directory / record.ref.id
         self.replicas: dict[str, Replica] = {}
         self.removal: asyncio.Task[None] | None = None
-        self._surroundings = surroundings
+        self._context = context
         self._saving = asyncio.Lock()
         self._saved_serial = record.serial if saved else -1
         self._step: asyncio.Handle | None = None
@@ -140,8 +140,8 @@ class Deployment:
         serial = self.record.serial + 1
         self.record = replace(self.record, serial=serial)
         record = ReplicaRecord(id=f"{role}-{index}-{serial}", role=role, index=index)
-        place = Place.of(self.directory, self._surroundings.runtime_dir, record.id)
-        self.adopt(Replica(record, known, place, self))
+        paths = ReplicaPaths.of(self.directory, self._context.runtime_dir, record.id)
+        self.adopt(Replica(record, known, paths, self))
 
     def adopt(self, replica: Replica) -> None:
         """Add a replica and begin its life."""
@@ -164,11 +164,11 @@ class Deployment:
 
     def shortage(self, replica: Replica) -> Shortage | None:
         """Return the memory that is missing for a replica to start; None if there is enough."""
-        return self._surroundings.shortage(replica)
+        return self._context.shortage(replica)
 
     def port_taken(self, port: int) -> bool:
         """Return whether a replica of any workload uses that port."""
-        return self._surroundings.port_taken(port)
+        return self._context.port_taken(port)
 
     # The current state
 
@@ -189,14 +189,14 @@ class Deployment:
         if now != self._shown:
             self._shown = now
             self._memory_told = time.monotonic()
-            self._surroundings.notify(self)
+            self._context.notify(self)
 
     def memory_seen(self) -> None:
         """Notify of new memory usage, at most once per `Options.memory_news`."""
         running = any(replica.usage for replica in self.replicas.values())
         if running and time.monotonic() - self._memory_told >= self.options.memory_news:
             self._memory_told = time.monotonic()
-            self._surroundings.notify(self)
+            self._context.notify(self)
 
     # Its end
 
@@ -210,7 +210,7 @@ class Deployment:
         await self.stop_all()
         async with self._saving:
             await in_thread(shutil.rmtree, self.directory, ignore_errors=True)
-        self._surroundings.notify(self)
+        self._context.notify(self)
 
     async def stop_all(self) -> None:
         """Stop all running replicas; keep the desired state and, unless the workload is removed, finished jobs."""

@@ -8,7 +8,15 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["MachineMemory", "MemoryReader", "Usage", "kernel_kills", "machine_memory", "memory_of", "shared_out"]
+__all__ = [
+    "MachineMemory",
+    "MemoryReader",
+    "MemoryUsage",
+    "kernel_kills",
+    "machine_memory",
+    "memory_of",
+    "proportional_set_size",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +39,7 @@ MemoryReader = Callable[[], MachineMemory]
 
 
 @dataclass(frozen=True, slots=True)
-class Usage:
+class MemoryUsage:
     """Memory of a process, its session and all its descendants.
 
     Attributes
@@ -134,7 +142,7 @@ def _processes() -> dict[int, tuple[int, int]]:
     return found
 
 
-def memory_of(leaders: Iterable[int]) -> dict[int, Usage]:
+def memory_of(leaders: Iterable[int]) -> dict[int, MemoryUsage]:
     """Return the memory of each process with its session and descendants, in one pass over ``/proc`` for all."""
     wanted = set(leaders)
     if not wanted:
@@ -150,17 +158,17 @@ def memory_of(leaders: Iterable[int]) -> dict[int, Usage]:
     return {leader: _sum(pids) for leader, pids in members.items()}
 
 
-def _sum(pids: list[int]) -> Usage:
+def _sum(pids: list[int]) -> MemoryUsage:
     resident = held = 0
     for pid in pids:
         status = _fields(Path(f"/proc/{pid}/status"))
         if "VmRSS" in status:
             resident += _kilobytes(status["VmRSS"])
             held += _kilobytes(status.get("RssAnon", status["VmRSS"])) + _kilobytes(status.get("RssShmem", "0"))
-    return Usage(resident, held, tuple(pids))
+    return MemoryUsage(resident, held, tuple(pids))
 
 
-def shared_out(usage: Usage) -> int:
+def proportional_set_size(usage: MemoryUsage) -> int:
     """Return the bytes of all the processes, counting shared memory once (PSS). This is slow, so use it rarely."""
     total = 0
     for pid in usage.pids:

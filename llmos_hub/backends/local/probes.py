@@ -9,11 +9,11 @@ from urllib.parse import unquote, urlsplit
 
 from llmos_hub.failures import reason
 
-__all__ = ["Answer", "http_get", "probe_delay"]
+__all__ = ["ProbeResult", "http_get", "probe_delay"]
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class ProbeResult:
     """The result of a probe, with half a sentence on it for people.
 
     Attributes
@@ -30,7 +30,7 @@ class Answer:
     wants_key: bool = False
 
 
-async def _exchange(endpoint: str, path: str, key: str) -> Answer:
+async def _exchange(endpoint: str, path: str, key: str) -> ProbeResult:
     address = urlsplit(endpoint)
     if address.scheme == "unix":
         reader, writer = await asyncio.open_unix_connection(unquote(address.path))
@@ -46,13 +46,13 @@ async def _exchange(endpoint: str, path: str, key: str) -> Answer:
             await writer.wait_closed()
     words = line.split(None, 2)
     if len(words) < 2 or not line.startswith(b"HTTP/") or not words[1].isdigit():
-        return Answer(good=False, words="something else than HTTP" if line else "nothing, it hung up")
-    return Answer(
+        return ProbeResult(good=False, words="something else than HTTP" if line else "nothing, it hung up")
+    return ProbeResult(
         good=words[1].startswith(b"2"), words=f"HTTP {words[1].decode()}", wants_key=words[1] in (b"401", b"403")
     )
 
 
-async def http_get(endpoint: str, path: str, timeout: float, key: str = "") -> Answer:
+async def http_get(endpoint: str, path: str, timeout: float, key: str = "") -> ProbeResult:
     """Probe once; any 2xx status is good. Failures are results too, never exceptions.
 
     Parameters
@@ -70,13 +70,13 @@ async def http_get(endpoint: str, path: str, timeout: float, key: str = "") -> A
         async with asyncio.timeout(timeout):
             return await _exchange(endpoint, path, key)
     except TimeoutError:
-        return Answer(good=False, words=f"nothing within {timeout:g} s", silent=True)
+        return ProbeResult(good=False, words=f"nothing within {timeout:g} s", silent=True)
     except (FileNotFoundError, ConnectionRefusedError):
-        return Answer(good=False, words="nothing, it doesn't listen yet")
+        return ProbeResult(good=False, words="nothing, it doesn't listen yet")
     except ValueError:  # a line that never ends
-        return Answer(good=False, words="something else than HTTP")
+        return ProbeResult(good=False, words="something else than HTTP")
     except OSError as error:
-        return Answer(good=False, words=f"nothing ({reason(error)})")
+        return ProbeResult(good=False, words=f"nothing ({reason(error)})")
 
 
 def probe_delay(waited: float, *, first: float, period: float) -> float:

@@ -20,7 +20,15 @@ from typing import Any, Literal
 from llmos_hub.names import ENV_INSTANCE
 from llmos_hub.workload import Probe, ProcessTemplate, Role, WorkloadRef
 
-__all__ = ["KnownTemplate", "Place", "ReplicaRecord", "WorkloadRecord", "boot_id", "load_workloads", "read_replica"]
+__all__ = [
+    "KnownTemplate",
+    "ReplicaPaths",
+    "ReplicaRecord",
+    "WorkloadRecord",
+    "boot_id",
+    "load_workloads",
+    "read_replica",
+]
 
 log = logging.getLogger(__name__)
 
@@ -68,7 +76,7 @@ class KnownTemplate:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class ReplicaPaths:
     """The paths of a replica's files.
 
     Attributes
@@ -83,7 +91,7 @@ class Place:
     socket: Path
 
     @classmethod
-    def of(cls, workload: Path, runtime_dir: Path, replica: str) -> Place:
+    def of(cls, workload: Path, runtime_dir: Path, replica: str) -> ReplicaPaths:
         """Return the paths of a replica in the directory of its workload."""
         digest = hashlib.sha256(f"{workload.name}/{replica}".encode()).hexdigest()[:16]
         return cls(workload / replica, runtime_dir / f"{digest}.sock")
@@ -143,9 +151,9 @@ class ReplicaRecord:
     message: str = ""
     last_log_lines: tuple[str, ...] = ()
 
-    def write(self, place: Place, known: KnownTemplate) -> None:
+    def write(self, paths: ReplicaPaths, known: KnownTemplate) -> None:
         """Write it to disk, with the replica's template."""
-        _replace_file(place.record, {"schema": _SCHEMA, **asdict(self), "template": known.to_json()})
+        _replace_file(paths.record, {"schema": _SCHEMA, **asdict(self), "template": known.to_json()})
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,11 +17,11 @@ from urllib.parse import quote
 from llmos_hub.backends.local import failures
 from llmos_hub.backends.local.failures import Exit, Failure, Shortage
 from llmos_hub.backends.local.logs import last_lines
-from llmos_hub.backends.local.memory import Usage, kernel_kills
+from llmos_hub.backends.local.memory import MemoryUsage, kernel_kills
 from llmos_hub.backends.local.options import Options
-from llmos_hub.backends.local.probes import Answer, http_get, probe_delay
+from llmos_hub.backends.local.probes import ProbeResult, http_get, probe_delay
 from llmos_hub.backends.local.process import ENV_REPLICA, Running, fill, find_program, free_port, noted_exit, spawn
-from llmos_hub.backends.local.records import KnownTemplate, Place, ReplicaRecord, boot_id
+from llmos_hub.backends.local.records import KnownTemplate, ReplicaPaths, ReplicaRecord, boot_id
 from llmos_hub.backends.local.rollout import Member
 from llmos_hub.backends.local.threads import in_thread
 from llmos_hub.hanging import HangJudge
@@ -82,13 +82,13 @@ class Replica:
         self,
         record: ReplicaRecord,
         known: KnownTemplate,
-        place: Place,
+        paths: ReplicaPaths,
         owner: Owner,
         process: Running | None = None,
     ) -> None:
         self._record = record
         self._known = known
-        self._place = place
+        self._paths = paths
         self._owner = owner
         self._process = process
         self._verdict: Failure | None = None  # why the controller ends the process
@@ -100,7 +100,7 @@ class Replica:
         self._secrets = asyncio.Event()
         self._life: asyncio.Task[None] | None = None
         self._stopping: asyncio.Task[None] | None = None
-        self.usage: Usage | None = None
+        self.usage: MemoryUsage | None = None
         self.admitted = process is not None
         self.state = self._initial_state()
 
@@ -144,9 +144,9 @@ class Replica:
         return self._process.pid if self._process is not None else None
 
     @property
-    def place(self) -> Place:
+    def paths(self) -> ReplicaPaths:
         """The paths of its files."""
-        return self._place
+        return self._paths
 
     @property
     def memory_request(self) -> int:
@@ -177,7 +177,7 @@ class Replica:
             self._known = known
             self._secrets.set()
 
-    def memory_seen(self, usage: Usage | None) -> None:
+    def memory_seen(self, usage: MemoryUsage | None) -> None:
         """Record its memory usage; None if unknown."""
         self.usage = usage
         self.state = replace(self.state, memory=usage.resident if usage else None)
@@ -247,7 +247,7 @@ class Replica:
     async def _spawn(self) -> None:
         """Start the process. The attempt is recorded before it, and the pid after it."""
         record, template = self._record, self._known.template
-        values = {"index": str(record.index), "dir": str(self._place.own), "socket": str(self._place.socket)}
+        values = {"index": str(record.index), "dir": str(self._paths.own), "socket": str(self._paths.socket)}
         texts = (*template.argv, *template.env.values())
         endpoint: str | None = None
         if any("{port}" in text for text in texts):
@@ -257,7 +257,7 @@ class Replica:
             endpoint = f"unix://{quote(values['socket'])}"
         await self._owner.save()
         await in_thread(self._prepare)
-        start = self._place.log.stat().st_size if self._place.log.exists() else 0
+        start = self._paths.log.stat().st_size if self._paths.log.exists() else 0
         attempt = record.attempt + 1
         self._record = replace(
             record, attempt=attempt, endpoint=endpoint, log_start=start, pid=None, started_at=None, ready_at=None
@@ -267,12 +267,12 @@ class Replica:
         argv = [fill(text, values) for text in template.argv]
         environment = {**self._owner.environment, **{k: fill(v, values) for k, v in template.env.items()}}
         environment |= {**template.secret_env, ENV_REPLICA: f"{self._owner.marker}{record.id}/{attempt}"}
-        if why := find_program(argv[0], environment, self._place.own):
+        if why := find_program(argv[0], environment, self._paths.own):
             await self._fail(failures.missing(self._owner.name, argv[0], why), None)
             return
-        note = self._place.exit if template.completes else None
+        note = self._paths.exit if template.completes else None
         self._verdict, self._kernel_kills = None, kernel_kills()
-        process = spawn(argv, environment, directory=self._place.own, log=self._place.log, note_exit=note)
+        process = spawn(argv, environment, directory=self._paths.own, log=self._paths.log, note_exit=note)
         self._process = process
         now = datetime.now(UTC)
         handle = process.handle
@@ -288,18 +288,18 @@ class Replica:
         return port
 
     def _prepare(self) -> None:
-        self._place.own.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._place.socket.unlink(missing_ok=True)
+        self._paths.own.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._paths.socket.unlink(missing_ok=True)
 
     async def _write(self) -> None:
-        await in_thread(self._record.write, self._place, self._known)
+        await in_thread(self._record.write, self._paths, self._known)
 
     async def _note(self) -> None:
         """Write the record; on failure only log it, since the process matters more than its record."""
         try:
             await self._write()
         except OSError as error:
-            log.warning("The record in %s can't be written: %s", self._place.directory, error)
+            log.warning("The record in %s can't be written: %s", self._paths.directory, error)
 
     async def _watch(self, process: Running) -> Exit:
         """Probe it until it ends."""
@@ -322,7 +322,7 @@ class Replica:
         A job that was ended from outside (probably with the platform or the machine) is run again; one that ended by
         itself is finished. Anything else is started again immediately, since there is no sign that it can't run.
         """
-        ending = noted_exit(self._place.exit) or Exit()
+        ending = noted_exit(self._paths.exit) or Exit()
         outside = ending.code is None and ending.signal in {None, *_FROM_OUTSIDE}
         if outside and (self._known.template.completes or self._record.boot != boot_id()):
             log.info("%s of %s was ended from outside and is started again", self.state.id, self._owner.name)
@@ -388,7 +388,7 @@ class Replica:
         """
         if not self._known.complete:
             return ()
-        lines = last_lines(self._place.log, start=self._record.log_start)
+        lines = last_lines(self._paths.log, start=self._record.log_start)
         secrets = [value for value in self._known.template.secret_env.values() if len(value) >= _SECRET_LENGTH]
         for secret in secrets:
             lines = [line.replace(secret, "***") for line in lines]
@@ -451,13 +451,13 @@ class Replica:
                 self._set(phase="NotReady", message=self._not_ready(probe, answer))
             await asyncio.sleep(probe.period)
 
-    async def _ask(self, endpoint: str, probe: Probe) -> Answer:
+    async def _ask(self, endpoint: str, probe: Probe) -> ProbeResult:
         """Probe once, with the engine's key; while the key is unknown, a refusal for lack of it is a success."""
         key = self._known.template.secret_env.get(ENV_ENGINE_KEY, "")
         answer = await http_get(endpoint, probe.path, probe.timeout, key)
         return replace(answer, good=True) if answer.wants_key and not self._known.complete else answer
 
-    def _not_ready(self, probe: Probe, answer: Answer) -> str:
+    def _not_ready(self, probe: Probe, answer: ProbeResult) -> str:
         return f"{self._owner.name} gets no requests for now: GET {probe.path} gave {answer.words}."
 
     async def _keep_alive(self, process: Running, endpoint: str, probe: Probe) -> None:
@@ -486,10 +486,10 @@ class Replica:
         self._owner.gone(self)
 
     def _remove_files(self) -> None:
-        self._place.record.unlink(missing_ok=True)
-        shutil.rmtree(self._place.directory, ignore_errors=True)
+        self._paths.record.unlink(missing_ok=True)
+        shutil.rmtree(self._paths.directory, ignore_errors=True)
         with contextlib.suppress(OSError):
-            self._place.socket.unlink()
+            self._paths.socket.unlink()
 
     def _set(self, **fields: Any) -> None:
         """Change the state and notify the owner, unless it is stopping."""

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from llmos_hub.backends.local.logs import last_lines, read_logs, rotate
-from llmos_hub.backends.local.records import KnownTemplate, Place, ReplicaRecord, WorkloadRecord
+from llmos_hub.backends.local.records import KnownTemplate, ReplicaPaths, ReplicaRecord, WorkloadRecord
 from llmos_hub.workload import ProcessTemplate
 from tests.support.backend_contract import workload
 
@@ -20,7 +20,7 @@ def place(tmp_path):
     wanted = workload(ProcessTemplate(("x",)))
     directory = tmp_path / wanted.ref.id
     WorkloadRecord(wanted.ref, {}, ()).write(directory)
-    place = Place.of(directory, tmp_path, "replica-0-1")
+    place = ReplicaPaths.of(directory, tmp_path, "replica-0-1")
     place.own.mkdir(parents=True)
     ReplicaRecord("replica-0-1", "replica", 0).write(place, KnownTemplate.of(wanted.roles[0].template))
     return place
@@ -131,7 +131,7 @@ async def test_following_all_takes_up_new_replicas(place):
     lines = read(place, follow=True)
     async with asyncio.timeout(5):
         assert await anext(lines) == "one"
-        other = Place.of(place.directory.parent, place.socket.parent, "replica-1-2")
+        other = ReplicaPaths.of(place.directory.parent, place.socket.parent, "replica-1-2")
         other.own.mkdir(parents=True)
         other.log.write_text("two\n")
         assert await anext(lines) == "two"

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from llmos_hub.backends.local.memory import MachineMemory, Usage, machine_memory, memory_of, shared_out
+from llmos_hub.backends.local.memory import MachineMemory, MemoryUsage, machine_memory, memory_of, proportional_set_size
 
 MI = 2**20
 
@@ -79,7 +79,7 @@ for child in children: child.wait()
         usage = memory_of([process.pid])[process.pid]
         assert len(usage.pids) == 3
         assert 80 * MI < usage.held <= usage.resident < 200 * MI
-        assert 80 * MI < shared_out(usage) < usage.resident
+        assert 80 * MI < proportional_set_size(usage) < usage.resident
     finally:
         process.communicate(b"\n\n", timeout=5)
 
@@ -87,5 +87,5 @@ for child in children: child.wait()
 def test_those_that_are_gone_are_left_out():
     assert memory_of([]) == {}
     assert memory_of([2**22 + 1]) == {}
-    assert shared_out(Usage(7, 7, (2**22 + 1,))) == 7
+    assert proportional_set_size(MemoryUsage(7, 7, (2**22 + 1,))) == 7
     assert os.getpid() in memory_of([os.getpid()])[os.getpid()].pids
