@@ -104,8 +104,8 @@ def _values(path: Path | None) -> dict[str, Any]:
     return data
 
 
-class Console:
-    """A console that shows progress, with a line for each finished step."""
+class ConsoleReporter:
+    """A reporter that writes progress to the console, with a line for each finished step."""
 
     def __init__(self) -> None:
         self._since = time.monotonic()
@@ -136,14 +136,14 @@ def main(argv: Sequence[str]) -> int:
     if options.models_only and not options.models:
         raise UsageError("--models-only without --models would write nothing. Name some: --models demo://smollm2")
     from llmos_hub.bundle.chart import Chart, default_chart
-    from llmos_hub.bundle.writer import Request, write_bundle
+    from llmos_hub.bundle.writer import BundleSpec, write_bundle
 
     chart = options.chart or default_chart()
     if chart is None:
         raise UsageError(
             "This is no checkout of LLMOS, which has the chart. Name its directory or archive: --chart helm/llmos"
         )
-    request = Request(
+    spec = BundleSpec(
         directory=options.directory,
         chart=Chart.load(chart),
         values=_values(options.values),
@@ -156,7 +156,7 @@ def main(argv: Sequence[str]) -> int:
         extra=tuple(options.add),
     )
     try:
-        size = write_bundle(request, Console())
+        size = write_bundle(spec, ConsoleReporter())
     except OSError as error:
         raise BadRequest(f"{error.filename or options.directory}: {error.strerror or error}.") from error
     sys.stdout.write(

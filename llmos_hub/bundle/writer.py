@@ -33,9 +33,9 @@ from llmos_hub.bundle.chart import Chart, ImageName, merged
 from llmos_hub.bundle.engines import export
 from llmos_hub.sources.base import Progress
 from llmos_hub.sources.fetch import fetch_model
-from llmos_hub.sources.mirror import Entry, add_to_mirror
+from llmos_hub.sources.mirror import MirrorEntry, add_to_mirror
 
-__all__ = ["Request", "write_bundle"]
+__all__ = ["BundleSpec", "write_bundle"]
 
 _GIB: Final = 2**30
 _USUAL_GIB: Final = 50
@@ -44,7 +44,7 @@ _OF_THE_CACHE: Final = ("refs", "models", "locks", "partial")
 """Directories that fetching leaves in addition to the files themselves."""
 
 
-class Console(Protocol):
+class Reporter(Protocol):
     """An interface to show progress."""
 
     def done(self, step: str, text: str) -> None: ...
@@ -53,7 +53,7 @@ class Console(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class BundleSpec:
     """The desired contents of a bundle.
 
     Attributes
@@ -88,7 +88,7 @@ class Request:
     extra: tuple[Path, ...] = ()
 
 
-def write_bundle(request: Request, console: Console) -> int:
+def write_bundle(spec: BundleSpec, reporter: Reporter) -> int:
     """Write a bundle, and return its size in bytes.
 
     Raises
@@ -100,66 +100,66 @@ def write_bundle(request: Request, console: Console) -> int:
     OSError
         A file can't be read or written.
     """
-    directory = request.directory
+    directory = spec.directory
     directory.mkdir(parents=True, exist_ok=True)
     # the checksums mark a complete bundle: they are removed first and written last
     (directory / "SHA256SUMS").unlink(missing_ok=True)
     for folder in ("chart", "images"):
         shutil.rmtree(directory / folder, ignore_errors=True)
     images: list[dict[str, Any]] = []
-    if not request.models_only:
-        _write_chart(request)
-        console.done("Chart", f"{request.chart.name} {request.chart.version}")
-        images = _write_images(request, console)
-    entries = _write_models(request, console)
-    _write_extra(request)
-    values = _values(request, images, entries)
+    if not spec.models_only:
+        _write_chart(spec)
+        reporter.done("Chart", f"{spec.chart.name} {spec.chart.version}")
+        images = _write_images(spec, reporter)
+    entries = _write_models(spec, reporter)
+    _write_extra(spec)
+    values = _values(spec, images, entries)
     (directory / "values.yaml").write_text(
         f"# What this bundle brings; ./install.sh -f FILE adds values of yours.\n{yaml.safe_dump(values)}"
     )
     manifest = {
         "llmos": llmos.__version__,
-        "chart": {"name": request.chart.name, "version": request.chart.version},
+        "chart": {"name": spec.chart.name, "version": spec.chart.version},
         "images": images,
         "models": [_of_model(entry) for entry in entries],
     }
     (directory / "manifest.json").write_text(json.dumps(manifest, indent=1, sort_keys=True) + "\n")
-    (directory / "README.md").write_text(_readme(request, images, entries))
+    (directory / "README.md").write_text(_readme(spec, images, entries))
     script = directory / "install.sh"
     script.write_text(files("llmos_hub.bundle").joinpath("data/install.sh").read_text(encoding="utf-8"))
     script.chmod(0o755)
     size = _write_sums(directory)
-    console.done("Checksums", "SHA256SUMS")
+    reporter.done("Checksums", "SHA256SUMS")
     return size
 
 
-def _write_chart(request: Request) -> None:
-    folder = request.directory / "chart"
+def _write_chart(spec: BundleSpec) -> None:
+    folder = spec.directory / "chart"
     folder.mkdir()
-    (folder / f"{request.chart.name}-{request.chart.version}.tgz").write_bytes(request.chart.archive())
+    (folder / f"{spec.chart.name}-{spec.chart.version}.tgz").write_bytes(spec.chart.archive())
 
 
 # Images
 
 
-def _write_images(request: Request, console: Console) -> list[dict[str, Any]]:
-    wanted = request.chart.images(request.values)
-    if unknown := sorted(request.without - {name.key for name in wanted}):
+def _write_images(spec: BundleSpec, reporter: Reporter) -> list[dict[str, Any]]:
+    wanted = spec.chart.images(spec.values)
+    if unknown := sorted(spec.without - {name.key for name in wanted}):
         raise BadRequest(f'--without: the chart has no image "{unknown[0]}", only {", ".join(n.key for n in wanted)}.')
-    wanted = [name for name in wanted if name.key not in request.without]
-    folder = request.directory / "images"
+    wanted = [name for name in wanted if name.key not in spec.without]
+    folder = spec.directory / "images"
     folder.mkdir()
-    given = [image for archive in request.archives for image in read_archive(archive)]
+    given = [image for archive in spec.archives for image in read_archive(archive)]
     found = []
     # in the bundle's directory: /tmp may be too small for images
-    with tempfile.TemporaryDirectory(prefix=".images-", dir=request.directory) as scratch:
-        for platform in request.platforms:
+    with tempfile.TemporaryDirectory(prefix=".images-", dir=spec.directory) as scratch:
+        for platform in spec.platforms:
             archive = folder / f"{platform.replace('/', '-')}.tar"
-            chosen = _choose(request, wanted, platform, given, Path(scratch))
+            chosen = _choose(spec, wanted, platform, given, Path(scratch))
             write_archive([image.named(name.full) for name, image in chosen], archive)
             found += [_of_image(name, image, archive.name) for name, image in chosen]
             names = ", ".join(f"{name.repository}:{name.tag}" for name, _ in chosen)
-            console.done("Images", f"{platform}  {archive.stat().st_size / 1e9:.1f} GB  {names}")
+            reporter.done("Images", f"{platform}  {archive.stat().st_size / 1e9:.1f} GB  {names}")
     tags = {(image["key"], image["tag"]) for image in found}
     if len(tags) > len({key for key, _ in tags}):
         raise BadRequest("An image has different tags for different platforms. Give those of one version.")
@@ -169,7 +169,7 @@ def _write_images(request: Request, console: Console) -> list[dict[str, Any]]:
 
 
 def _choose(
-    request: Request, wanted: list[ImageName], platform: str, given: list[Image], scratch: Path
+    spec: BundleSpec, wanted: list[ImageName], platform: str, given: list[Image], scratch: Path
 ) -> list[tuple[ImageName, Image]]:
     """Return the images of the chart for one platform, with the tags that the found images have."""
     chosen: list[tuple[ImageName, Image]] = []
@@ -180,10 +180,10 @@ def _choose(
             missing.append(name)
         else:
             chosen.append((replace(name, tag=image.tag), image))
-    if missing and request.engine:
+    if missing and spec.engine:
         archive = scratch / f"{platform.replace('/', '-')}.tar"
-        names = [name.full if request.engine in ("ctr", "k3s") else name.short for name in missing]
-        export(request.engine, names, platform, archive)
+        names = [name.full if spec.engine in ("ctr", "k3s") else name.short for name in missing]
+        export(spec.engine, names, platform, archive)
         exported = read_archive(archive)
         for name in tuple(missing):
             image = _find(name, platform, exported)
@@ -191,7 +191,7 @@ def _choose(
                 chosen.append((replace(name, tag=image.tag), image))
                 missing.remove(name)
     if missing:
-        raise BadRequest(_missing(missing, platform, request))
+        raise BadRequest(_missing(missing, platform, spec))
     return chosen
 
 
@@ -213,10 +213,10 @@ def _find(name: ImageName, platform: str, images: list[Image]) -> Image | None:
     return same[0] if same else None
 
 
-def _missing(missing: list[ImageName], platform: str, request: Request) -> str:
+def _missing(missing: list[ImageName], platform: str, spec: BundleSpec) -> str:
     names = ", ".join(name.short for name in missing)
-    if request.engine:
-        return f"{request.engine} has no {names} for {platform}. Build it there first: images/README.md says how."
+    if spec.engine:
+        return f"{spec.engine} has no {names} for {platform}. Build it there first: images/README.md says how."
     return (
         f"No {names} for {platform} among the given archives. Name archives (--images FILE.tar), or a container engine "
         f"that has it (--from docker), or leave it out (--without {missing[0].key})."
@@ -238,25 +238,25 @@ def _of_image(name: ImageName, image: Image, archive: str) -> dict[str, Any]:
 # Models
 
 
-def _write_models(request: Request, console: Console) -> list[Entry]:
-    folder = request.directory / "models"
-    if not request.models:
+def _write_models(spec: BundleSpec, reporter: Reporter) -> list[MirrorEntry]:
+    folder = spec.directory / "models"
+    if not spec.models:
         shutil.rmtree(folder, ignore_errors=True)
         return []
     folder.mkdir(exist_ok=True)
 
     def report(progress: Progress) -> None:
         total = f" of {progress.total / 1e9:.2f}" if progress.total else ""
-        console.note(progress.message or f"{progress.file}  {progress.done / 1e9:.2f}{total} GB")
+        reporter.note(progress.message or f"{progress.file}  {progress.done / 1e9:.2f}{total} GB")
 
     entries = []
-    for uri in request.models:
+    for uri in spec.models:
         entry = add_to_mirror(fetch_model(uri, folder, report), folder)
         entries.append(entry)
-        console.done("Model", f"{uri}  {entry.size / 1e6:.1f} MB")
+        reporter.done("Model", f"{uri}  {entry.size / 1e6:.1f} MB")
     for name in _OF_THE_CACHE:
         shutil.rmtree(folder / name, ignore_errors=True)
-    keep = {Entry.path(entry.model.uri).rpartition("/")[2] for entry in entries}
+    keep = {MirrorEntry.path(entry.model.uri).rpartition("/")[2] for entry in entries}
     keep |= {file.sha256 for entry in entries for file in entry.files}
     for path in (*(folder / "uris").iterdir(), *(folder / "blobs").iterdir()):
         if path.name not in keep:
@@ -264,7 +264,7 @@ def _write_models(request: Request, console: Console) -> list[Entry]:
     return entries
 
 
-def _of_model(entry: Entry) -> dict[str, Any]:
+def _of_model(entry: MirrorEntry) -> dict[str, Any]:
     names = [file.name for file in entry.files]
     return {"uri": entry.model.uri, "revision": entry.model.revision, "size": entry.size, "files": names}
 
@@ -272,18 +272,18 @@ def _of_model(entry: Entry) -> dict[str, Any]:
 # The rest
 
 
-def _write_extra(request: Request) -> None:
-    folder = request.directory / "extra"
-    kept = [path for path in request.extra if path.parent == folder]
+def _write_extra(spec: BundleSpec) -> None:
+    folder = spec.directory / "extra"
+    kept = [path for path in spec.extra if path.parent == folder]
     if not kept:
         shutil.rmtree(folder, ignore_errors=True)
-    for path in request.extra:
+    for path in spec.extra:
         folder.mkdir(exist_ok=True)
         if path not in kept:
             shutil.copy(path, folder / path.name)
 
 
-def _values(request: Request, images: list[dict[str, Any]], entries: list[Entry]) -> dict[str, Any]:
+def _values(spec: BundleSpec, images: list[dict[str, Any]], entries: list[MirrorEntry]) -> dict[str, Any]:
     """Return the site's values, with those that this bundle needs."""
     tags = {image["key"]: image["tag"] for image in images}
     own: dict[str, Any] = {"images": {key: {"tag": tag} for key, tag in tags.items()}} if tags else {}
@@ -292,24 +292,24 @@ def _values(request: Request, images: list[dict[str, Any]], entries: list[Entry]
     if entries:
         held = {file.sha256: file.size for entry in entries for file in entry.files}
         needed = math.ceil(2 * sum(held.values()) / _GIB)  # room for as many models again
-        known = (request.values.get("mirror") or {}).get("storage") or {}
+        known = (spec.values.get("mirror") or {}).get("storage") or {}
         size = {"size": f"{needed}Gi"} if needed > _USUAL_GIB else {}
         own["mirror"] = {"enabled": True} | ({"storage": {**size, **known}} if size or known else {})
-    return merged(request.values, own)
+    return merged(spec.values, own)
 
 
-def _readme(request: Request, images: list[dict[str, Any]], entries: list[Entry]) -> str:
+def _readme(spec: BundleSpec, images: list[dict[str, Any]], entries: list[MirrorEntry]) -> str:
     text = files("llmos_hub.bundle").joinpath("data/README.md").read_text(encoding="utf-8")
-    lines = [] if request.models_only else [f"- chart {request.chart.name} {request.chart.version}"]
+    lines = [] if spec.models_only else [f"- chart {spec.chart.name} {spec.chart.version}"]
     lines += [f"- image `{image['repository']}:{image['tag']}` for {image['platform']}" for image in images]
     lines += [
         f"- model `{entry.model.uri}`, {entry.size / 1e6:,.1f} MB, revision {entry.model.revision[:20]}"
         for entry in entries
     ]
-    lines += [f"- `extra/{path.name}`" for path in request.extra]
+    lines += [f"- `extra/{path.name}`" for path in spec.extra]
     serve = "\n".join(f"    %llmos serve {entry.model.uri}" for entry in entries) or "    (there are none)"
     return (
-        text.replace("@VERSION@", request.chart.app_version)
+        text.replace("@VERSION@", spec.chart.app_version)
         .replace("@CONTENTS@", "\n".join(lines))
         .replace("@SERVE@", serve)
     )

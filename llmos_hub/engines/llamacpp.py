@@ -15,7 +15,7 @@ from llmos.resources.quantities import format_bytes, parse_quantity
 from llmos_hub.engines.base import Machine, Plan, Verdict
 from llmos_hub.engines.llamacpp_arguments import BadArgument, parse
 from llmos_hub.engines.llamacpp_build import find_build
-from llmos_hub.engines.memory import MIB, Estimate, Settings, at_least, check_limit, estimate
+from llmos_hub.engines.memory import MIB, Estimate, MemorySettings, at_least, check_limit, estimate
 from llmos_hub.sources.base import Header, ModelFiles
 from llmos_hub.workload import Probe, ProcessTemplate
 
@@ -193,7 +193,7 @@ def _users_arguments(spec: ModelServiceSpec) -> Mapping[str, Any]:
 
 def _settings(
     task: Task, slots: int, per_slot: int, header: Header, users: Mapping[str, Any], *, keeps: bool
-) -> Settings:
+) -> MemorySettings:
     """Return the settings for a number of slots; the user's arguments take precedence.
 
     Parameters
@@ -206,7 +206,7 @@ def _settings(
     context = int(users.get("n_ctx", 0)) or min(trained, per_slot) * slots
     # an embedding is computed of a whole text at once
     batch = context // slots if task != "generate" else min(512, context)
-    settings = Settings(
+    settings = MemorySettings(
         context=context,
         slots=slots,
         batch=int(users.get("n_ubatch", batch)),
@@ -224,12 +224,12 @@ def _settings(
 
 def _fit(
     spec: ModelServiceSpec, model: ModelFiles, machine: Machine, task: Task, users: Mapping[str, Any], *, on_gpu: bool
-) -> tuple[Settings, Estimate]:
+) -> tuple[MemorySettings, Estimate]:
     """Return the best settings whose memory is available and in proportion to the model."""
     there = int(parse_quantity(spec.resources.memory)) if spec.resources.memory else machine.memory
     modest = model.size + (max(_MODEST, model.size * 4 // 5) if task == "generate" else 2 * _MODEST)
     enough = there if spec.resources.memory else min(there, modest)
-    tried: list[tuple[Settings, Estimate]] = []
+    tried: list[tuple[MemorySettings, Estimate]] = []
     for slots, per_slot in _LADDER if task == "generate" else _LADDER_EMBED:
         settings = _settings(task, slots, per_slot, model.header, users, keeps=spec.prompt_cache != "perCaller")
         need = estimate(model.header, model.size, settings)
@@ -243,7 +243,7 @@ def _fit(
 
 
 def _too_large(
-    spec: ModelServiceSpec, model: ModelFiles, machine: Machine, settings: Settings, need: Estimate
+    spec: ModelServiceSpec, model: ModelFiles, machine: Machine, settings: MemorySettings, need: Estimate
 ) -> Insufficient:
     """Return the error that says how much memory is missing and what would help."""
     name = model.header.name or PurePath(model.path).name
@@ -286,7 +286,7 @@ def _limit(spec: ModelServiceSpec, machine: Machine, need: int, *, on_gpu: bool)
 
 
 def _flags(
-    spec: ModelServiceSpec, model: ModelFiles, task: Task, settings: Settings, threads: int, *, on_gpu: bool
+    spec: ModelServiceSpec, model: ModelFiles, task: Task, settings: MemorySettings, threads: int, *, on_gpu: bool
 ) -> Iterator[str]:
     """Yield the platform's part of llama.cpp's command line; the user's part follows it and takes precedence."""
     name = spec.served_model_name or PurePath(model.path).stem
@@ -317,7 +317,7 @@ def _is_demo(model: ModelFiles, task: Task) -> bool:
 
 
 def _notes(
-    model: ModelFiles, task: Task, settings: Settings, users: Mapping[str, Any], need: Estimate, *, on_gpu: bool
+    model: ModelFiles, task: Task, settings: MemorySettings, users: Mapping[str, Any], need: Estimate, *, on_gpu: bool
 ) -> Iterator[str]:
     """Yield sentences about what was chosen for the user, with the reasons."""
     per_slot = settings.context // settings.slots

@@ -18,7 +18,7 @@ from llmos.resources.quantities import format_bytes, parse_quantity
 from llmos_hub.engines.base import Machine
 from llmos_hub.sources.base import Header
 
-__all__ = ["MIB", "Estimate", "Settings", "at_least", "check_limit", "estimate"]
+__all__ = ["MIB", "Estimate", "MemorySettings", "at_least", "check_limit", "estimate"]
 
 MIB: Final = 2**20
 _PROCESS: Final = 32 * MIB
@@ -32,7 +32,7 @@ _BYTES_OF_TYPE: Final = {
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class MemorySettings:
     """The settings of llama.cpp that affect memory.
 
     Attributes
@@ -94,7 +94,7 @@ def bytes_per_token(header: Header, key_type: str = "f16", value_type: str = "f1
     return round(header.block_count * heads * (keys + values))
 
 
-def estimate(header: Header, file_size: int, settings: Settings) -> Estimate:
+def estimate(header: Header, file_size: int, settings: MemorySettings) -> Estimate:
     """Return the peak memory of a process with these settings."""
     per_slot = settings.context // max(1, settings.slots)
     compute = settings.batch * (_BUFFER_PER_VALUE * header.embedding_length + 2 * per_slot)

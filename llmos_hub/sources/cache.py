@@ -29,7 +29,7 @@ from typing import Any, Final
 from llmos.errors import SourceFailed
 from llmos_hub.sources.base import ModelFiles, Progress
 
-__all__ = ["Cache", "words_for"]
+__all__ = ["Cache", "explain_os_error"]
 
 Report = Callable[[Progress], None]
 
@@ -45,7 +45,7 @@ def _gigabytes(count: int) -> str:
     return f"{count / 1e9:.1f} GB" if count >= 1e8 else f"{count / 1e6:.1f} MB"
 
 
-def words_for(error: OSError, directory: Path) -> SourceFailed:
+def explain_os_error(error: OSError, directory: Path) -> SourceFailed:
     """Return an error for people that explains an error of the file system."""
     where = error.filename if isinstance(error.filename, str) else str(directory)
     if error.errno in (errno.ENOSPC, errno.EDQUOT):

@@ -21,7 +21,7 @@ import httpx
 from llmos.errors import SourceFailed
 from llmos_hub.failures import reason
 from llmos_hub.sources.base import Progress
-from llmos_hub.sources.cache import words_for
+from llmos_hub.sources.cache import explain_os_error
 
 __all__ = ["Meter", "Refused", "Remote", "download", "download_beginning", "new_client", "unreachable"]
 
@@ -209,7 +209,7 @@ def _writing(partial: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise words_for(error, partial.parent) from error
+        raise explain_os_error(error, partial.parent) from error
 
 
 def _begin(remote: Remote, partial: Path, meter: Meter) -> tuple[hashlib._Hash, int]:

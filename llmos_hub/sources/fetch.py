@@ -47,9 +47,9 @@ def _fetch(argv: Sequence[str]) -> dict[str, Any]:
     try:
         return fetch_model(uri, where, _report).dump()
     except OSError as error:
-        from llmos_hub.sources.cache import words_for
+        from llmos_hub.sources.cache import explain_os_error
 
-        raise words_for(error, where) from error
+        raise explain_os_error(error, where) from error
 
 
 def fetch_model(uri: str, where: Path, report: Callable[[Progress], None]) -> ModelFiles:

@@ -20,7 +20,7 @@ __all__ = [
     "PREFERENCE",
     "Candidate",
     "Choice",
-    "Look",
+    "OutlineReader",
     "candidates",
     "choose",
     "companion",
@@ -29,7 +29,7 @@ __all__ = [
     "reads_like_a_companion",
 ]
 
-Look = Callable[[str], Outline | None]
+OutlineReader = Callable[[str], Outline | None]
 """Returns the outline of a repository's file, given by its path; None if it can't be read."""
 _LOOKS: Final = 8
 """Maximum number of headers that are read for a choice: each is a request."""
@@ -176,7 +176,7 @@ def _rank(candidate: Candidate) -> tuple[int, int, int, int, str]:
     return preferred, by_size, path.count("/"), len(path), path
 
 
-def choose(models: Sequence[Candidate], wanted: str | None, look: Look) -> Choice:
+def choose(models: Sequence[Candidate], wanted: str | None, read: OutlineReader) -> Choice:
     """Choose a model of a repository.
 
     The header decides what a file is: one whose name looks like a draft or an adapter is chosen if its header is that
@@ -189,7 +189,7 @@ def choose(models: Sequence[Candidate], wanted: str | None, look: Look) -> Choic
         All candidates, at least one.
     wanted
         The part of the URI after the colon: a path, a file's name or a quantization; None: the best by `PREFERENCE`.
-    look
+    read
         Returns the outline of a file; None if it can't be read.
     """
     if wanted is not None:
@@ -208,17 +208,17 @@ def choose(models: Sequence[Candidate], wanted: str | None, look: Look) -> Choic
     if len(whole) == 1 and (wanted is None or not whole[0].doubtful):
         is_only = "is the only GGUF model there" if wanted is None else f"is the only {wanted} there"
         return Choice(whole[0], f"{whole[0].title} {is_only}")
-    return _best(whole, models, wanted, look)
+    return _best(whole, models, wanted, read)
 
 
-def _best(whole: Sequence[Candidate], models: Sequence[Candidate], wanted: str | None, look: Look) -> Choice:
+def _best(whole: Sequence[Candidate], models: Sequence[Candidate], wanted: str | None, read: OutlineReader) -> Choice:
     """Choose the first by `_rank` whose header doesn't exclude it; `models` are all of the repository."""
     largest = max((m for m in models if m.complete), key=lambda m: m.size)
-    reference = look(largest.files[0])
+    reference = read(largest.files[0])
     left_out: dict[Candidate, str] = {}
     best = None
     for candidate in sorted(whole, key=_rank)[:_LOOKS]:
-        outline = reference if candidate is largest else look(candidate.files[0])
+        outline = reference if candidate is largest else read(candidate.files[0])
         why = _why_not(candidate, outline, reference if candidate is not largest else None)
         if not why:
             best = candidate

@@ -240,7 +240,7 @@ class HuggingFaceSource:
             raise self._nothing_to_serve(repository)
         unreachable = False
 
-        def look(path: str) -> Outline | None:
+        def read(path: str) -> Outline | None:
             nonlocal unreachable
             try:
                 return None if unreachable else self._look_at(repository, path, cache, client)
@@ -249,7 +249,7 @@ class HuggingFaceSource:
                 return None
 
         with new_client() as client:
-            choice = choose(models, wanted, look)
+            choice = choose(models, wanted, read)
         if choice.candidate is None:
             message = f"{repository.name}: {choice.reason}."
             raise SourceFailed(message)

@@ -33,7 +33,7 @@ from llmos_hub.sources.download import Meter, Refused, Remote, download, new_cli
 from llmos_hub.sources.gguf_files import name_of_part, part_of
 from llmos_hub.sources.gguf_header import read_header
 
-__all__ = ["ENV_MODELS_MIRROR", "Entry", "Mirror", "MirroredFile", "add_to_mirror"]
+__all__ = ["ENV_MODELS_MIRROR", "Mirror", "MirrorEntry", "MirroredFile", "add_to_mirror"]
 
 Report = Callable[[Progress], None]
 
@@ -53,7 +53,7 @@ class MirroredFile:
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class MirrorEntry:
     """The mirror's entry for a URI.
 
     Attributes
@@ -169,10 +169,10 @@ class Mirror:
                     return known
                 return cache.record(self._fetch_files(uri, entry, cache, tell, client))
 
-    def _look_up(self, uri: str, client: httpx.Client) -> Entry | None:
+    def _look_up(self, uri: str, client: httpx.Client) -> MirrorEntry | None:
         where = f"The mirror of models at {self.host}"
         try:
-            response = client.get(f"{self.url}/{Entry.path(uri)}")
+            response = client.get(f"{self.url}/{MirrorEntry.path(uri)}")
         except httpx.TransportError as error:
             raise SourceFailed(f"{where} can't be reached ({reason(error)}).") from error
         if response.status_code in (404, 410):
@@ -180,12 +180,14 @@ class Mirror:
         if response.status_code != 200 or len(response.content) > _LARGEST_ENTRY:
             raise SourceFailed(f"{where} answered HTTP {response.status_code} for {uri}.")
         try:
-            entry = Entry.load(response.json())
+            entry = MirrorEntry.load(response.json())
         except ValueError as error:
             raise SourceFailed(f"{where} answered for {uri} with what is no entry.") from error
         return entry if entry.model.uri == uri else None
 
-    def _fetch_files(self, uri: str, entry: Entry, cache: Cache, report: Report, client: httpx.Client) -> ModelFiles:
+    def _fetch_files(
+        self, uri: str, entry: MirrorEntry, cache: Cache, report: Report, client: httpx.Client
+    ) -> ModelFiles:
         missing = sum(file.size for file in entry.files if not cache.blob(file.sha256).exists())
         cache.check_space(missing, uri)
         before = 0
@@ -213,7 +215,7 @@ class Mirror:
         cache.publish(partial, digest)
 
 
-def add_to_mirror(model: ModelFiles, directory: Path) -> Entry:
+def add_to_mirror(model: ModelFiles, directory: Path) -> MirrorEntry:
     """Add a model to the mirror in `directory`, which may be the cache that the model was fetched into.
 
     Parameters
@@ -231,8 +233,8 @@ def add_to_mirror(model: ModelFiles, directory: Path) -> Entry:
     blobs = directory / "blobs"
     blobs.mkdir(parents=True, exist_ok=True)
     files = tuple(_store(path, blobs) for path in _files(Path(model.path)))
-    entry = Entry(replace(model, path=files[0].name), files)
-    target = directory / Entry.path(model.uri)
+    entry = MirrorEntry(replace(model, path=files[0].name), files)
+    target = directory / MirrorEntry.path(model.uri)
     target.parent.mkdir(exist_ok=True)
     partial = target.with_suffix(".part")
     partial.write_text(json.dumps(entry.dump(), indent=1, sort_keys=True) + "\n", encoding="utf-8")

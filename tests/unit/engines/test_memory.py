@@ -8,7 +8,7 @@ import pytest
 
 from llmos.resources.modelservice import ModelServiceSpec
 from llmos_hub.engines.llamacpp import LlamaCpp
-from llmos_hub.engines.memory import MIB, Settings, bytes_per_token, estimate
+from llmos_hub.engines.memory import MIB, MemorySettings, bytes_per_token, estimate
 from llmos_hub.sources.base import Header
 from tests.support.llamacpp import MACHINE, demo_model, engine_process
 from tests.support.package_access import require_project
@@ -28,19 +28,19 @@ def test_an_encoder_keeps_no_context():
 
 
 def test_a_header_that_says_nothing_is_no_obstacle():
-    assert estimate(Header(), 100 * MIB, Settings(4096)).total > 100 * MIB
+    assert estimate(Header(), 100 * MIB, MemorySettings(4096)).total > 100 * MIB
 
 
 @pytest.mark.parametrize(
     ("settings", "reported"),
     [
-        (Settings(2048, 1), 16.64),
-        (Settings(8192, 2), 18.64),
-        (Settings(8192, 1), 22.64),
-        (Settings(8192, 1, batch=2048), 90.57),
+        (MemorySettings(2048, 1), 16.64),
+        (MemorySettings(8192, 2), 18.64),
+        (MemorySettings(8192, 1), 22.64),
+        (MemorySettings(8192, 1, batch=2048), 90.57),
     ],
 )
-def test_the_compute_buffer_is_what_llama_cpp_reports(settings: Settings, reported: float):
+def test_the_compute_buffer_is_what_llama_cpp_reports(settings: MemorySettings, reported: float):
     assert estimate(SMOLLM2, 0, settings).compute == pytest.approx(reported * MIB, rel=0.05)
 
 

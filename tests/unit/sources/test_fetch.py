@@ -16,7 +16,7 @@ import pytest
 
 from llmos_hub.sources import fetch
 from llmos_hub.sources.base import ModelFiles
-from llmos_hub.sources.cache import words_for
+from llmos_hub.sources.cache import explain_os_error
 from tests.support.gguf_builder import build_gguf
 from tests.support.hub_endpoint import HubEndpoint, HubRepository, hub_endpoint
 
@@ -194,7 +194,7 @@ def test_a_token_never_comes_out(hub: HubEndpoint, tmp_path: Path):
     [(28, "is full"), (122, "is full"), (13, "No permission"), (30, "read-only"), (5, "Is the disk in order?")],
 )
 def test_errors_of_the_disk_are_said_in_words(tmp_path: Path, number: int, words: str):
-    assert words in words_for(OSError(number, os.strerror(number), str(tmp_path / "x")), tmp_path).message
+    assert words in explain_os_error(OSError(number, os.strerror(number), str(tmp_path / "x")), tmp_path).message
 
 
 def test_a_mistake_is_told_without_the_words_of_a_library(

@@ -13,7 +13,7 @@ from llmos_hub.mirror import make_app
 from llmos_hub.sources import fetch
 from llmos_hub.sources.base import ModelFiles, Progress
 from llmos_hub.sources.cache import Cache
-from llmos_hub.sources.mirror import ENV_MODELS_MIRROR, Entry, Mirror, add_to_mirror
+from llmos_hub.sources.mirror import ENV_MODELS_MIRROR, Mirror, MirrorEntry, add_to_mirror
 from tests.support.asgi import serving
 from tests.support.gguf_builder import build_gguf
 from tests.support.hub_endpoint import HubRepository, hub_endpoint
@@ -104,8 +104,8 @@ async def test_a_file_that_is_not_what_it_should_be_is_refused(mirrored, tmp_pat
 
 
 async def test_an_entry_of_another_uri_is_none(mirrored, tmp_path):
-    entry = mirrored / Entry.path(URI)
-    entry.rename(mirrored / Entry.path("hf://ada/else"))
+    entry = mirrored / MirrorEntry.path(URI)
+    entry.rename(mirrored / MirrorEntry.path("hf://ada/else"))
     async with serving(make_app(mirrored)) as url:
         assert await asyncio.to_thread(Mirror(url).fetch, "hf://ada/else", tmp_path / "cache", quiet) is None
 
@@ -124,7 +124,7 @@ async def test_an_entry_of_another_uri_is_none(mirrored, tmp_path):
     ],
 )
 async def test_names_and_hashes_are_looked_at_closely(mirrored, tmp_path, change):
-    entry = mirrored / Entry.path(URI)
+    entry = mirrored / MirrorEntry.path(URI)
     entry.write_text(json.dumps(json.loads(entry.read_text()) | change))
     async with serving(make_app(mirrored)) as url:
         with pytest.raises(SourceFailed, match="with what is no entry"):
