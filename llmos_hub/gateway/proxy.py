@@ -12,20 +12,20 @@ import logging
 from typing import Final
 
 from llmos.errors import LLMOSError, ModelNotReady, UpstreamFailed
-from llmos_hub.gateway.engine_errors import LARGEST_ERROR, as_client_error
-from llmos_hub.gateway.request import ClientGone, Headers, Request
-from llmos_hub.gateway.routing import Route
-from llmos_hub.gateway.upstream import (
+from llmos_hub.gateway.connection import (
     Broken,
     ConnectFailed,
     Connection,
     Hangs,
     Head,
     Lost,
-    Replica,
     TimedOut,
     UpstreamError,
 )
+from llmos_hub.gateway.engine_errors import LARGEST_ERROR, as_client_error
+from llmos_hub.gateway.request import ClientGone, Headers, Request
+from llmos_hub.gateway.routing import Route
+from llmos_hub.gateway.upstream import Replica
 
 __all__ = ["Truncated", "forward"]
 

@@ -15,10 +15,11 @@ from typing import Any
 
 import pytest
 
-from llmos_hub.gateway import upstream as upstream_module
+from llmos_hub.gateway import connection as connection_module
+from llmos_hub.gateway.connection import ConnectFailed
 from llmos_hub.gateway.liveness import is_lost, probe, unacknowledged
 from llmos_hub.gateway.options import GatewayOptions
-from llmos_hub.gateway.upstream import ConnectFailed, Upstreams
+from llmos_hub.gateway.upstream import Upstreams
 from tests.support.fake_upstream import Call, MakeUpstream
 from tests.support.gateway import running_gateway, service
 
@@ -126,7 +127,9 @@ async def test_a_request_on_a_lost_machine_goes_to_another_replica(
         await call.gone.wait()
 
     port = int(lost.url.rsplit(":", 1)[1])
-    monkeypatch.setattr(upstream_module, "unacknowledged", lambda sock: 60.0 if sock.getpeername()[1] == port else 0.0)
+    monkeypatch.setattr(
+        connection_module, "unacknowledged", lambda sock: 60.0 if sock.getpeername()[1] == port else 0.0
+    )
     async with running_gateway(store, GatewayOptions(lost_after=0.3)) as gateway:
         await gateway.add(service("chat", lost, alive))
         lost.behave = silence
@@ -147,7 +150,7 @@ async def test_a_single_replica_on_a_lost_machine_is_named_as_the_reason(
         await call.gone.wait()
 
     lost.behave = silence
-    monkeypatch.setattr(upstream_module, "unacknowledged", lambda _: 60.0)
+    monkeypatch.setattr(connection_module, "unacknowledged", lambda _: 60.0)
     async with running_gateway(store, GatewayOptions(lost_after=0.3)) as gateway:
         await gateway.add(service("chat", lost))
         answer = await gateway.chat()
