@@ -1,4 +1,4 @@
-"""Where resources live: the protocol, and its implementations on Valkey or Redis and in a cluster."""
+"""The stores of resources: the protocol, and its implementations on Valkey or Redis and in a cluster."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ __all__ = ["Event", "Listing", "Page", "Room", "Selector", "Store", "WatchEvent"
 
 
 def __getattr__(name: str) -> Any:
-    # the resource types are loaded by those who use them: the supervisor takes the server's program from here, and
-    # would carry 25 MB of pydantic for nothing
+    # the resource types are loaded on first use: the supervisor imports only the server program from this package, and
+    # would otherwise spend 25 MB on pydantic
     if name in __all__:
         from llmos_hub.stores import base
 
@@ -22,22 +22,22 @@ def __getattr__(name: str) -> Any:
 
 
 def open_store(url: str, encryption_key: str = "") -> Store:
-    """The store behind an address; nothing is connected before the first call.
+    """Return the store at an address; it connects on the first call.
 
     Parameters
     ----------
     url
         ``unix://:PASSWORD@/path/valkey.sock`` or ``redis://:PASSWORD@host:6379/0``.
     encryption_key
-        The Fernet key under which write-only fields lie there, or several, the newest first; empty in a
-        process that must not read them: it sees those fields empty and can't write them.
+        The Fernet key that encrypts write-only fields, or several, the newest first; empty in a
+        process that must not read them: it sees those fields as empty and can't write them.
 
     Raises
     ------
     UsageError
         The URL or a key can't be read.
     """
-    # the client library is loaded by those who open a store, not by those who only name its types
+    # imported here, so that a process which only names the types doesn't load the client library
     from llmos_hub.stores.database import Database
     from llmos_hub.stores.redis import RedisStore
     from llmos_hub.stores.sealing import Sealer
@@ -46,19 +46,19 @@ def open_store(url: str, encryption_key: str = "") -> Store:
 
 
 def open_store_for(settings: ProcessSettings, *, secrets: bool = True, everywhere: bool = False) -> Store:
-    """The store that a process of the platform was told to use; nothing is connected before the first call.
+    """Return the store that a process of the platform is configured to use; it connects on the first call.
 
-    In a cluster it shows only what is in the release's own namespaces: another release may serve the others.
+    In a cluster it shows only resources in the release's own namespaces: another release may serve the others.
 
     Parameters
     ----------
     settings
-        ``store`` says which; ``redis_url`` and ``encryption_key`` where the database is.
+        ``store`` selects the store; ``redis_url`` and ``encryption_key`` give access to the database.
     secrets
-        Whether the process reads Credentials; without, it can't, whatever it was told. (In a cluster the
-        process's own service account decides that.)
+        Whether the process may read Credentials; if False, the key in its settings is ignored. (In a cluster the
+        process's service account decides that.)
     everywhere
-        Whether to show what is in other namespaces, too; who asks for that has to tell them apart.
+        Whether to show resources in other namespaces, too; the caller then has to tell them apart.
 
     Raises
     ------

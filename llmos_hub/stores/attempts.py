@@ -1,4 +1,4 @@
-"""Optimistic writes: decide on what is stored, write if nobody was faster, else decide anew, but not for ever."""
+"""Optimistic writes: decide on the stored resource, write if it is unchanged, else retry a limited number of times."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from llmos_hub.stores import rules
 __all__ = ["ATTEMPTS", "Change", "apply", "too_busy"]
 
 ATTEMPTS: Final = 50
-"""How often a write without a precondition is tried, on a resource that others write all the time."""
+"""Maximum attempts of a write without a precondition on a resource that others keep writing."""
 
 R = TypeVar("R", bound=Resource)
 
 
 class Change(Protocol[R]):
-    """Writes what `decide` makes of the stored one; raises `NotFound` where there is none, `Conflict` when too busy."""
+    """A function that writes the outcome of `decide`; raises `NotFound`, or `Conflict` after too many attempts."""
 
     def __call__(
         self, kind: type[R], namespace: str | None, name: str, decide: Callable[[R], rules.Outcome[R]], /
     ) -> Awaitable[R]:
-        """Write, and return what is stored now."""
+        """Write, and return the stored resource."""
 
 
 async def apply(resource: R, change: Change[R], create: Callable[[R], Awaitable[R]]) -> R:
@@ -41,5 +41,5 @@ async def apply(resource: R, change: Change[R], create: Callable[[R], Awaitable[
 
 
 def too_busy(kind: type[Resource], namespace: str | None, name: str) -> Conflict:
-    """Others were faster every time."""
+    """Return the error for a write that lost against others in every attempt."""
     return rules.conflict(kind, namespace, name, f"was changed by others {ATTEMPTS} times meanwhile")

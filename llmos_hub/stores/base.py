@@ -1,4 +1,4 @@
-"""What every store of resources does, whichever database is under it.
+"""The interface of a store of resources, independent of the database below it.
 
 The semantics are the Kubernetes API's
 (https://kubernetes.io/docs/reference/using-api/api-concepts/): an opaque, growing resourceVersion, to be
@@ -33,7 +33,7 @@ __all__ = [
 
 R = TypeVar("R", bound=Resource)
 Selector = Mapping[str, str]
-"""Labels that must all be there with that value."""
+"""Labels that a resource must have, with these values."""
 
 ADDED: Literal["ADDED"] = "ADDED"
 MODIFIED: Literal["MODIFIED"] = "MODIFIED"
@@ -41,19 +41,19 @@ DELETED: Literal["DELETED"] = "DELETED"
 BOOKMARK: Literal["BOOKMARK"] = "BOOKMARK"
 
 PAGE_BYTES: Final = 1024 * 1024
-"""Bytes after which a page ends, where the database can count them: what one reader costs at a time."""
+"""Size in bytes after which a page ends, on databases that can count it; bounds the memory of one reader."""
 
 
 @dataclass(frozen=True, slots=True)
 class Listing(Generic[R]):
-    """A consistent reading of a kind.
+    """All resources of a kind, as of one resourceVersion.
 
     Attributes
     ----------
     items
         The resources, ordered by namespace and name.
     resource_version
-        Where a watch goes on without missing anything.
+        The version from which a watch continues without missing a change.
     """
 
     items: Sequence[R]
@@ -62,12 +62,12 @@ class Listing(Generic[R]):
 
 @dataclass(frozen=True, slots=True)
 class Page(Listing[R]):
-    """Some of a kind; all pages of a list have the resourceVersion of its first.
+    """Some of the resources of a kind; all pages of a list have the resourceVersion of the first page.
 
     Attributes
     ----------
     token
-        What `Store.page` takes to go on; empty where nothing is left.
+        The token that `Store.page` takes for the next page; empty on the last page.
     """
 
     token: str = ""
@@ -75,16 +75,16 @@ class Page(Listing[R]):
 
 @dataclass(frozen=True, slots=True)
 class Room:
-    """How much of a kind a namespace may hold; a write that would need more is refused, one that needs less never is.
+    """A limit on the resources of one kind in a namespace: writes that exceed it are refused, writes that shrink never.
 
     Attributes
     ----------
     count
-        Resources.
+        Maximum number of resources.
     size
-        Bytes of all of them as they lie in the database.
+        Maximum total size in bytes, as stored in the database.
     advice
-        A sentence on what to do when it is used up.
+        A sentence that says what to do when the limit is reached.
     """
 
     count: int
@@ -94,16 +94,16 @@ class Room:
 
 @dataclass(frozen=True, slots=True)
 class WatchEvent(Generic[R]):
-    """One change, in the order of resourceVersions.
+    """One change; changes come in the order of resourceVersions.
 
     Attributes
     ----------
     type
-        ``ADDED``, ``MODIFIED``, ``DELETED``; ``BOOKMARK`` says how far the watch is, without a change.
+        ``ADDED``, ``MODIFIED``, ``DELETED``; ``BOOKMARK`` reports the position of the watch, without a change.
     resource
         The resource after the change; for ``DELETED`` as it last was; None for a bookmark.
     resource_version
-        From where a new watch goes on after this event.
+        The version from which a new watch continues after this event.
     """
 
     type: Literal["ADDED", "MODIFIED", "DELETED", "BOOKMARK"]
@@ -113,7 +113,7 @@ class WatchEvent(Generic[R]):
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """Something that happened to a resource; kept with it and gone with it.
+    """An event of a resource; kept with the resource and deleted with it.
 
     Attributes
     ----------
@@ -124,9 +124,9 @@ class Event:
     message
         A sentence for people.
     first, last
-        When it happened first and last.
+        Times of its first and last occurrence.
     count
-        How often, in a row: an event equal to the newest one in type, reason and message is counted there.
+        Consecutive occurrences: an event equal to the newest one in type, reason and message is counted there.
     """
 
     type: Literal["Normal", "Warning"]
@@ -139,30 +139,30 @@ class Event:
 
 
 class Store(Protocol):
-    """Resources by kind, namespace and name.
+    """A store of resources, by kind, namespace and name.
 
-    Every method raises `llmos.errors.Unavailable` when the database doesn't answer in time; a write may then
-    have been done or not, so that its caller reads again. What was returned is stored: it survives the death
-    of any process. What is returned is the caller's own to change. Every method raises `llmos.errors.Invalid`
-    where a namespace is given for a kind that has none, or missing for one that needs it.
+    Every method raises `llmos.errors.Unavailable` when the database doesn't answer in time; a write may or may
+    not have been done then, so the caller reads again. A result that was returned is stored: it survives the death
+    of any process. The caller may modify the objects it gets. Every method raises `llmos.errors.Invalid`
+    if a namespace is given for a cluster-scoped kind, or missing for a namespaced one.
     """
 
     async def get(self, kind: type[R], namespace: str | None, name: str) -> R:
-        """Read one.
+        """Read one resource.
 
         Raises
         ------
         NotFound
-            There is none.
+            It doesn't exist.
         Internal
-            Nothing of it can be read; `list` and `watch` leave such a one out. What this version can't read whole, or not
-            with this key, is returned and says so: see `llmos.resources.Resource.unread`. Its metadata and status can be
-            written, it can be replaced by `apply` and deleted.
+            Nothing of it can be read; `list` and `watch` leave such a resource out. A resource that this version can't
+            read completely, or not with this key, is returned with the reason in `llmos.resources.Resource.unread`. Its
+            metadata and status can be written, and it can be replaced by `apply` or deleted.
         """
         ...
 
     async def list(self, kind: type[R], namespace: str | None = None, *, labels: Selector | None = None) -> Listing[R]:
-        """Read all of a kind, in one namespace or (None) in all; ordered, and consistent with its resourceVersion."""
+        """Read all resources of a kind, in one namespace or (None) in all: sorted, and as of one resourceVersion."""
         ...
 
     async def page(
@@ -174,17 +174,17 @@ class Store(Protocol):
         token: str = "",
         labels: Selector | None = None,
     ) -> Page[R]:
-        """Read some of a kind, at most `limit`, in the order of `list`; fewer, even none, where others don't match.
+        """Read at most `limit` resources of a kind, in the order of `list`; fewer, even none, if others don't match.
 
-        A watch from the resourceVersion that all pages share misses nothing. As in Kubernetes, a page may show what was
-        changed since the first one was read.
+        A watch from the resourceVersion that all pages share misses nothing. As in Kubernetes, a page may show changes
+        made since the first page was read.
 
         Raises
         ------
         Expired
-            The list was begun too long ago: begin anew.
+            The list was begun too long ago: start again.
         BadRequest
-            The token is none that a page had.
+            The token was not issued with a page.
         """
         ...
 
@@ -198,75 +198,75 @@ class Store(Protocol):
     ) -> AbstractAsyncContextManager[AsyncIterator[WatchEvent[R]]]:
         """Follow every change after `resource_version`, without end.
 
-        Used as ``async with store.watch(...) as events: async for event in events: ...``. A resource that
-        comes to match, or no longer matches, `labels` is reported as ``ADDED`` or ``DELETED``. A bookmark comes
+        Use it as ``async with store.watch(...) as events: async for event in events: ...``. A resource that
+        starts or stops matching `labels` is reported as ``ADDED`` or ``DELETED``. A bookmark comes
         at least every 30 seconds. A wait that is cancelled (``asyncio.wait_for(anext(events), …)``) loses nothing.
         Errors come on entering or from the iterator.
 
         Raises
         ------
         Expired
-            The store no longer knows all changes since then: list again.
+            The store no longer has all changes since then: list again.
         Unavailable
-            The database is gone, for half a minute if it was there before; nothing was skipped so far.
+            The database is not reachable, for half a minute if it was before; no change was skipped until now.
         Invalid
-            `resource_version` is none that a store gave out.
+            `resource_version` was not issued by a store.
         """
         ...
 
     async def create(self, resource: R, *, room: Room | None = None) -> R:
-        """Store a new one; sets uid, resourceVersion, generation 1 and creationTimestamp, and ignores those given.
+        """Store a new resource; sets uid, resourceVersion, generation 1 and creationTimestamp, and ignores given ones.
 
-        ``status`` starts empty, whatever was given: `patch_status` alone writes it.
+        ``status`` starts empty, whatever was given: only `patch_status` writes it.
 
         Raises
         ------
         AlreadyExists
-            There is one of that name.
+            A resource of that name exists.
         Invalid
-            It doesn't fit its own type and could not be read back.
+            It is not valid for its type and could not be read back.
         PayloadTooLarge
             It is larger than etcd would take.
         Insufficient
-            There is no `room` left. On Valkey that is exact, however many processes write at once.
+            There is no `room` left. On Valkey this is exact, even if several processes write concurrently.
         Forbidden
             The kind has secrets and this process has no key for them.
         """
         ...
 
     async def update(self, resource: R, *, room: Room | None = None) -> R:
-        """Replace spec, labels, annotations and finalizers of an existing one; status is left alone.
+        """Replace spec, labels, annotations and finalizers of an existing resource; status is not changed.
 
-        ``generation`` grows when ``spec`` changed. A write that changes nothing returns what is there, with
-        the same resourceVersion. When deletion was asked for and the last finalizer goes, the resource goes.
+        ``generation`` grows when ``spec`` changed. A write that changes nothing returns the stored resource, with
+        the same resourceVersion. Removing the last finalizer of a resource that is being deleted deletes it.
 
         Raises
         ------
         NotFound
-            There is none.
+            It doesn't exist.
         Conflict
-            `resource` carries a resourceVersion (or uid) and the stored one is another.
+            `resource` carries a resourceVersion (or uid) that differs from the stored one.
         Invalid
-            A finalizer is added though deletion was asked for; or as for `create`.
+            A finalizer is added to a resource that is being deleted; or as for `create`.
         Insufficient
             It would grow, and there is no `room` left.
         """
         ...
 
     async def apply(self, resource: R, *, room: Room | None = None) -> R:
-        """Create it, or replace ``spec`` whole and merge labels and annotations; finalizers are left alone.
+        """Create it, or replace the whole ``spec`` and merge labels and annotations; finalizers are not changed.
 
         Raises
         ------
         Conflict
-            As for `update`; or deletion was asked for; or it carries a resourceVersion or uid and is gone.
+            As for `update`; or it is being deleted; or it carries a resourceVersion or uid and no longer exists.
         Insufficient
             As for `create` and `update`.
         """
         ...
 
     async def patch_status(self, resource: R) -> R:
-        """Replace ``status`` alone.
+        """Replace only ``status``.
 
         Raises
         ------
@@ -276,34 +276,34 @@ class Store(Protocol):
         ...
 
     async def delete(self, kind: type[R], namespace: str | None, name: str, *, uid: str | None = None) -> R:
-        """Delete, or where finalizers are there set ``deletionTimestamp``; returns what is left or last was.
+        """Delete it, or set ``deletionTimestamp`` if it has finalizers; returns its new or last state.
 
         Raises
         ------
         NotFound
-            There is none.
+            It doesn't exist.
         Conflict
-            `uid` is given and the stored one is another.
+            `uid` is given and differs from the stored one.
         """
         ...
 
     async def record(self, resource: Resource, type_: Literal["Normal", "Warning"], reason: str, message: str) -> None:
-        """Keep an event with the resource, the newest 100; one equal to the newest is counted there.
+        """Keep an event with the resource, at most the newest 100; one equal to the newest is counted there.
 
-        In a cluster events are forgotten after the API server's ``--event-ttl``, an hour as a rule.
+        In a cluster events expire after the API server's ``--event-ttl``, usually one hour.
 
-        Nothing happens where the resource (that of the same uid) is gone. A message is cut after 4,096 characters.
+        Nothing is stored if the resource (with the same uid) no longer exists. Messages are cut after 4,096 characters.
         """
         ...
 
     async def events(self, kind: type[Resource], namespace: str | None, name: str) -> Sequence[Event]:
-        """The events of a resource, oldest first; empty where there is none of the name."""
+        """Return the events of a resource, oldest first; empty if the resource doesn't exist."""
         ...
 
     async def healthy(self) -> bool:
-        """Whether the database answers, within two seconds."""
+        """Return whether the database answers within two seconds."""
         ...
 
     async def close(self) -> None:
-        """Let go of all connections; watches under way end with `Unavailable`."""
+        """Close all connections; open watches end with `Unavailable`."""
         ...

@@ -1,4 +1,4 @@
-"""Entries of the stream of changes, and how far the stream reaches back."""
+"""Entries of the stream of changes, and the range of revisions that the stream covers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["Change", "Scope", "State", "changes_of", "expired", "revision_of", "
 
 
 _DIGITS = 20
-"""Of the largest number with 64 bits."""
+"""Decimal digits of the largest 64-bit number."""
 
 
 class Change:
@@ -34,7 +34,7 @@ class Change:
     def __init__(self, revision: int, fields: list[bytes]) -> None:
         values = dict(zip(fields[::2], fields[1::2], strict=True))
         self.revision = revision
-        # an entry without these fields is of no kind that anyone here watches
+        # an entry without these fields gets an empty kind, which no watch matches
         self.type = cast("Literal['ADDED', 'MODIFIED', 'DELETED']", values.get(b"t", b"").decode())
         self.kind = values.get(b"k", b"").decode()
         self.namespace = values.get(b"n", b"").decode()
@@ -45,7 +45,7 @@ class Change:
 
     @cached_property
     def labels(self) -> dict[str, str]:
-        """The resource's labels after the change, for a removal as they last were."""
+        """The resource's labels after the change, for a deletion the last ones."""
         return cast("dict[str, str]", json.loads(self._labels))
 
     @cached_property
@@ -54,7 +54,7 @@ class Change:
         return cast("dict[str, str]", json.loads(self._before)) if self._before else self.labels
 
     def seen_by(self, selector: Selector | None) -> Literal["ADDED", "MODIFIED", "DELETED"] | None:
-        """What the change is to one who sees only what matches `selector`."""
+        """Return the type of the change for a watch with `selector`; None if the watch doesn't see it."""
         now = match(self.labels, selector)
         if self.type != MODIFIED:
             return self.type if now else None
@@ -65,22 +65,22 @@ class Change:
 
 
 def changes_of(entries: Any) -> list[Change]:
-    """The entries of an answer to ``XRANGE``, or to ``XREAD`` for one stream."""
+    """Return the changes in an answer to ``XRANGE``, or to ``XREAD`` for one stream."""
     return [Change(revision_of_id(entry_id), fields) for entry_id, fields in entries]
 
 
 def revision_of_id(entry_id: bytes) -> int:
-    """The revision of an entry's id, ``REVISION-0``."""
+    """Return the revision of an entry's id, ``REVISION-0``."""
     return int(entry_id.partition(b"-")[0])
 
 
 def revision_of(resource_version: str) -> int:
-    """The revision that a resourceVersion stands for.
+    """Return the revision that a resourceVersion stands for.
 
     Raises
     ------
     Invalid
-        It is none that a store gave out.
+        It was not issued by a store.
     """
     if not (resource_version.isascii() and resource_version.isdigit() and len(resource_version) <= _DIGITS):
         message = f'resourceVersion: "{resource_version[:40]}" is none that this store gave out. List again and watch from there.'
@@ -89,7 +89,7 @@ def revision_of(resource_version: str) -> int:
 
 
 def expired(revision: int) -> Expired:
-    """The error for one who has seen all up to `revision` and can't be told what came then."""
+    """Return the error for a watch from `revision` when the changes after it are no longer stored."""
     return Expired(
         f"The changes since resourceVersion {revision} are not known any more. List again and watch from there."
     )
@@ -97,16 +97,16 @@ def expired(revision: int) -> Expired:
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """Where the database is.
+    """The position of the database.
 
     Attributes
     ----------
     epoch
-        Which database it is.
+        Id of the database.
     revision
         Its newest revision.
     first
-        The oldest revision in the stream, None where it is empty.
+        The oldest revision in the stream, None if the stream is empty.
     """
 
     epoch: str
@@ -114,17 +114,17 @@ class State:
     first: int | None
 
     def reaches(self, revision: int) -> bool:
-        """Whether all changes after `revision` can be read; no if it is none of this database's."""
+        """Return whether all changes after `revision` can be read; False if it is not from this database."""
         known_from = self.revision if self.first is None else self.first - 1
         return known_from <= revision <= self.revision
 
     def check(self, revision: int) -> None:
-        """The same as an error.
+        """Raise an error unless all changes after `revision` can be read.
 
         Raises
         ------
         Expired
-            Some were trimmed; or the revision is none of this database's.
+            Some were trimmed; or the revision is not from this database.
         """
         if not self.reaches(revision):
             raise expired(revision)
@@ -132,7 +132,7 @@ class State:
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """What of a kind a watch sees: a namespace or (None) all, and the labels that must be there."""
+    """The resources of a kind that a watch sees: one namespace or (None) all, and required labels."""
 
     namespace: str | None = None
     labels: Selector | None = None

@@ -22,9 +22,9 @@ _CONNECT_TIMEOUT: Final = 2.0  # seconds; a local socket takes none
 
 
 class Connections:
-    """The connections, at most so many; one that broke, or whose answer was not read whole, is never used again.
+    """A pool of at most `limit` connections; a broken one, or one whose answer was not read completely, is not reused.
 
-    The client library's own pool awaits while it takes a connection back, and so loses one when its user is
+    The client library's own pool awaits while it takes a connection back, and so leaks one when its user is
     cancelled twice; here that is one synchronous step.
 
     Raises
@@ -55,7 +55,7 @@ class Connections:
 
     @contextlib.asynccontextmanager
     async def one(self) -> AsyncIterator[AbstractConnection]:
-        """A connection that is ready for a command."""
+        """Provide a connection that is ready for a command."""
         async with self._slots:
             connection = self._idle.pop() if self._idle else self._make()
             self._open.add(connection)
@@ -66,7 +66,7 @@ class Connections:
                 self._idle.append(connection)  # a whole answer was read: the connection is fine
                 raise
             except BaseException:
-                # an answer may still be under way, which the next user must not take for theirs
+                # an answer may still arrive, and the next user must not take it for its own
                 self._open.discard(connection)
                 await connection.disconnect(nowait=True)
                 raise
@@ -74,22 +74,22 @@ class Connections:
 
     async def _ready(self, connection: AbstractConnection) -> None:
         await connection.connect()  # type: ignore[no-untyped-call]
-        if await connection.can_read():  # the server has hung up since
+        if await connection.can_read():  # the server has closed it since
             await connection.disconnect(nowait=True)
             await connection.connect()  # type: ignore[no-untyped-call]
-        if self._closed:  # meanwhile
+        if self._closed:  # while it was connecting
             message = "this process has closed it"
             raise exceptions.ConnectionError(message)
 
     async def close(self) -> None:
-        """Close them all, those in use too."""
+        """Close all connections, also those in use."""
         self._closed = True
         for connection in list(self._open):
             await connection.disconnect()
 
 
 def without_password(url: str) -> str:
-    """The URL as it may be shown."""
+    """Return the URL without its password, for logs and messages."""
     try:
         parts = urlsplit(url)
     except ValueError:

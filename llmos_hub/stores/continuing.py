@@ -1,4 +1,4 @@
-"""Where a list that is read in pages goes on, as one opaque word."""
+"""The opaque token from which a list that is read in pages continues."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ __all__ = ["Position"]
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """After which resource the next page begins.
+    """The resource after which the next page begins.
 
     Attributes
     ----------
     revision
-        Of the list's first page.
+        Revision of the list's first page.
     namespace, name
         The last resource that was read.
     """
@@ -33,12 +33,12 @@ class Position:
 
     @classmethod
     def parse(cls, token: str) -> Position:
-        """The reverse.
+        """Return the position that a token stands for.
 
         Raises
         ------
         BadRequest
-            It is no such word.
+            It is not a valid token.
         """
         try:
             padded = f"{token[:4096]}{'=' * (-len(token[:4096]) % 4)}"

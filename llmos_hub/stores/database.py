@@ -1,8 +1,8 @@
-"""One process's way to Valkey or Redis: a pool of connections, a time limit on everything, clear errors.
+"""A process's connection to Valkey or Redis: a pool of connections, a time limit on every command, clear errors.
 
-Commands are sent here rather than through the client library's own retries, since only here is it known
-whether a command had left when the connection broke: what was not sent, or only reads, is tried again for a
-while, so that a restart of the server passes unnoticed; a write that may have arrived is not.
+Commands are sent here rather than through the client library's own retries, since only here it is known
+whether a command had been sent when the connection broke: one that was not sent, or only reads, is retried for a
+while, so that a restart of the server goes unnoticed; a write that may have arrived is not.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ __all__ = ["SCHEMA_VERSION", "Database", "Keys", "Migration"]
 log = logging.getLogger(__name__)
 
 Migration = Callable[["Database"], Awaitable[None]]
-"""Rewrites a database of one version into the next; must bear being run again after a break."""
+"""A function that migrates a database from one version to the next; must be safe to run again after a failure."""
 
 _RETRY_PAUSES = (0.0, 0.02, 0.05, 0.1, 0.2, 0.3)  # seconds between attempts; the last one repeats
 _MIGRATION_LOCK = 600  # seconds after which another process may try
-_NOT_RUN = (exceptions.BusyLoadingError,)  # the server said so: it executed nothing
+_NOT_RUN = (exceptions.BusyLoadingError,)  # the server says that it executed nothing
 _REFUSED = (exceptions.AuthenticationError, exceptions.AuthorizationError)
 
 
@@ -44,15 +44,15 @@ class Database:
     url
         ``unix://:PASSWORD@/path/valkey.sock`` or ``redis://…``.
     keys
-        How the keys are named.
+        The names of the keys.
     timeout
-        Seconds after which an operation is given up.
+        Seconds after which an operation fails.
     patience
-        Seconds for which something that may be tried again is, while the server can't be reached.
+        Seconds for which a repeatable operation is retried while the server can't be reached.
     max_connections
         Connections at once, at most; further operations wait for one.
     migrations
-        By version, what makes the next version's layout of it.
+        By version, the migration to the next version.
 
     Raises
     ------
@@ -84,22 +84,22 @@ class Database:
         return self._name
 
     async def run(self, *command: Any, repeatable: bool = False, timeout: float | None = None) -> Any:
-        """Run one command and return the server's bare answer.
+        """Run one command and return the server's raw answer.
 
         Parameters
         ----------
         command
-            The command's words.
+            The command and its arguments.
         repeatable
-            Whether it may run twice: a read, or a write that does nothing the second time.
+            Whether it may run twice: a read, or an idempotent write.
         timeout
-            Seconds; unset, the database's own.
+            Seconds; by default the database's `timeout`.
 
         Raises
         ------
         Unavailable
-            The database doesn't answer in time, or refuses to; a write that isn't `repeatable` may have
-            been done or not.
+            The database doesn't answer in time, or refuses the command; a write that isn't `repeatable` may or may
+            not have been done.
         """
         limit = self.timeout if timeout is None else timeout
         start = time.monotonic()
@@ -138,7 +138,7 @@ class Database:
             return await connection.read_response()
 
     async def script(self, script: Script, keys: list[str], arguments: list[Any], *, repeatable: bool = False) -> Any:
-        """Run a script; the server is sent its text only when it doesn't know it yet.
+        """Run a script; its text is sent only if the server doesn't have it yet.
 
         Raises
         ------
@@ -152,12 +152,12 @@ class Database:
             return await self.run("EVAL", script.text, *rest, repeatable=repeatable)
 
     async def epoch(self) -> str:
-        """The database's id; makes an empty database ours first, and migrates an older one.
+        """Return the database's id; initializes an empty database first, and migrates an older one.
 
         Raises
         ------
         Unavailable
-            The database doesn't answer, or a newer program has written it.
+            The database doesn't answer, or was written by a newer version.
         """
         if self._epoch is None:
             async with self._preparing:
@@ -166,7 +166,7 @@ class Database:
         return self._epoch
 
     def forget(self) -> None:
-        """The database was emptied or replaced: look again who it is."""
+        """Read the database's id again before the next use: it was emptied or replaced."""
         self._epoch = None
 
     async def _prepare(self) -> str:
@@ -186,12 +186,12 @@ class Database:
         return str(epoch.decode())
 
     async def _migrate(self) -> None:
-        """Bring the layout up to date, one version after the other, in one process at a time."""
+        """Migrate to the current layout, one version after the other, in one process at a time."""
         if not await self.run("SET", self.keys.migration, "1", "NX", "EX", _MIGRATION_LOCK):
             message = f"The database at {self} is being brought to a newer layout. Try again in a moment."
             raise Unavailable(message)
         try:
-            version = int(await self.run("GET", self.keys.schema, repeatable=True))  # another may have been faster
+            version = int(await self.run("GET", self.keys.schema, repeatable=True))  # may be migrated already
             while version < SCHEMA_VERSION:
                 log.info("Bringing the database at %s from layout %d to %d.", self, version, version + 1)
                 if version not in self._migrations:
@@ -204,7 +204,7 @@ class Database:
             await self.run("DEL", self.keys.migration, repeatable=True)
 
     async def _warn_of_settings(self) -> None:
-        """Say so where an external server is set up to lose what was acknowledged."""
+        """Log a warning if an external server is configured so that acknowledged writes can be lost."""
         try:
             raw = await self.run("INFO", repeatable=True)
         except Unavailable:  # a managed service may not allow it
@@ -217,14 +217,14 @@ class Database:
             log.warning("The database at %s may throw away resources when full (maxmemory-policy %s).", self, policy)
 
     async def ping(self, timeout: float = 2.0) -> bool:
-        """Whether it answers within `timeout` seconds."""
+        """Return whether it answers within `timeout` seconds."""
         try:
             return bool(await self.run("PING", repeatable=True, timeout=timeout) == b"PONG")
         except Unavailable:
             return False
 
     async def close(self) -> None:
-        """Close all connections; operations under way raise `Unavailable`."""
+        """Close all connections; running operations raise `Unavailable`."""
         self._closed = True
         await self._connections.close()
 
@@ -232,7 +232,7 @@ class Database:
         return Unavailable(f"The database at {self} {why.rstrip('.')}.")
 
     def _refused(self, error: exceptions.ResponseError) -> Unavailable | Internal:
-        """What the server's refusal means: a state of the server's (full disk, read-only), or a mistake of ours."""
+        """Return the error for a refusal: a state of the server (full disk, read-only), or a bug of this program."""
         text = str(error)
         if isinstance(error, exceptions.OutOfMemoryError) or text.startswith("OOM"):
             return self._unavailable(
@@ -240,7 +240,7 @@ class Database:
                 "not needed, or let an admin give it more memory"
             )
         if "NOREPLICAS" in text or text.startswith("Not enough good replicas"):
-            # `llmos_hub.supervisor.disk` stops writes so; of an external server it can be meant
+            # `llmos_hub.supervisor.disk` stops writes this way; on an external server it can be intended
             why = "its disk is nearly full" if str(self).startswith("unix:") else "it has fewer replicas than it needs"
             return self._unavailable(f"saves nothing at the moment: {why}. It goes on by itself once that is mended")
         states = ("MISCONF", "OOM", "READONLY", "BUSY", "NOREPLICAS", "CLUSTERDOWN", "MASTERDOWN", "NOPERM", "NOAUTH")

@@ -1,4 +1,4 @@
-"""How the database is laid out; nothing but names, for those who look into it without a client library."""
+"""The names of the database's keys; imports no client library."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from typing import Final
 __all__ = ["SCHEMA_VERSION", "Keys"]
 
 SCHEMA_VERSION: Final = 1
-"""How this program lays out the database."""
+"""Version of the database layout that this program writes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Keys:
-    """The names of everything in the database.
+    """The names of all keys in the database.
 
     Attributes
     ----------
     prefix
-        Before each key; the braces put all keys on one node of a Redis Cluster, where scripts need them.
+        Prefix of each key; the braces put all keys on one node of a Redis Cluster, as scripts require.
     """
 
     prefix: str = "{llmos}"
@@ -30,12 +30,12 @@ class Keys:
 
     @property
     def epoch(self) -> str:
-        """The id of this database; another one in its place has another."""
+        """The id of this database; a database that replaces it has another one."""
         return f"{self.prefix}:epoch"
 
     @property
     def revision(self) -> str:
-        """The count of changes: the newest resourceVersion."""
+        """The counter of changes: the newest resourceVersion."""
         return f"{self.prefix}:revision"
 
     @property
@@ -45,26 +45,26 @@ class Keys:
 
     @property
     def migration(self) -> str:
-        """Held by the process that migrates."""
+        """The lock of the process that migrates."""
         return f"{self.prefix}:migration"
 
     @property
     def written(self) -> str:
-        """The count of all bytes that were ever put into the stream of changes."""
+        """The total bytes ever added to the stream of changes."""
         return f"{self.prefix}:written"
 
     def sizes(self, plural: str) -> str:
-        """By namespace, the bytes of the kind's resources there."""
+        """Return the key of the kind's sizes in bytes, by namespace."""
         return f"{self.prefix}:sizes:{plural}"
 
     def objects(self, plural: str, namespace: str = "") -> str:
-        """The resources of a kind in a namespace, by name."""
+        """Return the key of the resources of a kind in a namespace, by name."""
         return f"{self.prefix}:objects:{plural}:{namespace}"
 
     def namespaces(self, plural: str) -> str:
-        """The namespaces in which the kind has resources."""
+        """Return the key of the namespaces in which the kind has resources."""
         return f"{self.prefix}:namespaces:{plural}"
 
     def events(self, plural: str, namespace: str, name: str) -> str:
-        """The events of a resource."""
+        """Return the key of a resource's events."""
         return f"{self.prefix}:events:{plural}:{namespace}/{name}"

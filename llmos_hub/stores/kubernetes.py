@@ -1,8 +1,8 @@
-"""The store of resources in a cluster: the API server itself.
+"""The store of resources in a cluster: its API server.
 
-What Kubernetes does the same way is left to it: resourceVersions, generations, finalizers, watches. A custom
-resource is written by one request that carries its own preconditions; a Secret, and an ``apply``, whose
-outcome depends on what is there, by reading, deciding (`llmos_hub.stores.rules`) and writing on the
+Kubernetes itself provides resourceVersions, generations, finalizers and watches. A custom
+resource is written by one request that carries its preconditions; a Secret, and an ``apply``, whose
+outcome depends on the stored object, by reading, deciding (`llmos_hub.stores.rules`) and writing on the
 condition that nothing changed in between.
 """
 
@@ -33,11 +33,11 @@ log = logging.getLogger(__name__)
 
 R = TypeVar("R", bound=Resource)
 
-_LISTINGS: Final = 3  # a list whose beginning the server forgot before its end was read is begun anew
-_PARSE_AT_ONCE: Final = 100  # resources between two turns of the event loop: some milliseconds
-_LOGGED: Final = 1000  # objects that were reported as unreadable and are not reported again
-_MAX_SIZE: Final = 1_500_000  # bytes of a resource, as etcd has it
-_ROOM_PAGE: Final = 50  # objects that are counted at once: they may be large
+_LISTINGS: Final = 3  # attempts: a list expires when the server drops its version before the last page was read
+_PARSE_AT_ONCE: Final = 100  # resources between two turns of the event loop: a few milliseconds
+_LOGGED: Final = 1000  # unreadable objects that were logged and are not logged again
+_MAX_SIZE: Final = 1_500_000  # bytes of a resource: etcd's limit
+_ROOM_PAGE: Final = 50  # objects read at once for counting: they may be large
 _WRITER: Final = {"fieldManager": FIELD_MANAGER}
 
 _Objects = list[dict[str, Any]]
@@ -49,9 +49,9 @@ def _set(path: str, value: Any) -> dict[str, Any]:
 
 
 def _preconditions(resource: Resource) -> _Operations:
-    """The operations of a JSON patch that make the server refuse it where another object is there.
+    """Return the operations that make the server refuse a JSON patch if the stored object is another one.
 
-    A uid is tested, since a status is written without regard to the other metadata it comes with.
+    The uid is tested explicitly: on a write of the status the server ignores the other metadata in the patch.
     """
     meta = resource.metadata
     found = [{"op": "test", "path": "/metadata/uid", "value": meta.uid}] if meta.uid else []
@@ -59,19 +59,19 @@ def _preconditions(resource: Resource) -> _Operations:
 
 
 def _size(obj: Mapping[str, Any]) -> int:
-    """Bytes of what people have written of an object."""
+    """Return the size in bytes of the parts of an object that its users write."""
     metadata = {key: obj["metadata"].get(key) for key in ("name", "labels", "annotations")}
     content = [metadata, obj.get("spec"), obj.get("data")]
     return len(json.dumps(content, separators=(",", ":"), ensure_ascii=False).encode())
 
 
 class KubernetesStore:
-    """A `llmos_hub.stores.base.Store` on a cluster's API server, for all kinds but those of the database.
+    """A `llmos_hub.stores.base.Store` on a cluster's API server, for all kinds except those stored in the database.
 
     Parameters
     ----------
     api
-        The way there; the store closes it.
+        The connection to the cluster; the store closes it.
     bookmark_interval
         Seconds after which a quiet watch gets a bookmark.
     watch_patience
@@ -80,7 +80,7 @@ class KubernetesStore:
     Attributes
     ----------
     unreadable
-        How many objects came in lists and watches that this version can't read (whole).
+        Number of objects in lists and watches that this version couldn't read (completely).
     """
 
     def __init__(self, api: KubernetesAPI, *, bookmark_interval: float = 15.0, watch_patience: float = 30.0) -> None:
@@ -94,7 +94,7 @@ class KubernetesStore:
     # -- reading
 
     async def get(self, kind: type[R], namespace: str | None, name: str) -> R:
-        """Read one; see `llmos_hub.stores.base.Store.get`."""
+        """Read one resource; see `llmos_hub.stores.base.Store.get`."""
         rules.check_namespace(kind, namespace)
         path = form_of(kind).path(kind, namespace, name)
         with self._words(kind, namespace, name):
@@ -108,7 +108,7 @@ class KubernetesStore:
             raise Internal(message) from None
 
     async def list(self, kind: type[R], namespace: str | None = None, *, labels: Selector | None = None) -> Listing[R]:
-        """Read all; see `llmos_hub.stores.base.Store.list`."""
+        """Read all resources of a kind; see `llmos_hub.stores.base.Store.list`."""
         rules.check_namespace(kind, namespace, required=False)
         for _ in range(_LISTINGS):
             try:
@@ -130,7 +130,7 @@ class KubernetesStore:
         token: str = "",
         labels: Selector | None = None,
     ) -> Page[R]:
-        """Read some; see `llmos_hub.stores.base.Store.page`. The token is the API server's own."""
+        """Read a page of resources; see `llmos_hub.stores.base.Store.page`. The token is the API server's own."""
         rules.check_namespace(kind, namespace, required=False)
         params = {**form_of(kind).params(kind, labels), "limit": str(limit), **({"continue": token} if token else {})}
         with self._words(kind, namespace, ""):
@@ -139,10 +139,10 @@ class KubernetesStore:
         return Page(items, found["metadata"]["resourceVersion"], found["metadata"].get("continue") or "")
 
     async def _check_room(self, resource: Resource, room: Room | None) -> None:
-        """Refuse what would take more than `room`.
+        """Refuse a write that exceeds `room`.
 
-        Others may write in the meantime: how many resources there are is held exactly by the namespace's ResourceQuota,
-        which counts in the API server.
+        Others may write at the same time; the number of resources is limited exactly by the namespace's ResourceQuota,
+        which the API server enforces.
         """
         if room is None:
             return
@@ -181,7 +181,7 @@ class KubernetesStore:
         return sorted(items, key=lambda item: (item.metadata.namespace or "", item.metadata.name))
 
     def _readable(self, kind: type[R], obj: Mapping[str, Any]) -> R | None:
-        """The resource; None where it is none of the kind, or nothing can be read of it, which is logged and counted."""
+        """Return the resource; None if it is not of the kind, or can't be read at all, which is logged and counted."""
         try:
             found = form_of(kind).read(kind, obj)
         except Foreign:
@@ -213,7 +213,7 @@ class KubernetesStore:
     ) -> AsyncIterator[AsyncIterator[WatchEvent[R]]]:
         """Follow changes; see `llmos_hub.stores.base.Store.watch`."""
         rules.check_namespace(kind, namespace, required=False)
-        if revision_of(resource_version) == 0:  # to the server that means "from anywhere", to us "from the beginning"
+        if revision_of(resource_version) == 0:  # the server would read it as "any version", not as "from the beginning"
             raise expired(resource_version)
         watch = Watch(
             self._api,
@@ -236,7 +236,7 @@ class KubernetesStore:
     # -- writing
 
     async def create(self, resource: R, *, room: Room | None = None) -> R:
-        """Store a new one; see `llmos_hub.stores.base.Store.create`."""
+        """Store a new resource; see `llmos_hub.stores.base.Store.create`."""
         kind, meta = type(resource), resource.metadata
         rules.check_namespace(kind, meta.namespace)
         new = rules.created(resource)
@@ -246,7 +246,7 @@ class KubernetesStore:
         return await self._write("POST", path, new, body=form_of(kind).write(new))
 
     async def update(self, resource: R, *, room: Room | None = None) -> R:
-        """Replace all but status; see `llmos_hub.stores.base.Store.update`."""
+        """Replace everything except status; see `llmos_hub.stores.base.Store.update`."""
         kind, meta = type(resource), resource.metadata
         rules.check_namespace(kind, meta.namespace)
         await self._check_room(resource, room)
@@ -254,7 +254,7 @@ class KubernetesStore:
             return await self._change(kind, meta.namespace, meta.name, lambda current: rules.updated(current, resource))
         self._check(resource)
         obj = CUSTOM.write(resource)
-        # of what can't be read whole the spec is not this version's to write
+        # a spec that this version can't read completely must not be overwritten
         spec = {} if resource.unread else {"/spec": obj["spec"]}
         parts = {f"/metadata/{part}": obj["metadata"][part] for part in ("labels", "annotations", "finalizers")}
         operations = [_set(path, value) for path, value in {**spec, **parts}.items()]
@@ -272,17 +272,17 @@ class KubernetesStore:
         status = rules.dumped(resource.status)
         operations = [*_preconditions(resource), _set("/status", status)]
         if status == rules.dumped(rules.empty_status(kind)):
-            # what nobody has written a status of has none, and so it stays: nothing changes
+            # an object without a status stays without one, so that this write changes nothing
             operations.append({"op": "remove", "path": "/status"})
         return await self._patch(resource, operations, "status")
 
     async def apply(self, resource: R, *, room: Room | None = None) -> R:
-        """Create or replace spec; see `llmos_hub.stores.base.Store.apply`."""
+        """Create the resource or replace its spec; see `llmos_hub.stores.base.Store.apply`."""
         await self._check_room(resource, room)
         return await attempts.apply(resource, self._change, self.create)
 
     async def delete(self, kind: type[R], namespace: str | None, name: str, *, uid: str | None = None) -> R:
-        """Delete, or mark for it; see `llmos_hub.stores.base.Store.delete`."""
+        """Delete the resource, or mark it for deletion; see `llmos_hub.stores.base.Store.delete`."""
         for _ in range(attempts.ATTEMPTS):
             current = await self.get(kind, namespace, name)
             outcome = rules.deleted(current, uid)
@@ -297,7 +297,7 @@ class KubernetesStore:
     async def _change(
         self, kind: type[R], namespace: str | None, name: str, decide: Callable[[R], rules.Outcome[R]]
     ) -> R:
-        """Write what `decide` makes of what is there; decide anew while others are faster."""
+        """Write the outcome of `decide` on the stored resource; decide again when another write came first."""
         for _ in range(attempts.ATTEMPTS):
             current = await self.get(kind, namespace, name)
             outcome = decide(current)
@@ -320,7 +320,7 @@ class KubernetesStore:
         return await self._write("PATCH", path, resource, body=operations, content_type=JSON_PATCH)
 
     async def _write(self, method: str, path: str, resource: R, **request: Any) -> R:
-        """Send it, and read what is there now; `resource` itself where the answer doesn't say."""
+        """Send a write and return the resource in the answer, or `resource` itself if the answer doesn't contain it."""
         kind, meta = type(resource), resource.metadata
         with self._words(kind, meta.namespace, meta.name):
             obj = await self._api.request(method, path, params=_WRITER, **request)
@@ -328,7 +328,7 @@ class KubernetesStore:
 
     @staticmethod
     def _check(resource: Resource) -> None:
-        """Refuse what could not be read back, before it is stored, in the words of the type itself."""
+        """Refuse a resource that could not be read back, with its type's own error, or is too large to be stored."""
         data = resource.dump()
         type(resource).parse(data)
         size = len(resource.model_dump_json(exclude_none=True))
@@ -352,7 +352,7 @@ class KubernetesStore:
             await self._recorder.record(resource, type_, reason, message)
 
     async def events(self, kind: type[Resource], namespace: str | None, name: str) -> Sequence[Event]:
-        """A resource's events; see `llmos_hub.stores.base.Store.events`."""
+        """Return a resource's events; see `llmos_hub.stores.base.Store.events`."""
         try:
             resource = await self.get(kind, namespace, name)
         except NotFound:
@@ -363,7 +363,7 @@ class KubernetesStore:
     # -- the connection
 
     async def healthy(self) -> bool:
-        """Whether the API server answers, within two seconds."""
+        """Return whether the API server answers within two seconds."""
         try:
             await self._api.request("GET", "/readyz", timeout=2.0)
         except (APIError, LLMOSError):
@@ -371,7 +371,7 @@ class KubernetesStore:
         return True
 
     async def close(self) -> None:
-        """Let go of everything; watches end with `Unavailable`."""
+        """Close all connections; watches end with `Unavailable`."""
         for watch in list(self._watches):
             await watch.close()
         await self._api.close()

@@ -1,8 +1,8 @@
-"""Lists and watches of Secrets over a release's namespaces, one by one.
+"""Lists and watches of Secrets in a release's namespaces, one namespace at a time.
 
-A right to read all Secrets of a cluster is a right to everything in it, so that the platform holds it only in its own
-namespaces, where the controllers give it. A cluster's versions count all its objects, so that those of the
-namespaces can be compared.
+The right to read all Secrets of a cluster is a right to everything in it, so the platform has it only in its own
+namespaces, where the controllers grant it. A cluster has one resourceVersion counter for all its objects, so
+the versions of different namespaces can be compared.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ __all__ = ["EachNamespace", "list_each"]
 R = TypeVar("R", bound=Resource)
 
 _AT_ONCE: Final = 16
-"""Lists under way: a busy API server takes tens of milliseconds for each."""
+"""Concurrent lists: a busy API server takes tens of milliseconds for each."""
 _AGAIN: Final = 1.0
-"""Seconds until it is seen whether the controllers have given the right to read a new namespace."""
+"""Seconds between attempts to read a new namespace, until the controllers have granted the right."""
 
 logger = logging.getLogger(__name__)
 
@@ -35,9 +35,9 @@ logger = logging.getLogger(__name__)
 async def list_each(
     store: Store, kind: type[R], namespaces: Iterable[str], *, labels: Selector | None = None
 ) -> Listing[R]:
-    """All of a kind in these namespaces; none of one that can't be read (yet).
+    """Return the resources of a kind in these namespaces; namespaces that can't be read (yet) are left out.
 
-    Its version is that of the first list, so that a watch from there tells of some again rather than skip one.
+    The version is the oldest of the lists, so that a watch from there repeats changes rather than skips one.
     """
     turns = asyncio.Semaphore(_AT_ONCE)
 
@@ -50,25 +50,25 @@ async def list_each(
                 return None
 
     found = [listing for listing in await asyncio.gather(*map(read, sorted(namespaces))) if listing is not None]
-    if not found:  # a version is one all the same
+    if not found:  # a list of any kind has a version that fits
         return Listing([], (await store.list(ModelService, PUBLIC_NAMESPACE)).resource_version)
     version = min((listing.resource_version for listing in found), key=revision_of)
     return Listing([item for listing in found for item in listing.items], version)
 
 
 class EachNamespace(Generic[R]):
-    """A watch over namespaces: an asynchronous iterator of changes, without end. `add` them, and `close` it.
+    """A watch over several namespaces: an endless asynchronous iterator of changes. `add` namespaces, then `close` it.
 
-    The version that comes with a change is one from which nothing that is yet to be told would be skipped.
+    Each event carries a version from which a new watch would skip no change that is still to be reported.
 
     Parameters
     ----------
     store, kind, labels
-        What is watched.
+        The store, kind and labels to watch.
     position
-        The version after which it begins, in namespaces that come later too.
+        The version after which it begins, also in namespaces that are added later.
     owned
-        Whether a namespace is still one of them.
+        Returns whether a namespace still belongs to the release.
     bookmark_interval
         Seconds after which a quiet watch gets a bookmark.
     """
@@ -92,13 +92,13 @@ class EachNamespace(Generic[R]):
         self._tasks: dict[str, asyncio.Task[None]] = {}
 
     def add(self, namespace: str) -> None:
-        """Follow what happens in a namespace, unless it is followed already."""
+        """Watch a namespace, unless it is watched already."""
         if namespace not in self._tasks:
             self._reached[namespace] = self._position
             self._tasks[namespace] = asyncio.create_task(self._follow(namespace), name=f"watch {namespace}")
 
     async def close(self) -> None:
-        """Follow no more."""
+        """Stop all watches."""
         tasks = tuple(self._tasks.values())
         for task in tasks:
             task.cancel()

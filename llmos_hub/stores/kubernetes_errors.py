@@ -1,4 +1,4 @@
-"""The API server's refusals as the platform's errors, in the same words as the other store's."""
+"""Translation of the API server's errors to the platform's, with the same messages as the other store's."""
 
 from __future__ import annotations
 
@@ -27,25 +27,25 @@ __all__ = ["expired", "translate"]
 
 _TOO_LARGE: Final = ("request is too large", "larger than max", "limit is")  # etcd, gRPC, the API server
 _INVALID_VALUE: Final = re.compile(r'^(?:Invalid value|Forbidden|Required value)(?:: (?:"(?:[^"\\]|\\.)*"|[^": ]*))?: ')
-"""What the API server puts before a sentence: our rules' messages say themselves what was sent."""
+"""The prefix of the API server's messages: the messages of our validation rules name the value themselves."""
 
 
 def expired(position: str) -> Expired:
-    """The changes since then are not known."""
+    """Return the error for a watch from a version that the cluster no longer has."""
     return Expired(
         f"The changes since resourceVersion {position} are not known any more. List again and watch from there."
     )
 
 
 def translate(error: APIError, kind: type[Resource], namespace: str | None, name: str) -> LLMOSError:
-    """The platform's error for what the API server said of a resource.
+    """Return the platform's error for an error of the API server.
 
     Parameters
     ----------
     error
-        What it said.
+        The API server's error.
     kind, namespace, name
-        Of which resource; the name is empty for a list or a watch.
+        The resource it is about; the name is empty for a list or a watch.
     """
     match error.status:
         case 404:
@@ -78,7 +78,7 @@ def _not_found(error: APIError, kind: type[Resource], namespace: str | None, nam
     about = error.details.get("kind")
     if about == "namespaces":
         return NotFound(f'There is no namespace "{namespace}" in the cluster.')
-    if not about or not name:  # the answer to an address that means nothing, not to one where nothing is
+    if not about or not name:  # the path itself is unknown: the kind is not installed
         return _no_such_kind(kind)
     return rules.not_found(kind, namespace, name)
 
@@ -91,10 +91,10 @@ def _no_such_kind(kind: type[Resource]) -> Unavailable:
 
 
 def _invalid(error: APIError, kind: type[Resource], namespace: str | None, name: str) -> LLMOSError:
-    if not error.causes:  # nothing about the object, then it is the patch: its test of the uid failed
+    if not error.causes:  # without causes it is not about the object: the patch's test of the uid failed
         return rules.conflict(kind, namespace, name, "was deleted and made anew since it was read")
     causes: dict[str, Cause] = {}
-    for cause in error.causes:  # what a subresource says of the same field again is no news
+    for cause in error.causes:  # a subresource reports the same field a second time
         field = cause.field.removeprefix(".")
         causes.setdefault(field, Cause(field, _INVALID_VALUE.sub("", cause.message)))
     found = list(causes.values())

@@ -1,8 +1,8 @@
-"""What happened to resources, as the cluster's own Events: ``kubectl describe`` shows them too.
+"""Events of resources as Kubernetes Events: ``kubectl describe`` shows them too.
 
-An Event is named by the moment it was made, to the nanosecond and in hexadecimal, as client-go's recorder
-names its own; that is also their order. The API server forgets them after its ``--event-ttl``, an hour as a
-rule.
+An Event is named after the time it was made, in nanoseconds and hexadecimal, as client-go's recorder
+names its own; that is also their order. The API server deletes them after its ``--event-ttl``, usually one
+hour.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ __all__ = ["Recorder", "make_event", "read_event"]
 
 MAX_EVENTS: Final = 100
 MAX_MESSAGE: Final = 4096
-_REMEMBERED: Final = 4096  # resources whose newest event is known, so that it need not be looked for
+_REMEMBERED: Final = 4096  # resources whose newest event is cached, so that it needn't be read again
 _PLAUSIBLE: Final = range(10**18, 10**19)  # nanoseconds since 1970, from 2001 to 2286
 
 
 @dataclass
 class _Newest:
-    """The newest event of a resource, as far as this process knows."""
+    """The newest event of a resource that this process knows."""
 
     known: bool = False
     name: str = ""
@@ -48,14 +48,14 @@ def _micro(moment: datetime) -> str:
 def make_event(
     resource: Resource, type_: Literal["Normal", "Warning"], reason: str, message: str, *, stamp: int
 ) -> dict[str, Any]:
-    """The object.
+    """Return the Event object.
 
     Parameters
     ----------
     resource, type_, reason, message
-        What happened to whom.
+        The event and the resource it is about.
     stamp
-        When, in nanoseconds since 1970.
+        Time of the event, in nanoseconds since 1970.
     """
     meta = resource.metadata
     moment = datetime.fromtimestamp(stamp / 1e9, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
@@ -85,7 +85,7 @@ def _moment(text: str | None) -> datetime | None:
 
 
 def _stamp(name: str) -> datetime | None:
-    """When an event was made, by its name."""
+    """Return the time an event was made, from its name; None if the name doesn't hold one."""
     try:
         nanoseconds = int(name.rpartition(".")[2], 16)
     except ValueError:
@@ -94,11 +94,11 @@ def _stamp(name: str) -> datetime | None:
 
 
 def read_event(obj: Mapping[str, Any]) -> Event:
-    """The event of an object, whoever recorded it and in whichever of the two styles there are."""
+    """Return the event of an Event object, whoever recorded it, in the old style or the new (with a series)."""
     series = obj.get("series") or {}
     made = _stamp(obj["metadata"]["name"])
     told = _moment(obj.get("eventTime")) or _moment(obj.get("firstTimestamp"))
-    # the name knows the moment better than the field, which has whole seconds
+    # the name is more precise than the field, which has whole seconds
     first = made if made and (told is None or made.replace(microsecond=0) == told.replace(microsecond=0)) else told
     first = first or _moment(obj["metadata"].get("creationTimestamp")) or utcnow()
     last = _moment(series.get("lastObservedTime")) or _moment(obj.get("lastTimestamp")) or first
@@ -113,12 +113,12 @@ def read_event(obj: Mapping[str, Any]) -> Event:
 
 
 class Recorder:
-    """Writes and reads the events of resources.
+    """A writer and reader of resources' events.
 
     Parameters
     ----------
     api
-        The way to the cluster.
+        The connection to the cluster.
     """
 
     def __init__(self, api: KubernetesAPI) -> None:
@@ -133,7 +133,7 @@ class Recorder:
         Raises
         ------
         APIError
-            The server refused for another reason than that the namespace is gone.
+            The server refused for a reason other than that the namespace is gone.
         """
         if len(message) > MAX_MESSAGE:
             message = message[: MAX_MESSAGE - 1] + "…"
@@ -143,7 +143,7 @@ class Recorder:
                 if not newest.known:
                     await self._look(resource, newest)
                 if newest.said == (type_, reason, message):
-                    await self._look(resource, newest)  # another process may have recorded since
+                    await self._look(resource, newest)  # another process may have recorded one since
                     if newest.said == (type_, reason, message) and await self._count(resource, newest):
                         return
                 await self._add(resource, newest, make_event(resource, type_, reason, message, stamp=self._now()))
@@ -153,11 +153,11 @@ class Recorder:
                     raise
 
     async def events(self, resource: Resource) -> Sequence[Event]:
-        """A resource's events, oldest first."""
+        """Return a resource's events, oldest first."""
         return [read_event(obj) for obj in await self._objects(resource)]
 
     def _now(self) -> int:
-        """Now, in nanoseconds; never the same twice."""
+        """Return the current time in nanoseconds; never the same value twice."""
         self._last_stamp = max(time.time_ns(), self._last_stamp + 1000)
         return self._last_stamp
 
@@ -165,8 +165,8 @@ class Recorder:
         uid = str(resource.metadata.uid)
         found = self._newest.pop(uid, None)
         if found is None:
-            # nobody else has said anything of what is younger than this process; if someone has, then the worst
-            # is that two equal events are not counted together
+            # a resource younger than this process is assumed to have no event from another process; if it has one, the
+            # only harm is that two equal events are not counted together
             created = resource.metadata.creation_timestamp
             found = _Newest(known=created is not None and created >= self._started)
         self._newest[uid] = found
@@ -182,7 +182,7 @@ class Recorder:
         return sorted(items, key=lambda obj: (read_event(obj).first, obj["metadata"]["name"]))
 
     async def _look(self, resource: Resource, newest: _Newest) -> None:
-        """What the newest one really is."""
+        """Read the newest event from the cluster."""
         objects = await self._objects(resource)
         newest.known, newest.recorded = True, len(objects)
         newest.name, newest.said, newest.count = "", ("", "", ""), 0
@@ -193,7 +193,7 @@ class Recorder:
             newest.said = (event.type, event.reason, event.message)
 
     async def _count(self, resource: Resource, newest: _Newest) -> bool:
-        """Count it with the newest; False where that is gone."""
+        """Count it with the newest event; return False if that is gone."""
         now, count = utcnow(), newest.count + 1
         change = {
             "count": count,

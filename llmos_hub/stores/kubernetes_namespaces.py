@@ -1,7 +1,7 @@
-"""Whose the cluster's namespaces are: this release's, another's, or nobody's.
+"""Ownership of the cluster's namespaces: this release's, another's, or nobody's.
 
-Several releases of the platform may be in one cluster, and they see each other's resources. A namespace says whose it
-is, by two labels that the one who made it has set; what is in it is that release's, whoever put it there.
+A cluster may have several releases of the platform, and they see each other's resources. Two labels of a namespace,
+set by its creator, name the release it belongs to; everything in the namespace is that release's, whoever created it.
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ INSTANCE: Final = "app.kubernetes.io/instance"
 """The label with the release's name."""
 
 _SYNC: Final = 20.0
-"""Seconds that the first list may take."""
+"""Maximum seconds for the first list."""
 _MOST: Final = 10_000
-"""Namespaces that are remembered as nobody's: those that somebody asked for."""
+"""Maximum number of requested namespaces that are cached as nobody's."""
 _KEPT: Final = ("name", "labels", "resourceVersion", "deletionTimestamp")
 
 
 class ReleaseNamespaces:
-    """Knows whose a namespace is, from a copy that is kept up to date from the first question on.
+    """A cache of the owners of namespaces, kept up to date from the first query on.
 
     Parameters
     ----------
     api
-        The connection. Not closed here.
+        The connection to the cluster; not closed here.
     release
-        The release's name, as its namespaces have it in a label.
+        The release's name, the value of the label `INSTANCE`.
     """
 
     def __init__(self, api: KubernetesAPI, release: str) -> None:
@@ -56,16 +56,16 @@ class ReleaseNamespaces:
         )
 
     def subscribe(self, listener: Callable[[str], None]) -> None:
-        """Have it called with each namespace that comes to be another's, or nobody's, or ours; a deleted one isn't told."""
+        """Call `listener` with each namespace whose owner changes; not for a namespace that was deleted."""
         self._listeners.append(listener)
 
     async def whose(self, namespace: str) -> Whose:
-        """Whose it is now.
+        """Return the current owner of a namespace.
 
         Raises
         ------
         Unavailable
-            The cluster doesn't answer, and what was known of it doesn't tell.
+            The cluster doesn't answer, and the cache doesn't know the namespace.
         Internal
             The cluster doesn't let this process read namespaces.
         """
@@ -78,7 +78,7 @@ class ReleaseNamespaces:
         return await self._look(namespace)
 
     async def ours(self) -> list[str]:
-        """The release's namespaces.
+        """Return the release's namespaces.
 
         Raises
         ------
@@ -90,7 +90,7 @@ class ReleaseNamespaces:
         return sorted(obj["metadata"]["name"] for obj in found if self._label(obj) == "ours")
 
     async def close(self) -> None:
-        """Follow no more."""
+        """Stop the watch of namespaces."""
         if self._task is not None:
             self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -109,7 +109,7 @@ class ReleaseNamespaces:
             raise Unavailable(message) from None
 
     async def _look(self, namespace: str) -> Whose:
-        """Ask: a resource may be heard of before the namespace that it is in."""
+        """Read one namespace from the cluster: a resource in it may be reported before the namespace itself."""
         try:
             obj = await self._api.request("GET", path_of("v1", "namespaces", None, namespace))
         except APIError as error:
@@ -118,7 +118,7 @@ class ReleaseNamespaces:
         else:
             if (obj["metadata"].get("labels") or {}).get(MANAGED_BY) == "llmos":
                 self._reflector.take(obj)
-        known = self._reflector.objects.get(("", namespace))  # also what was heard meanwhile
+        known = self._reflector.objects.get(("", namespace))  # the watch may have added it meanwhile
         if known is not None:
             return self._label(known)
         if len(self._nobodys) >= _MOST:

@@ -1,11 +1,11 @@
-"""How a resource lies in a cluster: a custom resource as it is, a Credential as a Secret.
+"""The form of resources in a cluster: a custom resource as it is, a Credential as a Secret.
 
-A Secret has no room for what a resource has beside its data, so that its generation and status are in
-annotations, which nobody sees who reads the resource. So are its labels and annotations: on a Secret itself
-they would be orders to whatever in the cluster copies, injects or syncs Secrets. To be selected by, each label is
-there as a hash.
+A Secret has no fields for a resource's generation and status, so they are stored in
+annotations, which are hidden from readers of the resource. So are its labels and annotations: on the Secret itself
+they could trigger controllers that copy, inject or sync Secrets. For label selectors, each label is also
+stored under a hash of its name.
 
-What is a Credential is told by the Secret's type, which nobody can change: people's namespaces hold other Secrets
+A Secret is a Credential if its type says so, which is immutable: people's namespaces hold other Secrets
 of the platform, such as those with a server's tokens.
 """
 
@@ -40,46 +40,46 @@ _STATUS: Final = "llmos.ai/status"
 _LABELS: Final = "llmos.ai/labels"
 _ANNOTATIONS: Final = "llmos.ai/annotations"
 _SELECTED: Final = "label.llmos.ai/"
-"""Before the hash of a label's name, with the label's value."""
+"""Prefix of the labels that hold the value of a resource's label, named by a hash."""
 _DIGITS: Final = 16
 _FOREIGN: Final = ("kubectl.kubernetes.io/last-applied-configuration",)
-"""Annotations that hold the values."""
+"""Annotations that hold the secret values and must not be shown."""
 
 
 class Form(Protocol):
-    """One way for a resource to lie in a cluster."""
+    """A form in which a cluster stores resources."""
 
     def path(self, kind: type[Resource], namespace: str | None = None, name: str = "", *more: str) -> str:
-        """Where it is."""
+        """Return the path of the object, or without a name of the collection."""
         ...
 
     def reference(self, resource: Resource) -> dict[str, str]:
-        """What its events point at."""
+        """Return the apiVersion and kind that its Events refer to."""
         ...
 
     def params(self, kind: type[Resource], labels: Selector | None) -> dict[str, str]:
-        """The query for those of a kind that have these labels."""
+        """Return the query parameters that select the resources of a kind with these labels."""
         ...
 
     def write(self, resource: Resource) -> dict[str, Any]:
-        """The object, without what the server sets."""
+        """Return the object, without the fields that the server sets."""
         ...
 
     def read(self, kind: type[R], obj: Mapping[str, Any]) -> R:
-        """The resource.
+        """Return the resource that an object holds.
 
         Raises
         ------
         Unreadable
             This version can't read it.
         Foreign
-            It is no resource of that kind at all.
+            The object is not a resource of that kind.
         """
         ...
 
 
 class Foreign(Exception):
-    """An object where a resource of a kind would be, and which is none."""
+    """An object that is stored where the resources of a kind are, but is not one."""
 
 
 def _selector(labels: Mapping[str, str]) -> str:
@@ -177,11 +177,11 @@ class _Secret:
             values = {key: base64.b64decode(value).decode() for key, value in (obj.get("data") or {}).items()}
         except ValueError as error:  # no base64, no UTF-8
             values, why = {}, f"spec.data: {error}"
-        # those on the Secret itself are somebody else's, or an earlier version's
+        # labels and annotations on the Secret itself were set by somebody else, or by an earlier version
         metadata["labels"] = {**{key: value for key, value in there.items() if not _is_ours(key)}, **labels}
         metadata["annotations"] = {**{key: kept[key] for key in kept if key not in _FOREIGN}, **annotations}
         metadata["generation"] = int(generation) if generation.isdecimal() and len(generation) < _DIGITS else 1
-        # someone may have changed the data with kubectl: it says itself which keys it has
+        # someone may have changed the data with kubectl, so the keys are read from the data
         status = {**status, "keys": sorted(obj.get("data") or {})}
         data = {"kind": kind.kind_name(), "metadata": metadata, "spec": {"data": values}, "status": status}
         found = _validated(kind, data)
@@ -189,7 +189,7 @@ class _Secret:
 
 
 def _map(text: str) -> dict[str, Any]:
-    """What an annotation of ours holds; nothing where somebody has changed it to something else."""
+    """Return the object in one of our annotations; an empty one if somebody has replaced it with something else."""
     try:
         found = json.loads(text)
     except ValueError:
@@ -198,7 +198,7 @@ def _map(text: str) -> dict[str, Any]:
 
 
 def _type(kind: type[Resource]) -> str:
-    """The type of Secrets that are resources of a kind."""
+    """Return the type of the Secrets that are resources of a kind."""
     return f"llmos.ai/{kind.singular}"
 
 
@@ -207,7 +207,7 @@ def _is_ours(label: str) -> bool:
 
 
 def _hashed(labels: Mapping[str, str]) -> dict[str, str]:
-    """Labels whose names mean nothing to anybody else."""
+    """Return the labels under hashed names, which no other controller acts on."""
     return {f"{_SELECTED}{hashlib.sha256(key.encode()).hexdigest()[:32]}": value for key, value in labels.items()}
 
 
@@ -216,5 +216,5 @@ SECRET: Final[Form] = _Secret()
 
 
 def form_of(kind: type[Resource]) -> Form:
-    """How a kind lies in a cluster."""
+    """Return the form in which a cluster stores a kind."""
     return SECRET if kind.stored_as == "Secret" else CUSTOM

@@ -1,7 +1,7 @@
-"""A cluster's store as one of several releases sees it: what is in its own namespaces, and nothing else.
+"""A view of a cluster's store for one of several releases: only resources in its own namespaces.
 
-This is where it belongs since API and gateway hold the same store and nothing else of the cluster: none of their handlers
-can forget to ask. The controllers don't use it: they also say of a resource that no release serves that it isn't served.
+The filter is at this level since API and gateway reach the cluster only through the store, so that no handler can
+bypass it. The controllers don't use it: they also report resources in namespaces that no release serves.
 """
 
 from __future__ import annotations
@@ -34,17 +34,17 @@ def _each(kind: type[Resource], namespace: str | None) -> bool:
 
 
 class ReleaseStore:
-    """A `llmos_hub.stores.base.Store` over another one, without what is in namespaces that aren't this release's.
+    """A `llmos_hub.stores.base.Store` over another one that shows only resources in this release's namespaces.
 
-    A namespace may come to be the release's after what is in it, when somebody hands it over. Changes can't tell of
-    what was passed over before, so watches end with `Expired` then, and their users list again.
+    A namespace with resources may be handed over to the release. A watch has already passed over their changes,
+    so watches end with `Expired` then, and their users list again.
 
     Parameters
     ----------
     inner
-        The cluster's; closed with this one.
+        The cluster's store; closed with this one.
     namespaces
-        Knows whose they are; closed with this one.
+        The owners of namespaces; closed with this one.
     """
 
     def __init__(self, inner: Store, namespaces: ReleaseNamespaces) -> None:
@@ -52,8 +52,8 @@ class ReleaseStore:
         self._namespaces = namespaces
         self._watches: set[_OwnEvents[Any]] = set()
         self._each: set[EachNamespace[Any]] = set()
-        self._met: set[str] = set()  # namespaces of what was shown or passed over
-        self._epoch = 0  # how often what is the release's has changed
+        self._met: set[str] = set()  # namespaces of the resources that were shown or passed over
+        self._epoch = 0  # how often the set of the release's resources has changed by a hand-over
         self._listed: dict[type[Resource], tuple[int, int]] = {}  # in which epoch, and from which revision on
         namespaces.subscribe(self._handed_over)
 
@@ -63,18 +63,18 @@ class ReleaseStore:
         for each in self._each:
             each.add(namespace)
         if namespace not in self._met:
-            return  # nothing in it was met yet, so nothing was passed over
+            return  # no resource in it was seen yet, so none was passed over
         self._met.discard(namespace)
         self._epoch += 1
         for watch in self._watches:
             watch.expire()
 
     async def _owns(self, namespace: str | None) -> bool:
-        """Whether what is in a namespace (None: in none) is the release's."""
+        """Return whether a namespace is the release's; None (cluster-scoped) always is."""
         return namespace is None or await self._namespaces.whose(namespace) == "ours"
 
     async def _shows(self, resource: Resource) -> bool:
-        """Whether one that was listed or has changed is the release's."""
+        """Return whether a listed or changed resource is the release's."""
         namespace = resource.metadata.namespace
         owned = await self._owns(namespace)
         if namespace is not None:
@@ -82,10 +82,11 @@ class ReleaseStore:
         return owned
 
     async def filtered(self, event: WatchEvent[R]) -> WatchEvent[R]:
-        """A change as it is told; what goes is told unless it was another's, since its namespace may have gone before."""
+        """Return the event as the release sees it: unchanged, or a bookmark if the resource is not the release's."""
         if event.resource is None or await self._shows(event.resource):
             return event
         namespace = event.resource.metadata.namespace or ""
+        # a deletion is passed on unless the namespace is another's: the namespace may have been deleted first
         if event.type == DELETED and await self._namespaces.whose(namespace) != "another's":
             return event
         return WatchEvent(BOOKMARK, None, event.resource_version)
@@ -105,12 +106,12 @@ class ReleaseStore:
     # -- reading
 
     async def get(self, kind: type[R], namespace: str | None, name: str) -> R:
-        """Read one; see `llmos_hub.stores.base.Store`, as for all of these."""
+        """Read one resource; see `llmos_hub.stores.base.Store` for this and the other methods."""
         await self._check(kind, namespace, name)
         return await self._inner.get(kind, namespace, name)
 
     async def list(self, kind: type[R], namespace: str | None = None, *, labels: Selector | None = None) -> Listing[R]:
-        """Read all that are the release's."""
+        """Read all resources of a kind that are the release's."""
         epoch = self._epoch
         listing = await self._read(kind, namespace, labels)
         return Listing(await self._shown(kind, namespace, listing, epoch), listing.resource_version)
@@ -124,7 +125,7 @@ class ReleaseStore:
         token: str = "",
         labels: Selector | None = None,
     ) -> Page[R]:
-        """Read some that are the release's: where namespaces are others', a page has fewer.
+        """Read a page of resources that are the release's; it has fewer than `limit` if some belong to others.
 
         Secrets of all namespaces come as one page: they are read namespace by namespace.
         """
@@ -133,7 +134,7 @@ class ReleaseStore:
             listing = await self._read(kind, namespace, labels)
             return Page(await self._shown(kind, namespace, listing, epoch), listing.resource_version)
         page = await self._inner.page(kind, namespace, limit=limit, token=token, labels=labels)
-        # a later page says nothing of what was passed over in those before
+        # a later page says nothing about resources that were passed over in earlier ones
         items = await self._shown(kind, namespace, page, epoch if not token else 0)
         return Page(items, page.resource_version, page.token)
 
@@ -157,7 +158,7 @@ class ReleaseStore:
         resource_version: str,
         labels: Selector | None = None,
     ) -> AsyncIterator[AsyncIterator[WatchEvent[R]]]:
-        """Follow changes of what is the release's; others are told as bookmarks."""
+        """Follow changes of the release's resources; changes of others are reported as bookmarks."""
         epoch, since = self._listed.get(kind, (0, 0))
         if namespace is None and (epoch < self._epoch or revision_of(resource_version) < since):
             raise Expired(_CHANGED)
@@ -174,7 +175,7 @@ class ReleaseStore:
     async def _followed(
         self, kind: type[R], namespace: str | None, position: str, labels: Selector | None
     ) -> AsyncIterator[AsyncIterator[WatchEvent[R]]]:
-        """The inner store's changes: of Secrets namespace by namespace, since there is no right to read all."""
+        """Follow the inner store's changes; Secrets namespace by namespace, without a right to read all of them."""
         if not _each(kind, namespace):
             async with self._inner.watch(kind, namespace, resource_version=position, labels=labels) as events:
                 yield events
@@ -192,23 +193,23 @@ class ReleaseStore:
             await each.close()
 
     async def events(self, kind: type[Resource], namespace: str | None, name: str) -> Sequence[Event]:
-        """A resource's events."""
+        """Return a resource's events."""
         return await self._inner.events(kind, namespace, name) if await self._owns(namespace) else []
 
     # -- writing
 
     async def create(self, resource: R, *, room: Room | None = None) -> R:
-        """Store a new one."""
+        """Store a new resource."""
         await self._check_new(resource)
         return await self._inner.create(resource, room=room)
 
     async def apply(self, resource: R, *, room: Room | None = None) -> R:
-        """Create or replace spec."""
+        """Create the resource or replace its spec."""
         await self._check_new(resource)
         return await self._inner.apply(resource, room=room)
 
     async def update(self, resource: R, *, room: Room | None = None) -> R:
-        """Replace all but status."""
+        """Replace everything except status."""
         await self._check(type(resource), resource.metadata.namespace, resource.metadata.name)
         return await self._inner.update(resource, room=room)
 
@@ -218,7 +219,7 @@ class ReleaseStore:
         return await self._inner.patch_status(resource)
 
     async def delete(self, kind: type[R], namespace: str | None, name: str, *, uid: str | None = None) -> R:
-        """Delete, or mark for it."""
+        """Delete the resource, or mark it for deletion."""
         await self._check(kind, namespace, name)
         return await self._inner.delete(kind, namespace, name, uid=uid)
 
@@ -230,17 +231,17 @@ class ReleaseStore:
     # -- the connection
 
     async def healthy(self) -> bool:
-        """Whether the cluster answers."""
+        """Return whether the cluster answers."""
         return await self._inner.healthy()
 
     async def close(self) -> None:
-        """Let go of everything."""
+        """Close all connections."""
         await self._namespaces.close()
         await self._inner.close()
 
 
 class _OwnEvents(Generic[R]):
-    """A watch's events; a wait that is cancelled loses nothing."""
+    """The filtered events of a watch; a wait that is cancelled loses nothing."""
 
     def __init__(self, store: ReleaseStore, events: AsyncIterator[WatchEvent[R]]) -> None:
         self._store = store
@@ -249,7 +250,7 @@ class _OwnEvents(Generic[R]):
         self._expired: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def expire(self) -> None:
-        """End it; whoever waits is told."""
+        """End the watch with `Expired`, also for a caller that is waiting."""
         if not self._expired.done():
             self._expired.set_result(None)
 

@@ -1,4 +1,4 @@
-"""A watch of the API server's that goes on over what ends it: time-outs, restarts, broken connections."""
+"""A watch on the API server that continues after time-outs, restarts and broken connections."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ log = logging.getLogger(__name__)
 R = TypeVar("R", bound=Resource)
 
 QUEUE: Final = 256
-"""Events that wait for the watch's user; then the connection is read no further, and the server decides."""
+"""Events that wait for the watch's user; beyond that reading stops, and the server may end the watch."""
 PERIOD: Final = (50.0, 70.0)
-"""Seconds for which one request goes on. The server says how far it is just before it ends one, so that a
-quiet watch doesn't fall behind; it is drawn anew each time so that not all come at once."""
-_IDLE: Final = 90.0  # seconds without a byte: the server ended the request long ago, and nobody told us
+"""Range of the seconds that one request lasts. The server sends a bookmark just before it ends one, so that a
+quiet watch doesn't fall behind; the time is random so that not all watches reconnect at once."""
+_IDLE: Final = 90.0  # seconds without a byte: the server ended the request before that, and the connection is dead
 _PAUSES: Final = (0.05, 0.1, 0.2, 0.5, 1.0)  # seconds between attempts to reach the server
 _TYPES: Final[Mapping[str, Literal["ADDED", "MODIFIED", "DELETED"]]] = {
     "ADDED": ADDED,
@@ -38,20 +38,20 @@ _TYPES: Final[Mapping[str, Literal["ADDED", "MODIFIED", "DELETED"]]] = {
 
 
 class Watch(Generic[R]):
-    """One watch: an asynchronous iterator of changes, without end. `start` it, and `close` it.
+    """A watch: an endless asynchronous iterator of changes. `start` it, and `close` it.
 
     A call that is cancelled loses nothing: the next one returns what it would have.
 
     Parameters
     ----------
     api
-        The way to the cluster.
+        The connection to the cluster.
     path, params
-        What is watched.
+        The collection to watch, and its selectors.
     read
-        Makes the resource of an object; None where this version can't read it.
+        Converts an object to a resource; None if this version can't read it.
     refusal
-        Makes the platform's error of the server's.
+        Converts the server's error to the platform's.
     position
         The resourceVersion after which it begins.
     bookmark_interval
@@ -74,25 +74,25 @@ class Watch(Generic[R]):
     ) -> None:
         self._api, self._path, self._params = api, path, dict(params)
         self._read, self._refusal = read, refusal
-        self._reached = position  # by the reader
-        self._told = position  # by what the user has seen
+        self._reached = position  # by the reading task
+        self._told = position  # by events that the user has received
         self._bookmark_interval, self._patience = bookmark_interval, patience
         self._queue: asyncio.Queue[WatchEvent[R] | LLMOSError] = asyncio.Queue(QUEUE)
         self._error: LLMOSError | None = None
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        """Begin to read."""
+        """Start the reading task."""
         self._task = asyncio.create_task(self._run(), name=f"watch {self._path}")
 
     async def close(self) -> None:
-        """End; the connection is let go of, and its user is told `Unavailable`."""
+        """Close the connection; its user gets `Unavailable`."""
         if self._task is not None:
             self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
         if not self._queue.full():
-            self._queue.put_nowait(Unavailable("The store was closed."))  # wakes one who waits
+            self._queue.put_nowait(Unavailable("The store was closed."))  # wakes a waiting user
 
     def __aiter__(self) -> Watch[R]:
         return self
@@ -113,7 +113,7 @@ class Watch(Generic[R]):
         raise type(self._error)(self._error.message)
 
     async def _run(self) -> None:
-        """Read request after request, and give up only where going on would skip something or takes too long."""
+        """Send request after request; give up only if changes would be skipped or the server is away for too long."""
         failures, away_since, doubtful = 0, None, True
         while True:
             began = time.monotonic()
@@ -127,7 +127,7 @@ class Watch(Generic[R]):
                 await self._queue.put(error)
                 return
             except Unavailable as error:
-                if time.monotonic() - began > 1:  # it was there meanwhile
+                if time.monotonic() - began > 1:  # it was reachable in between
                     failures, away_since = 0, None
                 away_since = away_since or time.monotonic()
                 failures, doubtful = failures + 1, True
@@ -146,9 +146,9 @@ class Watch(Generic[R]):
                 await asyncio.sleep(_PAUSES[min(failures, len(_PAUSES)) - 1])
 
     async def _check(self) -> None:
-        """Whether the server has been at that version at all.
+        """Raise an error unless the server has reached the version to watch from.
 
-        Asked to watch from a version that is yet to come, it says nothing until it comes; so it would be after
+        Asked to watch from a future version, the server sends nothing until it reaches it. That would happen after
         its database was restored from a backup.
         """
         params = {
@@ -163,7 +163,7 @@ class Watch(Generic[R]):
             raise self._error_of(error) from None
 
     async def _follow(self) -> None:
-        """One request, from where the last one ended."""
+        """Send one watch request, from the position where the last one ended."""
         params = {
             **self._params,
             "watch": "1",
@@ -181,7 +181,7 @@ class Watch(Generic[R]):
             raise self._error_of(error) from None
 
     def _error_of(self, error: APIError) -> LLMOSError:
-        # a version from after a restore of the server's database is as unknown as one from too long ago
+        # after a restore of the server's database a later version is as unknown as one that is too old
         if error.status == 410 or error.because("ResourceVersionTooLarge"):
             return expired(self._reached)
         return self._refusal(error)

@@ -1,8 +1,8 @@
-"""How a resource lies in the database: a line ``REVISION UID``, and JSON.
+"""The form of resources in the database: a line ``REVISION UID``, then JSON.
 
-The revision stands before the JSON, not in it, since the script that counts it also writes it and the
-server should not have to take the JSON apart. Write-only fields are taken out of ``spec`` and lie
-encrypted in a map ``sealed`` beside it.
+The revision precedes the JSON, since the script that increments it also writes it and the
+server should not have to parse the JSON. Write-only fields are taken out of ``spec`` and stored
+encrypted in the map ``sealed`` beside it.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ __all__ = ["Codec", "Record", "Unreadable"]
 R = TypeVar("R", bound=Resource)
 
 _REVISION = re.compile(rb"[0-9]{0,16}")
-"""As the script that writes reads it."""
+"""The revision, matched as the writing script does."""
 _OTHER_SHAPE = (ValueError, TypeError, KeyError, AttributeError, RecursionError)
-"""What reading raises where a value is no JSON, JSON of another shape, or nested too deeply to be read."""
+"""Errors raised for a value that is not JSON, has another shape, or is nested too deeply."""
 
 
 class Unreadable(Exception):
@@ -41,7 +41,7 @@ class Record:
     Attributes
     ----------
     revision
-        The store-wide count of changes at which it was written; negative where that is damaged.
+        The store-wide counter of changes when it was written; negative if that is damaged.
     uid
         The resource's uid.
     body
@@ -54,7 +54,7 @@ class Record:
 
     @classmethod
     def split(cls, raw: bytes) -> Record:
-        """Take a stored value apart; of one that is damaged there is a revision at most."""
+        """Split a stored value; from a damaged one at most the revision is returned."""
         head, found, body = raw.partition(b"\n")
         revision, _, uid = head.partition(b" ")
         if not found or not revision.isdigit():
@@ -63,7 +63,7 @@ class Record:
 
 
 class Codec:
-    """Turns resources into stored JSON and back.
+    """A converter of resources to stored JSON and back.
 
     Parameters
     ----------
@@ -77,19 +77,19 @@ class Codec:
     def encode(
         self, resource: Resource, sealed: Mapping[str, str] | None = None, *, over: bytes = b"", removed: bool = False
     ) -> bytes:
-        """The JSON to store.
+        """Return the JSON to store.
 
         Parameters
         ----------
         resource
-            What to store, with its secrets in the clear.
+            The resource, with its secrets in plain text.
         sealed
-            The secrets as they are stored already, where ``spec`` doesn't change: they are kept untouched,
+            The secrets as already stored, if ``spec`` doesn't change: they are kept unchanged,
             so that a process without the key can write a status.
         over
-            What is stored of a resource that can't be read whole: all but metadata and status is left as it is.
+            The stored JSON of a resource that can't be read completely: only its metadata and status are replaced.
         removed
-            Whether it is to be told of as removed.
+            Whether the JSON is for the event of a deletion.
 
         Raises
         ------
@@ -121,31 +121,31 @@ class Codec:
         }
 
     def sealed(self, body: bytes) -> dict[str, str]:
-        """The sealed fields of a stored JSON, as they are."""
+        """Return the sealed fields of a stored JSON, still encrypted."""
         sealed = json.loads(body).get("sealed", {})
         return dict(sealed)
 
     def decode(self, kind: type[R], record: Record, namespace: str, name: str) -> R:
-        """The resource that a record stands for, with its secrets where this process has the key.
+        """Return the resource of a record, with its secrets if this process has the key.
 
-        One that was written by a newer version, sealed with another key, or damaged comes with what could be read of it.
+        If it was written by a newer version, sealed with another key, or damaged, the readable parts are returned.
 
         Parameters
         ----------
         kind, namespace, name
-            What it is and where it was found: what is damaged may not say.
+            Its kind and place in the store: a damaged record may not contain them.
 
         Raises
         ------
         Unreadable
-            Not even that can be made a resource of.
+            Too little of it can be read to make a resource.
         """
         body = record.body
         try:
             resource = kind.model_validate(self._unsealed(kind, body)) if kind.write_only else None
             resource = resource or kind.model_validate_json(body)
         except ValidationError as error:
-            # what isn't JSON at all is an error in no place
+            # for text that isn't JSON the validation error names no field
             why = "" if _json(body) else "it is damaged"
             resource = self._salvaged(kind, record, (namespace, name), why, str(invalid(error, kind).message))
         except _OTHER_SHAPE as error:
@@ -176,7 +176,7 @@ class Codec:
 
 
 def _json(body: bytes) -> dict[str, Any]:
-    """The object that a text in JSON stands for; an empty one where it is none."""
+    """Return the object in a JSON text; an empty one if it is not a JSON object."""
     try:
         data = json.loads(body)
     except (ValueError, RecursionError):
@@ -185,7 +185,7 @@ def _json(body: bytes) -> dict[str, Any]:
 
 
 def _laid_over(stored: bytes, data: dict[str, Any], resource: Resource) -> dict[str, Any]:
-    """What is stored, with another metadata and status."""
+    """Return the stored JSON with the metadata and status of `data`."""
     whole = _json(stored)
     if not isinstance(whole.get("metadata"), dict):
         refuse_unread(resource)
@@ -193,11 +193,11 @@ def _laid_over(stored: bytes, data: dict[str, Any], resource: Resource) -> dict[
 
 
 def _place(plural: str, uid: str | None, name: str) -> str:
-    """What a ciphertext is bound to; the uid is never used again, so neither is the place."""
+    """Return the place that a ciphertext is bound to; uids are never reused, so neither are places."""
     return f"{plural}/{uid}/spec.{name}"
 
 
 def _secret_names(resource: Resource) -> list[str]:
-    """The write-only fields as JSON names them."""
+    """Return the write-only fields by their names in JSON."""
     fields = type(resource.spec).model_fields
     return [fields[name].alias or name for name in resource.write_only]

@@ -1,8 +1,8 @@
 """The store of resources on Valkey or Redis.
 
-Reading and deciding happen here, in Python; writing in one script that checks that nothing changed in
-between (`llmos_hub.stores._lua.COMMIT`), as the Kubernetes API server does it on etcd. A write without a
-resourceVersion is repeated on what is there now.
+A write reads and decides here, in Python, and is stored by a script that checks that nothing changed in
+between (`llmos_hub.stores._lua.COMMIT`), as the Kubernetes API server does on etcd. A write without a
+resourceVersion is repeated on the new state.
 """
 
 from __future__ import annotations
@@ -46,15 +46,15 @@ __all__ = ["RedisStore"]
 log = logging.getLogger(__name__)
 
 R = TypeVar("R", bound=Resource)
-_Parts = list[tuple[bytes, list[bytes]]]  # by namespace, what is in it
-_Values = list[tuple[tuple[str, str], bytes]]  # by namespace and name, what is stored
+_Parts = list[tuple[bytes, list[bytes]]]  # namespaces, each with the script's list for it
+_Values = list[tuple[tuple[str, str], bytes]]  # namespace and name, and the stored value
 
 MAX_SIZE: Final = 1_500_000
-"""Bytes of a resource, at most: etcd's limit, so that what fits here fits into a cluster."""
+"""Maximum size of a resource in bytes: etcd's limit, so that what fits here fits into a cluster."""
 MAX_EVENTS: Final = 100
 MAX_EVENT_MESSAGE: Final = 4096
-_PARSE_AT_ONCE: Final = 100  # resources between two turns of the event loop: some milliseconds
-_LOGGED: Final = 1000  # values that were reported as unreadable and are not reported again
+_PARSE_AT_ONCE: Final = 100  # resources between two turns of the event loop: a few milliseconds
+_LOGGED: Final = 1000  # unreadable values that were logged and are not logged again
 
 
 class RedisStore:
@@ -63,11 +63,11 @@ class RedisStore:
     Parameters
     ----------
     database
-        The way there; the store closes it.
+        The connection to the database; the store closes it.
     sealer
         Encrypts write-only fields; without a key they are read as empty and can't be written.
     keep_changes, keep_bytes
-        How many changes, about, and how many bytes of them a watch can go back; more takes memory, less makes slow
+        Approximate number and bytes of past changes that are kept for watches; more takes memory, fewer makes slow
         watches list again.
     bookmark_interval
         Seconds after which a quiet watch gets a bookmark.
@@ -77,7 +77,7 @@ class RedisStore:
     Attributes
     ----------
     unreadable
-        How many stored values came in lists that this version can't read (whole).
+        Number of stored values in lists and watches that this version couldn't read (completely).
     """
 
     def __init__(
@@ -101,14 +101,14 @@ class RedisStore:
     # -- reading
 
     async def get(self, kind: type[R], namespace: str | None, name: str) -> R:
-        """Read one; see `llmos_hub.stores.base.Store.get`."""
+        """Read one resource; see `llmos_hub.stores.base.Store.get`."""
         found = await self._read(kind, namespace, name)
         if found is None:
             raise rules.not_found(kind, namespace, name)
         return found[1]
 
     async def list(self, kind: type[R], namespace: str | None = None, *, labels: Selector | None = None) -> Listing[R]:
-        """Read all; see `llmos_hub.stores.base.Store.list`."""
+        """Read all resources of a kind; see `llmos_hub.stores.base.Store.list`."""
         rules.check_namespace(kind, namespace, required=False)
         revision, values = await self._read_all(kind, namespace)
         items: list[R] = []
@@ -129,10 +129,10 @@ class RedisStore:
         token: str = "",
         labels: Selector | None = None,
     ) -> Page[R]:
-        """Read some; see `llmos_hub.stores.base.Store.page`."""
+        """Read a page of resources; see `llmos_hub.stores.base.Store.page`."""
         rules.check_namespace(kind, namespace, required=False)
         begun = Position.parse(token) if token else None
-        if begun is not None:  # what was changed since the first page has to be known to who then watches
+        if begun is not None:  # a watch from the list's version must find all changes since the first page
             (await self._tail.state()).check(begun.revision)
         revision, parts = await self._read_kind(NAMES, kind, namespace)
         version = begun.revision if begun is not None else int(revision)
@@ -143,7 +143,7 @@ class RedisStore:
         arguments = [self._keys.objects(kind.plural), PAGE_BYTES, *itertools.chain.from_iterable(wanted)]
         values = await self._database.script(FETCH, [self._keys.revision], arguments, repeatable=True)
         items = []
-        for key, raw in zip(wanted, values, strict=False):  # fewer, where they are large
+        for key, raw in zip(wanted, values, strict=False):  # fewer values if they are large
             resource = self._readable(kind, "/".join(filter(None, key)), raw) if raw is not None else None
             if resource is not None and rules.match(resource.metadata.labels, labels):
                 items.append(resource)
@@ -151,7 +151,7 @@ class RedisStore:
         return Page(items, str(version), rest)
 
     async def _read_all(self, kind: type[Resource], namespace: str | None) -> tuple[str, _Values]:
-        """The revision, and by namespace and name every value of the kind as of then."""
+        """Return the revision, and all values of the kind as of that revision, by namespace and name."""
         revision, parts = await self._read_kind(LIST, kind, namespace)
         values = [
             ((space.decode(), name.decode()), raw)
@@ -161,7 +161,7 @@ class RedisStore:
         return revision, values
 
     async def _read_kind(self, script: Script, kind: type[Resource], namespace: str | None) -> tuple[str, _Parts]:
-        """The revision, and by namespace what the script says of it."""
+        """Return the revision, and the script's answer by namespace."""
         arguments = [self._keys.objects(kind.plural)]
         if namespace is not None or kind.scope == "Cluster":
             arguments.append(namespace or "")
@@ -175,7 +175,7 @@ class RedisStore:
         return revision.decode(), list(zip(parts[::2], parts[1::2], strict=True))
 
     def _readable(self, kind: type[R], path: str, raw: bytes) -> R | None:
-        """The resource; None, a line in the log and a count where this version can't read it."""
+        """Return the resource; None if this version can't read it, which is logged and counted."""
         revision = 0
         try:
             record = Record.split(raw)
@@ -208,7 +208,7 @@ class RedisStore:
             log.error("%s can't be read by this version: %s", what, why)
 
     async def _read(self, kind: type[R], namespace: str | None, name: str) -> tuple[Record, R] | None:
-        """What is stored under that name."""
+        """Return the stored record and resource of that name; None if there is none."""
         rules.check_namespace(kind, namespace)
         raw = await self._database.run("HGET", self._keys.objects(kind.plural, namespace or ""), name, repeatable=True)
         return self._parse(kind, namespace, name, raw)
@@ -246,7 +246,7 @@ class RedisStore:
     # -- writing
 
     async def create(self, resource: R, *, room: Room | None = None) -> R:
-        """Store a new one; see `llmos_hub.stores.base.Store.create`."""
+        """Store a new resource; see `llmos_hub.stores.base.Store.create`."""
         rules.check_namespace(type(resource), resource.metadata.namespace)
         stored, _ = await self._commit(ADDED, rules.created(resource), None, spec_changed=True, room=room)
         if stored is None:
@@ -254,7 +254,7 @@ class RedisStore:
         return stored
 
     async def update(self, resource: R, *, room: Room | None = None) -> R:
-        """Replace all but status; see `llmos_hub.stores.base.Store.update`."""
+        """Replace everything except status; see `llmos_hub.stores.base.Store.update`."""
         kind, meta = type(resource), resource.metadata
         return await self._change(
             kind, meta.namespace, meta.name, lambda current: rules.updated(current, resource), room=room
@@ -266,13 +266,13 @@ class RedisStore:
         return await self._change(kind, meta.namespace, meta.name, lambda current: rules.with_status(current, resource))
 
     async def apply(self, resource: R, *, room: Room | None = None) -> R:
-        """Create or replace spec; see `llmos_hub.stores.base.Store.apply`."""
+        """Create the resource or replace its spec; see `llmos_hub.stores.base.Store.apply`."""
         return await attempts.apply(
             resource, functools.partial(self._change, room=room), functools.partial(self.create, room=room)
         )
 
     async def delete(self, kind: type[R], namespace: str | None, name: str, *, uid: str | None = None) -> R:
-        """Delete, or mark for it; see `llmos_hub.stores.base.Store.delete`."""
+        """Delete the resource, or mark it for deletion; see `llmos_hub.stores.base.Store.delete`."""
         return await self._change(kind, namespace, name, lambda current: rules.deleted(current, uid))
 
     async def _change(
@@ -284,7 +284,7 @@ class RedisStore:
         *,
         room: Room | None = None,
     ) -> R:
-        """Write what `decide` makes of the stored one; decide anew while others are faster."""
+        """Write the outcome of `decide` on the stored resource; decide again when another write came first."""
         found = await self._read(kind, namespace, name)
         for _ in range(attempts.ATTEMPTS):
             if found is None:
@@ -316,7 +316,7 @@ class RedisStore:
         labels_before: Selector | None = None,
         room: Room | None = None,
     ) -> tuple[R | None, bytes | None]:
-        """Write it if `before` is still what is stored: what was stored; else None and what is there instead."""
+        """Write it if `before` is still stored, and return the new resource; else return None and the current value."""
         kind, meta, keys = type(resource), resource.metadata, self._keys
         kept = kind.write_only and not spec_changed and not resource.unread
         sealed = self._codec.sealed(before.body) if kept and before is not None else None
@@ -325,7 +325,7 @@ class RedisStore:
         if len(body) > MAX_SIZE:
             message = f'{resource.kind} "{resource.key}" has {len(body)} bytes, over the limit of {MAX_SIZE}.'
             raise PayloadTooLarge(message)
-        # what can't be read back is refused here, before it is stored
+        # a resource that could not be read back is refused before it is stored
         parsed = kind.parse(resource.dump()).marked_unread(resource.unread)
         namespace, labels = meta.namespace or "", json.dumps(meta.labels)
         changed_labels = labels_before is not None and labels_before != meta.labels
@@ -347,7 +347,7 @@ class RedisStore:
             *(keys.namespaces(kind.plural), keys.events(kind.plural, namespace, meta.name)),
             *(keys.sizes(kind.plural), keys.written),
         ]
-        # people are given a room; what comes without one makes room, or notes what has become of a resource
+        # people's writes have a limit; deletions and the platform's own have none, and must work when memory is full
         script = COMMIT if room is not None else COMMIT_ALWAYS
         while True:
             await self._database.epoch()
@@ -377,7 +377,7 @@ class RedisStore:
         )
 
     async def events(self, kind: type[Resource], namespace: str | None, name: str) -> Sequence[Event]:
-        """A resource's events; see `llmos_hub.stores.base.Store.events`."""
+        """Return a resource's events; see `llmos_hub.stores.base.Store.events`."""
         rules.check_namespace(kind, namespace)
         key = self._keys.events(kind.plural, namespace or "", name)
         return [_event(json.loads(raw)) for raw in await self._database.run("LRANGE", key, 0, -1, repeatable=True)]
@@ -385,11 +385,11 @@ class RedisStore:
     # -- the connection
 
     async def healthy(self) -> bool:
-        """Whether the database answers, within two seconds."""
+        """Return whether the database answers within two seconds."""
         return await self._database.ping(timeout=2.0)
 
     async def close(self) -> None:
-        """Let go of everything; watches end with `Unavailable`."""
+        """Close all connections; watches end with `Unavailable`."""
         await self._tail.close()
         await self._database.close()
 

@@ -1,4 +1,4 @@
-"""One store over two: each kind where it lives in a cluster."""
+"""A store that routes each kind to one of two stores in a cluster."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ R = TypeVar("R", bound=Resource)
 
 
 class RoutedStore:
-    """A `llmos_hub.stores.base.Store` that keeps Settings in the database and all else in the cluster.
+    """A `llmos_hub.stores.base.Store` that keeps Settings in the database and all other kinds in the cluster.
 
     Parameters
     ----------
     cluster
-        Where custom resources and Secrets are; closed with this one.
+        The store of custom resources and Secrets; closed with this one.
     database
-        Where the rest is; None in a process that has nothing to do with it.
+        The store of the other kinds; None in a process that doesn't use them.
     """
 
     def __init__(self, cluster: Store, database: Store | None) -> None:
@@ -39,11 +39,11 @@ class RoutedStore:
         return self._database
 
     async def get(self, kind: type[R], namespace: str | None, name: str) -> R:
-        """Read one; see `llmos_hub.stores.base.Store`, as for all of these."""
+        """Read one resource; see `llmos_hub.stores.base.Store` for this and the other methods."""
         return await self._of(kind).get(kind, namespace, name)
 
     async def list(self, kind: type[R], namespace: str | None = None, *, labels: Selector | None = None) -> Listing[R]:
-        """Read all."""
+        """Read all resources of a kind."""
         return await self._of(kind).list(kind, namespace, labels=labels)
 
     async def page(
@@ -55,7 +55,7 @@ class RoutedStore:
         token: str = "",
         labels: Selector | None = None,
     ) -> Page[R]:
-        """Read some."""
+        """Read a page of resources."""
         return await self._of(kind).page(kind, namespace, limit=limit, token=token, labels=labels)
 
     def watch(
@@ -70,15 +70,15 @@ class RoutedStore:
         return self._of(kind).watch(kind, namespace, resource_version=resource_version, labels=labels)
 
     async def create(self, resource: R, *, room: Room | None = None) -> R:
-        """Store a new one."""
+        """Store a new resource."""
         return await self._of(type(resource)).create(resource, room=room)
 
     async def update(self, resource: R, *, room: Room | None = None) -> R:
-        """Replace all but status."""
+        """Replace everything except status."""
         return await self._of(type(resource)).update(resource, room=room)
 
     async def apply(self, resource: R, *, room: Room | None = None) -> R:
-        """Create or replace spec."""
+        """Create the resource or replace its spec."""
         return await self._of(type(resource)).apply(resource, room=room)
 
     async def patch_status(self, resource: R) -> R:
@@ -86,7 +86,7 @@ class RoutedStore:
         return await self._of(type(resource)).patch_status(resource)
 
     async def delete(self, kind: type[R], namespace: str | None, name: str, *, uid: str | None = None) -> R:
-        """Delete, or mark for it."""
+        """Delete the resource, or mark it for deletion."""
         return await self._of(kind).delete(kind, namespace, name, uid=uid)
 
     async def record(self, resource: Resource, type_: Literal["Normal", "Warning"], reason: str, message: str) -> None:
@@ -94,15 +94,15 @@ class RoutedStore:
         await self._of(type(resource)).record(resource, type_, reason, message)
 
     async def events(self, kind: type[Resource], namespace: str | None, name: str) -> Sequence[Event]:
-        """A resource's events."""
+        """Return a resource's events."""
         return await self._of(kind).events(kind, namespace, name)
 
     async def healthy(self) -> bool:
-        """Whether both answer."""
+        """Return whether both stores answer."""
         return await self._cluster.healthy() and (self._database is None or await self._database.healthy())
 
     async def close(self) -> None:
-        """Let go of both."""
+        """Close both stores."""
         await self._cluster.close()
         if self._database is not None:
             await self._database.close()

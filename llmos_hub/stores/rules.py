@@ -1,4 +1,4 @@
-"""What a write does to a resource: pure functions, whatever database is under the store.
+"""The effect of a write on a resource: pure functions, independent of the database below the store.
 
 The semantics are the Kubernetes API server's (its `registry/generic` and `registry/rest` packages): the
 store owns ``uid``, ``generation`` and the timestamps; ``spec`` and ``status`` are written apart; finalizers
@@ -42,18 +42,18 @@ R = TypeVar("R", bound=Resource)
 
 @dataclass(frozen=True, slots=True)
 class Outcome(Generic[R]):
-    """What is to be written.
+    """The outcome of a write: the resource to store.
 
     Attributes
     ----------
     resource
-        The resource afterwards; for a removal as it last was.
+        The resource after the write; for a deletion its last state.
     changed
-        Whether anything is to be written at all.
+        False if there is nothing to write.
     spec_changed
-        Whether ``spec`` is another than before.
+        True if ``spec`` differs from the stored one.
     removed
-        Whether the resource goes.
+        True if the resource is deleted.
     """
 
     resource: R
@@ -64,30 +64,30 @@ class Outcome(Generic[R]):
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What of a kind is in a namespace: how many resources, and their bytes as they are stored."""
+    """The resources of a kind in a namespace: their number, and their stored size in bytes."""
 
     count: int
     size: int
 
     def plus(self, size: int) -> Usage:
-        """One more."""
+        """Return the usage with one more resource of `size` bytes."""
         return Usage(self.count + 1, self.size + size)
 
 
 def check_room(resource: Resource, room: Room, usage: Usage, *, before: int, after: int) -> None:
-    """Refuse a write that needs more than there may be.
+    """Refuse a write that exceeds the limit.
 
     Parameters
     ----------
     usage
-        What there is now.
+        The current usage.
     before, after
-        Bytes of the resource as it is stored, 0 where it isn't, and as it would be.
+        Size of the resource in bytes before the write, 0 if it is new, and after it.
 
     Raises
     ------
     Insufficient
-        It does.
+        The write exceeds `room`.
     """
     new = not before
     if after > before and ((new and usage.count >= room.count) or usage.size + after - before > room.size):
@@ -95,7 +95,7 @@ def check_room(resource: Resource, room: Room, usage: Usage, *, before: int, aft
 
 
 def full(resource: Resource, room: Room, usage: Usage, *, new: bool) -> Insufficient:
-    """The error for a namespace that holds as much of a kind as it may."""
+    """Return the error for a namespace that has reached its limit for a kind."""
     where = resource.metadata.namespace or "The platform"
     if new and usage.count >= room.count:
         held = f"{usage.count} {resource.plural} already, and {room.count} are allowed"
@@ -107,17 +107,17 @@ def full(resource: Resource, room: Room, usage: Usage, *, new: bool) -> Insuffic
 
 
 def match(labels: Mapping[str, str], selector: Mapping[str, str] | None) -> bool:
-    """Whether all labels of the selector are there with that value."""
+    """Return whether the labels have all those of the selector, with the same values."""
     return not selector or all(labels.get(key) == value for key, value in selector.items())
 
 
 def check_namespace(kind: type[Resource], namespace: str | None, *, required: bool = True) -> None:
-    """Refuse a namespace where the kind has none, and its absence where one is needed.
+    """Refuse a namespace for a cluster-scoped kind, and its absence for a namespaced one.
 
     Raises
     ------
     Invalid
-        With the field's path.
+        The namespace is not allowed or missing; the error names the field.
     """
     if kind.scope == "Cluster" and namespace is not None:
         cause = Cause("metadata.namespace", f"a {kind.kind_name()} belongs to the whole platform and has no namespace")
@@ -132,12 +132,12 @@ def _path(namespace: str | None, name: str) -> str:
 
 
 def not_found(kind: type[Resource], namespace: str | None, name: str) -> NotFound:
-    """The error for a resource that isn't there."""
+    """Return the error for a resource that doesn't exist."""
     return NotFound(f'There is no {kind.kind_name()} "{_path(namespace, name)}".')
 
 
 def already_exists(kind: type[Resource], namespace: str | None, name: str) -> AlreadyExists:
-    """The error for a name that is taken."""
+    """Return the error for a name that is taken."""
     path = _path(namespace, name)
     return AlreadyExists(f'There is already a {kind.kind_name()} "{path}". Change it with apply, or delete it first.')
 
@@ -149,12 +149,12 @@ def conflict(
     why: str,
     advice: str = "Read it again and repeat the change.",
 ) -> Conflict:
-    """The error for a write that would overwrite what the writer hasn't seen."""
+    """Return the error for a write that would overwrite changes its writer hasn't seen."""
     return Conflict(f'{kind.kind_name()} "{_path(namespace, name)}" {why}. {advice}')
 
 
 def gone(kind: type[Resource], namespace: str | None, name: str) -> Conflict:
-    """The error for what somebody read, who wants to write it after it was deleted: an exported manifest, say."""
+    """Return the error for a write of a resource that was deleted after it was read, such as an exported manifest."""
     advice = "Leave out metadata.uid and metadata.resourceVersion to make it anew."
     return conflict(kind, namespace, name, "was deleted since it was read", advice)
 
@@ -167,22 +167,22 @@ def _conflict(resource: Resource, why: str) -> Conflict:
 
 
 def dumped(part: Any) -> Any:
-    """``spec`` or ``status`` as JSON has it, by which it is compared."""
+    """Return ``spec`` or ``status`` as in JSON, for comparison."""
     return part.model_dump(mode="json", by_alias=True, exclude_none=True)
 
 
 def empty_status(kind: type[Resource]) -> Any:
-    """What ``status`` is before anyone wrote one."""
+    """Return the initial ``status`` of a kind."""
     return kind.model_fields["status"].get_default(call_default_factory=True)
 
 
 def _check(current: Resource, wanted: Resource) -> None:
-    """The writer's preconditions: the uid and resourceVersion it carries, where it carries any.
+    """Check the writer's preconditions: the uid and resourceVersion of `wanted`, if it has them.
 
     Raises
     ------
     Conflict
-        The stored one is another.
+        They differ from the stored ones.
     """
     have, want = current.metadata, wanted.metadata
     if want.uid and want.uid != have.uid:
@@ -193,7 +193,7 @@ def _check(current: Resource, wanted: Resource) -> None:
 
 
 def created(resource: R) -> R:
-    """A new resource: the store's own fields set, ``status`` empty, since it is written apart."""
+    """Return the new resource, with the fields that the store sets and an empty ``status``, written separately."""
     meta = resource.metadata
     metadata = ObjectMeta(
         name=meta.name,
@@ -209,7 +209,7 @@ def created(resource: R) -> R:
 
 
 def _replaced(current: R, spec: Any, metadata: Mapping[str, Any]) -> Outcome[R]:
-    """`current` with another spec and other metadata; the finalizers decide whether it goes."""
+    """Return `current` with another spec and metadata; removed if it is being deleted and the last finalizer goes."""
     spec_changed = spec is not current.spec and (bool(current.unread) or dumped(spec) != dumped(current.spec))
     generation = current.metadata.generation + (1 if spec_changed else 0)
     new_metadata = current.metadata.model_copy(update={**metadata, "generation": generation})
@@ -252,7 +252,7 @@ def updated(current: R, wanted: R) -> Outcome[R]:
 
 
 def applied(current: R, wanted: R) -> Outcome[R]:
-    """Replace spec, merge labels and annotations, leave finalizers alone.
+    """Replace spec, merge labels and annotations, and don't change finalizers.
 
     Raises
     ------
@@ -271,7 +271,7 @@ def applied(current: R, wanted: R) -> Outcome[R]:
 
 
 def with_status(current: R, wanted: R) -> Outcome[R]:
-    """Replace ``status`` alone.
+    """Replace only ``status``.
 
     Raises
     ------
@@ -285,12 +285,12 @@ def with_status(current: R, wanted: R) -> Outcome[R]:
 
 
 def deleted(current: R, uid: str | None) -> Outcome[R]:
-    """Take it away, or where finalizers hold it mark it.
+    """Delete the resource, or mark it as being deleted if it has finalizers.
 
     Raises
     ------
     Conflict
-        `uid` is given and is not the stored one.
+        `uid` is given and differs from the stored one.
     """
     if uid and uid != current.metadata.uid:
         meta = current.metadata

@@ -1,7 +1,7 @@
-"""What can be read of a resource that this version can't read whole: a newer version's, a hand-edited or a damaged one.
+"""The readable parts of resources that can't be read completely: from a newer version, hand-edited or damaged.
 
-It is listed like any other, so that it can be seen, said to be so, and deleted. What it says of ``spec`` is not
-followed and never written back: `Resource.unread` says why.
+Such a resource is listed like any other, so that it can be seen and deleted. Its ``spec`` is neither acted on
+nor written back; `Resource.unread` gives the reason.
 """
 
 from __future__ import annotations
@@ -19,24 +19,24 @@ __all__ = ["refuse_change", "refuse_unread", "salvaged"]
 R = TypeVar("R", bound=Resource)
 
 _TRIES: Final = 6
-"""Each takes away what the last one stumbled over; what no part is left of has a placeholder."""
+"""Maximum attempts; each removes the fields that the last one failed on, and a spec as a whole gets a placeholder."""
 _WORDS: Final = 1000
-"""Characters of the reason: it is shown in one sentence."""
+"""Maximum characters of the reason: it is shown within one sentence."""
 
 
 def salvaged(kind: type[R], data: Any, why: str = "") -> R | None:
-    """The resource without what is wrong with it; None where not even its name can be read.
+    """Return the resource without its invalid fields; None if not even its name can be read.
 
-    A status that can't be read is no reason to do nothing: it is worked out anew.
+    An invalid status alone doesn't mark the resource as unread: the status is computed again.
 
     Parameters
     ----------
     kind
-        Of which kind it should be.
+        The expected kind.
     data
-        As it lies in the store, in JSON's types.
+        The stored object, in JSON's types.
     why
-        What is known to be wrong already.
+        A known reason why it can't be read completely.
     """
     data = dict(data) if isinstance(data, Mapping) else {}
     data = {"kind": kind.kind_name(), **{part: data[part] for part in ("metadata", "spec", "status") if part in data}}
@@ -68,12 +68,12 @@ def _without(kind: type[Resource], data: Mapping[str, Any], parts: set[tuple[str
 
 
 def refuse_unread(current: Resource) -> None:
-    """Refuse to write over part of what can't be read.
+    """Refuse a partial write of a resource that can't be read completely.
 
     Raises
     ------
     Internal
-        It can't be read.
+        It can't be read completely.
     """
     if current.unread:
         raise Internal(
@@ -83,12 +83,12 @@ def refuse_unread(current: Resource) -> None:
 
 
 def refuse_change(current: Resource) -> None:
-    """The same, as the answer to who wants a part of it changed.
+    """Refuse a patch of a resource that can't be read completely.
 
     Raises
     ------
     Invalid
-        It can't be read.
+        It can't be read completely.
     """
     if current.unread:
         raise Invalid(

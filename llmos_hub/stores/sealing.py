@@ -1,7 +1,7 @@
-"""Secrets at rest: fields that only the platform may read lie encrypted in the database.
+"""Secrets at rest: encryption of the fields that only the platform may read.
 
-Fernet (https://github.com/fernet/spec) from ``cryptography``: AES-128-CBC with an HMAC. What is encrypted
-names the field it belongs to, so that a ciphertext copied into another resource is not opened there.
+Fernet (https://github.com/fernet/spec) from ``cryptography``: AES-128-CBC with an HMAC. The plain text
+names the field it belongs to, so that a ciphertext copied into another resource can't be decrypted there.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ __all__ = ["SealBroken", "Sealer"]
 
 
 class SealBroken(Exception):
-    """A sealed value can't be opened: another key, another field, or damaged."""
+    """An error for a sealed value that can't be decrypted: another key, another field, or damaged."""
 
 
 class Sealer:
-    """Encrypts values and opens them again.
+    """An encrypter and decrypter of values.
 
     Parameters
     ----------
     keys
-        Fernet keys, separated by commas or white space. The first encrypts, all decrypt: to rotate, put
-        the new one in front and take the old one away when every secret was written anew. Empty in a
+        Fernet keys, separated by commas or white space. The first encrypts, all decrypt: to rotate them, put
+        the new one in front and remove the old one when every secret was written again. Empty in a
         process that must not read secrets.
 
     Raises
@@ -46,7 +46,7 @@ class Sealer:
 
     @property
     def has_key(self) -> bool:
-        """Whether secrets can be read and written here."""
+        """True if this process can read and write secrets."""
         return self._fernet is not None
 
     def seal(self, value: Any, place: str) -> str:
@@ -55,16 +55,16 @@ class Sealer:
         Parameters
         ----------
         value
-            Anything JSON can hold.
+            Any JSON value.
         place
-            Which field of which resource; the same is asked for when it is opened.
+            The field and resource it belongs to; `open` needs the same place.
         """
         assert self._fernet is not None
         plain = json.dumps({"place": place, "value": value}, separators=(",", ":")).encode()
         return self._fernet.encrypt(plain).decode("ascii")
 
     def open(self, token: str, place: str) -> Any:
-        """Decrypt what `seal` made for `place`.
+        """Decrypt a token that `seal` made for `place`.
 
         Raises
         ------

