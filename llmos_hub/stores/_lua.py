@@ -1,9 +1,9 @@
-"""The scripts that run inside Valkey, each one atomic step.
+"""The scripts that run inside Valkey, each as one atomic step.
 
-Revisions are whole numbers below 2**53, where Lua's numbers are still exact. A database's first revision is
-the time it was made, in microseconds since 1970: so that a revision of a lost database is never one of its
-successor's, and ``watch`` can tell. Every revision has exactly one entry in the stream of changes, with the
-id ``REVISION-0``: so that a gap is seen for certain.
+Revisions are integers below 2**53, which Lua's numbers represent exactly. A database's first revision is
+the time it was created, in microseconds since 1970, so that a revision of a lost database is never one of its
+successor's, and ``watch`` detects it. Every revision has exactly one entry in the stream of changes, with the
+id ``REVISION-0``, so that a gap is always detected.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ __all__ = ["CHANGES", "COMMIT", "COMMIT_ALWAYS", "FETCH", "LIST", "NAMES", "PREP
 
 @dataclass(frozen=True, slots=True)
 class Script:
-    """A script, with the digest by which the server knows it.
+    """A script, with the digest that identifies it to the server.
 
     Attributes
     ----------
@@ -29,7 +29,7 @@ class Script:
 
     @property
     def digest(self) -> str:
-        """SHA-1 of the text, as ``EVALSHA`` wants it."""
+        """SHA-1 of the text, for ``EVALSHA``."""
         return sha1(self.text.encode(), usedforsecurity=False).hexdigest()
 
 
@@ -46,11 +46,11 @@ for index = 4, #KEYS do
 end
 return {redis.call('GET', KEYS[1]), redis.call('GET', KEYS[3])}
 """)
-"""Make an empty database ours; returns epoch and schema version.
+"""Initialize an empty database; returns epoch and schema version.
 
-The counts of bytes are made anew by the first write that needs them: an older program may have written meanwhile,
-which keeps none. Where the server takes no writes at the moment (its disk is nearly full) they stay as they are, and all
-can be read.
+The byte counts are deleted, and counted again by the first write that needs them: an older version, which keeps no
+counts, may have written meanwhile. If the server refuses writes at the moment (its disk is nearly full) they stay, and
+everything can still be read.
 """
 
 STATE: Final = Script("""
@@ -58,13 +58,13 @@ STATE: Final = Script("""
 local first = redis.call('XRANGE', KEYS[3], '-', '+', 'COUNT', 1)
 return {redis.call('GET', KEYS[1]), redis.call('GET', KEYS[2]), first[1] and first[1][1] or false}
 """)
-"""Epoch, revision, and id of the oldest change that is still known."""
+"""Returns epoch, revision, and the id of the oldest change in the stream."""
 
 COMMIT: Final = Script("""
 -- KEYS epoch, revision, changes, objects, namespaces, events, sizes, written
--- ARGV operation (ADDED, MODIFIED, DELETED), name, expected revision ('' for none there), uid, JSON,
---      plural, namespace, labels, labels before ('' where they are the same), length of the stream, bytes of the stream,
---      how many resources and how many bytes of them there may be ('' for any)
+-- ARGV operation (ADDED, MODIFIED, DELETED), name, expected revision ('' if it must not exist), uid, JSON,
+--      plural, namespace, labels, labels before ('' if unchanged), length of the stream, bytes of the stream,
+--      maximum number and bytes of the resources ('' for no limit)
 if redis.call('EXISTS', KEYS[1]) == 0 then return {-1} end
 local current = redis.call('HGET', KEYS[4], ARGV[2])
 local found = current and string.match(current, '^%d+') or ''
@@ -99,7 +99,7 @@ end
 local written = redis.call('INCRBY', KEYS[8], #ARGV[5] + #ARGV[8] + #ARGV[9] + 200)
 redis.call('XADD', KEYS[3], 'MAXLEN', '~', ARGV[10], revision .. '-0', 't', ARGV[1], 'k', ARGV[6], 'n', ARGV[7],
   'm', ARGV[2], 'l', ARGV[8], 'p', ARGV[9], 'o', ARGV[5], 's', string.format('%.0f', written))
-while true do  -- the newest one always stays
+while true do  -- the newest entry always stays
   local first = redis.call('XRANGE', KEYS[3], '-', '+', 'COUNT', 1)[1]
   local fields, at = first[2], nil
   for index = 1, #fields, 2 do
@@ -110,40 +110,33 @@ while true do  -- the newest one always stays
 end
 return {1, revision}
 """)
-"""Check, count, write and tell in one step. Returns ``{1, revision}``; ``{0, current value}`` where what is
-stored is not what was expected; ``{2, count, bytes}`` where there is no room; ``{-1}`` where the database was emptied
-under us.
+"""Check, count, write and publish in one step. Returns ``{1, revision}``; ``{0, current value}`` if the stored
+revision is not the expected one; ``{2, count, bytes}`` if there is no room; ``{-1}`` if the database was emptied
+meanwhile.
 
-Each change in the stream says how many bytes of changes were written up to it, so that the oldest can go when there are
-too many of them, and no count can be wrong: one without it is of a program that didn't count, and goes too.
+Each change in the stream records the total bytes written up to it, so that the oldest can be deleted when there are
+too many, and no separate count can be wrong. An entry without it, from a version that didn't count, is deleted too.
 """
 
 COMMIT_ALWAYS: Final = Script(f"#!lua flags=allow-oom{COMMIT.text}")
-"""The same, also when the server's memory is used up: for what makes room, and what the platform itself has to note."""
+"""The same, also when the server's memory is full: for writes that free memory, and the platform's own."""
 
-LIST: Final = Script("""
--- KEYS revision, namespaces; ARGV prefix of the objects' keys, a namespace or nothing for all
+_READ_KIND: Final = """
+-- KEYS revision, namespaces; ARGV prefix of the objects' keys, optionally a namespace (otherwise all)
 local namespaces = #ARGV > 1 and {ARGV[2]} or redis.call('SMEMBERS', KEYS[2])
 local answer = {redis.call('GET', KEYS[1])}
 for _, namespace in ipairs(namespaces) do
   answer[#answer + 1] = namespace
-  answer[#answer + 1] = redis.call('HGETALL', ARGV[1] .. namespace)
+  answer[#answer + 1] = redis.call('COMMAND', ARGV[1] .. namespace)
 end
 return answer
-""")
-"""A consistent reading of a kind: the revision, then per namespace its name and its names and values."""
+"""
 
-NAMES: Final = Script("""
--- KEYS revision, namespaces; ARGV prefix of the objects' keys, a namespace or nothing for all
-local namespaces = #ARGV > 1 and {ARGV[2]} or redis.call('SMEMBERS', KEYS[2])
-local answer = {redis.call('GET', KEYS[1])}
-for _, namespace in ipairs(namespaces) do
-  answer[#answer + 1] = namespace
-  answer[#answer + 1] = redis.call('HKEYS', ARGV[1] .. namespace)
-end
-return answer
-""")
-"""As `LIST`, but names alone."""
+LIST: Final = Script(_READ_KIND.replace("COMMAND", "HGETALL"))
+"""Read a kind consistently: returns the revision, then for each namespace its name and its names and values."""
+
+NAMES: Final = Script(_READ_KIND.replace("COMMAND", "HKEYS"))
+"""As `LIST`, but only names."""
 
 FETCH: Final = Script("""
 -- KEYS revision; ARGV prefix of the objects' keys, bytes, then namespace and name of each
@@ -156,7 +149,7 @@ for index = 3, #ARGV, 2 do
 end
 return answer
 """)
-"""The values of these resources, null where one is gone, until they have so many bytes."""
+"""Returns the values of these resources, null for a deleted one, until they reach so many bytes."""
 
 CHANGES: Final = Script("""
 -- KEYS changes; ARGV id after which to begin, how many, bytes
@@ -172,7 +165,7 @@ while #answer < tonumber(ARGV[2]) and size < tonumber(ARGV[3]) do
 end
 return answer
 """)
-"""The next changes, until they have so many bytes, or some more."""
+"""Returns the next changes, until they reach so many bytes or slightly more."""
 
 RECORD: Final = Script("""
 -- KEYS objects, events; ARGV name, uid or '', event as JSON, how many to keep
@@ -194,7 +187,7 @@ if type(redis.pcall('RPUSH', KEYS[2], ARGV[3])) == 'table' then return 0 end
 redis.call('LTRIM', KEYS[2], -tonumber(ARGV[4]), -1)
 return 1
 """)
-"""Keep an event, or count it where it equals the newest; returns 0 where the resource is gone.
+"""Keep an event, or count it if it equals the newest; returns 0 if the resource no longer exists.
 
-Where the server's memory is used up it isn't kept, and that is no error: what told it has more important things to do.
+If the server's memory is full it isn't kept, without an error: the caller has more important work to finish.
 """
