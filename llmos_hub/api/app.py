@@ -1,4 +1,4 @@
-"""The API process: the application, and serving it until it is told to stop."""
+"""The API process: the application, and the server that runs it until it is told to stop."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ __all__ = ["make_app", "make_metrics_server", "make_server", "serve"]
 logger = logging.getLogger(__name__)
 
 _GRACE = 5
-"""Seconds that requests under way get when the process is told to stop."""
+"""Seconds that running requests have to finish when the process is told to stop."""
 
 
 def make_app(
@@ -60,28 +60,28 @@ def make_app(
     prefix: str = API_PREFIX,
     check_streams_every: float = 15.0,
 ) -> Starlette:
-    """The API as an ASGI application.
+    """Return the API as an ASGI application.
 
     Parameters
     ----------
     store
-        Where resources are. Not closed by the application.
+        The store of resources. Not closed by the application.
     identity
-        Knows whose a token is. Not closed either.
+        Authenticates tokens. Not closed either.
     logs
         Reads the logs of workloads.
     addresses
-        What is told to people and clients.
+        The addresses that people and clients are shown.
     settings
-        The limits; by default from the store and the environment.
+        The limits; by default read from the store and the environment.
     namespaces
-        Has namespaces made; by default those of a workstation, which are only names.
+        Creates namespaces; by default those of a workstation, which are only names.
     nodes
-        Knows the machines; by default the one that this is.
+        Reads the nodes; by default only this machine.
     prefix
-        The path under the Hub, answered as well as none.
+        The path under the Hub; requests are served with and without it.
     check_streams_every
-        Seconds between two looks whether the caller may still see an open stream.
+        Seconds between checks that the caller may still see an open stream.
     """
     metrics = Metrics()
     settings = settings or PlatformSettings(store)
@@ -106,14 +106,14 @@ def make_app(
 
 
 async def _unknown_address(scope: Scope, receive: Receive, send: Send) -> None:
-    """Say that there is nothing here, and what may have been meant."""
+    """Refuse an unknown path, with a hint at the one that may be meant."""
     del receive, send
     if scope["type"] != "http":
         raise NotFound("There is nothing but HTTP here.")
     path: str = scope["path"]
     plurals = sorted(kind.plural for kind in KINDS.values())
     hint = f"Kinds are below /apis/{API_VERSION}/namespaces/NAMESPACE/: {', '.join(plurals)}. See /docs."
-    for word in path.split("/", 16)[:16]:  # everyone may ask, for as long an address as they like
+    for word in path.split("/", 16)[:16]:  # bounded, since anybody can request an address of any length
         close = difflib.get_close_matches(word[:80], plurals, n=1)
         if close and word not in plurals:
             hint = f'Did you mean "{close[0]}"?'
@@ -121,7 +121,7 @@ async def _unknown_address(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 class _Server(BoundedServer):
-    """Leaves signals to `serve`, which has streams to end before connections can be closed."""
+    """A server that leaves signals to `serve`, which must end streams before connections can be closed."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -129,12 +129,12 @@ class _Server(BoundedServer):
 
 
 def _rendered(error: LLMOSError) -> tuple[str, bytes]:
-    """What is said to one who sends no request."""
+    """Return the media type and body of the answer to a client that sends no complete request."""
     return "application/json", json.dumps(error.to_status()).encode()
 
 
 def make_server(app: Starlette, bounds: Bounds | None = None) -> uvicorn.Server:
-    """The server of the application, with bounds on what a client may take of it."""
+    """Return the server of the application, with limits on the resources a client may use."""
     config = uvicorn.Config(
         app,
         http=make_protocol(bounds or Bounds(), _rendered),
@@ -144,14 +144,14 @@ def make_server(app: Starlette, bounds: Bounds | None = None) -> uvicorn.Server:
         log_config=None,
         server_header=False,
         timeout_graceful_shutdown=_GRACE,
-        # the Hub's proxy keeps connections; closing earlier than it does loses requests
+        # the Hub's proxy keeps connections open; closing them earlier than the proxy does loses requests
         timeout_keep_alive=75,
     )
     return _Server(config)
 
 
 def make_metrics_server(services: Services, host: str, port: int) -> uvicorn.Server:
-    """A server of the metrics alone, at an address that not everybody reaches, so that it needs no token."""
+    """Return a server of only the metrics; it needs no token, since not everybody can reach its address."""
 
     async def answer(_: Request) -> Response:
         return rendered_metrics(services.metrics)
@@ -167,7 +167,7 @@ def make_metrics_server(services: Services, host: str, port: int) -> uvicorn.Ser
 
 @contextlib.asynccontextmanager
 async def _metrics_served(services: Services, settings: ProcessSettings) -> AsyncIterator[None]:
-    """Serve them at their own port, where one is set."""
+    """Serve the metrics on their own port, if one is set."""
     if not settings.metrics_port:
         yield
         return
@@ -222,16 +222,17 @@ async def serve(settings: ProcessSettings) -> None:
 
 
 def _log_to_stderr() -> None:
-    """Where nobody has said otherwise; at INFO only what is ours: httpx would write a line per question to the Hub."""
+    """Set up logging unless it is configured already."""
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    # INFO only for the platform's own loggers: httpx would write a line for each request to the Hub
     ours = logging.getLogger("llmos_hub")
     if ours.level == logging.NOTSET:
         ours.setLevel(logging.INFO)
 
 
 def _listen(host: str, port: int) -> socket.socket:
-    """The socket to serve on, with an error in words where that can't be."""
-    # the protocol is named because asyncio sets TCP_NODELAY only then; without it, answers take 40 ms
+    """Return the socket to serve on; if it can't be opened, raise an error with the reason."""
+    # asyncio sets TCP_NODELAY only if the protocol is given; without TCP_NODELAY answers take 40 ms
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
@@ -247,7 +248,7 @@ def _listen(host: str, port: int) -> socket.socket:
 
 @contextlib.asynccontextmanager
 async def _opened(settings: ProcessSettings) -> AsyncIterator[Starlette]:
-    """The application with real parts, which are closed afterwards."""
+    """Provide the application with its real parts, and close them afterwards."""
     async with contextlib.AsyncExitStack() as stack:
         store = open_store_for(settings)
         stack.push_async_callback(store.close)
@@ -257,7 +258,7 @@ async def _opened(settings: ProcessSettings) -> AsyncIterator[Starlette]:
         if not settings.in_cluster:
             yield make_app(store, identity, LocalLogReader(settings.data_dir.workloads), addresses=addresses)
             return
-        # loaded where they are used alone: a workstation's API is small
+        # imported here, so that a workstation's API stays small
         from llmos_hub.identity.people import HubPeople
         from llmos_hub.identity.settling import until_settled
         from llmos_hub.kubernetes_api import KubernetesAPI

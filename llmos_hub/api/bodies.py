@@ -1,4 +1,4 @@
-"""Request bodies: bounded in size, time and depth, as JSON or YAML."""
+"""Request bodies in JSON or YAML, with limits on size, time and depth."""
 
 from __future__ import annotations
 
@@ -23,22 +23,23 @@ _YAML_TYPES: Final = frozenset({YAML, APPLY_PATCH, "application/x-yaml", "text/y
 _JSON_TYPES: Final = frozenset({JSON, MERGE_PATCH})
 _TIMEOUT: Final = 30.0
 _DEPTH: Final = 64
-"""Levels of a manifest; the deepest kind has seven."""
+"""Maximum levels of nesting of a manifest; the deepest kind has seven."""
 _NUMBER: Final = 64
-"""Characters of a number in YAML, which has notations (hexadecimal, base 60) of any length that take minutes to read."""
+"""Maximum characters of a number in YAML: parsing long hexadecimal or base-60 numbers can take minutes."""
 _AT_ONCE: Final = 16_384
-"""Bytes of YAML that are read on the spot; more would hold up everyone else for a noticeable time."""
+"""Maximum bytes of YAML parsed in the event loop; more would noticeably delay other requests."""
 
 _HALF: Final = re.compile("[\ud800-\udfff]")
 _SafeLoader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
-class _Loader(_SafeLoader):  # type: ignore[misc]  # which of two bases it is depends on the installation
-    """A safe loader, the C one where there is one, that reads no endless numbers."""
+class _Loader(_SafeLoader):  # type: ignore[misc]  # the base class depends on the installation
+    """A safe loader, in C if available, that refuses overlong numbers."""
 
     def construct_object(self, node: Any, deep: bool = False) -> Any:
-        """A value, or an error that says where: the library's own stumble over ``!!int ''`` and ``!!bool maybe``."""
+        """Return a value, or raise an error with its place."""
         try:
+            # the library's own constructors raise errors without a place on ``!!int ''`` and ``!!bool maybe``
             return super().construct_object(node, deep)
         except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
             text = f'"{node.value[:40]}"' if isinstance(node.value, str) else "this"
@@ -46,12 +47,12 @@ class _Loader(_SafeLoader):  # type: ignore[misc]  # which of two bases it is de
             raise yaml.constructor.ConstructorError(None, None, what, node.start_mark) from error
 
     def construct_yaml_int(self, node: Any) -> int:
-        """An integer."""
+        """Return an integer."""
         self._check_length(node)
         return int(super().construct_yaml_int(node))
 
     def construct_yaml_float(self, node: Any) -> float:
-        """A number."""
+        """Return a floating-point number."""
         self._check_length(node)
         return float(super().construct_yaml_float(node))
 
@@ -66,19 +67,19 @@ _Loader.add_constructor("tag:yaml.org,2002:float", _Loader.construct_yaml_float)
 
 
 def content_type(request: Request, default: str = JSON) -> str:
-    """The body's media type without parameters."""
+    """Return the body's media type without parameters."""
     return request.headers.get("content-type", default).partition(";")[0].strip().lower() or default
 
 
 async def read_body(request: Request, limit: int) -> bytes:
-    """The whole body.
+    """Return the whole body.
 
     Raises
     ------
     PayloadTooLarge
-        It is over `limit` bytes; no more than that is read.
+        It is larger than `limit` bytes; no more than that is read.
     UsageError
-        It doesn't come.
+        It doesn't arrive in time.
     """
     declared = request.headers.get("content-length", "")
     if declared.isascii() and declared.isdigit() and int(declared[:20]) > limit:
@@ -100,14 +101,14 @@ async def read_body(request: Request, limit: int) -> bytes:
 
 
 async def decode(body: bytes, media_type: str) -> Any:
-    """What the body says.
+    """Return the decoded body.
 
     Raises
     ------
     UnsupportedMediaType
-        Neither JSON nor YAML.
+        The body is neither JSON nor YAML.
     Invalid
-        It can't be read; the message says where.
+        It can't be parsed; the message gives the place.
     """
     if media_type in _JSON_TYPES:
         return _json(body)
@@ -143,12 +144,12 @@ def _json(body: bytes) -> Any:
 
 
 def _refuse_half_characters(path: str, value: Any) -> None:
-    r"""Refuse what JSON can say and no text can hold: ``\ud800``, a half of what UTF-16 needs two of.
+    r"""Refuse half of a UTF-16 surrogate pair, such as ``\ud800``: JSON can express it, but it is no valid Unicode.
 
     Raises
     ------
     Invalid
-        With the field's path.
+        A string has one; the error names the field.
     """
     if isinstance(value, dict):
         for key, inner in value.items():
@@ -163,7 +164,7 @@ def _refuse_half_characters(path: str, value: Any) -> None:
 
 
 def _yaml(body: bytes) -> Any:
-    """Parse YAML, without aliases: some lines of nested ones stand for gigabytes once they are walked."""
+    """Parse YAML without aliases: a few lines of nested aliases can expand to gigabytes."""
     try:
         depth = 0
         for event in yaml.parse(body, Loader=_Loader):

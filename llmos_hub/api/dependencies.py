@@ -1,4 +1,4 @@
-"""What handlers work with: the parts of the process, and the call that is to be answered."""
+"""The dependencies of handlers: the parts of the process, and the request to answer."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ __all__ = ["Addresses", "Call", "Services", "label_selector"]
 
 @dataclass(frozen=True, slots=True)
 class Addresses:
-    """Where people find things.
+    """The platform's addresses, as shown to people and clients.
 
     Attributes
     ----------
     public
-        The Hub's address, without a slash at its end; empty where it isn't known.
+        The Hub's address, without a trailing slash; empty if unknown.
     gateway
-        The gateway's, without ``/v1``.
+        The gateway's address, without ``/v1``.
     """
 
     public: str = ""
@@ -64,11 +64,11 @@ class Call:
     Attributes
     ----------
     caller
-        Who asks.
+        The authenticated caller.
     token
-        With what; only to ask again later whether it is still good.
+        Its token; kept only to check later whether it is still valid.
     kind
-        The kind that the route is for.
+        The kind of the route.
     """
 
     request: Request
@@ -90,11 +90,11 @@ class Call:
 
     @property
     def query(self) -> Mapping[str, str]:
-        """The query's parameters."""
+        """The parameters of the query."""
         return self.request.query_params
 
     def flag(self, name: str) -> bool:
-        """A parameter that is on or off.
+        """Return a boolean parameter.
 
         Raises
         ------
@@ -109,12 +109,12 @@ class Call:
         raise UsageError(f'{name}: "{text[:40]}" is neither true nor false.')
 
     def number(self, name: str, *, high: int = 1_000_000_000) -> int | None:
-        """A whole number from 0 on, or None where it isn't given.
+        """Return a whole number of at least 0, or None if it isn't given.
 
         Raises
         ------
         UsageError
-            It is no such number.
+            It is not such a number, or larger than `high`.
         """
         text = self.query.get(name)
         if text is None:
@@ -124,18 +124,18 @@ class Call:
         return int(text)
 
     def tagged(self, error: LLMOSError) -> LLMOSError:
-        """The error with the request's id, for where it isn't raised but written into an answer under way."""
+        """Return the error with the request's id, to be written into an answer that has already begun."""
         error.request_id = self.request.scope["llmos.request_id"]
         return error
 
     @property
     def dry_run(self) -> bool:
-        """Whether everything but the writing is wanted.
+        """True if the request must not be stored.
 
         Raises
         ------
         UsageError
-            ``dryRun`` has another value than Kubernetes' only one.
+            ``dryRun`` has a value other than ``All``, the only one in Kubernetes.
         """
         text = self.query.get("dryRun")
         if text not in {None, "All"}:
@@ -155,12 +155,12 @@ class Call:
 
     @property
     def only_name(self) -> str | None:
-        """The name that a field selector asks for, the only selection by field there is.
+        """The name in a field selector; selection by other fields is not supported.
 
         Raises
         ------
         UsageError
-            Another field is asked for.
+            The selector has another field.
         """
         text = self.query.get("fieldSelector", "")
         if not text:
@@ -172,7 +172,7 @@ class Call:
 
 
 def label_selector(text: str) -> dict[str, str] | None:
-    """The labels that ``a=b,c==d`` asks for; None where it asks for none.
+    """Return the labels in a selector such as ``a=b,c==d``; None if there are none.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""An address and what can be done there: routing, authentication and the OpenAPI page share this description."""
+"""Descriptions of endpoints, shared by routing, authentication and the OpenAPI page."""
 
 from __future__ import annotations
 
@@ -30,20 +30,20 @@ _MAX_HEADER: Final = 4096
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """One method of an address.
+    """One method of an endpoint.
 
     Attributes
     ----------
     handler
-        Answers for an authenticated caller.
+        Handles the request of an authenticated caller.
     summary
-        A line for the OpenAPI page.
+        The summary on the OpenAPI page.
     parameters
-        The query's parameters, by their names in `llmos_hub.api.openapi.PARAMETERS`.
+        The query's parameters, by name in `llmos_hub.api.openapi.PARAMETERS`.
     body, returns
-        What goes in and out.
+        The types of the request's and the answer's body.
     created
-        Whether the answer may be 201.
+        True if the answer may be 201.
     """
 
     handler: Handler
@@ -56,7 +56,7 @@ class Operation:
 
 @dataclass(frozen=True, slots=True)
 class OpenOperation:
-    """One method of an address that answers everyone, without a token."""
+    """One method of an endpoint that needs no token."""
 
     handler: OpenHandler
     summary: str
@@ -64,18 +64,18 @@ class OpenOperation:
 
 
 class Endpoint:
-    """The ASGI application of one address.
+    """The ASGI application of one endpoint.
 
     Parameters
     ----------
     template
-        The address with its parameters in braces.
+        The path with its parameters in braces.
     operations
-        By HTTP method.
+        The operations by HTTP method.
     kind
-        The kind that it is for; `Resource` where it is for none in particular.
+        The kind it serves; `Resource` if it is for no particular kind.
     refusal
-        What is said to other methods, where that needs more words than usual.
+        The message for other methods, if the default one is not enough.
     """
 
     def __init__(
@@ -112,14 +112,14 @@ class Endpoint:
 
 
 def bearer_token(request: Request, services: Services) -> str:
-    """The token in the Authorization header, the only place where one is looked for; cookies never are.
+    """Return the token in the Authorization header; cookies are never accepted.
 
     Raises
     ------
     Unauthorized
-        There is none.
+        The header is missing or has no token.
     BadRequest
-        There are two: whoever stands before this may have looked at the other one.
+        The header was sent twice: a proxy in front may have checked the other one.
     """
     if len(request.headers.getlist("authorization")) > 1:
         raise BadRequest("The header Authorization was sent twice. Send it once, with one token.")
@@ -131,5 +131,5 @@ def bearer_token(request: Request, services: Services) -> str:
 
 
 def route(endpoint: Endpoint) -> Route:
-    """The route of an endpoint, which looks at the method itself."""
+    """Return the route of an endpoint; the endpoint checks the method itself."""
     return Route(endpoint.template, endpoint, name=endpoint.template)

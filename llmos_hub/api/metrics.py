@@ -1,4 +1,4 @@
-"""What the API counts of itself, for Prometheus."""
+"""The API's metrics for Prometheus."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 1
 
 
 class Metrics:
-    """Counters of one application; each has its own, so that tests and reloads don't share any."""
+    """The metrics of one application; each has its own registry, so that tests and reloads don't share any."""
 
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
@@ -31,7 +31,7 @@ class Metrics:
         self._streams = Gauge("llmos_api_open_streams", "Watches and followed logs now open.", registry=self._registry)
 
     def answered(self, route: str, method: str, code: int, seconds: float) -> None:
-        """Count a request; `route` is a template, never a path, since everyone can make up paths."""
+        """Count a request; `route` is a template, not a path, since clients can send any number of different paths."""
         self._requests.labels(route, method, str(code)).inc()
         self._latency.labels(route, method).observe(seconds)
 
@@ -40,9 +40,9 @@ class Metrics:
         self._streams.inc()
 
     def stream_closed(self) -> None:
-        """Count one less."""
+        """Count one open stream less."""
         self._streams.dec()
 
     def render(self) -> bytes:
-        """All of it in the text format 0.0.4."""
+        """Return the metrics in the text format 0.0.4."""
         return generate_latest(self._registry)

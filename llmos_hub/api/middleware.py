@@ -1,4 +1,4 @@
-"""What happens to every request: an id, one line in the log, a count, and errors put into words."""
+"""The middleware of every request: an id, a log line, metrics, and rendered errors."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ logger = logging.getLogger("llmos_hub.api")
 _SANE_ID: Final = re.compile(r"^[A-Za-z0-9._-]{4,64}$")
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _HEADERS: Final = {
-    # the API shares the Hub's origin: nothing that people wrote may ever be taken for a page
+    # the API shares the Hub's origin, so a browser must never interpret users' content as a page
     "x-content-type-options": "nosniff",
     "cache-control": "no-store",
     "content-security-policy": "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'",
@@ -32,23 +32,23 @@ _HEADERS: Final = {
 
 
 class RequestMiddleware:
-    """Around the whole application.
+    """The middleware around the whole application.
 
     Parameters
     ----------
     app
         The application.
     metrics
-        Where requests are counted.
+        The metrics that count requests.
     prefix
-        The path under the Hub, which the application answers as well as none.
+        The path under the Hub; requests are served with and without it.
     """
 
     def __init__(self, app: ASGIApp, *, metrics: Metrics, prefix: str) -> None:
         self._app, self._metrics, self._prefix = app, metrics, prefix.rstrip("/")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a request, whatever happens."""
+        """Answer a request, with an error if it fails."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -82,7 +82,7 @@ class _Exchange:
         return endpoint.template if isinstance(endpoint, Endpoint) else "none"
 
     async def run(self) -> None:
-        """Answer it."""
+        """Answer the request."""
         try:
             await self._app(self._scope, self._receive, self._answer)
         except LLMOSError as error:
@@ -90,7 +90,7 @@ class _Exchange:
         except Exception:
             logger.exception("Request %s to %s failed", self._id, self._route)
             if self._status:
-                raise  # too late for words: the connection is cut, so that nobody takes it for complete
+                raise  # too late for an error: cutting the connection shows that the answer is incomplete
             await self._refuse(Internal("The platform made a mistake. The log knows more under the request's id."))
         finally:
             logger.info(
@@ -132,5 +132,5 @@ class _Exchange:
 
 
 def _printable(path: str) -> str:
-    """The path, fit for one line of a log."""
+    """Return the path without blanks and control characters, for one line of a log."""
     return "".join(c if c.isprintable() and c != " " else "?" for c in path[:200])

@@ -1,4 +1,4 @@
-"""The API's description, made from its routes and kinds: OpenAPI 3.1 for programs, a plain page for people."""
+"""The API's description, generated from its routes and kinds: OpenAPI 3.1, and a plain page for people."""
 
 from __future__ import annotations
 
@@ -67,14 +67,14 @@ _PARAMETER = re.compile(r"{(\w+)}")
 
 
 def make_document(routes: Iterable[BaseRoute], *, version: str, server: str) -> dict[str, Any]:
-    """The OpenAPI document (https://spec.openapis.org/oas/v3.1.0).
+    """Return the OpenAPI document (https://spec.openapis.org/oas/v3.1.0).
 
     Parameters
     ----------
     version
-        The platform's.
+        The platform's version.
     server
-        The prefix that the document is read under; empty for none.
+        The path prefix under which the document is served; empty for none.
     """
     schemas: dict[str, Any] = {"Status": _STATUS}
     for kind in KINDS.values():
@@ -103,7 +103,7 @@ def _endpoints(routes: Iterable[BaseRoute]) -> list[Endpoint]:
 
 
 def _kind_schemas(kind: type[Resource]) -> dict[str, Any]:
-    """The kind's schema and those it refers to, by names under ``components/schemas``."""
+    """Return the kind's schema and the schemas it refers to, by name under ``components/schemas``."""
     name = kind.kind_name()
     schema = _moved(json_schema(kind))
     listing = {
@@ -119,7 +119,7 @@ def _kind_schemas(kind: type[Resource]) -> dict[str, Any]:
 
 
 def _moved(node: Any) -> Any:
-    """The schema with its references pointing to where OpenAPI keeps schemas."""
+    """Return the schema with its references changed to OpenAPI's place for schemas."""
     if isinstance(node, dict):
         return {
             k: v.replace("#/$defs/", "#/components/schemas/") if k == "$ref" and isinstance(v, str) else _moved(v)
@@ -203,7 +203,7 @@ td,th{text-align:left;vertical-align:top;padding:.3rem .6rem;border-bottom:1px s
 
 
 def _example(address: str) -> str:
-    """Return what to type first, in a shell and in Python."""
+    """Return an example of first requests, in a shell and in Python."""
     url = f"{address}/apis/{API_VERSION}"
     shell = f"""export TOKEN=...      # from the Hub's token page, or: llmos token
 curl -H "Authorization: Bearer $TOKEN" {url}/whoami
@@ -222,14 +222,14 @@ client.serve("demo://smollm2", name="chat")"""
 
 
 def make_page(document: dict[str, Any], address: str) -> str:
-    """The same for people: one file, nothing fetched from anywhere.
+    """Return the document as an HTML page: one file that loads nothing else.
 
     Parameters
     ----------
     document
-        What `make_document` has made.
+        The result of `make_document`.
     address
-        The API's whole address, for commands that can be pasted.
+        The API's complete URL, for commands that can be pasted.
     """
     server = document["servers"][0]["url"].rstrip("/")
     rows: dict[str, list[str]] = {}

@@ -1,4 +1,4 @@
-"""How many writes a person may send: so many a second for long, five seconds' worth at once."""
+"""The rate limit on a person's writes: a number per second, with bursts of five seconds' worth."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ _REMEMBERED: Final = 10_000
 
 
 class WriteRates:
-    """A bucket of tokens per person (https://en.wikipedia.org/wiki/Token_bucket), in this process alone.
+    """A token bucket per person (https://en.wikipedia.org/wiki/Token_bucket), for this process only.
 
     Parameters
     ----------
     clock
-        Seconds that only grow; tests have their own.
+        A monotonic clock in seconds; tests have their own.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._spent: OrderedDict[str, tuple[float, float]] = (
             OrderedDict()
-        )  # by person: writes not yet made up for, when
+        )  # by person: writes not yet recovered, and the time of that count
 
     def take(self, person: str, per_second: int) -> None:
         """Count a write.
@@ -36,7 +36,7 @@ class WriteRates:
         Raises
         ------
         TooManyRequests
-            They have sent too many; it is not counted.
+            The person has sent too many; this write is not counted.
         """
         now = self._clock()
         spent, at = self._spent.get(person, (0.0, now))

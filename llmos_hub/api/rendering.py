@@ -1,4 +1,4 @@
-"""How resources, lists, events and errors look on the wire: as Kubernetes has them."""
+"""The JSON of resources, lists, events and errors, in Kubernetes' format."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _LOG_LINES = "lastLogLines"
 
 
 def rendered(resource: Resource, caller: Caller) -> dict[str, Any]:
-    """The resource as JSON, without the fields that are never read back, nor lines of a log that the caller may not read."""
+    """Return the resource as JSON, without write-only fields, nor log lines that the caller may not read."""
     body = resource.dump()
     if resource.has_logs and not may(caller, "logs", type(resource), resource.metadata.namespace).allowed:
         body["status"].pop(_LOG_LINES, None)
@@ -34,12 +34,12 @@ def rendered(resource: Resource, caller: Caller) -> dict[str, Any]:
 
 
 def respond(resource: Resource, caller: Caller, *, created: bool = False) -> JSONResponse:
-    """The resource as an answer."""
+    """Return the answer with a resource."""
     return JSONResponse(rendered(resource, caller), status_code=201 if created else 200)
 
 
 def listing(kind: type[Resource], page: Page[Any], caller: Caller) -> dict[str, Any]:
-    """A list or a page of one, from where to watch, and how to go on."""
+    """Return a list, or a page of one, with the version to watch from and the token of the next page."""
     metadata = {"resourceVersion": page.resource_version}
     if page.token:
         metadata["continue"] = page.token
@@ -54,7 +54,7 @@ def listing(kind: type[Resource], page: Page[Any], caller: Caller) -> dict[str, 
 async def whole_list(
     kind: type[Resource], first: Page[Any], rest: AsyncIterator[Sequence[Resource]], caller: Caller
 ) -> AsyncIterator[bytes]:
-    """The same for all pages, in pieces: it is never in memory as a whole."""
+    """Yield the list of all pages in pieces, so that it is never in memory as a whole."""
     head = listing(kind, Page(first.items, first.resource_version), caller)
     yield json.dumps(head, ensure_ascii=False, separators=(",", ":"))[:-2].encode()  # open: without the last "]}"
     begun = bool(first.items)
@@ -72,7 +72,7 @@ def _line(type_: str, body: dict[str, Any]) -> bytes:
 
 
 def watch_line(kind: type[Resource], event: WatchEvent[Any], caller: Caller, *, initial_end: bool = False) -> bytes:
-    """One event of a watch; `initial_end` marks the bookmark after which changes are news.
+    """Return the line of a watch event; `initial_end` marks the bookmark that ends the existing resources.
 
     Source: https://kubernetes.io/docs/reference/using-api/api-concepts/#streaming-lists
     """
@@ -85,7 +85,7 @@ def watch_line(kind: type[Resource], event: WatchEvent[Any], caller: Caller, *, 
 
 
 def error_line(error: LLMOSError) -> bytes:
-    """The last line of a watch that went wrong."""
+    """Return the last line of a watch that failed."""
     return _line("ERROR", error.to_status())
 
 
@@ -94,7 +94,7 @@ def _time(moment: datetime) -> str:
 
 
 def event_list(events: Sequence[Event]) -> dict[str, Any]:
-    """What happened, oldest first."""
+    """Return a list of events, oldest first."""
     return {
         "apiVersion": API_VERSION,
         "kind": "EventList",

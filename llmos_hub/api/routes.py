@@ -1,4 +1,4 @@
-"""The addresses of the API, made from `KINDS`: Kubernetes' own layout, so that its client code works here."""
+"""The routes of the API, generated from `KINDS`, in Kubernetes' layout so that its clients work here."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _LIST_PARAMETERS = ("labelSelector", "fieldSelector", "watch", "resourceVersion"
 
 
 def make_routes() -> list[Route]:
-    """Every address there is."""
+    """Return all routes."""
     endpoints = [*_open_endpoints(), *_discovery_endpoints()]
     for kind in KINDS.values():
         endpoints += _kind_endpoints(kind)

@@ -1,7 +1,7 @@
-"""Answers without an end: watches and followed logs, a line at a time.
+"""Streamed answers: watches and followed logs, line by line.
 
-A stream ends when its client is gone, when its time is up, when the process stops, and when the caller may no
-longer see what it shows: a token that is revoked must not go on reading for half an hour.
+A stream ends when its client disconnects, when its time is over, when the process stops, and when the caller may no
+longer see its content: a revoked token must not continue to read for half an hour.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ logger = logging.getLogger(__name__)
 
 _CHECK_EVERY: Final = 15.0
 _LAST_WORDS: Final = 5.0
-"""Seconds that a client which reads slowly gets for the end of its stream."""
+"""Seconds that a slow client has to receive the end of its stream."""
 
 
 class Streams:
-    """The streams that are open.
+    """The open streams of the process.
 
     Parameters
     ----------
     metrics
-        Told of each.
+        The metrics that count streams.
     check_every
-        Seconds between two looks whether the caller may still see what a stream shows.
+        Seconds between checks that the caller may still see a stream's content.
     """
 
     def __init__(self, metrics: Metrics, *, check_every: float = _CHECK_EVERY) -> None:
@@ -44,16 +44,16 @@ class Streams:
         self._open: Counter[str] = Counter()
         self.check_every = check_every
         self.closing = asyncio.Event()
-        """Set when the process stops: streams end themselves then."""
+        """Set when the process stops; open streams then end."""
 
     @contextlib.contextmanager
     def counted(self, owner: str, limit: int) -> Iterator[None]:
-        """Hold one of the owner's streams.
+        """Count one stream of the owner while the context lasts.
 
         Raises
         ------
         TooManyRequests
-            They have `limit` already.
+            The owner has `limit` streams already.
         """
         if self._open[owner] >= limit:
             raise TooManyRequests(f"You have {limit} watches and followed logs open, which is the most. Close some.")
@@ -69,24 +69,24 @@ class Streams:
 
 
 class LineStream(Response):
-    """Sends lines as they come.
+    """A response that sends lines as they come.
 
     Parameters
     ----------
     lines
-        What to send, line ends included.
+        The lines to send, with line ends.
     streams
         The process's streams.
     resources
-        Let go of when the stream has ended, however it ends.
+        Closed when the stream has ended, for whatever reason.
     lifetime
         Seconds after which it ends.
     check
-        Called now and then; raises when the caller may no longer see what the stream shows.
+        Called periodically; raises when the caller may no longer see the stream's content.
     failure
-        What is sent last when something went wrong, since the status is sent already.
+        Returns the last line to send after an error, since the HTTP status is already sent.
     media_type
-        Of the whole.
+        The media type of the response.
     """
 
     def __init__(
@@ -101,14 +101,14 @@ class LineStream(Response):
         media_type: str,
     ) -> None:
         super().__init__(media_type=media_type)
-        # this class knows no length, and a proxy must pass on each line at once
+        # the length is unknown, and a proxy must pass on each line at once
         del self.headers["content-length"]
         self.headers["x-accel-buffering"] = "no"
         self._lines, self._streams, self._resources = lines, streams, resources
         self._lifetime, self._check, self._failure = lifetime, check, failure
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send it all."""
+        """Send the lines until the stream ends."""
         del scope
         async with self._resources:
             await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
@@ -148,14 +148,14 @@ class LineStream(Response):
 
 
 class WholeList(StreamingResponse):
-    """Sends a list of many pages as one JSON document.
+    """A response that sends a list of many pages as one JSON document.
 
     Parameters
     ----------
     pieces
-        Of the document.
+        The pieces of the document.
     resources
-        Let go of when it is sent, or its reader is gone.
+        Closed when it is sent, or the client is gone.
     """
 
     def __init__(self, pieces: AsyncIterator[bytes], resources: contextlib.ExitStack) -> None:
@@ -163,7 +163,7 @@ class WholeList(StreamingResponse):
         self._resources = resources
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send it."""
+        """Send the document."""
         with self._resources:
             await super().__call__(scope, receive, send)
 
@@ -185,7 +185,7 @@ async def _disconnected(receive: Receive) -> None:
 
 
 async def begun(lines: AsyncIterator[bytes], *, patience: float = 0.3) -> AsyncIterator[bytes]:
-    """The same lines; but what goes wrong at once goes wrong here, while there still is a status to say it with.
+    """Return the same lines, but raise an error that comes at once, while the HTTP status can still show it.
 
     Parameters
     ----------

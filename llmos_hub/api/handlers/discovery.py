@@ -1,4 +1,4 @@
-"""What there is: Kubernetes' discovery documents, and who the caller is."""
+"""Kubernetes' discovery documents, and the identity of the caller."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ def _group() -> dict[str, Any]:
 
 
 async def api_groups(call: Call) -> Response:
-    """The one group there is."""
+    """Return the only API group."""
     del call
     return JSONResponse({"kind": "APIGroupList", "apiVersion": "v1", "groups": [_group()]})
 
 
 async def api_group(call: Call) -> Response:
-    """Its one version."""
+    """Return the group and its only version."""
     del call
     return JSONResponse({"kind": "APIGroup", "apiVersion": "v1", **_group()})
 
 
 async def api_resources(call: Call) -> Response:
-    """The kinds, and what can be done with them."""
+    """Return the kinds and their verbs."""
     del call
     resources = [entry for cls in KINDS.values() for entry in _entries(cls)]
     return JSONResponse(
@@ -67,7 +67,7 @@ def _entries(cls: type[Resource]) -> list[dict[str, Any]]:
 
 
 async def whoami(call: Call) -> Response:
-    """Whose token this is, what it may, and where things are."""
+    """Return the caller's identity and scopes, and the platform's addresses."""
     caller, addresses = call.caller, call.services.addresses
     return JSONResponse(
         {

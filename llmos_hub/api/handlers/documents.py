@@ -1,4 +1,4 @@
-"""The API's description of itself, made once for each address that it is read under."""
+"""The API's description of itself, rendered once for each path prefix."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ __all__ = ["openapi_document", "page"]
 
 
 _UNKNOWN = "https://HUB"
-"""Stands for the Hub's address where that isn't known."""
+"""A placeholder for the Hub's address where it isn't known."""
 
 
 def _documents(request: Request, services: Services) -> tuple[bytes, bytes]:
-    """The OpenAPI document and the page; everyone may ask for them, so they must cost nothing to ask for."""
+    """Return the OpenAPI document and the page, from a cache: they need no token, so a request must be cheap."""
     made: dict[str, tuple[bytes, bytes]] = request.app.state.documents
     server = request.scope["root_path"]
     if server not in made:
@@ -32,10 +32,10 @@ def _documents(request: Request, services: Services) -> tuple[bytes, bytes]:
 
 
 async def openapi_document(request: Request, services: Services) -> Response:
-    """OpenAPI 3.1."""
+    """Return the OpenAPI 3.1 document."""
     return Response(_documents(request, services)[0], media_type="application/json")
 
 
 async def page(request: Request, services: Services) -> Response:
-    """The same as a page."""
+    """Return the OpenAPI document as a page."""
     return Response(_documents(request, services)[1], media_type="text/html")

@@ -1,4 +1,4 @@
-"""Whether the process is well, and what it counts."""
+"""Health checks and metrics of the process."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ __all__ = ["health", "metrics", "ready", "rendered_metrics"]
 
 
 async def health(request: Request, services: Services) -> Response:
-    """The process is alive."""
+    """Answer that the process is alive."""
     del request, services
     return JSONResponse({"status": "ok"})
 
 
 async def ready(request: Request, services: Services) -> Response:
-    """Requests can be answered: the store answers. The Hub isn't asked: known callers are served without it.
+    """Answer whether requests can be served, which needs the store; known callers are served without the Hub.
 
-    In a cluster a process that has just started, and knows nobody, says so until the Hub is there.
+    In a cluster a new process has no cached identities, so it is not ready until the Hub has answered once.
     """
     settling = getattr(request.app.state, "settling", None)
     if settling is not None and not settling.done():
@@ -34,12 +34,12 @@ async def ready(request: Request, services: Services) -> Response:
 
 
 async def metrics(request: Request, services: Services) -> Response:
-    """Counters for Prometheus: for admins, since notebook servers reach the process too."""
+    """Return the metrics for Prometheus; only to admins, since notebook servers can reach the process too."""
     caller = await services.identity.authenticate(bearer_token(request, services))
     require_admin(caller, "read the platform's metrics")
     return rendered_metrics(services.metrics)
 
 
 def rendered_metrics(metrics: Metrics) -> Response:
-    """The counters as Prometheus reads them."""
+    """Return the metrics in Prometheus' text format."""
     return Response(metrics.render(), media_type="text/plain; version=0.0.4; charset=utf-8")

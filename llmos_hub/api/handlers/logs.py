@@ -1,4 +1,4 @@
-"""Logs of what runs for a resource, as plain text."""
+"""Logs of the processes that run for a resource, as plain text."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["read_log"]
 
 
 async def read_log(call: Call) -> Response:
-    """The last ``tailLines`` of one ``replica`` or all; with ``follow=1`` also what is written from now on."""
+    """Return the last ``tailLines`` of one ``replica`` or all; with ``follow=1`` also new lines as they are written."""
     require(call.caller, "logs", call.kind, call.namespace)
     services, replica, follow = call.services, call.query.get("replica"), call.flag("follow")
     tail = call.number("tailLines")

@@ -1,4 +1,4 @@
-"""What the platform stands on: namespaces, made on first need, and nodes."""
+"""The platform's own objects: namespaces, created on first use, and nodes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["list_nodes", "make_namespace"]
 
 
 async def make_namespace(call: Call) -> Response:
-    """See to it that a namespace is there and pods may be started in it; the same again changes nothing."""
+    """Ensure that a namespace exists and that pods may be started in it; idempotent."""
     assert call.namespace is not None, "the address names one"
     state = await call.services.namespaces.ensure(call.caller, call.namespace, prepared=True)
     return JSONResponse(_document(state), status_code=201 if state.created else 200)
@@ -34,7 +34,7 @@ def _document(state: NamespaceState) -> dict[str, object]:
 
 
 async def list_nodes(call: Call) -> Response:
-    """The machines: what they have and what is free; what runs there as far as the caller may know."""
+    """Return the nodes with their capacity and free resources, and the workloads there that the caller may see."""
     if SCOPE_MANAGE not in call.caller.scopes:
         raise Forbidden(f"This token lacks the scope {SCOPE_MANAGE}. Make one that has it on the Hub's token page.")
     nodes = visible_to(call.caller, await call.services.nodes.all())

@@ -1,4 +1,4 @@
-"""Reading and writing resources of any kind. Each handler parses, authorises, calls the manager, answers."""
+"""Handlers that read and write resources of any kind. Each parses, authorizes, calls the manager and answers."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _CLUSTERS_OWN: Final = frozenset({"managedFields", "selfLink"})
 
 
 async def list_resources(call: Call) -> Response:
-    """List or, with ``?watch=1``, watch."""
+    """List resources or, with ``?watch=1``, watch them."""
     if call.flag("watch"):
         return await watch_resources(call)
     labels, name, limit = call.labels, call.only_name, call.number("limit")
@@ -54,19 +54,19 @@ async def list_resources(call: Call) -> Response:
 
 
 async def get_resource(call: Call) -> Response:
-    """One resource, also as ``…/status``."""
+    """Return one resource, also as ``…/status``."""
     require(call.caller, "get", call.kind, call.namespace)
     return respond(await call.services.resources.get(call.kind, call.namespace, call.name), call.caller)
 
 
 async def list_events(call: Call) -> Response:
-    """What happened to a resource."""
+    """Return the events of a resource."""
     require(call.caller, "get", call.kind, call.namespace)
     return JSONResponse(event_list(await call.services.resources.events(call.kind, call.namespace, call.name)))
 
 
 async def create_resource(call: Call) -> Response:
-    """Store a new one."""
+    """Store a new resource."""
     require(call.caller, "create", call.kind, call.namespace)
     dry_run = call.dry_run
     resource = _resource(call, await _body(call), name=None)
@@ -76,7 +76,7 @@ async def create_resource(call: Call) -> Response:
 
 
 async def replace_resource(call: Call) -> Response:
-    """Replace an existing one."""
+    """Replace an existing resource."""
     require(call.caller, "update", call.kind, call.namespace)
     dry_run = call.dry_run
     resource = _resource(call, await _body(call), name=call.name)
@@ -85,7 +85,7 @@ async def replace_resource(call: Call) -> Response:
 
 
 async def patch_resource(call: Call) -> Response:
-    """Apply, or merge a patch; the Content-Type tells which."""
+    """Apply a manifest or merge a patch, depending on the Content-Type."""
     media_type = bodies.content_type(call.request)
     if media_type not in {bodies.APPLY_PATCH, bodies.MERGE_PATCH}:
         raise UnsupportedMediaType(
@@ -107,7 +107,7 @@ async def patch_resource(call: Call) -> Response:
 
 
 async def delete_resource(call: Call) -> Response:
-    """Delete one; a body of DeleteOptions may name the uid that is meant."""
+    """Delete a resource; DeleteOptions in the body may give its uid as a precondition."""
     require(call.caller, "delete", call.kind, call.namespace)
     dry_run = call.dry_run
     uid = _precondition(await _body(call, empty={}))
@@ -116,7 +116,7 @@ async def delete_resource(call: Call) -> Response:
 
 
 def _permit(call: Call) -> Permit:
-    """What lets an admin's choices stay, and refuses what only they may choose."""
+    """Return a check that refuses values only admins may set, unless they are stored already."""
 
     def permit(old: Resource | None, new: Resource) -> None:
         if not isinstance(new, ModelService) or new.spec.prompt_cache != "shared":
@@ -134,15 +134,15 @@ def _permit(call: Call) -> Permit:
 
 
 async def _make_room(call: Call, *, dry_run: bool) -> None:
-    """The namespace, where this is the first that comes into it."""
+    """Create the resource's namespace if it doesn't exist yet."""
     if call.namespace is not None and not dry_run:
-        # the controllers give the right to keep Secrets in it
+        # storing Secrets there needs a right that the controllers grant
         prepared = call.kind.stored_as == "Secret"
         await call.services.namespaces.needed(call.caller, call.namespace, prepared=prepared)
 
 
 async def _body(call: Call, *, empty: Any = None, maybe_yaml: bool = False) -> Any:
-    """The decoded body; `empty` where there is none."""
+    """Return the decoded body, or `empty` if there is no body."""
     media_type = bodies.content_type(call.request)
     body = await bodies.read_body(call.request, await call.services.settings.value(MAX_BODY_BYTES))
     if not body.strip():
@@ -150,7 +150,7 @@ async def _body(call: Call, *, empty: Any = None, maybe_yaml: bool = False) -> A
             return empty
         raise Invalid(f"The request has no body. Send a {call.kind.kind_name()} as JSON or YAML.")
     if maybe_yaml and body.lstrip().startswith(b"{"):
-        media_type = bodies.JSON  # most who apply send JSON; it is read a hundred times as fast
+        media_type = bodies.JSON  # most clients apply JSON, which parses a hundred times faster than YAML
     return await bodies.decode(body, media_type)
 
 
@@ -163,15 +163,15 @@ def _precondition(options: Any) -> str | None:
 
 
 def _resource(call: Call, body: Any, *, name: str | None) -> Resource:
-    """The resource in the body, with what the address says already filled in.
+    """Return the resource in the body, with missing fields filled in from the path.
 
-    Status is left out without a word, as Kubernetes does: who sends back what they read sends it too. So is what only a
-    cluster's own API writes into metadata.
+    Status is silently ignored, as in Kubernetes, since clients send back the whole resource they have read. So are
+    metadata fields that only a cluster's own API writes.
 
     Raises
     ------
     Invalid
-        It doesn't fit the kind, or names another place than the address.
+        It is not valid for its kind, or contradicts the path.
     """
     if not isinstance(body, Mapping):
         return call.kind.parse(body, by_name=False)

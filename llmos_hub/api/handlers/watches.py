@@ -1,4 +1,4 @@
-"""Watches: every change as a line of JSON, as Kubernetes sends them."""
+"""Watches: one line of JSON per change, as in Kubernetes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["watch_resources"]
 
 
 async def watch_resources(call: Call) -> Response:
-    """Changes after ``resourceVersion``; without one (or 0) what there is comes first, as ``ADDED``."""
+    """Send the changes after ``resourceVersion``; without one (or 0) existing resources come first, as ``ADDED``."""
     require(call.caller, "watch", call.kind, call.namespace)
     services, kind, namespace, labels, name = call.services, call.kind, call.namespace, call.labels, call.only_name
     version = call.query.get("resourceVersion", "")
@@ -38,7 +38,7 @@ async def watch_resources(call: Call) -> Response:
             version = first.resource_version
             rest = services.resources.rest(first, kind, namespace, labels=labels, name=name)
             initial = _initial(call, first, rest)
-            del first  # or it would stay for as long as the watch
+            del first  # otherwise it would stay in memory as long as the watch is open
         watch = services.resources.watch(kind, namespace, resource_version=version, labels=labels, name=name)
         events = await stack.enter_async_context(watch)
         return LineStream(
@@ -53,7 +53,7 @@ async def watch_resources(call: Call) -> Response:
 
 
 async def _initial(call: Call, first: Page[Any], rest: AsyncIterator[Sequence[Resource]]) -> AsyncIterator[bytes]:
-    """What there is, and the mark after which changes are news."""
+    """Yield the existing resources as ``ADDED``, then the bookmark that ends them."""
     version, items = first.resource_version, first.items
     del first
     for resource in items:
