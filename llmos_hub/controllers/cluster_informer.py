@@ -1,4 +1,4 @@
-"""The cluster's own objects of a kind as the controllers follow them; for resources there is `Informer`."""
+"""Local copies of Kubernetes' own objects of a kind; for the platform's resources see `Informer`."""
 
 from __future__ import annotations
 
@@ -12,45 +12,45 @@ __all__ = ["ClusterInformer", "Object", "ObjectKey", "covers"]
 
 Object = Mapping[str, Any]
 ObjectKey = Key
-"""Namespace (empty where there is none) and name."""
+"""Namespace (empty for cluster-scoped objects) and name."""
 
 
 class ClusterInformer:
-    """The objects of one kind, as last heard of, without what only servers need of them.
+    """An informer of the objects of one kind, without their status and managed fields.
 
     Parameters
     ----------
     api
-        The connection.
+        The connection to the cluster.
     path
-        Of the kind in all namespaces.
+        The path of the kind in all namespaces.
     selector
-        The labels that they have.
+        The label selector of the objects.
     on_change
-        Called with the key of each that came, changed or went, unless no more than its status did.
+        Called with the key of each object that was added, changed or deleted, but not for changes of only its status.
     """
 
     def __init__(self, api: KubernetesAPI, path: str, selector: str, on_change: Callable[[ObjectKey], None]) -> None:
         self._on_change = on_change
-        self._names: dict[str, dict[str, None]] = {}  # by namespace, in the order in which they came
+        self._names: dict[str, dict[str, None]] = {}  # by namespace, in order of arrival
         self._taking = False
         self._reflector = Reflector(api, path, params={"labelSelector": selector}, keep=_kept, changed=self._changed)
         self.synced = self._reflector.synced
         self.run = self._reflector.run
 
     def get(self, key: ObjectKey) -> Object | None:
-        """The object as last heard of."""
+        """Return the last known object; None if it doesn't exist."""
         return self._reflector.objects.get(key)
 
     def within(self, namespace: str) -> list[Object]:
-        """All in a namespace."""
+        """Return all objects in a namespace."""
         return [self._reflector.objects[namespace, name] for name in self._names.get(namespace, ())]
 
     def __iter__(self) -> Iterator[ObjectKey]:
         return iter(list(self._reflector.objects))
 
     def take(self, obj: dict[str, Any]) -> None:
-        """Take over what the server has just answered with, so that the watch brings no news of it."""
+        """Store an object that the server has just returned, without calling `on_change` for it."""
         self._taking = True
         try:
             self._reflector.take(obj)
@@ -83,10 +83,10 @@ def _content(obj: Object) -> Object:
 
 
 def covers(there: Any, wanted: Any) -> bool:
-    """Whether all that is wanted is there: more fields may be, more items of a list may not.
+    """Return whether an object has all wanted fields; it may have more fields, but lists must be equally long.
 
-    An empty list or object is the same as none: the API server leaves such out. Quantities are compared as they
-    are written; one that the server writes otherwise is then applied again, which changes nothing.
+    An empty list or object equals a missing one: the API server leaves them out. Quantities are compared as
+    text; one that the server formats differently is applied again, which changes nothing.
     """
     if isinstance(wanted, Mapping):
         if not isinstance(there, Mapping):

@@ -1,7 +1,7 @@
-"""Fetches models through jobs of a backend, and reads how far they are from the jobs' logs.
+"""Downloads of models through jobs of a backend, with progress read from the jobs' logs.
 
-What is known of a download is in the backend alone (the job, its labels, its log), so that another
-controller process goes on where this one ended.
+The state of a download is only in the backend (the job, its labels, its log), so that another
+controller process can continue it.
 """
 
 from __future__ import annotations
@@ -33,37 +33,37 @@ from llmos_hub.workload import Observation, ReplicaState, WorkloadRef
 __all__ = ["DOWNLOAD_FAILED", "Download", "Downloads", "retry_delay"]
 
 DOWNLOAD_FAILED = "DownloadFailed"
-"""The reason in condition ``Downloaded`` while the next try is waited for."""
+"""The reason in condition ``Downloaded`` while waiting for the next attempt."""
 _TAIL = 200
-"""Lines of a job's log that are read: the last progress and what was said before an error are among them."""
+"""Lines of a job's log that are read, enough for the last progress and the messages before an error."""
 _LOG_TIMEOUT = 5.0
-"""Seconds that reading a log may take."""
+"""Maximum seconds for reading a log."""
 _MESSAGE = 2000
-"""Characters of an error's message at most: it goes into the status."""
+"""Maximum characters of an error message: it is stored in the status."""
 _FRESH = timedelta(seconds=10)
-"""A model that is gone so soon after its download is no cache that somebody emptied: that is tried less often."""
+"""A model missing within this time after its download counts as a failed download, not as an emptied cache."""
 
 
 @dataclass(frozen=True, slots=True)
 class Download:
-    """How far the fetching of a model is.
+    """The state of a model's download.
 
     Attributes
     ----------
     state
-        What the job does.
+        State of the job.
     progress
-        Bytes, while it runs.
+        Progress in bytes, while it runs.
     files
-        What came of it.
+        The downloaded model.
     code, message
-        What went wrong, for programs and for people.
+        The error, for programs and for people.
     attempt
-        Which try this is.
+        Number of the attempt.
     retry_at
-        When it is tried again after an error; None where that would change nothing.
+        Time of the next attempt after an error; None if another attempt would not help.
     log_lines
-        What the job said before it failed.
+        The last log lines before it failed.
     """
 
     state: Literal["Running", "Done", "Failed"]
@@ -78,7 +78,7 @@ class Download:
 
 @dataclass(slots=True)
 class _Report:
-    """What a job's log says."""
+    """The messages of a job's log."""
 
     progress: DownloadProgress | None = None
     files: ModelFiles | None = None
@@ -88,7 +88,7 @@ class _Report:
 
 
 def retry_delay(attempt: int) -> float:
-    """Seconds to wait after that many tries: a server that is down should not be asked every second.
+    """Return the seconds to wait after that many attempts, so that an unavailable server is not called every second.
 
     >>> [retry_delay(n) for n in (1, 2, 3, 6, 100)]
     [10.0, 20.0, 40.0, 300.0, 300.0]
@@ -102,21 +102,21 @@ class Downloads:
     Parameters
     ----------
     backend
-        Where the jobs run.
+        The backend that runs the jobs.
     layout
-        Where the caches are for the jobs.
+        The place of the model cache for the jobs.
     environment
-        What the jobs are given of the platform's environment.
+        The variables of the platform's environment that the jobs get.
     """
 
     def __init__(self, backend: Backend, layout: Layout, environment: Mapping[str, str]) -> None:
         self._backend = backend
         self._layout = layout
         self._environment = environment
-        self._done: dict[WorkloadRef, tuple[str, ModelFiles]] = {}  # by the replica that wrote it
+        self._done: dict[WorkloadRef, tuple[str, ModelFiles]] = {}  # with the id of the job's replica
 
     async def look(self, service: ModelService, secrets: Mapping[str, str], now: datetime) -> Download:
-        """See to it that the model is fetched; how far that is."""
+        """Start the download unless it is done or running, and return its state."""
         directory = self._layout.directory(service)
         seen = await self._backend.observe(make_ref(service, FETCH))
         if seen is None or seen.labels.get("llmos.ai/source") != fetch_source(service, directory):
@@ -124,7 +124,7 @@ class Downloads:
         attempt = _attempt(seen)
         job = _newest(seen)
         if job is None or job.phase == "Waiting":
-            # not started yet, or waiting for memory or its secrets, which are handed over again by this
+            # not started yet, or waiting for memory or its secrets; applying it again passes the secrets
             download = await self._start(service, directory, secrets, attempt=attempt)
             return download if job is None else _waiting(download, job)
         if job.phase == "Succeeded":
@@ -132,7 +132,7 @@ class Downloads:
             if files is not None and await self._there(files):
                 return Download("Done", files=files, attempt=attempt)
             self._done.pop(seen.ref, None)
-            if job.started_at is None or now - job.started_at > _FRESH:  # somebody has emptied the cache
+            if job.started_at is None or now - job.started_at > _FRESH:  # the cache was emptied
                 return await self._start(service, directory, secrets, attempt=attempt + 1)
             return await self._failed(service, seen, job, secrets, now)
         if job.phase == "Failed":
@@ -141,12 +141,12 @@ class Downloads:
         return Download("Running", progress=report.progress, message=report.info, attempt=attempt)
 
     async def _there(self, files: ModelFiles) -> bool:
-        """Whether they are still there; where that can't be seen from here, each replica sees to it at its start."""
+        """Return whether the files still exist; True if they aren't visible here, as replicas fetch missing files."""
         # in a thread: it may be a network disk
         return not self._layout.visible or await asyncio.to_thread(Path(files.path).exists)
 
     def forget(self, ref: WorkloadRef) -> None:
-        """It is gone."""
+        """Drop what is cached for a deleted workload."""
         self._done.pop(ref, None)
 
     async def _start(
@@ -170,7 +170,7 @@ class Downloads:
         known = condition(service.status.conditions, "Downloaded")
         since = known.last_transition_time if known is not None and known.reason == DOWNLOAD_FAILED else now
         report = await self._report(seen.ref, job)
-        # what was there and is no model won't be one in a minute; a changed spec is tried above
+        # a file that is no valid model won't become one by another attempt; a changed spec is started above
         retry_at = None if report.code == Invalid.code else since + timedelta(seconds=retry_delay(attempt))
         if retry_at is not None and now >= retry_at:
             return await self._start(service, directory, secrets, attempt=attempt + 1)
@@ -181,7 +181,7 @@ class Downloads:
             message=message[:_MESSAGE],
             attempt=attempt,
             retry_at=retry_at,
-            # from the backend, which has taken secrets out
+            # the backend has removed secrets from them
             log_lines=tuple(line for line in job.last_log_lines if "type" not in _parse(line)),
         )
 
@@ -199,14 +199,14 @@ class Downloads:
         try:
             async with asyncio.timeout(_LOG_TIMEOUT):
                 async for line in self._backend.logs(ref, replica=job.id, tail=_TAIL):
-                    lines.append(line)  # noqa: PERF401 - what came before a time-out is kept
+                    lines.append(line)  # noqa: PERF401 - keeps the lines before a time-out
         except (NotFound, TimeoutError):
             pass
         return read_report(lines)
 
 
 def read_report(lines: list[str]) -> _Report:
-    """What the lines of a job's log say; the last of each type counts."""
+    """Return the messages in a job's log lines; the last of each type counts."""
     report = _Report()
     for line in lines:
         message = _parse(line)
@@ -249,7 +249,7 @@ def _attempt(seen: Observation) -> int:
 
 
 def _newest(seen: Observation) -> ReplicaState | None:
-    """The job itself, not one that it replaces."""
+    """Return the job's current replica, not one that is being replaced."""
     running = [replica for replica in seen.replicas if replica.phase != "Stopping"]
     return running[-1] if running else None
 

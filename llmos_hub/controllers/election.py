@@ -1,12 +1,12 @@
-"""Who of several controllers processes does the work: the holder of a lease.
+"""Leader election among several controllers processes: the holder of a lease does the work.
 
-After Kubernetes' leader election (https://pkg.go.dev/k8s.io/client-go/tools/leaderelection): one object is
-written over and over by the leader; whoever sees it unchanged for the lease's length may take it, and of several
-who try the database lets one through. Times are compared on one's own clock alone, so that clocks may differ.
+It follows Kubernetes' leader election (https://pkg.go.dev/k8s.io/client-go/tools/leaderelection): the leader
+renews one object; a process that sees it unchanged for the lease's duration may take it, and of several
+that try, the database lets one succeed. Each process uses only its own clock, so that clocks may differ.
 
-A leader that can't renew stops before others may begin: it leads for `Timing.renew_within` after its last
-renewal, they wait for `Timing.duration`. In between lies what one's clock may drift and what a request may take that
-is on its way. A process that was frozen meanwhile finds that its time is over before it writes anything
+A leader that can't renew stops before others may start: it leads for `Timing.renew_within` after its last
+renewal, others wait for `Timing.duration`. The difference covers clock drift and requests that are
+still being processed. A process that was suspended meanwhile notices that its time is over before it writes
 (`llmos_hub.controllers.fencing`).
 """
 
@@ -37,20 +37,20 @@ Work = Callable[[], Awaitable[None]]
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """What the object says.
+    """The contents of the lease object.
 
     Attributes
     ----------
     holder
-        Who leads; empty where the last one gave it up.
+        The leader's identity; empty after it was released.
     duration
-        Seconds after the last renewal for which nobody else takes it.
+        Seconds after the last renewal during which no other process takes it.
     acquired, renewed
-        When its holder got it and last wrote it, by the holder's clock; for people.
+        Times when the holder acquired and last renewed it, by the holder's clock; informational.
     transitions
-        How often it has changed hands: the leader's term.
+        Number of changes of the holder: the leader's term.
     version
-        The object's resourceVersion; empty where there is none yet.
+        The object's resourceVersion; empty if it doesn't exist yet.
     """
 
     holder: str
@@ -62,35 +62,35 @@ class Lease:
 
 
 class Leases(Protocol):
-    """Where the object is kept. Each method raises `LLMOSError` where that doesn't answer."""
+    """A store of the lease object. Each method raises `LLMOSError` if it doesn't answer."""
 
     async def read(self) -> Lease | None:
-        """As it is now; None where there is none."""
+        """Return the current lease; None if it doesn't exist."""
         ...
 
     async def write(self, lease: Lease) -> Lease:
-        """Create it (`Lease.version` empty) or replace the one of that version.
+        """Create the lease (`Lease.version` empty), or replace the one with that version.
 
         Raises
         ------
         Conflict, AlreadyExists
-            Somebody else was faster.
+            Another process wrote it first.
         """
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """How long things take, in seconds; the defaults are those of Kubernetes' own controllers.
+    """The intervals of the election in seconds; the defaults are those of Kubernetes' own controllers.
 
     Attributes
     ----------
     duration
-        After which others may take the lease: how long nobody works when a leader is killed.
+        Time until others may take the lease: no process works for so long after a leader was killed.
     renew_within
-        After which a leader that could not renew stops.
+        Time after which a leader that could not renew stops.
     period
-        Between two tries.
+        Time between attempts to acquire or renew.
     """
 
     duration: float = 15.0
@@ -106,67 +106,67 @@ class Timing:
 
     @classmethod
     def of(cls, duration: float) -> Timing:
-        """The same proportions for another length."""
+        """Return intervals in the same proportions for another duration."""
         return cls(duration, duration * 2 / 3, duration * 2 / 15)
 
 
 class Leadership(Protocol):
-    """Lets work be done by one process at a time."""
+    """A guarantee that only one process works at a time."""
 
     @property
     def leading(self) -> bool:
-        """Whether this process may work at this moment."""
+        """True if this process may work at this moment."""
         ...
 
     @property
     def term(self) -> int:
-        """A number that is larger with each leader; that of the last term while not leading."""
+        """A number that grows with each leader; that of the last known term while not leading."""
         ...
 
     async def run(self, work: Work) -> None:
-        """Do the work while leading, again and again until cancelled; what it raises is raised.
+        """Run `work` whenever leading, until cancelled; its exceptions are propagated.
 
-        Work is cancelled when leadership is lost, and has ended before it is sought again.
+        The work is cancelled when leadership is lost, and has ended before leadership is acquired again.
         """
         ...
 
 
 class Alone:
-    """There is no other: for the workstation, where a lock on the directory sees to that."""
+    """The leadership of the only process: on a workstation, where a lock on the directory guarantees that."""
 
     leading = True
     term = 1
 
     async def run(self, work: Work) -> None:
-        """Do the work."""
+        """Run `work`."""
         await work()
 
 
 def own_identity() -> str:
-    """A name for this process that no other has or had: a name used again would inherit a lease."""
+    """Return a unique name for this process: with a reused name it would take over another process's lease."""
     return f"{socket.gethostname()}_{os.getpid()}_{uuid.uuid4().hex[:12]}"
 
 
 def _boot_time() -> float:
-    """Seconds that go on while the machine sleeps, which those of `time.monotonic` don't."""
+    """Return monotonic seconds that also count while the machine sleeps, unlike `time.monotonic`."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 class Election:
-    """Leads while it holds the lease.
+    """The leadership of the process that holds the lease.
 
     Parameters
     ----------
     leases
-        Where the lease is.
+        The store of the lease.
     identity
-        Who this is; `own_identity`.
+        The name of this process; see `own_identity`.
     timing
-        How long things take.
+        The intervals of the election.
     told
-        Called with whether this leads and the term, at each change.
+        Called at each change with whether this process leads, and the term.
     clock
-        Seconds that only grow.
+        A monotonic clock in seconds.
     """
 
     def __init__(
@@ -190,23 +190,23 @@ class Election:
 
     @property
     def leading(self) -> bool:
-        """Whether it holds the lease for certain."""
+        """True while it certainly holds the lease."""
         return self._held is not None and self._clock() < self._until
 
     @property
     def term(self) -> int:
-        """How often the lease had changed hands when it was last seen."""
+        """The number of changes of the holder when the lease was last read."""
         lease = self._held or self._seen
         return lease.transitions if lease is not None else 0
 
     @property
     def leader(self) -> str:
-        """Who led when the lease was last seen; empty for nobody."""
+        """The leader when the lease was last read; empty if it was released."""
         lease = self._held or self._seen
         return lease.holder if lease is not None else ""
 
     async def run(self, work: Work) -> None:
-        """Seek the lease, work while it is held, and so on; given up when cancelled, for others to go on at once."""
+        """Acquire the lease and work while it is held, again and again; when cancelled, release it for others."""
         try:
             while True:
                 await self._acquire()
@@ -220,7 +220,7 @@ class Election:
         if self._told is not None:
             self._told(leading, self.term)
 
-    # Seeking
+    # Acquiring
 
     async def _acquire(self) -> None:
         while True:
@@ -229,7 +229,7 @@ class Election:
                     return
             except (LLMOSError, TimeoutError) as error:
                 logger.warning("The lease can't be read or written: %s", error)
-            # not all at once, when several wait for the same moment
+            # random, so that waiting processes don't all try at once
             await asyncio.sleep(self._timing.period * random.uniform(0.9, 1.2))  # noqa: S311 - no secret
 
     async def _try(self) -> bool:
@@ -251,14 +251,14 @@ class Election:
         return await self._write(wanted)
 
     async def _write(self, lease: Lease) -> bool:
-        """Write it; whether that was done before anybody else."""
+        """Write the lease; return False if another process wrote it first."""
         asked_at = self._clock()
         try:
             async with asyncio.timeout(self._timing.renew_within / 2):
                 self._held = await self._leases.write(lease)
         except (Conflict, AlreadyExists):
             return False
-        # from before it was asked: the answer may have taken long
+        # counted from before the request: the answer may have taken long
         self._until = asked_at + self._timing.renew_within
         return True
 
@@ -271,7 +271,7 @@ class Election:
             await asyncio.wait({task, renewing}, return_when=asyncio.FIRST_COMPLETED)
         finally:
             task.cancel()
-            # what is under way may end, under the lease or, once that is over, refused every write
+            # running work may finish under the lease; after it has expired, each write is refused
             await asyncio.gather(task, return_exceptions=True)
             renewing.cancel()
             await asyncio.gather(renewing, return_exceptions=True)
@@ -287,7 +287,7 @@ class Election:
         raise AssertionError(message)
 
     async def _renew(self) -> None:
-        """Renew until that has not been possible for too long, or somebody else holds the lease."""
+        """Renew the lease until that has failed for too long, or another process holds it."""
         while (left := self._until - self._clock()) > 0:
             await asyncio.sleep(min(self._timing.period, left))
             held = self._held
@@ -304,7 +304,7 @@ class Election:
                 logger.warning("The lease can't be renewed: %s", error)
 
     async def _reread(self) -> Lease | None:
-        """The lease where it is still ours: an earlier write whose answer was lost, or an edit by hand."""
+        """Return the lease if this process still holds it: after a write whose answer was lost, or a manual edit."""
         async with asyncio.timeout(self._timing.renew_within / 2):
             found = await self._leases.read()
         if found is None or found.holder != self._identity:
@@ -313,7 +313,7 @@ class Election:
         return found
 
     async def _release(self) -> None:
-        """Give the lease up, so that another need not wait for it."""
+        """Release the lease, so that another process needn't wait for it to expire."""
         held, self._held, self._until = self._held, None, 0.0
         if held is None:
             return

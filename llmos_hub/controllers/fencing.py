@@ -1,8 +1,8 @@
-"""Refuses the writes of a process that no longer leads.
+"""Fencing: refusal of the writes of a process that no longer leads.
 
-Leadership is lost by the clock, work ends a moment later: a process that was frozen or starved goes on with the line it
-was at. Every write is therefore asked for at the last moment before it leaves the process. What is on its way by then
-has a request's timeout to arrive, for which the lease leaves room.
+Leadership ends by the clock, work ends slightly later: a process that was suspended continues at the line it
+was at. Leadership is therefore checked immediately before each write is sent. A write that was sent before
+arrives within a request's timeout, which the lease's duration allows for.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _BACKEND_WRITES: Final = frozenset({"apply", "delete"})
 
 
 class _Fenced:
-    """Hands everything on, writes only while leading."""
+    """A proxy that passes on all calls, but writes only while leading."""
 
     def __init__(self, inner: Any, writes: frozenset[str], leadership: Leadership) -> None:
         self._inner = inner
@@ -43,10 +43,10 @@ class _Fenced:
 
 
 def fenced_store(store: Store, leadership: Leadership) -> Store:
-    """The store, with writes that raise `Conflict` while another process leads."""
+    """Return the store with writes that raise `Conflict` while another process leads."""
     return cast("Store", _Fenced(store, _STORE_WRITES, leadership))
 
 
 def fenced_backend(backend: Backend, leadership: Leadership) -> Backend:
-    """The backend, with writes that raise `Conflict` while another process leads."""
+    """Return the backend with writes that raise `Conflict` while another process leads."""
     return cast("Backend", _Fenced(backend, _BACKEND_WRITES, leadership))

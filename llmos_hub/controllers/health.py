@@ -1,7 +1,7 @@
-"""A few pages for probes and Prometheus: ``/health``, ``/ready``, ``/metrics``.
+"""A small HTTP server for probes and Prometheus: ``/health``, ``/ready``, ``/metrics``.
 
-Plain HTTP/1.1 over asyncio's streams, one request a connection: a web framework would be most of this
-process' memory.
+It serves plain HTTP/1.1 over asyncio's streams, one request per connection: a web framework would be most of this
+process's memory.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from contextlib import asynccontextmanager
 __all__ = ["Page", "serve_pages"]
 
 Page = Callable[[], Awaitable[tuple[int, str]]]
-"""Makes a page: HTTP status and text."""
+"""A function that returns a page: HTTP status and text."""
 
 _TIMEOUT = 10.0
-"""Seconds that a request may take from the connection to the last byte."""
+"""Maximum seconds of a request from the connection to the last byte."""
 _MAX_REQUEST = 16 * 1024
 _REASONS = {200: "OK", 400: "Bad Request", 404: "Not Found", 405: "Method Not Allowed", 503: "Service Unavailable"}
 
 
 @asynccontextmanager
 async def serve_pages(host: str, port: int, pages: Mapping[str, Page]) -> AsyncIterator[int]:
-    """Answer GET and HEAD for these paths while the context lasts; gives the port (of port 0: the one that was free)."""
+    """Serve these paths while the context lasts, and provide the port (for port 0 the free port that was chosen)."""
 
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(TimeoutError, OSError, asyncio.IncompleteReadError):

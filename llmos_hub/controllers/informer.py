@@ -1,8 +1,8 @@
 """A local copy of all resources of a kind, kept up to date by list and watch.
 
-After Kubernetes' shared informers (https://pkg.go.dev/k8s.io/client-go/tools/cache): list once, follow the
-changes from there, list again when the store no longer knows them all, and try again with a growing delay
-while it doesn't answer. The copy goes on being read meanwhile.
+It follows Kubernetes' shared informers (https://pkg.go.dev/k8s.io/client-go/tools/cache): list once, watch the
+changes from there, list again when the store no longer has all of them, and retry with a growing delay
+while it doesn't answer. The copy can be read meanwhile.
 """
 
 from __future__ import annotations
@@ -24,29 +24,29 @@ Key = tuple[str | None, str]
 """Namespace and name."""
 
 _BACKOFF = Backoff(base=0.1, ceiling=5.0)
-"""A local database is back within a second or two; five seconds is how long a change may go unseen afterwards."""
+"""A local database is back within one or two seconds; afterwards a change goes unnoticed for at most five seconds."""
 
 logger = logging.getLogger(__name__)
 
 
 def key_of(resource: Resource) -> Key:
-    """Under what a resource is kept."""
+    """Return the key of a resource."""
     return (resource.metadata.namespace, resource.metadata.name)
 
 
 class Informer(Generic[R]):
-    """The resources of one kind, as last heard of.
+    """A local copy of the resources of one kind.
 
     Parameters
     ----------
     store
-        Where they are.
+        The store of the resources.
     kind
-        Which.
+        The kind.
     on_change
-        Called with the key of each that came, changed or went, and of all after a list.
+        Called with the key of each resource that was added, changed or deleted, and of all after a list.
     keep
-        Makes of a resource what is kept; for kinds whose content should not stay in memory.
+        Returns the copy to keep of a resource; for kinds whose contents should not stay in memory.
     """
 
     def __init__(
@@ -59,16 +59,16 @@ class Informer(Generic[R]):
     ) -> None:
         self.kind = kind
         self.synced = asyncio.Event()
-        """Set once all were listed; until then nothing can be said about what isn't there."""
+        """Set once all resources are listed; until then a missing key doesn't mean that the resource doesn't exist."""
         self.connected = False
-        """Whether changes are heard of now."""
+        """True while the watch is open."""
         self._store = store
         self._on_change = on_change
         self._keep = keep
         self._resources: dict[Key, R] = {}
 
     def get(self, key: Key) -> R | None:
-        """The resource as last heard of; None where there is none."""
+        """Return the last known resource; None if it doesn't exist."""
         return self._resources.get(key)
 
     def __iter__(self) -> Iterator[Key]:
@@ -78,13 +78,13 @@ class Informer(Generic[R]):
         return len(self._resources)
 
     def values(self) -> tuple[R, ...]:
-        """All of them."""
+        """Return all resources."""
         return tuple(self._resources.values())
 
     def written(self, resource: R) -> None:
-        """Take over what the caller has just written, so that it doesn't read its own past.
+        """Store a resource that the caller has just written, so that it doesn't read an older version later.
 
-        Only a newer version of the same resource is taken: what the watch brought meanwhile wins.
+        Only a newer version of the same resource is stored: the watch may have reported a later one meanwhile.
         """
         key = key_of(resource)
         known = self._resources.get(key)
@@ -92,7 +92,7 @@ class Informer(Generic[R]):
             self._resources[key] = self._keep(resource)
 
     async def run(self) -> None:
-        """List and follow until cancelled."""
+        """List and watch until cancelled."""
         failures = 0
         version: str | None = None
         while True:
@@ -117,7 +117,7 @@ class Informer(Generic[R]):
             finally:
                 self.connected = False
             failures += 1
-            # what is no error is answered at once the first time, but not again and again
+            # without an error the first retry is immediate, but repeated ones are not
             delay = 0.0 if error is None and failures == 1 else _BACKOFF.delay(failures)
             if error is not None and failures in (1, 5):
                 logger.warning("%s can't be followed: %s Trying again in %.1f s", self.kind.plural, error, delay)
@@ -144,15 +144,15 @@ class Informer(Generic[R]):
             return
         known = self._resources.get(key)
         if known is not None and known.metadata.uid == resource.metadata.uid and not _newer(resource, known):
-            return  # written by ourselves, and acted on already
+            return  # our own write, already handled
         self._resources[key] = self._keep(resource)
         self._on_change(key)
 
 
 def _newer(one: Resource, other: Resource) -> bool:
-    """Whether `one` is a later version; where versions can't be compared only whether it is another.
+    """Return whether `one` is a later version, or if versions can't be compared, a different one.
 
-    Kubernetes promises since 1.35 that resourceVersions compare as whole numbers
+    Kubernetes guarantees since 1.35 that resourceVersions compare as integers
     (https://kubernetes.io/docs/reference/using-api/api-concepts/#resource-versions).
     """
     a, b = one.metadata.resource_version or "", other.metadata.resource_version or ""

@@ -16,11 +16,11 @@ __all__ = ["LEASE_NAME", "KubernetesLeases", "make_lease", "read_lease"]
 LEASE_NAME: Final = "llmos-controllers"
 _API_VERSION: Final = "coordination.k8s.io/v1"
 _FORMAT: Final = "%Y-%m-%dT%H:%M:%S.%fZ"
-"""A MicroTime: six digits after the point, always."""
+"""A MicroTime: always six decimal digits."""
 
 
 def make_lease(namespace: str, name: str, lease: Lease) -> dict[str, Any]:
-    """The object."""
+    """Return the Lease object."""
     metadata: dict[str, Any] = {
         "name": name,
         "namespace": namespace,
@@ -34,7 +34,7 @@ def make_lease(namespace: str, name: str, lease: Lease) -> dict[str, Any]:
         "metadata": metadata,
         "spec": {
             "holderIdentity": lease.holder,
-            "leaseDurationSeconds": max(1, round(lease.duration)),  # Kubernetes takes whole ones only
+            "leaseDurationSeconds": max(1, round(lease.duration)),  # Kubernetes accepts only integers
             "acquireTime": lease.acquired.astimezone(UTC).strftime(_FORMAT),
             "renewTime": lease.renewed.astimezone(UTC).strftime(_FORMAT),
             "leaseTransitions": lease.transitions,
@@ -43,7 +43,7 @@ def make_lease(namespace: str, name: str, lease: Lease) -> dict[str, Any]:
 
 
 def read_lease(obj: Mapping[str, Any]) -> Lease:
-    """What an object says; what it doesn't say counts as long ago."""
+    """Return the lease in an object; missing times count as long past."""
     spec = obj.get("spec") or {}
     return Lease(
         holder=str(spec.get("holderIdentity") or ""),
@@ -63,16 +63,16 @@ def _time(text: str | None) -> datetime:
 
 
 class KubernetesLeases:
-    """One Lease in the API server; see `llmos_hub.controllers.election.Leases`.
+    """A store of one Lease in the API server; see `llmos_hub.controllers.election.Leases`.
 
     Parameters
     ----------
     api
-        The connection. Not closed here.
+        The connection to the cluster. Not closed here.
     namespace
-        The release's own.
+        The release's own namespace.
     name
-        The object's.
+        The object's name.
     """
 
     def __init__(self, api: KubernetesAPI, namespace: str, name: str = LEASE_NAME) -> None:
@@ -81,7 +81,7 @@ class KubernetesLeases:
         self._name = name
 
     async def read(self) -> Lease | None:
-        """As it is now; None where there is none."""
+        """Return the current lease; None if it doesn't exist."""
         try:
             return read_lease(await self._api.request("GET", self._path(self._name)))
         except APIError as error:
@@ -90,7 +90,7 @@ class KubernetesLeases:
             raise self._refused(error) from None
 
     async def write(self, lease: Lease) -> Lease:
-        """Create it, or replace the one of that version."""
+        """Create the lease, or replace the one with that version."""
         body = make_lease(self._namespace, self._name, lease)
         try:
             if lease.version:

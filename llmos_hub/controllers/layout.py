@@ -1,4 +1,4 @@
-"""Where model files are for the processes that use them: here, or in pods."""
+"""The place of model files for the processes that use them, on this machine or in pods."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ __all__ = ["Layout", "cluster_layout", "local_layout"]
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """What a process finds where it runs.
+    """The file layout that a workload's process finds.
 
-    Its interpreter is not among it: a command that begins with this process's own is given the image's by the backend.
+    The interpreter is not part of it: the backend replaces this process's own in a command by the image's.
 
     Attributes
     ----------
     models
         The directory of model files.
     per_namespace
-        Whether each namespace has a directory of its own there, under the same path (a volume). Else all share one
-        but for what was fetched with a Credential.
+        True if each namespace has its own volume there, under the same path. Otherwise all share one directory,
+        except for models fetched with a Credential.
     visible
-        Whether the controllers see those files too.
+        True if the controllers can read the files, too.
     """
 
     models: Path
@@ -33,7 +33,7 @@ class Layout:
     visible: bool
 
     def directory(self, service: ModelService) -> Path:
-        """The cache that a service's model lies in."""
+        """Return the cache directory of a service's model."""
         if self.per_namespace:
             return self.models
         if service.spec.credential_ref is None:
@@ -42,10 +42,10 @@ class Layout:
 
 
 def local_layout(data_dir: DataDir) -> Layout:
-    """The data directory's models."""
+    """Return the layout in the data directory."""
     return Layout(data_dir.models, per_namespace=False, visible=True)
 
 
 def cluster_layout(models: Path) -> Layout:
-    """Pods: the volume of their namespace, mounted there."""
+    """Return the layout in pods: the volume of their namespace, mounted at `models`."""
     return Layout(models, per_namespace=True, visible=False)

@@ -1,4 +1,4 @@
-"""What the controllers count, in Prometheus' form (https://prometheus.io/docs/instrumenting/exposition_formats/)."""
+"""The controllers' metrics for Prometheus (https://prometheus.io/docs/instrumenting/exposition_formats/)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 __all__ = ["ControllerMetrics", "Metrics"]
 
 _BUCKETS = (0.001, 0.005, 0.025, 0.1, 0.5, 2.5, 10.0, 60.0)
-"""Seconds: from a look at the memory alone to a hanging database."""
+"""Seconds, from a reconcile that only reads memory to a database that hangs."""
 
 
 class Metrics:
@@ -43,17 +43,17 @@ class Metrics:
         self.term = Gauge("llmos_leader_term", "A number that is larger with each leader.", registry=self.registry)
 
     def lead(self, leading: bool, term: int) -> None:
-        """The process leads, or no longer."""
+        """Record whether the process leads, and the term."""
         self.leader.set(int(leading))
         self.term.set(term)
 
     def of(self, kind: str) -> ControllerMetrics:
-        """Those of one kind."""
+        """Return the metrics of one kind."""
         return ControllerMetrics(self, kind)
 
 
 class ControllerMetrics:
-    """One kind's; a `llmos_hub.controllers.workqueue.QueueMetrics`."""
+    """The metrics of one kind; a `llmos_hub.controllers.workqueue.QueueMetrics`."""
 
     def __init__(self, metrics: Metrics, kind: str) -> None:
         self._depth = metrics.depth.labels(kind)
@@ -64,21 +64,21 @@ class ControllerMetrics:
         self._kind = kind
 
     def depth(self, keys: int) -> None:
-        """So many keys wait for a worker now."""
+        """Record the number of keys that wait for a worker."""
         self._depth.set(keys)
 
     def waited(self, seconds: float) -> None:
-        """A key waited that long for a worker."""
+        """Record the time a key waited for a worker."""
         self._waited.observe(seconds)
 
     def worked(self, seconds: float) -> None:
-        """A worker had a key for that long."""
+        """Record the time a worker spent on a key."""
         self._worked.observe(seconds)
 
     def retried(self) -> None:
-        """A key was added again after a failure."""
+        """Count a key that was added again after a failure."""
         self._retried.inc()
 
     def failed(self, code: str) -> None:
-        """A look raised an error of that code."""
+        """Count a reconcile that raised an error with that code."""
         self._failed.labels(self._kind, code).inc()

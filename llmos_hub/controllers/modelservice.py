@@ -1,8 +1,8 @@
-"""The ModelService reconciler: fetch the model, serve it, say how it is.
+"""The ModelService reconciler: fetch the model, serve it, report its status.
 
-Nothing here waits for a process: jobs and replicas run in the backend, whose changes bring the resource back.
-Everything that must be remembered is in the resource's status or in the backend, so that any other
-controller process can go on.
+Nothing here waits for a process: jobs and replicas run in the backend, whose changes trigger another reconcile.
+All state that must persist is in the resource's status or in the backend, so that another
+controller process can continue.
 """
 
 from __future__ import annotations
@@ -37,60 +37,60 @@ from llmos_hub.workload import Observation, Workload, WorkloadRef
 __all__ = ["Choose", "ModelServiceReconciler"]
 
 Choose = Callable[[ModelServiceSpec, ModelFiles | None, Machine], tuple[Engine, str]]
-"""Chooses an engine, and says why; `llmos_hub.engines.choose`."""
+"""A function that chooses an engine and gives the reason; see `llmos_hub.engines.choose`."""
 
 _PROGRESS = 0.5
-"""Seconds between two looks at a download: often enough to be watched, seldom enough for the database."""
+"""Seconds between checks of a download: frequent enough for people, rare enough for the database."""
 _MEMORY = 10.0
-"""Seconds between two writes of nothing but memory in use."""
+"""Seconds between status writes that change only memory usage."""
 
 _CREDENTIAL = 10.0
-"""Seconds between two looks at a Credential in a cluster, where no process may watch all Secrets."""
+"""Seconds between checks of a Credential in a cluster, where no process may watch all Secrets."""
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
 class _Seen:
-    """What is remembered of a resource between two looks; only to save work."""
+    """A cache for a resource between reconciles, only to save work."""
 
     uid: str | None
     written: float = -_MEMORY
     planned: tuple[object, Choice] | None = None
-    """What was planned last, and for what."""
+    """The last plan, after the inputs it was made for."""
 
 
 @dataclass(slots=True)
 class _Found:
-    """What a look has brought: the facts, and what is to be told beside what the status tells."""
+    """The result of bringing the workloads up to date: the facts, and events that don't follow from the status."""
 
     facts: Facts
     told: list[events.Happening] = field(default_factory=list)
 
 
 class ModelServiceReconciler:
-    """Makes ModelServices so.
+    """A reconciler of ModelServices.
 
     Parameters
     ----------
     store, backend
-        Where resources are and where workloads run.
+        The store of resources and the backend of workloads.
     layout
-        Where model files are for the processes.
+        The place of model files for the processes.
     machine
-        What there is to compute on, for a service of that spec.
+        Returns the largest machine for a service of that spec.
     choose
         Chooses an engine.
     environment
-        What downloads are given of the platform's own environment.
+        The variables of the platform's own environment that downloads get.
     selector
-        By what labels the pods of a workload are found; empty where there are none.
+        Returns the label selector of a workload's pods; empty if there are no pods.
     requeue
-        Called with the key of a resource to look at again.
+        Called with the key of a resource to reconcile again.
     engine_secret
-        What the keys of commands of one's own are made of; empty where they get none.
+        The secret from which the keys of custom commands are derived; empty if they get none.
     clock
-        Now.
+        Returns the current time.
     """
 
     kind = ModelService
@@ -123,7 +123,7 @@ class ModelServiceReconciler:
         self._seen: dict[Key, _Seen] = {}
 
     async def reconcile(self, resource: ModelService) -> Result[ModelService]:
-        """Look at one; see `llmos_hub.controllers.reconciler.Reconciler`."""
+        """Reconcile one; see `llmos_hub.controllers.reconciler.Reconciler`."""
         service = resource
         key = key_of(service)
         seen = self._seen.get(key)
@@ -144,19 +144,19 @@ class ModelServiceReconciler:
         return await self._report(service, found)
 
     async def _leave(self, service: ModelService) -> Result[ModelService]:
-        """Say why it can't be followed, and let what runs for it run on, whatever becomes of its replicas."""
+        """Report why its spec can't be applied, and leave its workloads running."""
         facts = await self._facts(make_ref(service, SERVE))
         try:
             return await self._report(service, _Found(replace(facts, refusal=Invalid(service.unread))))
-        except Internal as error:  # so damaged that nothing can be written of it
+        except Internal as error:  # too damaged to write even a status
             logger.warning("%s", error.message)
             return Result()
 
     async def gone(self, key: Key) -> None:
-        """There is no such resource: nothing may run for it.
+        """Stop all workloads of a resource that no longer exists.
 
-        The store is asked once more: a resource of which nothing at all can be read isn't listed, but what runs for it
-        goes on.
+        The store is read once more: a resource that can't be read at all isn't listed, but its workloads
+        keep running.
         """
         self._seen.pop(key, None)
         try:
@@ -167,22 +167,22 @@ class ModelServiceReconciler:
             await self._take_down(key, but=there.metadata.uid)
 
     async def close(self) -> None:
-        """Let go; what is being taken down is found again at the next start."""
+        """Stop waiting for deletions; unfinished ones are found again at the next start."""
         await self._teardown.close()
 
-    # What is there, and what shall be
+    # Current and wanted state
 
     async def _facts(self, ref: WorkloadRef) -> Facts:
         return Facts(self._clock(), observation=await self._backend.observe(ref), selector=self._selector(ref))
 
     async def _look(self, service: ModelService) -> _Found:
-        """Bring the workloads to what the spec says, as far as that is possible now."""
+        """Bring the workloads in line with the spec, as far as possible now."""
         ref, fetch = make_ref(service, SERVE), make_ref(service, FETCH)
         facts = await self._facts(ref)
         if self._teardown.busy(ref) or self._teardown.busy(fetch):
-            return _Found(facts)  # it comes again when that has ended
+            return _Found(facts)  # reconciled again when that has ended
         try:
-            if service.spec.resources.memory:  # before it is fetched: that may take an hour
+            if service.spec.resources.memory:  # before the download, which may take an hour
                 check_limit(service.spec, self._machine(service.spec))
         except LLMOSError as refusal:
             return _Found(replace(facts, refusal=refusal))
@@ -198,7 +198,7 @@ class ModelServiceReconciler:
                 return _Found(facts)
             files = download.files
         elif await self._backend.observe(fetch) is not None:
-            self._drop(fetch)  # from when the spec named a model
+            self._drop(fetch)  # left over from when the spec had a model
         try:
             choice = await self._planned(service, files)
             workload = make_serve(
@@ -219,17 +219,17 @@ class ModelServiceReconciler:
         told = events.scaled(facts.observation.labels if facts.observation else {}, role.count)
         try:
             await self._backend.apply(workload)
-        except Invalid as error:  # a cluster refuses what was made of the spec
+        except Invalid as error:  # the cluster refuses the objects made from the spec
             return _Found(replace(facts, refusal=error))
         observation = await self._backend.observe(workload.ref)
         return _Found(replace(facts, template=role.template.hash, observation=observation), told)
 
     async def _planned(self, service: ModelService, files: ModelFiles | None) -> Choice:
-        """The same as last time, where nothing it follows from has changed."""
+        """Return the plan, from the cache if none of its inputs changed."""
         machine, seen = self._machine(service.spec), self._seen[key_of(service)]
         about = (service.metadata.uid, service.metadata.generation, files, machine)
         if seen.planned is None or seen.planned[0] != about:
-            # in a thread: an engine may have to ask its own program what it knows
+            # in a thread: an engine may have to run its program to find out what it supports
             seen.planned = (about, await asyncio.to_thread(self._plan, service, files, machine))
         return seen.planned[1]
 
@@ -251,20 +251,20 @@ class ModelServiceReconciler:
             raise Invalid(f"spec.credentialRef: the Credential {name} can't be read: {credential.unread}.")
         return credential.spec.data
 
-    # What is to end
+    # Ending workloads
 
     async def _pause(self, service: ModelService) -> Result[ModelService]:
-        """Run nothing: first nobody is sent there any more, then the processes end."""
+        """Stop all processes, after their endpoints were removed from the status."""
         ref, fetch = make_ref(service, SERVE), make_ref(service, FETCH)
         result = await self._report(service, _Found(await self._facts(ref)))
         await self._drain(ref)
         job = await self._backend.observe(fetch)
         if job is not None and any(replica.phase != "Succeeded" for replica in job.replicas):
-            self._drop(fetch)  # one that is done is kept, so that it need not be done again
+            self._drop(fetch)  # a finished job is kept, so that it needn't run again
         return result
 
     async def _delete(self, service: ModelService) -> Result[ModelService]:
-        """End everything, the endpoints first; the last thing to go is the finalizer."""
+        """End everything: first the endpoints, then the workloads, at last the finalizer."""
         if WORKLOADS_FINALIZER not in service.metadata.finalizers:
             return Result()
         ref, fetch = make_ref(service, SERVE), make_ref(service, FETCH)
@@ -276,13 +276,13 @@ class ModelServiceReconciler:
             if part != ref or not await self._drain(ref):
                 self._drop(part)
         if left or self._teardown.busy(ref) or self._teardown.busy(fetch):
-            return Result(resource=service)  # it comes again with each that ends
+            return Result(resource=service)  # reconciled again when each of them has ended
         finalizers = [name for name in service.metadata.finalizers if name != WORKLOADS_FINALIZER]
         meta = service.metadata.model_copy(update={"finalizers": finalizers})
         return Result(resource=await self._store.update(service.model_copy(update={"metadata": meta})))
 
     async def _drain(self, ref: WorkloadRef) -> bool:
-        """Let its processes finish what they are doing and end; whether there still are any."""
+        """Scale to zero, so that processes finish their requests; return False if none are left to drain."""
         seen = await self._backend.observe(ref)
         if seen is None or not seen.replicas or self._teardown.busy(ref):
             return False
@@ -290,10 +290,10 @@ class ModelServiceReconciler:
         return True
 
     async def _take_down(self, key: Key, *, but: str | None) -> None:
-        """End what runs for resources that had this name before, and are gone."""
+        """Stop the workloads of earlier resources with this name, other than the one with the uid `but`."""
         namespace, name = key
         for ref in await self._backend.refs():
-            if (ref.name, ref.namespace) != (name, namespace):  # what is cheap first: it is asked of all, for each
+            if (ref.name, ref.namespace) != (name, namespace):  # the cheap comparison first: it runs often
                 continue
             if ref.kind == ModelService.kind_name() and ref.uid != but:
                 logger.info("%s/%s: its resource is gone, stopping its %s processes", ref.namespace, ref.name, ref.part)
@@ -303,7 +303,7 @@ class ModelServiceReconciler:
         self._downloads.forget(ref)
         self._teardown.begin(ref)
 
-    # What is said
+    # Reporting
 
     async def _report(self, service: ModelService, found: _Found) -> Result[ModelService]:
         status = make_status(service, found.facts)
@@ -324,7 +324,7 @@ class ModelServiceReconciler:
     async def _write(
         self, service: ModelService, status: ModelServiceStatus, observation: Observation | None
     ) -> ModelService:
-        """Write a status that is another, and tell what happened; in this order, so that nothing is told twice."""
+        """Write a changed status, then record the events; in this order, so that no event is recorded twice."""
         if status == service.status:
             return service
         told = events.compare(service, status, observation)
@@ -338,7 +338,7 @@ class ModelServiceReconciler:
 
 
 def _when_to_look(facts: Facts) -> float | None:
-    """Seconds after which something may have changed of which nobody tells."""
+    """Return the seconds until a change that triggers no reconcile by itself; None if there is none."""
     download = facts.download
     if download is None:
         return None

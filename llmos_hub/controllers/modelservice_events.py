@@ -1,6 +1,6 @@
-"""What is told of a ModelService's life, found by comparing two statuses. Pure functions.
+"""The events of a ModelService, derived by comparing two statuses. Pure functions.
 
-The old status is the memory: what it already says happened was told when it was written.
+The old status shows which events were recorded already: those were recorded when it was written.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _AGAIN = " again (start "
 
 @dataclass(frozen=True, slots=True)
 class Happening:
-    """An event to be recorded; the fields are those of `llmos_hub.stores.base.Event`."""
+    """An event to record; the fields are those of `llmos_hub.stores.base.Event`."""
 
     type: Literal["Normal", "Warning"]
     reason: str
@@ -30,7 +30,7 @@ class Happening:
 
 
 def compare(service: ModelService, new: ModelServiceStatus, seen: Observation | None) -> list[Happening]:
-    """What happened between the status that `service` has and the new one, in the order in which it did."""
+    """Return the events between the status of `service` and the new one, in order."""
     old = service.status
     return _joined(
         [
@@ -44,7 +44,7 @@ def compare(service: ModelService, new: ModelServiceStatus, seen: Observation | 
 
 
 def _joined(happenings: list[Happening]) -> list[Happening]:
-    """Without what is told by another of the same moment: each is a request, and a line to read."""
+    """Return the events without those that others of the same moment imply: each is a request, and a line to read."""
     told = {each.reason: each for each in happenings}
     accepted, chosen = told.get("Accepted"), told.get("EngineChosen")
     if accepted is not None and chosen is not None:
@@ -59,7 +59,7 @@ def _joined(happenings: list[Happening]) -> list[Happening]:
 
 
 def scaled(before: Mapping[str, str], count: int) -> list[Happening]:
-    """Whether the number of replicas changed, by the labels of the workload as it was."""
+    """Return the event for a changed number of replicas, compared with the workload's previous labels."""
     text = before.get("llmos.ai/replicas", "")
     if not text or text == str(count):
         return []
@@ -68,7 +68,7 @@ def scaled(before: Mapping[str, str], count: int) -> list[Happening]:
 
 def _spec(service: ModelService, old: ModelServiceStatus, new: ModelServiceStatus) -> Iterator[Happening]:
     if service.unread:
-        return  # nothing of it is followed; the phase says so
+        return  # its spec is not applied; the phase says so
     if old.observed_generation == 0:
         what = service.spec.model or "a command of one's own"
         yield Happening("Normal", "Accepted", f"Serving {what} as {service.metadata.name}.")

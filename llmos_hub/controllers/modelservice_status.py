@@ -1,7 +1,7 @@
-"""What a ModelService's status says, worked out from what was seen. Pure functions.
+"""The status of a ModelService, computed from observed facts. Pure functions.
 
-The phase says what is going on, the condition ``Ready`` whether it answers: while a changed spec is taken
-over, the phase is ``Downloading`` or ``Starting`` and the old replicas' endpoints are still there.
+The phase shows the current activity, the condition ``Ready`` whether it answers: while a changed spec is rolled
+out, the phase is ``Downloading`` or ``Starting`` and the old replicas' endpoints still exist.
 """
 
 from __future__ import annotations
@@ -33,23 +33,23 @@ __all__ = ["Choice", "Facts", "deleting", "make_status", "settle"]
 _MIB = 2**20
 _HEX_DIGITS = re.compile("[0-9a-f]{32,}")
 _REPEATED = 2
-"""Crashes in a row after which a service that doesn't answer is called Failed."""
+"""Consecutive crashes after which a service that doesn't answer is Failed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """How the model will be served.
+    """The choice of an engine for a model.
 
     Attributes
     ----------
     engine
         The engine's name in a spec.
     title
-        Its name for people.
+        The engine's name for people.
     reason
-        Why that one.
+        The reason for the choice.
     plan
-        What the engine makes of the spec.
+        The engine's plan for the spec.
     """
 
     engine: str
@@ -60,24 +60,24 @@ class Choice:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What was seen.
+    """The observed facts that a status is computed from.
 
     Attributes
     ----------
     now
-        When.
+        Time of the observation.
     download
-        How far the model is; None where none is needed or (paused) looked for.
+        State of the download; None if none is needed or, while paused, checked.
     choice
-        The engine, once the model is here.
+        The engine, once the model is downloaded.
     refusal
-        Why it can't be served as the spec has it: said by an engine, or a Credential is missing.
+        The reason why the spec can't be served: from an engine, or a missing Credential.
     observation
-        The processes that answer.
+        The serving processes.
     template
-        The hash of the newest template; empty where none was made.
+        The hash of the newest template; empty if there is none.
     selector
-        By what labels the cluster finds its pods; empty where there are none.
+        The label selector of its pods; empty if there are no pods.
     """
 
     now: datetime
@@ -98,7 +98,7 @@ class _Verdict:
 
 
 def make_status(service: ModelService, facts: Facts) -> ModelServiceStatus:
-    """The whole status anew; `service` has the old one, from which times and what is unchanged are taken."""
+    """Return the new status; times and unchanged parts are taken from the old one in `service`."""
     old = service.status
     changed = old.observed_generation != service.metadata.generation
     replicas = facts.observation.replicas if facts.observation else ()
@@ -109,7 +109,7 @@ def make_status(service: ModelService, facts: Facts) -> ModelServiceStatus:
     if verdict.phase == "Ready" and ready_at is None:
         ready_at = facts.now
     stopped = verdict.phase == "Paused"
-    known = bool(replicas) or stopped  # what was said of the model still holds
+    known = bool(replicas) or stopped  # the old status of the model is still valid
     choice = facts.choice
     return ModelServiceStatus(
         phase=verdict.phase,
@@ -135,7 +135,7 @@ def make_status(service: ModelService, facts: Facts) -> ModelServiceStatus:
 
 
 def deleting(service: ModelService, left: int) -> ModelServiceStatus:
-    """What it says from the moment on that deletion was asked for: `left` replicas are still there."""
+    """Return the status of a service that is being deleted, with `left` replicas remaining."""
     message = f"Stopping {_count(left, 'replica')}." if left else "Removing what is left."
     return service.status.model_copy(
         update={
@@ -151,7 +151,7 @@ def deleting(service: ModelService, left: int) -> ModelServiceStatus:
 
 
 def settle(old: ModelServiceStatus, new: ModelServiceStatus) -> tuple[bool, bool]:
-    """Whether anything changed at all, and whether anything but the memory in use."""
+    """Return whether anything changed, and whether anything other than memory usage changed."""
     if old == new:
         return False, False
     before, after = (
@@ -184,7 +184,7 @@ def _judge(service: ModelService, facts: Facts) -> _Verdict:
 
 
 def _held_up(reason: str, message: str, ready: Sequence[ReplicaState], log_lines: Sequence[str] = ()) -> _Verdict:
-    """The spec can't be followed: failed, unless what ran before still answers."""
+    """Return the verdict for a spec that can't be applied: failed, or degraded if earlier replicas still answer."""
     if ready:
         message = f"The spec can't be followed: {message} What was started before still answers."
     return _Verdict("Degraded" if ready else "Failed", _word(reason), message, log_lines)
@@ -215,13 +215,13 @@ def _judge_replicas(
 _SHORTAGES = frozenset(
     {"InsufficientMemory", "InsufficientCPU", "InsufficientGPU", "QuotaExceeded", "Unschedulable", "Volume"}
 )
-"""Reasons that pass when somebody else lets go of what is missing."""
+"""Reasons that can end when others free resources."""
 _HOPELESS = frozenset({"NotFound", "ImagePull", "Refused"})
-"""Reasons that pass when somebody changes something."""
+"""Reasons that end only when somebody changes the configuration."""
 
 
 def _judge_silent(old: ModelServiceStatus, facts: Facts, trouble: ReplicaState | None) -> _Verdict:
-    """No replica answers."""
+    """Return the verdict when no replica answers."""
     if trouble is None:
         return _Verdict("Starting", "Starting", _summary(facts))
     phase: Phase = "Starting"
@@ -234,20 +234,20 @@ def _judge_silent(old: ModelServiceStatus, facts: Facts, trouble: ReplicaState |
     elif trouble.restarts >= _REPEATED:
         known = {r.id: r.restarts for r in old.replica_statuses}
         crashed_now = trouble.restarts > known.get(trouble.id, 0)
-        # one crash of a service that answered is no failure yet, a second one before it answered again is
+        # a single crash of a service that answered is not a failure yet; a second one before it answers again is
         if (crashed_now and old.phase not in ("Ready", "Degraded")) or (not crashed_now and old.phase == "Failed"):
             phase = "Failed"
     return _Verdict(phase, trouble.reason or trouble.phase, _words(trouble), trouble.last_log_lines)
 
 
 def _worst(replicas: Sequence[ReplicaState]) -> ReplicaState | None:
-    """Of those that don't answer and have a reason, the one to speak of."""
+    """Return the replica to report, of those that don't answer and have a reason; None if there are none."""
     troubled = [r for r in replicas if r.phase in ("Waiting", "Failed", "NotReady") or r.message]
     return max(troubled, key=lambda r: (r.restarts, r.phase == "Waiting"), default=None)
 
 
 def _next_try_at(facts: Facts, phase: Phase) -> datetime | None:
-    """Return when a failed download or the first waiting replica is tried again."""
+    """Return the time of the next attempt of a failed download or the first waiting replica."""
     if phase in ("Ready", "Paused"):
         return None
     if facts.download is not None and facts.download.state == "Failed":
@@ -256,7 +256,7 @@ def _next_try_at(facts: Facts, phase: Phase) -> datetime | None:
     return min((r.retry_at for r in replicas if r.phase == "Waiting" and r.retry_at), default=None)
 
 
-# Words
+# Texts
 
 
 def _words(replica: ReplicaState) -> str:
@@ -307,7 +307,7 @@ def _count(number: int, noun: str) -> str:
 
 
 def _word(code: str) -> str:
-    """An error's code as a condition's reason: ``insufficient_resources`` becomes ``InsufficientResources``."""
+    """Return an error's code as a condition's reason: ``insufficient_resources`` becomes ``InsufficientResources``."""
     return code if code[:1].isupper() else "".join(part.capitalize() for part in code.split("_"))
 
 
@@ -356,7 +356,7 @@ def _downloaded(facts: Facts) -> Condition | None:
 
 
 def _short(revision: str) -> str:
-    """Return the beginning of a digest or commit, which tells it from others; status.model.revision has all of it.
+    """Return the text with shortened digests and commits; status.model.revision has them in full.
 
     >>> _short("sha256:b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"), _short("main")
     ('sha256:b179c9523d0e', 'main')
@@ -396,7 +396,7 @@ def _replica_status(replica: ReplicaState, old: ModelServiceStatus) -> ReplicaSt
     before = next((r.memory for r in old.replica_statuses if r.id == replica.id), None)
     return ReplicaStatus(
         id=replica.id,
-        # what serves is no job, so it never succeeds
+        # a server is not a job and never succeeds
         phase="Stopping" if replica.phase == "Succeeded" else replica.phase,
         restarts=replica.restarts,
         memory=_steady(before, replica.memory),
@@ -407,7 +407,7 @@ def _replica_status(replica: ReplicaState, old: ModelServiceStatus) -> ReplicaSt
 
 
 def _steady(before: int | None, now: int | None) -> int | None:
-    """Bytes in use, to whole MiB; what was said before while it is right to 3 %: a process' breathing is no news."""
+    """Return the memory usage in whole MiB, or the previous value while within 3 %, so that noise causes no writes."""
     if before is not None and now is not None and abs(now - before) <= before * 0.03:
         return before
     return None if now is None else (now + _MIB // 2) // _MIB * _MIB

@@ -1,4 +1,4 @@
-"""The workloads of a ModelService: one that fetches its model, one that serves it. Pure functions."""
+"""The workloads of a ModelService: one that fetches its model, and one that serves it. Pure functions."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ __all__ = [
 ]
 
 SERVE = "serve"
-"""The part that answers."""
+"""The part that serves requests."""
 FETCH = "fetch"
-"""The part that downloads, and the role of its one process."""
+"""The part that downloads, and the role of its only process."""
 REPLICA = "replica"
-"""The role of the processes that answer."""
+"""The role of the processes that serve requests."""
 
 _PASSED = (
     "LLMOS_MODELS_MIRROR",
@@ -49,25 +49,25 @@ _PASSED = (
 _PASSED_PREFIXES = ("HF_HUB_", "PIP_", "UV_")
 _PASSED_ANY_CASE = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
 _KEY_VARIABLES = (ENV_ENGINE_KEY, "VLLM_API_KEY")
-"""Where programs look for the key that they are to ask for."""
+"""Environment variables in which servers look for the API key they must require."""
 _FETCH_SECRETS = ("HF_TOKEN",)
-"""What a download gets of a Credential: nothing that could change what its program does."""
+"""The keys of a Credential that a download gets: none that could change the behavior of its program."""
 
 
 def make_ref(service: ModelService, part: str) -> WorkloadRef:
-    """What a part of the service is called."""
+    """Return the reference of a part of the service."""
     meta = service.metadata
     return WorkloadRef(service.kind, meta.namespace or "", meta.name, meta.uid or "", part)
 
 
 def wanted_replicas(service: ModelService) -> int:
-    """How many processes shall answer."""
+    """Return the wanted number of serving processes."""
     return 0 if service.spec.paused else service.spec.replicas
 
 
 def fetch_environment(environ: Mapping[str, str]) -> dict[str, str]:
-    """What of the platform's own environment a download needs: the way through proxies, mirrors and their certificates."""
-    made = environ.get(ENV_CA_FILE)  # this process's own; a pod makes one of what the site has given
+    """Return the variables of the platform's environment that a download needs: proxies, mirrors and certificates."""
+    made = environ.get(ENV_CA_FILE)  # a file of this process; a pod creates its own from the site's certificates
     return {
         name: value
         for name, value in environ.items()
@@ -81,12 +81,12 @@ def fetch_environment(environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def fetch_source(service: ModelService, directory: Path) -> str:
-    """Twelve hex digits that tell one download from another: what is fetched, and where to."""
+    """Return twelve hex digits that identify a download by its model and directory."""
     return hashlib.sha256(f"{service.spec.model}\0{directory}".encode()).hexdigest()[:12]
 
 
 def fetch_secrets_digest(service: ModelService, secrets: Mapping[str, str]) -> str:
-    """Twelve hex digits that change with the secrets a download gets; the uid keeps equal tokens from being told."""
+    """Return twelve hex digits that change with a download's secrets; the uid hides that two services share a token."""
     values = "\0".join(secrets.get(name, "") for name in _FETCH_SECRETS)
     return hashlib.sha256(f"{service.metadata.uid}\0{values}".encode()).hexdigest()[:12]
 
@@ -100,20 +100,20 @@ def make_fetch(
     environment: Mapping[str, str],
     secrets: Mapping[str, str],
 ) -> Workload:
-    """The job that fetches the model and reads its header.
+    """Return the job that fetches the model and reads its header.
 
     Parameters
     ----------
     service
-        Whose ``spec.model`` is fetched.
+        The service whose ``spec.model`` is fetched.
     directory
-        The cache.
+        The cache directory.
     layout
-        Whether it runs in a pod.
+        The layout, which determines whether it runs in a pod.
     attempt
-        1, 2, 3 …: another number makes the job run again, as do another generation of the spec and other secrets.
+        The attempt, from 1: a new number runs the job again, as do a new generation of the spec and new secrets.
     environment
-        From `fetch_environment`.
+        Variables from `fetch_environment`.
     secrets
         The Credential's data.
     """
@@ -136,11 +136,11 @@ def _fetching(
     environment: Mapping[str, str],
     secrets: Mapping[str, str],
 ) -> ProcessTemplate:
-    """The process that fetches the model; quick where it is there already."""
-    # -P: the current directory's modules are not ours
+    """Return the process that fetches the model; it ends at once if the model is complete."""
+    # -P: don't import modules from the current directory
     argv = (sys.executable, "-P", "-m", "llmos_hub.sources.fetch", str(service.spec.model), str(directory))
     token = {name: secrets[name] for name in _FETCH_SECRETS if name in secrets}
-    # the address of a proxy or a mirror may hold a name and a password
+    # the URL of a proxy or mirror may contain a user name and a password
     secret = {name: value for name, value in environment.items() if "@" in value}
     plain = {name: value for name, value in environment.items() if name not in secret}
     return ProcessTemplate(
@@ -162,30 +162,30 @@ def make_serve(
     environment: Mapping[str, str] | None = None,
     key: str = "",
 ) -> Workload:
-    """The processes that answer.
+    """Return the serving processes.
 
     Parameters
     ----------
     service
-        Says how many, and how much memory each may use.
+        The service, with the number of replicas and their memory limit.
     plan
-        The engine's process.
+        The engine's plan, with the process to run.
     secrets
-        The Credential's data; what opens the model's source is of no use to the engine.
+        The Credential's data; the engine doesn't get the token for the model's source.
     layout
-        Where files are; unset, here.
+        The layout of files; by default on this machine.
     engine
-        Whose image a pod has.
+        The engine whose image a pod gets.
     environment
-        From `fetch_environment`, for pods that fetch what their volume lacks.
+        Variables from `fetch_environment`, for pods that fetch a model missing on their volume.
     key
-        What the gateway will send to a command of one's own; empty where it sends nothing.
+        The key that the gateway sends to a custom command; empty if it sends none.
 
     Raises
     ------
     Invalid
-        A variable is the platform's own: by it the platform finds its processes again, to end them. Or a command of
-        one's own is to listen where nobody reaches it.
+        A variable is reserved for the platform, which identifies its processes by such variables. Or a custom command
+        would listen where it can't be reached.
     """
     estimate = plan.memory_estimate
     limit = plan.template.memory_limit
@@ -218,7 +218,7 @@ def make_serve(
 
 
 def _with_key(template: ProcessTemplate, key: str) -> ProcessTemplate:
-    """The same process with its key in the environment: where ``{api_key}`` stands, and as engines look for it."""
+    """Return the process with its key in the environment: in place of ``{api_key}``, and in the usual variables."""
     asked = {name: value.replace("{api_key}", key) for name, value in template.env.items() if "{api_key}" in value}
     plain = {name: value for name, value in template.env.items() if name not in asked}
     usual = {name: key for name in _KEY_VARIABLES if name not in (*plain, *template.secret_env)} if key else {}
@@ -226,7 +226,7 @@ def _with_key(template: ProcessTemplate, key: str) -> ProcessTemplate:
 
 
 def _in_pod(template: ProcessTemplate, service: ModelService, engine: str) -> ProcessTemplate:
-    """The same process with what a pod of it needs."""
+    """Return the process with the options of its pod."""
     _refuse_sockets(service)
     wanted = service.spec.resources
     pod = template.pod
@@ -241,7 +241,7 @@ def _in_pod(template: ProcessTemplate, service: ModelService, engine: str) -> Pr
 
 
 def _refuse_sockets(service: ModelService) -> None:
-    """A command of one's own that listens on a unix socket: the gateway is in another pod and can't open it."""
+    """Refuse a custom command that listens on a unix socket: the gateway is in another pod and can't open it."""
     spec = service.spec
     if spec.engine != "custom":
         return

@@ -1,8 +1,8 @@
-"""Cleans up after people and groups that the Hub no longer has: late, and never what can't be had again.
+"""Clean-up after people and groups deleted in the Hub: after a grace period, and without irrecoverable data.
 
-An owner who is missing is noted on the namespace, with the time. Who comes back within the grace period finds
-everything as it was. After it, what runs ends; the namespace goes too unless there are volumes in it, which stay
-unless the settings say otherwise. A Hub that does not answer, or has nobody at all, says nothing about anyone.
+The time when an owner was first missing is recorded on the namespace. If they come back within the grace period,
+nothing has changed. After it, all workloads end; the namespace is deleted too unless it has volumes, which are kept
+unless the settings say otherwise. A Hub that does not answer, or has no users at all, is not taken as evidence.
 """
 
 from __future__ import annotations
@@ -28,32 +28,32 @@ from llmos_hub.stores.base import Store
 __all__ = ["MODELS_VOLUME", "Sweep"]
 
 MODELS_VOLUME: Final = "llmos-models"
-"""The volume of downloaded models: a cache, which may go with the namespace."""
+"""The volume of downloaded models: a cache, which may be deleted with the namespace."""
 _PERIOD: Final = 600.0
-"""Seconds between two looks; each asks the Hub once per namespace."""
+"""Seconds between checks; each sends the Hub one request per namespace."""
 
 logger = logging.getLogger(__name__)
 
 
 class Sweep:
-    """Finds namespaces without an owner and cleans them.
+    """A periodic clean-up of namespaces without an owner.
 
     Parameters
     ----------
     api
-        The connection.
+        The connection to the cluster.
     store
-        Where resources are.
+        The store of resources.
     people
-        Knows who there is.
+        Reads the users and groups of the Hub.
     options
-        The grace period, and what becomes of volumes.
+        The settings, with the grace period and whether volumes are deleted.
     leading
-        Whether this process may write.
+        Returns whether this process may write.
     period
-        Seconds between two looks.
+        Seconds between checks.
     clock
-        Now.
+        Returns the current time.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class Sweep:
         self._servers = ServerSweep(api, people, options.instance, clock=clock)
 
     async def run(self, namespaces: Callable[[], list[Object]]) -> None:
-        """Look from time to time until cancelled."""
+        """Check all namespaces periodically until cancelled."""
         while True:
             try:
                 await self.look(namespaces())
@@ -86,7 +86,7 @@ class Sweep:
             await asyncio.sleep(self._period)
 
     async def look(self, namespaces: list[Object]) -> None:
-        """Look at these once.
+        """Check these namespaces once.
 
         Raises
         ------
@@ -128,25 +128,25 @@ class Sweep:
             await self._clean(name, obj["metadata"]["uid"])
 
     async def _find(self, owner: Owner) -> tuple[bool, str]:
-        """Whether the owner is there, and since when the Hub has them."""
+        """Return whether the owner exists in the Hub, and the time they were created there."""
         if owner.kind == "group":
             return await self._people.has_group(owner.name), ""
         person = await self._people.user(owner.name)
         if person is None:
             return False, ""
-        # the same name made anew is somebody else
+        # a name that was created again belongs to somebody else
         same = not (owner.created and person.created) or owner.created == person.created
         return same, person.created if same else ""
 
     async def _clean(self, namespace: str, uid: str) -> None:
-        """End what runs, and remove the namespace where nothing would be lost with it."""
+        """End all workloads, and delete the namespace unless it has volumes to keep."""
         await self._delete_resources(namespace)
         volumes = [] if self._options.delete_volumes else await self._volumes(namespace)
         if volumes:
             logger.info("Namespace %s stays: its volumes %s are kept", namespace, ", ".join(volumes))
             return
         logger.info("Namespace %s is removed: its owner is gone", namespace)
-        # by uid: one that was made anew meanwhile is another
+        # by uid, so that a namespace created again meanwhile is not deleted
         body = {"kind": "DeleteOptions", "apiVersion": "v1", "preconditions": {"uid": uid}}
         await self._request("DELETE", path_of("v1", "namespaces", None, namespace), body=body)
 
@@ -164,7 +164,7 @@ class Sweep:
                     continue
 
     async def _volumes(self, namespace: str) -> list[str]:
-        """Volumes with what only their owner had."""
+        """Return the volumes with data that can't be downloaded again."""
         pages = self._api.list_pages(path_of("v1", "persistentvolumeclaims", namespace))
         names = [item["metadata"]["name"] async for page in pages for item in page["items"]]
         return sorted(name for name in names if name != MODELS_VOLUME)
@@ -180,7 +180,7 @@ class Sweep:
         try:
             await self._api.request(method, path, body=body, content_type=content_type)
         except APIError as error:
-            if error.status not in (404, 409):  # gone, or changed: the next look sees what is there
+            if error.status not in (404, 409):  # deleted or changed: the next check reads it again
                 raise
 
     def _check(self) -> None:

@@ -1,7 +1,7 @@
-"""Namespaces of people and groups in a cluster: filled when they appear, repaired when edited, cleaned with their owner.
+"""The controller of people's and groups' namespaces in a cluster: fills, repairs and cleans them.
 
-The objects are `llmos_hub.managers.namespace_objects`. Level-triggered like every controller: whatever happens to a
-namespace or to one of our objects in it, the namespace is looked at as a whole, and what differs is applied.
+The objects are those of `llmos_hub.managers.namespace_objects`. It is level-triggered like every controller: on any
+change of a namespace or of our objects in it, the whole namespace is compared, and differing objects are applied.
 """
 
 from __future__ import annotations
@@ -41,32 +41,32 @@ CONTENTS: Final = {
     "ServiceAccount": ("v1", "serviceaccounts"),
     "RoleBinding": ("rbac.authorization.k8s.io/v1", "rolebindings"),
 }
-"""What is watched in all namespaces. Secrets aren't: their content would lie in memory."""
+"""The kinds watched in all namespaces. Secrets are not: their contents would be kept in memory."""
 
 _WORKERS: Final = 16
-"""Namespaces looked at at once: a busy API server takes tens of milliseconds for each of ten requests."""
+"""Namespaces reconciled concurrently: a busy API server takes tens of milliseconds for each of ten requests."""
 _RESYNC: Final = 600.0
-"""Seconds between two looks at everything; also how soon a changed pull secret is copied again."""
+"""Seconds between reconciles of all namespaces; also the delay until a changed pull secret is copied."""
 _TIMEOUT: Final = 60.0
 
 logger = logging.getLogger(__name__)
 
 
 class Sweeper(Protocol):
-    """Cleans up after owners who are gone; `llmos_hub.controllers.namespace_sweep.Sweep`."""
+    """A clean-up after deleted owners; `llmos_hub.controllers.namespace_sweep.Sweep`."""
 
     async def run(self, namespaces: Callable[[], list[Object]]) -> None:
-        """Look from time to time until cancelled."""
+        """Check all namespaces periodically until cancelled."""
         ...
 
 
 def owner_of(obj: Object) -> Owner | None:
-    """Whose a namespace is; None where it isn't one of ours, or nobody can tell."""
+    """Return the owner of a namespace; None if it isn't one of ours, or the owner is unknown."""
     labels, annotations = obj["metadata"].get("labels") or {}, obj["metadata"].get("annotations") or {}
     kind, name = labels.get(OWNER_KIND), annotations.get(OWNER, "")
     if labels.get(MANAGED_BY) != "llmos" or kind not in ("user", "group", "platform"):
         return None
-    if not name:  # somebody took the annotation off; a plain name can be told from the namespace's
+    if not name:  # the annotation was removed; a simple name can be derived from the namespace's
         name = obj["metadata"]["name"].removeprefix(f"{kind}-")
         made = user_namespace(name) if kind == "user" else group_namespace(name) if kind == "group" else name
         if made != obj["metadata"]["name"]:
@@ -75,22 +75,22 @@ def owner_of(obj: Object) -> Owner | None:
 
 
 class NamespaceController:
-    """Looks after all namespaces of one release.
+    """The controller of all namespaces of one release.
 
     Parameters
     ----------
     api
-        The connection. Not closed here.
+        The connection to the cluster. Not closed here.
     options
-        What is in them.
+        The settings of namespaces.
     release
         The release's own namespace, which is never touched.
     leading
-        Whether this process may write.
+        Returns whether this process may write.
     sweeper
-        Cleans up after owners who are gone.
+        Cleans up after deleted owners.
     metrics, failed
-        Told what happens in the queue; called with an error's code for each look that raised.
+        The metrics of the queue; called with an error's code for each reconcile that raised.
     """
 
     def __init__(
@@ -126,7 +126,7 @@ class NamespaceController:
             self._queue.add(namespace)
 
     async def follow(self) -> None:
-        """Keep the copies up to date until cancelled."""
+        """Keep the local copies up to date until cancelled."""
         async with asyncio.TaskGroup() as group:
             for informer in (self._namespaces, *self._contents.values()):
                 group.create_task(informer.run())
@@ -150,7 +150,7 @@ class NamespaceController:
             await asyncio.gather(*workers, return_exceptions=True)
 
     def ours(self) -> list[Object]:
-        """The namespaces there are."""
+        """Return the release's namespaces."""
         found = (self._namespaces.get(key) for key in self._namespaces)
         return [obj for obj in found if obj is not None and owner_of(obj) is not None]
 
@@ -163,7 +163,7 @@ class NamespaceController:
             await asyncio.sleep(_RESYNC)
 
     async def _make_public(self) -> None:
-        """What is shared with everybody; admins put models there."""
+        """Create the namespace shared by everybody, in which admins serve models."""
         body = make_namespace(PUBLIC_NAMESPACE, Owner("platform", PUBLIC_NAMESPACE), self._options)
         try:
             await self._request("POST", path_of("v1", "namespaces"), body=body)
@@ -193,7 +193,7 @@ class NamespaceController:
                     queue.done(name)
 
     async def reconcile(self, name: str) -> None:
-        """Make a namespace what it should be.
+        """Bring a namespace and its contents to the wanted state.
 
         Raises
         ------
@@ -226,7 +226,7 @@ class NamespaceController:
             await self._apply(whole)
 
     async def _remove_others(self, namespace: str, wanted: list[dict[str, Any]]) -> None:
-        """Remove what an earlier setting had put there: an allowance that no longer holds must not stay."""
+        """Delete objects of earlier settings: rights that are no longer set must not remain."""
         names = {(obj["kind"], obj["metadata"]["name"]) for obj in wanted}
         for kind, informer in self._contents.items():
             version, plural = CONTENTS[kind]
@@ -254,7 +254,7 @@ class NamespaceController:
                 )
         return found
 
-    # Writes, all of them only while leading
+    # Writes, only while leading
 
     async def _apply(self, obj: Object) -> None:
         self._check()

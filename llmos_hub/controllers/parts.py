@@ -1,4 +1,4 @@
-"""What the controllers work with, opened for where the settings say that they run."""
+"""The parts of the controllers' process, for a workstation or a cluster, depending on the settings."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ if TYPE_CHECKING:
 __all__ = ["ENV_LEASE_SECONDS", "ClusterMachines", "Companion", "Parts", "Surroundings", "opened", "surroundings"]
 
 ENV_LEASE_SECONDS: Final = "LLMOS_LEASE_SECONDS"
-"""For how long nobody works when a leader is killed; 15, as Kubernetes' own controllers have it."""
+"""Seconds for which no process works after a leader was killed; 15, as for Kubernetes' own controllers."""
 _REFRESH: Final = 60.0
-"""Seconds between two looks at the nodes."""
+"""Seconds between reads of the nodes."""
 _RETRY: Final = 2.0
 
 logger = logging.getLogger(__name__)
@@ -49,29 +49,29 @@ def _no_pods(ref: WorkloadRef) -> str:
 
 
 class Companion(Protocol):
-    """Something beside the controllers of resources."""
+    """A task that runs beside the controllers of resources."""
 
     async def follow(self) -> None:
-        """What is done always, leading or not, until cancelled."""
+        """Run the part that is needed whether leading or not, until cancelled."""
         ...
 
     async def work(self) -> None:
-        """What is done while leading, until cancelled."""
+        """Run the part that is done only while leading, until cancelled."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """What processes find where they run.
+    """The context of workloads' processes, on this machine or in a cluster.
 
     Attributes
     ----------
     layout
-        Where model files are.
+        The place of model files.
     machine
-        What there is to compute on, for a service of that spec.
+        Returns the largest machine for a service of that spec.
     selector
-        By what labels the pods of a workload are found; empty where there are none.
+        Returns the label selector of a workload's pods; empty if there are no pods.
     """
 
     layout: Layout
@@ -81,7 +81,7 @@ class Surroundings:
 
 @dataclass(frozen=True)
 class Parts:
-    """Everything that is opened once and closed at the end."""
+    """The parts that are opened once and closed at the end."""
 
     store: Store
     backend: Backend
@@ -93,18 +93,18 @@ class Parts:
 
 
 def surroundings(settings: ProcessSettings) -> Surroundings:
-    """Those of this machine."""
+    """Return the context of this machine."""
     machine = detect()
     return Surroundings(local_layout(settings.data_dir), lambda _: machine)
 
 
 class ClusterMachines:
-    """The machine that a replica may get at most, from the cluster's nodes.
+    """The largest machine that a replica may get, from the cluster's nodes.
 
     Parameters
     ----------
     nodes
-        Knows them.
+        Reads the nodes.
     """
 
     def __init__(self, nodes: Nodes) -> None:
@@ -112,7 +112,7 @@ class ClusterMachines:
         self._known: Sequence[Node] = ()
 
     async def refresh(self) -> None:
-        """Look at the nodes.
+        """Read the nodes.
 
         Raises
         ------
@@ -122,12 +122,12 @@ class ClusterMachines:
         self._known = await self._nodes.all()
 
     def __call__(self, spec: ModelServiceSpec) -> Machine:
-        """The largest that fits; where none does, the largest there is, so that it can be said what is missing.
+        """Return the largest node that fits; if none does, the largest of all, so that the error can name the shortage.
 
         Raises
         ------
         Unavailable
-            There are no nodes at all.
+            The cluster has no nodes.
         """
         found = largest_machine(self._known, spec)
         if found is None:
@@ -137,7 +137,7 @@ class ClusterMachines:
         return found
 
     async def follow(self) -> None:
-        """Look again from time to time."""
+        """Read the nodes periodically."""
         while True:
             await asyncio.sleep(_REFRESH)
             try:
@@ -146,12 +146,12 @@ class ClusterMachines:
                 logger.warning("The cluster's nodes can't be read: %s", error)
 
     async def work(self) -> None:
-        """Nothing beside that."""
+        """Do nothing more while leading."""
 
 
 @asynccontextmanager
 async def opened(settings: ProcessSettings, stop: asyncio.Future[signal.Signals]) -> AsyncIterator[Parts]:
-    """Open what the settings ask for; `stop` is done when the process was told to end, and by which signal.
+    """Open the parts for the settings; `stop` gets the signal that ends the process.
 
     Raises
     ------
@@ -183,7 +183,7 @@ async def _on_this_machine(settings: ProcessSettings, stop: asyncio.Future[signa
 
 @asynccontextmanager
 async def _in_cluster(settings: ProcessSettings) -> AsyncIterator[Parts]:
-    """Whatever the signal, pods go on: another process takes over."""
+    """Open the parts in a cluster; pods keep running at the end, whatever the signal, as another process takes over."""
     from pathlib import Path
 
     from llmos_hub.backends.kubernetes import KubernetesBackend
@@ -198,7 +198,7 @@ async def _in_cluster(settings: ProcessSettings) -> AsyncIterator[Parts]:
     async with contextlib.AsyncExitStack() as stack:
         api = KubernetesAPI()
         stack.push_async_callback(api.close)
-        # a connection of its own: what keeps the leader leading must not wait behind what it does
+        # a separate connection: renewing the lease must not wait behind other requests
         leases = KubernetesAPI(timeout=5.0)
         stack.push_async_callback(leases.close)
         store = open_store_for(settings, everywhere=True)
@@ -221,12 +221,12 @@ async def _in_cluster(settings: ProcessSettings) -> AsyncIterator[Parts]:
 
 
 def lease_timing(environ: Mapping[str, str] = os.environ) -> Timing:
-    """How long a lease holds.
+    """Return the intervals of the leader election.
 
     Raises
     ------
     UsageError
-        It can't be read.
+        The variable is not valid.
     """
     text = environ.get(ENV_LEASE_SECONDS, "")
     if not text:
@@ -241,7 +241,7 @@ def lease_timing(environ: Mapping[str, str] = os.environ) -> Timing:
 
 
 async def _known(machines: ClusterMachines) -> None:
-    """Wait for the nodes: without them no model can be planned for."""
+    """Wait until the nodes can be read: without them no model can be planned."""
     while True:
         try:
             await machines.refresh()
@@ -261,7 +261,7 @@ async def _namespaces(
     leadership: Leadership,
     metrics: Metrics,
 ) -> Sequence[Companion]:
-    """The controller of people's namespaces; without a Hub to ask, nobody's is ever cleaned."""
+    """Return the controller of people's namespaces; without a Hub address it doesn't clean up after deleted people."""
     from llmos_hub.controllers.fencing import fenced_store
     from llmos_hub.controllers.namespace_sweep import Sweep
     from llmos_hub.controllers.namespaces import NamespaceController

@@ -1,7 +1,7 @@
-"""Reconcilers, and the controller that calls them: whenever something changed, make it so.
+"""Reconcilers, and the controller that calls them when a resource may have changed.
 
-A reconciler is level-triggered: it isn't told what happened, only which resource to look at. It reads,
-compares, acts, reports, and says when to look again; it never sleeps. What it does twice changes nothing.
+A reconciler is level-triggered: it gets only the resource, not the kind of change. It reads,
+compares, acts, reports, and returns when to be called again; it never sleeps. It is idempotent.
 """
 
 from __future__ import annotations
@@ -24,27 +24,27 @@ __all__ = ["WORKERS", "Controller", "Reconciler", "Result", "Trigger"]
 R = TypeVar("R", bound=Resource)
 
 WORKERS = 4
-"""Resources looked at at once: a reconcile waits for little but the database."""
+"""Resources reconciled concurrently: a reconcile waits for little other than the database."""
 _RESYNC = 300.0
-"""Seconds after which every resource is looked at even if nothing was heard: a bug must not last for ever."""
+"""Seconds after which every resource is reconciled without a change, which limits the effect of a missed event."""
 _TIMEOUT = 60.0
-"""Seconds a reconcile may take; nothing in it waits for a process, so more means that something hangs."""
+"""Maximum seconds of a reconcile; it waits for no process, so more means that something hangs."""
 _SHUTDOWN = 10.0
-"""Seconds that reconciles under way get to finish at the end."""
+"""Seconds that running reconciles have to finish at the end."""
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Result(Generic[R]):
-    """What came of it.
+    """The result of a reconcile.
 
     Attributes
     ----------
     requeue_after
-        Seconds after which to look again; None: when something changes.
+        Seconds until the next reconcile; None to wait for a change.
     resource
-        The resource as it was last written, if it was.
+        The resource as last written, if it was written.
     """
 
     requeue_after: float | None = None
@@ -52,7 +52,7 @@ class Result(Generic[R]):
 
 
 class Reconciler(Protocol[R]):
-    """Knows what one kind of resource means."""
+    """A reconciler of one kind of resource."""
 
     @property
     def kind(self) -> type[R]:
@@ -60,27 +60,27 @@ class Reconciler(Protocol[R]):
         ...
 
     async def reconcile(self, resource: R) -> Result[R]:
-        """Bring the world closer to the resource's spec, and its status closer to the world.
+        """Bring the actual state closer to the resource's spec, and its status closer to the actual state.
 
-        `resource` is the caller's and is not changed. A `Conflict` may be raised: what was read was old.
+        `resource` belongs to the caller and is not modified. It may raise `Conflict` if the resource was outdated.
         """
         ...
 
     async def gone(self, key: Key) -> None:
-        """There is no resource of that namespace and name (any more): let go of what was remembered of it."""
+        """Clean up after a resource of that namespace and name, which doesn't exist (any more)."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Trigger:
-    """Another kind whose changes matter.
+    """Another kind whose changes trigger reconciles.
 
     Attributes
     ----------
     kind
-        Which.
+        The kind.
     keys
-        The keys of the resources that a change of that namespace and name concerns.
+        Returns the keys of the resources affected by a change of that namespace and name.
     """
 
     kind: type[Resource]
@@ -88,22 +88,22 @@ class Trigger:
 
 
 class Controller(Generic[R]):
-    """Calls a reconciler for every resource of its kind that may need it.
+    """A controller that calls a reconciler for each resource of its kind that may need it.
 
     Parameters
     ----------
     store
-        Where the resources are.
+        The store of the resources.
     reconciler
-        What is called.
+        The reconciler to call.
     triggers
-        Other kinds whose changes matter.
+        Other kinds whose changes trigger reconciles.
     metrics
-        Told what happens in the queue.
+        The metrics of the queue.
     failed
         Called with an error's code for each reconcile that raised.
     workers, resync
-        How many at once; seconds between two looks at everything.
+        Number of concurrent reconciles; seconds between reconciles of all resources.
     """
 
     def __init__(
@@ -128,28 +128,28 @@ class Controller(Generic[R]):
 
     @property
     def connected(self) -> bool:
-        """Whether it has seen all resources and hears of changes now."""
+        """True if all resources were listed and the watch is open."""
         return self.informer.synced.is_set() and self.informer.connected
 
     def enqueue(self, key: Key) -> None:
-        """Have it looked at as soon as possible."""
+        """Have a resource reconciled as soon as possible."""
         self.queue.add(key)
 
     async def run(self) -> None:
-        """Follow and work until cancelled; reconciles under way are finished first."""
+        """Watch and reconcile until cancelled; running reconciles are finished first."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self.follow())
             group.create_task(self.work())
 
     async def follow(self) -> None:
-        """Keep the copies of all resources up to date until cancelled, whether there is work or not."""
+        """Keep the local copies of all resources up to date until cancelled, whether leading or not."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self.informer.run())
             for other in self._others:
                 group.create_task(other.run())
 
     async def work(self) -> None:
-        """Look at what may need it until cancelled; reconciles under way are finished first."""
+        """Reconcile resources from the queue until cancelled; running reconciles are finished first."""
         queue = self.queue
         workers = [
             asyncio.create_task(self._work(queue), name=f"{self.informer.kind.plural}-{n}")
@@ -159,7 +159,7 @@ class Controller(Generic[R]):
             await self._look_at_all()
         finally:
             queue.shut_down()
-            if not self.informer.synced.is_set():  # then none has begun
+            if not self.informer.synced.is_set():  # no reconcile has begun
                 for task in workers:
                     task.cancel()
             _, late = await asyncio.wait(workers, timeout=_SHUTDOWN)
@@ -168,11 +168,11 @@ class Controller(Generic[R]):
             await asyncio.gather(*workers, return_exceptions=True)
 
     def stand_by(self) -> None:
-        """Take nothing into the queue until `begin`: another process does the work."""
+        """Ignore changes until `begin`, while another process does the work."""
         self.queue.shut_down()
 
     def begin(self) -> None:
-        """Before `work` is done again: have everything looked at, since nobody here knows what was missed."""
+        """Prepare for `work`: queue all resources, since changes were ignored until now."""
         self.queue.shut_down()
         self.queue = WorkQueue(metrics=self._metrics)
         for key in self.informer:

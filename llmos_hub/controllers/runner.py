@@ -1,8 +1,8 @@
 """The controllers' process: one controller per kind, over one store and one backend.
 
-Ended by SIGTERM it leaves what runs running, for the next one to adopt; ended by SIGINT it stops what it started on
-its own machine. It may be killed at any time. In a cluster several may run: one leads and does the work, the others keep
-their copies of all resources up to date and take over when it is gone.
+After SIGTERM, workloads keep running for the next process to adopt; after SIGINT, workloads on this machine are
+stopped. The process may be killed at any time. In a cluster several may run: one leads and does the work, the others
+keep their copies of all resources up to date and take over when the leader ends.
 """
 
 from __future__ import annotations
@@ -38,32 +38,32 @@ from llmos_hub.stores.kubernetes_namespaces import ReleaseNamespaces
 __all__ = ["Controllers", "serve"]
 
 _CLUSTER_WORKERS: Final = 16
-"""Resources looked at at once in a cluster: a busy API server takes tens of milliseconds for each of ten requests."""
+"""Concurrent reconciles in a cluster: a busy API server takes tens of milliseconds for each of ten requests."""
 
 logger = logging.getLogger(__name__)
 
 
 class Controllers:
-    """All controllers; `run` lets them work.
+    """All controllers of the process.
 
     Parameters
     ----------
     store, backend
-        Where resources are and where workloads run; the backend has been started.
+        The store of resources and the backend of workloads; the backend has been started.
     settings
-        Where the data directory is.
+        The settings, with the data directory.
     environ
-        The environment that downloads get their part of.
+        The environment from which downloads get their variables.
     around
-        What processes find where they run; unset, what `settings` mean on this machine.
+        The context of workloads' processes; by default that of `settings` on this machine.
     leadership
-        Who of several processes does the work; unset, this one.
+        The leadership among several processes; by default this process leads.
     companions
-        More that is to be followed always and done while leading.
+        Further tasks with parts that run always or only while leading.
     namespaces
-        In a cluster: knows which are the release's. What is in others is left alone.
+        In a cluster, the owners of namespaces. Resources in other releases' namespaces are ignored.
     metrics
-        What is counted.
+        The metrics to update.
     """
 
     def __init__(
@@ -107,7 +107,7 @@ class Controllers:
         models = Controller(
             store,
             reconciler,
-            # in a cluster nobody may watch all Secrets: the reconciler looks at those that are named
+            # in a cluster no process may watch all Secrets: the reconciler reads those named in a spec
             triggers=[] if settings.in_cluster else [Trigger(Credential, self._users_of)],
             metrics=counted,
             failed=counted.failed,
@@ -119,14 +119,14 @@ class Controllers:
         self._controllers[ModelService.kind_name()].enqueue(key)
 
     def _look_at_all_in(self, namespace: str) -> None:
-        """It was handed over to or by this release."""
+        """Reconcile all resources of a namespace that was handed over to or by this release."""
         for controller in self._controllers.values():
             for key in controller.informer:
                 if key[0] == namespace:
                     controller.enqueue(key)
 
     def _users_of(self, credential: Key) -> list[Key]:
-        """The ModelServices that name a Credential."""
+        """Return the keys of the ModelServices that refer to a Credential."""
         namespace, name = credential
         return [
             (namespace, service.metadata.name)
@@ -136,12 +136,12 @@ class Controllers:
 
     @property
     def ready(self) -> bool:
-        """Whether all resources are known and changes are heard of, leading or not."""
+        """True if all resources were listed and the watches are open, whether leading or not."""
         return all(controller.connected for controller in self._controllers.values())
 
     async def run(self) -> None:
         """Work, or stand by, until cancelled."""
-        changes = self._backend.changes()  # from now on, before anything is looked at
+        changes = self._backend.changes()  # subscribed before anything is read, so that no change is missed
         for controller in self._controllers.values():
             controller.stand_by()
         try:
@@ -156,10 +156,10 @@ class Controllers:
             await self._models.close()
 
     async def _lead(self) -> None:
-        """The work of a leader, from when it has become that until it is cancelled.
+        """Do the work of a leader until cancelled.
 
-        Everything is looked at, and the resource of each workload there is: those whose resource is gone are found
-        so. Nothing is done before all resources were listed.
+        All resources are reconciled, and so are the resources of all workloads, to find those whose resource no longer
+        exists. No reconcile begins before all resources were listed.
         """
         for controller in self._controllers.values():
             controller.begin()
@@ -171,7 +171,7 @@ class Controllers:
                     group.create_task(companion.work())
                 group.create_task(self._look_at_workloads())
         finally:
-            await self._models.close()  # what is being taken down is found again by the one who leads next
+            await self._models.close()  # the next leader finds unfinished deletions again
 
     async def _look_at_workloads(self) -> None:
         for ref in await self._backend.refs():
@@ -179,19 +179,19 @@ class Controllers:
                 self._controllers[ref.kind].enqueue((ref.namespace or None, ref.name))
 
     async def _forward(self, changes: AsyncIterator[Any]) -> None:
-        """Have the resource of each workload that changed looked at."""
+        """Reconcile the resource of each changed workload."""
         async for ref in changes:
             if ref.kind in self._controllers:
                 self._controllers[ref.kind].enqueue((ref.namespace or None, ref.name))
 
 
 async def serve(settings: ProcessSettings) -> None:
-    """Run the controllers until SIGTERM (what runs goes on) or SIGINT (what runs on this machine is stopped).
+    """Run the controllers until SIGTERM (workloads keep running) or SIGINT (workloads on this machine are stopped).
 
     Raises
     ------
     BackendFailed
-        The directory of workloads can't be used, or another controllers process is in charge of it.
+        The directory of workloads can't be used, or another controllers process uses it.
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     stop: asyncio.Future[signal.Signals] = asyncio.get_running_loop().create_future()
@@ -212,7 +212,7 @@ async def serve(settings: ProcessSettings) -> None:
 
 
 async def _until(controllers: Controllers, stop: asyncio.Future[signal.Signals]) -> None:
-    """Work until told to stop; an error that ends the work is raised."""
+    """Run the controllers until `stop`; raise an error that ends them."""
     work = asyncio.create_task(controllers.run(), name="controllers")
     ends: set[asyncio.Future[Any]] = {work, stop}
     await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
@@ -240,7 +240,7 @@ def _signals(stop: asyncio.Future[signal.Signals]) -> Any:
 
 @asynccontextmanager
 async def _pages(settings: ProcessSettings, store: Store, controllers: Controllers) -> AsyncIterator[None]:
-    """Health, readiness and metrics, where a port is set."""
+    """Serve health, readiness and metrics, if a port is set."""
 
     async def health() -> tuple[int, str]:
         return 200, "ok\n"

@@ -1,8 +1,8 @@
-"""Ends notebook servers that the Hub knows nothing of any more, late and with a warning.
+"""Clean-up of notebook servers that the Hub no longer lists, after a warning.
 
-A Hub that goes over to another spawner while servers run (or lost its database) no longer reaches them: nobody comes to
-such a server, and nobody would ever stop it. A pod belongs to a server that the Hub lists if it was made after that
-server's start; an older one was left by an earlier start.
+A Hub that changes to another spawner while servers run (or loses its database) no longer routes to them: nobody can
+use such a server, and nothing would ever stop it. A pod belongs to a listed server if it was created after that
+server's start; an older pod is left over from an earlier start.
 """
 
 from __future__ import annotations
@@ -18,25 +18,25 @@ from llmos_hub.kubernetes_api import APIError, KubernetesAPI, path_of
 __all__ = ["ServerSweep"]
 
 _NOTICE: Final = timedelta(minutes=10)
-"""From the warning to the end: the Hub may be on its way between two spawners, or back."""
+"""Time from the warning to the deletion: the Hub's change of spawner may still be in progress, or be reverted."""
 _SKEW: Final = timedelta(minutes=2)
-"""Between the Hub's clock and the cluster's."""
+"""Tolerated difference between the Hub's clock and the cluster's."""
 _NAME: Final = "hub.jupyter.org/servername"
 
 logger = logging.getLogger(__name__)
 
 
 class ServerSweep:
-    """Finds pods of servers without a Hub.
+    """A check for pods of servers that the Hub doesn't list.
 
     Parameters
     ----------
     api, people
         The cluster, and the Hub's list of servers.
     instance
-        The release's name, as its pods have it.
+        The release's name, a label of its pods.
     clock
-        Now.
+        Returns the current time.
     """
 
     def __init__(self, api: KubernetesAPI, people: People, instance: str, *, clock: Callable[[], datetime]) -> None:
@@ -47,7 +47,7 @@ class ServerSweep:
         self._warned: dict[str, datetime] = {}
 
     async def look(self, namespace: str, person: str, check: Callable[[], None]) -> None:
-        """Look at a person's namespace once; `check` raises where another process leads.
+        """Check a person's namespace once; `check` raises if another process leads.
 
         Raises
         ------
@@ -61,7 +61,7 @@ class ServerSweep:
         if not pods:
             return
         listed = await self._people.servers(person)
-        if listed is None:  # the Hub doesn't tell: its configuration is older than this
+        if listed is None:  # the Hub's configuration is from an older version, which doesn't return servers
             return
         now = self._clock()
         for pod in pods:
@@ -108,7 +108,7 @@ class ServerSweep:
 
 
 def _belongs(meta: Mapping[str, Any], listed: Mapping[str, str]) -> bool:
-    """Whether a pod is that of a server that the Hub lists."""
+    """Return whether a pod belongs to a server that the Hub lists."""
     started = listed.get((meta.get("annotations") or {}).get(_NAME, ""))
     if started is None:
         return False

@@ -1,4 +1,4 @@
-"""Takes workloads down without making a reconcile wait for their processes to end."""
+"""Deletion of workloads in the background, so that a reconcile doesn't wait for their processes to end."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from llmos_hub.workload import WorkloadRef
 __all__ = ["Teardown"]
 
 _TIMEOUT = 120.0
-"""Seconds until a deletion is given up; longer than the drain and grace of any process."""
+"""Seconds after which a deletion fails; longer than the drain and grace period of any process."""
 
 logger = logging.getLogger(__name__)
 
 
 class Teardown:
-    """Deletions under way.
+    """The running deletions of workloads.
 
     Parameters
     ----------
     backend
-        Where the workloads run.
+        The backend of the workloads.
     ended
-        Called with each whose deletion has ended, well or not.
+        Called with each workload whose deletion has ended or failed.
     """
 
     def __init__(self, backend: Backend, ended: Callable[[WorkloadRef], None]) -> None:
@@ -35,16 +35,16 @@ class Teardown:
         self._errors: dict[WorkloadRef, Exception] = {}
 
     def busy(self, ref: WorkloadRef) -> bool:
-        """Whether it is being deleted."""
+        """Return whether a workload is being deleted."""
         return ref in self._tasks
 
     def begin(self, ref: WorkloadRef) -> None:
-        """Start to delete it unless that is under way.
+        """Start deleting a workload unless it is being deleted.
 
         Raises
         ------
         BackendFailed
-            The last try failed (told once; the next call tries again).
+            The last attempt failed (raised once; the next call tries again).
         """
         if ref in self._tasks:
             return
@@ -64,7 +64,7 @@ class Teardown:
         self._ended(ref)
 
     async def close(self) -> None:
-        """Stop waiting; what was not deleted yet is found again at the next start."""
+        """Stop waiting; unfinished deletions are found again at the next start."""
         tasks = tuple(self._tasks.values())
         for task in tasks:
             task.cancel()

@@ -1,7 +1,7 @@
-"""A release's controllers among others: they work in the release's namespaces, and leave those of another alone.
+"""Restriction of the controllers to the release's namespaces, in a cluster with several releases.
 
-A resource in a namespace that no release has made is served by nobody. Its status says so, since silence would look like
-a platform that is slow; each release's controllers say the same, so that nothing is written twice.
+A resource in a namespace without a release is not served. Its status says so, since an empty one would look like
+a slow platform; the controllers of each release write the same status, so that it is written only once.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 
 def unserved(service: ModelService, now: datetime) -> ModelServiceStatus:
-    """What it says where no release serves its namespace."""
+    """Return the status of a service in a namespace that no release serves."""
     message = (
         f"LLMOS serves only namespaces that it has made, and {service.metadata.namespace} is none. Create this in one of "
         f"those instead (kubectl get namespaces -l {MANAGED_BY}=llmos); yours is made when you first start a server."
@@ -47,18 +47,18 @@ def unserved(service: ModelService, now: datetime) -> ModelServiceStatus:
 
 
 class InOwnNamespaces:
-    """Calls a reconciler for what is in the release's namespaces.
+    """A reconciler that calls another one only for resources in the release's namespaces.
 
     Parameters
     ----------
     inner
-        What is called.
+        The reconciler to call.
     store
-        Where resources are, also those of others.
+        The store of resources in all namespaces.
     namespaces
-        Knows whose they are.
+        The owners of namespaces.
     clock
-        Now.
+        Returns the current time.
     """
 
     kind = ModelService
@@ -77,11 +77,11 @@ class InOwnNamespaces:
         self._clock = clock
 
     async def reconcile(self, resource: ModelService) -> Result[ModelService]:
-        """Look at one; see `llmos_hub.controllers.reconciler.Reconciler`."""
+        """Reconcile one; see `llmos_hub.controllers.reconciler.Reconciler`."""
         whose = await self._namespaces.whose(resource.metadata.namespace or "")
         if whose == "another's":
             return Result()
-        # what is to go goes, also from a namespace that was the release's once
+        # deletions are completed also in a namespace that was handed over to others
         if whose == "ours" or resource.metadata.deletion_timestamp is not None:
             return await self._inner.reconcile(resource)
         status = unserved(resource, self._clock())
@@ -89,11 +89,11 @@ class InOwnNamespaces:
             return Result()
         try:
             written = await self._store.patch_status(resource.model_copy(update={"status": status}))
-        except Forbidden as error:  # by the cluster's administrator, say; trying again would not help
+        except Forbidden as error:  # for example by an admission policy of the cluster; a retry would not help
             logger.info("%s is not served, and its status can't say so: %s", resource.key, error.message)
             return Result()
         return Result(resource=written)
 
     async def gone(self, key: Key) -> None:
-        """There is no such resource (any more); what runs for it is the release's own in any case."""
+        """Clean up after a deleted resource; its workloads are the release's own in any case."""
         await self._inner.gone(key)

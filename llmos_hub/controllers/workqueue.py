@@ -1,9 +1,9 @@
-"""A queue of keys that need looking at, as Kubernetes' controllers have one.
+"""A queue of keys to reconcile, like that of Kubernetes' controllers.
 
 The semantics are those of client-go's rate-limiting work queue
-(https://pkg.go.dev/k8s.io/client-go/util/workqueue): a key is in the queue once however often it is
-added; one worker at a time has it; added meanwhile, it comes again afterwards. Of several times at
-which a key is to come, the earliest counts.
+(https://pkg.go.dev/k8s.io/client-go/util/workqueue): a key is in the queue at most once, however often it is
+added; only one worker at a time has it; if added meanwhile, it is queued again afterwards. Of several times at
+which a key is to be queued, the earliest counts.
 """
 
 from __future__ import annotations
@@ -20,87 +20,87 @@ K = TypeVar("K", bound=Hashable)
 
 
 class ShutDown(Exception):
-    """The queue is shut down and empty: a worker goes home."""
+    """An error that ends a worker: the queue is shut down and empty."""
 
 
 @dataclass(frozen=True, slots=True)
 class Backoff:
-    """How long to wait before the next try: twice as long each time.
+    """The delay before the next attempt, which doubles each time.
 
     Attributes
     ----------
     base
-        Seconds before the second try; short, since most failures are a conflict or a blink of the database.
+        Seconds before the second attempt; short, since most failures are conflicts or brief outages of the database.
     ceiling
-        Seconds at most, so that what was repaired is noticed within that time.
+        Maximum seconds, so that a repair is noticed within that time.
     """
 
     base: float = 0.05
     ceiling: float = 60.0
 
     def delay(self, failures: int) -> float:
-        """Seconds to wait after that many failures in a row (1 or more)."""
+        """Return the seconds to wait after that many consecutive failures (1 or more)."""
         # the exponent is bounded, since a float overflows at 2**1024
         return min(self.ceiling, self.base * 2.0 ** min(max(failures, 1) - 1, 64))
 
 
 class QueueMetrics(Protocol):
-    """Told what happens in a queue."""
+    """The metrics of a queue."""
 
     def depth(self, keys: int) -> None:
-        """So many keys wait for a worker now."""
+        """Record the number of keys that wait for a worker."""
         ...
 
     def waited(self, seconds: float) -> None:
-        """A key waited that long for a worker."""
+        """Record the time a key waited for a worker."""
         ...
 
     def worked(self, seconds: float) -> None:
-        """A worker had a key for that long."""
+        """Record the time a worker spent on a key."""
         ...
 
     def retried(self) -> None:
-        """A key was added again after a failure."""
+        """Count a key that was added again after a failure."""
         ...
 
 
 class WorkQueue(Generic[K]):
-    """Keys that wait for a worker, within one event loop.
+    """A queue of keys that wait for a worker, within one event loop.
 
     Parameters
     ----------
     backoff
-        For `retry`.
+        The delays of `retry`.
     metrics
-        Who wants to know.
+        The metrics to update.
     """
 
     def __init__(self, *, backoff: Backoff | None = None, metrics: QueueMetrics | None = None) -> None:
         self._backoff = backoff or Backoff()
         self._metrics = metrics
         self._ready: deque[K] = deque()
-        self._queued: dict[K, float] = {}  # waiting or to come again: since when (loop time)
-        self._working: dict[K, float] = {}  # since when a worker has it
+        self._queued: dict[K, float] = {}  # keys to get, also after their worker; loop time of adding
+        self._working: dict[K, float] = {}  # keys that a worker has; loop time of getting
         self._timers: dict[K, asyncio.TimerHandle] = {}
         self._failures: dict[K, int] = {}
         self._waiters: deque[asyncio.Future[None]] = deque()
         self._closed = False
 
     def __len__(self) -> int:
-        """How many keys wait for a worker (neither those being worked on, nor those for later)."""
+        """Return the number of keys that wait for a worker, without those being worked on and delayed ones."""
         return len(self._ready)
 
     @property
     def delayed(self) -> int:
-        """How many keys are to come later."""
+        """The number of delayed keys."""
         return len(self._timers)
 
     def failures(self, key: K) -> int:
-        """How often in a row the key was retried."""
+        """Return the number of consecutive retries of the key."""
         return self._failures.get(key, 0)
 
     def add(self, key: K) -> None:
-        """Let it be looked at as soon as a worker is free; a later time that was set for it is dropped."""
+        """Queue a key for the next free worker; a later time set for it is dropped."""
         if self._closed:
             return
         if timer := self._timers.pop(key, None):
@@ -112,7 +112,7 @@ class WorkQueue(Generic[K]):
             self._push(key)
 
     def add_after(self, key: K, seconds: float) -> None:
-        """Let it be looked at in so many seconds; one that comes earlier anyway is left as it is."""
+        """Queue a key in so many seconds, unless it is queued earlier anyway."""
         if seconds <= 0:
             self.add(key)
             return
@@ -127,7 +127,7 @@ class WorkQueue(Generic[K]):
         self._timers[key] = loop.call_at(when, self.add, key)
 
     def retry(self, key: K) -> float:
-        """Let it be looked at again after a failure; returns in how many seconds at the latest."""
+        """Queue a key again after a failure; returns the maximum delay in seconds."""
         failures = self._failures[key] = self._failures.get(key, 0) + 1
         delay = self._backoff.delay(failures)
         if self._metrics:
@@ -136,16 +136,16 @@ class WorkQueue(Generic[K]):
         return delay
 
     def forget(self, key: K) -> None:
-        """It went well: the next failure is its first again."""
+        """Reset the number of failures of a key after a success."""
         self._failures.pop(key, None)
 
     async def get(self) -> K:
-        """The next key; the worker calls `done` when it has looked at it.
+        """Return the next key; the worker calls `done` when it is finished.
 
         Raises
         ------
         ShutDown
-            There are none left and none will come.
+            The queue is empty and shut down.
         """
         while not self._ready:
             if self._closed:
@@ -155,7 +155,7 @@ class WorkQueue(Generic[K]):
             try:
                 await waiter
             except asyncio.CancelledError:
-                # a wake-up that this waiter can no longer use is passed on, or a key would lie there
+                # pass on a wake-up that this waiter can no longer use; otherwise a key would wait without need
                 if waiter.done() and not waiter.cancelled() and self._ready:
                     self._wake_one()
                 raise
@@ -172,7 +172,7 @@ class WorkQueue(Generic[K]):
         return key
 
     def done(self, key: K) -> None:
-        """A worker has looked at it; what was added meanwhile comes now."""
+        """Record that a worker has finished a key; if it was added meanwhile, queue it."""
         since = self._working.pop(key)
         if self._metrics:
             self._metrics.worked(asyncio.get_running_loop().time() - since)
@@ -183,7 +183,7 @@ class WorkQueue(Generic[K]):
                 self._push(key)
 
     def shut_down(self) -> None:
-        """Take nothing more, drop what waits, and send idle workers home; what is being worked on is finished."""
+        """Refuse new keys, drop waiting ones, and end idle workers; keys being worked on are finished."""
         self._closed = True
         for timer in self._timers.values():
             timer.cancel()
