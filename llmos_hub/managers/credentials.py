@@ -1,4 +1,4 @@
-"""What holds for Credentials: their keys are told, their values never."""
+"""The rules for Credentials: their keys are shown, their values never."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ _ADVICE: Final = "Give it as one line of ASCII; encode a file, such as a key, wi
 
 
 class CredentialRules(KindRules[Credential]):
-    """Keeps ``status.keys`` and ``status.lastChanged``; no controller is needed for that."""
+    """The rules for Credentials; they also maintain ``status.keys`` and ``status.lastChanged`` without a controller."""
 
     def prepared(self, new: Credential) -> Credential:
-        """Its values without the blanks and line ends around them, which come with ``HF_TOKEN: |`` or a file.
+        """Return it without leading and trailing white space in its values, which ``HF_TOKEN: |`` or a file leaves.
 
         Raises
         ------
         Invalid
-            A value holds what no header can; whoever sent it would have it quoted in an error. The message doesn't.
+            A value has characters that a header can't have. The message doesn't quote it.
         """
         data = {key: value.strip() for key, value in new.spec.data.items()}
         causes = [
@@ -40,22 +40,22 @@ class CredentialRules(KindRules[Credential]):
         return new.model_copy(update={"spec": new.spec.model_copy(update={"data": data})})
 
     def status_after(self, old: Credential | None, stored: Credential) -> Credential | None:
-        """The keys and now, where a value changed."""
+        """Return it with its keys and the current time in its status if a value changed."""
         if old is not None and old.spec.data == stored.spec.data:
             return None
         status = CredentialStatus(keys=sorted(stored.spec.data), last_changed=utcnow())
         return stored.model_copy(update={"status": status})
 
     async def present(self, resource: Credential) -> Credential:
-        """The keys as they are in the data, even when the status was not written any more after a change."""
-        if resource.unread:  # then there is no data, and the status is what was last known
+        """Return it with the keys of its data: the status may be outdated if its write failed after a change."""
+        if resource.unread:  # without readable data, the status has the last known keys
             return resource
         status = resource.status.model_copy(update={"keys": sorted(resource.spec.data)})
         return resource.model_copy(update={"status": status})
 
 
 def _unfit(value: str) -> str:
-    """What of a value can't be sent, in words that don't show it."""
+    """Return a description of the part of a value that can't be sent, without quoting it."""
     if "\n" in value or "\r" in value:
         return "a line end in the middle"
     return "a character that is not ASCII" if not value.isascii() else "a control character"

@@ -1,4 +1,4 @@
-"""Logs of what runs for a resource."""
+"""Logs of the processes that run for a resource."""
 
 from __future__ import annotations
 
@@ -15,36 +15,36 @@ from llmos_hub.workload import WorkloadRef
 __all__ = ["LOG_PARTS", "LocalLogReader", "LogReader", "nothing_has_run"]
 
 LOG_PARTS: Final = ("serve", "fetch")
-"""Where to look for a log: of the engine, and before there is one, of the download."""
+"""The parts with a log, in order: the engine and, before it has started, the download."""
 
 
 class LogReader(Protocol):
-    """Reads logs, without any part in the running of what writes them."""
+    """A reader of logs, independent of the process that runs the workloads."""
 
     def lines(
         self, resource: Resource, *, replica: str | None, tail: int | None, follow: bool
     ) -> contextlib.AbstractAsyncContextManager[AsyncIterator[str]]:
-        """The lines, without line ends; when following, until the workload is gone.
+        """Provide the lines, without line ends; when following, until the workload is gone.
 
         Parameters
         ----------
         replica
-            The id of one; None: all.
+            The id of a replica; None for all.
         tail
-            How many of the last lines of each replica; None: all there are.
+            Number of last lines of each replica; None for all.
         follow
-            Go on with what is written from now on.
+            Continue with new lines as they are written.
 
         Raises
         ------
         NotFound
-            Nothing has run for it yet, or there is no such replica.
+            Nothing has run for the resource yet, or the replica doesn't exist.
         """
         ...
 
 
 def nothing_has_run(resource: Resource) -> NotFound:
-    """The error for a resource that has no log yet, with how it stands."""
+    """Return the error for a resource that has no log yet, with its phase."""
     phase = getattr(resource.status, "phase", "")
     message = getattr(resource.status, "message", "")
     state = f" It is {phase}{': ' + message if message else '.'}" if phase else ""
@@ -52,12 +52,12 @@ def nothing_has_run(resource: Resource) -> NotFound:
 
 
 class LocalLogReader:
-    """Reads the local backend's files, from another process than the one that runs the backend.
+    """A reader of the local backend's log files, in a process other than the backend's.
 
     Parameters
     ----------
     directory
-        The backend's.
+        The backend's directory.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -67,7 +67,7 @@ class LocalLogReader:
     async def lines(
         self, resource: Resource, *, replica: str | None, tail: int | None, follow: bool
     ) -> AsyncIterator[AsyncIterator[str]]:
-        """The lines; see `LogReader`. Files are closed when the context ends."""
+        """Provide the lines; see `LogReader`. Files are closed when the context ends."""
         meta = resource.metadata
         for part in LOG_PARTS:
             ref = WorkloadRef(resource.kind, meta.namespace or "", meta.name, meta.uid or "", part)

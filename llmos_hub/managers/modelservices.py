@@ -1,4 +1,4 @@
-"""What holds for ModelServices: one owner per model name, and nothing forgotten at deletion."""
+"""The rules for ModelServices: unique model names in a namespace, and a finalizer for clean-up at deletion."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ __all__ = ["ModelServiceRules"]
 
 
 class ModelServiceRules(KindRules[ModelService]):
-    """A name that clients ask for belongs to one ModelService of a namespace."""
+    """The rules for ModelServices; a name that clients request belongs to one ModelService of a namespace."""
 
     finalizers = (WORKLOADS_FINALIZER,)
 
     def asks_others(self, new: ModelService, old: ModelService | None) -> bool:
-        """Where it gets a name that it didn't have."""
+        """Return True if its model names change."""
         return old is None or old.model_names != new.model_names
 
     def admit(self, new: ModelService, old: ModelService | None, others: Sequence[ModelService]) -> None:
-        """Refuse names that another one answers to, and a command that doesn't say where to listen.
+        """Refuse names that another ModelService has, and a command that doesn't get an address to listen on.
 
         Raises
         ------
         Invalid
-            The command has neither ``{port}`` nor ``{socket}``. What is stored so already is left alone.
+            The command has neither ``{port}`` nor ``{socket}``. A stored command that doesn't change is not checked.
         AlreadyExists
-            With a cause for each name that is taken.
+            A name is taken; there is a cause for each such name.
         """
         if new.spec.engine == "custom" and (old is None or _command(old) != _command(new)):
             check_listens(new.spec)

@@ -1,8 +1,8 @@
 """The objects of a person's or a group's namespace in a cluster: pure functions from options to JSON.
 
-Everything is denied first (https://kubernetes.io/docs/concepts/services-networking/network-policies/), then each
-policy allows one thing; policies add up. Lists are written out even where they are empty, so that a rule that
-somebody adds is one of ours that was changed, and goes again.
+One policy denies everything (https://kubernetes.io/docs/concepts/services-networking/network-policies/), then each
+other one allows one kind of traffic; policies are additive. Empty lists are included, so that a rule that
+somebody adds counts as a change to our object, and is removed again.
 """
 
 from __future__ import annotations
@@ -46,13 +46,13 @@ Object = dict[str, Any]
 COMPONENT: Final = "app.kubernetes.io/component"
 OWNER_KIND: Final = "llmos.ai/owner-kind"
 OWNER: Final = "llmos.ai/owner"
-"""Annotation: the Hub's name of the user or group; a label couldn't hold every name."""
+"""Annotation with the Hub's name of the user or group; a label value can't hold every name."""
 CREATED: Final = "llmos.ai/owner-created"
-"""Annotation: when the Hub made that user, since a name can be deleted and made anew by somebody else."""
+"""Annotation with the time the Hub created the user: a name may be deleted and created again for another person."""
 PREPARED: Final = "llmos.ai/prepared"
-"""Annotation: the hash of the contents that were put there last; until it is there, nothing should be run."""
+"""Annotation with the hash of the contents applied last; without it no pods should be started in the namespace."""
 MISSING_SINCE: Final = "llmos.ai/owner-missing-since"
-"""Annotation: when the Hub was first seen without the owner."""
+"""Annotation with the time when the owner was first missing in the Hub."""
 
 _PLURALS: Final = {
     "Namespace": "namespaces",
@@ -64,21 +64,21 @@ _PLURALS: Final = {
     "Secret": "secrets",
 }
 _NOT_OURS: Final = {"key": "llmos.ai/part", "operator": "DoesNotExist"}
-"""Selects what isn't a workload of the controllers: people's servers and what they start."""
+"""Selects pods other than the controllers' workloads: people's servers and the pods they start."""
 
 
 @dataclass(frozen=True, slots=True)
 class Owner:
-    """Whose a namespace is.
+    """The owner of a namespace.
 
     Attributes
     ----------
     kind
-        ``user``, ``group``; ``platform`` for what is everybody's.
+        ``user``, ``group``, or ``platform`` for a shared namespace.
     name
-        The Hub's name.
+        The name in the Hub.
     created
-        When the Hub made that user, as it writes it; empty where that isn't known.
+        Time the Hub created the user, in the Hub's format; empty if unknown.
     """
 
     kind: Literal["user", "group", "platform"]
@@ -87,7 +87,7 @@ class Owner:
 
 
 def object_path(obj: Mapping[str, Any]) -> str:
-    """Where an object is in the API."""
+    """Return the path of an object in the API."""
     meta = obj["metadata"]
     return path_of(obj["apiVersion"], _PLURALS[obj["kind"]], meta.get("namespace"), meta["name"])
 
@@ -110,7 +110,7 @@ def _object(api_version: str, kind: str, namespace: str, name: str, options: Nam
 
 
 def make_namespace(name: str, owner: Owner, options: NamespaceOptions) -> Object:
-    """The namespace itself."""
+    """Return the namespace itself."""
     security = {f"pod-security.kubernetes.io/{mode}": options.pod_security for mode in ("enforce", "warn")}
     annotations = {OWNER: owner.name}
     if owner.created:
@@ -132,7 +132,7 @@ def make_namespace(name: str, owner: Owner, options: NamespaceOptions) -> Object
 
 
 def make_service_account(namespace: str, options: NamespaceOptions) -> Object:
-    """The account of people's pods: it may nothing, and no pod gets its token."""
+    """Return the service account of people's pods: it has no rights, and its token is not mounted."""
     return {
         **_object("v1", "ServiceAccount", namespace, options.service_account, options),
         "automountServiceAccountToken": False,
@@ -141,7 +141,7 @@ def make_service_account(namespace: str, options: NamespaceOptions) -> Object:
 
 
 def make_resource_quota(namespace: str, owner: Owner, options: NamespaceOptions) -> Object | None:
-    """What may be used at once; None where nothing is limited."""
+    """Return the quota of the namespace; None if nothing is limited."""
     hard = options.quota
     if owner.kind == "group" and options.group_quota is not None:
         hard = options.group_quota
@@ -152,7 +152,7 @@ def make_resource_quota(namespace: str, owner: Owner, options: NamespaceOptions)
 
 
 def make_limit_range(namespace: str, options: NamespaceOptions) -> Object | None:
-    """What containers get that don't say; None where nothing is set."""
+    """Return the defaults and maxima of containers; None if nothing is set."""
     limits = options.limits
     item = {"defaultRequest": limits.default_request, "default": limits.default, "max": limits.max}
     filled = {key: dict(amounts) for key, amounts in item.items() if amounts}
@@ -163,13 +163,13 @@ def make_limit_range(namespace: str, options: NamespaceOptions) -> Object | None
 
 
 def make_pull_secret(namespace: str, name: str, original: Mapping[str, Any], options: NamespaceOptions) -> Object:
-    """A copy of a Secret with a registry's credentials."""
+    """Return a copy of a Secret with a registry's credentials."""
     made = _object("v1", "Secret", namespace, name, options)
     return {**made, "type": original["type"], "data": dict(original.get("data") or {})}
 
 
 def make_role_bindings(namespace: str, release: str, options: NamespaceOptions) -> list[Object]:
-    """What the platform's own parts may do in the namespace."""
+    """Return the role bindings for the platform's own components in the namespace."""
     made = []
     for binding in options.bindings:
         account = {
@@ -192,20 +192,20 @@ def make_role_bindings(namespace: str, release: str, options: NamespaceOptions) 
     return made
 
 
-# Who may talk to whom
+# Network policies
 
 
 def make_network_policies(namespace: str, release: str, options: NamespaceOptions) -> list[Object]:
-    """Nothing, but for names; the Hub, the API and the gateway; the outside world where that is set.
+    """Return the policies: deny all, but allow DNS, the platform's components, and the internet if that is set.
 
     Parameters
     ----------
     namespace
-        Where.
+        The namespace.
     release
         The release's own namespace.
     options
-        The rest.
+        The platform's settings for namespaces.
     """
     net = options.network
     every: Object = {}
@@ -257,7 +257,7 @@ def _ports(ports: Iterable[int], *protocols: str) -> list[Object]:
 
 
 def _outside(cluster: Iterable[str]) -> list[Object]:
-    """All addresses but the cluster's and those that give out a node's credentials."""
+    """Return all addresses except the cluster's and metadata services, which give out a node's credentials."""
     excluded = {ipaddress.ip_network(cidr, strict=False) for cidr in (*cluster, *METADATA_SERVICES)}
     blocks = []
     for everything in (ipaddress.ip_network("0.0.0.0/0"), ipaddress.ip_network("::/0")):
@@ -268,7 +268,7 @@ def _outside(cluster: Iterable[str]) -> list[Object]:
     return blocks
 
 
-# All of it
+# All contents
 
 
 def make_contents(
@@ -278,16 +278,16 @@ def make_contents(
     options: NamespaceOptions,
     pull_secrets: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> list[Object]:
-    """What is in a namespace, in the order in which it is put there: restrictions before rights, Secrets after the right to.
+    """Return a namespace's contents in the order of their creation: restrictions first, then rights, then Secrets.
 
     Parameters
     ----------
     namespace, owner
-        Where, and whose.
+        The namespace and its owner.
     release
         The release's own namespace.
     options
-        The rest.
+        The platform's settings for namespaces.
     pull_secrets
         The Secrets to copy, by name.
     """
@@ -302,5 +302,5 @@ def make_contents(
 
 
 def contents_hash(objects: Iterable[Mapping[str, Any]]) -> str:
-    """Twelve hex digits that change with what is in a namespace."""
+    """Return twelve hex digits that identify the contents of a namespace."""
     return hashlib.sha256(json.dumps(list(objects), sort_keys=True).encode()).hexdigest()[:12]

@@ -1,4 +1,4 @@
-"""What the platform puts into people's namespaces in a cluster: what the chart's values say of it."""
+"""Settings for the contents of people's namespaces in a cluster, from the chart's values."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from llmos.resources.base import Model, invalid
 __all__ = ["ENV_NAMESPACE_SETTINGS", "Binding", "Limits", "NamespaceOptions", "Network", "Peer"]
 
 ENV_NAMESPACE_SETTINGS: Final = "LLMOS_NAMESPACE_SETTINGS"
-"""The file (YAML or JSON) with these settings; in a cluster a mounted ConfigMap."""
+"""Environment variable with the file (YAML or JSON) of these settings; in a cluster a mounted ConfigMap."""
 
 CIDR = Annotated[str, Field(pattern=r"^[0-9a-fA-F.:]+/[0-9]{1,3}$")]
 Port = Annotated[int, Field(ge=1, le=65535)]
@@ -24,24 +24,24 @@ Quantities = dict[str, str]
 
 
 class Peer(Model):
-    """A part of the platform that people's pods talk to, or that talks to them.
+    """A component of the platform that people's pods connect to, or that connects to them.
 
-    Ports are those of its pods: a NetworkPolicy sees addresses after a Service has translated them.
+    Ports are those of its pods: a NetworkPolicy applies after a Service has translated addresses.
     """
 
     namespace: str = ""
-    """Where its pods are; empty: the release's own namespace."""
+    """Namespace of its pods; empty for the release's own namespace."""
     labels: dict[str, str] = Field(default_factory=dict)
     """Labels of its pods."""
     ports: list[Port] = Field(default_factory=list)
-    """Where its pods listen."""
+    """Ports its pods listen on."""
 
 
 class Network(Model):
-    """Who may talk to whom."""
+    """Network access of people's pods."""
 
     internet: bool = True
-    """Whether pods may reach the outside world; addresses of cloud metadata services they never may."""
+    """Allow pods to reach the internet; addresses of cloud metadata services are always excluded."""
     cluster_cidrs: list[CIDR] = Field(
         default_factory=lambda: [
             "10.0.0.0/8",
@@ -53,91 +53,91 @@ class Network(Model):
             "fe80::/10",
         ]
     )
-    """What is not the outside world: pods, Services, nodes, the site's own network."""
+    """Addresses that are not the internet: pods, Services, nodes, the site's own network."""
     dns: Peer = Field(default_factory=lambda: Peer(namespace="kube-system", labels={"k8s-app": "kube-dns"}, ports=[53]))
-    """The name service."""
+    """The cluster's DNS."""
     dns_cidrs: list[CIDR] = Field(default_factory=lambda: ["169.254.20.10/32"])
-    """Addresses that answer names beside it: a node's own cache."""
+    """Further addresses of DNS servers, such as a node's own cache."""
     hub: Peer = Field(default_factory=lambda: Peer(labels={"app.kubernetes.io/component": "hub"}, ports=[8081]))
-    """The Hub: asked by servers, and looks whether they answer."""
+    """The Hub: receives requests of servers, and checks that they answer."""
     proxy: Peer = Field(default_factory=lambda: Peer(labels={"app.kubernetes.io/component": "proxy"}, ports=[8000]))
-    """The Hub's proxy: brings people to their servers."""
+    """The Hub's proxy: connects people to their servers."""
     api: Peer = Field(default_factory=lambda: Peer(labels={"app.kubernetes.io/component": "api"}, ports=[8080]))
     """The API."""
     gateway: Peer = Field(default_factory=lambda: Peer(labels={"app.kubernetes.io/component": "gateway"}, ports=[8080]))
-    """The gateway: asked by servers, and the only one that reaches engines."""
+    """The gateway: receives requests of servers, and is the only component that connects to engines."""
     server_ports: list[Port] = Field(default_factory=lambda: [8888])
-    """Where notebook servers listen."""
+    """Ports that notebook servers listen on."""
     engine_ports: list[Port] = Field(default_factory=lambda: [8080])
-    """Where engines listen."""
+    """Ports that engines listen on."""
 
 
 class Limits(Model):
-    """What a container gets where it doesn't say, and what it may say at most: a LimitRange."""
+    """Default and maximum resources of containers: a LimitRange."""
 
     default_request: Quantities = Field(default_factory=lambda: {"cpu": "100m", "memory": "128Mi"})
-    """Set aside for a container that asks for nothing; without, a quota would refuse it."""
+    """Request of a container that has none; without it, a quota would refuse the pod."""
     default: Quantities = Field(default_factory=dict)
-    """The limit of a container that has none; needed where the quota has ``limits.memory`` or ``limits.cpu``."""
+    """Limit of a container that has none; required if the quota has ``limits.memory`` or ``limits.cpu``."""
     max: Quantities = Field(default_factory=dict)
-    """The most that a container may ask for."""
+    """Maximum of a container."""
 
 
 class Binding(Model):
-    """Lets a service account of the platform use a ClusterRole in people's namespaces, and only there."""
+    """A RoleBinding that gives a service account of the platform a ClusterRole in people's namespaces only."""
 
     cluster_role: str
-    """The role."""
+    """The ClusterRole."""
     service_account: str
-    """Who."""
+    """The service account."""
     namespace: str = ""
-    """Where the account is; empty: the release's own namespace."""
+    """Namespace of the account; empty for the release's own namespace."""
 
 
 class NamespaceOptions(Model):
-    """What each namespace has."""
+    """Settings of each namespace."""
 
     instance: str = "llmos"
-    """The release's name, put on everything, so that two releases leave each other's namespaces alone."""
+    """The release's name, a label of all objects, so that two releases don't change each other's namespaces."""
     public: bool = True
-    """Whether there is a namespace ``public``, whose models everybody may use."""
+    """Create a namespace ``public``, whose models everybody may use."""
     quota: Quantities = Field(default_factory=lambda: {"pods": "50", "persistentvolumeclaims": "20"})
     """A person's ResourceQuota: ``requests.cpu``, ``requests.memory``, ``requests.nvidia.com/gpu``,
-    ``requests.storage``; empty: none."""
+    ``requests.storage``; empty for none."""
     group_quota: Quantities | None = None
-    """A group's; unset, as a person's."""
+    """A group's ResourceQuota; by default the same as a person's."""
     counts: Quantities = Field(default_factory=lambda: {"count/modelservices.llmos.ai": "100", "count/secrets": "500"})
-    """How many objects a person's or a group's namespace may have, since all of them fill the cluster's one database: added
-    to the ResourceQuota, which may say otherwise. (A model has up to two Secrets, a server one.)"""
+    """Maximum number of objects in a person's or a group's namespace, since all share the cluster's database; part of
+    the ResourceQuota, which takes precedence. (A model has up to two Secrets, a server one.)"""
     limits: Limits = Field(default_factory=Limits)
-    """What containers get and may ask for."""
+    """Default and maximum resources of containers."""
     network: Network = Field(default_factory=Network)
-    """Who may talk to whom."""
+    """Network access of people's pods."""
     service_account: str = "llmos"
-    """The service account of people's pods; it may nothing, and its token is not mounted."""
+    """The service account of people's pods; it has no rights, and its token is not mounted."""
     pull_secrets: list[str] = Field(default_factory=list)
     """Secrets of the release's namespace with a registry's credentials, copied into each namespace."""
     bindings: list[Binding] = Field(default_factory=list)
-    """What the platform's own parts may do there."""
+    """Rights of the platform's own components there."""
     pod_security: Literal["", "privileged", "baseline", "restricted"] = "baseline"
-    """The Pod Security Standard that pods are held to; empty: the cluster's own setting."""
+    """The Pod Security Standard that is enforced; empty for the cluster's own setting."""
     labels: dict[str, str] = Field(default_factory=dict)
-    """More labels on the namespace."""
+    """Additional labels of the namespace."""
     orphan_grace_hours: float = Field(default=72.0, ge=0)
-    """Hours for which what belongs to a person is kept after the Hub lost them: long enough to notice a mistake and
+    """Hours for which a person's namespace is kept after the Hub has deleted them: enough to notice a mistake, even
     over a weekend."""
     delete_volumes: bool = False
-    """Whether the volumes of a person that was deleted go as well; else their namespace stays for as long as there is
+    """Delete the volumes of deleted people as well; otherwise their namespace is kept as long as it has
     one."""
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] = os.environ) -> Self:
-        """Read the file that the environment names; all defaults where it names none.
+        """Read the file named by the environment; return the defaults if it names none.
 
         Raises
         ------
         UsageError
-            The file can't be read, or with a sentence per setting that is wrong.
+            The file can't be read, or a setting is invalid.
         """
         path = environ.get(ENV_NAMESPACE_SETTINGS)
         if not path:

@@ -1,8 +1,8 @@
-"""Namespaces on first need: whoever is about to put something into one has it made.
+"""Creation of namespaces on first use, before the first object is created in them.
 
-In a cluster this process makes the namespace itself and nothing in it; what belongs into it (quota, policies, bindings)
-is put there by the controllers, which have the rights for that. Pods must not be started before they have: ask for it
-`prepared`. On a workstation namespaces are names and need not be made.
+In a cluster this process creates only the namespace itself; its contents (quota, policies, bindings) are created
+by the controllers, which have the necessary rights. Pods must not be started before that: request it with
+`prepared`. On a workstation namespaces are only names and are not created.
 """
 
 from __future__ import annotations
@@ -34,25 +34,25 @@ from llmos_hub.policy import Caller
 __all__ = ["KubernetesNamespaces", "LocalNamespaces", "NamespaceState", "Namespaces", "owner_for"]
 
 _REMEMBERED: Final = 60.0
-"""Seconds for which a namespace that was seen is taken to be there: creating a resource needs no look then."""
+"""Seconds for which an existing namespace is cached, so that creating a resource needs no check."""
 _MOST: Final = 10_000
 _PATIENCE: Final = 20.0
-"""Seconds to wait for the controllers: a new leader may have to be found first."""
+"""Seconds to wait for the controllers: they may have to elect a new leader first."""
 _LOOK: Final = 0.2
 
 
 @dataclass(frozen=True, slots=True)
 class NamespaceState:
-    """A namespace as those see it who ask for it.
+    """The state of a namespace, as the API shows it.
 
     Attributes
     ----------
     prepared
-        Whether quota, policies and bindings are in it.
+        True if its quota, policies and bindings exist.
     service_account
-        The account that pods of people should have there; empty on a workstation.
+        The service account of people's pods there; empty on a workstation.
     created
-        Whether it was made just now.
+        True if it was created by this call.
     """
 
     name: str
@@ -63,47 +63,47 @@ class NamespaceState:
 
 
 class Namespaces(Protocol):
-    """Has namespaces made."""
+    """A creator of namespaces."""
 
     async def ensure(self, caller: Caller, namespace: str, *, prepared: bool = False) -> NamespaceState:
-        """See to it that the namespace is there; the same again changes nothing.
+        """Ensure that the namespace exists; idempotent.
 
         Parameters
         ----------
         caller
-            Who needs it.
+            The caller who needs it.
         namespace
             Its name.
         prepared
-            Wait until pods may be started in it.
+            True waits until pods may be started in it.
 
         Raises
         ------
         Forbidden
-            It isn't the caller's.
+            It isn't the caller's namespace.
         NotFound
-            Nobody can be told whose it would be.
+            Its owner can't be derived from its name.
         Conflict
-            Something else has that name, or it is being deleted.
+            The name is taken by another namespace, or it is being deleted.
         Unavailable
             The cluster or the controllers don't answer.
         """
         ...
 
     async def needed(self, caller: Caller, namespace: str, *, prepared: bool = False) -> None:
-        """A resource is about to be stored in it, by someone who may: as `ensure`."""
+        """Ensure that it exists before a resource is stored in it; the caller is authorized already."""
         ...
 
 
 def owner_for(caller: Caller, namespace: str) -> Owner:
-    """Whose a namespace is, as far as its name and the caller tell; admins may name any.
+    """Return the owner of a namespace, from its name and the caller; admins may use any namespace.
 
     Raises
     ------
     Forbidden
-        It isn't the caller's to ask for.
+        The namespace isn't the caller's.
     NotFound
-        The name alone doesn't tell whose it is.
+        The owner can't be derived from the name.
     """
     if SCOPE_MANAGE not in caller.scopes:
         raise Forbidden(f"This token lacks the scope {SCOPE_MANAGE}. Make one that has it on the Hub's token page.")
@@ -128,32 +128,32 @@ def owner_for(caller: Caller, namespace: str) -> Owner:
 
 
 class LocalNamespaces:
-    """On a workstation: every namespace is there."""
+    """The namespaces of a workstation: every name exists."""
 
     async def ensure(self, caller: Caller, namespace: str, *, prepared: bool = False) -> NamespaceState:
-        """Say so."""
+        """Return the namespace as existing and prepared."""
         del prepared
         return NamespaceState(namespace, owner_for(caller, namespace), prepared=True)
 
     async def needed(self, caller: Caller, namespace: str, *, prepared: bool = False) -> None:
-        """Nothing need be done."""
+        """Do nothing: every namespace exists."""
 
 
 class KubernetesNamespaces:
-    """Namespaces of a cluster.
+    """The namespaces of a cluster.
 
     Parameters
     ----------
     api
-        The connection. Not closed here.
+        The connection to the cluster. Not closed here.
     options
-        What they look like.
+        The settings of namespaces.
     people
-        Knows when the Hub made a user.
+        Reads the creation time of users from the Hub.
     patience
-        Seconds to wait for one to be prepared.
+        Seconds to wait until a namespace is prepared.
     clock
-        Seconds that only grow.
+        A monotonic clock in seconds.
     """
 
     def __init__(
@@ -173,7 +173,7 @@ class KubernetesNamespaces:
         self._seen: dict[tuple[str, str, bool], float] = {}
 
     async def needed(self, caller: Caller, namespace: str, *, prepared: bool = False) -> None:
-        """As `ensure`, but where nobody can be told whose it would be, the store's own answer is left to come."""
+        """Call `ensure`, but ignore an unknown owner: then the store's own error follows."""
         key = (namespace, caller.name, prepared)
         if self._clock() < self._seen.get(key, float("-inf")):
             return
@@ -186,7 +186,7 @@ class KubernetesNamespaces:
         self._seen[key] = self._clock() + _REMEMBERED
 
     async def ensure(self, caller: Caller, namespace: str, *, prepared: bool = False) -> NamespaceState:
-        """See to it that it is there; see `Namespaces`."""
+        """Ensure that it exists; see `Namespaces`."""
         there = await self._read(namespace)
         owner = await self._owner(caller, namespace, there)
         obj = there if there is not None else await self._create(namespace, owner)
@@ -196,7 +196,7 @@ class KubernetesNamespaces:
         return self._state(obj, created=there is None)
 
     async def _owner(self, caller: Caller, namespace: str, obj: Mapping[str, Any] | None) -> Owner:
-        """Whose it is, or will be, with when the Hub made them.
+        """Return the current or future owner, with the time the Hub created the user.
 
         Raises
         ------
@@ -204,21 +204,21 @@ class KubernetesNamespaces:
             As for `owner_for`.
         """
         if obj is not None and caller.admin and namespace != caller.namespace:
-            return _owner_of(obj)  # an admin may look after what is there, whosever it is
+            return _owner_of(obj)  # an admin may use any existing namespace
         owner = owner_for(caller, namespace)
         if owner.kind == "user":
-            with contextlib.suppress(Unavailable):  # the Hub knew them a moment ago; the rest can be seen to later
+            with contextlib.suppress(Unavailable):  # the creation time can be added later by the controllers
                 person = await self._people.user(owner.name)
                 owner = replace(owner, created=person.created if person is not None else "")
         return owner
 
     def _check(self, obj: Mapping[str, Any], owner: Owner, namespace: str) -> None:
-        """Refuse one that is somebody else's, or nobody's, or going.
+        """Refuse a namespace of another owner, of no release or another one, or one that is being deleted.
 
         Raises
         ------
         Forbidden, Conflict
-            With what can be done.
+            The message says what can be done.
         """
         labels, annotations = obj["metadata"].get("labels") or {}, _annotations(obj)
         release, instance = self._options.instance, labels.get(INSTANCE, "")
@@ -256,12 +256,12 @@ class KubernetesNamespaces:
         )
 
     async def _prepared(self, namespace: str) -> dict[str, Any]:
-        """Until the controllers have put everything into it.
+        """Wait until the controllers have created its contents, and return the namespace.
 
         Raises
         ------
         Unavailable
-            They don't.
+            They don't within `patience`.
         """
         deadline = self._clock() + self._patience
         while self._clock() < deadline:

@@ -1,7 +1,7 @@
-"""The machines: what they have, what of it is free, what runs there.
+"""The nodes: their capacity, free resources and workloads.
 
-On a workstation there is one. In a cluster what counts as taken is what pods have asked for, since that is what the
-scheduler goes by: a node with idle CPUs may be full.
+A workstation is one node. In a cluster the requests of pods count as used, since the
+scheduler goes by them: a node with idle CPUs may be full.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from llmos_hub.stores.base import Store
 __all__ = ["KubernetesNodes", "LocalNodes", "Nodes", "largest_machine", "read_nodes", "visible_to"]
 
 _REMEMBERED: Final = 3.0
-"""Seconds for which an answer is good enough for all who ask: listing every pod costs the cluster something."""
+"""Seconds for which an answer is cached: listing all pods puts load on the cluster."""
 _ROLE_PREFIX: Final = "node-role.kubernetes.io/"
 _GPU: Final = re.compile(r"[a-z0-9.-]+/(gpu|i915|xe|mig-.+|.*gpu.*)")
 """Extended resources that are GPUs: ``nvidia.com/gpu``, ``amd.com/gpu``, ``gpu.intel.com/i915``, ``nvidia.com/mig-1g.5gb``."""
@@ -45,15 +45,15 @@ _SYSTEM_NAMESPACES: Final = ("kube-system", "kube-public", "kube-node-lease")
 
 
 class Nodes(Protocol):
-    """Knows the machines."""
+    """A reader of the nodes."""
 
     async def all(self) -> Sequence[Node]:
-        """All of them by name, with everything that runs there."""
+        """Return all nodes sorted by name, with all their workloads."""
         ...
 
 
 def visible_to(caller: Caller, nodes: Iterable[Node]) -> NodeList:
-    """What somebody may know: everybody what there is and how much of it is taken, only admins by whom."""
+    """Return the nodes as the caller may see them: all with their usage, but workloads of others only for admins."""
     if caller.admin:
         return NodeList(items=list(nodes))
     own = (caller.namespace,)
@@ -69,16 +69,16 @@ def visible_to(caller: Caller, nodes: Iterable[Node]) -> NodeList:
 
 
 class LocalNodes:
-    """The machine that this process is on.
+    """The machine this process runs on, as the only node.
 
     Parameters
     ----------
     store
-        Where the models are.
+        The store of ModelServices.
     look
-        What the machine has.
+        Detects the machine's hardware.
     build
-        What the installed llama.cpp can compute on; only asked where there is a GPU.
+        Reads the devices that the installed llama.cpp supports; called only if there is a GPU.
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class LocalNodes:
         self._build = build
 
     async def all(self) -> Sequence[Node]:
-        """The one node there is."""
+        """Return the only node."""
         machine = await asyncio.to_thread(self._look)
         gpus_used = gpu_summary(machine.gpus, await asyncio.to_thread(self._build)) if machine.gpus else ""
         services = (await self._store.list(ModelService)).items
@@ -115,7 +115,7 @@ class LocalNodes:
 
 
 def _local_work(service: ModelService) -> NodeWork | None:
-    """A model that has processes, with what they use."""
+    """Return the workload of a model with its usage; None if it has no processes."""
     replicas = service.status.replica_statuses
     if not replicas:
         return None
@@ -131,7 +131,7 @@ def _local_work(service: ModelService) -> NodeWork | None:
 
 
 def _available_memory(total: int) -> int:
-    """Bytes that programs could still get (proc(5), MemAvailable)."""
+    """Return the bytes of memory that are available to programs (proc(5), MemAvailable)."""
     try:
         found = re.search(r"^MemAvailable:\s*(\d+) kB", Path("/proc/meminfo").read_text(encoding="ascii"), re.MULTILINE)
     except OSError:
@@ -148,11 +148,11 @@ class KubernetesNodes:
     Parameters
     ----------
     api
-        The connection. Not closed here.
+        The connection to the cluster. Not closed here.
     release
-        The release's namespace: what runs there is the system's.
+        The release's namespace: its pods count as the system's.
     clock
-        Seconds that only grow.
+        A monotonic clock in seconds.
     """
 
     def __init__(self, api: KubernetesAPI, release: str, *, clock: Callable[[], float] = time.monotonic) -> None:
@@ -164,14 +164,14 @@ class KubernetesNodes:
         self._known_at = float("-inf")
 
     async def all(self) -> Sequence[Node]:
-        """All nodes, as of a few seconds ago at most.
+        """Return all nodes, at most a few seconds old.
 
         Raises
         ------
         Unavailable
             The cluster does not answer.
         Internal
-            It refuses.
+            The cluster refuses.
         """
         async with self._asking:
             if self._clock() >= self._known_at + _REMEMBERED:
@@ -191,12 +191,12 @@ class KubernetesNodes:
 
 
 def read_nodes(nodes: Iterable[Mapping[str, Any]], pods: Iterable[Mapping[str, Any]], release: str) -> list[Node]:
-    """Nodes from the objects of a cluster.
+    """Return the nodes from the objects of a cluster.
 
     Parameters
     ----------
     nodes, pods
-        As the API server lists them; pods that have ended count for nothing.
+        As the API server lists them; pods that have ended are ignored.
     release
         The release's namespace.
     """
@@ -275,10 +275,10 @@ def _kind(namespace: str, labels: Mapping[str, str], release: str) -> str:
 
 
 def _asked(spec: Mapping[str, Any]) -> dict[str, str]:
-    """What a pod has set aside: the sum over containers, or what one init container needs where that is more.
+    """Return a pod's requests: the sum over its containers, or the largest init container's if that is more.
 
-    After https://kubernetes.io/docs/concepts/workloads/pods/init-containers/#resource-sharing-within-containers;
-    init containers that go on running (sidecars) count with the containers.
+    See https://kubernetes.io/docs/concepts/workloads/pods/init-containers/#resource-sharing-within-containers;
+    init containers that keep running (sidecars) count with the containers.
     """
     total: dict[str, float] = {}
     peak: dict[str, float] = {}
@@ -297,7 +297,7 @@ def _asked(spec: Mapping[str, Any]) -> dict[str, str]:
 
 def _requests(container: Mapping[str, Any]) -> dict[str, float]:
     resources = container.get("resources") or {}
-    # where only a limit is given it is the request, too
+    # without a request the limit is the request
     asked = {**(resources.get("limits") or {}), **(resources.get("requests") or {})}
     return {key: _amount(text) for key, text in asked.items()}
 
@@ -307,7 +307,7 @@ def _gpus(amounts: Mapping[str, str]) -> int:
 
 
 def _amount(text: Any) -> float:
-    """The number of a quantity, in any notation that the API server writes; 0 for none."""
+    """Return the value of a quantity in any notation of the API server; 0 for none."""
     if text in (None, ""):
         return 0.0
     try:
@@ -322,17 +322,17 @@ def _amount(text: Any) -> float:
 
 
 def largest_machine(nodes: Iterable[Node], spec: ModelServiceSpec) -> Machine | None:
-    """The most that one node could give to a replica; None where there is no node for it.
+    """Return the largest machine that one node could give to a replica; None if no node fits.
 
-    A pod that asks for no GPU sees none. Nodes that are not ready count: they may come back, and a model that needs one
-    should say that it waits for it, not that there is none.
+    A pod without a GPU request sees none. Nodes that are not ready count: they may come back, and a model that needs
+    one should report that it waits, not that no node exists.
 
     Parameters
     ----------
     nodes
-        All there are.
+        All nodes.
     spec
-        Of whom GPUs and their kind count.
+        The spec with the number and type of GPUs it needs.
     """
     wanted = spec.resources
     fitting = [

@@ -1,4 +1,4 @@
-"""JSON Merge Patch (RFC 7386), on what people may change of a resource."""
+"""JSON Merge Patch (RFC 7386) on the parts of a resource that people may change."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ R = TypeVar("R", bound=Resource)
 
 _CHANGEABLE: Final = ("labels", "annotations")
 _FIXED: Final = ("name", "namespace", "uid")
-"""May be in a patch, for those who send back what they got, but not with another value."""
+"""Fields allowed in a patch, since clients may send back what they read, but only with the same value."""
 
 
 def merge_patch(target: Any, patch: Any) -> Any:
-    """`target` with `patch` merged in: maps are merged key by key, null removes, all else replaces.
+    """Return `target` with `patch` merged in: objects are merged by key, null removes, any other value replaces.
 
     Source: https://www.rfc-editor.org/rfc/rfc7386#section-2
     """
@@ -34,12 +34,12 @@ def merge_patch(target: Any, patch: Any) -> Any:
 
 
 def patched(resource: R, patch: Any) -> R:
-    """The resource with the patch applied.
+    """Return the resource with the patch applied.
 
     Raises
     ------
     Invalid
-        The patch touches what can't be changed so, or the result doesn't fit the kind.
+        The patch contains fields that can't be patched, or the result is not valid.
     """
     if not isinstance(patch, Mapping):
         raise Invalid('A merge patch is an object, such as {"spec": {"replicas": 2}}.')

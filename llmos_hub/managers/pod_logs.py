@@ -1,4 +1,4 @@
-"""Logs of pods, for a process that has no part in running them."""
+"""Logs of pods, for a process other than the controllers."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ __all__ = ["PodLogReader"]
 
 
 class PodLogReader:
-    """Reads from the API server; see `llmos_hub.managers.logs.LogReader`.
+    """A reader of logs from the API server; see `llmos_hub.managers.logs.LogReader`.
 
     Parameters
     ----------
     api
-        The connection. Not closed here.
+        The connection to the cluster. Not closed here.
     store
-        Where resources are: a log is followed for as long as its resource is there.
+        The store of resources: a log is followed as long as its resource exists.
     """
 
     def __init__(self, api: KubernetesAPI, store: Store) -> None:
@@ -36,7 +36,7 @@ class PodLogReader:
     async def lines(
         self, resource: Resource, *, replica: str | None, tail: int | None, follow: bool
     ) -> AsyncIterator[AsyncIterator[str]]:
-        """The lines. Connections are closed when the context ends."""
+        """Provide the lines. Connections are closed when the context ends."""
         meta = resource.metadata
 
         async def exists() -> bool:

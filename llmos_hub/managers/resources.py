@@ -1,6 +1,6 @@
-"""Reading and writing resources: what the API's handlers call once they know that the caller may.
+"""Reading and writing resources, for the API's handlers after authorization.
 
-Whatever leaves here is fit to be shown: values that are never read back are gone from it.
+Returned resources may be shown: write-only fields are removed from them.
 """
 
 from __future__ import annotations
@@ -35,28 +35,28 @@ __all__ = ["Permit", "ResourceManager", "anything"]
 R = TypeVar("R", bound=Resource)
 
 Permit = Callable[[Resource | None, Resource], None]
-"""Refuses (Forbidden) a write that its caller may not make, by what is stored, None where nothing is, and what would be."""
+"""A check of a write by the stored resource (None for a new one) and the new one; raises Forbidden if not allowed."""
 
 _NAMESPACE: Final = re.compile(r"^((user|group)-[a-z0-9]([-a-z0-9]*[a-z0-9])?|public)$")
 _NAMES_COMPARED: Final = 50
-"""How many names are looked through for the one that was meant: comparing is slow, and people choose the names."""
+"""Maximum names compared to suggest a similar one: comparing is slow, and people choose the names."""
 _PAGE: Final = 100
-"""The most resources that are read at once."""
+"""Maximum number of resources read at once."""
 _TRIES: Final = 5
-"""How often a write is repeated whose reading was overtaken."""
+"""Maximum attempts of a write when the resource changes between reading and writing."""
 
 
 def anything(old: Resource | None, new: Resource) -> None:
-    """Permit whatever fits."""
+    """Permit any write."""
 
 
 class ResourceManager:
-    """The business rules of all kinds.
+    """The reader and writer of resources, with the rules of all kinds.
 
     Parameters
     ----------
     store
-        Where resources are.
+        The store of resources.
     settings
         The limits in force.
     """
@@ -74,12 +74,12 @@ class ResourceManager:
     # reading
 
     async def get(self, kind: type[R], namespace: str | None, name: str) -> R:
-        """One resource.
+        """Return one resource.
 
         Raises
         ------
         NotFound
-            With the name that may be meant.
+            It doesn't exist; the message suggests a similar name.
         """
         try:
             stored = await self._store.get(kind, namespace, name)
@@ -100,21 +100,21 @@ class ResourceManager:
         labels: Selector | None = None,
         name: str | None = None,
     ) -> Page[R]:
-        """Some of a kind, in one namespace or (None) in all; only the one of that name, where one is given.
+        """Return a page of a kind, in one namespace or (None) in all; with `name` only the resource of that name.
 
         Raises
         ------
         Expired, BadRequest
-            As the store's `page`.
+            As for the store's `page`.
         """
-        if kind.scope == "Cluster":  # there are few, and some that nobody has stored
+        if kind.scope == "Cluster":  # there are few, and some are not stored but have defaults
             return await self._all(kind, labels, name)
         page = await self._store.page(kind, namespace, limit=max(1, min(limit, _PAGE)), token=token, labels=labels)
         items = [await self._shown(r) for r in page.items if name in (None, r.metadata.name)]
         return Page(items, page.resource_version, page.token)
 
     async def _all(self, kind: type[R], labels: Selector | None, name: str | None) -> Page[R]:
-        """All of a kind that belongs to the whole platform."""
+        """Return all resources of a cluster-scoped kind."""
         listing = await self._store.list(kind, labels=labels)
         items = [await self._shown(r) for r in listing.items]
         if not labels:
@@ -131,12 +131,12 @@ class ResourceManager:
         labels: Selector | None = None,
         name: str | None = None,
     ) -> AsyncIterator[Sequence[R]]:
-        """What comes after a first page, page by page: never all at once in memory.
+        """Yield the pages after a first one, so that never all are in memory at once.
 
         Raises
         ------
         Expired
-            It took too long.
+            Reading took too long.
         """
         token = first.token
         while token:
@@ -154,12 +154,12 @@ class ResourceManager:
         labels: Selector | None = None,
         name: str | None = None,
     ) -> AsyncIterator[AsyncIterator[WatchEvent[R]]]:
-        """Every change after `resource_version`.
+        """Follow every change after `resource_version`.
 
         Raises
         ------
         Expired
-            Too old: list again. May also be raised by the iterator.
+            The version is too old: list again. May also be raised by the iterator.
         """
         rules = self._rules_of(kind)
 
@@ -177,12 +177,12 @@ class ResourceManager:
             yield shown(events)
 
     async def events(self, kind: type[Resource], namespace: str | None, name: str) -> Sequence[Event]:
-        """What happened to a resource, oldest first.
+        """Return the events of a resource, oldest first.
 
         Raises
         ------
         NotFound
-            There is none of that name.
+            The resource doesn't exist.
         """
         await self.get(kind, namespace, name)
         return await self._store.events(kind, namespace, name)
@@ -190,16 +190,16 @@ class ResourceManager:
     # writing
 
     async def create(self, resource: R, *, dry_run: bool = False) -> R:
-        """Store a new one.
+        """Store a new resource.
 
         Raises
         ------
         AlreadyExists
-            There is one of that name, or one that answers to the same model name.
+            The name, or one of its model names, is taken.
         Insufficient
-            The namespace is full.
+            The namespace has reached its limit.
         Invalid
-            It doesn't fit its place.
+            It is not valid in its namespace.
         """
         rules = self._rules_of(type(resource))
         async with self._locks.holding(_lock_key(resource)):
@@ -216,14 +216,14 @@ class ResourceManager:
             return await self._settled(None, await self._store.create(resource, room=room))
 
     async def update(self, resource: R, *, dry_run: bool = False, permit: Permit = anything) -> R:
-        """Replace spec, labels and annotations of an existing one; the finalizers stay as they are.
+        """Replace spec, labels and annotations of an existing resource; finalizers are not changed.
 
         Raises
         ------
         NotFound
-            There is none.
+            It doesn't exist.
         Conflict
-            It carries a resourceVersion or uid, and the stored one is another.
+            It carries a resourceVersion or uid that differs from the stored one.
         """
         metadata = resource.metadata
         return await self._change(type(resource), metadata, lambda _: resource, dry_run=dry_run, permit=permit)
@@ -238,14 +238,14 @@ class ResourceManager:
         dry_run: bool = False,
         permit: Permit = anything,
     ) -> R:
-        """Merge a patch (RFC 7386) into spec, labels and annotations of an existing one.
+        """Merge a patch (RFC 7386) into spec, labels and annotations of an existing resource.
 
         Raises
         ------
         NotFound, Conflict
             As for `update`.
         Invalid
-            The patch touches something else, or its result doesn't fit.
+            The patch contains other fields, or its result is not valid.
         """
         metadata = patch.get("metadata") if isinstance(patch, Mapping) else None
         version = metadata.get("resourceVersion") if isinstance(metadata, Mapping) else None
@@ -260,7 +260,7 @@ class ResourceManager:
         return await self._change(kind, wanted, change, dry_run=dry_run, permit=permit)
 
     async def apply(self, resource: R, *, dry_run: bool = False, permit: Permit = anything) -> tuple[R, bool]:
-        """Create it or replace spec, and merge labels and annotations; tells also whether it is new.
+        """Create it or replace spec, and merge labels and annotations; returns also whether it is new.
 
         Raises
         ------
@@ -289,14 +289,14 @@ class ResourceManager:
     async def delete(
         self, kind: type[R], namespace: str | None, name: str, *, uid: str | None = None, dry_run: bool = False
     ) -> R:
-        """Delete it; returns what is left while its workloads end, or what it last was.
+        """Delete it; returns its state while its workloads end, or its last state.
 
         Raises
         ------
         NotFound
-            There is none.
+            It doesn't exist.
         Conflict
-            `uid` is given and is another's.
+            `uid` is given and differs from the stored one.
         """
         try:
             if dry_run:
@@ -311,7 +311,7 @@ class ResourceManager:
     async def _change(
         self, kind: type[R], wanted: Any, change: Callable[[R], R], *, dry_run: bool, permit: Permit
     ) -> R:
-        """Read, change, store; anew when overtaken, unless the caller named a version."""
+        """Read, change and store; retry if it was changed meanwhile, unless the caller gave a version."""
         key = (kind, wanted.namespace)
         async with self._locks.holding(key):
             for attempt in range(_TRIES):
@@ -322,7 +322,7 @@ class ResourceManager:
                 changed = self._rules_of(kind).prepared(change(old))
                 new = _with_metadata(_keeping_secrets(changed, old), finalizers=old.metadata.finalizers)
                 permit(old, new)
-                writes.updated(old, new)  # raises Conflict where the caller knew another one
+                writes.updated(old, new)  # raises Conflict if the caller read another version
                 pinned = new.metadata.resource_version is not None
                 new = _with_metadata(new, resource_version=old.metadata.resource_version, uid=old.metadata.uid)
                 room = await self._admit(new, old)
@@ -340,7 +340,7 @@ class ResourceManager:
         raise AssertionError(message)
 
     async def _admit(self, new: R, old: R | None) -> Room:
-        """Refuse what fits its type but not its place; returns how much may be there, which the store counts."""
+        """Refuse a resource that is not valid in its namespace; returns the limits, which the store checks."""
         kind, namespace = type(new), new.metadata.namespace
         writes.check_namespace(kind, namespace)
         if namespace is not None and not _NAMESPACE.fullmatch(namespace):
@@ -365,7 +365,7 @@ class ResourceManager:
         )
 
     async def _check_room(self, new: R, old: R | None, room: Room) -> None:
-        """The same check as the store's where nothing is to be stored: about right is enough."""
+        """Check the limits for a dry run, approximately: stored sizes differ slightly."""
         usage, token = writes.Usage(0, 0), ""
         while True:
             page = await self._store.page(type(new), new.metadata.namespace, limit=_PAGE, token=token)
@@ -376,11 +376,11 @@ class ResourceManager:
         writes.check_room(new, room, usage, before=_size(old) if old is not None else 0, after=_size(new))
 
     async def _settled(self, old: R | None, stored: R) -> R:
-        """After a write: the status that goes with it, where no controller writes that."""
+        """Write the status that follows from a write, if no controller does, and return the resource."""
         rules = self._rules_of(type(stored))
         wanted: R | None = rules.status_after(old, stored)
         if wanted is not None:
-            with contextlib.suppress(Conflict, NotFound):  # changed again since: that write brings its own status
+            with contextlib.suppress(Conflict, NotFound):  # changed again since: that write sets its own status
                 stored = await self._store.patch_status(wanted)
         return await self._shown(stored)
 
@@ -389,7 +389,7 @@ class ResourceManager:
         return _without_secrets(await present(resource))
 
     async def _not_found(self, kind: type[Resource], namespace: str | None, name: str) -> NotFound:
-        """The error, with the name that may be meant: what the caller may get, they may list."""
+        """Return the error with a similar name; callers who may get resources may list their names, too."""
         if await self._rules_of(kind).absent(name) is not None:
             return NotFound(f'The {kind.singular} "{name}" has its default, so nothing is stored. Set it with apply.')
         where = f" in {namespace}" if namespace else ""
@@ -406,7 +406,7 @@ class ResourceManager:
 
 
 def _size(resource: Resource) -> int:
-    """Bytes of what people write: metadata and spec, as JSON."""
+    """Return the size in bytes of metadata and spec as JSON."""
     body = resource.dump()
     return len(json.dumps([body["metadata"], body["spec"]], separators=(",", ":"), ensure_ascii=False).encode())
 
@@ -420,7 +420,7 @@ def _with_metadata(resource: R, **changes: Any) -> R:
 
 
 def _without_secrets(resource: R) -> R:
-    """The resource with its write-only fields emptied."""
+    """Return the resource with empty write-only fields."""
     if not resource.write_only:
         return resource
     fields = type(resource.spec).model_fields
@@ -429,10 +429,10 @@ def _without_secrets(resource: R) -> R:
 
 
 def _keeping_secrets(new: R, old: R | None) -> R:
-    """`new` with the write-only fields of `old` that it doesn't speak of.
+    """Return `new` with the write-only fields of `old` that it doesn't set.
 
-    Who sends back what they read, with another label, sends no secrets, since they read none; that must
-    not erase them. A field that is there, and be it empty, replaces.
+    A client that sends back what it read, with another label, sends no secrets, since it read none; that must
+    not delete them. A field that is present, even if empty, replaces the stored one.
     """
     unsaid = [name for name in new.write_only if name not in new.spec.model_fields_set]
     if old is None or not unsaid:
@@ -443,12 +443,12 @@ def _keeping_secrets(new: R, old: R | None) -> R:
 
 
 def _check_texts(resource: Resource) -> None:
-    """Refuse zero bytes anywhere: no argument, variable or file name can hold one (execve(2)).
+    """Refuse zero bytes in the spec: arguments, variables and file names can't hold one (execve(2)).
 
     Raises
     ------
     Invalid
-        With the field's path.
+        A text has one; the error names the field.
     """
     for path, text in _texts("spec", resource.spec.model_dump(by_alias=True)):
         if "\0" in text:

@@ -1,4 +1,4 @@
-"""What a kind wants beyond what holds for all kinds. A kind without rules of its own gets the defaults."""
+"""The rules of a kind beyond those for all kinds. A kind without its own rules gets the defaults."""
 
 from __future__ import annotations
 
@@ -14,60 +14,60 @@ R = TypeVar("R", bound=Resource)
 
 
 class KindRules(Generic[R]):
-    """Hooks that `ResourceManager` calls for a kind; the defaults leave everything as it is."""
+    """Hooks that `ResourceManager` calls for a kind; the defaults change nothing."""
 
     finalizers: tuple[str, ...] = ()
-    """Set at creation, so that nothing of a resource is forgotten while its controller is down."""
+    """Finalizers set at creation, so that a deletion waits for the controller's clean-up even if it is down."""
 
     def asks_others(self, new: R, old: R | None) -> bool:
-        """Whether `admit` wants the other resources of the kind in the namespace, which cost a reading of them all."""
+        """Return whether `admit` needs the other resources of the kind in the namespace, which then are all read."""
         del new, old
         return False
 
     def prepared(self, new: R) -> R:
-        """The resource as it is to be stored, without what somebody typed along by mistake.
+        """Return the resource as it is to be stored, for example without stray white space.
 
         Raises
         ------
         Invalid
-            A value can't be used.
+            A value is not valid.
         """
         return new
 
     def admit(self, new: R, old: R | None, others: Sequence[R]) -> None:
-        """Refuse what fits its type but not its place, before it is stored.
+        """Refuse a resource that is valid for its type but not in its namespace, before it is stored.
 
         Parameters
         ----------
         new
-            What is to be stored.
+            The resource to store.
         old
-            What is there now.
+            The stored one; None if it is new.
         others
-            The other resources of the kind in the namespace, where `asks_others` says so.
+            The other resources of the kind in the namespace, if `asks_others` returned True.
         """
 
     def status_after(self, old: R | None, stored: R) -> R | None:
-        """The resource with the status that a write asks for at once; None where its controller does that."""
+        """Return the resource with the status to write after a write; None if its controller sets the status."""
         del old, stored
         return None
 
     async def present(self, resource: R) -> R:
-        """The resource as people see it, values that are never read back aside."""
+        """Return the resource as it is shown, except for write-only fields."""
         return resource
 
     async def absent(self, name: str) -> R | None:
-        """What stands for a resource that isn't stored."""
+        """Return the resource that stands for one that isn't stored; None if there is no such default."""
         del name
         return None
 
     async def all_absent(self, stored: Sequence[R]) -> Sequence[R]:
-        """What a list shows beside what is stored."""
+        """Return the resources that a list shows in addition to stored ones."""
         del stored
         return ()
 
     async def present_event(self, event: WatchEvent[R]) -> WatchEvent[R]:
-        """The event as people see it."""
+        """Return the event as it is shown."""
         if event.resource is None:
             return event
         return WatchEvent(event.type, await self.present(event.resource), event.resource_version)

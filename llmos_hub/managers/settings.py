@@ -1,6 +1,6 @@
-"""The platform's settings: each with a default, changed by an admin's Setting or by the environment.
+"""The platform's settings: each has a default and can be changed by an admin's Setting or the environment.
 
-The environment wins over the resource, and that over the default. `DEFINITIONS` is the only list; a
+The environment overrides the resource, and that the default. `DEFINITIONS` is the only list; a
 setting is read with ``await settings.value(MAX_BODY_BYTES)``.
 """
 
@@ -38,23 +38,23 @@ T = TypeVar("T")
 logger = logging.getLogger(__name__)
 
 _COMPLAINTS: Final = 100
-"""Values that are complained about, once each."""
+"""Maximum number of invalid values that are logged, once each."""
 
 
 @dataclass(frozen=True, slots=True)
 class Definition(Generic[T]):
-    """What can be set.
+    """The definition of a setting.
 
     Attributes
     ----------
     name
         The Setting's name.
     default
-        The value where nobody sets one, as text.
+        The default value, as text.
     description
-        What it does, its unit, and why the default is what it is.
+        The effect, the unit, and the reason for the default.
     parse
-        The value from its text; raises ValueError with what would be right.
+        Converts the text to the value; raises ValueError with the valid values.
     """
 
     name: str
@@ -64,7 +64,7 @@ class Definition(Generic[T]):
 
     @property
     def variable(self) -> str:
-        """The environment variable that wins over all else."""
+        """The environment variable, which overrides everything else."""
         return "LLMOS_SETTING_" + self.name.upper().replace("-", "_")
 
 
@@ -137,16 +137,16 @@ DEFINITIONS: Final[Mapping[str, Definition[int]]] = {
 
 
 class PlatformSettings:
-    """The values in force.
+    """The values in effect.
 
     Parameters
     ----------
     store
-        Where the Settings are.
+        The store of Settings.
     environ
-        Where the variables are; the process's own unless told otherwise.
+        The environment variables; by default the process's own.
     remembered_for
-        Seconds until a changed Setting counts.
+        Seconds until a changed Setting takes effect.
     """
 
     def __init__(self, store: Store, environ: Mapping[str, str] | None = None, *, remembered_for: float = 5.0) -> None:
@@ -158,10 +158,10 @@ class PlatformSettings:
         self._read_at: float | None = None
 
     async def value(self, definition: Definition[T]) -> T:
-        """The value in force; while the store is away, the one last known."""
+        """Return the value in effect; while the store is unavailable, the last known one."""
         now = time.monotonic()
         if self._read_at is None or now - self._read_at >= self._remembered_for:
-            self._read_at = now  # also after a failure: the store isn't asked by every request meanwhile
+            self._read_at = now  # also after a failure, so that not every request queries the store meanwhile
             try:
                 listing = await self._store.list(Setting)
             except LLMOSError as error:
@@ -172,7 +172,7 @@ class PlatformSettings:
         return definition.parse(text)
 
     def in_force(self, definition: Definition[T], stored: str | None) -> tuple[str, str]:
-        """The value that counts, and its source: ``environment``, ``resource`` or ``default``."""
+        """Return the value in effect, and its source: ``environment``, ``resource`` or ``default``."""
         for text, source in ((self._environ.get(definition.variable), "environment"), (stored, "resource")):
             if text is None:
                 continue
@@ -188,18 +188,18 @@ class PlatformSettings:
 
 
 class SettingRules(KindRules[Setting]):
-    """Every setting there is can be seen, none other can be set."""
+    """The rules for Settings: all defined ones are listed, others can't be set."""
 
     def __init__(self, settings: PlatformSettings) -> None:
         self._settings = settings
 
     def admit(self, new: Setting, old: Setting | None, others: Sequence[Setting]) -> None:
-        """Refuse unknown settings and values that can't be read.
+        """Refuse unknown settings and invalid values.
 
         Raises
         ------
         Invalid
-            With the field's path.
+            The setting is unknown, or its value is not valid; the error names the field.
         """
         del old, others
         definition = _defined(new.metadata.name)
@@ -211,7 +211,7 @@ class SettingRules(KindRules[Setting]):
                 raise Invalid(str(cause), causes=[cause]) from None
 
     async def present(self, resource: Setting) -> Setting:
-        """With value, default, source and description."""
+        """Return it with value, default, source and description in its status."""
         definition = DEFINITIONS.get(resource.metadata.name)
         if definition is None:  # left from another version
             status = SettingStatus(
@@ -230,12 +230,12 @@ class SettingRules(KindRules[Setting]):
         return resource.model_copy(update={"status": status})
 
     async def absent(self, name: str) -> Setting | None:
-        """The setting with its default.
+        """Return the setting with its default.
 
         Raises
         ------
         NotFound
-            There is no such setting; the message names one that may be meant.
+            The setting is not defined; the message suggests a similar name.
         """
         try:
             definition = _defined(name)
@@ -244,12 +244,12 @@ class SettingRules(KindRules[Setting]):
         return await self.present(Setting(metadata=ObjectMeta(name=definition.name)))
 
     async def all_absent(self, stored: Sequence[Setting]) -> Sequence[Setting]:
-        """All settings that nobody has set."""
+        """Return all settings that are not stored."""
         there = {s.metadata.name for s in stored}
         return [await self.present(Setting(metadata=ObjectMeta(name=n))) for n in DEFINITIONS if n not in there]
 
     async def present_event(self, event: WatchEvent[Setting]) -> WatchEvent[Setting]:
-        """A deleted Setting is one that has its default again."""
+        """Return the event as it is shown: a deleted Setting is one that is back to its default."""
         if event.type == "DELETED" and event.resource is not None and event.resource.metadata.name in DEFINITIONS:
             fallback = await self.absent(event.resource.metadata.name)
             return WatchEvent("MODIFIED", fallback, event.resource_version)
