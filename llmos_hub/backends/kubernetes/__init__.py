@@ -1,4 +1,4 @@
-"""Runs workloads as pods of a cluster: Deployments, Jobs and what belongs to them."""
+"""The backend that runs workloads as pods of a cluster: Deployments, Jobs and related objects."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs workloads as pods of a cluster."""
+"""The backend for a cluster: keeps track of its objects and applies workloads."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ __all__ = ["KubernetesBackend"]
 
 _EXTENSION: Final = "LeaderWorkerSet"
 _SYNC: Final = 60.0
-"""Seconds that the first lists may take."""
+"""Maximum seconds for the first lists."""
 _REPAIR_FIRST, _REPAIR_LONGEST = 0.2, 60.0
-"""Seconds until what somebody changed is changed back: longer each time, in case another program insists."""
+"""First and longest delay in seconds before a change by others is reverted; it grows if the changes are repeated."""
 _REPAIR_CALM: Final = 300.0
-"""Seconds without a repair after which the next is quick again."""
+"""Seconds without a repair after which the delay shrinks again."""
 _LOST: Final = 60.0
-"""Seconds that a pod may take to end beyond its time, before it is forgotten with its machine."""
+"""Seconds beyond its termination time after which a pod is deleted by force: its node is lost."""
 _LOOK: Final = 10.0
-"""Seconds between two looks for such."""
+"""Seconds between checks for such pods."""
 _RETRY: Final = 5.0
 
 logger = logging.getLogger(__name__)
@@ -47,16 +47,16 @@ def _always() -> bool:
 
 
 class KubernetesBackend:
-    """Implements `Backend`: roles are Deployments and Jobs, which go on whatever becomes of this object.
+    """A `Backend` whose roles are Deployments and Jobs, which keep running without this object.
 
     Parameters
     ----------
     api
-        The connection; the caller closes it.
+        The connection to the cluster; the caller closes it.
     settings
-        How workloads become objects.
+        The settings of the objects to create.
     leads
-        Whether this process may change anything by itself; one that stands by repairs nothing.
+        Returns whether this process may repair objects; a standby process doesn't.
     """
 
     def __init__(
@@ -74,17 +74,17 @@ class KubernetesBackend:
         self._applier = Applier(api, settings, self._reflectors, self._secrets)
         self._polls = Polls(api, settings, self._reflectors["Pod"].objects, self._polled)
 
-    # Taking charge and letting go
+    # Start and end
 
     async def start(self) -> None:
-        """Take charge: read what is there; it goes on as it is.
+        """Read the existing objects and watch them; they keep running unchanged.
 
         Raises
         ------
         BackendFailed
-            The cluster doesn't let itself be read in time.
+            The cluster's objects can't be listed in time.
         Unavailable
-            It doesn't answer.
+            The cluster doesn't answer.
         """
         if await self._has_extension():
             self._reflectors[_EXTENSION] = make_reflector(self._api, self._settings, _EXTENSION, self._changed)
@@ -104,7 +104,7 @@ class KubernetesBackend:
         self._spawn(self._look_for_lost(), "pods of lost machines")
 
     async def _has_extension(self) -> bool:
-        """Whether the cluster has workloads over several machines."""
+        """Return whether the cluster supports replicas that span several nodes (LeaderWorkerSet)."""
         version = KINDS[_EXTENSION].api_version
         try:
             await self._api.request("GET", f"/apis/{version}", timeout=_SYNC)
@@ -113,7 +113,7 @@ class KubernetesBackend:
         return True
 
     async def close(self, *, stop: bool = False) -> None:
-        """Let go; everything goes on running, unless `stop`, which removes it."""
+        """Stop watching; workloads keep running, unless `stop`, which deletes them."""
         if stop:
             await asyncio.gather(*(self.delete(ref) for ref in await self.refs()))
         for entry in self._entries.values():
@@ -132,17 +132,17 @@ class KubernetesBackend:
         task.add_done_callback(self._tasks.discard)
         return task
 
-    # What reconcilers call
+    # The interface for reconcilers
 
     async def apply(self, workload: Workload) -> None:
-        """Make it so, without waiting for pods; see `Backend.apply`.
+        """Apply a workload, without waiting for pods; see `Backend.apply`.
 
         Raises
         ------
         Invalid
-            The cluster refuses an object as wrong: ``spec.template`` says what it doesn't take.
+            The cluster refuses an object as invalid; the error names ``spec.template``.
         BackendFailed
-            The cluster refuses for another reason: a quota, a right that is missing.
+            The cluster refuses for another reason, such as a quota or a missing right.
         Unavailable
             The cluster doesn't answer.
         """
@@ -154,25 +154,25 @@ class KubernetesBackend:
         async with entry.lock:
             await self._applier.apply(entry, workload)
         self._tell(entry)
-        for path in tuple(entry.objects):  # what was changed meanwhile
+        for path in tuple(entry.objects):  # objects that were changed meanwhile
             self._look_at(entry, path)
 
     async def observe(self, ref: WorkloadRef) -> Observation | None:
-        """How it is now, from what was last heard of it."""
+        """Return the current observation, from the last known objects."""
         entry = self._entries.get(ref)
         if entry is None:
             return None
-        # whatever is heard, read or applied of it has been looked at, to be told
+        # `told` is current: each change of an object updates it
         return entry.told or self._observe(entry)
 
     async def refs(self) -> Sequence[WorkloadRef]:
-        """Every workload there is."""
+        """Return all workloads."""
         return tuple(self._entries)
 
     async def logs(
         self, ref: WorkloadRef, *, replica: str | None = None, tail: int | None = 200, follow: bool = False
     ) -> AsyncIterator[str]:
-        """Lines of the pods' logs; see `Backend.logs`. Another process gets the same from `read_logs`."""
+        """Yield the lines of the pods' logs; see `Backend.logs`. Other processes can use `read_logs`."""
         if ref not in self._entries:
             raise NotFound(f"There is no log of {ref.name}.")
 
@@ -185,7 +185,7 @@ class KubernetesBackend:
                 yield line
 
     async def delete(self, ref: WorkloadRef) -> None:
-        """Stop all its pods, wait until they are gone, and remove all objects of it."""
+        """Delete all objects of a workload, and wait until its pods are gone."""
         entry = self._entries.get(ref)
         if entry is None:
             return
@@ -201,20 +201,20 @@ class KubernetesBackend:
                 async with asyncio.timeout(_RETRY):
                     await entry.gone.wait()
                     return
-            await self._applier.take_down(entry)  # what came meanwhile
+            await self._applier.take_down(entry)  # objects that appeared meanwhile
 
     def changes(self) -> Subscription:
-        """Workloads whose observation changed, from this call on."""
+        """Return the workloads whose observation changes, from this call on."""
         return self._changes.subscribe()
 
-    # What is heard
+    # Changes in the cluster
 
     def _changed(self, old: Object | None, new: Object | None) -> None:
-        """An object came, changed or went."""
+        """Record that an object was added, changed or deleted."""
         before = ref_of(old["metadata"]) if old is not None else None
         after = ref_of(new["metadata"]) if new is not None else None
         if old is not None and before is not None and before != after and (entry := self._entries.get(before)):
-            entry.drop(old)  # it is gone, or somebody has labelled it otherwise
+            entry.drop(old)  # it was deleted, or its labels were changed
             if new is None:
                 self._notices.forget(old["metadata"]["uid"])
             self._heard(entry, old)
@@ -224,7 +224,7 @@ class KubernetesBackend:
             self._heard(entry, new)
 
     def _entry(self, ref: WorkloadRef) -> Entry:
-        """What is known of a workload, from now on also its Secrets."""
+        """Return the entry of a workload; a new one is created, and its namespace's Secrets are watched."""
         entry = self._entries.get(ref)
         if entry is None:
             entry = self._entries[ref] = Entry(ref)
@@ -248,7 +248,7 @@ class KubernetesBackend:
         self._tell(entry)
 
     def _noticed(self, namespace: str, name: str) -> None:
-        """An Event about a pod or a job."""
+        """Update the workload of a pod or job that has a new Event."""
         for kind in ("Pod", "Job"):
             obj = self._reflectors[kind].objects.get((namespace, name))
             if obj is not None and (ref := ref_of(obj["metadata"])) is not None and ref in self._entries:
@@ -264,19 +264,19 @@ class KubernetesBackend:
         return make_observation(entry.ref, entry.wanted, entry.members, view)
 
     def _tell(self, entry: Entry) -> None:
-        """Tell of a workload if its observation is another."""
+        """Notify subscribers of a workload if its observation has changed."""
         seen = self._observe(entry)
         if seen != entry.told:
             entry.told = seen
             self._changes.notify(entry.ref)
 
-    # What is put right
+    # Repairs
 
     def _look_at(self, entry: Entry, path: str) -> None:
-        """Have it repaired if somebody has changed or removed an object of it."""
+        """Schedule a repair if somebody else has changed or deleted an object of the workload."""
         if path not in entry.objects or entry.deleting or entry.repair is not None or not entry.drifted(path):
             return
-        if entry.lock.locked():  # it is being applied just now
+        if entry.lock.locked():  # it is being applied at the moment
             return
         if not self._leads():
             entry.forget()
@@ -310,7 +310,7 @@ class KubernetesBackend:
             self._look_at(entry, path)
 
     async def _look_for_lost(self) -> None:
-        """Forget pods that were to end long ago: their machines are gone, and nobody will say that they have ended."""
+        """Delete pods by force that should have ended long ago: their nodes are lost and won't report their end."""
         while True:
             await asyncio.sleep(_LOOK)
             now = datetime.now(UTC)

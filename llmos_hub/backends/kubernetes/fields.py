@@ -1,8 +1,8 @@
-"""Which of an object's fields are ours, and what they hold.
+"""The fields of an object that are ours, and their values.
 
-The cluster remembers who set which field (``metadata.managedFields``): a field that somebody else changes is no
-longer ours, and one that somebody removes is no longer there. So what our fields hold, beside what we would apply,
-tells whether an object still is what it was made; also to a process that has just started and applied nothing yet.
+The cluster records who set each field (``metadata.managedFields``): a field that somebody else changes is no
+longer ours, and one that somebody removes no longer exists. So comparing the values of our fields with those we
+would apply shows whether an object was changed, even in a process that has just started and applied nothing yet.
 
 Source: https://kubernetes.io/docs/reference/using-api/server-side-apply/#managed-fields
 """
@@ -24,28 +24,28 @@ __all__ = ["fields_of", "values_of", "values_wanted"]
 _IDENTITY: Final = ("apiVersion", "kind")
 _NAMES: Final = ("name", "namespace")
 _QUANTITIES: Final = ("requests", "limits")
-"""Fields whose values the server may write otherwise: 1073741824 as 1Gi."""
+"""Fields whose values the server may format differently: 1073741824 as 1Gi."""
 _SIZE: Final = "sizeLimit"
 
 
 def fields_of(obj: Mapping[str, Any]) -> str:
-    """A hash of which fields of an object are ours.
+    """Return a hash of the set of an object's fields that are ours.
 
     Parameters
     ----------
     obj
-        As the server has it, with ``managedFields``.
+        The object from the server, with ``managedFields``.
     """
     return digest(_ours(obj))
 
 
 def values_of(obj: Mapping[str, Any]) -> str:
-    """A hash of what these hold; ten times the work of `fields_of`."""
+    """Return a hash of the values of our fields; ten times as expensive as `fields_of`."""
     return digest(_plain(_part(obj, _ours(obj)))) if _ours(obj) else ""
 
 
 def values_wanted(obj: Mapping[str, Any]) -> str:
-    """The same of an object as we apply it: equal where it is there unchanged."""
+    """Return the hash for an object as we apply it; equal to `values_of` if the stored object is unchanged."""
     content = {name: value for name, value in obj.items() if name not in _IDENTITY}
     content["metadata"] = {name: value for name, value in obj["metadata"].items() if name not in _NAMES}
     return digest(_plain(content))
@@ -60,7 +60,7 @@ def _ours(obj: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _part(value: Any, fields: Mapping[str, Any]) -> Any:
-    """Of a value what a set of fields (``FieldsV1``) names; all where it names no part."""
+    """Return the parts of a value in a set of fields (``FieldsV1``); the whole value if it names no part."""
     names = [name for name in fields if name != "."]
     if not names:
         return value
@@ -72,7 +72,7 @@ def _part(value: Any, fields: Mapping[str, Any]) -> Any:
 
 
 def _items(items: list[Any], fields: Mapping[str, Any], names: Iterable[str]) -> Iterable[Any]:
-    """The items of a list that are named by their keys (``k:``), themselves (``v:``) or their place (``i:``)."""
+    """Yield the items of a list that are named by key (``k:``), value (``v:``) or index (``i:``)."""
     named = [(name[0], _read(name[2:]), fields[name]) for name in names if name[:2] in ("k:", "v:", "i:")]
     for place, item in enumerate(items):
         for how, what, part in named:
@@ -88,7 +88,7 @@ def _read(text: str) -> Any:
 
 
 def _plain(value: Any, *, amounts: bool = False) -> Any:
-    """A value without what is empty, which the server leaves out, and with amounts as numbers."""
+    """Return a value without empty parts, which the server leaves out, and with normalized quantities."""
     if isinstance(value, Mapping):
         found = {
             name: _plain(part, amounts=amounts or name in _QUANTITIES or name == _SIZE) for name, part in value.items()

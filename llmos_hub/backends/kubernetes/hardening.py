@@ -1,4 +1,4 @@
-"""What holds for the pods of workloads whatever a resource changes of them; pure functions."""
+"""Security settings of workloads' pods that a resource can't change; pure functions."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from llmos_hub.backends.kubernetes.settings import KubernetesSettings
 __all__ = ["SCRATCH", "container_security", "harden", "pod_security"]
 
 SCRATCH: Final = "scratch"
-"""The volume that is a pod's home and its /tmp."""
+"""The volume for a pod's home directory and /tmp."""
 _PRIVATE: Final = "fetch-scratch"
-"""The same of our own init containers, in pods that a resource changes."""
+"""The separate volume for our own init containers, in pods with other containers or volumes."""
 
 
 def pod_security(settings: KubernetesSettings) -> dict[str, Any]:
-    """What a pod of ours runs as."""
+    """Return the security context of pods."""
     return {
         "runAsNonRoot": True,
         "runAsUser": settings.run_as,
@@ -28,14 +28,14 @@ def pod_security(settings: KubernetesSettings) -> dict[str, Any]:
 
 
 def container_security() -> dict[str, Any]:
-    """What none of its containers may."""
+    """Return the security context of containers."""
     return {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
 
 
 def harden(merged: dict[str, Any], ours: Mapping[str, Any], settings: KubernetesSettings) -> dict[str, Any]:
-    """The merged pod with all that must hold whatever was merged into it.
+    """Return the merged pod with the settings that overrides must not change.
 
-    What a resource may say is checked when it is made; this holds also for what ``$patch`` removes.
+    Overrides are validated when a resource is created; this also covers fields removed by ``$patch``.
     """
     metadata = merged.setdefault("metadata", {})
     metadata["labels"] = {**(metadata.get("labels") or {}), **ours["metadata"]["labels"]}
@@ -50,13 +50,13 @@ def harden(merged: dict[str, Any], ours: Mapping[str, Any], settings: Kubernetes
         "serviceAccountName",
         "nodeName",
         "shareProcessNamespace",
-        # names mean what they mean in the cluster: `fetch` sends passwords to some
+        # host names must not be redirected: `fetch` sends passwords to some
         "hostAliases",
         "dnsConfig",
         "dnsPolicy",
     ):
         spec.pop(name, None)
-    for name in ("tolerations", "runtimeClassName"):  # on which nodes, and how confined, is the operator's to say
+    for name in ("tolerations", "runtimeClassName"):  # the operator decides on nodes and isolation
         spec.pop(name, None)
         if name in ours["spec"]:
             spec[name] = ours["spec"][name]
@@ -81,10 +81,10 @@ def harden(merged: dict[str, Any], ours: Mapping[str, Any], settings: Kubernetes
 
 
 def _part_fetch(spec: dict[str, Any], ours: Mapping[str, Any]) -> None:
-    """Keep our own init containers as we make them: they know the mirror's and the proxy's passwords.
+    """Keep our own init containers unchanged: they have the passwords of mirrors and proxies.
 
-    What lies in their home decides what a program does, so that they get one that no other container sees, where
-    there are containers or volumes that aren't ours. (Elsewhere the pod stays as it was: it would be replaced.)
+    Files in the home directory can change the behavior of a program, so these containers get a separate one if the pod
+    has containers or volumes that aren't ours. (Other pods are not changed: a change would replace them.)
     """
     own = {container["name"]: container for container in ours["spec"].get("initContainers", ())}
     inits = spec.get("initContainers") or []
@@ -100,7 +100,7 @@ def _part_fetch(spec: dict[str, Any], ours: Mapping[str, Any]) -> None:
 
 
 def _only_ours(spec: Mapping[str, Any], ours: Mapping[str, Any]) -> bool:
-    """Whether the pod has our containers and our volumes and no others."""
+    """Return whether the pod has exactly our containers and volumes."""
     names = [
         [c["name"] for part in ("containers", "initContainers") for c in pod.get(part) or ()] for pod in (spec, ours)
     ]

@@ -1,4 +1,4 @@
-"""Logs of a workload's pods; for the process that runs the backend and for any other."""
+"""Logs of a workload's pods, for the backend's process and any other."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from llmos_hub.workload import WorkloadRef
 __all__ = ["read_log", "read_logs"]
 
 _POLL: Final = 1.0
-"""Seconds between two looks for new pods while logs are followed."""
+"""Seconds between checks for new pods while following logs."""
 _LINE: Final = 16384
-"""Characters of a line that are shown."""
+"""Maximum characters of a line; the rest is cut off."""
 _IDLE: Final = 3600.0
-"""Seconds for which a followed log may be silent before the connection is made anew."""
+"""Seconds without a line after which the connection of a followed log is opened again."""
 
 Pod = Mapping[str, Any]
 
@@ -34,17 +34,17 @@ async def read_logs(
     follow: bool = False,
     exists: Callable[[], Awaitable[bool]] | None = None,
 ) -> AsyncGenerator[str, None]:
-    """Lines of the pods' logs, without line ends; see `llmos_hub.backends.base.Backend.logs`.
+    """Yield lines of the pods' logs, without line ends; see `llmos_hub.backends.base.Backend.logs`.
 
     Parameters
     ----------
     exists
-        Whether there (still) is such a workload; by default, whether it has any object that makes pods.
+        Returns whether the workload (still) exists; by default, whether it has a Deployment or Job.
 
     Raises
     ------
     NotFound
-        There is no such workload or replica.
+        The workload or replica doesn't exist.
     """
 
     async def there() -> bool:
@@ -72,7 +72,7 @@ async def _has_owner(api: KubernetesAPI, ref: WorkloadRef) -> bool:
 
 
 async def _pods(api: KubernetesAPI, ref: WorkloadRef, replica: str | None) -> list[Pod]:
-    """The workload's pods, the oldest first."""
+    """Return the workload's pods, the oldest first."""
     params = {"labelSelector": workload_selector(ref)}
     found = await api.request("GET", path_of("v1", "pods", ref.namespace), params=params)
     pods = [pod for pod in found.get("items") or () if replica in (None, pod["metadata"]["name"])]
@@ -80,7 +80,7 @@ async def _pods(api: KubernetesAPI, ref: WorkloadRef, replica: str | None) -> li
 
 
 def _container(pod: Pod) -> str:
-    """The container whose log is shown: the pod's own, or the one that runs before it."""
+    """Return the container whose log is shown: the main one, or an init container that runs or has failed."""
     if (before := init_running(pod)) is not None:
         return before
     for status in pod["status"].get("initContainerStatuses") or ():
@@ -96,7 +96,7 @@ def _container(pod: Pod) -> str:
 async def read_log(
     api: KubernetesAPI, pod: Pod, *, container: str = "", tail: int | None = None, follow: bool = False
 ) -> AsyncIterator[str]:
-    """The lines of one container's log; none where it hasn't run yet."""
+    """Yield the lines of one container's log; none if it hasn't run yet."""
     meta = pod["metadata"]
     params = {"container": container or _container(pod)}
     if tail is not None:
@@ -109,7 +109,7 @@ async def read_log(
             async for line in lines:
                 yield _text(line)
     except APIError as error:
-        if error.status not in (400, 404):  # it hasn't started, or is gone
+        if error.status not in (400, 404):  # it hasn't started, or was deleted
             raise Unavailable(f"The log of {meta['name']} can't be read: {error.message}") from None
 
 
@@ -122,7 +122,7 @@ def _text(line: bytes) -> str:
 
 
 def _life(pod: Pod) -> tuple[str, str, int]:
-    """What a log belongs to: a pod's container between two starts."""
+    """Return the key of one log: a pod's container and its number of restarts."""
     statuses = pod["status"].get("initContainerStatuses") or () if init_running(pod) else ()
     status = next(iter(statuses), None) or main_status(pod)
     return pod["metadata"]["uid"], _container(pod), int(status.get("restartCount", 0))
@@ -136,17 +136,17 @@ def _has_started(pod: Pod) -> bool:
 async def _follow(
     api: KubernetesAPI, ref: WorkloadRef, replica: str | None, tail: int | None, there: Callable[[], Awaitable[bool]]
 ) -> AsyncGenerator[str, None]:
-    """The lines of all pods as they come, those of pods that are made meanwhile too, until all is over."""
+    """Yield the lines of all pods as they come, also of new pods, until all have ended."""
     queue: asyncio.Queue[str | None] = asyncio.Queue(maxsize=1000)
     tasks: dict[tuple[str, str, int], asyncio.Task[None]] = {}
 
     async def copy(pod: Pod, tail: int | None) -> None:
-        with contextlib.suppress(LLMOSError):  # what follows of it is attached to anew
+        with contextlib.suppress(LLMOSError):  # after an error `look` attaches to it again
             async for line in read_log(api, pod, tail=tail, follow=True):
                 await queue.put(line)
 
     async def look() -> None:
-        """Attach to what has started, until there is nothing more to come."""
+        """Attach to each container that has started, until all pods have ended."""
         first = True
         while True:
             pods = await _pods(api, ref, replica)

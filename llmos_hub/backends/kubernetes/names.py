@@ -1,4 +1,4 @@
-"""What a workload's objects are called and labelled, and how a workload is told from them again."""
+"""Names and labels of a workload's objects, and the workload that an object belongs to."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ __all__ = [
 MANAGED_BY: Final = "app.kubernetes.io/managed-by"
 PART_OF: Final = "app.kubernetes.io/part-of"
 WORKLOAD: Final = "llmos.ai/workload"
-"""Label with the workload's id, by which its pods are selected."""
+"""Label with the workload's id, which selects its pods."""
 ROLE: Final = "llmos.ai/role"
 TEMPLATE: Final = "llmos.ai/template"
-"""Label with the hash of the template that a pod was made from."""
+"""Label with the hash of the template that a pod was created from."""
 LABELS: Final = "llmos.ai/labels"
 """Annotation with the workload's labels, as JSON."""
 APPLIED: Final = "llmos.ai/applied"
@@ -49,12 +49,12 @@ _PLAIN_ROLES: Final = ("replica", "fetch")
 
 
 def container_name(role: Role) -> str:
-    """What the container is called in which a role's process runs: ``engine`` for what answers."""
+    """Return the name of the container with a role's process: ``engine`` for serving processes."""
     return "engine" if role.name == "replica" else role.name
 
 
 def object_name(ref: WorkloadRef, role: Role | None = None, suffix: str = "") -> str:
-    """The name of an object of a workload, or of one of its roles; short enough for the pods' names that grow from it."""
+    """Return the name of a workload's or role's object; short enough that pod names derived from it are valid."""
     parts = [ref.id]
     if role is not None and role.name not in _PLAIN_ROLES:
         parts.append(role.name[:12])
@@ -66,7 +66,7 @@ def object_name(ref: WorkloadRef, role: Role | None = None, suffix: str = "") ->
 def make_metadata(
     workload: Workload, settings: KubernetesSettings, name: str, role: Role | None = None
 ) -> dict[str, Any]:
-    """Name, labels, annotations and owner of an object."""
+    """Return the metadata of an object: name, labels, annotations and owner."""
     ref = workload.ref
     labels = {
         "app.kubernetes.io/name": ref.kind.lower(),
@@ -93,22 +93,22 @@ def make_metadata(
 
 
 def make_selector(ref: WorkloadRef, role: Role | None = None) -> dict[str, str]:
-    """The labels that select a workload's pods, or those of a role."""
+    """Return the labels that select a workload's pods, or those of a role."""
     return {WORKLOAD: ref.id} | ({ROLE: role.name} if role is not None else {})
 
 
 def release_selector(settings: KubernetesSettings) -> str:
-    """The selector of all objects of the release's workloads."""
+    """Return the selector of all objects of the release's workloads."""
     return f"{MANAGED_BY}=llmos,{PART_OF}={settings.release},{WORKLOAD}"
 
 
 def workload_selector(ref: WorkloadRef) -> str:
-    """The selector of all objects of a workload."""
+    """Return the selector of all objects of a workload."""
     return f"{WORKLOAD}={ref.id}"
 
 
 def ref_of(metadata: Mapping[str, Any]) -> WorkloadRef | None:
-    """The workload that an object belongs to, by its labels."""
+    """Return the workload that an object belongs to, from its labels; None if it has none."""
     labels = metadata.get("labels") or {}
     if not all(name in labels for name in (_KIND, _NAME, _PART, _UID)):
         return None
@@ -116,5 +116,5 @@ def ref_of(metadata: Mapping[str, Any]) -> WorkloadRef | None:
 
 
 def digest(value: Any) -> str:
-    """Twelve hex digits of a JSON value."""
+    """Return twelve hex digits of a JSON value's hash."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:12]

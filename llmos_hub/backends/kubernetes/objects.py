@@ -1,4 +1,4 @@
-"""The objects that make a workload, as they are applied; pure functions."""
+"""The objects of a workload, as they are applied; pure functions."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """A kind of object, and where its objects are in the API."""
+    """A kind of object, with its API version and plural."""
 
     api_version: str
     kind: str
@@ -70,7 +70,7 @@ KINDS: Final[Mapping[str, Kind]] = {
 
 
 def path_of_object(obj: Mapping[str, Any]) -> str:
-    """Where an object is in the API."""
+    """Return the path of an object in the API."""
     kind, meta = KINDS[obj["kind"]], obj["metadata"]
     return path_of(kind.api_version, kind.plural, meta["namespace"], meta["name"])
 
@@ -82,12 +82,12 @@ def _object(kind: Kind, metadata: Mapping[str, Any], **fields: Any) -> dict[str,
 def make_objects(
     workload: Workload, settings: KubernetesSettings, demands: frozenset[str] = frozenset()
 ) -> list[dict[str, Any]]:
-    """Everything that a workload consists of, in the order in which it is applied, but for the namespace's claim.
+    """Return all objects of a workload in the order of applying, except the namespace's volume claim.
 
     Parameters
     ----------
     demands
-        What the namespace's quota wants containers to state; `llmos_hub.backends.kubernetes.quotas.Demands`.
+        The resources that containers must state because of a quota; see `llmos_hub.backends.kubernetes.quotas.Demands`.
     """
     return [_stamped(state_limits(obj, demands)) for obj in _make_objects(workload, settings)]
 
@@ -110,19 +110,19 @@ def _make_objects(workload: Workload, settings: KubernetesSettings) -> Iterator[
         elif role.template.completes:
             if role.count:
                 yield make_job(workload, role, settings)
-        elif not (led and role.name == "worker"):  # those are their leader's
+        elif not (led and role.name == "worker"):  # workers belong to the LeaderWorkerSet
             yield make_deployment(workload, role, settings)
 
 
 def _stamped(obj: dict[str, Any]) -> dict[str, Any]:
-    """The object with a hash of itself, by which it is known that there is nothing to apply."""
+    """Return the object with its own hash as an annotation, to detect that nothing needs to be applied."""
     metadata = obj["metadata"]
     stamp = {APPLIED: digest(obj)}
     return {**obj, "metadata": {**metadata, "annotations": {**metadata.get("annotations", {}), **stamp}}}
 
 
 def keep_images(deployment: Mapping[str, Any], images: Mapping[str, str]) -> dict[str, Any]:
-    """A Deployment whose containers run from these images, by their names, in place of the settings'."""
+    """Return a Deployment with these images, by container name, instead of the settings'."""
     template = deployment["spec"]["template"]
     pod = dict(template["spec"])
     for part in ("initContainers", "containers"):
@@ -134,11 +134,11 @@ def keep_images(deployment: Mapping[str, Any], images: Mapping[str, str]) -> dic
     return _stamped({**deployment, "metadata": metadata, "spec": spec})
 
 
-# What runs
+# Objects that run pods
 
 
 def make_deployment(workload: Workload, role: Role, settings: KubernetesSettings) -> dict[str, Any]:
-    """Equal pods that serve: one new one is ready before an old one goes."""
+    """Return the Deployment of equal serving pods; on an update, a new one is ready before an old one ends."""
     return _object(
         _DEPLOYMENT,
         make_metadata(workload, settings, object_name(workload.ref, role), role),
@@ -153,9 +153,9 @@ def make_deployment(workload: Workload, role: Role, settings: KubernetesSettings
 
 
 def make_job(workload: Workload, role: Role, settings: KubernetesSettings) -> dict[str, Any]:
-    """Pods that run to their end once; another template is another Job.
+    """Return the Job of pods that run once; another template makes another Job.
 
-    A pod that fell victim to a drained or lost machine is made again, one that failed isn't.
+    A pod ended by a disruption, such as a drained or lost node, is replaced; one that failed isn't.
     """
     name = object_name(workload.ref, role, role.template.hash[:8])
     template = make_pod_template(workload, role, settings, index="$(JOB_COMPLETION_INDEX)")
@@ -176,9 +176,9 @@ def make_job(workload: Workload, role: Role, settings: KubernetesSettings) -> di
 
 
 def make_leader_worker_set(workload: Workload, role: Role, settings: KubernetesSettings) -> dict[str, Any]:
-    """Replicas that span several machines: a leader that answers, and workers of which all start anew when one fails.
+    """Return the LeaderWorkerSet of replicas that span several nodes; a group is recreated when one of its pods fails.
 
-    The leader's process is the role's; the workers' that of the role ``worker``, where there is one. They find
+    The leader runs the role's process; workers run that of the role ``worker``, if there is one. They find
     each other by ``LWS_LEADER_ADDRESS`` and ``{index}``.
     Source: https://lws.sigs.k8s.io/docs/reference/leaderworkerset.v1/
     """
@@ -203,11 +203,11 @@ def make_leader_worker_set(workload: Workload, role: Role, settings: KubernetesS
     )
 
 
-# What belongs to it
+# Related objects
 
 
 def make_service(workload: Workload, settings: KubernetesSettings) -> dict[str, Any]:
-    """A name for the pods that are ready, without an address of its own: gateways choose among them themselves."""
+    """Return the headless Service of the ready pods: gateways choose among them themselves."""
     answering = next(role for role in workload.roles if not role.template.completes)
     return _object(
         _SERVICE,
@@ -221,7 +221,7 @@ def make_service(workload: Workload, settings: KubernetesSettings) -> dict[str, 
 
 
 def make_pdb(workload: Workload, role: Role, settings: KubernetesSettings) -> dict[str, Any]:
-    """Of several pods only one is taken away at a time when machines are drained."""
+    """Return the PodDisruptionBudget that lets a drain evict only one of several pods at a time."""
     return _object(
         _PDB,
         make_metadata(workload, settings, object_name(workload.ref, role)),
@@ -234,7 +234,7 @@ def make_pdb(workload: Workload, role: Role, settings: KubernetesSettings) -> di
 
 
 def make_network_policy(workload: Workload, settings: KubernetesSettings) -> dict[str, Any]:
-    """Only the release's gateways reach the engine's port, and a workload's pods each other."""
+    """Return the NetworkPolicy: only gateways reach the engine's port, and the pods of one workload each other."""
     gateway = {
         "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": settings.namespace}},
         "podSelector": {"matchLabels": {"app.kubernetes.io/component": "gateway"}},
@@ -278,7 +278,7 @@ def _make_egress(settings: KubernetesSettings) -> Iterator[dict[str, Any]]:
 
 
 def _make_block(cidr: str, settings: KubernetesSettings) -> dict[str, Any]:
-    """A range without what must not be reached in it; the cloud's metadata service never is."""
+    """Return a range without excluded addresses; cloud metadata services are always excluded."""
     whole = ip_network(cidr)
     but = dict.fromkeys((*settings.egress.except_cidrs, *METADATA_SERVICES))
     inside = [each for each in but if _is_inside(ip_network(each), whole)]
@@ -286,12 +286,12 @@ def _make_block(cidr: str, settings: KubernetesSettings) -> dict[str, Any]:
 
 
 def _is_inside(part: IPv4Network | IPv6Network, whole: IPv4Network | IPv6Network) -> bool:
-    """Whether it is a part of it and less than all of it, as NetworkPolicy wants exceptions to be."""
+    """Return whether `part` is a proper part of `whole`, as NetworkPolicy requires of exceptions."""
     return part.version == whole.version and part != whole and part.subnet_of(whole)  # type: ignore[arg-type]
 
 
 def make_secret(workload: Workload, settings: KubernetesSettings) -> dict[str, Any]:
-    """The values of variables that are written nowhere else."""
+    """Return the Secret with the values of secret variables, which no other object contains."""
     data = make_secret_data(workload)
     return _object(
         _SECRET,
@@ -302,7 +302,7 @@ def make_secret(workload: Workload, settings: KubernetesSettings) -> dict[str, A
 
 
 def make_pvc(namespace: str, settings: KubernetesSettings) -> dict[str, Any]:
-    """The claim for a namespace's model files; nobody owns it, since what was downloaded is used again."""
+    """Return the claim for a namespace's model files; it has no owner, so that downloads can be used again."""
     return _object(
         _CLAIM,
         {
@@ -319,12 +319,12 @@ def make_pvc(namespace: str, settings: KubernetesSettings) -> dict[str, Any]:
 
 
 def needs_claim(workload: Workload, settings: KubernetesSettings) -> bool:
-    """Whether the workload's pods mount the namespace's claim."""
+    """Return whether the workload's pods mount the namespace's claim."""
     return settings.models.storage_class is not None and any(uses_models(role, settings) for role in workload.roles)
 
 
 def labels_of(metadata: Mapping[str, Any]) -> dict[str, str]:
-    """The workload's labels, as an object of one of its roles tells them."""
+    """Return the workload's labels, from an annotation of an object of one of its roles."""
     try:
         labels = json.loads((metadata.get("annotations") or {}).get(LABELS, "{}"))
     except ValueError:

@@ -1,4 +1,4 @@
-"""What the cluster's objects say of a workload; pure functions."""
+"""The observation of a workload from the cluster's objects; pure functions."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ _JOB: Final = "batch.kubernetes.io/job-name"
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """What is known beside the objects.
+    """Data about pods in addition to the objects.
 
     Attributes
     ----------
     port
-        Where engines listen.
+        The port that engines listen on.
     notices
-        Of pods and jobs, by their uid; the newest first.
+        Warning Events of pods and jobs, by their uid; the newest first.
     memory
-        Bytes in use, by the pod's namespace and name.
+        Memory usage in bytes, by the pod's namespace and name.
     progress
-        What a container says that runs before a pod's own, by the pod's uid.
+        Progress of a running init container as text, by the pod's uid.
     """
 
     port: int
@@ -43,12 +43,12 @@ class View:
 
 @dataclass(slots=True)
 class Members:
-    """The objects of a workload that there are, by kind and name.
+    """The existing objects of a workload, by kind and name.
 
     Attributes
     ----------
     others
-        What doesn't run: Services, Secrets and so on, by their path.
+        Objects without pods, such as Services and Secrets, by their path.
     """
 
     pods: dict[str, Object] = field(default_factory=dict)
@@ -61,12 +61,12 @@ class Members:
 
 
 def make_observation(ref: WorkloadRef, wanted: Workload | None, members: Members, view: View) -> Observation:
-    """How a workload is.
+    """Return the observation of a workload.
 
     Parameters
     ----------
     wanted
-        As it was last applied, if it was since the controllers started.
+        The workload as last applied by this process; None if it wasn't.
     """
     owners = {**members.deployments, **members.jobs}
     known = [role.name for role in wanted.roles] if wanted else sorted({role_of(o) for o in owners.values()})
@@ -81,7 +81,7 @@ def make_observation(ref: WorkloadRef, wanted: Workload | None, members: Members
 
 
 def _is_replaced(pod: Object) -> bool:
-    """Whether it has failed for good and a Deployment has made another in its place: evicted, say."""
+    """Return whether a pod has failed for good and its Deployment has replaced it, for example after an eviction."""
     restarts = pod["spec"].get("restartPolicy", "Always")
     return (
         pod["status"].get("phase") == "Failed" and restarts == "Always" and not pod["metadata"].get("deletionTimestamp")
@@ -89,7 +89,7 @@ def _is_replaced(pod: Object) -> bool:
 
 
 def _states(name: str, role: str, pods: Iterable[Object], members: Members, view: View) -> list[ReplicaState]:
-    """The states of a role's pods, the oldest first, those on their way out last."""
+    """Return the states of a role's pods, the oldest first, but pods that are stopping last."""
 
     def order(pod: Object) -> tuple[bool, str, str, str]:
         meta = pod["metadata"]
@@ -112,7 +112,7 @@ def _states(name: str, role: str, pods: Iterable[Object], members: Members, view
 
 
 def _is_stopping(pod: Object, jobs: Mapping[str, Object]) -> bool:
-    """Whether it is on its way out, by itself or with its Job."""
+    """Return whether a pod is being deleted, by itself or with its Job."""
     if pod["metadata"].get("deletionTimestamp"):
         return True
     job = (pod["metadata"].get("labels") or {}).get(_JOB)
@@ -123,7 +123,7 @@ def _is_stopping(pod: Object, jobs: Mapping[str, Object]) -> bool:
 
 
 def _missing(name: str, role: str, owners: Mapping[str, Object], there: int, view: View) -> ReplicaState | None:
-    """A replica that the cluster won't make, or one of a Job that is over and whose pod is gone."""
+    """Return a replica that the cluster refuses to create, or that of an ended Job whose pod is gone; else None."""
     for id_, owner in owners.items():
         if role_of(owner) != role or owner["metadata"].get("deletionTimestamp"):
             continue
@@ -146,7 +146,7 @@ def _missing(name: str, role: str, owners: Mapping[str, Object], there: int, vie
 
 
 def _is_updated(wanted: Workload | None, members: Members, states: Sequence[ReplicaState]) -> bool:
-    """Whether all pods are of the newest template and count, and the Deployments agree."""
+    """Return whether the pods match the newest template and count, and the Deployments report the same."""
     for deployment in members.deployments.values():
         status, count = deployment.get("status") or {}, deployment["spec"].get("replicas", 1)
         if status.get("observedGeneration", 0) < deployment["metadata"].get("generation", 0):
@@ -166,7 +166,7 @@ def _is_updated(wanted: Workload | None, members: Members, states: Sequence[Repl
 
 
 def _expected(workload: Workload) -> Counter[tuple[str, str]]:
-    """How many pods of which role and template there shall be."""
+    """Return the expected number of pods by role and template."""
     expected: Counter[tuple[str, str]] = Counter()
     led = next((role for role in workload.roles if role.template.pod.hosts > 1), None)
     worker = next((role for role in workload.roles if role.name == "worker"), led)

@@ -22,25 +22,25 @@ from llmos_hub.workload import Probe, ProcessTemplate, Role, Workload
 __all__ = ["MODEL_CLAIM", "init_name", "make_pod_template", "make_secret_data", "secret_key", "uses_models"]
 
 MODEL_CLAIM: Final = "llmos-models"
-"""The claim in each namespace on which model files lie, and the name of the volume in pods."""
+"""The claim for model files in each namespace, and the name of its volume in pods."""
 _TMP: Final = "/tmp"  # noqa: S108 - the pod's own
 _MIB: Final = 2**20
 _SAME_MACHINE: Final = "llmos.ai/models"
-"""Label of pods that share a volume which only one machine can have."""
+"""Label of pods that share a volume which only one node can mount."""
 
 
 def init_name(index: int, template: ProcessTemplate) -> str:
-    """What the container of a process that runs before is called: ``fetch``, or ``init-0``."""
+    """Return the name of an init container: ``fetch``, or ``init-0`` and so on."""
     return template.pod.image if template.pod.image == "fetch" else f"init-{index}"
 
 
 def secret_key(role: Role, container: str, name: str) -> str:
-    """Where in a workload's Secret the value of a variable is."""
+    """Return the key of a variable's value in a workload's Secret."""
     return f"{role.name}.{container}.{name}"
 
 
 def make_secret_data(workload: Workload) -> dict[str, str]:
-    """What a workload's Secret holds, by `secret_key`."""
+    """Return the data of a workload's Secret, by `secret_key`."""
     data = {}
     for role in workload.roles:
         for container, template in _processes(role):
@@ -50,7 +50,7 @@ def make_secret_data(workload: Workload) -> dict[str, str]:
 
 
 def uses_models(role: Role, settings: KubernetesSettings) -> bool:
-    """Whether any of a role's processes is told of the model volume."""
+    """Return whether any of a role's processes refers to the model volume."""
     path = settings.models.mount_path
     return any(path in text for _, template in _processes(role) for text in (*template.argv, *template.env.values()))
 
@@ -62,12 +62,12 @@ def _processes(role: Role) -> Iterator[tuple[str, ProcessTemplate]]:
 
 
 def make_pod_template(workload: Workload, role: Role, settings: KubernetesSettings, index: str = "0") -> dict[str, Any]:
-    """The pod of a role, with the resource's own changes to it.
+    """Return the pod template of a role, with the resource's overrides.
 
     Parameters
     ----------
     index
-        What ``{index}`` becomes.
+        The value of ``{index}``.
     """
     metadata = make_metadata(workload, settings, "", role)
     labels = metadata["labels"]
@@ -105,7 +105,7 @@ def make_pod_template(workload: Workload, role: Role, settings: KubernetesSettin
 
 
 def _fill(text: str, settings: KubernetesSettings, index: str) -> str:
-    """Placeholders filled in; a dollar sign is doubled, since Kubernetes expands ``$(NAME)`` itself."""
+    """Return the text with placeholders filled in; ``$`` is doubled, since Kubernetes would expand ``$(NAME)``."""
     text = text.replace("$", "$$")
     for name, value in (
         ("{socket}", f"0.0.0.0:{settings.port}"),
@@ -121,7 +121,7 @@ def _make_container(
     name: str, template: ProcessTemplate, *, workload: Workload, role: Role, settings: KubernetesSettings, index: str
 ) -> dict[str, Any]:
     image = settings.image_for(template.pod.image)
-    # our own interpreter is elsewhere in the image than here
+    # this process's interpreter has another path in the image
     program = image.python if template.argv[0] == sys.executable else template.argv[0]
     env: list[dict[str, Any]] = [
         {"name": variable, "value": _fill(value, settings, index)}
@@ -149,7 +149,7 @@ def _make_container(
         "env": env,
         "volumeMounts": mounts,
         "securityContext": {**container_security(), "readOnlyRootFilesystem": image.read_only_root_filesystem},
-        # the last lines of the log come with the pod's state when it crashes
+        # after a crash, the pod's status contains the last lines of the log
         "terminationMessagePolicy": "FallbackToLogsOnError",
     }
     resources = _make_resources(template, settings)
@@ -196,7 +196,7 @@ def _make_probes(template: ProcessTemplate, settings: KubernetesSettings) -> dic
     return probes
 
 
-# The pod around them
+# The pod
 
 
 def _make_volumes(role: Role, settings: KubernetesSettings, *, models: bool) -> Iterator[dict[str, Any]]:
@@ -223,7 +223,7 @@ def _make_tolerations(role: Role, settings: KubernetesSettings) -> list[dict[str
 
 
 def _make_placement(workload: Workload, role: Role, settings: KubernetesSettings) -> dict[str, Any]:
-    """On which nodes, and before or after whom."""
+    """Return the fields for scheduling: nodes, priority and spreading."""
     options = role.template.pod
     selector = dict(settings.node_selector)
     if options.gpus and options.gpu_type:

@@ -1,4 +1,4 @@
-"""What must be asked for again and again: memory in use, and how far models are that pods fetch at their start."""
+"""Polling of data that can't be watched: memory usage, and the progress of downloads at a pod's start."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ from llmos_hub.workload import WorkloadRef
 __all__ = ["MEMORY_PERIOD", "Polls", "progress_words"]
 
 MEMORY_PERIOD: Final = 15.0
-"""Seconds between two looks at memory: metrics-server looks as often."""
+"""Seconds between reads of memory usage, as often as metrics-server updates it."""
 _NO_METRICS: Final = 300.0
-"""Seconds until it is asked again for metrics where there are none."""
+"""Seconds between attempts if the cluster has no metrics."""
 _FORBIDDEN, _NOT_FOUND = 403, 404
 _PROGRESS: Final = 2.0
 _MOST: Final = 20
-"""Logs that are looked into at once."""
+"""Maximum number of logs read concurrently."""
 _METRICS: Final = "/apis/metrics.k8s.io/v1beta1/pods"
 
 logger = logging.getLogger(__name__)
 
 
 def progress_words(lines: list[str]) -> str:
-    """What the last line of a download says, for people; empty where it says nothing.
+    """Return the last progress in the lines of a download's log, as text; empty if there is none.
 
     >>> progress_words(['{"type": "progress", "file": "a.gguf", "done": 1200000, "total": 2500000, "rate": 58000000}'])
     'a.gguf, 1.2 MB of 2.5 MB at 58 MB/s.'
@@ -53,14 +53,14 @@ def progress_words(lines: list[str]) -> str:
 
 
 class Polls:
-    """Asks for what nobody tells.
+    """Periodic reads of memory usage and download progress.
 
     Parameters
     ----------
     pods
-        All that there are.
+        All pods, by namespace and name.
     changed
-        Called with the workload of a pod of which there is news.
+        Called with the workload of a pod whose data changed.
     """
 
     def __init__(
@@ -71,9 +71,9 @@ class Polls:
         changed: Callable[[WorkloadRef], None],
     ) -> None:
         self.memory: dict[tuple[str, str], int] = {}
-        """Bytes in use, by the pod's namespace and name."""
+        """Memory usage in bytes, by the pod's namespace and name."""
         self.progress: dict[str, str] = {}
-        """How far a download is, in words, by the pod's uid."""
+        """Progress of a download as text, by the pod's uid."""
         self._api = api
         self._settings = settings
         self._pods = pods
@@ -81,7 +81,7 @@ class Polls:
         self._missing = False
 
     async def run(self) -> None:
-        """Ask until cancelled."""
+        """Poll until cancelled."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._poll_memory())
             group.create_task(self._poll_progress())
@@ -94,7 +94,7 @@ class Polls:
             await asyncio.sleep(pause)
 
     async def look_at_memory(self) -> float:
-        """Read it where that is possible; seconds until the next look."""
+        """Read memory usage if possible, and return the seconds until the next read."""
         try:
             await self._read_memory()
         except APIError as error:
@@ -110,7 +110,7 @@ class Polls:
         return MEMORY_PERIOD
 
     def _say_missing(self, why: str) -> None:
-        if not self._missing:  # a cluster without stays so, and it is no error
+        if not self._missing:  # logged only once: a missing metrics-server is not an error
             self._missing = True
             logger.info("Memory in use is not shown: %s.", why)
 

@@ -1,7 +1,7 @@
-"""What a namespace's quota wants every container to state, and containers that state it.
+"""Requests and limits that containers must state because of a namespace's quota.
 
-A limit on cores slows a process down even where the machine is idle, so that ours have none unless somebody bounds
-``limits.cpu``: then the cluster makes no pod with a container that says nothing of it.
+A CPU limit slows a process down even on an idle node, so our containers have none, unless a quota restricts
+``limits.cpu``: then the cluster refuses pods with a container that doesn't state it.
 Source: https://kubernetes.io/docs/concepts/policy/resource-quotas/
 """
 
@@ -17,23 +17,23 @@ from llmos_hub.kubernetes_api import APIError, KubernetesAPI, path_of
 __all__ = ["Demands", "state_limits"]
 
 _REMEMBERED: Final = 30.0
-"""Seconds: a quota changes seldom, and reconcilers come twice a second while a model is being fetched."""
+"""Seconds for which an answer is cached: quotas change rarely, and a download is reconciled twice a second."""
 _MOST: Final = 10_000
 _REQUEST: Final = {"cpu": "100m", "memory": "128Mi"}
-"""What is set aside where a limit has to be stated: without, it would be as much as the limit."""
+"""Requests of containers that must state a limit: without a request, the limit would be the request."""
 _LIMIT: Final = {"cpu": "1", "memory": "1Gi"}
-"""Limits where nothing else is known: a core, and for a download what it needs at most."""
+"""Limits if nothing else is known: one core, and the maximum memory of a download."""
 
 
 class Demands:
-    """Knows what containers of a namespace have to state: ``limits.cpu``, ``limits.memory``, and the same of requests.
+    """A cache of the limits and requests of CPU and memory that containers in a namespace must state.
 
     Parameters
     ----------
     api
-        The connection.
+        The connection to the cluster.
     clock
-        Seconds that only grow.
+        A monotonic clock in seconds.
     """
 
     def __init__(self, api: KubernetesAPI, *, clock: Callable[[], float] = time.monotonic) -> None:
@@ -42,12 +42,12 @@ class Demands:
         self._known: dict[str, tuple[float, frozenset[str]]] = {}
 
     async def of(self, namespace: str) -> frozenset[str]:
-        """Of what the namespace's quotas bound, all that its LimitRanges don't fill in; as last known where that can't be read.
+        """Return the resources with a quota but without a LimitRange's default; if unreadable, the last known ones.
 
         Raises
         ------
         Unavailable
-            It can't be read, and nothing is known yet: another answer later would start all engines anew.
+            They can't be read and are not cached: assuming none would restart all engines later.
         """
         known = self._known.get(namespace)
         if known is not None and self._clock() < known[0]:
@@ -67,7 +67,7 @@ class Demands:
         bounded: set[str] = set()
         async for quota in self._objects("resourcequotas", namespace):
             hard = (quota.get("spec") or {}).get("hard") or {}
-            # "cpu" and "memory" are the requests'
+            # "cpu" and "memory" mean the requests
             bounded |= {name if "." in name else f"requests.{name}" for name in hard}
         wanted = bounded & {f"{part}.{name}" for part in ("limits", "requests") for name in _LIMIT}
         if not wanted:
@@ -88,9 +88,9 @@ class Demands:
 
 
 def state_limits(obj: dict[str, Any], demands: frozenset[str]) -> dict[str, Any]:
-    """The object whose containers state what they have to; itself where nothing has to be.
+    """Return the object with the requests and limits that its containers must state.
 
-    A limit on an engine's memory that nobody has chosen isn't made up: it would be killed by it.
+    An engine never gets a default memory limit: it would be killed when it exceeds it.
     """
     if demands:
         for spec in _pod_specs(obj):

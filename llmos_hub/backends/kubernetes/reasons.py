@@ -1,7 +1,7 @@
-"""Why a pod doesn't run, in a word for programs and a sentence for people; pure functions.
+"""Reasons why a pod doesn't run, as a word for programs and a sentence for people; pure functions.
 
-What the cluster says of it is written for its administrators. Here it is told to the one whose model it is, with
-what can be done about it.
+The cluster's messages are written for its administrators. Here they are translated for the owner of the model, with
+advice on what to do.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def _short(text: str) -> str:
 
 
 def _amount(resource: str, text: str) -> str:
-    """A quantity as people read it."""
+    """Return a quantity in readable form."""
     if "memory" in resource or "storage" in resource:
         try:
             return format_bytes(float(parse_quantity(text)))
@@ -58,16 +58,16 @@ def _noun(resource: str) -> str:
 
 
 def unschedulable(name: str, message: str, wanted: dict[str, str]) -> Failure:
-    """No node can take it.
+    """Return the failure of a pod that fits on no node.
 
     Parameters
     ----------
     name
-        The service's.
+        The service's name.
     message
-        The scheduler's: ``0/3 nodes are available: 1 Insufficient memory, 2 node(s) …``.
+        The scheduler's message: ``0/3 nodes are available: 1 Insufficient memory, 2 node(s) …``.
     wanted
-        What the pod asks for, by resource.
+        The pod's requests, by resource.
     """
     found = parse_unplaced(message)
     if found is None:
@@ -107,7 +107,7 @@ _CAUSES: Final = {
 
 
 def _other(cause: NodeCause) -> str:
-    """Half a sentence for one cause."""
+    """Return a phrase for one cause."""
     nodes = f"{cause.count} " if cause.count else ""
     if cause.kind == "taint":
         return f"{nodes}kept for others by {f'the taint {cause.taint}' if cause.taint else 'a taint'}"
@@ -116,16 +116,16 @@ def _other(cause: NodeCause) -> str:
     return f"{nodes}{_CAUSES.get(cause.kind) or cause.text.removeprefix('node(s) ')}"
 
 
-# Not made
+# Not created
 
 
 def not_created(name: str, message: str) -> Failure:
-    """The cluster refuses to make its pods.
+    """Return the failure of a workload whose pods the cluster refuses to create.
 
     Parameters
     ----------
     message
-        Why: ``pods "…" is forbidden: exceeded quota: …``.
+        The cluster's message: ``pods "…" is forbidden: exceeded quota: …``.
     """
     quota = parse_quota(message)
     if quota is not None:
@@ -165,7 +165,7 @@ def _quota_words(name: str, requested: Mapping[str, str], used: Mapping[str, str
 
 
 def image_pull(name: str, reason: str, image: str, message: str) -> Failure:
-    """Its image can't be had."""
+    """Return the failure of a pod whose image can't be pulled."""
     found = _PULL.search(message)
     image = image or (found[1] if found else "?")
     why = "the registry doesn't have it, or doesn't give it to us"
@@ -183,7 +183,7 @@ def image_pull(name: str, reason: str, image: str, message: str) -> Failure:
 
 
 def start_failed(name: str, program: str, message: str) -> Failure:
-    """Its program isn't there, or its container can't be made."""
+    """Return the failure of a container that can't be created, or whose program is missing."""
     if "no such file" in message or "not found in $PATH" in message or "executable file not found" in message:
         return Failure("NotFound", f'{name} can\'t be started: the program "{program}" is not in its image.')
     if "permission denied" in message and "exec" in message:
@@ -192,7 +192,7 @@ def start_failed(name: str, program: str, message: str) -> Failure:
 
 
 def not_mounted(name: str, message: str) -> Failure:
-    """A volume isn't there for it yet."""
+    """Return the failure of a pod that waits for a volume."""
     if "Multi-Attach" in message:
         why = "another machine has it, and it can be on one only; it moves once no pod uses it there"
     else:
@@ -201,7 +201,7 @@ def not_mounted(name: str, message: str) -> Failure:
 
 
 def probe_failing(name: str, messages: Sequence[str]) -> Failure:
-    """It runs, but says that it isn't ready."""
+    """Return the failure of a pod that runs but fails its readiness probe."""
     said = next((text.partition("probe failed: ")[2] or text for text in messages), "")
     more = f": {_short(said)}" if said else ""
     return Failure("Unhealthy", f"{name} runs but is not ready{more}. See why: %llmos logs {name}")

@@ -1,4 +1,4 @@
-"""How workloads become pods on one cluster: what the chart's values say of it."""
+"""Settings for workloads' pods in a cluster, from the chart's values."""
 
 from __future__ import annotations
 
@@ -17,36 +17,36 @@ from llmos.resources.base import Model, invalid
 __all__ = ["ENV_KUBERNETES_SETTINGS", "EgressSettings", "ImageSettings", "KubernetesSettings", "ModelVolumeSettings"]
 
 ENV_KUBERNETES_SETTINGS: Final = "LLMOS_KUBERNETES_SETTINGS"
-"""The file (YAML or JSON) with these settings; in a cluster a mounted ConfigMap."""
+"""Environment variable with the file (YAML or JSON) of these settings; in a cluster a mounted ConfigMap."""
 
 _PRIVATE: Final = ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "169.254.0.0/16")
 
 
 class ImageSettings(Model):
-    """An image that processes run from."""
+    """An image for processes."""
 
     image: str
     """Name and tag, without the registry's prefix: ``llmos-engine-cpu:0.1.0``."""
     read_only_root_filesystem: bool = True
-    """Whether its programs write only below /tmp."""
+    """Mount the root file system read-only: its programs write only below /tmp."""
     python: str = "/opt/llmos/bin/python"
-    """Its interpreter, for programs of the platform itself."""
+    """Path of its Python interpreter, for the platform's own programs."""
 
 
 _DEFAULT_IMAGE: Final = ImageSettings(image="llmos-hub:0.1.0")
 
 
 class ModelVolumeSettings(Model):
-    """Where a namespace's model files lie: on a volume that all its pods share, or in each pod anew."""
+    """Storage of a namespace's model files: on a volume shared by all its pods, or separately in each pod."""
 
     storage_class: str | None = None
-    """The class of the volume claim ``llmos-models`` that each namespace gets; unset: no claim, each pod downloads."""
+    """The class of each namespace's volume claim ``llmos-models``; unset for no claim, so that each pod downloads."""
     access_mode: Literal["ReadWriteMany", "ReadWriteOnce"] = "ReadWriteMany"
-    """ReadWriteOnce keeps all pods of a namespace on one machine."""
+    """ReadWriteOnce keeps all pods of a namespace on one node."""
     size: str = "50Gi"
-    """Of the claim, or how much each pod may write where there is none."""
+    """Size of the claim, or of each pod's own storage if there is no claim."""
     mount_path: str = "/models"
-    """Where it is in the pods."""
+    """Mount path in the pods."""
 
 
 def _check_range(cidr: str) -> str:
@@ -62,74 +62,74 @@ _Range = Annotated[str, AfterValidator(_check_range)]
 
 
 class EgressSettings(Model):
-    """What pods may connect to beside the cluster's DNS: models are downloaded."""
+    """Egress of pods beyond the cluster's DNS, for downloads of models."""
 
     enabled: bool = True
-    """Whether the ranges below may be reached."""
+    """Allow connections to the ranges below."""
     cidrs: list[_Range] = Field(default=["0.0.0.0/0", "::/0"])
-    """Ranges that may be reached."""
+    """Allowed ranges."""
     except_cidrs: list[_Range] = Field(default=[*_PRIVATE, "fd00::/8", "fe80::/10"])
-    """Ranges within these that may not: private networks, the cluster itself. A cloud's metadata service never may."""
+    """Excluded ranges: private networks, the cluster itself. Cloud metadata services are always excluded."""
     also: list[dict[str, Any]] = Field(default=[])
-    """More rules, as NetworkPolicy has them, also where nothing else may be reached: a mirror of models, say."""
+    """Additional egress rules of the NetworkPolicy, applied even if `enabled` is false: for example, a model mirror."""
 
 
 class KubernetesSettings(Model):
-    """See the module."""
+    """Settings of the cluster backend."""
 
     release: str = Field(default="llmos", max_length=53)
-    """The release whose workloads these are: the label ``app.kubernetes.io/part-of`` of all objects."""
+    """The release the workloads belong to: the label ``app.kubernetes.io/part-of`` of all objects."""
     namespace: str = "llmos"
-    """Where the release itself runs; its gateway may reach the engines."""
+    """Namespace of the release itself, whose gateway may reach the engines."""
     registry: str = ""
-    """Before every image's name that has no registry of its own: ``registry.example.org/llmos/``."""
+    """Prefix of image names without a registry: ``registry.example.org/llmos/``."""
     images: dict[str, ImageSettings] = Field(
         default={
             "": _DEFAULT_IMAGE,
             "llamacpp": ImageSettings(image="llmos-engine-cpu:0.1.0"),
         }
     )
-    """By engine; ``fetch`` downloads; the one with an empty name is used for all others."""
+    """Images by engine; ``fetch`` is for downloads, the empty name for all others."""
     image_pull_policy: Literal["Always", "IfNotPresent", "Never"] = "IfNotPresent"
     image_pull_secrets: list[str] = Field(default=[])
-    """Secrets that must be in the namespace of each pod."""
+    """Pull secrets, which must exist in the namespace of each pod."""
     port: int = 8080
-    """Where engines listen."""
+    """Port that engines listen on."""
     run_as: int = Field(default=1000, gt=0)
-    """User and group that processes run as, and that files on the model volume belong to."""
+    """User and group of processes, and of files on the model volume."""
     models: ModelVolumeSettings = ModelVolumeSettings()
     gpu_resource: str = "nvidia.com/gpu"
-    """What the nodes call a GPU."""
+    """Resource name of GPUs on the nodes."""
     gpu_type_label: str = "nvidia.com/gpu.product"
-    """The nodes' label that names the kind of GPU."""
+    """Label of the nodes with the type of their GPUs."""
     gpu_runtime_class: str | None = None
     """The RuntimeClass of pods with GPUs."""
     priority_class: str | None = None
-    """The PriorityClass of engines: below what the platform itself has."""
+    """The PriorityClass of engines, lower than that of the platform itself."""
     node_selector: dict[str, str] = Field(default={})
     tolerations: list[dict[str, Any]] = Field(default=[])
     gpu_tolerations: list[dict[str, Any]] = Field(
         default=[{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}]
     )
-    """More, for pods with GPUs."""
+    """Additional tolerations of pods with GPUs."""
     lost_node_after: int = Field(default=30, ge=0)
-    """Seconds after which a replica whose machine doesn't answer is started on another; Kubernetes' own is 300."""
+    """Seconds after which a replica on an unreachable node is replaced on another; Kubernetes' default is 300."""
     drain: int = Field(default=5, ge=0)
-    """Seconds between a replica's leaving the ready ones and its SIGTERM: every gateway has heard of it by then."""
+    """Seconds between a replica's removal from the endpoints and its SIGTERM, so that every gateway knows of it."""
     egress: EgressSettings = EgressSettings()
     network_policies: bool = True
-    """Whether each workload gets a NetworkPolicy: only gateways reach engines."""
+    """Create a NetworkPolicy for each workload, so that only gateways reach engines."""
     owned: bool = True
-    """Whether objects are owned by the custom resource, so that they go with it; not where resources live elsewhere."""
+    """Set the custom resource as the owner of objects, for garbage collection; false if resources aren't stored there."""
 
     @classmethod
     def load(cls, data: Any) -> Self:
-        """Read them from what a YAML file holds.
+        """Return the settings in the data of a YAML file.
 
         Raises
         ------
         UsageError
-            With a sentence per setting that is wrong.
+            A setting is invalid.
         """
         try:
             return cls.model_validate(data or {})
@@ -139,7 +139,7 @@ class KubernetesSettings(Model):
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] = os.environ) -> Self:
-        """Read the file that the environment names; all defaults where it names none.
+        """Read the file named by the environment; return the defaults if it names none.
 
         Raises
         ------
@@ -157,11 +157,11 @@ class KubernetesSettings(Model):
         return cls.load(data)
 
     def image_for(self, name: str) -> ImageSettings:
-        """The settings of an engine's image."""
+        """Return the settings of an engine's image."""
         return self.images.get(name) or self.images.get("") or _DEFAULT_IMAGE
 
     def image_name(self, image: str) -> str:
-        """An image's name with the registry's prefix, unless it names a registry itself.
+        """Return an image's name with the registry's prefix, unless it names a registry itself.
 
         >>> KubernetesSettings(registry="registry.example.org/llmos/").image_name("llmos-hub:0.1.0")
         'registry.example.org/llmos/llmos-hub:0.1.0'

@@ -1,4 +1,4 @@
-"""How one pod is, read from what the cluster says of it; pure functions."""
+"""The state of one pod as a replica; pure functions."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _KILLS: Final = (137, 143)
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """An Event of type Warning, as far as it is needed."""
+    """The used parts of an Event of type Warning."""
 
     reason: str
     message: str
@@ -49,12 +49,12 @@ class Notice:
 
 
 def role_of(obj: Object) -> str:
-    """The role that an object belongs to."""
+    """Return the role that an object belongs to."""
     return str((obj["metadata"].get("labels") or {}).get(ROLE, ""))
 
 
 def init_running(pod: Object) -> str | None:
-    """The name of the container that runs before the pod's own, if one does now."""
+    """Return the name of the running init container; None if there is none."""
     for status in pod["status"].get("initContainerStatuses") or ():
         if "running" in (status.get("state") or {}):
             return str(status["name"])
@@ -62,7 +62,7 @@ def init_running(pod: Object) -> str | None:
 
 
 def main_status(pod: Object, kind: str = "containerStatuses") -> Object:
-    """The status of the container that the pod is there for."""
+    """Return the status of the pod's main container."""
     role = role_of(pod)
     name = "engine" if role == "replica" else role
     statuses = pod["status"].get(kind) or ()
@@ -74,7 +74,7 @@ def _time(text: str | None) -> datetime | None:
 
 
 class PodReader:
-    """Reads one pod's state."""
+    """A reader of one pod's state."""
 
     def __init__(self, name: str, pod: Object, warnings: Sequence[Notice], port: int) -> None:
         self.name = name
@@ -90,7 +90,7 @@ class PodReader:
         )
 
     def state(self) -> ReplicaState:
-        """The state, but for role and index."""
+        """Return the state, without role and index."""
         meta = self.pod["metadata"]
         running = (self.main.get("state") or {}).get("running") or {}
         base = ReplicaState(
@@ -113,7 +113,7 @@ class PodReader:
                 return found
         return self._waiting(base)
 
-    # What runs
+    # Running pods
 
     def _running(self, base: ReplicaState) -> ReplicaState:
         ready = self.conditions.get("Ready", {})
@@ -138,7 +138,7 @@ class PodReader:
             return replace(base, reason=before.reason, message=before.message)
         return base
 
-    # What doesn't run (yet)
+    # Waiting pods
 
     def _unplaced(self, base: ReplicaState) -> ReplicaState | None:
         placed = self.conditions.get("PodScheduled", {})
@@ -214,11 +214,11 @@ class PodReader:
         return replace(base, phase="Waiting", reason=failure.reason, message=failure.message)
 
     def _pull_message(self, message: str) -> str:
-        """The first message says why; the later ones only that it backs off."""
+        """Return the message with the reason, which is the first one: later ones only report the back-off."""
         said = [w.message for w in self.warnings if w.message.startswith("Failed to pull")]
         return said[0] if said and message.startswith("Back-off") else message
 
-    # What has ended
+    # Ended pods
 
     def _over(self, base: ReplicaState, *, succeeded: bool) -> ReplicaState:
         ended = (self.main.get("state") or {}).get("terminated") or {}
@@ -240,7 +240,7 @@ class PodReader:
         )
 
     def _failure(self, ended: Object, *, completes: bool = False) -> Failure:
-        """Why a container ended."""
+        """Return the reason why a container ended."""
         code = int(ended.get("exitCode", 0))
         if ended.get("reason") == "OOMKilled":
             limit = self._memory_limit()
@@ -252,7 +252,7 @@ class PodReader:
         return crashed(self.name, Exit.from_shell(code), completes=completes)
 
     def _killed_by_probe(self, ended: Object) -> Failure | None:
-        """It was the kubelet, since a probe failed too often."""
+        """Return the failure if the kubelet killed the container after failed probes; else None."""
         for warning in self.warnings:
             kind, _, words = warning.message.partition(" probe failed: ")
             if kind == "Startup" and (probe := self.container.get("startupProbe")):
@@ -264,7 +264,7 @@ class PodReader:
                 return unhealthy(self.name, probe.get("failureThreshold", 3), probe["httpGet"]["path"], words.strip())
         return None
 
-    # What it is like
+    # Properties of the container
 
     def _memory_limit(self) -> int | None:
         text = ((self.container.get("resources") or {}).get("limits") or {}).get("memory")
@@ -279,12 +279,12 @@ class PodReader:
 
 
 def _lines(ended: Object) -> tuple[str, ...]:
-    """The last lines of the log, which the kubelet keeps with an error."""
+    """Return the last lines of the log, which the kubelet stores as the termination message."""
     return tuple(str(ended.get("message", "")).splitlines()[-_LOG_LINES:])
 
 
 def _retry_at(ended: Object, waiting: Object) -> datetime | None:
-    """When a container is started again: now, or when the kubelet's back-off is over."""
+    """Return the time of a container's next start: at once, or after the kubelet's back-off."""
     finished = _time(ended.get("finishedAt"))
     found = _BACK_OFF.search(str(waiting.get("message", "")))
     if finished is None or found is None:

@@ -1,11 +1,11 @@
-"""Strategic merge of pod templates, as the API server does it.
+"""Strategic merge of pod templates, as in the API server.
 
-A patch has the shape of what it changes. Objects are merged, ``null`` removes a field, and a list is replaced as a
-whole unless its entries have a key by which they are told apart: then those of the patch are merged into those
-that are there, or added. ``$patch: delete`` and ``$patch: replace`` say otherwise for an object or an entry.
+A patch has the structure of the original. Objects are merged, ``null`` removes a field, and a list is replaced as a
+whole unless its entries have a merge key: then the entries of the patch are merged into existing ones
+or added. ``$patch: delete`` and ``$patch: replace`` change that for an object or an entry.
 
-Source: https://git.k8s.io/community/contributors/devel/sig-api-machinery/strategic-merge-patch.md, and for what it
-leaves open (where new entries go, what becomes of a ``null`` that has nothing to remove) the API server's own answers.
+Source: https://git.k8s.io/community/contributors/devel/sig-api-machinery/strategic-merge-patch.md; for details it
+leaves open (the place of new entries, a ``null`` for a missing field) the behavior of the API server.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ _NOTHING: Final = object()
 
 @dataclass(frozen=True, slots=True)
 class Schema:
-    """How the fields of an object are merged; a field that isn't named is merged as object or replaced as list.
+    """The merge rules for an object's fields; fields without a schema are merged as objects or replaced as lists.
 
     Attributes
     ----------
     fields
         The schemas of fields that are objects or lists.
     key
-        For a list: the field by which its entries are told apart. Empty: it is replaced as a whole, or,
-        where `merged` is set, is a list of texts to which more are added.
+        For a list, its merge key: the field that identifies its entries. If empty, the list is replaced as a whole, or,
+        if `merged` is set, is a list of strings to which others are added.
     merged
-        Whether a list without a key is added to.
+        True if a list without a key is merged.
     """
 
     fields: Mapping[str, Schema] = field(default_factory=dict)
@@ -46,7 +46,7 @@ class Schema:
     merged: bool = False
 
     def of(self, name: str) -> Schema:
-        """The schema of a field."""
+        """Return the schema of a field."""
         return self.fields.get(name, _PLAIN)
 
 
@@ -81,11 +81,11 @@ POD_TEMPLATE: Final = Schema(
         ),
     }
 )
-"""``PodTemplateSpec``'s lists that are merged, as the API's own description of itself has them."""
+"""The merged lists of ``PodTemplateSpec``, from Kubernetes' OpenAPI document."""
 
 
 def strategic_merge(original: Mapping[str, Any], patch: Mapping[str, Any], schema: Schema = POD_TEMPLATE) -> Any:
-    """`original` with the patch's changes; neither is changed itself.
+    """Return `original` with the patch applied; both arguments are left unchanged.
 
     Raises
     ------
@@ -142,7 +142,7 @@ def _unknown(directive: object) -> Invalid:
 
 
 def _retain(original: dict[str, Any], patch: dict[str, Any]) -> None:
-    """Remove what ``$retainKeys`` doesn't name."""
+    """Remove fields that ``$retainKeys`` doesn't name."""
     if _RETAIN not in patch:
         return
     kept = patch.pop(_RETAIN)
@@ -173,7 +173,7 @@ def _lists(there: list[Any], patch: list[Any], schema: Schema, name: str) -> lis
 
 
 def _entries(there: list[Any], patch: list[dict[str, Any]], schema: Schema, name: str) -> list[Any]:
-    """Entries merged by their key."""
+    """Return the entries merged by their key."""
 
     def key(item: Mapping[str, Any]) -> Any:
         if schema.key not in item:
@@ -207,10 +207,10 @@ def _entry(item: Any, name: str) -> dict[str, Any]:
 
 
 def _interleaved(merged: list[Any], patch: Sequence[Any], before: Sequence[Any], key: Any) -> list[Any]:
-    """The order of the result: that of the patch among its own entries, that of the list among the others.
+    """Return the merged entries in order: the patch's entries in the patch's order, others in the list's.
 
-    An entry that was only in the list comes before the first of the patch's that followed it there, so that entries
-    that are new come first.
+    An entry that is only in the list precedes the first of the patch's entries that followed it there, so that new
+    entries come first.
     """
     order = [key(item) for item in patch]
     places = {_hashable(key(item)): place for place, item in reversed(list(enumerate(before)))}
@@ -229,7 +229,7 @@ def _hashable(value: Any) -> Any:
 
 
 def _ordered(original: dict[str, Any], patch: dict[str, Any], directive: str, schema: Schema) -> None:
-    """Merge a list and bring it into the order that ``$setElementOrder`` gives."""
+    """Merge a list and sort it in the order of ``$setElementOrder``."""
     name = directive.removeprefix(_ORDER)
     wanted = patch.pop(directive)
     of = schema.of(name)
@@ -245,18 +245,18 @@ def _ordered(original: dict[str, Any], patch: dict[str, Any], directive: str, sc
     original[name] = _interleaved(merged, wanted, there, lambda item: item[of.key] if of.key else item)
 
 
-# What the patch says of itself, and is no part of the result
+# Directives, which are not part of the result
 
 
 def _literal(value: Any) -> Any:
-    """The value of what is taken as it is, with orders in it ignored."""
+    """Return a value that is taken as it is, without directives in it."""
     if isinstance(value, dict):
         return {name: _literal(item) for name, item in value.items() if item is not None and not name.startswith("$")}
     return [_literal(item) for item in value] if isinstance(value, list) else value
 
 
 def _plain(value: Any) -> Any:
-    """The value of a field that isn't there yet: without nulls, and without objects that have a directive."""
+    """Return the value for a new field, without nulls and objects that have a directive."""
     if isinstance(value, dict):
         if _PATCH in value:
             return _NOTHING

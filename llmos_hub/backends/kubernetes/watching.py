@@ -1,4 +1,4 @@
-"""What is followed in the cluster, and what is kept of it."""
+"""Watches of the cluster's objects, reduced to the fields that are used."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from llmos_hub.kubernetes_reflector import Reflector
 __all__ = ["FIELDS", "FOLLOWED", "IMAGES", "VALUES", "Notices", "SecretReflector", "make_reflector", "make_reflectors"]
 
 FIELDS: Final = "fields"
-"""Where an object's kept form has the hash of which fields are ours."""
+"""Key in a reduced object for the hash of the set of our fields."""
 VALUES: Final = "values"
-"""Where it has the hash of what these hold."""
+"""Key in a reduced object for the hash of our fields' values."""
 IMAGES: Final = "images"
-"""Where the kept form of what makes pods has their images, by container."""
+"""Key in a reduced object for its pods' images, by container."""
 FOLLOWED: Final = ("Deployment", "Job", "Service", "PodDisruptionBudget", "NetworkPolicy")
 _META: Final = (
     "name",
@@ -48,7 +48,7 @@ _STATUS: Final = (
     "initContainerStatuses",
 )
 _SETTLE: Final = 5.0
-"""Seconds that Secrets are waited for: an earlier version's controllers may not have given the right to read them."""
+"""Maximum seconds to wait for Secrets: an earlier version's controllers may not have granted the right to read them."""
 _SHORT: Final = 64  # characters
 _MOST: Final = 5000
 _PER_OBJECT: Final = 8
@@ -60,11 +60,11 @@ def _keep_metadata(obj: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _keep_object(obj: dict[str, Any], known: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Metadata, status, and of the spec what says how many, and from which images; `known` is its last kept form."""
+    """Return the reduced object: metadata, status, number of pods, and images; `known` is its previous reduced form."""
     spec = obj.get("spec") or {}
     pod = (spec.get("template") or {}).get("spec") or {}
     fields = fields_of(obj)
-    # what others change is no longer ours, and what we change has another stamp
+    # a change by others changes our set of fields, and a change by us the stamp
     same = known is not None and known[FIELDS] == fields and _stamp(known) == _stamp(obj)
     return {
         "kind": obj["kind"],
@@ -104,7 +104,7 @@ def _keep_lean_pod(obj: dict[str, Any]) -> dict[str, Any]:
 
 
 def _lean(value: Any) -> Any:
-    """The same with each text once in memory: names and labels repeat in thousands of objects."""
+    """Return an equal value with interned strings: names and labels repeat in thousands of objects."""
     if isinstance(value, dict):
         return {sys.intern(name): _lean(part) for name, part in value.items()}
     if isinstance(value, list):
@@ -113,14 +113,14 @@ def _lean(value: Any) -> Any:
 
 
 class Notices:
-    """Events of type Warning about pods and jobs: why something isn't as it should be."""
+    """The Events of type Warning about pods and jobs, which give reasons of failures."""
 
     def __init__(self, changed: Callable[[str, str], None]) -> None:
         self.by_uid: OrderedDict[str, Sequence[Notice]] = OrderedDict()
         self._changed = changed
 
     def keep(self, obj: dict[str, Any]) -> dict[str, Any] | None:
-        """Of an Event what is needed; nothing of others."""
+        """Return the used parts of an Event; None for Events to ignore."""
         about = obj.get("involvedObject") or {}
         if about.get("kind") not in ("Pod", "Job") or obj.get("type") != "Warning":
             return None
@@ -134,7 +134,7 @@ class Notices:
         }
 
     def changed(self, old: dict[str, Any] | None, new: dict[str, Any] | None) -> None:
-        """Take in an Event; those that have expired are kept until there are too many."""
+        """Store an Event; expired ones are kept until there are too many."""
         del old
         if new is None:
             return
@@ -148,7 +148,7 @@ class Notices:
         self._changed(namespace, name)
 
     def forget(self, uid: str) -> None:
-        """It is gone."""
+        """Drop the Events of a deleted object."""
         self.by_uid.pop(uid, None)
 
 
@@ -156,10 +156,10 @@ Changed = Callable[[dict[str, Any] | None, dict[str, Any] | None], None]
 
 
 class SecretReflector:
-    """The Secrets of workloads, followed namespace by namespace: there is no right to read all of a cluster's.
+    """The Secrets of workloads, watched by namespace, without a right to read all Secrets of a cluster.
 
-    What is in a namespace that can't be read (yet, or any more) is not known, and nothing waits for it: a Secret that is
-    needed is applied without having been seen.
+    Secrets in a namespace that can't be read (yet, or any more) are unknown, and nothing waits for them: a needed
+    Secret is applied without being read first.
     """
 
     def __init__(self, api: KubernetesAPI, settings: KubernetesSettings, changed: Changed) -> None:
@@ -167,14 +167,14 @@ class SecretReflector:
         self._followed: dict[str, tuple[Reflector, asyncio.Task[None]]] = {}
 
     def follow(self, namespace: str) -> None:
-        """Follow those of a namespace from now on."""
+        """Watch the Secrets of a namespace from now on."""
         if namespace not in self._followed:
             reflector = make_reflector(self._api, self._settings, "Secret", self._changed, namespace)
             task = asyncio.create_task(reflector.run(), name=f"following Secrets of {namespace}")
             self._followed[namespace] = reflector, task
 
     async def settle(self) -> None:
-        """Wait for what is there, so that what hasn't changed isn't applied again; not for long, and no error if it isn't."""
+        """Wait briefly for existing Secrets, so that unchanged ones aren't applied again; a timeout is no error."""
         waiting = [asyncio.ensure_future(reflector.synced.wait()) for reflector, _ in self._followed.values()]
         if waiting:
             _, late = await asyncio.wait(waiting, timeout=_SETTLE)
@@ -182,18 +182,18 @@ class SecretReflector:
                 task.cancel()
 
     def leave(self, namespace: str) -> None:
-        """Follow them no more: no workload is there."""
+        """Stop watching a namespace that has no workloads any more."""
         if found := self._followed.pop(namespace, None):
             found[1].cancel()
 
     def take(self, obj: dict[str, Any]) -> None:
-        """Take over one that the server has just answered with."""
+        """Store a Secret that the server has just returned."""
         namespace = obj["metadata"]["namespace"]
         self.follow(namespace)
         self._followed[namespace][0].take(obj)
 
     async def close(self) -> None:
-        """Follow none."""
+        """Stop watching all namespaces."""
         tasks = [task for _, task in self._followed.values()]
         for task in tasks:
             task.cancel()
@@ -203,7 +203,7 @@ class SecretReflector:
 def make_reflector(
     api: KubernetesAPI, settings: KubernetesSettings, kind: str, changed: Changed, namespace: str | None = None
 ) -> Reflector:
-    """One for a kind that a workload consists of, in all namespaces or in one."""
+    """Return a reflector of a kind of workloads' objects, in all namespaces or in one."""
     path = path_of(KINDS[kind].api_version, KINDS[kind].plural, namespace)
     params = {"labelSelector": release_selector(settings)}
 
@@ -219,7 +219,7 @@ def make_reflector(
 def make_reflectors(
     api: KubernetesAPI, settings: KubernetesSettings, changed: Changed, notices: Notices
 ) -> dict[str, Reflector]:
-    """One for each kind that a workload consists of in every cluster, but for Secrets; for pods and for Events."""
+    """Return the reflectors of all kinds of workloads' objects except Secrets, of pods and of Events."""
     params = {"labelSelector": release_selector(settings)}
     reflectors = {kind: make_reflector(api, settings, kind, changed) for kind in FOLLOWED}
     reflectors["Pod"] = Reflector(api, path_of("v1", "pods"), params=params, keep=_keep_lean_pod, changed=changed)

@@ -1,4 +1,4 @@
-"""One workload on the cluster: what is wanted of it, what there is, and how the one is brought to the other."""
+"""A workload on the cluster: its wanted and existing objects, and the calls that apply the differences."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ Object = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class _Made:
-    """An object as it is applied; as text, a quarter of its size, since it is seldom needed."""
+    """An object as it is applied; as JSON text, since it is rarely used, and text needs a quarter of the memory."""
 
     stamp: str
     text: bytes
@@ -58,26 +58,26 @@ class _Made:
 
 @dataclass(slots=True)
 class Entry:
-    """A workload, wanted or found.
+    """The state of a workload that is wanted or exists in the cluster.
 
     Attributes
     ----------
     wanted
-        As it was last applied by this process.
+        The workload as last applied by this process.
     members
-        What there is.
+        The existing objects.
     objects
-        What was applied last, by path.
+        The objects applied last, by path.
     fields
-        The hash of the fields that were ours after that, by path: another means that somebody changed one.
+        The hash of our set of fields after that, by path: a different hash means that somebody changed one.
     demands
-        What its containers had to state then.
+        The resources its containers had to state when it was applied.
     told
-        The observation that was told last.
+        The observation that subscribers were notified of last.
     deleting
-        Whether it is being taken down.
+        True while it is being deleted.
     repairs
-        How often it was repaired lately.
+        Number of recent repairs.
     """
 
     ref: WorkloadRef
@@ -94,11 +94,11 @@ class Entry:
     gone: asyncio.Event = field(default_factory=asyncio.Event)
 
     def put(self, obj: Object) -> None:
-        """Note an object that is there now."""
+        """Record an existing object."""
         self._place(obj["kind"])[self._name(obj)] = obj
 
     def drop(self, obj: Object) -> None:
-        """Note that an object is gone."""
+        """Record that an object was deleted."""
         self._place(obj["kind"]).pop(self._name(obj), None)
 
     def _place(self, kind: str) -> Any:
@@ -109,16 +109,16 @@ class Entry:
         return str(obj["metadata"]["name"]) if obj["kind"] in _PART else path_of_object(obj)
 
     def live(self, path: str) -> Object | None:
-        """What there is at a path."""
+        """Return the existing object at a path; None if it doesn't exist."""
         return next((obj for obj in self.everything() if path_of_object(obj) == path), None)
 
     def everything(self) -> Iterable[Object]:
-        """All objects but pods."""
+        """Return all objects except pods."""
         members = self.members
         return [*members.deployments.values(), *members.jobs.values(), *members.others.values()]  # type: ignore[list-item]
 
     def drifted(self, path: str) -> bool:
-        """Whether what there is at a path differs from what was applied: changed or removed by somebody."""
+        """Return whether the object at a path differs from the applied one: changed or deleted by somebody."""
         live = self.live(path)
         if live is None:
             return True
@@ -132,25 +132,25 @@ class Entry:
         return bool(live[FIELDS] != self.fields.get(path))
 
     def forget(self) -> None:
-        """Want nothing any more: another process decides."""
+        """Drop the wanted state: another process decides."""
         self.wanted = None
         self.objects.clear()
         self.fields.clear()
 
 
 class Applier:
-    """Makes the cluster's objects what a workload wants them to be.
+    """A client that applies the objects of workloads to the cluster.
 
     Parameters
     ----------
     api
-        The connection.
+        The connection to the cluster.
     settings
-        How workloads become objects.
+        The settings of the objects to create.
     reflectors
-        The local copies, by kind.
+        The local copies of objects, by kind.
     secrets
-        That of Secrets.
+        The local copies of Secrets.
     """
 
     def __init__(
@@ -168,16 +168,16 @@ class Applier:
         self._claims: set[str] = set()
 
     async def apply(self, entry: Entry, workload: Workload) -> None:
-        """Apply what differs, and remove what is no longer part of it.
+        """Apply objects that differ, and delete those that are no longer part of the workload.
 
         Raises
         ------
         Invalid
-            The cluster refuses an object as wrong.
+            The cluster refuses an object as invalid.
         BackendFailed
-            It refuses for another reason.
+            The cluster refuses for another reason.
         Unavailable
-            It doesn't answer.
+            The cluster doesn't answer.
         """
         demands = await self._demands.of(workload.ref.namespace)
         if workload != entry.wanted or not entry.objects or demands != entry.demands:
@@ -196,7 +196,7 @@ class Applier:
                 await self.remove(obj)
 
     async def repair(self, entry: Entry) -> list[str]:
-        """Apply again what somebody has changed or removed; the paths."""
+        """Apply again the objects that somebody changed or deleted, and return their paths."""
         paths = [path for path in entry.objects if entry.drifted(path)]
         for path in paths:
             await self._apply(entry, path, entry.objects[path].read())
@@ -204,16 +204,17 @@ class Applier:
 
     @staticmethod
     def _may_go(entry: Entry, obj: Object) -> bool:
-        """A Secret is needed as long as pods of an older template run."""
+        """Return whether an object may be deleted now."""
         if obj["metadata"].get("deletionTimestamp"):
             return False
+        # a Secret is needed as long as pods of an older template run
         return obj["kind"] != "Secret" or (entry.told is not None and entry.told.updated)
 
     async def _apply(self, entry: Entry, path: str, obj: Object) -> None:
         live = entry.live(path)
         try:
             if obj["kind"] == "Job" and live is not None:
-                # what it runs can't be changed, and is what its name says; this is the rest
+                # a Job's template is immutable, and its hash is in the name; only the annotations can differ
                 annotations = obj["metadata"]["annotations"]
                 patch = {"metadata": {"annotations": {name: annotations[name] for name in (LABELS, APPLIED)}}}
                 answer = await self._api.request("PATCH", path, body=patch, content_type=MERGE_PATCH)
@@ -228,7 +229,7 @@ class Applier:
         copy.take(answer)
 
     async def _claim(self, workload: Workload) -> None:
-        """The namespace's claim for model files: made once; what it is then is its owner's business."""
+        """Create the namespace's claim for model files, if it doesn't exist; an existing one is never changed."""
         namespace = workload.ref.namespace
         if namespace in self._claims:
             return
@@ -242,8 +243,8 @@ class Applier:
         self._claims.add(namespace)
 
     async def remove(self, obj: Object) -> None:
-        """Have an object deleted; of what makes pods these first, so that they are gone when it is."""
-        policy = "Foreground" if obj["kind"] in _MAKE_PODS else "Background"  # the first costs more than it seems
+        """Delete an object; of an owner of pods first the pods, so that they are gone when it is."""
+        policy = "Foreground" if obj["kind"] in _MAKE_PODS else "Background"  # Foreground is more expensive
         body = {"propagationPolicy": policy, "preconditions": {"uid": obj["metadata"]["uid"]}}
         try:
             await self._api.request("DELETE", path_of_object(obj), body=body)
@@ -253,13 +254,13 @@ class Applier:
                 raise BackendFailed(message) from None
 
     async def take_down(self, entry: Entry) -> None:
-        """Have everything of it deleted."""
+        """Delete all objects of a workload."""
         for obj in list(entry.everything()):
             if not obj["metadata"].get("deletionTimestamp"):
                 await self.remove(obj)
 
     async def force(self, pod: Any) -> None:
-        """Forget a pod whose machine is lost, so that nobody waits for it."""
+        """Delete a pod by force whose node is lost, so that nothing waits for it."""
         meta = pod["metadata"]
         body = {"gracePeriodSeconds": 0, "preconditions": {"uid": meta["uid"]}}
         try:
@@ -269,10 +270,10 @@ class Applier:
 
 
 def _undisturbed(obj: Object, live: Object | None) -> Object:
-    """The object with the images that its pods run from, where those run and nothing but the images would be new.
+    """Return the object with its pods' current images, if they are ready and the template differs only in images.
 
-    An upgrade of the platform would otherwise replace every model: answers under way would be cut off, and where
-    all GPUs are in use the new pod would wait for the old one's. What is started anew gets the new images.
+    An upgrade of the platform would otherwise replace every model: running answers would be cut off, and if
+    all GPUs are in use the new pod would wait for the old one's. A workload that is started again gets the new images.
     """
     if obj["kind"] != "Deployment" or live is None or not live["status"].get("readyReplicas"):
         return obj
@@ -281,7 +282,7 @@ def _undisturbed(obj: Object, live: Object | None) -> Object:
 
 
 def _refusal(ref: WorkloadRef, obj: Object, error: APIError) -> LLMOSError:
-    """Why the cluster won't have an object."""
+    """Return the error for an object that the cluster refuses."""
     what = f"{obj['kind']} {obj['metadata']['name']}"
     if error.status in _REFUSED:
         causes = [Cause(f"spec.template ({cause.field})", cause.message) for cause in error.causes]
