@@ -1,7 +1,7 @@
-"""``llmos-hub``: the platform's own program; each subcommand imports what it needs and no more.
+"""``llmos-hub``: the platform's own program; each subcommand imports only what it needs.
 
-Options are plain arguments, not traits: the supervisor stays in memory for as long as the platform runs,
-and the processes it starts take theirs from the environment.
+Options are plain arguments, not traits: the supervisor stays in memory as long as the platform runs,
+and the processes it starts read their settings from the environment.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _PROCESSES = ("api", "gateway", "controllers")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a subcommand; the exit code: 0 done, 1 refused or failed, 2 wrong usage."""
+    """Run a subcommand, and return the exit code: 0 for success, 1 for an error, 2 for wrong usage."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     trust_site(os.environ)
     try:
@@ -162,7 +162,7 @@ def _add_listen_options(parser: argparse.ArgumentParser) -> None:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """Return the parser of every command; people type ``llmos``, which hands these words on."""
+    """Return the parser of every command; people type ``llmos``, which passes the arguments on."""
     parser = argparse.ArgumentParser(
         prog="llmos", description="Runs an LLMOS platform on this machine.", allow_abbrev=False
     )
@@ -217,7 +217,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def _late() -> argparse.ArgumentParser:
-    """``--data-dir`` after the action as well: an action's own default must not cover what was given before it."""
+    """Return a parser for ``--data-dir`` after the action; it has no default, which would override a value given before."""
     late = argparse.ArgumentParser(add_help=False)
     late.add_argument("--data-dir", type=_path, default=argparse.SUPPRESS, help=argparse.SUPPRESS)
     return late

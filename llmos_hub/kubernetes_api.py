@@ -1,7 +1,7 @@
 """The connection to a cluster's API server: JSON in, JSON out.
 
 The client library's configuration, TLS and credentials are used (`kubernetes.aio`: in-cluster tokens that
-are read anew, kubeconfigs with certificates and plugins), its generated models are not: what is sent and
+are refreshed, kubeconfigs with certificates and plugins), but not its generated models: what is sent and
 read here is plain JSON, at a tenth of the cost.
 """
 
@@ -28,31 +28,31 @@ if TYPE_CHECKING:
 __all__ = ["APPLY_PATCH", "FIELD_MANAGER", "JSON_PATCH", "MERGE_PATCH", "APIError", "KubernetesAPI", "path_of"]
 
 FIELD_MANAGER: Final = "llmos"
-"""Under this name the cluster remembers which fields are ours."""
+"""The field manager: the name under which the cluster records our fields."""
 APPLY_PATCH: Final = "application/apply-patch+yaml"
 MERGE_PATCH: Final = "application/merge-patch+json"
 JSON_PATCH: Final = "application/json-patch+json"
 
 _CONNECT_TIMEOUT: Final = 5.0
 _PAUSES: Final = (0.05, 0.2, 0.5, 1.0)  # seconds between attempts of what can be repeated
-_MAX_LINE: Final = 2**22  # bytes of one watch event: an object of etcd's largest size, with room for escapes
-_BUFFER: Final = 2**16  # bytes that wait per connection where we are slower than the server: there are twenty watches
+_MAX_LINE: Final = 2**22  # bytes of one watch event: an object of etcd's maximum size, with room for escapes
+_BUFFER: Final = 2**16  # read buffer per connection in bytes; there are about twenty watches
 _SERVICE_HOST: Final = "KUBERNETES_SERVICE_HOST"  # set in every pod
 
 
 class APIError(Exception):
-    """What the API server answered instead of doing it.
+    """An error answer of the API server.
 
     Attributes
     ----------
     status
         The HTTP status.
     reason
-        Its word for programs: ``NotFound``, ``Conflict``, ``Invalid``.
+        The reason for programs: ``NotFound``, ``Conflict``, ``Invalid``.
     message
-        Its sentence.
+        The message for people.
     details
-        ``details`` of its ``Status`` object: name, kind, causes.
+        ``details`` of the ``Status`` object: name, kind, causes.
     """
 
     def __init__(self, status: int, body: Mapping[str, Any]) -> None:
@@ -64,19 +64,19 @@ class APIError(Exception):
 
     @property
     def causes(self) -> list[Cause]:
-        """The fields at fault."""
+        """The causes, each with the field it is about."""
         return [
             Cause(str(cause.get("field") or ""), str(cause.get("message") or ""))
             for cause in self.details.get("causes") or ()
         ]
 
     def because(self, reason: str) -> bool:
-        """Whether one of the causes has that reason, such as ``NamespaceTerminating``."""
+        """Return whether one of the causes has that reason, such as ``NamespaceTerminating``."""
         return any(cause.get("reason") == reason for cause in self.details.get("causes") or ())
 
 
 def path_of(api_version: str, plural: str, namespace: str | None = None, name: str = "", *more: str) -> str:
-    """The path of a resource, or of all of a kind.
+    """Return the path of an object, or of all objects of a kind.
 
     >>> path_of("apps/v1", "deployments", "user-ada", "chat", "status")
     '/apis/apps/v1/namespaces/user-ada/deployments/chat/status'
@@ -105,27 +105,27 @@ class _Request:
 
 
 class KubernetesAPI:
-    """One process's connections to the API server.
+    """A process's connections to the API server.
 
-    Nothing is read or connected before the first call. ``KUBECONFIG`` names the cluster where it is set;
-    else, in a pod, the pod's own service account is used; else ``~/.kube/config``.
+    Nothing is read or connected before the first call. ``KUBECONFIG`` selects the cluster if it is set;
+    otherwise, in a pod, the pod's service account is used; otherwise ``~/.kube/config``.
 
     Parameters
     ----------
     timeout
-        Seconds for a call, with its repetitions.
+        Seconds for a call, with its retries.
     kubeconfig
-        Another file than the environment names.
+        A configuration file, instead of that named by the environment.
     """
 
     def __init__(self, *, timeout: float = 10.0, kubeconfig: Path | str | None = None) -> None:
         self.timeout = timeout
         self._kubeconfig = str(kubeconfig) if kubeconfig else None
-        self._client: Any = None  # an ApiClient: its package says that it is typed, and its methods are not
+        self._client: Any = None  # an ApiClient; its methods have no types
         self._opening = asyncio.Lock()
         self._closed = False
         self.calls: dict[str, int] = {}
-        """How many requests were sent, by method: what a test or a metric looks at."""
+        """Number of requests sent, by method, for tests and metrics."""
 
     # -- the connection
 
@@ -139,13 +139,13 @@ class KubernetesAPI:
         return self._client
 
     async def _open(self) -> Any:
-        # loaded by processes that talk to a cluster alone: 25 MB
+        # imported here, since it takes 25 MB and only some processes connect to a cluster
         from urllib.request import getproxies_environment
 
         from kubernetes.aio import config as library
         from kubernetes.aio.client import ApiClient, Configuration
 
-        # looking for a way through a proxy costs each request two turns of a thread
+        # trust_env costs each request two calls in a thread, so it is set only if there is a proxy
         session = {"read_bufsize": _BUFFER, "trust_env": bool(getproxies_environment())}
         # no limit on connections: each watch holds one
         settings = Configuration(connection_pool_maxsize=0, client_session_kwargs=session)
@@ -162,12 +162,12 @@ class KubernetesAPI:
         return ApiClient(settings)
 
     async def close(self) -> None:
-        """Let go of all connections."""
+        """Close all connections."""
         self._closed = True
         if self._client is not None:
             await self._client.close()
             self._client = None
-            await asyncio.sleep(0)  # transports that were aborted close at the loop's next turn
+            await asyncio.sleep(0)  # aborted transports close at the next turn of the event loop
 
     # -- calls
 
@@ -183,28 +183,28 @@ class KubernetesAPI:
     ) -> dict[str, Any]:
         """Send one request and return the JSON of its answer.
 
-        Reads are repeated while the server can't be reached, and everything while it says that it is too
-        busy to begin, all within the time limit.
+        Reads are retried while the server can't be reached, and all requests while it answers that it is too
+        busy, within the time limit.
 
         Parameters
         ----------
         method, path
-            Such as ``GET`` and what `path_of` makes.
+            The HTTP method, and the path from `path_of`.
         params
-            The query.
+            The query parameters.
         body
-            What is sent as JSON.
+            The body, sent as JSON.
         content_type
-            For ``PATCH`` one of the module's three.
+            The media type; for ``PATCH`` one of the module's three constants.
         timeout
-            Seconds in all; `timeout` of the connection where None.
+            Seconds in total; by default the connection's `timeout`.
 
         Raises
         ------
         APIError
-            The server refused.
+            The server answered with an error.
         Unavailable
-            It didn't answer in time; a write may have been done or not.
+            It didn't answer in time; a write may or may not have been done.
         """
         from aiohttp import ClientError, ClientTimeout
 
@@ -258,18 +258,18 @@ class KubernetesAPI:
     async def apply(
         self, obj: Mapping[str, Any], path: str, *, manager: str = FIELD_MANAGER, force: bool = True
     ) -> dict[str, Any]:
-        """Server-side apply: create the object, or make our fields of it what they are here.
+        """Apply an object server-side: create it, or set our fields in the existing one.
 
         Parameters
         ----------
         obj
-            The whole object as we want it, with ``apiVersion`` and ``kind``.
+            The complete wanted object, with ``apiVersion`` and ``kind``.
         path
-            Where it is.
+            The object's path.
         manager
-            Under which name the fields are owned.
+            The name of the field manager.
         force
-            Take fields over that another manager set.
+            Take over fields that another manager has set.
         """
         params = {"fieldManager": manager, "force": "true" if force else "false"}
         return await self.request("PATCH", path, params=params, body=dict(obj), content_type=APPLY_PATCH)
@@ -277,12 +277,12 @@ class KubernetesAPI:
     async def list_pages(
         self, path: str, *, params: Mapping[str, str] | None = None, page: int = 500
     ) -> AsyncIterator[dict[str, Any]]:
-        """The pages of a consistent list; the first one's ``resourceVersion`` is that of all.
+        """Yield the pages of a consistent list; the first one's ``resourceVersion`` is that of all.
 
         Raises
         ------
         APIError
-            Status 410: the list took so long that the server forgot it; begin anew.
+            Status 410: the list has expired since it took too long; start again.
         """
         query = {**(params or {}), "limit": str(page)}
         while True:
@@ -297,21 +297,21 @@ class KubernetesAPI:
     async def lines(
         self, path: str, *, params: Mapping[str, str] | None = None, idle: float | None = None
     ) -> AsyncIterator[AsyncIterator[bytes]]:
-        """Follow an answer that comes in lines: a watch, a log.
+        """Follow an answer of lines, such as a watch or a log.
 
         Parameters
         ----------
         path, params
-            What is asked for.
+            The path and query parameters.
         idle
-            Seconds without a byte after which the connection counts as dead; None for never.
+            Seconds without a byte after which the connection counts as dead; None for no limit.
 
         Raises
         ------
         APIError
-            The server refused.
+            The server answered with an error.
         Unavailable
-            It can't be reached, or broke off; from the iterator too. An orderly end just ends it.
+            It can't be reached, or the connection broke; also from the iterator. A regular end only ends the iterator.
         """
         from aiohttp import ClientError, ClientTimeout
 
@@ -347,11 +347,11 @@ class KubernetesAPI:
 
 
 def _abort(response: ClientResponse) -> None:
-    """Drop the connection of an answer that is not read to its end.
+    """Abort the connection of an answer that is not read to its end.
 
-    A polite end of TLS waits for the other side, which goes on to send.
+    A regular end of TLS would wait for the other side, which continues to send.
     """
-    connection = response.connection  # None where all was read
+    connection = response.connection  # None if everything was read
     if connection is not None and connection.transport is not None:
         connection.transport.abort()
 
@@ -365,7 +365,7 @@ def _decoded(raw: bytes) -> dict[str, Any]:
 
 
 def _error(response: ClientResponse, body: dict[str, Any]) -> APIError:
-    """The error, with the header's word on when to come back where the body has none."""
+    """Return the error, with the Retry-After header in its details if the body doesn't contain it."""
     after = response.headers.get("Retry-After", "")
     if after.isdigit():
         body = {**body, "details": {"retryAfterSeconds": int(after), **(body.get("details") or {})}}
@@ -373,14 +373,14 @@ def _error(response: ClientResponse, body: dict[str, Any]) -> APIError:
 
 
 def _words(error: BaseException) -> str:
-    """Why there was no answer, for the end of a sentence."""
+    """Return the reason why there was no answer, as the end of a sentence."""
     if isinstance(error, TimeoutError):
         return "does not answer in time"
     return f"can't be reached: {reason(error)}"
 
 
 def _configuration(error: Exception) -> str:
-    """What is wrong with the configuration; the library's own text may quote what is in it."""
+    """Return the problem with the configuration; the library's own text is not used since it may quote its contents."""
     if isinstance(error, FileNotFoundError):
         return f"there is no file {error.filename}"
     return reason(error) if isinstance(error, OSError) else "there is no configuration, or it can't be read"

@@ -1,8 +1,8 @@
-"""Local copies of the cluster's objects, kept up to date by list and watch.
+"""Local copies of a cluster's objects, kept up to date by list and watch.
 
-After Kubernetes' reflectors (https://pkg.go.dev/k8s.io/client-go/tools/cache): list once, follow the changes from
-there, list again when the server no longer knows them all, and try again with a growing delay while it doesn't
-answer. Objects are plain JSON, cut down to what is read of them.
+It follows Kubernetes' reflectors (https://pkg.go.dev/k8s.io/client-go/tools/cache): list once, watch the changes from
+there, list again when the server no longer has all of them, and retry with a growing delay while it doesn't
+answer. Objects are plain JSON, reduced to the fields that are used.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ Object = dict[str, Any]
 _IDLE: Final = 90.0
 """Seconds without a byte after which a watch counts as dead."""
 _WATCH: Final = 60
-"""Seconds after which the server ends a watch in an orderly way: sooner than it counts as dead, since the server sends no
-bookmarks where it has never had news to tell."""
+"""Seconds after which the server regularly ends a watch, before it counts as dead, since the server sends no
+bookmarks on a watch that has never had an event."""
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 10.0
 _FORBIDDEN, _GONE = 403, 410
 
@@ -35,23 +35,23 @@ logger = logging.getLogger(__name__)
 
 
 class Reflector:
-    """The objects of one kind that a selector selects, as last heard of.
+    """A local copy of the objects of one kind that match a selector.
 
     Parameters
     ----------
     api
-        The connection.
+        The connection to the cluster.
     path
-        Of all objects of the kind: ``/api/v1/pods``.
+        The path of all objects of the kind: ``/api/v1/pods``.
     params
-        Selectors.
+        The query parameters with the selectors.
     keep
-        Makes of an object what is kept; None: it isn't.
+        Returns the reduced object to keep; None to ignore the object.
     changed
-        Called with what is kept before and after a change; None where there is nothing.
+        Called with the kept object before and after a change; None if there is none.
     forgets
-        Whether what may not be read any more counts as gone: the right to a namespace goes with it, and before what is
-        in it does.
+        Whether objects that may no longer be read count as deleted: in a namespace that is deleted, the right to read
+        ends before the objects do.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class Reflector:
         forgets: bool = False,
     ) -> None:
         self.synced = asyncio.Event()
-        """Set once all were listed."""
+        """Set once all objects are listed."""
         self.objects: dict[Key, Object] = {}
         self._api = api
         self._path = path
@@ -75,11 +75,11 @@ class Reflector:
         self._forgets = forgets
 
     def take(self, obj: Object) -> None:
-        """Take over an object that the server has just answered with, unless a newer one is here."""
+        """Store an object that the server has just returned, unless a newer version is known."""
         self._put(obj)
 
     async def run(self) -> None:
-        """List and follow until cancelled."""
+        """List and watch until cancelled."""
         version: str | None = None
         pause = _FIRST_PAUSE
         while True:
@@ -89,7 +89,7 @@ class Reflector:
                     self.synced.set()
                 async for changed in self._watch(version):
                     version, pause = changed, _FIRST_PAUSE
-                continue  # an orderly end
+                continue  # a regular end
             except APIError as error:
                 if error.status == _GONE:
                     version = None
@@ -105,14 +105,14 @@ class Reflector:
             except Exception:
                 logger.exception("Following %s failed; listing again", self._path)
                 version = None
-            await asyncio.sleep(pause * random.uniform(0.8, 1.2))  # noqa: S311 - so that not all come at once
+            await asyncio.sleep(pause * random.uniform(0.8, 1.2))  # noqa: S311 - so that not all reconnect at once
             pause = min(_LONGEST_PAUSE, pause * 2)
 
     async def _list(self) -> str:
         version, seen = "", set[Key]()
         async for page in self._api.list_pages(self._path, params=self._params):
             version = version or page["metadata"]["resourceVersion"]
-            # in a list only the list itself says what they are
+            # in a list only the list itself has apiVersion and kind
             what = {"apiVersion": page.get("apiVersion", ""), "kind": str(page.get("kind", "")).removesuffix("List")}
             for listed in page.get("items") or ():
                 item = {**what, **listed}
@@ -167,6 +167,6 @@ def _key(obj: Object) -> Key:
 
 
 def _version(obj: Object) -> int:
-    """Resource versions of one kind are comparable as numbers, as of Kubernetes 1.35 by contract."""
+    """Return an object's resourceVersion as a number; Kubernetes guarantees since 1.35 that they are comparable."""
     text = str(obj["metadata"].get("resourceVersion", ""))
     return int(text) if text.isdecimal() else 0
