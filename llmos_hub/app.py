@@ -217,7 +217,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def _late() -> argparse.ArgumentParser:
-    """Return a parser for ``--data-dir`` after the action; it has no default, which would override a value given before."""
+    """Return a parser for ``--data-dir`` after the action, without a default, which would override an earlier value."""
     late = argparse.ArgumentParser(add_help=False)
     late.add_argument("--data-dir", type=_path, default=argparse.SUPPRESS, help=argparse.SUPPRESS)
     return late

@@ -120,7 +120,7 @@ class KubernetesSettings(Model):
     network_policies: bool = True
     """Create a NetworkPolicy for each workload, so that only gateways reach engines."""
     owned: bool = True
-    """Set the custom resource as the owner of objects, for garbage collection; false if resources aren't stored there."""
+    """Make the custom resource the owner of objects, for garbage collection; false if resources aren't stored there."""
 
     @classmethod
     def load(cls, data: Any) -> Self:
