@@ -1,18 +1,18 @@
-"""What Helm's hooks do: Helm itself never upgrades definitions, and takes the controllers away without another word.
+"""The program of the Helm hooks: upgrade of CRDs, which Helm doesn't do, and clean-up around an uninstall.
 
 ``hooks.py crds DIRECTORY``, before an upgrade: applies each ``*.yaml`` there server-side and waits until it is served.
 
-``hooks.py release INSTANCE NAMESPACE CONTROLLERS``, after an uninstall: takes LLMOS' finalizer off the resources in the
-namespaces of that instance. Nobody is left who would, and deleting such a namespace would hang for ever. While the
-Deployment of the controllers is there it does nothing: `kubectl apply` runs every job of the chart at once.
+``hooks.py release INSTANCE NAMESPACE CONTROLLERS``, after an uninstall: removes LLMOS' finalizer from resources in the
+namespaces of that instance. Without controllers, deleting such a namespace would never finish. While the
+Deployment of the controllers exists it does nothing: `kubectl apply` runs all jobs of the chart at once.
 
-``hooks.py unused NAMESPACE LABELS``, before an uninstall: fails while a Hub of its own, found by its pods' labels, has
+``hooks.py unused NAMESPACE LABELS``, before an uninstall: fails while an external Hub, found by its pods' labels, has
 LLMOS in its configuration.
 
-Standard library only, so that it doesn't depend on the version that is being replaced.
+It uses only the standard library, so that it doesn't depend on the version that is being replaced.
 """
 
-# ruff: noqa: INP001 - in no package: the chart hands this on as it is
+# ruff: noqa: INP001 - not part of a package: the chart mounts this file unchanged
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ PAGE = 500  # resources in one answer
 
 
 def call(method: str, path: str, body: bytes | None = None, kind: str = "application/json") -> dict[str, Any]:
-    """One request to the API server."""
+    """Send one request to the API server."""
     headers = {"Authorization": f"Bearer {(ACCOUNT / 'token').read_text().strip()}", "Content-Type": kind}
     request = urllib.request.Request(SERVER + path, data=body, method=method, headers=headers)  # noqa: S310 - https only
     context = ssl.create_default_context(cafile=str(ACCOUNT / "ca.crt"))
@@ -52,7 +52,7 @@ def call(method: str, path: str, body: bytes | None = None, kind: str = "applica
 
 
 def established(definition: dict[str, Any]) -> bool:
-    """Whether the API server serves it."""
+    """Return whether the API server serves a definition."""
     conditions = definition.get("status", {}).get("conditions", [])
     return any(c["type"] == "Established" and c["status"] == "True" for c in conditions)
 
@@ -75,7 +75,7 @@ def apply(document: str) -> None:
 
 
 def apply_all(directory: Path) -> None:
-    """Apply all there are."""
+    """Apply all definitions in a directory."""
     for path in sorted(directory.glob("*.yaml")):
         for document in re.split(r"^---\s*$", path.read_text(encoding="utf-8"), flags=re.MULTILINE):
             if "kind: CustomResourceDefinition" in document:
@@ -86,7 +86,7 @@ def apply_all(directory: Path) -> None:
 
 
 def release(instance: str, namespace: str, controllers: str) -> None:
-    """Let go of every resource in the instance's namespaces, once its controllers are gone."""
+    """Remove the finalizer from all resources in the instance's namespaces, once its controllers are gone."""
     if is_there(f"/apis/apps/v1/namespaces/{namespace}/deployments/{controllers}"):
         print(f"{controllers} is there: the release is installed, and nothing is to be done")  # noqa: T201 - the job's log
         return
@@ -102,7 +102,7 @@ def release(instance: str, namespace: str, controllers: str) -> None:
 
 
 def is_there(path: str) -> bool:
-    """Whether there is such an object, and not on its way out."""
+    """Return whether the object exists and is not being deleted."""
     try:
         return "deletionTimestamp" not in call("GET", path)["metadata"]
     except urllib.error.HTTPError as error:
@@ -112,9 +112,9 @@ def is_there(path: str) -> bool:
 
 
 def let_go(path: str, metadata: dict[str, Any]) -> None:
-    """Take the finalizer off one, unless it is gone or somebody else has done it."""
+    """Remove the finalizer from a resource, unless it was deleted or somebody else has removed it."""
     while FINALIZER in (finalizers := metadata.get("finalizers") or []):
-        # with its version: refused where somebody else has changed the list meanwhile
+        # with its version, so that it is refused if somebody else has changed the list meanwhile
         kept = [name for name in finalizers if name != FINALIZER]
         body = json.dumps({"metadata": {"resourceVersion": metadata["resourceVersion"], "finalizers": kept}})
         where = f"{path}/{metadata['name']}"
@@ -131,11 +131,11 @@ def let_go(path: str, metadata: dict[str, Any]) -> None:
             return
 
 
-# Hubs that were there before
+# Existing Hubs
 
 
 def unused(namespace: str, labels: str) -> None:
-    """Fail while a pod of the Hub has what LLMOS' configuration reads."""
+    """Fail while a pod of the Hub has the token of LLMOS' configuration."""
     pods = call("GET", f"/api/v1/namespaces/{namespace}/pods?labelSelector={quote(labels)}")["items"]
     for pod in pods:
         for container in pod["spec"]["containers"]:
@@ -149,7 +149,7 @@ def unused(namespace: str, labels: str) -> None:
 
 
 def main() -> None:
-    """Do what the first word says."""
+    """Run the command in the first argument."""
     verb, *arguments = sys.argv[1:]
     try:
         if verb == "crds":

@@ -1,10 +1,10 @@
 """The configuration of the chart's Hub.
 
-What the chart's values say stands in ``settings.json`` beside this file, secrets are in the environment. A site's
-own settings (`hub.config`, `hub.extraConfig`) come after the chart's, and LLMOS is merged in last.
+The chart's values are in ``settings.json`` beside this file, secrets are in the environment. A site's
+own settings (`hub.config`, `hub.extraConfig`) are applied after the chart's, and LLMOS' own last.
 """
 
-# ruff: noqa: INP001 - in no package: the chart hands this on as it is
+# ruff: noqa: INP001 - not part of a package: the chart mounts this file unchanged
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ DATA = Path("/var/lib/llmos")
 
 
 def cluster(c: Any, settings: Mapping[str, Any], environ: Mapping[str, str]) -> None:
-    """The Hub in a pod: its addresses, its database, the proxy beside it."""
+    """Configure the Hub in its pod: its addresses, its database, and the separate proxy."""
     hub = c.JupyterHub
     hub.bind_url = "http://:8000"
     hub.hub_bind_url = "http://:8081"
     hub.hub_connect_url = settings["hubConnectUrl"]
     hub.db_url = environ["LLMOS_HUB_DB_URL"]
     hub.upgrade_db = True
-    # servers and the proxy's routes go on while the Hub is away
+    # servers and the proxy's routes keep working while the Hub restarts
     hub.cleanup_servers = False
     hub.cleanup_proxy = False
     hub.proxy_class = "llmos_hub.hub_proxy.WatchedProxy"
     c.ConfigurableHTTPProxy.should_start = False
     c.ConfigurableHTTPProxy.api_url = settings["proxyApiUrl"]
     hub.last_activity_interval = 60
-    # the page with the progress at once
+    # shows the progress page at once
     hub.tornado_settings = {"slow_spawn_timeout": 0, "transforms": [SecureCookies]}
     hub.allow_named_servers = True
     hub.named_server_limit_per_user = settings["namedServerLimit"]
@@ -47,7 +47,7 @@ def cluster(c: Any, settings: Mapping[str, Any], environ: Mapping[str, str]) -> 
 
 
 def spawner(c: Any, settings: Mapping[str, Any]) -> None:
-    """Notebook servers as pods, each person's in a namespace of their own."""
+    """Configure notebook servers as pods, in a namespace per person."""
     from llmos_spawners.profile_config import default_sizes
 
     pods = settings["spawner"]
@@ -55,7 +55,7 @@ def spawner(c: Any, settings: Mapping[str, Any]) -> None:
     c.LLMOSKubeSpawner.openai_base_url = settings["gatewayUrl"] + "/v1"
     c.LLMOSKubeSpawner.llmos_url = settings["apiUrl"] + "/services/llmos"
     c.LLMOSKubeSpawner.ca_certificates = pods["caCertificates"]
-    # by these the controllers know which namespaces are theirs to fill
+    # the controllers select the namespaces to fill by these labels
     c.LLMOSKubeSpawner.user_namespace_labels = pods["namespaceLabels"]
     c.LLMOSKubeSpawner.sizes = default_sizes()
     kube = c.KubeSpawner
@@ -72,7 +72,7 @@ def spawner(c: Any, settings: Mapping[str, Any]) -> None:
 
 
 def passwords(c: Any, settings: Mapping[str, Any], environ: Mapping[str, str]) -> None:
-    """Log-in by LLMOS' own passwords, unless the site says otherwise; the first admin's comes from the Secret."""
+    """Configure log-in with LLMOS' own passwords; the first admin's comes from the Secret."""
     import llmos_hub
     from llmos_hub.hub_handlers import api_handlers
 
@@ -90,7 +90,7 @@ def passwords(c: Any, settings: Mapping[str, Any], environ: Mapping[str, str]) -
 
 
 def has_passwords(db_url: str) -> bool:
-    """Whether anybody has a password in the Hub's database: then the first admin keeps theirs."""
+    """Return whether the Hub's database has any password; then the first admin's is not set again."""
     from sqlalchemy import create_engine, inspect, select
 
     from llmos_hub.passwords import PasswordRow
@@ -106,7 +106,7 @@ def has_passwords(db_url: str) -> bool:
 
 
 def culler(c: Any, settings: Mapping[str, Any]) -> None:
-    """The service that stops servers nobody uses, and its role."""
+    """Add the service that stops idle servers, and its role."""
     options = settings["culler"]
     if not options["enabled"]:
         return
@@ -130,12 +130,12 @@ def culler(c: Any, settings: Mapping[str, Any]) -> None:
 
 
 def added(section: Any, name: str) -> list[Any]:
-    """A list that is set already; what an unset name gives is a placeholder."""
+    """Return a copy of a list that is set already; traitlets returns a placeholder for an unset name."""
     return list(section[name]) if name in section else []
 
 
 def site(c: Any, settings: Mapping[str, Any]) -> None:
-    """What `hub.config` and `hub.extraConfig` say."""
+    """Apply `hub.config` and `hub.extraConfig`."""
     for name, traits in sorted(settings["config"].items()):
         c[name].update(traits)
     for name, code in sorted(settings["extraConfig"].items()):
@@ -144,7 +144,7 @@ def site(c: Any, settings: Mapping[str, Any]) -> None:
 
 
 def load(c: Any, settings: Mapping[str, Any], environ: Mapping[str, str]) -> None:
-    """The whole configuration: the chart's, the site's, LLMOS'."""
+    """Apply the whole configuration: the chart's, the site's, LLMOS'."""
     cluster(c, settings, environ)
     spawner(c, settings)
     if "authenticator_class" not in settings["config"].get("JupyterHub", {}):
@@ -161,5 +161,5 @@ def load(c: Any, settings: Mapping[str, Any], environ: Mapping[str, str]) -> Non
 
 
 if "get_config" in globals():
-    # read by JupyterHub, which puts this name there
+    # executed by JupyterHub, which defines this name
     load(get_config(), json.loads(SETTINGS.read_text(encoding="utf-8")), dict(os.environ))  # type: ignore[name-defined]  # noqa: F821

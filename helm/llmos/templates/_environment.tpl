@@ -1,4 +1,4 @@
-{{/* What the processes are told, as llmos_hub/settings.py reads it. */}}
+{{/* The processes' environment variables, which llmos_hub/settings.py reads. */}}
 
 {{- define "llmos.env.secret" -}}
 {{- $root := index . 0 -}}
@@ -10,8 +10,8 @@
 {{- end }}
 
 {{/*
-A component's own variables: (list . .Values.api.extraEnv). Where they name a web proxy, what is inside the cluster is
-asked directly; the site's own NO_PROXY stays before it, also where it is a reference.
+A component's own variables: (list . .Values.api.extraEnv). If they set a web proxy, addresses inside the cluster
+bypass it; the site's own NO_PROXY is kept in front, also if it is a reference.
 */}}
 {{- define "llmos.env.extra" -}}
 {{- $root := index . 0 -}}
@@ -49,7 +49,7 @@ asked directly; the site's own NO_PROXY stays before it, also where it is a refe
 {{- end -}}
 {{- end }}
 
-{{/* The site's own authorities, which llmos/trust.py adds to the public ones. */}}
+{{/* The site's own certificate authorities, which llmos/trust.py adds to the public ones. */}}
 {{- define "llmos.env.trust" -}}
 {{- with .Values.caCertificates }}
 - name: LLMOS_CA_CERTIFICATES
@@ -57,7 +57,7 @@ asked directly; the site's own NO_PROXY stays before it, also where it is a refe
 {{- end }}
 {{- end }}
 
-{{/* Valkey's address with its password; a variable may refer to one before it. */}}
+{{/* Valkey's address with its password; a variable may refer to an earlier one. */}}
 {{- define "llmos.env.redis" -}}
 {{- if .Values.valkey.enabled -}}
 {{ include "llmos.env.secret" (list . "VALKEY_PASSWORD" "valkey-password") }}
@@ -72,7 +72,7 @@ asked directly; the site's own NO_PROXY stays before it, also where it is a refe
 {{- end }}
 {{- end }}
 
-{{/* Every process of the platform. */}}
+{{/* The variables of all processes. */}}
 {{- define "llmos.env.process" -}}
 - name: PYTHONUNBUFFERED
   value: "1"
@@ -106,7 +106,7 @@ asked directly; the site's own NO_PROXY stays before it, also where it is a refe
 {{- include "llmos.env.trust" . }}
 {{- end }}
 
-{{/* The controllers and the API: what is known of the cluster and of people's namespaces. */}}
+{{/* The variables of the controllers and the API: settings of the cluster and of people's namespaces. */}}
 {{- define "llmos.env.cluster" -}}
 - name: LLMOS_KUBERNETES_SETTINGS
   value: /etc/llmos/kubernetes.json

@@ -1,12 +1,12 @@
-{{/* Names, labels, images: what every template needs. */}}
+{{/* Names, labels and images, used by all templates. */}}
 
 {{- define "llmos.name" -}}
 {{ default .Chart.Name .Values.nameOverride | trunc 40 | trimSuffix "-" }}
 {{- end }}
 
 {{/*
-A name of at most so many characters: (list "name" 52). One that is too long is cut and gets eight hex digits of its
-hash, so that two that begin alike stay apart.
+A name with a maximum length: (list "name" 52). A longer name is cut, with eight hex digits of its hash at the end,
+so that two names with the same beginning differ.
 */}}
 {{- define "llmos.bounded" -}}
 {{- $name := index . 0 -}}
@@ -18,7 +18,7 @@ hash, so that two that begin alike stay apart.
 {{- end -}}
 {{- end }}
 
-{{/* The front of all names: the release's, with the chart's behind it unless it is in it already. */}}
+{{/* The prefix of all names: the release's name, followed by the chart's unless it contains it already. */}}
 {{- define "llmos.fullname" -}}
 {{- $release := .Release.Name | replace "." "-" -}}
 {{- if .Values.fullnameOverride -}}
@@ -31,9 +31,9 @@ hash, so that two that begin alike stay apart.
 {{- end }}
 
 {{/*
-The front of names that the whole cluster shares, and what marks people's namespaces as this release's. No two
-releases have the same: where a part has a dash in it, a dot stands between the two, which neither can contain.
-What a release was called before is kept, since people's namespaces are labelled with it.
+The prefix of cluster-scoped names, and the label that marks people's namespaces as this release's. It is unique
+per release: if a part contains a dash, the parts are joined by a dot, which neither can contain.
+An earlier name of the release is kept, since people's namespaces are labelled with it.
 */}}
 {{- define "llmos.clusterName" -}}
 {{- if not (hasKey .Release "llmosClusterName") -}}
@@ -56,7 +56,7 @@ What a release was called before is kept, since people's namespaces are labelled
 {{- end -}}
 {{- end }}
 
-{{/* What selects the pods of a component: (list . "hub"). Never changes, since selectors can't. */}}
+{{/* The selector labels of a component: (list . "hub"). They never change, since selectors are immutable. */}}
 {{- define "llmos.selector" -}}
 {{- $root := index . 0 -}}
 app.kubernetes.io/name: {{ include "llmos.name" $root }}
@@ -88,7 +88,7 @@ app.kubernetes.io/part-of: llmos
 {{ .Values.existingSecret | default (include "llmos.fullname" .) }}
 {{- end }}
 
-{{/* An address inside the cluster, as pods of any namespace reach it: (list . "api"). */}}
+{{/* The host name of a Service for pods in any namespace: (list . "api"). */}}
 {{- define "llmos.serviceHost" -}}
 {{- $root := index . 0 -}}
 {{ include "llmos.fullname" $root }}-{{ index . 1 }}.{{ $root.Release.Namespace }}.svc
@@ -111,7 +111,7 @@ http://{{ include "llmos.serviceHost" (list . "hub") }}:8081/hub/api
 {{- end -}}
 {{- end }}
 
-{{/* Whether the Hub starts servers with LLMOS' spawner, which needs rights in the cluster; else empty. */}}
+{{/* "yes" if the Hub uses LLMOS' spawner, which needs rights in the cluster; otherwise empty. */}}
 {{- define "llmos.hubSpawns" -}}
 {{- if or .Values.hub.enabled (not .Values.externalHub.keepSpawner) -}}yes{{- end -}}
 {{- end }}
@@ -133,7 +133,7 @@ http://{{ include "llmos.serviceHost" (list . "proxy") }}
 {{- end -}}
 {{- end }}
 
-{{/* Without /v1: a host of its own, else the path under the Hub's, else the Service. */}}
+{{/* The gateway's URL without /v1: its own host, or the path under the Hub's, or the Service. */}}
 {{- define "llmos.gatewayUrl" -}}
 {{- if .Values.gatewayUrl -}}
 {{ .Values.gatewayUrl | trimSuffix "/" }}
@@ -148,7 +148,7 @@ http://{{ include "llmos.serviceHost" (list . "gateway") }}
 {{- end -}}
 {{- end }}
 
-{{/* The PriorityClass of LLMOS' own parts, or of people's pods: (list . "system"). Empty: none. */}}
+{{/* The PriorityClass of LLMOS' own components, or of people's pods: (list . "system"); empty for none. */}}
 {{- define "llmos.priorityClass" -}}
 {{- $classes := (index . 0).Values.scheduling.priorityClasses -}}
 {{- $existing := get $classes (printf "existing%s" (title (index . 1))) -}}
@@ -159,7 +159,7 @@ http://{{ include "llmos.serviceHost" (list . "gateway") }}
 {{- end -}}
 {{- end }}
 
-{{/* Where models are looked for first; empty: nowhere. */}}
+{{/* The address of the models mirror, which is tried first; empty for none. */}}
 {{- define "llmos.mirrorUrl" -}}
 {{- if .Values.users.models.mirror -}}
 {{ .Values.users.models.mirror | trimSuffix "/" }}

@@ -1,19 +1,19 @@
 {{/*
-Jobs that Helm, or whatever applies the chart in its place, runs before or after everything else: what such a job
-does is in files/hooks.py.
+Jobs that Helm, or another tool that applies the chart, runs before or after everything else; their program
+is files/hooks.py.
 
-A job is called by its contents, since a job can't be changed: the next version's is another one. It names none of
-the chart's PriorityClasses, which aren't there before the first install and after the last uninstall.
+A job's name contains a hash of its contents, since a job is immutable: the next version's has another name. It uses
+none of the chart's PriorityClasses, which don't exist before the first install and after the last uninstall.
 */}}
 
-{{/* When: (list "pre-upgrade" -20). */}}
+{{/* The hook's annotations: (list "pre-upgrade" -20). */}}
 {{- define "llmos.hook.annotations" -}}
 helm.sh/hook: {{ index . 0 }}
 helm.sh/hook-weight: {{ index . 1 | quote }}
 helm.sh/hook-delete-policy: before-hook-creation,hook-succeeded
 {{- end }}
 
-{{/* The head of an object: (list . "crds" "pre-upgrade" "v1" "ConfigMap" "name" "namespace"). */}}
+{{/* The header of an object: (list . "crds" "pre-upgrade" "v1" "ConfigMap" "name" "namespace"). */}}
 {{- define "llmos.hook.head" -}}
 apiVersion: {{ index . 3 }}
 kind: {{ index . 4 }}
@@ -29,9 +29,9 @@ metadata:
 {{- end }}
 
 {{/*
-The job with its account, its rights, its files and its network:
+The job with its service account, rights, files and network policy:
 (list . (dict "component" "crds" "hook" "pre-upgrade" "arguments" (list "crds") "rules" (list) "data" (dict) "namespace" "")).
-With a namespace the rights hold there alone.
+With a namespace the rights apply only there.
 */}}
 {{- define "llmos.hook" -}}
 {{- $root := index . 0 -}}
@@ -82,7 +82,7 @@ data:
 spec:
   backoffLimit: {{ $hook.retries | default 3 }}
   activeDeadlineSeconds: 300
-  ttlSecondsAfterFinished: 3600  # where nobody deletes it: kubectl apply
+  ttlSecondsAfterFinished: 3600  # for tools other than Helm, which don't delete it
   template:
     {{- $pod | nindent 4 }}
 {{- end }}

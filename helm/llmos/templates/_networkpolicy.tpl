@@ -1,6 +1,6 @@
-{{/* The pieces of NetworkPolicies. */}}
+{{/* Parts of NetworkPolicies. */}}
 
-{{/* The head of a component's policy: (list . "hub"). */}}
+{{/* The header of a component's policy: (list . "hub"). */}}
 {{- define "llmos.policy.head" -}}
 {{- $root := index . 0 -}}
 apiVersion: networking.k8s.io/v1
@@ -19,7 +19,7 @@ metadata:
       {{- include "llmos.selector" . | nindent 6 }}
 {{- end }}
 
-{{/* The Hub's pod or the proxy's, ours or those of the Hub that was there: (list . "hub"). */}}
+{{/* The pod of the Hub or the proxy, as a peer: the chart's or that of an existing Hub: (list . "hub"). */}}
 {{- define "llmos.policy.hub" -}}
 {{- $root := index . 0 -}}
 {{- if $root.Values.hub.enabled -}}
@@ -34,7 +34,7 @@ metadata:
 {{- end }}
 {{- end }}
 
-{{/* Pods in people's and groups' namespaces, as a peer: of this release, another's people are strangers. */}}
+{{/* Pods in people's and groups' namespaces, as a peer; only in those of this release. */}}
 {{- define "llmos.policy.users" -}}
 - namespaceSelector:
     matchLabels:
@@ -42,7 +42,7 @@ metadata:
       app.kubernetes.io/instance: {{ include "llmos.clusterName" . }}
 {{- end }}
 
-{{/* Notebook servers, wherever they are, as peers: in people's namespaces, and in the Hub's where it keeps its spawner. */}}
+{{/* Notebook servers, as peers: in people's namespaces, and in the Hub's namespace if it keeps its own spawner. */}}
 {{- define "llmos.policy.servers" -}}
 {{ include "llmos.policy.users" . }}
 {{- if not (include "llmos.hubSpawns" .) }}
@@ -55,7 +55,7 @@ metadata:
 {{- end }}
 {{- end }}
 
-{{/* The name service. */}}
+{{/* The cluster's DNS. */}}
 {{- define "llmos.policy.dns" -}}
 - to:
     - namespaceSelector:
@@ -67,7 +67,7 @@ metadata:
   ports:
     - { port: {{ .Values.networkPolicy.dnsPort }}, protocol: UDP }
     - { port: {{ .Values.networkPolicy.dnsPort }}, protocol: TCP }
-# a node's own cache of names
+# a node's own DNS cache
 - to:
     - ipBlock:
         cidr: 169.254.20.10/32
@@ -76,7 +76,7 @@ metadata:
     - { port: 53, protocol: TCP }
 {{- end }}
 
-{{/* IPv4 addresses where clouds give out the node's credentials: as METADATA_SERVICES in llmos_hub/names.py. */}}
+{{/* IPv4 addresses of cloud metadata services, which give out a node's credentials: the same as METADATA_SERVICES in llmos_hub/names.py. */}}
 {{- define "llmos.metadataServices" -}}
 - 169.254.0.0/16
 - 168.63.129.16/32
@@ -84,7 +84,7 @@ metadata:
 - 192.0.0.192/32
 {{- end }}
 
-{{/* The cluster's API server, which is no pod and has no labels. */}}
+{{/* The cluster's API server, which is not a pod and has no labels. */}}
 {{- define "llmos.policy.apiServer" -}}
 - to:
     {{- range .Values.networkPolicy.apiServerCidrs }}
@@ -101,7 +101,7 @@ metadata:
     {{- end }}
 {{- end }}
 
-{{/* Valkey, ours or another. */}}
+{{/* Valkey, the chart's or an external one. */}}
 {{- define "llmos.policy.valkey" -}}
 {{- if .Values.valkey.enabled -}}
 - to:
@@ -124,7 +124,7 @@ metadata:
     - { port: 8081, protocol: TCP }
 {{- end }}
 
-{{/* Whoever reads metrics, as a rule of ingress: (list . port). */}}
+{{/* The ingress rule for readers of metrics: (list . port). */}}
 {{- define "llmos.policy.metrics" -}}
 {{- $port := last . }}
 {{- with (first .).Values.networkPolicy.metricsFrom }}

@@ -1,11 +1,11 @@
-{{/* What the pods of all components have in common. */}}
+{{/* Common parts of the pods of all components. */}}
 
-{{/* Components that are there before the first install or after the last uninstall, when the chart's own PriorityClasses aren't. */}}
+{{/* Components that run before the first install or after the last uninstall, when the chart's own PriorityClasses don't exist. */}}
 {{- define "llmos.hooks" -}}
 ["crds", "uninstall", "hub-still-uses-llmos"]
 {{- end }}
 
-{{/* The pod's own settings: (list . "hub" .Values.hub). */}}
+{{/* The settings of a component's pod: (list . "hub" .Values.hub). */}}
 {{- define "llmos.podSpec" -}}
 {{- $root := index . 0 -}}
 {{- $component := index . 1 -}}
@@ -78,7 +78,7 @@ resources:
 {{- end }}
 {{- end }}
 
-{{/* Probes of a process with /health and /ready: its port's name. */}}
+{{/* The probes of a process with /health and /ready; takes the name of its port. */}}
 {{- define "llmos.probes" -}}
 startupProbe:
   httpGet: { path: /health, port: {{ . }} }
@@ -97,7 +97,7 @@ readinessProbe:
   failureThreshold: 2
 {{- end }}
 
-{{/* A ServiceAccount, its token mounted or not: (list . "hub" true). */}}
+{{/* A ServiceAccount, with its token mounted or not: (list . "hub" true). */}}
 {{- define "llmos.serviceAccount" -}}
 {{- $root := index . 0 -}}
 apiVersion: v1
@@ -110,7 +110,7 @@ metadata:
 automountServiceAccountToken: {{ index . 2 }}
 {{- end }}
 
-{{/* At most one replica goes at a time when nodes are drained; with one replica a drain isn't held up: (list . "api"). */}}
+{{/* A PodDisruptionBudget: a drain evicts at most one replica at a time; it doesn't block the drain with a single one: (list . "api"). */}}
 {{- define "llmos.disruptionBudget" -}}
 {{- $root := index . 0 -}}
 apiVersion: policy/v1
@@ -128,7 +128,7 @@ spec:
       {{- include "llmos.selector" (list $root (index . 1)) | nindent 6 }}
 {{- end }}
 
-{{/* A Service that people or load balancers reach: (list . "gateway" .Values.gateway.service). */}}
+{{/* A Service for people or load balancers: (list . "gateway" .Values.gateway.service). */}}
 {{- define "llmos.publicService" -}}
 {{- $root := index . 0 -}}
 {{- $service := index . 2 -}}
@@ -166,7 +166,7 @@ annotations:
 {{- end }}
 {{- end }}
 
-{{/* A claim that outlives the release: (list . "hub" "name" .Values.hub.db.storage). */}}
+{{/* A claim that is kept after an uninstall: (list . "hub" "name" .Values.hub.db.storage). */}}
 {{- define "llmos.claim" -}}
 {{- $root := index . 0 -}}
 {{- $storage := index . 3 -}}

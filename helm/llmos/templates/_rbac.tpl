@@ -1,4 +1,4 @@
-{{/* The plurals of the custom resources, from their definitions; a new kind needs no change here. */}}
+{{/* The plurals of the custom resources, read from their definitions, so that a new kind needs no change here. */}}
 {{- define "llmos.plurals" -}}
 {{- $plurals := list -}}
 {{- range $path, $content := .Files.Glob "crds/*.yaml" -}}
@@ -12,7 +12,7 @@
 {{- $plurals | uniq | sortAlpha | toJson -}}
 {{- end }}
 
-{{/* The same with a subresource: (list . "status"). */}}
+{{/* The plurals with a subresource: (list . "status"). */}}
 {{- define "llmos.subresources" -}}
 {{- $subresources := list -}}
 {{- $word := index . 1 -}}

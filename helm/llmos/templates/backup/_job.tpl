@@ -1,4 +1,4 @@
-{{/* The pod of a backup: (list . "hub" SOURCE CLAIM). On the node of what it copies, whose volume may be mounted by one node only. */}}
+{{/* The pod of a backup: (list . "hub" SOURCE CLAIM). It runs on the node of its source, whose volume may be mounted by only one node. */}}
 {{- define "llmos.backup.pod" -}}
 {{- $root := index . 0 -}}
 {{- $kind := index . 1 -}}
@@ -51,7 +51,7 @@ spec:
       emptyDir: {}
 {{- end }}
 
-{{/* What is copied, as JSON: kind, path, claim. */}}
+{{/* The sources of backups, as JSON: kind, path, claim. */}}
 {{- define "llmos.backup.sources" -}}
 {{- $fullname := include "llmos.fullname" . -}}
 {{- $sources := list -}}

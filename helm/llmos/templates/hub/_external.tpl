@@ -1,4 +1,4 @@
-{{/* The values for a Hub that is there already, with this release's names in them. */}}
+{{/* The values for an existing Hub, with this release's names. */}}
 {{- define "llmos.notes.externalHub" -}}
 {{- $secret := include "llmos.secretName" . -}}
 {{- $spawns := include "llmos.hubSpawns" . -}}

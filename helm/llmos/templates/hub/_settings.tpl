@@ -1,4 +1,4 @@
-{{/* What files/jupyterhub_config.py reads, as JSON. */}}
+{{/* The settings that files/jupyterhub_config.py reads, as JSON. */}}
 {{- define "llmos.hub.settings" -}}
 {{- $fullname := include "llmos.fullname" . -}}
 {{- $spawner := dict

@@ -38,7 +38,7 @@
 {{- toPrettyJson $settings -}}
 {{- end }}
 
-{{/* What is in each namespace: llmos_hub/managers/namespace_options.py reads it. */}}
+{{/* The contents of each namespace, which llmos_hub/managers/namespace_options.py reads. */}}
 {{- define "llmos.users.namespaces" -}}
 {{- $root := . -}}
 {{- $users := .Values.users -}}
@@ -92,7 +92,7 @@
 {{- toPrettyJson $options -}}
 {{- end }}
 
-{{/* Amounts as text: 50 becomes "50". */}}
+{{/* Quantities as strings: 50 becomes "50". */}}
 {{- define "llmos.users.quantities" -}}
 {{- $amounts := dict -}}
 {{- range $name, $amount := . -}}
