@@ -298,8 +298,8 @@ def _duration(seconds: float) -> str:
 def _paused_message(service: ModelService) -> str:
     name = service.metadata.name
     if service.spec.paused:
-        return f"Paused. Start it again: %llmos start {name}"
-    return f"Scaled to 0 replicas. Start it again: %llmos scale {name} 1"
+        return f"Paused. Start it again: llmos start {name}"
+    return f"Scaled to 0 replicas. Start it again: llmos scale {name} 1"
 
 
 def _count(number: int, noun: str) -> str:

@@ -86,7 +86,7 @@ def unschedulable(name: str, message: str, wanted: dict[str, str]) -> Failure:
         if resource in short:
             asked = _amount(resource, wanted.get(resource, "more"))
             noun = "memory" if resource == "memory" else "CPUs"
-            advice = f"Make room (%llmos ps shows what each uses), or ask for less: %llmos set {name} --{resource} …"
+            advice = f"Make room (llmos ps shows what each uses), or ask for less: llmos set {name} --{resource} …"
             return Failure(reason, f"{name} needs {asked} of {noun} and {where} that free{but}. {_WAITS} {advice}")
     if any(cause.kind in ("volume-unbound", "volume-missing") for cause in causes):
         return Failure("Volume", f"{name} waits for its model volume: {'; '.join(others)}.")
@@ -141,7 +141,7 @@ def not_created(name: str, message: str) -> Failure:
         return Failure(
             "Refused",
             f"{name} says nothing of the memory that it uses at most, as a quota of its namespace wants. "
-            f"Say it: %llmos set {name} --memory 2Gi",
+            f"Say it: llmos set {name} --memory 2Gi",
         )
     why = message.partition(" is forbidden: ")[2] or message
     return Failure("Refused", f"{name} can't start: the cluster refuses its pods: {_short(why)}")
@@ -157,7 +157,7 @@ def _quota_words(name: str, requested: Mapping[str, str], used: Mapping[str, str
     unique = list(dict.fromkeys(parts))
     return (
         f"{name} can't start within the quota: {'; '.join(unique)}. "
-        "It starts by itself once something else stops. Stop another model (%llmos ps), or ask for less."
+        "It starts by itself once something else stops. Stop another model (llmos ps), or ask for less."
     )
 
 
@@ -204,4 +204,4 @@ def probe_failing(name: str, messages: Sequence[str]) -> Failure:
     """Return the failure of a pod that runs but fails its readiness probe."""
     said = next((text.partition("probe failed: ")[2] or text for text in messages), "")
     more = f": {_short(said)}" if said else ""
-    return Failure("Unhealthy", f"{name} runs but is not ready{more}. See why: %llmos logs {name}")
+    return Failure("Unhealthy", f"{name} runs but is not ready{more}. See why: llmos logs {name}")

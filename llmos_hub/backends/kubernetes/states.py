@@ -160,7 +160,7 @@ class PodReader:
             if ended is not None:
                 words = Exit.from_shell(int(ended.get("exitCode", 1))).words
                 lines = _lines(ended)
-                message = f"{self.name} can't start: {what} failed: {words}. See why: %llmos logs {self.name}"
+                message = f"{self.name} can't start: {what} failed: {words}. See why: llmos logs {self.name}"
                 return replace(
                     base,
                     phase="Waiting",

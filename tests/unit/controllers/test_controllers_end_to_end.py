@@ -1,4 +1,4 @@
-"""The controllers' process with everything real: Valkey, local processes, the model, llama.cpp."""
+"""The controllers' process with real parts: Valkey, local processes, a model, llama.cpp."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ WAIT = 60.0
 
 
 class Platform:
-    """A store, and a controllers process that may be killed and started at will."""
+    """A store, and a controllers process that a test can kill and start."""
 
     def __init__(self, store: Store, redis_url: str, encryption_key: str, directory: Path) -> None:
         self.store = store
@@ -77,7 +77,7 @@ class Platform:
         await self.store.update(there.model_copy(update={"spec": there.spec.model_copy(update=spec)}))
 
     async def until(self, name: str, holds: Callable[[ModelService], bool]) -> ModelService:
-        """Wait for a status; what is wrong is shown where it doesn't come."""
+        """Wait for a status; fail with the current one if it doesn't come."""
         last: ModelService | None = None
         try:
             async with asyncio.timeout(WAIT):
@@ -139,7 +139,7 @@ async def chat(resource: ModelService, text: str = "hello") -> str:
 
 @contextlib.asynccontextmanager
 async def opened(store: Store, redis_url: str, encryption_key: str) -> AsyncIterator[Platform]:
-    """Nothing of it is left afterwards."""
+    """No part of it is left afterwards."""
     with tempfile.TemporaryDirectory(prefix="llmos-") as directory:  # a short path, for sockets
         platform = Platform(store, redis_url, encryption_key, Path(directory))
         try:

@@ -1,4 +1,4 @@
-"""What clusters say, as it is told to people. The messages are the clusters' own."""
+"""Messages of clusters, translated for people. The input is from real clusters."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PREEMPTION = "preemption: 0/3 nodes are available: 3 No preemption victims found
             "InsufficientMemory",
             (
                 "chat needs 4.0 GiB of memory and none of 3 machines has that free. It starts by itself once there is "
-                "room. Make room (%llmos ps shows what each uses), or ask for less: %llmos set chat --memory …"
+                "room. Make room (llmos ps shows what each uses), or ask for less: llmos set chat --memory …"
             ),
         ),
         (
@@ -33,7 +33,7 @@ PREEMPTION = "preemption: 0/3 nodes are available: 3 No preemption victims found
             "InsufficientCPU",
             (
                 "chat needs 1500m of CPUs and none of 3 machines has that free (2 not answering). It starts by itself once "
-                "there is room. Make room (%llmos ps shows what each uses), or ask for less: %llmos set chat --cpu …"
+                "there is room. Make room (llmos ps shows what each uses), or ask for less: llmos set chat --cpu …"
             ),
         ),
         (
@@ -46,7 +46,7 @@ PREEMPTION = "preemption: 0/3 nodes are available: 3 No preemption victims found
             "InsufficientMemory",
             (
                 "chat needs 4.0 GiB of memory and the only machine doesn't have that free. It starts by itself once there "
-                "is room. Make room (%llmos ps shows what each uses), or ask for less: %llmos set chat --memory …"
+                "is room. Make room (llmos ps shows what each uses), or ask for less: llmos set chat --memory …"
             ),
         ),
         (
@@ -83,7 +83,7 @@ def test_not_placed(said: str, reason: str, words: str) -> None:
             (
                 "chat can't start within the quota: 6.0 GiB of 8.0 GiB memory are in use and 4.0 GiB more were asked for; "
                 "3 of 3 pods are in use and 1 more were asked for. It starts by itself once something else stops. Stop "
-                "another model (%llmos ps), or ask for less."
+                "another model (llmos ps), or ask for less."
             ),
         ),
         (
@@ -144,6 +144,6 @@ def test_volumes_and_probes() -> None:
     assert "no such volume" in not_mounted("chat", "MountVolume failed: no such volume").message
     failure = probe_failing("chat", ["Readiness probe failed: HTTP probe failed with statuscode: 503"])
     assert failure.message == (
-        "chat runs but is not ready: HTTP probe failed with statuscode: 503. See why: %llmos logs chat"
+        "chat runs but is not ready: HTTP probe failed with statuscode: 503. See why: llmos logs chat"
     )
-    assert probe_failing("chat", []).message == "chat runs but is not ready. See why: %llmos logs chat"
+    assert probe_failing("chat", []).message == "chat runs but is not ready. See why: llmos logs chat"
