@@ -23,12 +23,12 @@ class Metrics:
         )
         self._latency = Histogram(
             "llmos_api_request_duration_seconds",
-            "Seconds from a request's arrival to the beginning of its answer.",
+            "Seconds from a request's arrival to the start of its answer.",
             ("route", "method"),
             buckets=_BUCKETS,
             registry=self._registry,
         )
-        self._streams = Gauge("llmos_api_open_streams", "Watches and followed logs now open.", registry=self._registry)
+        self._streams = Gauge("llmos_api_open_streams", "Open watches and followed logs.", registry=self._registry)
 
     def answered(self, route: str, method: str, code: int, seconds: float) -> None:
         """Count a request; `route` is a template, not a path, since clients can send any number of different paths."""

@@ -15,31 +15,34 @@ from llmos_hub.api.endpoints import Endpoint, OpenOperation, Operation
 __all__ = ["PARAMETERS", "make_document", "make_page"]
 
 PARAMETERS: Final[dict[str, tuple[dict[str, Any], str]]] = {
-    "labelSelector": ({"type": "string"}, "Only those with these labels: `key=value`, several with commas."),
-    "fieldSelector": ({"type": "string"}, "Only the one of that name: `metadata.name=NAME`."),
-    "watch": ({"type": "boolean"}, "Send each change as a line of JSON, until `timeoutSeconds` are over."),
-    "resourceVersion": ({"type": "string"}, "Watch from here; unset, what there is comes first."),
-    "timeoutSeconds": ({"type": "integer", "minimum": 0}, "End the watch after so many seconds."),
+    "labelSelector": (
+        {"type": "string"},
+        "Only resources with these labels: `key=value`, several separated by commas.",
+    ),
+    "fieldSelector": ({"type": "string"}, "Only the resource of that name: `metadata.name=NAME`."),
+    "watch": ({"type": "boolean"}, "Send each change as a line of JSON, for `timeoutSeconds`."),
+    "resourceVersion": ({"type": "string"}, "Watch from this version; by default existing resources come first."),
+    "timeoutSeconds": ({"type": "integer", "minimum": 0}, "End the watch after this number of seconds."),
     "limit": (
         {"type": "integer", "minimum": 0},
-        "At most so many, perhaps fewer; `metadata.continue` says that there are more.",
+        "The maximum number of resources in the answer, which may have fewer; if there are more, `metadata.continue` is set.",
     ),
     "continue": (
         {"type": "string"},
-        "The next page: `metadata.continue` of the one before. 410 where that is too long ago.",
+        "The next page: `metadata.continue` of the previous one; 410 if it has expired.",
     ),
-    "dryRun": ({"type": "string", "enum": ["All"]}, "Do everything but the writing."),
-    "tailLines": ({"type": "integer", "minimum": 0}, "Only the last lines of each replica."),
-    "follow": ({"type": "boolean"}, "Go on with what is written from now on."),
-    "replica": ({"type": "string"}, "Only this replica's."),
+    "dryRun": ({"type": "string", "enum": ["All"]}, "Do everything except storing the result."),
+    "tailLines": ({"type": "integer", "minimum": 0}, "Only this number of last lines of each replica."),
+    "follow": ({"type": "boolean"}, "Continue with new lines as they are written."),
+    "replica": ({"type": "string"}, "Only the log of this replica."),
 }
 _TEXTS: Final = {
-    "namespace": "`user-NAME`, `group-NAME` or `public`; yours is what `whoami` says.",
+    "namespace": "`user-NAME`, `group-NAME` or `public`; `whoami` returns your own.",
     "name": "The resource's name.",
 }
 _STATUS: Final[dict[str, Any]] = {
     "type": "object",
-    "description": "An error, as Kubernetes has them; `details.code` is stable, `message` is for people.",
+    "description": "An error in Kubernetes' format; `details.code` is stable, `message` is for people.",
     "properties": {
         "kind": {"const": "Status"},
         "apiVersion": {"const": "v1"},

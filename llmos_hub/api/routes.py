@@ -21,7 +21,7 @@ from llmos_hub.api.handlers.resources import (
 __all__ = ["make_routes"]
 
 _BASE = f"/apis/{API_VERSION}"
-_STATUS_REFUSAL = "Status is written by the platform alone. Change spec instead."
+_STATUS_REFUSAL = "Only the platform writes status. Change spec instead."
 _LIST_PARAMETERS = ("labelSelector", "fieldSelector", "watch", "resourceVersion", "timeoutSeconds", "limit", "continue")
 
 
@@ -39,9 +39,9 @@ def _open_endpoints() -> list[Endpoint]:
         Endpoint("/", {"GET": page}),
         Endpoint("/docs", {"GET": page}),
         Endpoint("/openapi.json", {"GET": OpenOperation(documents.openapi_document, "The API in OpenAPI 3.1")}),
-        Endpoint("/health", _with_head(OpenOperation(health.health, "Whether the process is alive"))),
-        Endpoint("/ready", _with_head(OpenOperation(health.ready, "Whether requests can be answered"))),
-        Endpoint("/metrics", {"GET": OpenOperation(health.metrics, "Counters for Prometheus, for admins", "text")}),
+        Endpoint("/health", _with_head(OpenOperation(health.health, "Return whether the process is alive"))),
+        Endpoint("/ready", _with_head(OpenOperation(health.ready, "Return whether requests can be served"))),
+        Endpoint("/metrics", {"GET": OpenOperation(health.metrics, "Metrics for Prometheus, for admins", "text")}),
     ]
 
 
@@ -54,21 +54,21 @@ def _discovery_endpoints() -> list[Endpoint]:
     return [
         Endpoint("/apis", {"GET": Operation(discovery.api_groups, "The API's groups", returns="object")}),
         Endpoint(f"/apis/{group}", {"GET": Operation(discovery.api_group, "The group's versions", returns="object")}),
-        Endpoint(_BASE, {"GET": Operation(discovery.api_resources, "The kinds there are", returns="object")}),
+        Endpoint(_BASE, {"GET": Operation(discovery.api_resources, "The kinds and their verbs", returns="object")}),
         Endpoint(
             f"{_BASE}/whoami",
-            {"GET": Operation(discovery.whoami, "Whose token this is, and what it may", returns="object")},
+            {"GET": Operation(discovery.whoami, "The identity and scopes of the token", returns="object")},
         ),
         Endpoint(
             f"{_BASE}/nodes",
-            {"GET": Operation(platform.list_nodes, "The machines, and what of them is free", returns="object")},
+            {"GET": Operation(platform.list_nodes, "The nodes and their free resources", returns="object")},
         ),
         Endpoint(
             f"{_BASE}/namespaces/{{namespace}}",
             {
                 "POST": Operation(
                     platform.make_namespace,
-                    "Have a namespace made and prepared, where it isn't yet",
+                    "Create and prepare a namespace, if it isn't yet",
                     returns="object",
                     created=True,
                 )
@@ -104,7 +104,7 @@ def _collection(kind: type[Resource], collection: str, listing: Operation) -> li
         "DELETE": Operation(delete_resource, f"Delete a {one}", ("dryRun",), "options"),
     }
     status = Operation(get_resource, f"Read a {one} with its status")
-    events = Operation(list_events, f"What happened to a {one}", returns="events")
+    events = Operation(list_events, f"The events of a {one}", returns="events")
     endpoints = [
         Endpoint(collection, {"GET": listing, "POST": create}, kind=kind),
         Endpoint(item, operations, kind=kind),

@@ -16,7 +16,9 @@ class Metrics:
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         kinds = ("kind",)
-        self.depth = Gauge("llmos_workqueue_depth", "Resources that wait for a worker.", kinds, registry=self.registry)
+        self.depth = Gauge(
+            "llmos_workqueue_depth", "Number of resources that wait for a worker.", kinds, registry=self.registry
+        )
         self.waited = Histogram(
             "llmos_workqueue_wait_seconds",
             "Time that a resource waited for a worker.",
@@ -25,22 +27,24 @@ class Metrics:
             buckets=_BUCKETS,
         )
         self.worked = Histogram(
-            "llmos_reconcile_seconds", "Time that a look took.", kinds, registry=self.registry, buckets=_BUCKETS
+            "llmos_reconcile_seconds", "Duration of reconciles.", kinds, registry=self.registry, buckets=_BUCKETS
         )
         self.retried = Counter(
-            "llmos_workqueue_retries", "Looks that were repeated after an error.", kinds, registry=self.registry
+            "llmos_workqueue_retries", "Reconciles repeated after an error.", kinds, registry=self.registry
         )
         self.failed = Counter(
             "llmos_reconcile_errors",
-            "Looks that failed, by the error's code.",
+            "Failed reconciles, by the error's code.",
             ("kind", "code"),
             registry=self.registry,
         )
 
         self.leader = Gauge(
-            "llmos_leader", "Whether this process does the work (1) or stands by (0).", registry=self.registry
+            "llmos_leader", "1 if this process is the leader, 0 if it stands by.", registry=self.registry
         )
-        self.term = Gauge("llmos_leader_term", "A number that is larger with each leader.", registry=self.registry)
+        self.term = Gauge(
+            "llmos_leader_term", "The leader's term: a number that grows with each leader.", registry=self.registry
+        )
 
     def lead(self, leading: bool, term: int) -> None:
         """Record whether the process leads, and the term."""

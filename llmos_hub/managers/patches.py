@@ -79,5 +79,5 @@ def _metadata(resource: Resource, metadata: Mapping[str, Any]) -> list[Cause]:
         if key not in _FIXED:
             causes.append(Cause(f"metadata.{key}", "can't be changed. Labels and annotations can"))
         elif value != getattr(resource.metadata, key):
-            causes.append(Cause(f"metadata.{key}", "can't be changed; delete the resource and create it anew"))
+            causes.append(Cause(f"metadata.{key}", "can't be changed; delete the resource and create it again"))
     return causes

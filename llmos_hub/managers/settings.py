@@ -81,49 +81,49 @@ def _whole_number(low: int, high: int) -> Callable[[str], int]:
 MAX_RESOURCES: Final = Definition(
     "api-max-resources-per-namespace",
     "1000",
-    "The most resources of one kind that a namespace may hold. A bound against runaway scripts: lists and "
+    "The maximum number of resources of one kind in a namespace. It protects against runaway scripts: lists and "
     "watches of a thousand are still answered in well under a second.",
     _whole_number(1, 100_000),
 )
 MAX_BODY_BYTES: Final = Definition(
     "api-max-body-bytes",
     str(512 * 1024),
-    "The largest request body that the API reads, in bytes. Four times as much as the largest resource, since JSON can "
-    "write a character in six.",
+    "The maximum size of a request body in bytes. Four times the maximum size of a resource, since JSON may "
+    "encode one character in six.",
     _whole_number(64 * 1024, 16 * 1024 * 1024),
 )
 MAX_RESOURCE_BYTES: Final = Definition(
     "api-max-resource-bytes",
     str(128 * 1024),
-    "The largest resource, in bytes of its metadata and spec as JSON. A manifest has some kilobytes, one with pod "
-    "templates and many values some dozens.",
+    "The maximum size of a resource: bytes of its metadata and spec as JSON. A manifest has a few kilobytes, one with pod "
+    "templates and many values a few dozen.",
     _whole_number(16 * 1024, 1024 * 1024),
 )
 MAX_NAMESPACE_BYTES: Final = Definition(
     "api-max-bytes-per-namespace-and-kind",
     str(4 * 1024 * 1024),
-    "The most bytes that all resources of one kind in a namespace may have together. A thousand ordinary ones; what "
-    "a person can make the database, the API, the gateway and the controllers hold in memory.",
+    "The maximum total bytes of all resources of one kind in a namespace. Enough for a thousand ordinary ones; bounds "
+    "the memory that one person can use in the database, the API, the gateway and the controllers.",
     _whole_number(256 * 1024, 1024 * 1024 * 1024),
 )
 MAX_WRITES: Final = Definition(
     "api-max-writes-per-second-and-user",
     "20",
-    "How many writes a second a person may send to one process of the API for long; five seconds' worth at once. More "
-    "are answered with 429 and Retry-After. Each is written to disk before it is answered.",
+    "The sustained number of writes per second that a person may send to one process of the API; bursts of five seconds' "
+    "worth are allowed, more is refused with 429 and Retry-After. Each write is on disk before it is answered.",
     _whole_number(1, 100_000),
 )
 STREAM_TIMEOUT: Final = Definition(
     "api-stream-timeout-seconds",
     "1800",
-    "The longest that a watch or a followed log stays open, in seconds; clients then begin anew. Half an hour, as "
-    "Kubernetes does, so that a forgotten one doesn't stay for ever.",
+    "The maximum seconds that a watch or a followed log stays open; clients then open a new one. Half an hour, as "
+    "in Kubernetes, so that a forgotten one doesn't stay open.",
     _whole_number(5, 86_400),
 )
 MAX_STREAMS: Final = Definition(
     "api-max-streams-per-user",
     "100",
-    "The most watches and followed logs that a person may have open at once. Each tab and each `--watch` holds one.",
+    "The maximum number of watches and followed logs that a person may have open. Each tab and each `--watch` uses one.",
     _whole_number(1, 10_000),
 )
 

@@ -53,7 +53,7 @@ def translate(error: APIError, kind: type[Resource], namespace: str | None, name
         case 409:
             if error.reason == "AlreadyExists":
                 return rules.already_exists(kind, namespace, name)
-            why = "was deleted and made anew" if "the UID in the precondition" in error.message else "was changed"
+            why = "was deleted and created again" if "the UID in the precondition" in error.message else "was changed"
             return rules.conflict(kind, namespace, name, f"{why} since it was read")
         case 410:
             return Expired(f"{kind.kind_name()}: {error.message}. List again.")
@@ -92,7 +92,7 @@ def _no_such_kind(kind: type[Resource]) -> Unavailable:
 
 def _invalid(error: APIError, kind: type[Resource], namespace: str | None, name: str) -> LLMOSError:
     if not error.causes:  # without causes it is not about the object: the patch's test of the uid failed
-        return rules.conflict(kind, namespace, name, "was deleted and made anew since it was read")
+        return rules.conflict(kind, namespace, name, "was deleted and created again since it was read")
     causes: dict[str, Cause] = {}
     for cause in error.causes:  # a subresource reports the same field a second time
         field = cause.field.removeprefix(".")

@@ -155,7 +155,7 @@ def conflict(
 
 def gone(kind: type[Resource], namespace: str | None, name: str) -> Conflict:
     """Return the error for a write of a resource that was deleted after it was read, such as an exported manifest."""
-    advice = "Leave out metadata.uid and metadata.resourceVersion to make it anew."
+    advice = "Leave out metadata.uid and metadata.resourceVersion to create it again."
     return conflict(kind, namespace, name, "was deleted since it was read", advice)
 
 
@@ -186,7 +186,7 @@ def _check(current: Resource, wanted: Resource) -> None:
     """
     have, want = current.metadata, wanted.metadata
     if want.uid and want.uid != have.uid:
-        raise _conflict(wanted, "was deleted and made anew since it was read")
+        raise _conflict(wanted, "was deleted and created again since it was read")
     if want.resource_version and want.resource_version != have.resource_version:
         why = f"was changed since it was read (at {want.resource_version}, now {have.resource_version})"
         raise _conflict(wanted, why)
@@ -294,7 +294,7 @@ def deleted(current: R, uid: str | None) -> Outcome[R]:
     """
     if uid and uid != current.metadata.uid:
         meta = current.metadata
-        raise conflict(type(current), meta.namespace, meta.name, "was deleted and made anew since it was read")
+        raise conflict(type(current), meta.namespace, meta.name, "was deleted and created again since it was read")
     if not current.metadata.finalizers:
         return Outcome(current, removed=True)
     if current.metadata.deletion_timestamp:

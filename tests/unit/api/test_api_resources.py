@@ -49,7 +49,7 @@ async def test_the_life_of_a_model_service(ada: httpx.AsyncClient) -> None:
     deleted = await ada.delete(models(name="chat"))
     assert deleted.status_code == 200
     assert deleted.json()["metadata"]["deletionTimestamp"]
-    # its controller has workloads to end first
+    # its controller must end workloads first
     assert (await ada.get(models(name="chat"))).json()["metadata"]["deletionTimestamp"]
 
 
@@ -198,7 +198,7 @@ async def test_status_is_the_platforms_alone(ada: httpx.AsyncClient, method: str
     response = await ada.request(method, models(name="chat") + "/status", json={"status": {"phase": "Ready"}})
     code, word, message = status_of(response)
     assert (code, word) == (405, "method_not_allowed")
-    assert message == "Status is written by the platform alone. Change spec instead."
+    assert message == "Only the platform writes status. Change spec instead."
     assert response.headers["allow"] == "GET"
 
 
@@ -510,7 +510,7 @@ async def test_only_admins_open_callers_prompts_to_each_other(ada: httpx.AsyncCl
     assert (await ada.patch(one, json={"spec": {"promptCache": "shared"}}, headers=MERGE)).status_code == 403
     assert (await ada.put(one, json=shared)).status_code == 403
     assert (await ada.patch(one, json=shared, headers=APPLY)).status_code == 403
-    # nor in the names that fields have in Python, which aren't the API's
+    # nor by the fields' names in Python, which aren't the API's
     for spec in ({"promptCache": None, "prompt_cache": "shared"}, {"prompt_cache": "shared"}):
         refused = await ada.patch(one, json={"spec": spec}, headers=MERGE)
         assert (refused.status_code, [*causes_of(refused)]) == (422, ["spec.prompt_cache"])
@@ -519,7 +519,7 @@ async def test_only_admins_open_callers_prompts_to_each_other(ada: httpx.AsyncCl
         assert (refused.status_code, [*causes_of(refused)]) == (422, ["spec.prompt_cache"])
     assert (await ada.get(one)).json()["spec"]["promptCache"] == "perCaller"
     assert (await root.patch(one, json={"spec": {"promptCache": "shared"}}, headers=MERGE)).status_code == 200
-    # what an admin has set stays, whoever changes the rest; the way back is open
+    # a value set by an admin stays when others change the rest, and may be reset by others
     kept = await ada.patch(one, json=manifest(promptCache="shared", replicas=2), headers=APPLY)
     assert kept.json()["spec"]["replicas"] == 2
     assert (await ada.patch(one, json={"spec": {"promptCache": "auto"}}, headers=MERGE)).status_code == 200

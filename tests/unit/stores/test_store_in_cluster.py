@@ -1,4 +1,4 @@
-"""What the store in a cluster makes of objects, events and refusals; the real server is in tests/kubernetes."""
+"""The store in a cluster: objects, events and errors; tests with a real server are in tests/kubernetes."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def token(**metadata: Any) -> Credential:
 
 
 def stored(obj: dict[str, Any]) -> dict[str, Any]:
-    """The object as the server gives it back."""
+    """Return the object as the server returns it."""
     return {**obj, "metadata": {**obj["metadata"], **SERVER_SET}}
 
 
@@ -189,7 +189,7 @@ def test_what_somebody_made_of_our_annotations_is_passed_over(annotations: dict[
     ],
 )
 async def test_other_secrets_of_a_namespace_are_no_credentials(change: dict[str, Any], tmp_path: Path) -> None:
-    """Those with a server's tokens, above all: whoever may name a Credential would have them in a pod."""
+    """Above all those with a server's tokens: a ModelService that refers to one would get them in its pod."""
     obj = SECRET.write(token())
     obj = {**obj, **change, "metadata": {**obj["metadata"], **change.get("metadata", {})}}
     async with fake_kubernetes(tmp_path) as (cluster, api):
@@ -211,7 +211,7 @@ async def test_other_secrets_of_a_namespace_are_no_credentials(change: dict[str,
 
 
 def test_a_credential_s_labels_and_annotations_are_no_orders_to_others() -> None:
-    """There are controllers that copy another namespace's Secret into one that has their annotation."""
+    """Some controllers copy another namespace's Secret into one with their annotation."""
     orders = {"replicator.v1.mittwald.de/replicate-from": "kube-system/admin"}
     obj = SECRET.write(token(labels={"sync": "yes"}, annotations=orders))
     names = {*obj["metadata"]["labels"], *obj["metadata"]["annotations"]}
@@ -287,8 +287,8 @@ def test_refusals_are_the_platform_s_errors() -> None:
         (refused(404, "404 page not found"), errors.Unavailable, "custom resource definitions"),
         (refused(409, reason="AlreadyExists"), errors.AlreadyExists, "user-ada/chat"),
         (refused(409, reason="Conflict"), errors.Conflict, "was changed since"),
-        (refused(409, "the UID in the precondition (a) does not match"), errors.Conflict, "made anew"),
-        (refused(422, "the server rejected our request"), errors.Conflict, "made anew"),
+        (refused(409, "the UID in the precondition (a) does not match"), errors.Conflict, "created again"),
+        (refused(422, "the server rejected our request"), errors.Conflict, "created again"),
         (refused(410), errors.Expired, "List again"),
         (refused(413), errors.PayloadTooLarge, "larger than"),
         (refused(500, "etcdserver: request is too large"), errors.PayloadTooLarge, "larger than"),
