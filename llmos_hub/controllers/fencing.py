@@ -15,10 +15,22 @@ from llmos_hub.backends.base import Backend
 from llmos_hub.controllers.election import Leadership
 from llmos_hub.stores.base import Store
 
-__all__ = ["fenced_backend", "fenced_store"]
+__all__ = ["fenced_backend", "fenced_store", "require_leadership"]
 
 _STORE_WRITES: Final = frozenset({"create", "update", "apply", "patch_status", "delete", "record"})
 _BACKEND_WRITES: Final = frozenset({"apply", "delete"})
+
+
+def require_leadership(*, leading: bool) -> None:
+    """Refuse a write of a process that doesn't lead.
+
+    Raises
+    ------
+    Conflict
+        Another process leads now.
+    """
+    if not leading:
+        raise Conflict("Another process leads now and does this.")
 
 
 class _Fenced:
@@ -35,8 +47,7 @@ class _Fenced:
 
     def _guarded(self, write: Callable[..., Any]) -> Callable[..., Any]:
         async def guarded(*args: Any, **kwargs: Any) -> Any:
-            if not self._leadership.leading:
-                raise Conflict("Another process leads now and does this.")
+            require_leadership(leading=self._leadership.leading)
             return await write(*args, **kwargs)
 
         return guarded

@@ -17,6 +17,7 @@ from llmos.errors import Conflict, LLMOSError, NotFound
 from llmos.resources import KINDS
 from llmos.resources.base import utcnow
 from llmos_hub.controllers.cluster_informer import Object
+from llmos_hub.controllers.fencing import require_leadership
 from llmos_hub.controllers.namespaces import owner_of
 from llmos_hub.controllers.server_sweep import ServerSweep
 from llmos_hub.identity.people import People
@@ -184,8 +185,7 @@ class Sweep:
                 raise
 
     def _check(self) -> None:
-        if not self._leading():
-            raise Conflict("Another process leads now and does this.")
+        require_leadership(leading=self._leading())
 
 
 def _time(text: str | None) -> datetime | None:

@@ -12,8 +12,9 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import Any, Final, Protocol
 
-from llmos.errors import Conflict, LLMOSError
+from llmos.errors import LLMOSError
 from llmos_hub.controllers.cluster_informer import ClusterInformer, Object, covers
+from llmos_hub.controllers.fencing import require_leadership
 from llmos_hub.controllers.workqueue import QueueMetrics, ShutDown, WorkQueue
 from llmos_hub.kubernetes_api import APIError, KubernetesAPI, path_of
 from llmos_hub.managers.namespace_objects import (
@@ -268,5 +269,4 @@ class NamespaceController:
         return await self._api.request(method, path, body=body)
 
     def _check(self) -> None:
-        if not self._leading():
-            raise Conflict("Another process leads now and does this.")
+        require_leadership(leading=self._leading())
