@@ -32,7 +32,7 @@ from llmos_hub.workload import WorkloadRef
 if TYPE_CHECKING:
     from llmos_hub.kubernetes_api import KubernetesAPI
 
-__all__ = ["ENV_LEASE_SECONDS", "ClusterMachines", "Companion", "Parts", "Surroundings", "opened", "surroundings"]
+__all__ = ["ENV_LEASE_SECONDS", "ClusterMachines", "Companion", "Parts", "WorkloadContext", "local_context", "opened"]
 
 ENV_LEASE_SECONDS: Final = "LLMOS_LEASE_SECONDS"
 """Seconds for which no process works after a leader was killed; 15, as for Kubernetes' own controllers."""
@@ -61,7 +61,7 @@ class Companion(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Surroundings:
+class WorkloadContext:
     """The context of workloads' processes, on this machine or in a cluster.
 
     Attributes
@@ -85,17 +85,17 @@ class Parts:
 
     store: Store
     backend: Backend
-    around: Surroundings
+    context: WorkloadContext
     leadership: Leadership | None = None
     companions: Sequence[Companion] = ()
     namespaces: ReleaseNamespaces | None = None
     metrics: Metrics = field(default_factory=Metrics)
 
 
-def surroundings(settings: ProcessSettings) -> Surroundings:
+def local_context(settings: ProcessSettings) -> WorkloadContext:
     """Return the context of this machine."""
     machine = detect()
-    return Surroundings(local_layout(settings.data_dir), lambda _: machine)
+    return WorkloadContext(local_layout(settings.data_dir), lambda _: machine)
 
 
 class ClusterMachines:
@@ -173,7 +173,7 @@ async def _on_this_machine(settings: ProcessSettings, stop: asyncio.Future[signa
     backend = LocalBackend(settings.data_dir.workloads, settings.data_dir.run)
     try:
         await backend.start()
-        yield Parts(store, backend, surroundings(settings))
+        yield Parts(store, backend, local_context(settings))
     finally:
         everything = stop.done() and stop.result() is signal.SIGINT
         logger.info("Ending; what runs %s", "is stopped" if everything else "goes on")
@@ -203,8 +203,8 @@ async def _in_cluster(settings: ProcessSettings) -> AsyncIterator[Parts]:
         stack.push_async_callback(leases.close)
         store = open_store_for(settings, everywhere=True)
         stack.push_async_callback(store.close)
-        whose = ReleaseNamespaces(api, settings.release)
-        stack.push_async_callback(whose.close)
+        owners = ReleaseNamespaces(api, settings.release)
+        stack.push_async_callback(owners.close)
         metrics = Metrics()
         leadership = Election(
             KubernetesLeases(leases, settings.namespace), own_identity(), timing=lease_timing(), told=metrics.lead
@@ -215,8 +215,8 @@ async def _in_cluster(settings: ProcessSettings) -> AsyncIterator[Parts]:
         machines = ClusterMachines(KubernetesNodes(api, settings.namespace))
         await _known(machines)
         namespaces = await _namespaces(stack, settings, api=api, store=store, leadership=leadership, metrics=metrics)
-        around = Surroundings(cluster_layout(Path(cluster.models.mount_path)), machines, workload_selector)
-        yield Parts(store, backend, around, leadership, (machines, *namespaces), whose, metrics)
+        context = WorkloadContext(cluster_layout(Path(cluster.models.mount_path)), machines, workload_selector)
+        yield Parts(store, backend, context, leadership, (machines, *namespaces), owners, metrics)
         logger.info("Ending; what runs goes on")
 
 

@@ -28,7 +28,7 @@ from llmos_hub.controllers.informer import Key
 from llmos_hub.controllers.metrics import Metrics
 from llmos_hub.controllers.modelservice import ModelServiceReconciler
 from llmos_hub.controllers.modelservice_workloads import fetch_environment
-from llmos_hub.controllers.parts import Companion, Surroundings, opened, surroundings
+from llmos_hub.controllers.parts import Companion, WorkloadContext, local_context, opened
 from llmos_hub.controllers.reconciler import WORKERS, Controller, Reconciler, Trigger
 from llmos_hub.controllers.unserved import InOwnNamespaces
 from llmos_hub.settings import ProcessSettings
@@ -54,7 +54,7 @@ class Controllers:
         The settings, with the data directory.
     environ
         The environment from which downloads get their variables.
-    around
+    context
         The context of workloads' processes; by default that of `settings` on this machine.
     leadership
         The leadership among several processes; by default this process leads.
@@ -73,7 +73,7 @@ class Controllers:
         settings: ProcessSettings,
         *,
         environ: Mapping[str, str] = os.environ,
-        around: Surroundings | None = None,
+        context: WorkloadContext | None = None,
         leadership: Leadership | None = None,
         companions: Sequence[Companion] = (),
         namespaces: ReleaseNamespaces | None = None,
@@ -85,15 +85,15 @@ class Controllers:
             self.metrics.lead(self.leadership.leading, self.leadership.term)
         self._backend = backend
         self._companions = companions
-        around = around or surroundings(settings)
+        context = context or local_context(settings)
         if leadership is not None:
             store, self._backend = fenced_store(store, leadership), fenced_backend(backend, leadership)
         self._models = ModelServiceReconciler(
             store,
             self._backend,
-            layout=around.layout,
-            machine=around.machine,
-            selector=around.selector,
+            layout=context.layout,
+            machine=context.machine,
+            selector=context.selector,
             choose=engines.choose,
             environment=fetch_environment(environ),
             requeue=self._look_again,
@@ -201,7 +201,7 @@ async def serve(settings: ProcessSettings) -> None:
                 parts.store,
                 parts.backend,
                 settings,
-                around=parts.around,
+                context=parts.context,
                 leadership=parts.leadership,
                 companions=parts.companions,
                 namespaces=parts.namespaces,

@@ -78,11 +78,11 @@ class InOwnNamespaces:
 
     async def reconcile(self, resource: ModelService) -> Result[ModelService]:
         """Reconcile one; see `llmos_hub.controllers.reconciler.Reconciler`."""
-        whose = await self._namespaces.whose(resource.metadata.namespace or "")
-        if whose == "another's":
+        ownership = await self._namespaces.ownership(resource.metadata.namespace or "")
+        if ownership == "another's":
             return Result()
         # deletions are completed also in a namespace that was handed over to others
-        if whose == "ours" or resource.metadata.deletion_timestamp is not None:
+        if ownership == "ours" or resource.metadata.deletion_timestamp is not None:
             return await self._inner.reconcile(resource)
         status = unserved(resource, self._clock())
         if status == resource.status:

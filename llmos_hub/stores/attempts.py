@@ -10,7 +10,7 @@ from llmos.errors import AlreadyExists, Conflict, NotFound
 from llmos.resources.base import Resource
 from llmos_hub.stores import rules
 
-__all__ = ["ATTEMPTS", "Change", "apply", "too_busy"]
+__all__ = ["ATTEMPTS", "ChangeFunction", "apply", "too_busy"]
 
 ATTEMPTS: Final = 50
 """Maximum attempts of a write without a precondition on a resource that others keep writing."""
@@ -18,7 +18,7 @@ ATTEMPTS: Final = 50
 R = TypeVar("R", bound=Resource)
 
 
-class Change(Protocol[R]):
+class ChangeFunction(Protocol[R]):
     """A function that writes the outcome of `decide`; raises `NotFound`, or `Conflict` after too many attempts."""
 
     def __call__(
@@ -27,7 +27,7 @@ class Change(Protocol[R]):
         """Write, and return the stored resource."""
 
 
-async def apply(resource: R, change: Change[R], create: Callable[[R], Awaitable[R]]) -> R:
+async def apply(resource: R, change: ChangeFunction[R], create: Callable[[R], Awaitable[R]]) -> R:
     """Create it or replace its spec, whichever is possible; see `llmos_hub.stores.base.Store.apply`."""
     kind, meta = type(resource), resource.metadata
     for _ in range(ATTEMPTS):

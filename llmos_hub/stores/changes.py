@@ -11,7 +11,7 @@ from llmos.errors import Expired, Invalid
 from llmos_hub.stores.base import ADDED, DELETED, MODIFIED, Selector
 from llmos_hub.stores.rules import match
 
-__all__ = ["Change", "Scope", "State", "changes_of", "expired", "revision_of", "revision_of_id"]
+__all__ = ["Change", "Scope", "StreamState", "changes_of", "expired", "revision_of", "revision_of_id"]
 
 
 _DIGITS = 20
@@ -96,7 +96,7 @@ def expired(revision: int) -> Expired:
 
 
 @dataclass(frozen=True, slots=True)
-class State:
+class StreamState:
     """The position of the database.
 
     Attributes

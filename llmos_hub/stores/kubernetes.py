@@ -24,7 +24,7 @@ from llmos_hub.stores.changes import revision_of
 from llmos_hub.stores.kubernetes_errors import expired, translate
 from llmos_hub.stores.kubernetes_events import Recorder
 from llmos_hub.stores.kubernetes_objects import CUSTOM, Foreign, form_of
-from llmos_hub.stores.kubernetes_watch import Watch
+from llmos_hub.stores.kubernetes_watch import ClusterWatch
 from llmos_hub.stores.records import Unreadable
 
 __all__ = ["KubernetesStore"]
@@ -87,7 +87,7 @@ class KubernetesStore:
         self._api = api
         self._bookmark_interval, self._watch_patience = bookmark_interval, watch_patience
         self._recorder = Recorder(api)
-        self._watches: set[Watch[Any]] = set()
+        self._watches: set[ClusterWatch[Any]] = set()
         self.unreadable = 0
         self._logged: set[tuple[str, str]] = set()
 
@@ -215,7 +215,7 @@ class KubernetesStore:
         rules.check_namespace(kind, namespace, required=False)
         if revision_of(resource_version) == 0:  # the server would read it as "any version", not as "from the beginning"
             raise expired(resource_version)
-        watch = Watch(
+        watch = ClusterWatch(
             self._api,
             form_of(kind).path(kind, namespace),
             form_of(kind).params(kind, labels),

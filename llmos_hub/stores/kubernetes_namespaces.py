@@ -15,9 +15,9 @@ from llmos.errors import Internal, Unavailable
 from llmos_hub.kubernetes_api import APIError, KubernetesAPI, path_of
 from llmos_hub.kubernetes_reflector import Reflector
 
-__all__ = ["INSTANCE", "MANAGED_BY", "ReleaseNamespaces", "Whose"]
+__all__ = ["INSTANCE", "MANAGED_BY", "Ownership", "ReleaseNamespaces"]
 
-Whose = Literal["ours", "another's", "nobody's"]
+Ownership = Literal["ours", "another's", "nobody's"]
 
 MANAGED_BY: Final = "app.kubernetes.io/managed-by"
 INSTANCE: Final = "app.kubernetes.io/instance"
@@ -59,7 +59,7 @@ class ReleaseNamespaces:
         """Call `listener` with each namespace whose owner changes; not for a namespace that was deleted."""
         self._listeners.append(listener)
 
-    async def whose(self, namespace: str) -> Whose:
+    async def ownership(self, namespace: str) -> Ownership:
         """Return the current owner of a namespace.
 
         Raises
@@ -100,7 +100,7 @@ class ReleaseNamespaces:
         if self._reflector.synced.is_set():
             return
         if self._task is None:
-            self._task = asyncio.create_task(self._reflector.run(), name="whose namespaces are")
+            self._task = asyncio.create_task(self._reflector.run(), name="owners of namespaces")
         try:
             async with asyncio.timeout(_SYNC):
                 await self._reflector.synced.wait()
@@ -108,7 +108,7 @@ class ReleaseNamespaces:
             message = "The cluster's namespaces can't be listed; the log says why. Does the service account have the chart's role?"
             raise Unavailable(message) from None
 
-    async def _look(self, namespace: str) -> Whose:
+    async def _look(self, namespace: str) -> Ownership:
         """Read one namespace from the cluster: a resource in it may be reported before the namespace itself."""
         try:
             obj = await self._api.request("GET", path_of("v1", "namespaces", None, namespace))
@@ -126,7 +126,7 @@ class ReleaseNamespaces:
         self._nobodys.add(namespace)
         return "nobody's"
 
-    def _label(self, obj: Mapping[str, Any] | None) -> Whose:
+    def _label(self, obj: Mapping[str, Any] | None) -> Ownership:
         if obj is None:
             return "nobody's"
         return "ours" if obj["metadata"]["labels"].get(INSTANCE) == self._release else "another's"

@@ -57,7 +57,7 @@ class ReleaseStore:
         self._listed: dict[type[Resource], tuple[int, int]] = {}  # in which epoch, and from which revision on
         namespaces.subscribe(self._handed_over)
 
-    # -- whose it is
+    # -- ownership
 
     def _handed_over(self, namespace: str) -> None:
         for each in self._each:
@@ -71,7 +71,7 @@ class ReleaseStore:
 
     async def _owns(self, namespace: str | None) -> bool:
         """Return whether a namespace is the release's; None (cluster-scoped) always is."""
-        return namespace is None or await self._namespaces.whose(namespace) == "ours"
+        return namespace is None or await self._namespaces.ownership(namespace) == "ours"
 
     async def _shows(self, resource: Resource) -> bool:
         """Return whether a listed or changed resource is the release's."""
@@ -87,7 +87,7 @@ class ReleaseStore:
             return event
         namespace = event.resource.metadata.namespace or ""
         # a deletion is passed on unless the namespace is another's: the namespace may have been deleted first
-        if event.type == DELETED and await self._namespaces.whose(namespace) != "another's":
+        if event.type == DELETED and await self._namespaces.ownership(namespace) != "another's":
             return event
         return WatchEvent(BOOKMARK, None, event.resource_version)
 

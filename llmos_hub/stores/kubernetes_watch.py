@@ -17,7 +17,7 @@ from llmos_hub.kubernetes_api import APIError, KubernetesAPI
 from llmos_hub.stores.base import ADDED, BOOKMARK, DELETED, MODIFIED, WatchEvent
 from llmos_hub.stores.kubernetes_errors import expired
 
-__all__ = ["Watch"]
+__all__ = ["ClusterWatch"]
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +37,7 @@ _TYPES: Final[Mapping[str, Literal["ADDED", "MODIFIED", "DELETED"]]] = {
 }
 
 
-class Watch(Generic[R]):
+class ClusterWatch(Generic[R]):
     """A watch: an endless asynchronous iterator of changes. `start` it, and `close` it.
 
     A call that is cancelled loses nothing: the next one returns what it would have.
@@ -94,7 +94,7 @@ class Watch(Generic[R]):
         if not self._queue.full():
             self._queue.put_nowait(Unavailable("The store was closed."))  # wakes a waiting user
 
-    def __aiter__(self) -> Watch[R]:
+    def __aiter__(self) -> ClusterWatch[R]:
         return self
 
     async def __anext__(self) -> WatchEvent[R]:

@@ -20,10 +20,10 @@ from llmos.errors import LLMOSError, Unavailable
 from llmos.resources.base import Resource
 from llmos_hub.stores._lua import CHANGES, STATE
 from llmos_hub.stores.base import BOOKMARK, WatchEvent
-from llmos_hub.stores.changes import Change, Scope, State, changes_of, expired, revision_of_id
+from llmos_hub.stores.changes import Change, Scope, StreamState, changes_of, expired, revision_of_id
 from llmos_hub.stores.database import Database
 
-__all__ = ["Decode", "Tail", "Watch"]
+__all__ = ["Decode", "StreamWatch", "Tail"]
 
 log = logging.getLogger(__name__)
 
@@ -43,13 +43,13 @@ _PAUSES: Final = (0.05, 0.1, 0.2, 0.5, 1.0)  # seconds between attempts to reach
 _BEHIND_PAUSE: Final = 0.05  # seconds to wait if the reader is ahead of the stream
 
 
-class Watch(Generic[R]):
+class StreamWatch(Generic[R]):
     """A watch: an endless asynchronous iterator of changes.
 
     A call that is cancelled loses nothing: the next one returns what it would have.
     """
 
-    def __init__(self, tail: Tail, kind: type[R], state: State, revision: int, scope: Scope) -> None:
+    def __init__(self, tail: Tail, kind: type[R], state: StreamState, revision: int, scope: Scope) -> None:
         self._tail = tail
         self._kind = kind
         self._labels = dict(scope.labels or {})
@@ -63,7 +63,7 @@ class Watch(Generic[R]):
         self.error: LLMOSError | None = None
         self._told = time.monotonic()
 
-    def __aiter__(self) -> Watch[R]:
+    def __aiter__(self) -> StreamWatch[R]:
         return self
 
     async def __anext__(self) -> WatchEvent[R]:
@@ -142,12 +142,12 @@ class Tail:
         self._patience = patience
         self.position = -1
         self._epoch = ""
-        self._joined: dict[str, set[Watch[Any]]] = defaultdict(set)
-        self._all: set[Watch[Any]] = set()
+        self._joined: dict[str, set[StreamWatch[Any]]] = defaultdict(set)
+        self._all: set[StreamWatch[Any]] = set()
         self._task: asyncio.Task[None] | None = None
         self._away_since: float | None = None
 
-    async def state(self) -> State:
+    async def state(self) -> StreamState:
         """Return the current position of the database.
 
         Raises
@@ -162,12 +162,12 @@ class Tail:
                 STATE, [keys.epoch, keys.revision, keys.changes], [], repeatable=True
             )
             if epoch is not None:
-                return State(epoch.decode(), int(revision), revision_of_id(first) if first else None)
+                return StreamState(epoch.decode(), int(revision), revision_of_id(first) if first else None)
             self._database.forget()
         message = f"The database at {self._database} is being emptied."
         raise Unavailable(message)
 
-    async def open(self, kind: type[R], revision: int, scope: Scope) -> Watch[R]:
+    async def open(self, kind: type[R], revision: int, scope: Scope) -> StreamWatch[R]:
         """Open a watch on the changes after `revision`; end it with `release`.
 
         Raises
@@ -182,16 +182,16 @@ class Tail:
         if self._task is None:
             self.position, self._epoch = state.revision, state.epoch
             self._task = asyncio.create_task(self._run(), name="store-tail")
-        watch = Watch(self, kind, state, revision, scope)
+        watch = StreamWatch(self, kind, state, revision, scope)
         self._all.add(watch)
         return watch
 
-    def release(self, watch: Watch[Any]) -> None:
+    def release(self, watch: StreamWatch[Any]) -> None:
         """End a watch."""
         self._all.discard(watch)
         self._joined[watch.plural].discard(watch)
 
-    def join(self, watch: Watch[Any]) -> bool:
+    def join(self, watch: StreamWatch[Any]) -> bool:
         """Pass the watch every change from now on; return False if it must catch up first."""
         if watch in self._joined[watch.plural]:
             return True
@@ -200,7 +200,7 @@ class Tail:
         self._joined[watch.plural].add(watch)
         return True
 
-    async def page(self, watch: Watch[Any]) -> list[Change]:
+    async def page(self, watch: StreamWatch[Any]) -> list[Change]:
         """Read the next changes after the watch's position from the stream.
 
         Raises
@@ -248,7 +248,7 @@ class Tail:
             self._task = None
         self._end(Unavailable("The store was closed."))
 
-    def _end(self, error: LLMOSError, keep: Callable[[Watch[Any]], bool] | None = None) -> None:
+    def _end(self, error: LLMOSError, keep: Callable[[StreamWatch[Any]], bool] | None = None) -> None:
         """End all watches except those to `keep` with that error, after the changes in their queues."""
         for watch in self._all:
             if watch.error is None and not (keep and keep(watch)):

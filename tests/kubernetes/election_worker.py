@@ -23,7 +23,7 @@ from llmos_hub.controllers.election import Election, own_identity
 from llmos_hub.controllers.kubernetes_leases import KubernetesLeases
 from llmos_hub.controllers.layout import cluster_layout
 from llmos_hub.controllers.metrics import Metrics
-from llmos_hub.controllers.parts import Surroundings, lease_timing
+from llmos_hub.controllers.parts import WorkloadContext, lease_timing
 from llmos_hub.controllers.runner import Controllers
 from llmos_hub.engines.base import Machine
 from llmos_hub.kubernetes_api import KubernetesAPI
@@ -86,8 +86,8 @@ async def main(namespace: str, record: Path) -> None:
     settings = ProcessSettings(
         DataDir(Path("/nonexistent")), "", store="kubernetes", backend="kubernetes", namespace=namespace
     )
-    around = Surroundings(cluster_layout(Path("/models")), lambda _: Machine(2, 8 * 2**30))
-    controllers = Controllers(store, backend, settings, around=around, leadership=election, metrics=metrics)
+    context = WorkloadContext(cluster_layout(Path("/models")), lambda _: Machine(2, 8 * 2**30))
+    controllers = Controllers(store, backend, settings, context=context, leadership=election, metrics=metrics)
     work = asyncio.create_task(controllers.run())
     ended = asyncio.create_task(stop.wait())
     await asyncio.wait({work, ended}, return_when=asyncio.FIRST_COMPLETED)

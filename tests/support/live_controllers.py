@@ -16,7 +16,7 @@ from llmos.resources.modelservice import ModelServiceStatus
 from llmos_hub.backends.kubernetes import KubernetesBackend
 from llmos_hub.backends.kubernetes.names import workload_selector
 from llmos_hub.controllers.layout import cluster_layout
-from llmos_hub.controllers.parts import Surroundings
+from llmos_hub.controllers.parts import WorkloadContext
 from llmos_hub.controllers.runner import Controllers
 from llmos_hub.engines.base import Machine
 from llmos_hub.kubernetes_api import KubernetesAPI
@@ -96,9 +96,9 @@ async def live_release(cluster: Cluster, api: KubernetesAPI) -> AsyncIterator[Li
     settings = ProcessSettings(
         DataDir(Path("/nonexistent")), "", store="kubernetes", backend="kubernetes", namespace=name, release=name
     )
-    around = Surroundings(cluster_layout(Path("/models")), lambda _: Machine(2, 8 * 2**30), workload_selector)
+    context = WorkloadContext(cluster_layout(Path("/models")), lambda _: Machine(2, 8 * 2**30), workload_selector)
     await backend.start()
-    controllers = Controllers(store, backend, settings, environ={}, around=around, namespaces=namespaces)
+    controllers = Controllers(store, backend, settings, environ={}, context=context, namespaces=namespaces)
     work = asyncio.create_task(controllers.run())
     release = LiveRelease(cluster, store, backend, name)
     try:

@@ -1,4 +1,4 @@
-"""Controllers among those of other releases: they serve their own namespaces, and say where nobody does."""
+"""Controllers of several releases: they serve only their own namespaces, and report namespaces without a release."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from llmos.resources import ModelService
 from llmos.resources.base import condition
 from llmos_hub.backends.fake import FakeBackend
 from llmos_hub.controllers.layout import cluster_layout
-from llmos_hub.controllers.parts import Surroundings
+from llmos_hub.controllers.parts import WorkloadContext
 from llmos_hub.controllers.runner import Controllers
 from llmos_hub.controllers.unserved import InOwnNamespaces
 from llmos_hub.engines.base import Machine
@@ -52,7 +52,7 @@ class Release:
             self.backend,
             settings,
             environ={},
-            around=Surroundings(
+            context=WorkloadContext(
                 cluster_layout(Path("/models")), lambda _: Machine(2, 2**33), lambda ref: f"llmos.ai/workload={ref.id}"
             ),
             namespaces=self.namespaces,

@@ -1,4 +1,4 @@
-"""Two releases in one cluster: each sees what is in its own namespaces, whenever those come to be its own."""
+"""Two releases in one cluster: each sees only resources in its own namespaces, also in those handed over to it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from llmos.resources import Credential, ModelService
 from llmos_hub.kubernetes_api import KubernetesAPI
 from llmos_hub.stores.base import Store, WatchEvent
 from llmos_hub.stores.kubernetes import KubernetesStore
-from llmos_hub.stores.kubernetes_namespaces import ReleaseNamespaces, Whose
+from llmos_hub.stores.kubernetes_namespaces import Ownership, ReleaseNamespaces
 from llmos_hub.stores.kubernetes_release import ReleaseStore
 from tests.support.fake_kubernetes import FakeKubernetes, fake_kubernetes
 from tests.support.store_contract import ADA, GRACE, StoreContract, follow, model, next_change
@@ -25,12 +25,12 @@ OURS, OTHERS = "a-llmos", "b-llmos"
 
 
 class AllOurs:
-    """Every namespace is the release's."""
+    """Owners of namespaces: every namespace is the release's."""
 
     def subscribe(self, listener: Any) -> None:
         pass
 
-    async def whose(self, namespace: str) -> Whose:
+    async def ownership(self, namespace: str) -> Ownership:
         del namespace
         return "ours"
 
@@ -42,7 +42,7 @@ class AllOurs:
 
 
 class TestReleaseStore(StoreContract):
-    """What is the release's behaves as in any store."""
+    """The contract for the release's own resources."""
 
     @pytest.fixture
     async def store(self, store: Store) -> Store:
@@ -58,7 +58,7 @@ class Bench:
     store: ReleaseStore
 
     def namespace(self, name: str, release: str | None) -> None:
-        """Make it or hand it over; None: no release has it."""
+        """Create or hand over a namespace; None for no release."""
         labels = {"app.kubernetes.io/managed-by": "llmos", "app.kubernetes.io/instance": release} if release else {}
         self.cluster.put("namespaces", {"metadata": {"name": name, "labels": labels}})
 
@@ -177,7 +177,7 @@ async def test_what_goes_of_others_is_a_bookmark_too(bench: Bench) -> None:
 
 
 async def test_a_resource_may_be_heard_of_before_its_namespace(bench: Bench) -> None:
-    """The two are watched apart, so the first model of somebody new may come first."""
+    """Namespaces and models are watched separately, so a new person's first model may be reported before the namespace."""
     async with watching(bench) as events:
         bench.namespace("user-new", OURS)
         bench.namespaces._reflector.objects.pop(("", "user-new"), None)
@@ -194,7 +194,7 @@ async def test_a_new_persons_namespace_makes_nobody_list_again(bench: Bench) -> 
 
 
 async def test_a_namespace_that_comes_after_what_is_in_it(bench: Bench) -> None:
-    """Handed over: what was passed over is seen, also by those who watch."""
+    """After a hand-over, resources that were passed over before are seen, also by watches."""
     async with watching(bench) as events:
         waiting = asyncio.create_task(next_change(events))
         bench.namespace("default", OURS)
@@ -231,7 +231,7 @@ async def test_who_was_not_connected_at_the_hand_over_lists_again_too(bench: Ben
 
 
 async def test_what_goes_with_its_namespace_is_told(bench: Bench) -> None:
-    """Else it would stay in the gateway's table for ever."""
+    """Otherwise it would stay in the gateway's table."""
     async with watching(bench) as events:
         bench.cluster.edit(
             "namespaces", "user-ada", "", lambda obj: obj["metadata"].update(deletionTimestamp="2026-01-01T00:00:00Z")
@@ -256,7 +256,7 @@ async def test_whose_namespaces_are_is_asked_once(bench: Bench) -> None:
     assert bench.api.calls["GET"] - before["GET"] == 10, "one request for each list, none for namespaces"
 
 
-async def _until(bench: Bench, namespace: str, whose: Whose) -> None:
+async def _until(bench: Bench, namespace: str, ownership: Ownership) -> None:
     async with asyncio.timeout(10):
-        while await bench.namespaces.whose(namespace) != whose:
+        while await bench.namespaces.ownership(namespace) != ownership:
             await asyncio.sleep(0.01)
