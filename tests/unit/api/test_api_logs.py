@@ -117,6 +117,7 @@ async def test_the_download_is_shown_before_there_is_an_engine(backend, ref, ada
     async with asyncio.timeout(10):
         while len(await logs(ada)) < 5:
             await asyncio.sleep(0.02)
+    assert await logs(ada) == [f"line {n} of engine" for n in range(1, 6)]
 
 
 async def test_nothing_has_run_yet(ref, ada) -> None:
