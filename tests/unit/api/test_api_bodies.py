@@ -1,4 +1,4 @@
-"""Bodies that are too large, too deep, too slow, or not what they say."""
+"""Request bodies that are too large, too deep, too slow, or not of their media type."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What one person can make the store and the API hold: little, and each refusal says so."""
+"""Limits on what one person can store and make the API hold in memory, each with its error."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ async def test_a_resource_is_bounded(api: Api, ada: httpx.AsyncClient) -> None:
     ):
         assert status_of(response)[:2] == (413, "payload_too_large")
         assert "api-max-resource-bytes" in response.json()["message"]
-    # what was larger before the limit can still be changed, as long as it doesn't grow
+    # a resource larger than a new limit can still be changed, as long as it doesn't grow
     api.environ["LLMOS_SETTING_API_MAX_RESOURCE_BYTES"] = "16384"
     longer = {"metadata": {"annotations": {"b": "y"}}}
     assert (await ada.patch(models(name="fits"), json=longer, headers=MERGE)).status_code == 413

@@ -1,4 +1,4 @@
-"""A group's namespace in a cluster: its members', and only for as long as they are members."""
+"""A group's namespace in a cluster: accessible only to current members."""
 
 from __future__ import annotations
 

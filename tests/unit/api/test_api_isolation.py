@@ -1,4 +1,4 @@
-"""Two people: neither sees, changes or deletes what is the other's, over every route and method there is.
+"""Isolation of two people: neither sees, changes or deletes resources of the other, on any route and method.
 
 The routes are listed from the application, so that a new one is covered, or fails here.
 """
@@ -23,7 +23,7 @@ from tests.unit.api.conftest import SECRET, Api, credentials, manifest, models, 
 
 MARK = "only-ada-may-read-this"
 OPEN = {"/", "/docs", "/openapi.json", "/health", "/ready", "/metrics"}  # the last asks itself
-"""What answers without a token; nothing else may."""
+"""The only routes that answer without a token."""
 FOR_EVERYONE = OPEN | {
     "/apis",
     "/apis/llmos.ai",
@@ -42,7 +42,7 @@ QUERIES: tuple[dict[str, str], ...] = ({}, {"watch": "1", "timeoutSeconds": "1"}
 
 @dataclass(frozen=True)
 class Case:
-    """A method of a route, aimed at ada's things."""
+    """A method of a route, requested for ada's resources."""
 
     path: str
     template: str
@@ -73,7 +73,7 @@ CASES = list(_cases())
 
 @pytest.fixture
 async def adas(api: Api, ada: httpx.AsyncClient, store: Store) -> Store:
-    """Things of ada's, each with a mark that nobody else may see."""
+    """Resources of ada's, each with a marker that nobody else may see."""
     api.environ["LLMOS_SETTING_API_MAX_WRITES_PER_SECOND_AND_USER"] = "100000"
     made = manifest(env={"MARK": MARK})
     made["metadata"]["labels"] = {"mark": MARK}
@@ -96,7 +96,7 @@ def test_every_kind_has_routes() -> None:
 
 
 async def _try(client: httpx.AsyncClient, case: Case) -> list[httpx.Response]:
-    """Every way to ask for it; one is enough where the answer can't depend on it."""
+    """Return all forms of the request; one is enough if the answer can't depend on the form."""
     if not case.offered or case.template in FOR_EVERYONE or "/settings" in case.template:
         return [
             await client.request(case.method, case.path, content=BODIES[0][1], headers={"content-type": BODIES[0][0]})
@@ -130,7 +130,7 @@ async def test_another_person_gets_nothing_and_changes_nothing(adas: Store, grac
                 assert response.status_code in {403, 415}, (case, response.text)
             else:
                 assert response.status_code in {403, 415}, (case, response.text)
-                # the same whether it is there or not
+                # the same whether it exists or not
                 assert "chat" not in response.text.replace("application/merge-patch", ""), case
     assert await _snapshot(adas) == before
 
@@ -149,7 +149,7 @@ async def test_a_refusal_is_the_same_whether_there_is_something_or_not(adas: Sto
 async def test_without_a_good_token_nothing_but_the_open_pages(adas: Store, api: Api, token: str | None) -> None:
     before = await _snapshot(adas)
     async with api.client(token) as client:
-        # cookies and tokens in the query are never looked at
+        # cookies and tokens in the query are ignored
         client.cookies.set("jupyterhub-session-id", token_of("ada"))
         for case in CASES:
             response = await client.request(case.method, case.path, params={"token": token_of("ada")})
@@ -191,7 +191,7 @@ async def test_other_ways_to_write_the_namespace(adas: Store, grace: httpx.Async
         f"{API_PREFIX}{API_PREFIX}{models()}",
     )
     for path in paths:
-        # httpx would tidy up a path that it is given alone
+        # httpx would normalize a plain path
         response = await grace.get(f"{str(grace.base_url).rstrip('/')}{path}")
         assert response.status_code in {403, 404}, (path, response.text)
         assert MARK not in response.text

@@ -1,4 +1,4 @@
-"""What is not about one kind: addresses, errors, health, metrics, descriptions."""
+"""The parts of the API that are not about one kind: paths, errors, health, metrics, descriptions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The project's own client against the real API: both sides of the wire at once."""
+"""The project's own client against the real API."""
 
 from __future__ import annotations
 

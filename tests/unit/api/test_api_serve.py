@@ -1,4 +1,4 @@
-"""The API as a process of its own: started, asked, stopped."""
+"""The API as its own process: start, requests, stop."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An API that has just started in a cluster lets others be asked until the Hub is there."""
+"""Readiness of a new API process in a cluster: not ready until the Hub has answered."""
 
 from __future__ import annotations
 

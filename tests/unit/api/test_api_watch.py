@@ -1,4 +1,4 @@
-"""Watches: what a client sees while others change things."""
+"""Watches as a client sees them while others make changes."""
 
 from __future__ import annotations
 

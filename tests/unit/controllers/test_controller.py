@@ -1,4 +1,4 @@
-"""A controller on a real store: every change is looked at, whatever happens to the database in between."""
+"""A controller on a real store: every change is reconciled, also after failures of the database."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def service(name: str, **spec: Any) -> ModelService:
 
 
 class Recording:
-    """A reconciler that keeps what it was shown, and does what a test says."""
+    """A reconciler that records its calls, and acts as a test says."""
 
     kind = ModelService
 
@@ -63,7 +63,7 @@ class Recording:
 
 
 class Interfering:
-    """A store with a will of its own in front of a real one."""
+    """A store with faults on demand in front of a real one."""
 
     def __init__(self, store: Store) -> None:
         self._store = store

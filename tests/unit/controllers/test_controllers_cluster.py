@@ -1,4 +1,4 @@
-"""The controllers' and the API's processes as in a cluster, on a small API server: elected, standing by, at work."""
+"""The controllers' and the API's processes as in a cluster, on a small API server: election, standby, work."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who leads: one at a time, another soon after it is gone, nobody for longer than their time."""
+"""Leader election: one leader at a time, soon replaced when it is gone, and never leading beyond its lease."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ QUICK = Timing(duration=1.2, renew_within=0.8, period=0.15)
 
 
 class MemoryLeases:
-    """One lease for all who share this, with faults on demand."""
+    """A lease shared by several elections, with faults on demand."""
 
     def __init__(self) -> None:
         self.lease: Lease | None = None
@@ -70,7 +70,7 @@ class OneSide:
 
 @dataclass
 class Worker:
-    """Counts who works when; two at once is what must never be."""
+    """A record of working processes; two at once must never happen."""
 
     name: str
     election: Election
@@ -100,7 +100,7 @@ class Worker:
             await self.task
 
     def kill(self) -> None:
-        """Without giving anything up: it just stops, as after SIGKILL."""
+        """Stop without releasing the lease, as after SIGKILL."""
         assert self.task is not None
         self.election._held = None
         self.task.cancel()
@@ -189,7 +189,7 @@ async def test_a_lost_answer_is_not_a_lost_lease(pair: tuple[MemoryLeases, Worke
     first.start()
     await lead(first)
     assert leases.lease is not None
-    # written, but its answer never came: the version it knows is old
+    # written, but the answer was lost: the known version is old
     leases.version += 1
     leases.lease = replace(leases.lease, version=str(leases.version))
     await asyncio.sleep(2 * QUICK.duration)
@@ -227,7 +227,7 @@ async def test_what_the_work_raises_ends_the_run_and_the_lease() -> None:
 
 
 async def test_after_a_freeze_nothing_is_written_any_more() -> None:
-    """The process wakes up in the middle of its work, long after its time."""
+    """The process resumes in the middle of its work, long after its lease has expired."""
     now = 0.0
     leases, writes = MemoryLeases(), []
     election = Election(leases.of("a"), "a", timing=Timing(), clock=lambda: now)

@@ -1,4 +1,4 @@
-"""The pages for probes: short answers, also to what is no request."""
+"""The pages for probes: short answers, also to invalid requests."""
 
 from __future__ import annotations
 

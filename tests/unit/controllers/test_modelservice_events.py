@@ -1,4 +1,4 @@
-"""What of a ModelService's life is told as events, and what not twice."""
+"""The events of a ModelService, each recorded once."""
 
 from __future__ import annotations
 

@@ -56,7 +56,7 @@ class OneEngine:
 
 
 class Counting:
-    """Counts what is written to a store."""
+    """A store that counts writes."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -69,7 +69,7 @@ class Counting:
 
 
 class Bench:
-    """A reconciler with everything around it, in steps."""
+    """A reconciler with a store and a backend, run in steps."""
 
     def __init__(self, store: Store, directory: Path) -> None:
         self.plain = store
@@ -87,7 +87,7 @@ class Bench:
         self.reconciler = self.start()
 
     def start(self) -> ModelServiceReconciler:
-        """Another controller process: nothing remembered."""
+        """Replace the reconciler by that of a new process, without caches."""
         self.reconciler = ModelServiceReconciler(
             self.store,
             self.backend,
@@ -100,7 +100,7 @@ class Bench:
         )
         return self.reconciler
 
-    # How jobs and replicas turn out
+    # States of jobs and replicas
 
     def turn_out(self, workload: Workload, role: Role, index: int) -> Behaviour:
         return self.starts(workload, role, index)
@@ -148,7 +148,7 @@ class Bench:
         await self.plain.update(there.model_copy(update={"spec": changed}))
 
     async def look(self, name: str = "chat") -> tuple[ModelService, Result[ModelService]]:
-        """Reconcile once, and read what is in the store then."""
+        """Reconcile once, and return the stored resource."""
         result = await self.reconciler.reconcile(await self.get(name))
         return await self.get(name), result
 
@@ -396,7 +396,7 @@ async def test_a_changed_spec_is_fetched_at_once_after_a_failure(bench: Bench) -
 
 
 def unread(resource: ModelService) -> ModelService:
-    """As the store gives one with a field from the future."""
+    """Return a resource as the store returns one with a field of a newer version."""
     return resource.marked_unread("spec.quantum: there is no such field")
 
 
@@ -450,7 +450,7 @@ async def test_a_credential_that_cannot_be_read_opens_nothing(bench: Bench) -> N
 
 
 async def test_in_a_cluster_a_credential_is_looked_at_again(bench: Bench) -> None:
-    """No process may watch all Secrets there."""
+    """In a cluster no process may watch all Secrets."""
     bench.layout = cluster_layout(Path("/models"))
     bench.start()
     await bench.create(credentialRef="hf")

@@ -1,4 +1,4 @@
-"""What workloads a ModelService is made into."""
+"""The workloads of a ModelService."""
 
 from __future__ import annotations
 

@@ -62,7 +62,7 @@ class Bench:
         await self.cluster.until(lambda: self.prepared(name), f"{name} prepared")
 
     async def calm(self) -> None:
-        """Nothing is written for a while."""
+        """Wait until nothing is written for a while."""
         before = -1
         while before != self.cluster.revision:
             before = self.cluster.revision

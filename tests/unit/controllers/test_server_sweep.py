@@ -1,4 +1,4 @@
-"""Notebook servers that no Hub knows of any more end, after a warning; those that it lists never do."""
+"""Notebook servers that the Hub no longer lists end after a warning; listed ones never do."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Bench:
     now: datetime = field(default_factory=lambda: datetime.now(UTC))
 
     async def look(self, after: float = 0) -> list[str]:
-        """Minutes later: the pods that are left."""
+        """Check again after some minutes, and return the remaining pods."""
         self.now += timedelta(minutes=after)
         await self.sweep.look(NAMESPACE, "ada", lambda: None)
         return self.cluster.names("pods", NAMESPACE)

@@ -1,4 +1,4 @@
-"""The work queue: one worker a key, nothing lost, the earliest time counts; in virtual time."""
+"""The work queue: one worker per key, no key lost, the earliest time counts; in virtual time."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from llmos_hub.controllers.workqueue import Backoff, ShutDown, WorkQueue
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
-    """An event loop in which waiting takes no time; waiting for nothing at all is an error."""
+    """An event loop in which waiting takes no time; waiting without a timer is an error."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -45,7 +45,7 @@ def run(work: Coroutine[Any, Any, None]) -> None:
 
 
 class Recorder:
-    """A `QueueMetrics` that keeps what it is told."""
+    """A `QueueMetrics` that records its calls."""
 
     def __init__(self) -> None:
         self.depths: list[int] = []

@@ -1,4 +1,4 @@
-"""What the chart's containers run that isn't API, gateway, controllers or Hub: with a real Valkey and real files."""
+"""The chart's other containers, with a real Valkey and real files."""
 
 import os
 import socket
@@ -108,7 +108,7 @@ def test_wrong_words_are_told_the_right_ones():
 
 
 def test_the_copied_code_configures_a_hub_on_its_own(tmp_path):
-    """As a Hub of another image has it: no metadata, no dependency of ours but what the Hub has."""
+    """The code as in a Hub of another image: without package metadata, and only with the Hub's dependencies."""
     assert program("copy-code", tmp_path).returncode == 0
     code = (
         "import sys; sys.path.insert(0, sys.argv[1])\n"

@@ -14,10 +14,10 @@ HUBS = "/api/v1/namespaces/jhub/pods?labelSelector=component%3Dhub"
 
 @pytest.fixture
 def server(monkeypatch):
-    """Objects by path, and what was changed."""
+    """Objects by path, and recorded changes."""
 
     class Server(dict):
-        """Answers by path."""
+        """Answer requests by path."""
 
     found = Server()
 
@@ -55,7 +55,7 @@ def test_after_an_uninstall_the_finalizer_is_taken_off(server, capsys):
 
 
 def test_while_the_release_is_installed_nothing_is_taken_off(server, capsys):
-    """As `helm template | kubectl apply` would: it runs every job of the chart."""
+    """`helm template | kubectl apply` runs every job of the chart."""
     models(server)
     server[CONTROLLERS] = {"metadata": {"name": "llmos-controllers"}}
     server.run(*RELEASE)

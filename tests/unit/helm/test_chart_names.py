@@ -1,4 +1,4 @@
-"""Names and labels: none longer than Kubernetes takes, and no two releases with the same."""
+"""Names and labels: within Kubernetes' limits, and different for each release."""
 
 import json
 import re
@@ -59,7 +59,7 @@ def test_what_is_cut_stays_apart():
 
 
 def cluster_names(namespace, release):
-    """What the release calls its own in the whole cluster."""
+    """Return the names of the release's cluster-scoped objects."""
     objects = render(namespace=namespace, release=release)
     data = next(o for o in objects if o["kind"] == "ConfigMap" and o["metadata"]["name"].endswith("-users"))["data"]
     instance = json.loads(data["namespaces.json"])["instance"]

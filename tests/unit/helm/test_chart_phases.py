@@ -1,4 +1,4 @@
-"""The chart where Helm doesn't run it: by Argo CD's phases and waves, and by ``helm template | kubectl apply``."""
+"""The chart without Helm: with Argo CD's phases and waves, and with ``helm template | kubectl apply``."""
 
 import re
 
@@ -16,7 +16,7 @@ VALUES = {
 
 @pytest.mark.parametrize("name", VALUES)
 def test_a_first_sync_can_finish(name):
-    """Each pod finds what it names by the end of its phase: a hook that doesn't come up is waited for in vain."""
+    """The objects that a pod refers to exist by the end of its phase; otherwise its hook would never finish."""
     values = {"existingSecret": "mine", **VALUES[name]}
     there = {("Secret", "mine")}
     for phase, waves in phases(render(values)).items():
@@ -53,7 +53,7 @@ def jobs(waves):
 
 
 def test_after_the_last_uninstall_nothing_of_the_chart_is_needed():
-    """Its PriorityClasses, its Secret and its claims are gone or somebody else's."""
+    """The release's PriorityClasses, Secret and claims are deleted or owned by others then."""
     waves = phases(render())["PostDelete"]
     objects = [o for found in waves.values() for o in found]
     own = {(o["kind"], o["metadata"]["name"]) for o in objects}
@@ -61,7 +61,7 @@ def test_after_the_last_uninstall_nothing_of_the_chart_is_needed():
 
 
 def test_a_job_of_another_version_is_another_job():
-    """A job can't be changed: `kubectl apply` of the next tag is refused where it has the same name."""
+    """A job is immutable: `kubectl apply` of the next tag is refused if the job has the same name."""
     one, other = render({"images": {"tag": "1"}}), render({"images": {"tag": "2"}})
     names = [{name for name, _ in pod_specs(objects) if name.startswith("Job/")} for objects in (one, other)]
     assert len(names[0]) == len(names[1]) == 2

@@ -369,7 +369,7 @@ def test_a_sites_own_authority_is_known_wherever_something_outside_is_asked():
         assert deployment_env(objects, component)["LLMOS_CA_CERTIFICATES"]["value"] == authority.strip(), component
     settings = json.loads(find(objects, "Secret", "llmos-hub")["stringData"]["settings.json"])
     assert settings["spawner"]["caCertificates"] == authority
-    # downloads get it from the controllers, without the file that these have made of it for themselves
+    # downloads get it from the controllers, without the file that the controllers created from it
     own = {"LLMOS_CA_CERTIFICATES": authority, "LLMOS_CA_FILE": "/tmp/x.pem", "SSL_CERT_FILE": "/tmp/x.pem"}
     assert fetch_environment(own) == {"LLMOS_CA_CERTIFICATES": authority}
     code = printed(caCertificates=authority, namespace="jhub")["hub"]["extraConfig"]["zz-llmos"]
@@ -412,7 +412,7 @@ def test_the_hub_reads_the_values(plain):
     settings = json.loads(secret["settings.json"])
     assert settings["config"]["JupyterHub"]["authenticator_class"] == "github"
     assert settings["extraConfig"] == {"a": "x = 1"}
-    # a change of the configuration starts the Hub anew; nothing else does
+    # only a change of the configuration restarts the Hub
     sums = [
         find(o, "Deployment", "llmos-hub")["spec"]["template"]["metadata"]["annotations"]
         for o in (plain, render(), objects)
@@ -468,7 +468,7 @@ def test_a_hub_that_was_there_stays_in_charge():
     assert [set(o["data"]) for o in copied] == [{"llmos-token", "llm-token"}]
     own = next(o for o in objects if o["kind"] == "Secret" and o["metadata"]["namespace"] == "llmos")
     assert copied[0]["data"].items() <= own["data"].items()
-    # the Hub needs them for as long as LLMOS is in its configuration, also after an uninstall
+    # the Hub needs them as long as LLMOS is in its configuration, also after an uninstall
     kept = {f"{o['kind']}/{o['metadata']['name']}" for o in objects if keeps(o)}
     assert {"ClusterRole/llmos-hub", "ClusterRole/llmos-hub-in-namespace", "ClusterRoleBinding/llmos-hub"} <= kept
     assert keeps(copied[0])
@@ -480,17 +480,17 @@ def test_a_hub_that_was_there_stays_in_charge():
     data = find(objects, "ConfigMap", "llmos-users")["data"]["namespaces.json"]
     hub = NamespaceOptions.model_validate(json.loads(data)).network.hub
     assert (hub.namespace, hub.labels) == ("jhub", {"component": "hub", "app": "jupyterhub"})
-    # its own pods may live in our namespace: they aren't ours to deny
+    # its pods may be in our namespace, and our policy must not apply to them
     assert find(objects, "NetworkPolicy", "llmos-default")["spec"]["podSelector"] != {}
 
 
 def keeps(obj):
-    """Whether it outlives the release."""
+    """Return whether an object is kept after an uninstall."""
     return obj["metadata"].get("annotations", {}).get("helm.sh/resource-policy") == "keep"
 
 
 def printed(caCertificates="", **external):  # noqa: N803 - as the value is called
-    """The values that the notes print for a Hub that was there."""
+    """Return the values that the notes print for an existing Hub."""
     notes = render_notes({"hub": {"enabled": False}, "externalHub": external, "caCertificates": caCertificates})
     return yaml.safe_load(re.search(r"^# ---8<---\n(.*)^# --->8---$", notes, re.MULTILINE | re.DOTALL)[1])
 
@@ -503,7 +503,7 @@ def test_the_notes_print_the_values_for_a_hub_that_was_there():
     code = values["extraConfig"]["zz-llmos"]
     compile(code, "zz-llmos", "exec")
     assert 'api_url="http://llmos-api.llmos.svc"' in code
-    # without the Secret the Hub starts as it was, and says why
+    # without the Secret the Hub starts unchanged, and logs the reason
     assert all(one["valueFrom"]["secretKeyRef"]["optional"] for one in values["extraEnv"].values())
     said = subprocess.run(
         [sys.executable, "-c", code], env={"PATH": os.environ["PATH"]}, capture_output=True, text=True, check=True

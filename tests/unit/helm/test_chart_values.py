@@ -1,4 +1,4 @@
-"""The chart's values: one source, everything generated from it, and wrong ones refused in words."""
+"""The chart's values: everything is generated from one source, and invalid values are refused with a message."""
 
 import copy
 

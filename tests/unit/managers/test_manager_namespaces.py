@@ -1,4 +1,4 @@
-"""Namespaces are made by those who need them, and by nobody else."""
+"""Creation of namespaces, only by the people who need them."""
 
 from __future__ import annotations
 

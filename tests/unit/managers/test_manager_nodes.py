@@ -1,4 +1,4 @@
-"""What nodes have, what of it is free, and who may know what runs there."""
+"""Nodes: capacity, free resources, and visibility of workloads."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whose log the API shows in a cluster: the engine's pods', before there are any the download's."""
+"""Logs in a cluster: those of the engine's pods, or before these exist, the download's."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the manager does when others write at the same time, and what it lets out."""
+"""The resource manager: concurrent writes, and removal of secrets from results."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ async def test_a_command_that_does_not_say_where_it_listens_is_refused_at_once(
     await manager.create(service(engine="custom", args=["my-server", "--port", "{port}"]))
     with pytest.raises(Invalid, match=r"spec\.args"):
         await manager.merge(ModelService, "user-ada", "chat", {"spec": {"args": args}})
-    # one that is stored so from before can still be changed otherwise, stopped and deleted
+    # a resource stored before the check can still be changed otherwise, stopped and deleted
     await store.create(wrong.model_copy(update={"metadata": ObjectMeta(name="old", namespace="user-ada")}))
     assert (await manager.merge(ModelService, "user-ada", "old", {"spec": {"paused": True}})).spec.paused
 
@@ -148,7 +148,7 @@ async def test_names_are_checked_over_all_that_is_there(manager: ResourceManager
         await manager.apply(service("two", aliases=["b"]))
     with pytest.raises(AlreadyExists):
         await manager.create(service("two", served_model_name="b"), dry_run=True)
-    # its own names are no obstacle
+    # its own names don't conflict
     assert (await manager.update(service("one", aliases=["b", "c"]))).spec.aliases == ["b", "c"]
 
 

@@ -1,4 +1,4 @@
-"""The contract suite on every store there is."""
+"""The contract suite on Valkey."""
 
 from __future__ import annotations
 
@@ -6,4 +6,4 @@ from tests.support.store_contract import StoreContract
 
 
 class TestRedisStore(StoreContract):
-    """On a real Valkey."""
+    """The contract on a real Valkey."""

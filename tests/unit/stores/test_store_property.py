@@ -75,7 +75,7 @@ scenarios = st.fixed_dictionaries(
 
 @dataclass
 class Known:
-    """What the model knows of a resource."""
+    """The model's state of a resource."""
 
     uid: str
     generation: int
@@ -102,7 +102,7 @@ def known(resource: ModelService) -> Known:
 
 
 def expected(before: Known | None, write: tuple[Any, ...], now: Known) -> Known | None:
-    """What must be there after an acknowledged write; None where the resource must be gone."""
+    """Return the expected resource after an acknowledged write; None if it must be deleted."""
     verb, _, *rest = write
     if verb in {"create", "apply"} and before is None:
         labels = {"team": rest[0]} if rest[0] else {}
@@ -137,7 +137,7 @@ def expected(before: Known | None, write: tuple[Any, ...], now: Known) -> Known 
 
 @dataclass
 class Run:
-    """One scenario on the real thing."""
+    """One scenario on a real store."""
 
     stores: list[RedisStore]
     admin: redis.asyncio.Redis
@@ -151,7 +151,7 @@ class Run:
     trimmed: bool = False
 
     async def write(self, store: RedisStore, write: tuple[Any, ...]) -> ModelService | None:
-        """Do one; None where it didn't apply, or changed nothing."""
+        """Do one operation; return None if it didn't apply, or changed nothing."""
         verb, (namespace, name), *rest = write
         labels = {"team": rest[0]} if verb in {"create", "apply", "relabel"} and rest[0] else {}
         if verb == "create":
@@ -189,7 +189,7 @@ class Run:
                 self.doubtful += 1
             if stored is not None:
                 version = stored.metadata.resource_version or ""
-                # a second delete of what is held changes nothing and gets the version of somebody's change
+                # a second delete of a resource with finalizers changes nothing and returns the version of an earlier change
                 twin = self.acknowledged.get(int(version))
                 assert twin is None or "delete" in (twin[0][0], write[0]), "two writes got one version"
                 if twin is None or write[0] != "delete":
@@ -200,7 +200,7 @@ class Run:
                 self.step.notify_all()
 
     async def after(self, count: int) -> None:
-        """Wait until so many writes are done, or all."""
+        """Wait until so many writes, or all, are done."""
         total = sum(map(len, self.scenario["writers"]))
         async with self.step:
             await self.step.wait_for(lambda: self.done >= min(count, total))
@@ -215,7 +215,7 @@ class Run:
                 await self.admin.xtrim(KEYS.changes, maxlen=what[2], approximate=False)
 
     async def watcher(self, store: RedisStore, plan: dict[str, Any], finish: asyncio.Event) -> Seen:
-        """List and watch as every client does, starting from an old version; until all is seen."""
+        """List and watch as a client does, starting from an old version, until all changes are seen."""
         await self.after(plan["after"])
         seen = Seen(plan)
         version = self.versions[int(plan["start"] * (len(self.versions) - 1))]
@@ -232,7 +232,7 @@ class Run:
 
 
 class Seen:
-    """What a watch was told since it listed last."""
+    """The events of a watch since its last list."""
 
     def __init__(self, plan: dict[str, Any]) -> None:
         self.plan = plan
@@ -273,7 +273,7 @@ class Seen:
 
 
 def visible(changes: list[tuple[int, str, ModelService]], plan: dict[str, Any]) -> list[tuple[int, str, str]]:
-    """What a watch with that plan must be told of the changes."""
+    """Return the events that a watch with that plan must get."""
     told, inside = [], set()
     for version, type_, resource in changes:
         if plan["namespace"] not in (None, resource.metadata.namespace):
@@ -290,7 +290,7 @@ def visible(changes: list[tuple[int, str, ModelService]], plan: dict[str, Any]) 
 
 
 async def everything(store: RedisStore, start: str, end: str) -> list[tuple[int, str, ModelService]]:
-    """All changes between two versions, as one watch tells them."""
+    """Return all changes between two versions, from a watch."""
     changes: list[tuple[int, str, ModelService]] = []
     async with store.watch(ModelService, resource_version=start) as events:
         while (int(changes[-1][0]) if changes else int(start)) < int(end):
@@ -332,7 +332,7 @@ async def play(url: str, scenario: dict[str, Any]) -> None:
 
 
 def check_writes(run: Run, changes: list[tuple[int, str, ModelService]] | None, final: dict[str, ModelService]) -> None:
-    """Every acknowledged write is there, did what it had to, and nothing else happened."""
+    """Check that every acknowledged write is stored with its expected effect, and that nothing else happened."""
     if changes is not None:
         told = {version: resource for version, _, resource in changes}
         assert set(run.acknowledged) <= set(told)
@@ -355,7 +355,7 @@ def check_writes(run: Run, changes: list[tuple[int, str, ModelService]] | None, 
 def check_watch(
     seen: Seen, changes: list[tuple[int, str, ModelService]] | None, run: Run, final: dict[str, ModelService]
 ) -> None:
-    """A watch saw what it had to: list and changes make up the final state, and no change is missing."""
+    """Check that list and changes of a watch add up to the final state, and that no change is missing."""
     if changes is not None:
         must = [told for told in visible(changes, seen.plan) if told[0] > seen.start]
         assert seen.told == must
@@ -377,7 +377,7 @@ def check_watch(
 @settings(
     max_examples=60,
     deadline=None,
-    # real connections make no run like the other, so that shrinking would only wander about
+    # with real connections no two runs are equal, so shrinking would not converge
     phases=[Phase.explicit, Phase.reuse, Phase.generate],
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )

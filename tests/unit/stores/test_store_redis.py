@@ -1,4 +1,4 @@
-"""What is particular to the store on Valkey: the stream's bounds, secrets at rest, other versions' data, failures."""
+"""The store on Valkey: bounds of the stream, secrets at rest, other versions' data, failures."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ Make = Callable[..., RedisStore]
 
 @pytest.fixture
 async def make(redis_url: str, encryption_key: str) -> AsyncIterator[Make]:
-    """Stores on the same database, with settings of the test's choice; closed at the end."""
+    """Return a function that makes stores on one database with given settings; they are closed at the end."""
     opened: list[RedisStore] = []
 
     def _make(*, key: str = encryption_key, url: str = redis_url, database: dict[str, Any] | None = None, **more: Any):
@@ -54,7 +54,7 @@ async def make(redis_url: str, encryption_key: str) -> AsyncIterator[Make]:
 
 @pytest.fixture
 def raw(redis_url: str, valkey_server: ValkeyServer):
-    """A look behind the store's back."""
+    """Return a client that reads the database directly."""
     with contextlib.closing(valkey_server.client()) as client:
         yield client
 
@@ -69,7 +69,7 @@ class TestExpired:
         start = await version(store)
         versions = [start] + [(await store.create(model(f"m{n}"))).metadata.resource_version for n in range(10)]
         raw.xtrim(KEYS.changes, maxlen=4, approximate=False)
-        # entries 7..10 are left, so that one who has seen the sixth misses nothing, and the one before does
+        # entries 7..10 are left, so that a watch from the sixth misses nothing, and one from the fifth does
         async with store.watch(ModelService, resource_version=versions[6]) as events:
             assert await follow(events, 4) == [(ADDED, f"m{n}") for n in (6, 7, 8, 9)]
         with pytest.raises(Expired):
@@ -188,7 +188,7 @@ class TestExpired:
             raw.flushall()
             with pytest.raises(Expired):
                 await next_change(events)
-        # and the store goes on with the new one
+        # and the store continues with the new database
         async with store.watch(ModelService, resource_version=await version(store)) as events:
             await store.create(model())
             assert await follow(events, 1) == [(ADDED, "chat")]
@@ -225,7 +225,7 @@ class TestExpired:
                 step.xadd(KEYS.changes, {"k": "modelservices"}, id=f"{newest}-0")
                 step.xtrim(KEYS.changes, maxlen=0, approximate=False)
                 step.execute()
-            # nothing more is written: it has to find out by itself
+            # nothing more is written: the watch must detect it by itself
             with pytest.raises(Expired):
                 await waiting
 
@@ -497,7 +497,7 @@ class TestRoom:
         await store.delete(ModelService, ADA, "m4")
         counted = sum(map(len, raw.hvals(KEYS.objects("modelservices", ADA))))
         assert int(raw.hget(KEYS.sizes("modelservices"), ADA)) == counted
-        # what an older program wrote is counted by the first write of a newer one that starts
+        # data written by an older version is counted by the first write after the start of a newer one
         raw.hset(KEYS.sizes("modelservices"), ADA, 7)
         await make().apply(model("m0", replicas=3))
         counted = sum(map(len, raw.hvals(KEYS.objects("modelservices", ADA))))
@@ -622,7 +622,7 @@ class TestUnavailable:
                 await store.create(model("more"), room=Room(10, 10_000_000))
             assert await store.get(ModelService, ADA, "chat") == created
             assert await version(store) == before
-            # what makes room, and what the platform notes of it, is written
+            # writes that free memory, and the platform's own, succeed
             created.status.phase = "Failed"
             assert (await store.patch_status(created)).status.phase == "Failed"
             await store.record(created, "Warning", "Failed", "this one is not kept")

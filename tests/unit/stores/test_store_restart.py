@@ -1,4 +1,4 @@
-"""The database is killed and comes back, under writers and watches."""
+"""Restarts of the database under writers and watches."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.support.valkey import ValkeyServer
 
 
 class Writer:
-    """Counts up in a resource of its own and remembers what was acknowledged."""
+    """A writer that counts up in its own resource and records acknowledged values."""
 
     def __init__(self, store: Store, name: str) -> None:
         self.store = store
@@ -79,7 +79,7 @@ async def test_nothing_acknowledged_is_lost_by_kill_9(valkey_factory: ValkeyServ
 
     for writer in writers:
         stored = await store.get(ModelService, ADA, writer.name)
-        # a write whose answer was cut off may be there as well, but never less than was acknowledged
+        # a write without an answer may be stored as well, but never less than was acknowledged
         assert int(stored.spec.env["N"]) >= writer.acknowledged > 0
         assert writer.versions == sorted(set(writer.versions))
         assert writer.slowest < 5

@@ -1,4 +1,4 @@
-"""Which server is found, and how it is set up."""
+"""The search for a server program, and its configuration."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an object's fields of ours hold is compared with what would be applied."""
+"""The values of our fields in an object, compared with those that would be applied."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ WANTED: dict[str, Any] = {
         },
     },
 }
-"""As it is applied."""
+"""The object as it is applied."""
 
 FIELDS: dict[str, Any] = {
     "f:metadata": {"f:labels": {"f:llmos.ai/name": {}}},
@@ -67,7 +67,7 @@ FIELDS: dict[str, Any] = {
 
 
 def live() -> dict[str, Any]:
-    """As the server answers: with defaults, amounts in its own words, and fields of others."""
+    """Return the object as the server does: with defaults, its own format of quantities, and fields of others."""
     obj = copy.deepcopy(WANTED)
     obj["metadata"]["uid"] = "u1"
     obj["metadata"]["labels"]["others/label"] = "yes"

@@ -1,4 +1,4 @@
-"""The objects that workloads become, compared with files that were read by people."""
+"""The objects of workloads, compared with files that were reviewed by people."""
 
 from __future__ import annotations
 
@@ -224,7 +224,7 @@ def test_what_a_pod_must_be_holds_whatever_is_merged_into_it() -> None:
         assert "privileged" not in container["securityContext"]
     engine = next(c for c in spec["containers"] if c["name"] == "engine")
     assert engine["securityContext"]["runAsUser"] == 5
-    # what knows the mirror's password runs what we say
+    # the container with the mirror's password runs only our command
     plain = make_objects(Workload(REF, (Role("replica", 1, LLAMACPP),)), SETTINGS)[-1]["spec"]["template"]["spec"]
     inits = {container["name"]: container for container in spec["initContainers"]}
     assert {**inits["fetch"], "volumeMounts": []} == {**plain["initContainers"][0], "volumeMounts": []}
@@ -232,7 +232,7 @@ def test_what_a_pod_must_be_holds_whatever_is_merged_into_it() -> None:
 
 
 def test_fetch_shares_neither_its_home_nor_its_names_with_what_a_resource_adds() -> None:
-    """A file in its home or another meaning of a proxy's name would bring its passwords to a sidecar."""
+    """A file in its home or a redirected host name of a proxy would give its passwords to a sidecar."""
     spy = {
         "image": "spy",
         "restartPolicy": "Always",

@@ -1,4 +1,4 @@
-"""Memory in use is asked for where it can be had; where it can't, that is said once."""
+"""Memory usage is read if the cluster has metrics; otherwise that is logged once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Containers say of their cores and memory what a namespace's quota wants said, and nothing where none does."""
+"""Containers state the CPU and memory that a namespace's quota requires, and nothing without a quota."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ FETCH = script("true")
 
 
 def resources(demands: set[str], **fields: Any) -> dict[str, Any]:
-    """Of each container of a model's pods."""
+    """Return the resources of each container of a model's pods."""
     workload = Workload(REF, (Role("replica", 1, serving(init=(FETCH,), **fields)),))
     spec = make_objects(workload, SETTINGS, frozenset(demands))[-1]["spec"]["template"]["spec"]
     return {c["name"]: c.get("resources") for c in (*spec["initContainers"], *spec["containers"])}
@@ -100,7 +100,7 @@ async def unread(tmp_path, monkeypatch) -> AsyncIterator[tuple[FakeKubernetes, K
 
 @pytest.mark.parametrize("kind", ["resourcequotas", "limitranges"])
 async def test_a_quota_that_cannot_be_read_is_not_taken_for_none(unread, kind) -> None:
-    """Another answer half a minute later would start every engine anew."""
+    """A different answer half a minute later would restart every engine."""
     _, api, kinds = unread
     now = [1000.0]
     demands = Demands(api, clock=lambda: now[0])

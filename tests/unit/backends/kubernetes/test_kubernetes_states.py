@@ -1,4 +1,4 @@
-"""What pods' states say of replicas and workloads."""
+"""The states of replicas and workloads, from pods."""
 
 from __future__ import annotations
 
@@ -214,7 +214,7 @@ def test_pods_of_a_job_that_is_replaced_are_stopping() -> None:
 
 @pytest.mark.parametrize(("code", "phase", "reason"), [(0, "Succeeded", ""), (1, "Failed", "Crashed")])
 def test_a_job_that_has_ended_is_over_before_its_pod_says_so(code: int, phase: str, reason: str) -> None:
-    """For a moment the container has ended and the pod still runs: that is no crash of a service."""
+    """For a moment the container has ended and the pod still runs: that is not a crash of a service."""
     ended = {"exitCode": code, "reason": "Completed" if code == 0 else "Error"}
     obj = pod("chat-fetch-a", main={"state": {"terminated": ended}}, role=JOB_ROLE)
     obj["spec"]["restartPolicy"] = "Never"

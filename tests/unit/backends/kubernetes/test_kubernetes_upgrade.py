@@ -1,4 +1,4 @@
-"""Models that run keep their image when the platform gets another."""
+"""Running models keep their image in an upgrade of the platform."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def set_ready(cluster, count: int) -> None:
 
 
 async def apply(api, tag: str, *workloads: Workload) -> None:
-    """As a control plane of that version does after its start."""
+    """Apply the workload as a control plane of that version does after its start."""
     backend = KubernetesBackend(api, settings_for("llmos", images={"": {"image": f"engine:{tag}"}}))
     await backend.start()
     try:

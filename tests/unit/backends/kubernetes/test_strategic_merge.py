@@ -1,4 +1,4 @@
-"""Patches are merged as the API server merges them; that it is so is compared in tests/kubernetes."""
+"""Patches are merged as in the API server, whose results are compared in tests/kubernetes."""
 
 from __future__ import annotations
 
