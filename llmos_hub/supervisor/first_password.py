@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Final
 
 from llmos.errors import Invalid, Unavailable
+from llmos_hub.accounts.password_rules import check_strength, make_password
 from llmos_hub.names import DataDir
-from llmos_hub.password_rules import check_strength, make_password
 from llmos_hub.supervisor.console import llmos_command
 from llmos_hub.supervisor.secrets import write_private
 

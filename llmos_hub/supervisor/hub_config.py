@@ -13,12 +13,12 @@ from typing import Any
 
 from llmos_spawners.local import LLMOSLocalSpawner
 
-from llmos_hub.authenticator import LLMOSAuthenticator
-from llmos_hub.former_groups import keep_names_of_groups
-from llmos_hub.hub_handlers import api_handlers
+from llmos_hub.accounts.authenticator import LLMOSAuthenticator
+from llmos_hub.accounts.former_groups import keep_names_of_groups
+from llmos_hub.accounts.hub_handlers import api_handlers
+from llmos_hub.accounts.secure_cookies import SecureCookies
 from llmos_hub.jupyterhub_config import Tokens, configure
 from llmos_hub.names import ENV_INSTANCE, SCOPE_ACCOUNTS, DataDir
-from llmos_hub.secure_cookies import SecureCookies
 
 
 def workstation(c: Any, environ: dict[str, str]) -> None:

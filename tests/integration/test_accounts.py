@@ -261,7 +261,7 @@ def test_a_name_made_again_inherits_nothing_until_an_admin_says_so(platform):
 
 
 _GROUPS_FROM_ELSEWHERE = """
-from llmos_hub.authenticator import LLMOSAuthenticator
+from llmos_hub.accounts.authenticator import LLMOSAuthenticator
 class Provider(LLMOSAuthenticator):
     async def authenticate(self, handler, data):
         name = await super().authenticate(handler, data)

@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 LOCK = Path(__file__).parent / "images" / "jupyterhub5.txt"
-HUB_SIDE = ("tests/unit/spawners", "tests/unit/hub", "tests/unit/identity")
+HUB_SIDE = ("tests/unit/spawners", "tests/unit/hub", "tests/unit/accounts", "tests/unit/identity")
 THE_PATH = ("tests/integration/test_path.py",)  # a real Hub, log-in, servers, models, and who they are for
 
 pytestmark = pytest.mark.timeout(600)

@@ -15,8 +15,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from llmos_hub.accounts.secure_cookies import SecureCookies
 from llmos_hub.jupyterhub_config import Tokens, configure
-from llmos_hub.secure_cookies import SecureCookies
 
 SETTINGS = Path("/etc/llmos/settings.json")
 FIRST_PASSWORD = Path("/tmp/first-password")  # noqa: S108 - the container's own, read and deleted at once
@@ -74,10 +74,10 @@ def spawner(c: Any, settings: Mapping[str, Any]) -> None:
 def passwords(c: Any, settings: Mapping[str, Any], environ: Mapping[str, str]) -> None:
     """Configure log-in with LLMOS' own passwords; the first admin's comes from the Secret."""
     import llmos_hub
-    from llmos_hub.hub_handlers import api_handlers
+    from llmos_hub.accounts.hub_handlers import api_handlers
 
     hub = c.JupyterHub
-    hub.authenticator_class = "llmos_hub.authenticator.LLMOSAuthenticator"
+    hub.authenticator_class = "llmos_hub.accounts.authenticator.LLMOSAuthenticator"
     hub.template_paths = [str(Path(llmos_hub.__file__).parent / "templates")]
     hub.template_vars = {"llmos_passwords": True}
     hub.extra_handlers = api_handlers()
@@ -93,7 +93,7 @@ def has_passwords(db_url: str) -> bool:
     """Return whether the Hub's database has any password; then the first admin's is not set again."""
     from sqlalchemy import create_engine, inspect, select
 
-    from llmos_hub.passwords import PasswordRow
+    from llmos_hub.accounts.passwords import PasswordRow
 
     engine = create_engine(db_url)
     try:

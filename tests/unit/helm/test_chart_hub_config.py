@@ -126,7 +126,7 @@ def test_the_first_admin_gets_the_secrets_password_once(module, settings, enviro
     assert json.loads(file.read_text()) == {"password": "first-password", "one_time": True}
     assert file.stat().st_mode & 0o777 == 0o600
     file.unlink()
-    from llmos_hub.passwords import PasswordRow
+    from llmos_hub.accounts.passwords import PasswordRow
 
     with sqlite3.connect(tmp_path / "hub.sqlite") as database:
         database.execute(f"create table {PasswordRow.__tablename__} (user_id integer, hash text, one_time boolean)")

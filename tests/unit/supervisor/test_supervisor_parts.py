@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from llmos.errors import Conflict, Unavailable, UsageError
+from llmos_hub.accounts.password_rules import make_password
 from llmos_hub.names import DataDir
-from llmos_hub.password_rules import make_password
 from llmos_hub.processes import ProcessHandle
 from llmos_hub.supervisor import container
 from llmos_hub.supervisor.accounts import parse_span

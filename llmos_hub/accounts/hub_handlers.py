@@ -16,11 +16,11 @@ from jupyterhub.utils import maybe_future
 from tornado import web
 
 from llmos.errors import Unavailable
-from llmos_hub.former_groups import forget_group
+from llmos_hub.accounts.former_groups import forget_group
+from llmos_hub.accounts.password_rules import make_password
+from llmos_hub.accounts.passwords import end_sessions, end_tokens, password_state
+from llmos_hub.accounts.server_tokens import ServerTokens
 from llmos_hub.names import API_PREFIX, GATEWAY_PREFIX, SCOPE_ACCOUNTS
-from llmos_hub.password_rules import make_password
-from llmos_hub.passwords import end_sessions, end_tokens, password_state
-from llmos_hub.server_tokens import ServerTokens
 
 __all__ = ["api_handlers", "error_handlers", "people_handlers", "spawn_handlers"]
 

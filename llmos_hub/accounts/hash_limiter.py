@@ -1,4 +1,4 @@
-"""Turns at computing hashes of passwords: so many at a time, and so many waiting that nobody holds the others up."""
+"""A limit on how many password hashes are computed at a time, and on how many log-ins wait for one."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from typing import Any, Final
 from tornado import web
 from tornado.log import app_log
 
-from llmos_hub.attempts import Place
+from llmos_hub.accounts.attempts import Place
 
-__all__ = ["Turns"]
+__all__ = ["HashLimiter"]
 
 _OF_ONE_PERSON: Final = 2
-"""How many turns a person may have or await who is known: one more than somebody in front of one browser needs."""
+"""Slots that a known person may hold or wait for: one more than somebody in front of one browser needs."""
 
 
-class Turns:
+class HashLimiter:
     """Who may compute a hash, which costs 32 MiB meanwhile: two log-ins at a time, and one of those who are known.
 
     Parameters
@@ -35,7 +35,7 @@ class Turns:
         self._held: Counter[Hashable] = Counter()
 
     @contextlib.asynccontextmanager
-    async def turn(self, name: str, place: Place) -> AsyncIterator[None]:
+    async def slot(self, name: str, place: Place) -> AsyncIterator[None]:
         """Wait for one.
 
         Raises

@@ -9,13 +9,13 @@ import pytest
 from jupyterhub import orm
 from tornado import web
 
-from llmos_hub import attempts as attempts_module
-from llmos_hub import authenticator as authenticator_module
-from llmos_hub import passwords
-from llmos_hub.attempts import Delays, Place, place_of
-from llmos_hub.authenticator import LLMOSAuthenticator
-from llmos_hub.password_rules import check_strength
-from llmos_hub.passwords import (
+from llmos_hub.accounts import attempts as attempts_module
+from llmos_hub.accounts import authenticator as authenticator_module
+from llmos_hub.accounts import passwords
+from llmos_hub.accounts.attempts import Delays, Place, place_of
+from llmos_hub.accounts.authenticator import LLMOSAuthenticator
+from llmos_hub.accounts.password_rules import check_strength
+from llmos_hub.accounts.passwords import (
     OneTimePasswordGiven,
     OneTimeRow,
     PasswordRow,

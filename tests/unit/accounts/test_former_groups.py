@@ -10,8 +10,8 @@ from sqlalchemy.orm import Session
 from tornado import web
 from traitlets.config import Application
 
-from llmos_hub import former_groups
-from llmos_hub.former_groups import FormerGroupRow, forget_group, keep_names_of_groups
+from llmos_hub.accounts import former_groups
+from llmos_hub.accounts.former_groups import FormerGroupRow, forget_group, keep_names_of_groups
 
 
 @pytest.fixture

@@ -16,8 +16,8 @@ from jupyterhub.handlers.login import LoginHandler
 from tornado import web
 from tornado.httputil import url_concat
 
-from llmos_hub.attempts import Place
-from llmos_hub.passwords import (
+from llmos_hub.accounts.attempts import Place
+from llmos_hub.accounts.passwords import (
     OneTimePasswordGiven,
     PasswordRow,
     PasswordState,
@@ -26,7 +26,7 @@ from llmos_hub.passwords import (
     password_state,
     people_tokens,
 )
-from llmos_hub.server_tokens import ServerTokens
+from llmos_hub.accounts.server_tokens import ServerTokens
 
 __all__ = ["authenticator_handlers"]
 

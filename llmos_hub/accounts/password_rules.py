@@ -20,7 +20,7 @@ def _words(text: str) -> tuple[str, ...]:
 
 
 # Short, unmistakable when read aloud or typed from a screen; 32 * 32 * 90 * 32 ways, 21 bits: enough for a password
-# that opens one page, expires, and is behind the delays of `llmos_hub.attempts`.
+# that opens one page, expires, and is behind the delays of `llmos_hub.accounts.attempts`.
 _ADJECTIVES = _words(
     "amber ample bold brave brief bright brisk calm clear cosy crisp eager early fair fleet fresh "
     "gentle glad golden hardy keen light lively lucky mellow merry nimble plain quiet rapid sunny swift"

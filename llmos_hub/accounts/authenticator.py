@@ -23,12 +23,13 @@ from traitlets import Float
 from traitlets import Integer as IntegerTrait
 from traitlets import Unicode as UnicodeTrait
 
-from llmos_hub.attempts import Attempts, Delays, Place, place_of
-from llmos_hub.former_people import forget, remember, what_is_left
-from llmos_hub.hub_handlers import error_handlers, people_handlers, spawn_handlers
-from llmos_hub.password_pages import authenticator_handlers
-from llmos_hub.password_rules import MAX_LENGTH, check_strength
-from llmos_hub.passwords import (
+from llmos_hub.accounts.attempts import Attempts, Delays, Place, place_of
+from llmos_hub.accounts.former_people import forget, remember, what_is_left
+from llmos_hub.accounts.hash_limiter import HashLimiter
+from llmos_hub.accounts.hub_handlers import error_handlers, people_handlers, spawn_handlers
+from llmos_hub.accounts.password_pages import authenticator_handlers
+from llmos_hub.accounts.password_rules import MAX_LENGTH, check_strength
+from llmos_hub.accounts.passwords import (
     OneTimePasswordGiven,
     OneTimeRow,
     PasswordRow,
@@ -39,7 +40,6 @@ from llmos_hub.passwords import (
     store_password,
     verify_password,
 )
-from llmos_hub.turns import Turns
 
 __all__ = ["LLMOSAuthenticator"]
 
@@ -122,7 +122,7 @@ class LLMOSAuthenticator(Authenticator):
             Delays(self.failures_before_delay, self.first_delay, self.longest_delay),
             Delays(self.failures_anywhere, self.first_delay, self.longest_delay_anywhere),
         )
-        self._turns = Turns(self.most_waiting)
+        self._hash_limiter = HashLimiter(self.most_waiting)
         self._handed_over: set[str] = set()
         self._nobody = hash_password(base64.b64encode(os.urandom(12)).decode())
 
@@ -169,7 +169,7 @@ class LLMOSAuthenticator(Authenticator):
         row = find_password(handler.db, name)
         # a name that doesn't exist takes as long as one that does
         kept = str(row.hash) if row else self._nobody
-        async with self._turns.turn(name, place):
+        async with self._hash_limiter.slot(name, place):
             # again: many may have been sent at once, and the first of them failed while the others waited
             self._refuse_locked(name, place)
             good = len(password) <= MAX_LENGTH and await asyncio.to_thread(verify_password, password, kept)
@@ -190,7 +190,7 @@ class LLMOSAuthenticator(Authenticator):
         row = find_password(db, name)
         if row is None:
             return False
-        async with self._turns.turn(name, _PROVED):
+        async with self._hash_limiter.slot(name, _PROVED):
             return await asyncio.to_thread(verify_password, password[:MAX_LENGTH], str(row.hash))
 
     def _refuse_locked(self, name: str, place: Place) -> None:
@@ -245,7 +245,7 @@ class LLMOSAuthenticator(Authenticator):
             400: it is too weak; the message says how. 429: too many wait.
         """
         self.refuse_weak(password, user.name)
-        async with self._turns.turn(user.name, _PROVED):
+        async with self._hash_limiter.slot(user.name, _PROVED):
             hashed = await asyncio.to_thread(hash_password, password)
         store_password(db, user, hashed, one_time=one_time, lifetime=self.one_time_lifetime)
         if self.admin_password_file and user.name in self.admin_users:
