@@ -1,8 +1,8 @@
-"""Wrong passwords, counted, and how long the next try has to wait.
+"""Counts of failed log-ins, and the delays that follow from them.
 
-Counted per name *and* place (an address, or a browser that its owner has logged in with before): whoever guesses
-from elsewhere delays themselves, not the person whose name it is. Over all places a name has a second, looser count,
-for guesses from many addresses; browsers that are known are not held up by it.
+Failures are counted per name *and* place (an address, or a browser that the user has logged in with before), so that
+somebody who guesses from elsewhere delays only themselves, not the user whose name it is. A second, looser count per
+name covers guesses from many addresses; known browsers are not subject to it.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from typing import Any, Final
 __all__ = ["Attempts", "Delays", "Place", "place_of"]
 
 _FORGOTTEN: Final = 86_400.0
-"""Seconds after which failures no longer count: a typing error a week is no attack."""
+"""Seconds after which failures no longer count: a typing error a week is not an attack."""
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where a log-in comes from.
+    """The origin of a log-in.
 
     Attributes
     ----------
     key
-        The address, or what marks the browser.
+        The address, or the browser's mark.
     known
-        Whether the person has logged in from this browser before.
+        True if the user has logged in from this browser before.
     """
 
     key: str
@@ -37,18 +37,20 @@ class Place:
 
 
 def place_of(request: Any, trusted: tuple[str, ...] = ()) -> Place:
-    """The address that a request comes from, as the nearest proxy that we trust saw it.
+    """Return the address that a request comes from, as seen by the nearest trusted proxy.
 
-    The Hub's own proxy appends what it saw to ``X-Forwarded-For``, so the list is read from its end. Whoever is on this
-    machine can write what stands before their own loopback address, so that is believed only of a proxy that is named.
-    ``X-Real-Ip``, which JupyterHub's own address heeds, is passed on as whoever asks has written it, and is not read.
+    The Hub's own proxy appends the address of its peer to ``X-Forwarded-For``, so the list is read from its end. A local
+    process can send any entries before its own loopback address, so entries before a loopback address are used only if
+    that address is a trusted proxy's. ``X-Real-Ip``, which JupyterHub itself evaluates, is ignored: the proxy passes it
+    on as the client sent it.
 
     Parameters
     ----------
     request
-        Tornado's.
+        Tornado's request.
     trusted
-        Addresses of proxies before the Hub's own (``JupyterHub.trusted_downstream_ips``); one on this machine as well.
+        Addresses of proxies in front of the Hub's own (``JupyterHub.trusted_downstream_ips``), including one on this
+        machine.
     """
     proxies = {_parse(address) for address in trusted}
     for part in reversed(request.headers.get("X-Forwarded-For", "").split(",")):
@@ -61,7 +63,7 @@ def place_of(request: Any, trusted: tuple[str, ...] = ()) -> Place:
 
 
 def _parse(text: str) -> IPv4Address | IPv6Address | None:
-    """An address as one thing however it is written; an IPv4 one also where a socket for both shows it as IPv6."""
+    """Return a normalized address, an IPv4-mapped IPv6 address as IPv4; None if the text is not an address."""
     try:
         address = ip_address(text)
     except ValueError:
@@ -70,16 +72,16 @@ def _parse(text: str) -> IPv4Address | IPv6Address | None:
 
 
 class Delays:
-    """Failures by key, and the time that each further one costs.
+    """Failures by key, and the growing delay after too many of them.
 
     Parameters
     ----------
     free
-        Failures that cost nothing.
+        Number of failures without a delay.
     first
-        Seconds after the first one too many; doubles with each further one.
+        Delay in seconds after the first failure beyond that; it doubles with each further one.
     longest
-        The most, in seconds.
+        Maximum delay in seconds.
     """
 
     _KEPT = 10_000  # keys; the oldest are forgotten, so that names made up at random don't fill the memory
@@ -92,7 +94,7 @@ class Delays:
         return len(self._failed)
 
     def remaining(self, key: Hashable) -> float:
-        """Seconds until it may be tried again."""
+        """Return the seconds until the key may be tried again."""
         _, until = self._failed.get(key, (0, 0.0))
         return max(0.0, until - time.monotonic())
 
@@ -108,19 +110,19 @@ class Delays:
             self._failed.popitem(last=False)
 
     def succeeded(self, key: Hashable) -> None:
-        """Forget the failures."""
+        """Reset the failures of a key."""
         self._failed.pop(key, None)
 
 
 class Attempts:
-    """Who has to wait before the next try.
+    """The delays per name and place, and per name over all unknown places.
 
     Parameters
     ----------
     here
-        Per name and place.
+        Delays per name and place.
     anywhere
-        Per name, over all places that aren't known.
+        Delays per name, over all unknown places.
     """
 
     def __init__(self, here: Delays, anywhere: Delays) -> None:
@@ -130,7 +132,7 @@ class Attempts:
         return len(self._here) + len(self._anywhere)
 
     def remaining(self, name: str, place: Place) -> float:
-        """Seconds until the name may be tried again from there."""
+        """Return the seconds until the name may be tried again from this place."""
         here = self._here.remaining((name, place.key))
         return here if place.known else max(here, self._anywhere.remaining(name))
 
@@ -141,6 +143,6 @@ class Attempts:
             self._anywhere.failed(name)
 
     def succeeded(self, name: str, place: Place) -> None:
-        """Forget the failures from there, and those from anywhere."""
+        """Reset the failures of the name, from this place and from all unknown places."""
         self._here.succeeded((name, place.key))
         self._anywhere.succeeded(name)

@@ -1,7 +1,7 @@
-"""Log-in with a name and a password that the Hub keeps, for a workstation without an identity provider.
+"""Log-in with a name and a password stored by the Hub, where there is no identity provider.
 
-Admins make the accounts; nobody signs up. A password that someone else has set opens the page where its owner
-chooses another, and nothing else.
+Admins create the accounts; there is no sign-up. A password set by somebody else (a one-time password) only gives access
+to the page where the user chooses their own.
 """
 
 from __future__ import annotations
@@ -44,14 +44,14 @@ from llmos_hub.accounts.passwords import (
 __all__ = ["LLMOSAuthenticator"]
 
 _LONGEST_NAME: Final = 255
-"""Characters of a name, as many as the Hub's database has; a longer one is nobody's and is not remembered either."""
+"""Maximum length of a name, as in the Hub's database; a longer one cannot exist, and its failures are not counted."""
 _BROWSER_DAYS: Final = 90
 _PROVED: Final = Place("proved", known=True)
-"""Where somebody is who has shown already who they are, or an admin who sets their password."""
+"""The place for users who have authenticated already, and for admins who set a user's password."""
 
 
 class LLMOSAuthenticator(Authenticator):
-    """Names and passwords kept by the Hub."""
+    """An authenticator whose names and passwords are stored in the Hub's database."""
 
     failures_before_delay = IntegerTrait(
         5,
@@ -116,7 +116,7 @@ class LLMOSAuthenticator(Authenticator):
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        # whoever has a password was given it by an admin
+        # only an admin can give somebody a password, which is the permission to log in
         self.allow_all = True
         self._attempts = Attempts(
             Delays(self.failures_before_delay, self.first_delay, self.longest_delay),
@@ -127,18 +127,21 @@ class LLMOSAuthenticator(Authenticator):
         self._nobody = hash_password(base64.b64encode(os.urandom(12)).decode())
 
     def validate_username(self, username: str) -> bool:
-        """As the Hub, and no name that would break a line, hide or turn around in a log or on a page."""
+        """Return True for a name that the Hub accepts, and that has only printable characters.
+
+        Others would break a line, be invisible or reverse the text direction in logs and on pages.
+        """
         return bool(super().validate_username(username)) and username.isprintable() and len(username) <= _LONGEST_NAME
 
     async def authenticate(self, handler: Any, data: dict[str, str]) -> str | None:
-        """Check a name and a password (`data` is the log-in form's, or a token request's ``auth``).
+        """Check a name and a password; `data` is the log-in form or the ``auth`` of a token request.
 
         Raises
         ------
         OneTimePasswordGiven
-            They are right, and the password is good for choosing another only.
+            They are right, and the password is a one-time password.
         HTTPError
-            403: too many were wrong, or the one-time password has expired. 429: too many wait.
+            403: too many failures, or the one-time password has expired. 429: too many log-ins wait.
         """
         name: str = self.normalize_username(str(data.get("username", "")))
         if len(name) > _LONGEST_NAME:
@@ -158,19 +161,19 @@ class LLMOSAuthenticator(Authenticator):
         return name
 
     async def check_password(self, handler: Any, name: str, password: str, place: Place) -> bool:
-        """Whether it is the person's password; wrong ones are counted against the place they come from.
+        """Return whether the password is the user's, and count a failure for the name and place if not.
 
         Raises
         ------
         HTTPError
-            403: too many were wrong; the message says for how long to wait. 429: too many wait.
+            403: too many failures; the message says how long to wait. 429: too many log-ins wait.
         """
         self._refuse_locked(name, place)
         row = find_password(handler.db, name)
-        # a name that doesn't exist takes as long as one that does
+        # hash also for an unknown name: the time of the answer must not tell which names exist
         kept = str(row.hash) if row else self._nobody
         async with self._hash_limiter.slot(name, place):
-            # again: many may have been sent at once, and the first of them failed while the others waited
+            # check again: of many attempts sent at once, the first may have failed while the others waited
             self._refuse_locked(name, place)
             good = len(password) <= MAX_LENGTH and await asyncio.to_thread(verify_password, password, kept)
             if not (good and row):
@@ -180,12 +183,12 @@ class LLMOSAuthenticator(Authenticator):
         return True
 
     async def is_password(self, db: Session, name: str, password: str) -> bool:
-        """Whether it is the password that they have; for someone who has proved who they are.
+        """Return whether the password is the current one of a user who is authenticated already.
 
         Raises
         ------
         HTTPError
-            429: too many wait.
+            429: too many log-ins wait.
         """
         row = find_password(db, name)
         if row is None:
@@ -194,18 +197,18 @@ class LLMOSAuthenticator(Authenticator):
             return await asyncio.to_thread(verify_password, password[:MAX_LENGTH], str(row.hash))
 
     def _refuse_locked(self, name: str, place: Place) -> None:
-        """Refuse a name for which there were too many wrong passwords.
+        """Refuse a name with too many failures.
 
         Raises
         ------
         HTTPError
-            403: the message says for how long.
+            403: the message says how long to wait.
         """
         if wait := self._attempts.remaining(name, place):
             self.log.warning("Log-in as %r refused: locked for another %.0f s", name[:64], wait)
             raise web.HTTPError(403, f"Too many wrong passwords for this name. Try again in {_span(wait)}.")
 
-    # Browsers that a person has logged in with before
+    # Browsers that a user has logged in with before
 
     def _place(self, handler: Any, name: str) -> Place:
         marked = handler.get_secure_cookie(_browser_cookie(name), max_age_days=_BROWSER_DAYS)
@@ -215,7 +218,7 @@ class LLMOSAuthenticator(Authenticator):
         return place_of(handler.request, tuple(trusted))
 
     def remember_browser(self, handler: Any, name: str) -> None:
-        """Mark the browser as one of this person's; the mark opens nothing."""
+        """Mark the browser as known for this user; the cookie gives no access."""
         handler._set_cookie(  # noqa: SLF001 - JupyterHub's way for all of its cookies
             _browser_cookie(name),
             base64.b32encode(os.urandom(10)).decode(),
@@ -226,23 +229,23 @@ class LLMOSAuthenticator(Authenticator):
     # Setting passwords
 
     def refuse_weak(self, password: str, name: str) -> None:
-        """Refuse a password that is to be set.
+        """Refuse a new password that is too weak.
 
         Raises
         ------
         HTTPError
-            400: it is too weak; the message says how.
+            400: the message says why it is too weak.
         """
         if trouble := check_strength(password, name):
             raise web.HTTPError(400, trouble)
 
     async def set_password(self, db: Session, user: orm.User, password: str, *, one_time: bool) -> None:
-        """Set a person's password.
+        """Set a user's password.
 
         Raises
         ------
         HTTPError
-            400: it is too weak; the message says how. 429: too many wait.
+            400: it is too weak; the message says why. 429: too many log-ins wait.
         """
         self.refuse_weak(password, user.name)
         async with self._hash_limiter.slot(user.name, _PROVED):
@@ -252,17 +255,17 @@ class LLMOSAuthenticator(Authenticator):
             _remove(Path(self.admin_password_file))
 
     def hand_over(self, db: Session, name: str) -> None:
-        """Let the next person of this name have what an earlier one left."""
+        """Allow the next user of this name to have what a former one left."""
         forget(db, name)
         self._handed_over.add(name)
 
     def refuse_former(self, db: Session, name: str) -> None:
-        """Refuse a new person under a name whose earlier owner has left something.
+        """Refuse a new user whose name is that of a former user who left a home or resources.
 
         Raises
         ------
         ValueError
-            There is something; the message says what, and what to do.
+            Something is left; the message says what it is and what to do about it.
         """
         if not self.homes or name in self._handed_over:
             return
@@ -270,24 +273,26 @@ class LLMOSAuthenticator(Authenticator):
             raise ValueError(left)
 
     def delete_user(self, user: Any) -> None:
-        """As the Hub calls it before a person is deleted."""
+        """Note the name of a user whom the Hub is about to delete."""
         super().delete_user(user)
         orm_user = getattr(user, "orm_user", user)
         if self.homes and (db := object_session(orm_user)) is not None:
             remember(db, orm_user)
 
     async def add_user(self, user: Any) -> None:
-        """As the Hub calls it for every user at its start and for each new one; the first admin gets the first password.
+        """Check a new user's name, and set the first admin's password.
+
+        The Hub calls this for each existing user at its start, and for each new one.
 
         Raises
         ------
         ValueError
-            A new one's name can't be given.
+            The name of a new user is that of a former one.
         """
         super().add_user(user)
         orm_user = getattr(user, "orm_user", user)
         db = object_session(orm_user)
-        if orm_user is not user and db is not None:  # one that is new, not one of the database
+        if orm_user is not user and db is not None:  # a new user: at its start the Hub passes rows of its database
             self.refuse_former(db, user.name)
             self._handed_over.discard(user.name)
         if db is None or user.name not in self.admin_users or not self.first_password_file:
@@ -307,7 +312,7 @@ class LLMOSAuthenticator(Authenticator):
         _remove(file)
 
     def get_handlers(self, app: Any) -> list[tuple[str, Any]]:
-        """The pages for log-in, passwords, starts and errors, and the routes for people, in place of the Hub's own."""
+        """Return the handlers for log-in, passwords, users, starts and errors; they come before the Hub's own."""
         del app
         return [*authenticator_handlers(), *people_handlers(), *spawn_handlers(), *error_handlers()]
 

@@ -1,7 +1,8 @@
-"""Names whose groups were deleted: who is in a later group of the same name doesn't get by that what the earlier one left.
+"""Names of deleted groups: members of a new group of the same name must not get what the former one left.
 
-On a workstation a group's namespace is found by its name alone, and the Hub keeps nothing by which one group could be told
-from the next of that name. So, as with people, the name is not given again until an admin hands over what is there.
+On a workstation a group's namespace is found by the group's name alone, and the Hub stores nothing that distinguishes a
+group from a former one of the same name. So, as with users, the name cannot be used again until an admin hands over
+what is left.
 """
 
 from __future__ import annotations
@@ -29,9 +30,9 @@ class FormerGroupRow(orm.Base):
     Attributes
     ----------
     name
-        Of the Hub's group.
+        Name of the group in the Hub.
     deleted
-        When (UTC).
+        Time of the deletion (UTC).
     """
 
     __tablename__ = "llmos_former_groups"
@@ -40,25 +41,27 @@ class FormerGroupRow(orm.Base):
 
 
 def keep_names_of_groups() -> None:
-    """From now on note each group that this process deletes, and give none of these names again; again changes nothing."""
+    """Start to note each group that this process deletes, and to refuse new groups of these names; idempotent."""
     if not event.contains(Session, _EVENT, _before_flush):
         event.listen(Session, _EVENT, _before_flush)
 
 
 def forget_group(db: Session, name: str) -> None:
-    """An admin has decided: the name may be given, with all that is there; holds once the session is committed."""
+    """Allow the name again, with all that is left under it; takes effect when the session is committed."""
     if (row := db.get(FormerGroupRow, name)) is not None:
         db.delete(row)
 
 
 def _before_flush(session: Session, _context: Any, _instances: Any) -> None:
-    """As SQLAlchemy calls it before it writes, whoever has deleted or made a group; the note is in the same transaction.
+    """Note the groups that are about to be deleted, and refuse new ones with the name of a deleted one.
 
     Raises
     ------
     HTTPError
-        400: a group is to be made whose name was another's.
+        400: a new group has the name of a deleted one.
     """
+    # SQLAlchemy's event, not a handler: it covers everything that deletes or creates groups (API, log-in, configuration),
+    # and the note is part of the same transaction
     deleted = {str(group.name) for group in session.deleted if isinstance(group, orm.Group)}
     for name in deleted:
         session.merge(FormerGroupRow(name=name, deleted=datetime.now(UTC).replace(tzinfo=None)))
@@ -69,13 +72,14 @@ def _before_flush(session: Session, _context: Any, _instances: Any) -> None:
 
 
 def _refuse(session: Session, group: orm.Group, row: FormerGroupRow | None) -> None:
-    """Don't make a group, unless the configuration names it.
+    """Refuse a group, unless the configuration names it.
+
+    At a log-in with an authenticator that manages groups, the user is logged in without this group instead.
 
     Raises
     ------
     HTTPError
-        400: somebody asks for it. At a log-in, where the authenticator says who is in which group, nobody does: the
-        person is let in, without this group.
+        400: the group was requested over the API.
     """
     app = Application.instance() if Application.initialized() else None
     name = str(group.name)
@@ -84,7 +88,7 @@ def _refuse(session: Session, group: orm.Group, row: FormerGroupRow | None) -> N
         session.delete(row)
         return
     members = list(group.users)
-    group.users = []  # else the people themselves still show it
+    group.users = []  # else it stays in its members' lists of groups
     session.expunge(group)
     text = _what_is_left(name, row)
     if members and getattr(getattr(app, "authenticator", None), "manage_groups", False):
@@ -94,7 +98,7 @@ def _refuse(session: Session, group: orm.Group, row: FormerGroupRow | None) -> N
 
 
 def _configured(app: Any) -> set[str]:
-    """The groups that the one who runs the platform has written down."""
+    """Return the groups that the Hub's configuration names."""
     roles = getattr(app, "load_roles", ())
     return {*getattr(app, "load_groups", ()), *(name for role in roles for name in role.get("groups", ()))}
 

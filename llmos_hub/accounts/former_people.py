@@ -1,7 +1,7 @@
-"""Names whose people were deleted: what they left is nobody's, and whoever gets the name doesn't get it by that.
+"""Names of deleted users: a new user of the same name must not get what the former one left.
 
-On a workstation a home and a namespace are found by the name alone. So the name is not given again until an admin
-says what is to become of them.
+On a workstation a user's home and namespace are found by the name alone. So the name cannot be used again until an admin
+decides what happens to them.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ __all__ = ["FormerPersonRow", "forget", "remember", "what_is_left"]
 
 
 class FormerPersonRow(orm.Base):
-    """A person who was deleted.
+    """A user who was deleted.
 
     Attributes
     ----------
     name
-        Of the Hub's user.
+        Name of the user in the Hub.
     created
-        When the Hub had made them.
+        Time at which the Hub created the user.
     """
 
     __tablename__ = "llmos_former_people"
@@ -34,21 +34,21 @@ class FormerPersonRow(orm.Base):
 
 
 def remember(db: Session, user: orm.User) -> None:
-    """Note that a person is being deleted."""
+    """Note the name of a user who is being deleted."""
     db.merge(FormerPersonRow(name=user.name, created=user.created))
     db.commit()
 
 
 def forget(db: Session, name: str) -> None:
-    """An admin has decided: the name may be given, with all that is there."""
+    """Allow the name again, with all that is left under it."""
     db.query(FormerPersonRow).filter(FormerPersonRow.name == name).delete()
     db.commit()
 
 
 def what_is_left(db: Session, name: str, homes: Path) -> str:
-    """What an earlier person of that name has left and what to do about it; empty where there was none.
+    """Return a message about what a former user of that name left and what to do about it; empty if there was none.
 
-    A home without a note is of a Hub whose database was lost, or of somebody who was renamed.
+    A home without a note belongs to a user of a Hub whose database was lost, or to one who was renamed.
     """
     former, home = db.get(FormerPersonRow, name), homes / slug(name)
     if former is None and not home.exists():

@@ -20,13 +20,13 @@ _OF_ONE_PERSON: Final = 2
 
 
 class HashLimiter:
-    """Who may compute a hash, which costs 32 MiB meanwhile: two log-ins at a time, and one of those who are known.
+    """A limit on concurrent password hashes, each of which takes 32 MiB: two for unknown places, one for known ones.
 
     Parameters
     ----------
     most_waiting
-        How many log-ins from browsers that aren't known may wait. One address has half of all places at most: a class or
-        a cluster's Ingress is one address, and a single one shall not keep everybody else out.
+        Maximum number of log-ins from unknown places that wait. One address may have half of the places at most: a
+        class or a cluster's Ingress may share one address, and a single address must not lock everybody else out.
     """
 
     def __init__(self, most_waiting: int) -> None:
@@ -36,12 +36,12 @@ class HashLimiter:
 
     @contextlib.asynccontextmanager
     async def slot(self, name: str, place: Place) -> AsyncIterator[None]:
-        """Wait for one.
+        """Wait for a slot and hold it.
 
         Raises
         ------
         HTTPError
-            429: too many wait already, of this person where the place is known, else from there or altogether.
+            429: too many wait already: of this user if the place is known, otherwise from this address or in total.
         """
         limits: dict[Hashable, int] = (
             {("person", name): _OF_ONE_PERSON}
@@ -57,7 +57,7 @@ class HashLimiter:
             async with self._known if place.known else self._new:
                 yield
         finally:
-            self._held -= Counter(limits.keys())  # which also forgets who has none left
+            self._held -= Counter(limits.keys())  # subtracting a Counter also drops keys whose count is 0
 
 
 def _too_many() -> web.HTTPError:

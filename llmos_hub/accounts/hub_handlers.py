@@ -1,4 +1,4 @@
-"""The API routes and pages that LLMOS adds to the Hub: people, passwords and groups, starts that a link can't make."""
+"""The API routes and pages that LLMOS adds to the Hub: users, passwords, groups, and server starts."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ __all__ = ["api_handlers", "error_handlers", "people_handlers", "spawn_handlers"
 
 
 def _may_make_admins(handler: APIHandler) -> bool:
-    """As JupyterHub has it: who may administer users doesn't make admins by that, nor becomes one."""
+    """Return whether the caller may make admins; as in JupyterHub, the scope ``admin:users`` is not enough."""
     return bool(handler.current_user.admin or handler.has_scope(SCOPE_ACCOUNTS))
 
 
 def _refuse_name_of_admin(handler: APIHandler, name: str) -> None:
-    """Refuse a name whose bearer the configuration makes an admin at the next log-in.
+    """Refuse a name in ``Authenticator.admin_users``: its user becomes an admin at the next log-in.
 
     Raises
     ------
     HTTPError
-        403: it is one, and the caller may not make admins.
+        403: it is such a name, and the caller may not make admins.
     """
     if name in handler.authenticator.admin_users and not _may_make_admins(handler):
         message = f'"{name[:64]}" is an admin by the configuration (Authenticator.admin_users): only admins can give this name.'
@@ -44,11 +44,11 @@ def _refuse_name_of_admin(handler: APIHandler, name: str) -> None:
 
 
 class PeopleHandler(APIHandler):
-    """``GET /hub/api/llmos/users``: who there is, and how it stands with their passwords."""
+    """``GET /hub/api/llmos/users``: all users, with the state of their passwords."""
 
     @needs_scope("admin:users")
     async def get(self) -> None:
-        """``[{"name": …, "admin": false, "password": "none|one-time|expired|own", "servers": 1}]``."""
+        """Return ``[{"name": …, "admin": false, "password": "none|one-time|expired|own", "servers": 1}]``."""
         people = [
             {
                 "name": user.name,
@@ -64,14 +64,16 @@ class PeopleHandler(APIHandler):
 
 
 class UserPasswordHandler(APIHandler):
-    """``POST /hub/api/llmos/users/NAME/password``: an admin makes a person, or sets a person's password."""
+    """``POST /hub/api/llmos/users/NAME/password``: create a user, or set a user's password."""
 
     @needs_scope("admin:users")
     async def post(self, name: str) -> None:
-        """``{"password": …, "one_time": true, "create": false, "admin": false, "inherit": false, "stop_servers": false}``.
+        """Set a password, and create the user first if ``create`` is true.
 
-        Without a password a one-time one is made, and is in the answer. What the person was logged in with ends:
-        sessions, and the tokens that they have made. A running server goes on with its own, unless it is to be stopped.
+        The body is ``{"password": …, "one_time": true, "create": false, "admin": false, "inherit": false,
+        "stop_servers": false}``. Without a password a one-time password is generated and returned. The user's sessions
+        and the tokens that they have made end. Running servers continue with their own tokens, unless they are to be
+        stopped.
         """
         content = self.get_json_body() or {}
         if not isinstance(content, dict) or not isinstance(content.get("password", ""), str):
@@ -103,12 +105,12 @@ class UserPasswordHandler(APIHandler):
         self.write(json.dumps({**answer, "password": made} if made else answer))
 
     def _refuse_for_admins(self, user: Any | None, name: str, *, admin: bool) -> None:
-        """Refuse what would make the caller an admin.
+        """Refuse requests by which a caller could become an admin.
 
         Raises
         ------
         HTTPError
-            403: an admin is to be made or the target is one, and the caller may not make admins.
+            403: the user is or is to become an admin, and the caller may not make admins.
         """
         _refuse_name_of_admin(self, name)
         if _may_make_admins(self):
@@ -133,7 +135,7 @@ class UserPasswordHandler(APIHandler):
         return user
 
     async def _end(self, user: Any, *, stop_servers: bool) -> dict[str, Any]:
-        """End what was opened with the old password; what is left running."""
+        """End sessions and tokens of the old password; return how many tokens ended and which servers still run."""
         end_sessions(self.db, user.orm_user)
         active = [name for name, spawner in user.spawners.items() if spawner.active]
         if stop_servers:
@@ -141,30 +143,30 @@ class UserPasswordHandler(APIHandler):
                 if not user.spawners[name].pending:
                     await self.stop_single_user(user, name)
         tokens = end_tokens(self.db, user.orm_user, ServerTokens(user))
-        left = [name for name, spawner in user.spawners.items() if spawner.active and not spawner._stop_pending]  # noqa: SLF001 - the Hub has no other word for it
+        left = [name for name, spawner in user.spawners.items() if spawner.active and not spawner._stop_pending]  # noqa: SLF001 - the Hub has no public attribute for it
         return {"tokens_ended": tokens, "servers_left": left}
 
 
 class _OnlyAdminsNameAdmins(APIHandler):
-    """A route that makes people, where only admins give an admin's name."""
+    """A base class of routes that create users: only admins may create one whose name is an admin's."""
 
     def user_from_username(self, username: str) -> Any:
-        """The person of that name, made if there is none."""
+        """Return the user of that name, and create one if there is none."""
         if self.find_user(username) is None:
             _refuse_name_of_admin(self, username)
         return super().user_from_username(username)
 
 
 class CarefulUserListHandler(_OnlyAdminsNameAdmins, UserListAPIHandler):
-    """The Hub's route that makes people."""
+    """The Hub's route that creates users, with the check of `_OnlyAdminsNameAdmins`."""
 
 
 class CarefulUserHandler(_OnlyAdminsNameAdmins, UserAPIHandler):
-    """The Hub's route that makes, renames and deletes a person."""
+    """The Hub's route that creates, renames and deletes a user, with the check of `_OnlyAdminsNameAdmins`."""
 
     @needs_scope("admin:users")
     async def patch(self, user_name: str) -> None:
-        """Change a person's name, or whether they are an admin."""
+        """Change a user's name or admin status."""
         content = self.get_json_body()
         new = content.get("name") if isinstance(content, dict) else None
         if isinstance(new, str) and new != user_name:
@@ -173,11 +175,11 @@ class CarefulUserHandler(_OnlyAdminsNameAdmins, UserAPIHandler):
 
 
 class GroupHandler(APIHandler):
-    """``POST /hub/api/llmos/groups/NAME``: an admin makes a group, also with what an earlier one of that name left."""
+    """``POST /hub/api/llmos/groups/NAME``: create a group, optionally with what a former one of that name left."""
 
     @needs_scope("admin:groups")
     async def post(self, name: str) -> None:
-        """``{"inherit": false}``."""
+        """Create the group; the body is ``{"inherit": false}``."""
         content = self.get_json_body() or {}
         if not isinstance(content, dict):
             raise web.HTTPError(400, 'The body must be JSON: {"inherit": true}, or {}')
@@ -195,11 +197,11 @@ class GroupHandler(APIHandler):
 
 
 class CarefulSpawnHandler(SpawnHandler):
-    """The Hub's page for a start, where a link alone starts nothing.
+    """The Hub's spawn page, on which following a link is not enough to start a server.
 
-    JupyterHub starts a server when the address has options, or when there is no form; anybody can send such a link,
-    to an admin one for somebody else's server. Here options in the address are marked in the form, and a start
-    without a form needs a click when the link came from elsewhere or the server is another person's.
+    JupyterHub starts a server at once if the URL has options or there is no form, so anybody could start one by sending
+    a link; and with a link sent to an admin, somebody else's. Here options in the URL only preselect in the form, and
+    without a form the start needs a click if the link came from another site or the server is another user's.
     """
 
     chosen_options: dict[str, str] = {}  # noqa: RUF012 - replaced, never changed
@@ -244,7 +246,7 @@ class ServiceErrorHandler(ProxyErrorHandler):
 
 
 def api_handlers() -> list[tuple[str, Any]]:
-    """What the Hub's configuration adds below ``/hub``."""
+    """Return the handlers for ``JupyterHub.extra_handlers``."""
     return [
         ("/api/llmos/users", PeopleHandler),
         ("/api/llmos/users/([^/]+)/password", UserPasswordHandler),
@@ -253,12 +255,12 @@ def api_handlers() -> list[tuple[str, Any]]:
 
 
 def people_handlers() -> list[tuple[str, Any]]:
-    """What stands in place of the Hub's own API for people, where a name and a password are enough to log in."""
+    """Return the handlers that replace the Hub's own API for users, where a name and a password suffice to log in."""
     return [("/api/users", CarefulUserListHandler), ("/api/users/([^/]+)", CarefulUserHandler)]
 
 
 def spawn_handlers() -> list[tuple[str, Any]]:
-    """What stands in place of the Hub's own pages; the authenticator's handlers come before those."""
+    """Return the handlers that replace the Hub's spawn pages."""
     return [
         ("/spawn", CarefulSpawnHandler),
         ("/spawn/([^/]+)", CarefulSpawnHandler),

@@ -1,7 +1,7 @@
-"""The log-in page, and the page where people choose their password.
+"""The log-in page, and the page where users choose their password.
 
-A one-time password begins no session. It makes a ticket, a signed cookie that lasts a quarter of an hour and is good
-for one thing: setting another password for the person whose one-time password it was, while that one is in force.
+A one-time password starts no session. It gives the browser a ticket: a signed cookie that is valid for 15 minutes and
+only allows to set another password for the user whose one-time password it was, while that password is valid.
 """
 
 from __future__ import annotations
@@ -35,15 +35,15 @@ _TICKET_DAYS: Final = 15 / 1440  # a quarter of an hour: long enough to think of
 
 
 def _ticket_for(row: PasswordRow) -> str:
-    """Name the password it was given for: another password makes it worthless."""
+    """Return a ticket bound to the current password, so that it becomes invalid with the next one."""
     return json.dumps([row.user_id, hashlib.sha256(str(row.hash).encode()).hexdigest()])
 
 
 class OneTimeLoginHandler(LoginHandler):
-    """The Hub's log-in page; whoever comes in with a one-time password is led to choose their own, and nowhere else."""
+    """The Hub's log-in page; a one-time password leads to the page for choosing a password."""
 
     async def post(self) -> None:
-        """Log in."""
+        """Log in, or redirect to the choice of a password."""
         try:
             await super().post()
         except OneTimePasswordGiven as given:
@@ -57,7 +57,7 @@ class OneTimeLoginHandler(LoginHandler):
 
 
 class ChangePasswordHandler(BaseHandler):
-    """The choice of a password: after a one-time one, or in place of one's own."""
+    """The page for choosing a password, after a one-time password or in place of the current one."""
 
     async def get(self) -> None:
         """Show the form."""
@@ -68,7 +68,7 @@ class ChangePasswordHandler(BaseHandler):
         await self._page(person)
 
     async def post(self) -> None:
-        """Change it."""
+        """Set the new password, end the user's other sessions, and log the browser in."""
         holder = self._holder()
         person = holder or self.current_user
         if person is None:
@@ -94,12 +94,12 @@ class ChangePasswordHandler(BaseHandler):
         await self._page(person, done=True, ended=tokens)
 
     async def _change(self, person: Any, *, one_time: bool) -> None:
-        """Check what was sent and set the password.
+        """Check the form and set the password.
 
         Raises
         ------
         HTTPError
-            400: what is wrong with it.
+            400: the form is wrong; the message says how.
         """
         new = self.get_body_argument("new_password", "", strip=False)
         if new != self.get_body_argument("new_password_again", "", strip=False):
@@ -108,8 +108,8 @@ class ChangePasswordHandler(BaseHandler):
             same = await self.authenticator.is_password(self.db, person.name, new)
         else:
             old = self.get_body_argument("old_password", "", strip=False)
-            # who is logged in is not held up by others' guesses, and guesses under their own count: by what the Hub
-            # itself has chosen for the log-in, since the session cookie is whatever the browser sends
+            # a place of its own, so that others' guesses don't delay a user who is logged in; named by the Hub's own
+            # cookie_id, as the browser could send any session cookie
             place = Place(f"session {person.orm_user.cookie_id}", known=True)
             if not await self.authenticator.check_password(self, person.name, old, place):
                 raise web.HTTPError(400, "The current password is wrong.")
@@ -119,7 +119,7 @@ class ChangePasswordHandler(BaseHandler):
         await self.authenticator.set_password(self.db, person.orm_user, new, one_time=False)
 
     def _holder(self) -> Any | None:
-        """The person whose one-time password was given in this browser a moment ago."""
+        """Return the user whose valid ticket this browser has."""
         ticket = self.get_secure_cookie(_TICKET, max_age_days=_TICKET_DAYS)
         if not ticket:
             return None
@@ -147,5 +147,5 @@ class ChangePasswordHandler(BaseHandler):
 
 
 def authenticator_handlers() -> list[tuple[str, Any]]:
-    """What the authenticator adds below ``/hub``."""
+    """Return the handlers that the authenticator adds below ``/hub``."""
     return [("/login", OneTimeLoginHandler), ("/change-password", ChangePasswordHandler)]

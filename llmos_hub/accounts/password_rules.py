@@ -1,6 +1,6 @@
-"""What a password must be, and one-time passwords that people can read aloud and type.
+"""Requirements for passwords, and one-time passwords that are easy to read aloud and type.
 
-No imports beyond the standard library: the supervisor uses it, and does without JupyterHub.
+Imports the standard library alone: the supervisor uses it, which doesn't load JupyterHub.
 """
 
 from __future__ import annotations
@@ -12,15 +12,16 @@ __all__ = ["MAX_LENGTH", "MIN_LENGTH", "check_strength", "make_password"]
 
 MIN_LENGTH: Final = 8
 MAX_LENGTH: Final = 1024
-"""Characters; hashing a longer one would only cost time."""
+"""In characters; hashing a longer password would only cost time."""
 
 
 def _words(text: str) -> tuple[str, ...]:
     return tuple(text.split())
 
 
-# Short, unmistakable when read aloud or typed from a screen; 32 * 32 * 90 * 32 ways, 21 bits: enough for a password
-# that opens one page, expires, and is behind the delays of `llmos_hub.accounts.attempts`.
+# Short words that are unmistakable when read aloud or typed from a screen. There are 32 * 32 * 90 * 32 combinations,
+# 21 bits: enough for a password that gives access to one page, expires, and is subject to the delays of
+# `llmos_hub.accounts.attempts`.
 _ADJECTIVES = _words(
     "amber ample bold brave brief bright brisk calm clear cosy crisp eager early fair fleet fresh "
     "gentle glad golden hardy keen light lively lucky mellow merry nimble plain quiet rapid sunny swift"
@@ -44,13 +45,13 @@ _FIRST_TRIED: Final = (
 
 
 def make_password() -> str:
-    """A one-time password such as ``mellow-otter-93-quay``."""
+    """Return a random one-time password such as ``mellow-otter-93-quay``."""
     number = 10 + secrets.randbelow(90)
     return f"{secrets.choice(_ADJECTIVES)}-{secrets.choice(_ANIMALS)}-{number}-{secrets.choice(_PLACES)}"
 
 
 def check_strength(password: str, user: str) -> str | None:
-    """What is wrong with a password to be set, for the one who types it; None where nothing is."""
+    """Return a message for the user about what is wrong with a new password; None if it is good."""
     if len(password) < MIN_LENGTH:
         return f"A password needs at least {MIN_LENGTH} characters."
     if len(password) > MAX_LENGTH:

@@ -1,6 +1,6 @@
-"""Passwords as the Hub keeps them: scrypt hashes (RFC 7914) in its own database, and what ends when one is replaced.
+"""Passwords in the Hub's database as scrypt hashes (RFC 7914), and the end of sessions and tokens when one is replaced.
 
-Each is tied to the user's row: renaming a user keeps the password, deleting one deletes it.
+Each is tied to the user's row: renaming a user keeps the password, deleting a user deletes it.
 """
 
 from __future__ import annotations
@@ -34,27 +34,27 @@ __all__ = [
     "verify_password",
 ]
 
-# OWASP's second choice (https://cheatsheetseries.owasp.org/cheatsheets/Password_Storage_Cheat_Sheet.html):
-# 32 MiB and about a quarter of a second, so that a small machine can check two at once.
+# The second of OWASP's settings (https://cheatsheetseries.owasp.org/cheatsheets/Password_Storage_Cheat_Sheet.html):
+# 32 MiB and about a quarter of a second, so that a small machine can check two at a time.
 _N: Final = 2**15
 _R: Final = 8
 _P: Final = 3
 _MAX_MEMORY: Final = 64 * 1024 * 1024
 _HUB_CLIENT: Final = "jupyterhub"
-"""The OAuth client of tokens that people make; those of browsers belong to the servers that they opened."""
+"""The OAuth client of tokens that users make; tokens of browsers have the client of the server they were made for."""
 
 
 class PasswordRow(orm.Base):
-    """A person's password.
+    """A user's password.
 
     Attributes
     ----------
     user_id
-        The Hub's user.
+        Id of the user in the Hub.
     hash
-        What `hash_password` made.
+        The hash, as returned by `hash_password`.
     one_time
-        Set by someone else: it opens the page where its owner chooses another, and nothing else.
+        True for a password set by somebody else, which only gives access to the page for choosing another.
     """
 
     __tablename__ = "llmos_passwords"
@@ -64,16 +64,16 @@ class PasswordRow(orm.Base):
 
 
 class OneTimeRow(orm.Base):
-    """The end of a one-time password; the first admin's has none.
+    """The expiry of a one-time password; the first admin's doesn't expire.
 
-    A table of its own, since JupyterHub makes missing tables at its start, and no missing columns.
+    A table of its own, as JupyterHub creates missing tables at its start, but not missing columns.
 
     Attributes
     ----------
     user_id
-        The Hub's user.
+        Id of the user in the Hub.
     expires_at
-        In UTC, without a time zone, as the Hub's own tables have it.
+        Time in UTC without a time zone, as in the Hub's own tables.
     """
 
     __tablename__ = "llmos_one_time_passwords"
@@ -82,7 +82,7 @@ class OneTimeRow(orm.Base):
 
 
 class OneTimePasswordGiven(web.HTTPError):
-    """The right one-time password: the log-in page leads to the choice of another, everything else refuses it."""
+    """A log-in with a valid one-time password; the log-in page redirects to the choice of another, others refuse it."""
 
     def __init__(self, name: str) -> None:
         super().__init__(403, "This is a one-time password. Choose your own first: log in with it on the Hub's page.")
@@ -90,7 +90,7 @@ class OneTimePasswordGiven(web.HTTPError):
 
 
 class PasswordState(StrEnum):
-    """How it stands with a person's password."""
+    """The state of a user's password."""
 
     NONE = "none"
     ONE_TIME = "one-time"
@@ -103,13 +103,13 @@ def _now() -> datetime:
 
 
 def _scrypt(password: str, salt: bytes, n: int, r: int, p: int) -> bytes:
-    # half a character, which JSON can carry, is wrong like any other (`check_strength` has none set)
+    # a lone surrogate, which JSON can carry, must not raise: such a password is simply wrong (`check_strength` refuses it)
     secret = password.encode(errors="surrogatepass")
     return hashlib.scrypt(secret, salt=salt, n=n, r=r, p=p, maxmem=_MAX_MEMORY, dklen=32)
 
 
 def hash_password(password: str) -> str:
-    """The hash to keep: ``scrypt$N$r$p$salt$hash``, salt and hash in base 64."""
+    """Return the hash to store: ``scrypt$N$r$p$salt$hash``, with salt and hash in base 64."""
     salt = os.urandom(16)
     digest = _scrypt(password, salt, _N, _R, _P)
     return "$".join(
@@ -118,14 +118,14 @@ def hash_password(password: str) -> str:
 
 
 def verify_password(password: str, kept: str) -> bool:
-    """Whether `kept` is a hash of this password; takes as long where it isn't."""
+    """Return whether `kept` is a hash of this password, in constant time."""
     _, n, r, p, salt, digest = kept.split("$")
     computed = _scrypt(password, base64.b64decode(salt), int(n), int(r), int(p))
     return hmac.compare_digest(computed, base64.b64decode(digest))
 
 
 def find_password(db: Session, name: str) -> PasswordRow | None:
-    """The password row of a person by name."""
+    """Return the password row of a user by name."""
     row: PasswordRow | None = (
         db.query(PasswordRow).join(orm.User, orm.User.id == PasswordRow.user_id).filter(orm.User.name == name).first()
     )
@@ -133,7 +133,7 @@ def find_password(db: Session, name: str) -> PasswordRow | None:
 
 
 def store_password(db: Session, user: orm.User, hashed: str, *, one_time: bool, lifetime: float | None = None) -> None:
-    """Keep a hash; `lifetime` is how many seconds a one-time password holds, None for until it is replaced."""
+    """Store a hash; `lifetime` is the validity of a one-time password in seconds, None for no expiry."""
     db.merge(PasswordRow(user_id=user.id, hash=hashed, one_time=one_time))
     db.query(OneTimeRow).filter(OneTimeRow.user_id == user.id).delete()
     if one_time and lifetime is not None:
@@ -142,7 +142,7 @@ def store_password(db: Session, user: orm.User, hashed: str, *, one_time: bool, 
 
 
 def password_state(db: Session, user: orm.User) -> PasswordState:
-    """How it stands with a person's password."""
+    """Return the state of a user's password."""
     row = db.get(PasswordRow, user.id)
     if row is None:
         return PasswordState.NONE
@@ -153,7 +153,7 @@ def password_state(db: Session, user: orm.User) -> PasswordState:
 
 
 def end_sessions(db: Session, user: orm.User) -> None:
-    """Log a person out everywhere: of the Hub, and of every server and service that was opened through it."""
+    """Log a user out everywhere: of the Hub, and of every server and service that was opened through it."""
     user.cookie_id = orm.new_token()
     for token in list(user.api_tokens):
         if token.client_id != _HUB_CLIENT:
@@ -163,12 +163,12 @@ def end_sessions(db: Session, user: orm.User) -> None:
 
 
 def people_tokens(user: orm.User, of_servers: Callable[[Any], bool]) -> list[Any]:
-    """The tokens that a person has made, without those of their running servers."""
+    """Return the tokens that a user has made, without those of their running servers."""
     return [token for token in user.api_tokens if token.client_id == _HUB_CLIENT and not of_servers(token)]
 
 
 def end_tokens(db: Session, user: orm.User, of_servers: Callable[[Any], bool]) -> int:
-    """Delete the tokens that a person has made, and leave those that `of_servers` says are a running server's."""
+    """Delete the tokens that a user has made, except those of running servers (`of_servers`); return their number."""
     tokens = people_tokens(user, of_servers)
     for token in tokens:
         db.delete(token)

@@ -1,4 +1,4 @@
-"""``Secure`` on every cookie that the Hub sets when the browser speaks TLS."""
+"""The ``Secure`` attribute on all of the Hub's cookies if the browser uses TLS."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ __all__ = ["SecureCookies"]
 
 
 class SecureCookies(web.OutputTransform):
-    """Marks cookies as for TLS alone where a proxy before the Hub's own says that the browser came by it.
+    """A transform that adds ``Secure`` to cookies if a proxy in front of the Hub's own reports TLS.
 
-    The Hub asks Tornado for the protocol, which takes the last word of ``X-Forwarded-Proto``: "http", by the Hub's own
-    proxy, behind which there is no TLS. The first word is the browser's. Who writes that header without TLS keeps
-    cookies from themselves only. Used as ``c.JupyterHub.tornado_settings = {"transforms": [SecureCookies]}``.
+    The Hub takes the protocol from Tornado, which uses the last entry of ``X-Forwarded-Proto``: "http", added by the
+    Hub's own proxy, behind which there is no TLS. The first entry is the browser's. A client that sends this header
+    without TLS only keeps its own cookies from itself. Used as
+    ``c.JupyterHub.tornado_settings = {"transforms": [SecureCookies]}``.
     """
 
     def __init__(self, request: httputil.HTTPServerRequest) -> None:
@@ -25,13 +26,13 @@ class SecureCookies(web.OutputTransform):
     def transform_first_chunk(
         self, status_code: int, headers: httputil.HTTPHeaders, chunk: bytes, finishing: bool
     ) -> tuple[int, httputil.HTTPHeaders, bytes]:
-        """As Tornado asks before the headers are sent; it adds the cookies to what this returns."""
+        """Return headers to which Tornado then adds the cookies."""
         del finishing
         return status_code, _TlsHeaders(headers.get_all()) if self._tls else headers, chunk
 
 
 class _TlsHeaders(httputil.HTTPHeaders):
-    """Headers whose cookies are all ``Secure``."""
+    """HTTP headers that add ``Secure`` to each cookie."""
 
     def __init__(self, lines: Iterable[tuple[str, str]]) -> None:
         super().__init__()

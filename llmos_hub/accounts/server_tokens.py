@@ -1,4 +1,4 @@
-"""Which of a person's tokens their running servers have."""
+"""The tokens of running servers, among all tokens of a user."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from llmos_hub.names import INVOKE_NOTE
 __all__ = ["ServerTokens"]
 
 _AT_START: Final = timedelta(minutes=5)
-"""The Hub makes a server's tokens when it starts it. A token with the same note from another time is not the server's:
-anybody may give a token any note."""
+"""The Hub makes a server's tokens when it starts the server. A token with the same note but made at another time is not
+the server's: a user may give a token any note."""
 
 
 class ServerTokens:
-    """Tells a running server's tokens from those that its owner has made.
+    """A predicate that distinguishes tokens of a user's running servers from those that the user has made.
 
     Parameters
     ----------
@@ -34,7 +34,7 @@ class ServerTokens:
                 self._notes[note] = started
 
     def __call__(self, token: Any) -> bool:
-        """Whether it is a running server's."""
+        """Return whether the token is that of a running server."""
         started = self._notes.get(token.note or "")
         if started is None or token.created is None:
             return False
