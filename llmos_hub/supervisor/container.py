@@ -2,10 +2,10 @@
 
 ``python -m llmos_hub.supervisor.container``
 
-- ``proxy OPTION...`` and ``valkey CONFIG`` become the Hub's proxy and Valkey: the chart knows neither where they lie
-  in the image nor how a password is kept out of their arguments;
+- ``proxy OPTION...`` and ``valkey CONFIG`` execute the Hub's proxy and Valkey: the chart doesn't know their paths in the
+  image, and the password must not appear in their arguments;
 - ``ping-valkey`` is Valkey's probe;
-- ``copy-code DIRECTORY`` copies what a Hub needs that runs from another image.
+- ``copy-code DIRECTORY`` copies the packages that a Hub in another image needs.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ __all__ = ["main"]
 _TIMEOUT = 3.0  # seconds for a local answer
 _HUB_PACKAGES = ("llmos", "llmos_hub", "llmos_spawners")
 _CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
-_PIPE = 60_000  # bytes; what a pipe takes without a reader (pipe(7): 65,536)
+_PIPE = 60_000  # bytes; below the capacity of a pipe that has no reader yet (pipe(7): 65,536)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Become the program, or answer a probe; the exit code."""
+    """Execute the program, or answer a probe; return the exit code."""
     word, *arguments = (list(sys.argv[1:] if argv is None else argv)) or [""]
     try:
         if word == "proxy":
@@ -51,14 +51,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _proxy(options: list[str]) -> NoReturn:
     from llmos_hub.supervisor.binaries import find_node, find_proxy
 
-    # small young generation and heap, as on a workstation: the proxy streams, and keeps what it once had
+    # a small young generation and heap, as on a workstation: the proxy streams, and V8 rarely returns memory
     argv = [find_node(), "--max-semi-space-size=2", "--max-old-space-size=256", find_proxy(), *options]
     os.environ.setdefault("NODE_ENV", "production")
-    os.execv(argv[0], argv)  # noqa: S606 - a list, no shell; the container's process is to be this one
+    os.execv(argv[0], argv)  # noqa: S606 - a list, no shell; the proxy must be the container's main process
 
 
 def _valkey(config: Path) -> NoReturn:
-    """Become Valkey; its configuration comes on standard input, the password at its end."""
+    """Execute Valkey with its configuration on standard input, the password as its last line."""
     from llmos_hub.stores.valkey_binary import find_valkey
 
     escaped = os.environ.pop("VALKEY_PASSWORD").replace("\\", "\\\\").replace('"', '\\"')
@@ -75,19 +75,19 @@ def _valkey(config: Path) -> NoReturn:
 
 
 def _memory(limit: Path) -> str:
-    """The line that bounds Valkey's data: refused in words, writes are better than a container killed with no way back.
+    """Return the setting that limits Valkey's data to two thirds of the container's memory; empty without a limit.
 
-    Two thirds of the container's memory: the rest is for its connections, and for what changes while a child process
-    rewrites the append-only file.
+    The rest is for connections, and for pages copied while a child process rewrites the append-only file. With the
+    setting, Valkey refuses writes with an error instead of being killed for memory.
     """
     try:
         return f"maxmemory {int(limit.read_text(encoding='ascii')) * 2 // 3}\n"
-    except (OSError, ValueError):  # no cgroup of this version, or "max": nothing bounds it
+    except (OSError, ValueError):  # no control groups of version 2, or "max": there is no limit
         return ""
 
 
 def _ping() -> int:
-    """Whether Valkey answers on this pod's own address: not while it still reads its files."""
+    """Return exit code 0 if Valkey answers on this pod's loopback address; it doesn't while it still loads its files."""
     password = os.environ["VALKEY_PASSWORD"].encode()
     request = b"*2\r\n$4\r\nAUTH\r\n$%d\r\n%s\r\n*1\r\n$4\r\nPING\r\n" % (len(password), password)
     answer = b""
@@ -108,7 +108,7 @@ def _ping() -> int:
 
 
 def _copy_code(target: Path) -> int:
-    """Copy what a Hub imports of LLMOS: plain Python, which runs on its own interpreter and beside its packages."""
+    """Copy the packages of LLMOS that a Hub imports: pure Python, which works with the Hub's own interpreter."""
     for name in _HUB_PACKAGES:
         spec = importlib.util.find_spec(name)
         if spec is None or spec.origin is None:

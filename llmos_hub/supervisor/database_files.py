@@ -1,8 +1,8 @@
-"""The embedded database's files: looked at before the server is started, repaired, set aside.
+"""Checks and repair of the embedded database's files, before the server is started.
 
-A directory ``appendonlydir`` with a manifest that names one base file and the files that follow it
-(https://valkey.io/topics/persistence/). A server that doesn't find its manifest starts empty and writes over
-what is there, so that is found out before.
+The files are in a directory ``appendonlydir``, with a manifest that names one base file and the incremental files that
+follow it (https://valkey.io/topics/persistence/). A server that doesn't find its manifest starts empty and overwrites
+the existing files, so this is checked before.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _PREFIX: Final = re.compile(r"^\d+:\w \d+ \w+ \d+ [\d:.]+ [#*.-] ")  # pid, role
 
 
 def _manifest(directory: Path) -> list[tuple[str, str]]:
-    """Name and type (``b`` base, ``i`` what follows, ``h`` done with) of the files that the manifest lists, in order."""
+    """Return name and type of the manifest's files in order; type ``b`` is base, ``i`` incremental, ``h`` history."""
     text = (directory / _DIRECTORY / _MANIFEST).read_text(encoding="utf-8", errors="replace")
     return [(words[1], words[5]) for words in map(str.split, text.splitlines()) if len(words) >= 6]
 
@@ -38,17 +38,17 @@ def _restore_or(command: str) -> str:
 
 
 def refuse_lost_files(directory: Path) -> None:
-    """Refuse to start on files of which some are lost.
+    """Refuse to start with missing database files.
 
     Parameters
     ----------
     directory
-        Valkey's ``dir``, in which there was a database the last time.
+        Valkey's ``dir``, which held a database before.
 
     Raises
     ------
     Unavailable
-        The manifest or a file that it names isn't there.
+        The manifest or a file that it names is missing.
     """
     empty = _restore_or(f"start with an empty one (what is there is kept beside): {RECOVER} empty-database")
     try:
@@ -64,7 +64,7 @@ def refuse_lost_files(directory: Path) -> None:
 
 
 def explain_exit(directory: Path, lines: Sequence[str]) -> str | None:
-    """A sentence for what the server said before it ended; None where it wasn't about its files."""
+    """Return a message for an error in the server's last log lines; None if it isn't about its files."""
     said = next((line for line in reversed(lines) if _DAMAGE.search(line) and "***" not in line), None)
     if said is None or "No space left" in said:
         return None
@@ -76,14 +76,14 @@ def explain_exit(directory: Path, lines: Sequence[str]) -> str | None:
 
 
 def repair(directory: Path) -> str:
-    """Cut off what can't be read at the end of the newest file; what was done, in a sentence.
+    """Truncate the newest file after its last valid command; return a message about what was done.
 
-    The files are copied first, beside.
+    All files are copied to a directory beside them first.
 
     Raises
     ------
     Unavailable
-        They are damaged elsewhere.
+        There is other damage, or none.
     """
     empty = _restore_or(f"start with an empty one (what is there is kept beside): {RECOVER} empty-database")
     refuse_lost_files(directory)
@@ -109,10 +109,10 @@ def repair(directory: Path) -> str:
 
 
 def sound_length(file: BinaryIO) -> int:
-    """Bytes from the start that are whole commands; a transaction counts once its end is there.
+    """Return the length in bytes of the valid commands at the start; an incomplete transaction is not valid.
 
     A command is ``*COUNT`` and for each word ``$BYTES`` and the word, each on a line of its own (RESP); lines that
-    begin with ``#`` are notes.
+    begin with ``#`` are annotations.
     """
     sound, open_transaction = 0, False
     while (word := _first_word(file)) is not None:
@@ -124,7 +124,7 @@ def sound_length(file: BinaryIO) -> int:
 
 
 def _first_word(file: BinaryIO) -> bytes | None:
-    """The first word of the next command, in capitals; None where there is no whole one."""
+    """Return the first word of the next command in capitals; None if there is no complete command."""
     head = file.readline(64)
     if head.startswith(b"#"):
         return b"" if head.endswith(b"\n") else None
@@ -149,7 +149,7 @@ def _number(line: bytes, sign: bytes) -> int | None:
 
 
 def set_aside(path: Path) -> Path | None:
-    """Rename a file or directory, so that a new one can take its place; its new name, None where there is none."""
+    """Rename a file or directory out of the way; return its new path, None if it doesn't exist."""
     if not path.exists():
         return None
     kept = _beside(path)

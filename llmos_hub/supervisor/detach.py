@@ -1,4 +1,4 @@
-"""``llmos up --detach``: the platform goes on when its terminal is closed, and the one who started it sees the start."""
+"""``llmos up --detach``: start the platform independent of the terminal, and show its progress until it is ready."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from llmos_hub.supervisor.state import StateFiles
 __all__ = ["DETACHED_LOG", "ENV_DETACHED", "detach"]
 
 DETACHED_LOG: Final = "supervisor.log"
-"""What the supervisor would have written to its terminal, among the other logs."""
+"""Name of the log for what the supervisor would write to a terminal."""
 ENV_DETACHED: Final = "LLMOS_DETACHED"
-"""Tells a supervisor that it was started so."""
-_LOOK: Final = 0.05  # seconds between two looks at what it wrote
-_PROGRESS: Final = ("[", "  ")  # how the lines begin that `Console` writes; others say why it ended
+"""Environment variable that tells a supervisor that it was started detached."""
+_LOOK: Final = 0.05  # seconds between two reads of its log
+_PROGRESS: Final = ("[", "  ")  # the beginnings of lines that `Console` writes; other lines are errors
 
 
 def detach(data_dir: DataDir, arguments: Sequence[str]) -> int:
-    """Start a supervisor in a session of its own, show what it says until it is ready; the exit code.
+    """Start a supervisor in its own session and show its output until it is ready; return the exit code.
 
     Parameters
     ----------
@@ -58,7 +58,7 @@ def detach(data_dir: DataDir, arguments: Sequence[str]) -> int:
                 sys.stderr.write(why)
                 return ended
             if ready:
-                process.returncode = 0  # left running, which is the intention
+                process.returncode = 0  # so that Popen doesn't warn about the process, which is left running
                 return 0
             time.sleep(_LOOK)
 
@@ -69,7 +69,7 @@ def _is_ready(files: StateFiles, pid: int) -> bool:
 
 
 def _show(lines: Sequence[bytes]) -> str:
-    """Print how far it is; the lines that say why it ended."""
+    """Print lines of progress; return the other lines, which are errors."""
     why = []
     for line in lines:
         text = line.decode(errors="replace")

@@ -1,7 +1,7 @@
-"""Keeps the database's disk from filling up: before it does, nothing more is saved, and what only reads goes on.
+"""A guard against a full disk: before the disk is full, writes to the database are refused; reads continue.
 
-Valkey ends when it can't write what it is about to acknowledge. So it is told in time to refuse writes: by asking it for
-more replicas than it has (``min-replicas-to-write``), the one setting that stops writes, and only them, at any moment.
+Valkey exits when it can't write what it is about to acknowledge. So it is told in time to refuse writes, by requiring
+more replicas than it has (``min-replicas-to-write``): the only setting that stops writes alone, and at run time.
 """
 
 from __future__ import annotations
@@ -20,31 +20,31 @@ from llmos_hub.supervisor.resp import ask
 
 __all__ = ["DiskGuard", "Room", "refuse_full", "room_on"]
 
-_RESERVE: Final = 64 * 1024**2  # bytes below which nothing more is saved: a second's worth of a fast download
+_RESERVE: Final = 64 * 1024**2  # bytes below which writes are refused: a second of a fast download
 _RESERVE_INODES: Final = 256
-_ENOUGH: Final = 1.5  # times the reserve at which saving goes on
+_ENOUGH: Final = 1.5  # multiple of the reserve at which writes are accepted again
 _START: Final = 16 * 1024**2  # bytes that a start needs: logs, the Hub's journal
-_PERIOD: Final = 1.0  # seconds between two looks
+_PERIOD: Final = 1.0  # seconds between two checks
 _TIMEOUT: Final = 2.0
 
 
 @dataclass(frozen=True, slots=True)
 class Room:
-    """What is left of a disk for others than root.
+    """The free space of a disk for users other than root.
 
     Attributes
     ----------
     free
-        Bytes.
+        Free bytes.
     inodes
-        Files that can still be made; None where that isn't limited.
+        Number of files that can still be created; None if it isn't limited.
     """
 
     free: int
     inodes: int | None
 
     def below(self, *, free: float = _RESERVE, inodes: float = _RESERVE_INODES) -> bool:
-        """Whether there is less."""
+        """Return whether less is free than these limits."""
         return self.free < free or (self.inodes is not None and self.inodes < inodes)
 
     def __str__(self) -> str:
@@ -54,24 +54,24 @@ class Room:
 
 
 def room_on(directory: Path) -> Room:
-    """What is left of the disk that a directory is on.
+    """Return the free space of the disk that a directory is on.
 
     Raises
     ------
     OSError
-        It can't be told.
+        It can't be determined.
     """
     found = os.statvfs(directory)
     return Room(found.f_bavail * found.f_frsize, found.f_favail if found.f_files else None)
 
 
 def refuse_full(directory: Path) -> None:
-    """Refuse to start on a disk where not even logs have room.
+    """Refuse to start on a disk without space even for logs.
 
     Raises
     ------
     Unavailable
-        It is full.
+        The disk is full.
     """
     with contextlib.suppress(OSError):
         room = room_on(directory)
@@ -80,35 +80,35 @@ def refuse_full(directory: Path) -> None:
 
 
 class DiskGuard:
-    """Looks at the disk every second, and stops and resumes saving.
+    """A check of the disk every second, which stops and resumes writes.
 
     Parameters
     ----------
     directory
-        On the disk.
+        A directory on the disk.
     url
-        The embedded Valkey's address with its password; empty: there is none.
+        The embedded Valkey's address with its password; empty if there is none.
     say
-        Tells the one who looks.
+        Prints a line on the console.
     """
 
     def __init__(self, directory: Path, url: str, say: Callable[[str], None]) -> None:
         self.full: Room | None = None
-        """What was left when saving was stopped; None while it goes on."""
+        """Free space when writes were stopped; None while they are accepted."""
         self._directory = directory
         self._url = url
         self._say = say
         self._applied: bool | None = None
 
     async def run(self) -> None:
-        """Look until cancelled."""
+        """Check until cancelled."""
         while True:
             with contextlib.suppress(OSError):
                 await self.look(await asyncio.to_thread(room_on, self._directory))
             await asyncio.sleep(_PERIOD)
 
     async def look(self, room: Room) -> None:
-        """Do what that room calls for."""
+        """Stop or resume writes as the free space requires."""
         if self.full is None and room.below():
             self.full = room
             self._say(
@@ -118,12 +118,12 @@ class DiskGuard:
         elif self.full is not None and not room.below(free=_RESERVE * _ENOUGH, inodes=_RESERVE_INODES * _ENOUGH):
             self.full = None
             self._say(f"there is room on the disk again ({room}): saving goes on")
-        # said again while it is full: a server that was started again has forgotten it
+        # repeated while the disk is full: a Valkey that was restarted has lost the setting
         if self._url and (self.full is not None or self._applied is not False):
             await self._tell(stop=self.full is not None)
 
     async def _tell(self, *, stop: bool) -> None:
-        with contextlib.suppress(OSError):  # it is starting; told at the next look
+        with contextlib.suppress(OSError):  # Valkey is starting; repeated with the next check
             async with asyncio.timeout(_TIMEOUT):
                 answer = (await ask(self._url, ("CONFIG", "SET", "min-replicas-to-write", "1" if stop else "0")))[0]
             self._applied = stop if answer == "OK" else None

@@ -1,4 +1,4 @@
-"""``llmos doctor``: what could keep LLMOS from running well here, and what to do about it."""
+"""``llmos doctor``: checks of this machine and installation, with advice."""
 
 from __future__ import annotations
 
@@ -36,18 +36,18 @@ _MEMORY_LOW = 2 * _GIB  # the platform idles at under half of it, a small model 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at.
+    """The result of one check.
 
     Attributes
     ----------
     level
-        ``ok``, ``warn`` (works, but) or ``fail`` (doesn't work).
+        ``ok``, ``warn`` (works with restrictions) or ``fail`` (doesn't work).
     what
-        The thing.
+        The subject of the check.
     detail
-        How it is.
+        What was found.
     advice
-        What to do; empty where nothing is to be done.
+        What to do about it; empty if there is nothing to do.
     """
 
     level: Literal["ok", "warn", "fail"]
@@ -62,17 +62,17 @@ def _python() -> Finding:
 
 
 def _packages(what: str, prefix: Path, after: str) -> Finding:
-    """Compare every file of an environment with what its packages' own lists say."""
+    """Compare every file of an environment with its packages' own lists."""
     words = damage(str(prefix), contents=True)
     if not words:
         return Finding("ok", what, f"as locked, in {prefix}")
-    distrust(str(prefix))  # `make up` looks as closely then
+    distrust(str(prefix))  # so that the next `make up` checks every file as well
     more = f" (and {len(words) - 3} more)" if len(words) > 3 else ""
     return Finding("fail", what, f"{'; '.join(words[:3])}{more}, in {prefix}", after)
 
 
 def _environments(prefix: Path, *, running: bool) -> list[Finding]:
-    """The platform's packages and the notebooks'; nothing where set-up didn't make them."""
+    """Check the packages of the platform and of notebooks; return nothing unless set-up installed them."""
     repair = "llmos down, then make up, which makes it anew" if running else "make up makes it anew"
     repair += "; people's own packages stay"
     if not (prefix / RECORD).exists():
@@ -172,7 +172,7 @@ def _gpus() -> Finding:
 
 
 def _cgroup_limit() -> int | None:
-    """The memory limit of this process' own control group (version 2, else 1); None where there is none."""
+    """Return the memory limit of this process's control group (version 2 or 1); None if there is none."""
     try:
         entries = Path("/proc/self/cgroup").read_text(encoding="ascii").splitlines()
     except OSError:
@@ -213,10 +213,10 @@ def _models(data_dir: DataDir) -> Finding:
 
 
 def examine(data_dir: DataDir, *, host: str, port: int, gateway_port: int) -> list[Finding]:
-    """Look at everything."""
+    """Run all checks."""
     files = StateFiles(data_dir)
     ours = {record.pid for record in files.records().values()}
-    if ours:  # what runs has its ports already; the defaults are for a start
+    if ours:  # check the ports of the running platform, not those of a start
         said = files.status()
         port = int(said.get("port") or port)
         gateway_port = urlsplit(str(said.get("gateway", ""))).port or gateway_port
@@ -239,7 +239,7 @@ def examine(data_dir: DataDir, *, host: str, port: int, gateway_port: int) -> li
 
 
 def doctor(data_dir: DataDir, *, host: str, port: int, gateway_port: int) -> int:
-    """Print it; the exit code is 1 where something fails."""
+    """Print all checks; return exit code 1 if one fails."""
     findings = examine(data_dir, host=host, port=port, gateway_port=gateway_port)
     for finding in findings:
         sys.stdout.write(f"{finding.level:<5} {finding.what:<16} {finding.detail}\n")

@@ -1,4 +1,4 @@
-"""``llmos down``: stop a platform from elsewhere, also one whose supervisor is dead."""
+"""``llmos down``: stop a platform from another process, also after its supervisor has died."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from llmos_hub.supervisor.supervisor import stop_recorded, sweep
 __all__ = ["ORDER", "down"]
 
 ORDER = ("valkey", "proxy", "api", "gateway", "controllers", "hub")
-_TIMEOUT = 120.0  # seconds: servers have ten, each part has its own
+_TIMEOUT = 120.0  # seconds; above the sum of the grace periods of servers (10 s) and of each part
 
 
 def down(data_dir: DataDir) -> int:
-    """Stop it and wait until it is gone; the exit code."""
+    """Stop the platform and wait until it has ended; return the exit code."""
     files = StateFiles(data_dir)
     supervisor = files.supervisor()
     if supervisor is not None:
@@ -37,7 +37,7 @@ def down(data_dir: DataDir) -> int:
     if not files.known and not data_dir.secrets.exists():
         sys.stdout.write(f"No platform has run in {data_dir.root}.\n")
         return 0
-    files.lock()  # nobody starts it meanwhile
+    files.lock()  # so that it can't be started meanwhile
     try:
         return asyncio.run(_without_supervisor(files))
     finally:

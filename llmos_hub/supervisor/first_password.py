@@ -1,4 +1,4 @@
-"""The first admin's password: made at the first start, handed to the Hub in a file, and said until it has been used."""
+"""The first admin's password: created at the first start, passed to the Hub in a file, and printed until it is used."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ _GIVEN: Final = "LLMOS_ADMIN_PASSWORD"
 
 @dataclass(frozen=True)
 class FirstPassword:
-    """What is said about the first admin's password.
+    """The messages about the first admin's password.
 
     Attributes
     ----------
     login
-        For the line with the log-in page, after "log in as NAME".
+        Text for the line with the log-in page, after "log in as NAME".
     notes
-        Lines of their own.
+        Further lines.
     """
 
     login: str
@@ -38,12 +38,12 @@ class FirstPassword:
 
 
 def prepare_first_password(data_dir: DataDir, admin: str) -> FirstPassword:
-    """Leave the Hub a first password where nobody in its database has one, as at the first start.
+    """Write a first password for the Hub if no user in its database has one, as at the first start.
 
     Raises
     ------
     Invalid
-        The starter has given one that is too weak.
+        The password in the environment is too weak.
     Unavailable
         The Hub's database can't be read.
     """

@@ -1,4 +1,4 @@
-"""What the commands ask the Hub for: users, groups, passwords, tokens."""
+"""A client of the Hub's REST API for the commands: users, groups, passwords, tokens."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _CLIENT_NOTE = "llmos CLI on the platform's own machine"
 
 
 def token_scopes(*, invoke_only: bool = False) -> list[str]:
-    """What a token made for LLMOS may: call models, and unless `invoke_only` use the API as its owner."""
+    """Return the scopes of a token for LLMOS: call models, and unless `invoke_only` use the API as its owner."""
     scopes = [SCOPE_INVOKE, f"access:services!service={GATEWAY_PREFIX.rpartition('/')[2]}"]
     if not invoke_only:
         scopes += [SCOPE_MANAGE, f"access:services!service={API_PREFIX.rpartition('/')[2]}"]
@@ -33,23 +33,23 @@ class HubApi:
     Attributes
     ----------
     url
-        ``http://127.0.0.1:8000/hub/api``.
+        Base URL: ``http://127.0.0.1:8000/hub/api``.
     token
-        Whose rights are used.
+        The API token.
     """
 
     url: str
     token: str
 
     async def call(self, method: str, path: str, content: Any = None) -> Any:
-        """Ask for one thing; the decoded answer.
+        """Send one request; return the decoded answer.
 
         Raises
         ------
         Unavailable
-            The Hub doesn't answer.
+            The Hub doesn't answer, or with a server error.
         NotFound, Forbidden, Invalid
-            It refuses, with its reason.
+            The Hub refuses the request; the message is the Hub's.
         """
         headers = {"Authorization": f"Bearer {self.token}", "Content-Type": "application/json"}
         body = b"" if content is None else json.dumps(content).encode()
@@ -85,40 +85,51 @@ class HubApi:
         inherit: bool = False,
         stop_servers: bool = False,
     ) -> dict[str, Any]:
-        """Have a one-time password made; with `create` make the person, who must not be there yet,
-        with `inherit` under a name that was somebody's.
+        """Set a generated one-time password.
+
+        Parameters
+        ----------
+        user
+            Name of the user.
+        create
+            Create the user, who must not exist yet.
+        admin
+            Make the new user an admin.
+        inherit
+            Allow the name of a former user, with all that is left under it.
+        stop_servers
+            Stop the user's servers.
 
         Returns
         -------
         dict
-            ``name`` as the Hub has it, ``password``, and for somebody who was there what ended and what runs on:
-            ``tokens_ended``, ``servers_left``.
+            ``name`` as the Hub stores it, ``password``, and for an existing user ``tokens_ended`` and ``servers_left``.
         """
         content = {"create": create, "admin": admin, "inherit": inherit, "stop_servers": stop_servers}
         answer: dict[str, Any] = await self.call("POST", f"/llmos/users/{quote(user, safe='')}/password", content)
         return answer
 
     async def people(self) -> list[dict[str, Any]]:
-        """Who there is: ``name``, ``admin``, ``password`` (none, one-time, expired, own), ``servers``."""
+        """Return all users: ``name``, ``admin``, ``password`` (none, one-time, expired, own), ``servers``."""
         answer: list[dict[str, Any]] = await self.call("GET", "/llmos/users")
         return answer
 
     async def make_group(self, name: str, *, inherit: bool = False) -> None:
-        """Make a group; with `inherit` under a name that was another's."""
+        """Create a group; with `inherit` also under the name of a former one."""
         await self.call("POST", f"/llmos/groups/{quote(name, safe='')}", {"inherit": inherit})
 
     async def delete(self, user: str) -> None:
-        """Delete a person, whose servers stop."""
+        """Delete a user and stop their servers."""
         await self.call("DELETE", f"/users/{quote(user, safe='')}")
 
     async def mint(self, user: str, *, note: str, scopes: list[str], expires_in: int | None = None) -> str:
-        """Make a token for a person."""
+        """Create a token for a user."""
         content = {"note": note, "scopes": scopes, "expires_in": expires_in}
         answer = await self.call("POST", f"/users/{quote(user, safe='')}/tokens", content)
         return str(answer["token"])
 
     async def accepts(self, token: str) -> bool:
-        """Whether the Hub knows a token."""
+        """Return whether the Hub accepts a token."""
         try:
             await HubApi(self.url, token).call("GET", "/user")
         except (Forbidden, NotFound):
@@ -127,14 +138,14 @@ class HubApi:
 
 
 async def renew_client_token(data_dir: DataDir, hub: HubApi) -> None:
-    """Make the CLI of the one who runs the platform a new token: its own has ended with its owner's others."""
+    """Write a new token into the client file: a new password of the first admin has ended the old one."""
     stored = json.loads(data_dir.client.read_text(encoding="utf-8"))
     token = await hub.mint(stored["user"], note=_CLIENT_NOTE, scopes=token_scopes())
     write_private(data_dir.client, json.dumps({**stored, "token": token}, indent=2) + "\n")
 
 
 async def ensure_client_file(options: Options, secrets: Secrets) -> None:
-    """Write addresses and a token for the CLI of the one who runs the platform, where they aren't there or have changed."""
+    """Write addresses and a token for the CLI of the platform's own account, if they are missing or have changed."""
     path = options.data_dir.client
     try:
         stored = json.loads(path.read_text(encoding="utf-8"))

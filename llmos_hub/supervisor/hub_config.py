@@ -1,7 +1,7 @@
-"""The configuration of a workstation's JupyterHub; `jupyterhub -f` reads it.
+"""The configuration of a workstation's JupyterHub, read by ``jupyterhub -f``.
 
-Everything it needs to know comes in the environment from the supervisor (`llmos_hub.supervisor.plan`).
-What a site adds stands in ``DATA_DIR/jupyterhub_config.py``, which is read before LLMOS is merged in.
+Its settings come from the supervisor in the environment (`llmos_hub.supervisor.plan`). A site's own configuration is
+``DATA_DIR/jupyterhub_config.py``, which is read before LLMOS is merged in.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from llmos_hub.names import ENV_INSTANCE, SCOPE_ACCOUNTS, DataDir
 
 
 def workstation(c: Any, environ: dict[str, str]) -> None:
-    """The settings of a Hub on one machine, before a site's own."""
+    """Set the defaults of a Hub on one machine, before a site's own settings."""
     data_dir = DataDir(Path(environ["LLMOS_DATA_DIR"]))
     hub = c.JupyterHub
     hub.bind_url = environ["LLMOS_HUB_URL"]
     hub.hub_bind_url = f"http://127.0.0.1:{environ['LLMOS_HUB_PORT']}"
-    # relative: this process' working directory is data_dir.hub, whose path may hold what ends a path in an address
+    # relative to this process's working directory, data_dir.hub: that path may contain characters special in a URL
     hub.db_url = "sqlite:///jupyterhub.sqlite"
     hub.cookie_secret_file = str(data_dir.hub / "cookie_secret")
     hub.upgrade_db = True
-    # told to stop, the Hub stops the servers; killed, it leaves them, and the next one takes them over
+    # the Hub stops the servers when it is told to stop; when it is killed they continue, and the next one adopts them
     hub.cleanup_servers = True
     hub.cleanup_proxy = False
     c.ConfigurableHTTPProxy.should_start = False
@@ -40,7 +40,7 @@ def workstation(c: Any, environ: dict[str, str]) -> None:
     hub.extra_handlers = api_handlers()
     keep_names_of_groups()
     hub.log_level = "INFO"
-    # the page with the progress at once: it tells of a place in the queue, and why a server did not start
+    # 0: show the progress page at once, which has the place in the queue and the reason if a server doesn't start
     hub.tornado_settings = {"slow_spawn_timeout": 0, "transforms": [SecureCookies]}
 
     hub.authenticator_class = LLMOSAuthenticator
@@ -52,8 +52,8 @@ def workstation(c: Any, environ: dict[str, str]) -> None:
 
     hub.spawner_class = LLMOSLocalSpawner
     hub.allow_named_servers = True
-    hub.named_server_limit_per_user = 10  # a person who needs more has forgotten some
-    hub.concurrent_spawn_limit = 0  # LLMOSLocalSpawner has those who start together queue; the Hub would refuse them
+    hub.named_server_limit_per_user = 10  # a user who needs more has probably forgotten some
+    hub.concurrent_spawn_limit = 0  # LLMOSLocalSpawner queues concurrent starts; the Hub would refuse them
     hub.active_server_limit = 0
     c.LLMOSLocalSpawner.homes = str(data_dir.homes)
     c.LLMOSLocalSpawner.logs = str(data_dir.logs / "servers")
@@ -63,7 +63,7 @@ def workstation(c: Any, environ: dict[str, str]) -> None:
 
 
 def add_supervisor(c: Any, token: str) -> None:
-    """The supervisor's own access, merged in after a site's settings as LLMOS' services are."""
+    """Add the supervisor's own service, role and scope, after a site's settings."""
     hub = c.JupyterHub
     description = "Make admins and set their passwords, for the one who runs the platform"
     hub.custom_scopes = {**hub.get("custom_scopes", {}), SCOPE_ACCOUNTS: {"description": description}}
@@ -79,7 +79,7 @@ def add_supervisor(c: Any, token: str) -> None:
 
 
 def load(c: Any, load_subconfig: Any, environ: dict[str, str]) -> None:
-    """The whole configuration: the workstation's, the site's, LLMOS'."""
+    """Load the whole configuration: the workstation's, the site's, LLMOS'."""
     workstation(c, environ)
     site = Path(environ["LLMOS_DATA_DIR"]) / "jupyterhub_config.py"
     if site.exists():
@@ -96,5 +96,5 @@ def load(c: Any, load_subconfig: Any, environ: dict[str, str]) -> None:
 
 
 if "get_config" in globals():
-    # read by JupyterHub, which puts these two names there
+    # JupyterHub executes this file with these two names defined
     load(get_config(), load_subconfig, dict(os.environ))  # type: ignore[name-defined]  # noqa: F821

@@ -1,11 +1,11 @@
-"""Starts JupyterHub as ``jupyterhub`` does, a second sooner.
+"""JupyterHub as started by ``jupyterhub``, but a second faster.
 
-``jsonschema`` takes up ``rfc3987_syntax`` where it is installed, for the formats "iri" and "iri-reference"
-alone, which nothing here uses; that package builds a grammar when it is imported: 0.8 s of the Hub's 2.2 s of
-imports, and 20 MB. An entry of None in ``sys.modules`` makes the import fail as if it weren't installed.
+``jsonschema`` imports ``rfc3987_syntax`` if it is installed, only for the formats "iri" and "iri-reference", which
+nothing here uses. That package builds a grammar at import: 0.8 s of the Hub's 2.2 s of imports, and 20 MB. None in
+``sys.modules`` makes the import fail as if the package weren't installed.
 
-JupyterHub also imports every spawner, proxy and authenticator that is installed, so that ``--help-all`` can name
-their options: with KubeSpawner and its Kubernetes client 55 MB. This Hub imports the ones it uses.
+JupyterHub also imports every installed spawner, proxy and authenticator, so that ``--help-all`` can list their options;
+KubeSpawner with its Kubernetes client takes 55 MB. This Hub only imports those that it uses.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from llmos.trust import trust_site
 def main() -> None:
     """Run the Hub until it is stopped."""
     trust_site(os.environ)
-    sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]  # None is how the import system is told
+    sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]  # None makes the import fail
     from jupyterhub.app import JupyterHub
     from traitlets import default
 
     class Hub(JupyterHub):
-        """JupyterHub with the classes it needs."""
+        """JupyterHub that loads only the classes it needs."""
 
         name = "jupyterhub"
 

@@ -1,7 +1,7 @@
-"""Which platform this is: tied to its data directory itself, so that a copy is another one.
+"""The identity of a platform, derived from its data directory itself, so that a copy is a different platform.
 
-Everything that a platform starts carries its mark, and whoever ends what is left of it looks for that mark. A copy
-of the directory has the same secrets and the same records; what it must not have is the same mark.
+All processes that a platform starts carry its mark, and the remaining ones are found by it. A copy of the directory has
+the same secrets and records, but must not have the same mark.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ __all__ = ["is_copy", "mark_of", "place_of"]
 
 
 def mark_of(data_dir: DataDir) -> str:
-    """The mark of the platform that lives in this directory; empty where there is no such directory.
+    """Return the mark of the platform in this directory; empty if the directory doesn't exist.
 
-    From its device and inode: a directory that is renamed keeps both, a copy has another inode, and an image of its
-    file system another device. While the platform runs they don't change, as it has files open there.
+    The mark is made from device and inode: a renamed directory keeps both, a copy has another inode, and an image of its
+    file system another device. They don't change while the platform runs, as it has files open there.
     """
     try:
         found = data_dir.root.stat()
@@ -29,15 +29,15 @@ def mark_of(data_dir: DataDir) -> str:
 
 
 def place_of(root: Path) -> dict[str, Any]:
-    """Where a directory is, for `is_copy`."""
+    """Return path, device and inode of a directory, for `is_copy`."""
     found = root.stat()
     return {"path": str(root), "device": found.st_dev, "inode": found.st_ino}
 
 
 def is_copy(before: dict[str, Any], now: dict[str, Any]) -> bool:
-    """Whether a directory is a copy of the one that was used the last time.
+    """Return whether a directory is a copy of the one that was used before.
 
-    A device alone may change when the machine starts again; a path alone, when the directory is renamed.
+    It isn't one if only the device has changed, as may happen at a reboot, or only the path, as by renaming.
     """
     if not before:
         return False

@@ -1,7 +1,7 @@
-"""Rotation of logs that other processes hold open: copied, then truncated.
+"""Rotation of logs that other processes hold open, by copying and truncating.
 
-The writers have opened them for appending, so that they go on at the new end. What is written between
-copy and truncation is lost; that is a millisecond every twenty megabytes.
+The writers have opened the logs for appending, so they continue at the new end. Lines written between copy and
+truncation are lost: a millisecond every twenty megabytes.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ KEEP: Final = 3
 
 
 def rotate(path: Path, *, max_bytes: int = MAX_BYTES, keep: int = KEEP) -> bool:
-    """Rotate one log where it is too long; whether it was."""
+    """Rotate a log if it is too long; return whether it was rotated."""
     try:
         if path.stat().st_size <= max_bytes:
             return False
@@ -37,7 +37,7 @@ def rotate(path: Path, *, max_bytes: int = MAX_BYTES, keep: int = KEEP) -> bool:
         with path.open("rb") as source, open(copy, "wb", opener=_private) as target:
             shutil.copyfileobj(source, target)
     except OSError:
-        copy.unlink(missing_ok=True)  # half a copy would fill the disk
+        copy.unlink(missing_ok=True)  # a partial copy would only take up disk space
         raise
     os.truncate(path, 0)
     return True
@@ -48,7 +48,7 @@ def _private(path: str, flags: int) -> int:
 
 
 def rotate_all(directories: Iterable[Path]) -> None:
-    """Rotate every ``*.log`` below the directories; a full disk must not stop the one who asks."""
+    """Rotate every ``*.log`` below the directories; errors, such as a full disk, are ignored."""
     for directory in directories:
         for path in directory.rglob("*.log"):
             with contextlib.suppress(OSError):

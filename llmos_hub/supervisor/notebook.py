@@ -1,4 +1,4 @@
-"""Lets the rest of the notebook environment be fetched while the platform already runs, and says how that stands."""
+"""Completion of the notebook environment while the platform already runs, and its state."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from llmos.python.notebook import COMPLETE, notebook_environment, setup_command
 
 __all__ = ["NotebookSetup", "notebook_state"]
 
-_AGAIN_FIRST = 30.0  # seconds after which a failed fetch is tried again; doubles each time
+_AGAIN_FIRST = 30.0  # seconds before a failed fetch is repeated; doubles each time
 _AGAIN_MAX = 1800.0
 
 
 class NotebookSetup:
-    """Runs set-up's second part until it has succeeded.
+    """The second part of set-up, repeated until it has succeeded.
 
     Parameters
     ----------
     environment
-        What it is run with.
+        The environment variables of the command.
     say
-        Prints a line for the one who looks.
+        Prints a line on the console.
     command
-        Runs it; empty where nothing is to do.
+        The command; empty if there is nothing to do.
     """
 
     def __init__(
@@ -37,7 +37,7 @@ class NotebookSetup:
         self._command = list(setup_command() if command is None else command)
 
     async def run(self) -> None:
-        """Return when nothing is missing; cancelled, it ends what it has started."""
+        """Run until the environment is complete; when cancelled, kill the command."""
         if not self._command:
             return
         again = _AGAIN_FIRST
@@ -50,14 +50,14 @@ class NotebookSetup:
         self._say(f"the notebooks' packages are complete, {time.monotonic() - began:.0f} s")
 
     async def _once(self) -> str:
-        """Run it once; what went wrong."""
+        """Run the command once; return an error message, empty if it succeeded."""
         process = await asyncio.create_subprocess_exec(
             *self._command,
             env=self._environment,
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.PIPE,
-            start_new_session=True,  # Ctrl-C is for the supervisor, which ends it
+            start_new_session=True,  # so that Ctrl-C only reaches the supervisor, which then kills it
         )
         try:
             _, said = await process.communicate()
@@ -73,7 +73,7 @@ class NotebookSetup:
 
 
 def notebook_state() -> str:
-    """How the notebook environment stands, in words; empty where there is nothing to say."""
+    """Return the state of the notebook environment in words; empty if it is complete."""
     base = notebook_environment()
     if not setup_command():
         return ""

@@ -1,6 +1,6 @@
-"""The processes of a workstation: what each is started with, after which others, and how it is asked for its health.
+"""The processes of a workstation: command, environment, order and probes of each.
 
-Pure: everything that was found out before (binaries, ports, secrets) comes in, a list of programs goes out.
+Pure functions: binaries, ports and secrets are parameters, and the result is a list of programs.
 """
 
 from __future__ import annotations
@@ -29,26 +29,26 @@ INTERNAL_PORTS: Final = ("hub", "proxy-api", "api", "controllers")
 
 @dataclass(frozen=True)
 class Options:
-    """What ``llmos up`` was told.
+    """The options of ``llmos up``.
 
     Attributes
     ----------
     data_dir
-        Where all state lies.
+        The directory with all state.
     host, port
-        Where the Hub's proxy listens.
+        Address on which the Hub's proxy listens.
     gateway_port
-        Where the gateway listens, on the same host.
+        Port on which the gateway listens, on the same host.
     redis_url
-        An external Valkey or Redis instead of the embedded one; empty for that.
+        URL of an external Valkey or Redis; empty for the embedded one.
     admin
         The first admin's name.
     recover
-        The part of the data directory to replace or repair first (`llmos_hub.supervisor.recovery`); empty: none.
+        The part of the data directory to replace or repair first (`llmos_hub.supervisor.recovery`); empty for none.
     detached
-        Whether nobody sits before it: it was started by one that has ended (`llmos_hub.supervisor.detach`).
+        True if it runs without a terminal (`llmos_hub.supervisor.detach`).
     known_database
-        The id of the embedded database that was there the last time; empty where there was none.
+        The id of the embedded database at the last start; empty if there was none.
     """
 
     data_dir: DataDir
@@ -79,20 +79,20 @@ class Options:
 
 @dataclass(frozen=True)
 class Binaries:
-    """The programs that are started.
+    """Paths and commands of the programs to start.
 
     Attributes
     ----------
     python
-        The interpreter of the environment that LLMOS is installed in.
+        The interpreter of the environment in which LLMOS is installed.
     node, proxy
-        Node itself (no wrapper script: it would outlive a signal) and configurable-http-proxy's script.
+        Node's binary (not the wrapper script, which would outlive a signal) and configurable-http-proxy's script.
     valkey
-        The arguments that start the embedded Valkey; empty where an external one is used.
+        The command of the embedded Valkey; empty if an external one is used.
     valkey_config
-        Its configuration, for its standard input: the path of a file would be taken for a pattern.
+        The configuration for its standard input, as Valkey treats the path of a configuration file as a pattern.
     valkey_url
-        Its address with its password.
+        Its URL with the password.
     """
 
     python: str
@@ -104,8 +104,8 @@ class Binaries:
 
 
 END_SIGNALS: Final[Mapping[str, signal.Signals]] = {"controllers": signal.SIGINT}
-"""What ends a program when everything is to end, where that isn't SIGTERM: at SIGTERM the controllers leave the models
-running for those that come after them, at SIGINT they stop them."""
+"""Signals other than SIGTERM that end a program when the whole platform stops. On SIGTERM the controllers leave the
+models running for the next controllers to adopt, on SIGINT they stop them."""
 
 
 @dataclass(frozen=True)
@@ -115,29 +115,30 @@ class Program:
     Attributes
     ----------
     name
-        In words on the console, in the log's and the record's file name.
+        Name on the console, and of its log and record files.
     argv
         The command.
     environment
-        What is set for it, over what the supervisor has itself.
+        Variables added to the supervisor's own environment.
     probe
-        How its health is asked for.
+        The probe of its health; a program that fails it is restarted.
     ready
-        What must be well before it counts as started, where that is more than its health: a process that waits
-        for another one is healthy, and starting it again would help nobody.
+        The probe of a start, if that requires more than health: a process that waits for another one is healthy, and
+        restarting it would not help.
     after
-        The programs that must be healthy before it is started.
+        Names of programs that must be ready before this one is started.
     start_timeout
-        Seconds from its start until it must be healthy.
+        Seconds after the start until it must be ready.
     patience
-        Seconds without health after which it is started again.
+        Seconds of failed probes after which it is restarted.
     grace
-        Seconds it has to end by itself.
+        Seconds between the signal to end and SIGKILL.
+    cwd
+        Its working directory.
     stdin
-        What it reads on standard input; empty: nothing.
+        Text for its standard input; empty for none.
     explain
-        Makes a sentence for people of its last log lines, where a start that failed has a reason that they can do
-        something about.
+        Returns a message for the last log lines of a failed start, if users can do something about the cause.
     """
 
     name: str
@@ -155,12 +156,12 @@ class Program:
 
     @property
     def end_signal(self) -> signal.Signals:
-        """What ends it when everything is to end."""
+        """The signal that ends it when the whole platform stops."""
         return END_SIGNALS.get(self.name, signal.SIGTERM)
 
     @property
     def fingerprint(self) -> str:
-        """Changes when it would be started otherwise."""
+        """A hash of everything with which it is started."""
         told = [self.argv, sorted(self.environment.items()), self.stdin]
         return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:32]
 
@@ -168,18 +169,26 @@ class Program:
 def make_plan(
     options: Options, secrets: Secrets, ports: Mapping[str, int], binaries: Binaries, mark: str
 ) -> list[Program]:
-    """The programs in the order in which they are started; they are stopped in the reverse one.
+    """Return the programs in the order of their start, the reverse of the order in which they are stopped.
 
     Parameters
     ----------
+    options
+        The options of ``llmos up``.
+    secrets
+        Passwords and tokens.
+    ports
+        The internal ports by name (`INTERNAL_PORTS`).
+    binaries
+        Paths and commands of the programs.
     mark
-        What everything that they start carries (`llmos_hub.supervisor.identity`).
+        The platform's mark, carried by all its processes (`llmos_hub.supervisor.identity`).
     """
     redis_url = options.redis_url or binaries.valkey_url
     common = {
         ENV_DATA_DIR: str(options.data_dir.root),
         ENV_INSTANCE: mark,
-        "PYTHONUNBUFFERED": "1",  # a log that is read while it is written
+        "PYTHONUNBUFFERED": "1",  # logs are read while they are written
     }
     platform = {
         **common,
@@ -233,7 +242,7 @@ def make_plan(
             },
             f"http://127.0.0.1:{ports['controllers']}",
             needs_store,
-            grace=30.0,  # models have 10 seconds to end by themselves, then are made to
+            grace=30.0,  # models have 10 seconds to end by themselves, then are killed
         ),
         _hub(options, secrets, ports, binaries, common),
     ]
@@ -263,7 +272,7 @@ def _service(
     *,
     grace: float = 10.0,
 ) -> Program:
-    # -P: the current directory's modules are not ours
+    # -P: don't import modules from the current directory
     argv = (binaries.python, "-P", "-m", "llmos_hub.app", name)
     health, ready = HttpProbe(f"{url}/health"), HttpProbe(f"{url}/ready")
     return Program(name, argv, environment, health, ready=ready, after=after, grace=grace)
@@ -274,7 +283,7 @@ def _proxy(
 ) -> Program:
     argv = (
         binaries.node,
-        # small young generation and heap: the proxy streams, and keeps what it once had
+        # a small young generation and heap: the proxy streams, and V8 rarely returns memory
         "--max-semi-space-size=2",
         "--max-old-space-size=256",
         binaries.proxy,
@@ -291,7 +300,7 @@ def _proxy(
         "--log-level",
         "warn",
     )
-    # CONFIGPROXY_AUTH_TOKEN is how configurable-http-proxy and the Hub are told it, never in argv
+    # the token is passed in the environment, as arguments can be read by every local user
     environment = {**common, "CONFIGPROXY_AUTH_TOKEN": secrets.proxy_token, "NODE_ENV": "production"}
     return Program("proxy", argv, environment, HttpProbe(f"{options.hub_url}/_chp_healthz"))
 
@@ -321,7 +330,7 @@ def _hub(
             {"llmos": secrets.llmos_token, "llm": secrets.llm_token, "llmos-supervisor": secrets.supervisor_token}
         ),
     }
-    # servers have 10 seconds to end by themselves, then are made to; the Hub waits for them all
+    # servers have 10 seconds to end by themselves, then are killed; the Hub waits for all of them
     return Program(
         "hub",
         argv,

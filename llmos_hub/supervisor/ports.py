@@ -1,4 +1,4 @@
-"""Which TCP ports are free, and whose those are that aren't (Linux, proc(5))."""
+"""Free TCP ports, and the processes that listen on the others (Linux, proc(5))."""
 
 from __future__ import annotations
 
@@ -20,12 +20,16 @@ _LISTEN = "0A"  # TCP_LISTEN in /proc/net/tcp
 
 @dataclass(frozen=True)
 class Owner:
-    """Who listens on a port.
+    """A process that listens on a port.
 
     Attributes
     ----------
-    pid, name, command
-        The process; its name is short (``python3``), its command the arguments after that.
+    pid
+        Process id.
+    name
+        Name of the program: ``python3``.
+    command
+        Its arguments, shortened.
     """
 
     pid: int
@@ -37,21 +41,21 @@ class Owner:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether nothing but this machine can connect to `host`."""
+    """Return whether only this machine can connect to `host`."""
     return host in ("localhost", "::1") or host.startswith("127.")
 
 
 def is_free(host: str, port: int) -> bool:
-    """Whether a server could listen there now.
+    """Return whether a server could listen on this port now.
 
     Raises
     ------
     Unavailable
-        `host` is no address of this machine, or the port may not be used.
+        `host` is not an address of this machine, or the port needs root.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with contextlib.closing(socket.socket(family, socket.SOCK_STREAM)) as probe:
-        # as servers do: a port whose last connections linger in TIME_WAIT is free
+        # set by servers as well: a port with connections in TIME_WAIT is free
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))
@@ -65,12 +69,12 @@ def is_free(host: str, port: int) -> bool:
 
 
 def find_free_port(avoid: frozenset[int] = frozenset()) -> int:
-    """A free loopback port for a process of ours.
+    """Return a free loopback port for a process of the platform.
 
     Raises
     ------
     Unavailable
-        None is found.
+        No free port was found.
     """
     chooser = random.SystemRandom()
     for _ in range(200):
@@ -92,14 +96,14 @@ def _listening_inodes(port: int) -> set[str]:
 
 
 def owner_of(port: int) -> Owner | None:
-    """The process that listens on a port; None where it can't be found (another person's, say)."""
+    """Return the process that listens on a port; None if it can't be found, such as another account's."""
     inodes = _listening_inodes(port)
     if not inodes:
         return None
     for process in Path("/proc").iterdir():
         if not process.name.isdigit():
             continue
-        with contextlib.suppress(OSError):  # it has gone, or is another person's
+        with contextlib.suppress(OSError):  # it has ended, or belongs to another account
             for descriptor in (process / "fd").iterdir():
                 with contextlib.suppress(OSError):
                     if str(descriptor.readlink()) in inodes:

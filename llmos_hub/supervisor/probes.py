@@ -1,4 +1,4 @@
-"""Whether a process does its work, asked over plain sockets: the supervisor carries no HTTP or Redis client."""
+"""Health probes over plain sockets: the supervisor stays small without an HTTP or Redis client."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ _LIMIT = 256 * 1024  # bytes of an answer that are read
 
 
 class Silence(str):
-    """Trouble of one kind: connected to, it says nothing."""
+    """A probe's error for a process that accepts a connection but doesn't answer."""
 
     __slots__ = ()
 
 
 class Probe(Protocol):
-    """One question, one answer."""
+    """A check of a process's health."""
 
     async def check(self) -> str | None:
-        """None where all is well, else what isn't, in a few words; answers within the probe's own timeout."""
+        """Return None if the process is healthy, otherwise an error in a few words; takes no longer than the timeout."""
         ...
 
 
 def error_words(error: OSError) -> str:
-    """What the system says; asyncio puts a sentence of its own, with the address, in its place."""
+    """Return the system's message for an error, without the address that asyncio adds."""
     if error.errno and error.errno > 0:
         return os.strerror(error.errno)
     return str(error) or type(error).__name__
@@ -46,14 +46,14 @@ async def _close(writer: asyncio.StreamWriter) -> None:
 
 @dataclass(frozen=True)
 class Answer:
-    """What came back.
+    """An HTTP answer.
 
     Attributes
     ----------
     status
         The HTTP status.
     body
-        The body, its first 256 KiB at most.
+        The first 256 KiB of the body.
     """
 
     status: int
@@ -68,15 +68,16 @@ async def http_request(
     body: bytes = b"",
     timeout: float = 5.0,
 ) -> Answer:
-    """Ask one thing over plain TCP (HTTP/1.0: the answer ends with the connection, and is never chunked).
+    """Send one request over plain TCP.
 
     Raises
     ------
     OSError
-        Nobody answers, not in time (then a TimeoutError), or not in HTTP.
+        There is no answer, not in time (then a TimeoutError), or it isn't HTTP.
     """
     parts = urlsplit(url)
     target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+    # HTTP/1.0: the answer ends with the connection and is never chunked
     lines = [f"{method} {target} HTTP/1.0", f"Host: {parts.netloc}", *(f"{k}: {v}" for k, v in (headers or {}).items())]
     if method != "GET":
         lines.append(f"Content-Length: {len(body)}")
@@ -105,11 +106,11 @@ class HttpProbe:
     Attributes
     ----------
     url
-        What to get.
+        The URL.
     timeout
-        Seconds to wait: longer than a garbage collection or a busy machine takes.
+        Seconds to wait; longer than pauses by garbage collection or a busy machine.
     headers
-        Sent along.
+        Headers of the request.
     """
 
     url: str
@@ -117,7 +118,7 @@ class HttpProbe:
     headers: Mapping[str, str] = field(default_factory=dict)
 
     async def check(self) -> str | None:
-        """Ask."""
+        """Send the request."""
         try:
             answer = await http_request(self.url, headers=self.headers, timeout=self.timeout)
         except TimeoutError:
@@ -143,7 +144,7 @@ class RedisProbe:
     timeout: float = 5.0
 
     async def check(self) -> str | None:
-        """Ask."""
+        """Send the command."""
         try:
             async with asyncio.timeout(self.timeout):
                 answer = (await ask(self.url, ("PING",)))[0]

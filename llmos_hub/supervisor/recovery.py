@@ -1,4 +1,4 @@
-"""Parts of the data directory that are lost or damaged: refused with a way on, replaced where the starter says so."""
+"""Lost or damaged parts of the data directory: refusals with advice, and replacement by ``--recover``."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from llmos_hub.supervisor.state import StateFiles
 
 __all__ = ["check_people", "check_secrets", "check_store", "recover"]
 
-_LOCKED: Final = 5.0  # seconds to wait for a Hub that writes
+_LOCKED: Final = 5.0  # seconds to wait while a Hub writes
 
 
 def _hub_database(data_dir: DataDir) -> Path:
@@ -24,12 +24,12 @@ def _hub_database(data_dir: DataDir) -> Path:
 
 
 def check_secrets(data_dir: DataDir, files: StateFiles) -> None:
-    """Refuse to make new secrets beside data that the old ones open.
+    """Refuse to create new secrets for existing data, which is encrypted with the old ones.
 
     Raises
     ------
     Unavailable
-        They are lost.
+        The secrets are lost.
     """
     if data_dir.secrets.exists() or not (files.known or _hub_database(data_dir).exists()):
         return
@@ -40,24 +40,24 @@ def check_secrets(data_dir: DataDir, files: StateFiles) -> None:
 
 
 def check_store(data_dir: DataDir, files: StateFiles) -> None:
-    """Refuse to start on database files of which some are lost.
+    """Refuse to start with missing database files.
 
     Raises
     ------
     Unavailable
-        Some are.
+        Files are missing.
     """
     if files.database:
         refuse_lost_files(data_dir.valkey)
 
 
 def check_people(data_dir: DataDir, files: StateFiles) -> None:
-    """Refuse to start a Hub whose people are lost: its log-in page would take nobody's password.
+    """Refuse to start a Hub that has lost its users, as nobody could log in.
 
     Raises
     ------
     Unavailable
-        Its database is not there, empty or damaged.
+        The Hub's database is missing, empty or damaged.
     """
     if not files.announced:
         return
@@ -74,12 +74,12 @@ def _people_trouble(path: Path) -> str:
     if not path.exists():
         return "is lost"
     try:
-        # not read-only: what a power failure left half done is undone by the first who opens it
+        # not read-only: SQLite rolls back a transaction interrupted by a power failure when the file is opened
         address = f"{path.as_uri()}?mode=rw"
         with contextlib.closing(sqlite3.connect(address, uri=True, timeout=_LOCKED)) as database:
             count = database.execute("SELECT count(*) FROM users").fetchone()[0]
     except sqlite3.OperationalError as exc:
-        # locked, or no room for a journal: the Hub is at work, or will say so itself
+        # locked, or no space for a journal: the Hub is using it, or will report the error itself
         return "is empty" if "no such table" in str(exc) else ""
     except sqlite3.DatabaseError as exc:
         return f"is damaged ({exc})"
@@ -87,19 +87,21 @@ def _people_trouble(path: Path) -> str:
 
 
 def recover(part: str, data_dir: DataDir, files: StateFiles, say: Callable[[str], None]) -> None:
-    """Do what the starter has asked for.
+    """Repair or replace the part of the data directory that ``--recover`` names.
 
     Parameters
     ----------
     part
         One of `llmos_hub.names.RECOVERABLE`; empty for nothing.
+    data_dir, files
+        The data directory and its state files.
     say
-        Is told what was done.
+        Prints a line about what was done.
 
     Raises
     ------
     Unavailable
-        It can't be repaired.
+        The part can't be repaired.
     """
     if part == "secrets":
         kept = set_aside(data_dir.secrets)

@@ -1,4 +1,4 @@
-"""A few words with Valkey or Redis over a plain socket (RESP, https://valkey.io/topics/protocol/): no client library."""
+"""A minimal client of Valkey and Redis over a plain socket (RESP, https://valkey.io/topics/protocol/)."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from urllib.parse import unquote, urlsplit
 
 __all__ = ["Refusal", "Reply", "ask"]
 
-_LIMIT = 64 * 1024  # bytes of one answer; what is asked here has short ones
+_LIMIT = 64 * 1024  # bytes of one answer; the commands sent here have short ones
 
 
 class Refusal(str):
-    """An error that the server answered: ``NOAUTH Authentication required.``."""
+    """An error answer of the server: ``NOAUTH Authentication required.``."""
 
     __slots__ = ()
 
@@ -21,21 +21,21 @@ Reply = str | int | None | list["Reply"]
 
 
 async def ask(url: str, *commands: tuple[str, ...], log_in: bool = True) -> list[Reply]:
-    """Send commands over one connection; their answers, with refusals as `Refusal`.
+    """Send commands over one connection; return their answers, with errors as `Refusal`.
 
     Parameters
     ----------
     url
         ``unix://:PASSWORD@/path`` or ``redis://[USER]:PASSWORD@host:port``.
     commands
-        The words of each.
+        The words of each command.
     log_in
-        Whether to send the password first; where it is refused, that is the only answer.
+        Send the password first; if it is refused, that is the only answer.
 
     Raises
     ------
     OSError
-        Nobody answers, or not in this protocol.
+        There is no answer, or it isn't RESP.
     """
     parts = urlsplit(url)
     if parts.scheme == "unix":

@@ -1,6 +1,6 @@
-"""Passwords and tokens of the platform's own parts, made once and kept in one file.
+"""Passwords and tokens of the platform's own parts, created once and stored in one file.
 
-They stay the same over restarts, so that a new supervisor can adopt what an old one left running.
+They don't change at a restart, so that a new supervisor can adopt the processes of an earlier one.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ __all__ = ["Secrets", "write_private"]
 
 
 def write_private(path: Path, text: str) -> None:
-    """Write a file whole or not at all, readable by its owner alone from its first byte on."""
+    """Write a file atomically, readable by its owner alone."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(fd, "w", encoding="utf-8") as file:
@@ -40,20 +40,21 @@ def _fernet_key() -> str:
 
 @dataclass(frozen=True)
 class Secrets:
-    """What the platform's parts prove themselves with.
+    """The credentials of the platform's parts.
 
     Attributes
     ----------
     valkey_password
-        For the embedded Valkey.
+        Password of the embedded Valkey.
     proxy_token
-        With it the Hub sets the proxy's routes.
+        Token with which the Hub sets the proxy's routes.
     llmos_token, llm_token
-        The Hub API tokens of the API's and the gateway's service.
+        Hub API tokens of the API's and the gateway's service.
     supervisor_token
-        The Hub API token with which `llmos user` and `llmos token` act and routes are set anew.
+        Hub API token for `llmos user`, `llmos group` and `llmos token`, and for setting routes after a restart of the
+        proxy.
     encryption_key
-        The Fernet key under which Credentials lie in the store.
+        Fernet key with which Credentials are encrypted in the store.
     """
 
     valkey_password: str = field(default_factory=_token)
@@ -65,12 +66,12 @@ class Secrets:
 
     @classmethod
     def load(cls, path: Path) -> Secrets:
-        """Read them, and make and write those that are not there yet.
+        """Read the secrets, and create and store those that are missing.
 
         Raises
         ------
         Unavailable
-            The file can't be read as what it should be; a lost encryption key must not be replaced silently.
+            The file can't be read or parsed; a lost encryption key must not be replaced silently.
         """
         known = {f.name for f in fields(cls)}
         try:

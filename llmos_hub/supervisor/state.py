@@ -1,7 +1,7 @@
-"""What a supervisor leaves for the next one: ports, process records, how it stands.
+"""State that a supervisor leaves for the next one: ports, process records, status.
 
-``platform.json`` lasts (schema version, internal ports); what lies in ``run`` speaks of processes and is
-worth nothing without them. All writes replace the file whole.
+``platform.json`` is permanent (schema version, internal ports); the files in ``run`` are about running processes. All
+files are written atomically.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ SCHEMA: Final = 1
 """The layout of the data directory that this version writes."""
 
 MIGRATIONS: Final[Mapping[int, Callable[[DataDir], None]]] = {}
-"""What turns the layout of version N into that of N + 1, by N."""
+"""Functions that migrate the layout of version N to N + 1, by N."""
 
 _UNUSABLE: Final = re.compile(r"[\x00-\x1f\x7f:]|\{(?:socket|port|index|dir)\}")
-"""Characters that end a line in logs and lists, the colon, which parts the entries of ``PATH`` (people's own packages lie
-in their homes), and the names that `llmos_hub.backends.local` fills in."""
+"""Control characters, which break lines in logs; the colon, which separates the entries of ``PATH`` (people's own
+packages are in their homes); and the placeholders that `llmos_hub.backends.local` replaces."""
 
 
 @dataclass(frozen=True)
@@ -48,12 +48,12 @@ class Record:
     pid, start_time
         The process (`llmos_hub.processes.ProcessHandle`).
     fingerprint
-        A hash of what it was started with; one started otherwise is not adopted.
+        Hash of its command and environment; a process with another one is not adopted.
     since
-        When, in seconds since the epoch.
+        Time of the start in seconds since the epoch.
     mark
-        The platform that started it (`llmos_hub.supervisor.identity`): in a copy of the data directory its record is
-        worth nothing.
+        Mark of the platform that started it (`llmos_hub.supervisor.identity`): a record in a copy of the data directory
+        is ignored.
     """
 
     pid: int
@@ -77,7 +77,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 class StateFiles:
-    """The files, by what they say.
+    """The state files of a data directory.
 
     Parameters
     ----------
@@ -106,12 +106,12 @@ class StateFiles:
         return self.data_dir.root / "platform.json"
 
     def prepare(self) -> bool:
-        """Make the directories; True where the data directory is new.
+        """Create the directories; return True if the data directory is new.
 
         Raises
         ------
         Unavailable
-            It can't be written, belongs to someone else, or has a name that can't be used.
+            The directory can't be written, belongs to someone else, or has a path that can't be used.
         """
         root = self.data_dir.root
         _check_path(root)
@@ -135,12 +135,12 @@ class StateFiles:
         return new
 
     def lock(self) -> None:
-        """Take the data directory for this process until it ends, however it ends.
+        """Lock the data directory until this process ends.
 
         Raises
         ------
         Conflict
-            Another supervisor has it.
+            Another supervisor has the lock.
         """
         fd = os.open(self._lock_file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
@@ -159,19 +159,19 @@ class StateFiles:
             os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
 
     async def lock_after_stop(self, waiting: Callable[[], None], timeout: float = 120.0) -> None:
-        """Take it, and wait for one that is just being stopped.
+        """Lock the data directory; wait for a supervisor that is stopping.
 
         Parameters
         ----------
         waiting
-            Called once, where it has to wait.
+            Called once if it has to wait.
         timeout
-            Seconds to wait at most.
+            Maximum seconds to wait.
 
         Raises
         ------
         Conflict
-            Another supervisor has it and isn't stopping.
+            Another supervisor has the lock and isn't stopping.
         """
         until = time.monotonic() + timeout
         told = False
@@ -189,18 +189,18 @@ class StateFiles:
                 return
 
     def unlock(self) -> None:
-        """Let go of it."""
+        """Release the lock."""
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
 
     def migrate(self) -> None:
-        """Bring an older data directory to this version's layout.
+        """Migrate an older data directory to this version's layout.
 
         Raises
         ------
         Unavailable
-            A newer version of LLMOS has written it.
+            The layout is that of a newer version of LLMOS.
         """
         platform = _read(self._platform)
         version = int(platform.get("schema", SCHEMA))
@@ -220,7 +220,7 @@ class StateFiles:
 
     @property
     def ports(self) -> dict[str, int]:
-        """The internal ports of last time."""
+        """The internal ports of the last start."""
         ports = _read(self._platform).get("ports")
         return {k: v for k, v in ports.items() if isinstance(v, int)} if isinstance(ports, dict) else {}
 
@@ -230,7 +230,7 @@ class StateFiles:
 
     @property
     def admin(self) -> str:
-        """The first admin's name, once there is one."""
+        """The first admin's name; empty before the first start."""
         return str(_read(self._platform).get("admin", ""))
 
     @admin.setter
@@ -239,7 +239,7 @@ class StateFiles:
 
     @property
     def announced(self) -> bool:
-        """Whether a platform has been ready here, so that its Hub knows people."""
+        """True once the platform has been ready, so that its Hub has users."""
         return bool(_read(self._platform).get("announced"))
 
     @announced.setter
@@ -248,7 +248,7 @@ class StateFiles:
 
     @property
     def place(self) -> dict[str, Any]:
-        """Where the data directory was the last time; empty where it is new."""
+        """Path, device and inode of the data directory at the last start; empty if it is new."""
         place = _read(self._platform).get("place")
         return place if isinstance(place, dict) else {}
 
@@ -258,7 +258,7 @@ class StateFiles:
 
     @property
     def database(self) -> str:
-        """The id of the embedded database that was there the last time; empty where there was none."""
+        """The id of the embedded database at the last start; empty if there was none."""
         return str(_read(self._platform).get("database", ""))
 
     @database.setter
@@ -267,16 +267,16 @@ class StateFiles:
 
     @property
     def known(self) -> bool:
-        """Whether a platform has run here before."""
+        """True if the platform has been started before."""
         return bool(_read(self._platform).get("admin"))
 
     @property
     def mark(self) -> str:
-        """What everything that this platform starts carries."""
+        """The platform's mark, carried by all processes that it starts."""
         return mark_of(self.data_dir)
 
     def records(self) -> dict[str, Record]:
-        """The recorded processes that still run, by name; those of a directory that this is a copy of are not ours."""
+        """Return the recorded processes that still run, by name, without those of another platform."""
         mark = self.mark
         found = {}
         for path in sorted(self._records.glob("*.json")):
@@ -289,29 +289,29 @@ class StateFiles:
         return found
 
     def write_record(self, name: str, record: Record) -> None:
-        """Remember a process."""
+        """Write the record of a process."""
         write_private(self._records / f"{name}.json", json.dumps(asdict(record)))
 
     def drop_record(self, name: str) -> None:
-        """Forget it."""
+        """Delete the record of a process."""
         with contextlib.suppress(FileNotFoundError):
             (self._records / f"{name}.json").unlink()
 
     def status(self) -> dict[str, Any]:
-        """What the supervisor wrote last; empty where none did."""
+        """Return the status that a supervisor wrote last; empty if there is none."""
         return _read(self._status)
 
     def write_status(self, content: Mapping[str, Any]) -> None:
-        """Say how it stands."""
+        """Write the status."""
         write_private(self._status, json.dumps(content, indent=2) + "\n")
 
     @property
     def stopping(self) -> bool:
-        """Whether the supervisor that runs is on its way out."""
+        """True if the running supervisor is stopping."""
         return self.supervisor() is not None and bool(self.status().get("stopping"))
 
     def supervisor(self) -> ProcessHandle | None:
-        """The supervisor, where one runs."""
+        """Return the running supervisor; None if there is none."""
         status = self.status()
         said = status.get("supervisor")
         if not isinstance(said, dict):
@@ -322,9 +322,9 @@ class StateFiles:
         return handle if status.get("instance") == self.mark or self._locked_by(handle.pid) else None
 
     def _locked_by(self, pid: int) -> bool:
-        """Whether this process has taken this very directory: one of an older version, which has another mark.
+        """Return whether this process has locked this directory; needed for older versions, which have another mark.
 
-        A lock belongs to the file itself, so that nobody has a copy's, unless the copy is of links.
+        The lock is on the file itself, so the lock file of a copy isn't locked, unless it is a hard link.
         """
         try:
             fd = os.open(self._lock_file, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
@@ -344,12 +344,12 @@ class StateFiles:
 
 
 def _check_path(root: Path) -> None:
-    """Refuse a path that can't be handed on.
+    """Refuse a path that can't be passed to other programs.
 
     Raises
     ------
     Unavailable
-        It holds a line end, a colon, or what is filled in where models are started.
+        The path contains a control character, a colon, or a placeholder of the commands that start models.
     """
     found = _UNUSABLE.search(str(root))
     if found:

@@ -1,4 +1,4 @@
-"""``llmos status``: what runs, since when, with how much memory; also when the supervisor is dead."""
+"""``llmos status``: the processes with start time and memory, also after the supervisor has died."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = ["collect", "memory_of", "render", "status"]
 
 
 def memory_of(pid: int) -> int:
-    """Bytes of memory that a process adds: its proportional set size, which counts shared pages once (proc(5))."""
+    """Return the proportional set size of a process in bytes, which divides shared pages among processes (proc(5))."""
     try:
         for line in Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii").splitlines():
             if line.startswith("Pss:"):
@@ -43,11 +43,8 @@ def _session(pid: int) -> int:
 
 
 def _memory_by_session(instance: str, leaders: set[int]) -> dict[int, int]:
-    """Bytes by session, of every process that carries the platform's mark or belongs to a session it leads.
-
-    Both, since a program may write its title over its environment (Valkey does), and what a person starts may
-    leave its session.
-    """
+    """Return bytes by session, of every process that carries the platform's mark or is in a session of `leaders`."""
+    # both, as a program may overwrite its environment with its title (Valkey does), and a process may leave its session
     pids = {handle.pid for handle in processes_with_environment(ENV_INSTANCE, instance)} if instance else set()
     pids |= {
         int(entry.name)
@@ -62,7 +59,7 @@ def _memory_by_session(instance: str, leaders: set[int]) -> dict[int, int]:
 
 
 def collect(data_dir: DataDir) -> dict[str, Any]:
-    """Everything `llmos status` says, for programs."""
+    """Return the data of ``llmos status --json``."""
     files = StateFiles(data_dir)
     said = files.status()
     supervisor = files.supervisor()
@@ -76,7 +73,7 @@ def collect(data_dir: DataDir) -> dict[str, Any]:
     processes = []
     for name in dict.fromkeys([*known, *records]):
         told, record = known.get(name, {}), records.get(name)
-        # without a supervisor nobody knows more than that it runs
+        # without a supervisor only the record is known: the process runs or it doesn't
         state = told.get("state", "Running") if supervisor else ("Running" if record else "Stopped")
         if state == "Ready" and not record:  # it has died since that was written
             state = "Stopped"
@@ -119,7 +116,7 @@ def collect(data_dir: DataDir) -> dict[str, Any]:
 
 
 def render(found: dict[str, Any]) -> str:
-    """For people."""
+    """Return the status as text."""
     supervisor, processes = found["supervisor"], found["processes"]
     alive = [p for p in processes if p["pid"]]
     root = tilde(Path(found["dataDir"]))
@@ -162,7 +159,7 @@ def render(found: dict[str, Any]) -> str:
 
 
 def status(data_dir: DataDir, *, as_json: bool) -> int:
-    """Print it; the exit code is 1 where nothing supervises."""
+    """Print the status; return exit code 1 if no supervisor runs."""
     found = collect(data_dir)
     sys.stdout.write(json.dumps(found, indent=2) + "\n" if as_json else render(found))
     return 0 if found["running"] else 1

@@ -1,4 +1,4 @@
-"""Whether the platform's database is what it should be, asked before anything else uses it."""
+"""Checks of the platform's database before anything else uses it."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from llmos_hub.supervisor.resp import Refusal, Reply, ask
 
 __all__ = ["StoreCheck", "database_id", "refuse_newer_layout"]
 
-_TIMEOUT: Final = 5.0  # seconds for all questions; the server is on this machine
+_TIMEOUT: Final = 5.0  # seconds for all commands; the server is on this machine
 _KEYS: Final = Keys()
 
 
 @dataclass(frozen=True)
 class StoreCheck:
-    """The probe of an embedded Valkey that has just started.
+    """The probe of an embedded Valkey that has just been started.
 
-    It listens on its socket alone, with its password, on its own files; its contents are of a layout that this
-    version knows; and it isn't empty where it held something before.
+    Valkey must listen only on its socket, require its password and use its own files; its contents must have a layout
+    that this version knows, and must not be empty if there was a database before.
 
     Attributes
     ----------
     url
-        Its address with its password.
+        Its URL with the password.
     directory
-        Where its files lie.
+        The directory of its files.
     known
-        The id of the database that was there the last time; empty where there was none.
+        The id of the database at the last start; empty if there was none.
     """
 
     url: str
@@ -40,12 +40,12 @@ class StoreCheck:
     known: str = ""
 
     async def check(self) -> str | None:
-        """Ask; None where all is well, words where it isn't yet.
+        """Return None if all is well, an error in words while the server isn't ready yet.
 
         Raises
         ------
         Unavailable
-            It will never be well: the server is open to others, or its contents can't be used.
+            Waiting doesn't help: the server is open to others, or its contents can't be used.
         """
         try:
             async with asyncio.timeout(_TIMEOUT):
@@ -63,7 +63,7 @@ class StoreCheck:
             return f"no answer within {_TIMEOUT:g} s"
         except OSError as exc:
             return error_words(exc)
-        if answers[0] != "PONG":  # it still reads its files
+        if answers[0] != "PONG":  # it is still loading its files
             return str(answers[0])
         self._check_listeners(stranger, answers[1:4])
         _check_layout(answers[4], f"The database in {self.directory}")
@@ -100,12 +100,12 @@ def _check_layout(schema: Reply, what: str) -> None:
 
 
 async def refuse_newer_layout(url: str, name: str) -> None:
-    """Refuse an external database that a newer version has written.
+    """Refuse an external database with the layout of a newer version.
 
     Raises
     ------
     Unavailable
-        It was.
+        The layout is newer.
     """
     async with asyncio.timeout(_TIMEOUT):
         schema = (await ask(url, ("GET", _KEYS.schema)))[0]
@@ -113,7 +113,7 @@ async def refuse_newer_layout(url: str, name: str) -> None:
 
 
 async def database_id(url: str) -> str:
-    """The id of the database that runs there; empty where it can't be told."""
+    """Return the id of the database at this URL; empty if it can't be read."""
     try:
         async with asyncio.timeout(_TIMEOUT):
             answer = (await ask(url, ("GET", _KEYS.epoch)))[0]

@@ -1,4 +1,4 @@
-"""Keeps the workstation's processes running and is the only one that stops them."""
+"""The supervisor of a workstation's processes: starts, watches, adopts and stops them."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ from llmos_hub.supervisor.state import Record, StateFiles
 
 __all__ = ["Supervisor", "adoptable", "base_environment", "stop_recorded", "sweep"]
 
-_ROTATE = 30.0  # seconds between two looks at the sizes of the logs
-# The parts are told these by the plan; what the one who starts us has set for something else must not leak in.
+_ROTATE = 30.0  # seconds between two checks of the sizes of the logs
+# The plan sets these for each program; the values in the environment of `llmos up` may be meant for something else.
 _NOT_INHERITED = ("JUPYTERHUB_", "CONFIGPROXY_", "LLMOS_", "JPY_")
 
 
 def base_environment(environ: Mapping[str, str]) -> dict[str, str]:
-    """The starter's environment without what is meant for one part of a platform, or for other Pythons and Nodes.
+    """Return the environment for all programs: `environ` without settings of LLMOS, JupyterHub, Python and Node.
 
-    The parts reach each other past the starter's web proxy.
+    Loopback addresses are added to ``NO_PROXY``, as the parts must not reach each other through a web proxy.
     """
     passed = without_tool_settings(environ)
     kept = {key: value for key, value in passed.items() if not key.startswith(_NOT_INHERITED)}
@@ -41,7 +41,7 @@ def base_environment(environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def adoptable(programs: Sequence[Program], records: Mapping[str, Record]) -> dict[str, Record]:
-    """The recorded processes that run exactly what is planned."""
+    """Return the recorded processes whose command and environment are the planned ones."""
     planned = {program.name: program.fingerprint for program in programs}
     return {name: record for name, record in records.items() if record.fingerprint == planned.get(name)}
 
@@ -53,14 +53,14 @@ async def stop_recorded(
     *,
     signals: Mapping[str, signal.Signals] | None = None,
 ) -> None:
-    """Stop processes of an earlier supervisor, the last started first, each by SIGTERM unless `signals` has another."""
+    """Stop processes of an earlier supervisor in reverse order, with SIGTERM unless `signals` has another signal."""
     known = [name for name in reversed(order) if name in records]
     for name in [*(name for name in records if name not in order), *known]:
         await records[name].handle.stop_group(grace, (signals or {}).get(name, signal.SIGTERM))
 
 
 async def sweep(instance: str, grace: float = 5.0) -> int:
-    """End whatever still carries the platform's mark (servers, models, what they left); how many there were."""
+    """End all processes that carry the platform's mark, such as servers and models; return their number."""
     left = [handle for handle in processes_with_environment(ENV_INSTANCE, instance) if not _is_own(handle)]
     total = len(left)
     for number, patience in ((signal.SIGTERM, grace), (signal.SIGKILL, 5.0)):
@@ -69,7 +69,7 @@ async def sweep(instance: str, grace: float = 5.0) -> int:
         deadline = time.monotonic() + patience
         for handle in left:
             await handle.wait(max(0.0, deadline - time.monotonic()))
-        # what was started meanwhile carries the mark as well
+        # search again for processes started meanwhile
         left = [handle for handle in processes_with_environment(ENV_INSTANCE, instance) if not _is_own(handle)]
         if not left:
             break
@@ -77,7 +77,10 @@ async def sweep(instance: str, grace: float = 5.0) -> int:
 
 
 def _is_own(handle: ProcessHandle) -> bool:
-    """Whether it is this program or one that waits for it: `llmos down` may be typed in a terminal of a server."""
+    """Return whether it is this process or one of its ancestors.
+
+    ``llmos down`` may be typed in a terminal of a notebook server, which carries the mark.
+    """
     pid = os.getpid()
     while pid > 1:
         if pid == handle.pid:
@@ -91,24 +94,24 @@ def _is_own(handle: ProcessHandle) -> bool:
 
 
 class Supervisor:
-    """Runs programs until it is told to stop.
+    """A set of programs that run until it is told to stop.
 
     Parameters
     ----------
     programs
-        What to run, in the order of their start.
+        The programs in the order of their start.
     files
-        Where the state is kept.
+        The state files.
     console
-        Who is told.
+        The console for messages.
     instance
-        The mark that everything the platform starts carries.
+        The platform's mark.
     about
-        What is written into the status file beside the processes: addresses.
+        Further contents of the status file, such as addresses.
     refresh_routes
-        The Hub's URL and headers to ask when the proxy was started anew; None to ask nobody.
+        URL and headers of a request to the Hub after a restart of the proxy; None for none.
     valkey_url
-        The embedded Valkey, which is told when its disk is nearly full; empty where there is none.
+        The embedded Valkey, which refuses writes while the disk is nearly full; empty if there is none.
     """
 
     def __init__(
@@ -148,30 +151,32 @@ class Supervisor:
         self._guard = DiskGuard(files.data_dir.root, valkey_url, self._say)
 
     def announced(self) -> None:
-        """Note that whoever waits for it has been told."""
+        """Note in the status that the platform is ready and its address has been printed."""
         self._announced = True
         self._changed()
 
     def request_stop(self) -> None:
-        """Ask it to stop everything; a second time changes nothing."""
+        """Request that everything is stopped; idempotent."""
         self._stop.set()
 
     def _terminal_closed(self) -> None:
-        """Go on without the terminal: people work here, and models answer."""
+        """Continue without the terminal, as users and models depend on the platform."""
         self._say("the terminal was closed; everything goes on. Stop it: llmos down")
 
     @property
     def stop_requested(self) -> bool:
-        """Whether it was asked to."""
+        """True once a stop was requested."""
         return self._stop.is_set()
 
     async def start(self, adopted: Mapping[str, Record]) -> None:
-        """Start what isn't running, in order, as many at a time as may; returns when all is healthy or a stop is asked for.
+        """Start the programs that don't run yet; return when all are ready or a stop is requested.
+
+        Programs start concurrently, except those that have to wait for others (`Program.after`).
 
         Raises
         ------
         LLMOSError
-            A program doesn't come up; the message says why, or has the last lines of its log.
+            A program doesn't start; the message has the reason or the last lines of its log.
         """
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -216,11 +221,11 @@ class Supervisor:
         await child.run()
 
     async def wait(self) -> None:
-        """Until a stop is asked for."""
+        """Wait until a stop is requested."""
         await self._stop.wait()
 
     async def stop(self) -> None:
-        """Stop everything in the reverse order of the start, then whatever still carries the platform's mark."""
+        """Stop all programs in the reverse order of their start, then all other processes with the platform's mark."""
         self._quiet = True
         self._stopping = True
         self._changed()
@@ -231,7 +236,7 @@ class Supervisor:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await sweep(self._instance)
         with contextlib.suppress(OSError):
-            # still "stopping": until this program has ended its lock holds
+            # still "stopping", as this process has the lock until it ends
             self._files.write_status({**self._about, "supervisor": None, "processes": {}, "stopping": True})
 
     async def _rotate(self) -> None:
@@ -241,11 +246,11 @@ class Supervisor:
             await asyncio.to_thread(rotate_all, directories)
 
     async def _child_restarted(self, name: str) -> None:
-        """A new proxy knows no routes; the Hub would look for itself after five minutes only."""
+        """Make the Hub set the routes of a restarted proxy, which it would only check after five minutes."""
         if name != "proxy" or self._refresh_routes is None:
             return
         url, headers = self._refresh_routes
-        # a Hub that doesn't answer is starting, and sets all routes then
+        # a Hub that doesn't answer is starting, and will set all routes itself
         with contextlib.suppress(OSError):
             await http_request(url, method="POST", headers=headers, timeout=10.0)
 

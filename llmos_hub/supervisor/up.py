@@ -1,4 +1,4 @@
-"""``llmos up``: check everything that can be checked, start it, say where it is, keep it running."""
+"""``llmos up``: check the machine and the data directory, start the platform, print its addresses, keep it running."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _NVIDIA_GPUS: Final = Path("/proc/driver/nvidia/gpus")
 
 
 def up(options: Options) -> int:
-    """Run a platform in the foreground until it is stopped; the exit code."""
+    """Run a platform in the foreground until it is stopped; return the exit code."""
     os.umask(0o077)
     console = Console()
     files = StateFiles(options.data_dir)
@@ -66,7 +66,7 @@ async def _up(options: Options, files: StateFiles, console: Console) -> int:
     refuse_full(options.data_dir.root)
     files.migrate()
     _settle(options, files, console)
-    # kept once it can start: an admin named by a start that a taken port ended would otherwise last
+    # the admin's name is stored later, once the start can succeed: one that fails by a used port must not fix the name
     options = replace(options, admin=files.admin or options.admin, known_database=files.database)
     secrets = Secrets.load(options.data_dir.secrets)
     running = files.records()
@@ -126,7 +126,7 @@ async def _up(options: Options, files: StateFiles, console: Console) -> int:
 
 
 def _settle(options: Options, files: StateFiles, console: Console) -> None:
-    """See that the data directory is whole, and whose it is."""
+    """Recover or check the parts of the data directory, and find out whether it is a copy."""
     data_dir = options.data_dir
     recover(options.recover, data_dir, files, console.event)
     check_secrets(data_dir, files)
@@ -155,7 +155,7 @@ def _binaries(options: Options, secrets: Secrets, files: StateFiles, running: Ma
     if "valkey" not in running:
         check_store(options.data_dir, files)
     binary = find_valkey()
-    # a directory of its own: the sockets beside it are the models', and are cleared away by whoever runs those
+    # in a directory of its own: the sockets in `run` are those of models, and are deleted by the controllers
     place = options.data_dir.run / "valkey"
     for directory in (options.data_dir.valkey, place):
         directory.mkdir(mode=0o700, exist_ok=True)
@@ -169,7 +169,13 @@ def _binaries(options: Options, secrets: Secrets, files: StateFiles, running: Ma
 
 
 def _check_public_ports(options: Options, running: Mapping[str, Record]) -> None:
-    """Before anything is started: the two ports that people type."""
+    """Check the Hub's and the gateway's port before anything is started.
+
+    Raises
+    ------
+    Conflict
+        A port is used by another process, or both are the same.
+    """
     if options.port == options.gateway_port:
         raise Conflict(f"The Hub and the gateway can't both use port {options.port}. Give --gateway-port another.")
     ours = {record.pid for record in running.values()}
@@ -186,7 +192,7 @@ def _check_public_ports(options: Options, running: Mapping[str, Record]) -> None
 
 
 def _start_command(options: Options) -> str:
-    """What to type to start it so; an external Redis is left out, since its address holds a password."""
+    """Return the command that starts the platform with these options, without an external Redis's URL and password."""
     arguments = []
     if options.data_dir.root != default_data_dir():
         arguments += ["--data-dir", str(options.data_dir.root)]
@@ -200,7 +206,7 @@ def _start_command(options: Options) -> str:
 
 
 def _internal_ports(files: StateFiles, running: Mapping[str, Record]) -> dict[str, int]:
-    """Those of last time, but for one that somebody else has taken since."""
+    """Return the internal ports of the last start; those now used by other processes are replaced."""
     ports = files.ports
     ours = {record.pid for record in running.values()}
     for name in INTERNAL_PORTS:
@@ -222,7 +228,13 @@ def _without_password(url: str) -> str:
 
 
 async def _log_in_page(options: Options) -> None:
-    """The last link of the chain: the page that people open, through the proxy."""
+    """Wait until the log-in page opens through the proxy.
+
+    Raises
+    ------
+    Unavailable
+        It doesn't open within five seconds.
+    """
     trouble = ""
     for _ in range(100):
         try:
@@ -238,12 +250,10 @@ async def _log_in_page(options: Options) -> None:
 
 
 async def _gpus() -> str:
-    """Say which GPUs there are and whether models compute on them; empty where there are none.
-
-    In a process of its own, since what answers that is large, and the supervisor stays small.
-    """
+    """Return a sentence about the GPUs and whether models use them; empty if there are none."""
     if not _NVIDIA_GPUS.is_dir():
         return ""
+    # in another process, as the libraries that this loads would stay in the supervisor's memory
     command = (sys.executable, "-I", "-m", "llmos_hub.engines.llamacpp_build")
     try:
         done = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, timeout=30, check=True)
