@@ -1,6 +1,6 @@
-"""uvicorn, bounded: by itself it takes a head of any size, waits for one for ever, and takes any number of connections.
+"""A uvicorn server with limits, as uvicorn itself limits neither the size nor the time of a head, nor connections.
 
-For every server of the platform that people reach; the gateway's adds to it what it does while it stops.
+Used by every server of the platform that users reach; the gateway's extends it with its behaviour at shutdown.
 """
 
 from __future__ import annotations
@@ -22,26 +22,27 @@ from llmos.errors import BadRequest, LLMOSError, PayloadTooLarge
 __all__ = ["BoundedProtocol", "BoundedServer", "Bounds", "give_up_silent_peers", "make_protocol"]
 
 Render = Callable[[LLMOSError], tuple[str, bytes]]
-"""Media type and body of an answer to what is no request."""
+"""A function that returns media type and body of the answer to an invalid request."""
 
 _SILENT_PEER: Final = 120
 _SPARE_FILES: Final = 128
-"""File descriptors that a process needs beside its connections."""
+"""File descriptors that a process needs in addition to its connections."""
 
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """What a client may take. Times are in seconds, sizes in bytes.
+    """Limits for clients; times are in seconds, sizes in bytes.
 
     Attributes
     ----------
     max_connections
-        At once, idle ones included; fewer where the process may not open as many files. When there are more, the one that
-        has been without a request for longest is closed, so that those who hold many idle ones keep nobody out.
+        Maximum number of connections including idle ones; less if the process may not open as many files. Beyond it,
+        the connection that has been without a request for longest is closed, so that clients with many idle connections
+        don't lock others out.
     max_head
-        Request line and headers.
+        Maximum size of request line and headers.
     head_timeout
-        For them to arrive.
+        Time within which a head must arrive.
     """
 
     max_connections: int = 2048
@@ -49,7 +50,7 @@ class Bounds:
     head_timeout: float = 30.0
 
     def connections(self) -> int:
-        """`max_connections`, or what the process's limit of open files leaves, which is raised where that is possible."""
+        """Return the number of possible connections, after raising the limit of open files as far as needed."""
         wanted = self.max_connections + _SPARE_FILES
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         if soft != resource.RLIM_INFINITY and soft < wanted:
@@ -61,7 +62,10 @@ class Bounds:
 
 
 def give_up_silent_peers(listener: socket.socket) -> None:
-    """Have connections given up (they inherit the options) whose machine is gone, or which take nothing for two minutes."""
+    """Make the kernel close connections whose peer is unreachable or accepts no data for two minutes.
+
+    The options are set on the listening socket; its connections inherit them.
+    """
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for option, value in (
         (socket.TCP_KEEPIDLE, 60),
@@ -69,7 +73,7 @@ def give_up_silent_peers(listener: socket.socket) -> None:
         (socket.TCP_KEEPCNT, 4),
         (socket.TCP_USER_TIMEOUT, _SILENT_PEER * 1000),
     ):
-        with contextlib.suppress(OSError):  # a sandboxed kernel may not know one
+        with contextlib.suppress(OSError):  # a sandbox's kernel may lack an option
             listener.setsockopt(socket.IPPROTO_TCP, option, value)
 
 
@@ -78,27 +82,27 @@ class _TooLarge(Exception):
 
 
 class BoundedProtocol(HttpToolsProtocol):
-    """One connection; made for a server by `make_protocol`."""
+    """The protocol of one connection; `make_protocol` makes a subclass for each server."""
 
     bounds: ClassVar[Bounds]
     render: ClassVar[Render]
     most: ClassVar[int]
     refusal_headers: ClassVar[Sequence[tuple[bytes, bytes]]] = ()
-    """Headers of an answer to what is no request, beside those of HTTP itself."""
+    """Further headers of the answer to an invalid request."""
     idle: ClassVar[OrderedDict[BoundedProtocol, None]]
-    """Those without a request, or with a part of a head, the longest first."""
+    """Connections without a request or with an incomplete head, the oldest first."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._unproductive = 0
-        """Bytes since the last that were of use: of a head, a trailer or between chunks."""
+        """Bytes received since the last complete head or part of a body: of a head, a trailer or between chunks."""
         self._in_message = False
         self._in_head = True
         self._since = self.loop.time()
         self._too_large = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Make room where there are too many: who asks for nothing goes first."""
+        """Register the connection, and close the oldest idle one if there are too many."""
         super().connection_made(cast("asyncio.Transport", transport))
         if len(self.connections) > self.most:
             if not self.idle:
@@ -108,25 +112,25 @@ class BoundedProtocol(HttpToolsProtocol):
         self.idle[self] = None
 
     def make_room(self) -> None:
-        """Close; with an answer that nobody takes, at once."""
+        """Close the connection; at once if the client doesn't read an answer."""
         if self.transport.get_write_buffer_size():
             self.transport.abort()
         else:
             self.transport.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forget."""
+        """Remove the connection from the idle ones."""
         self.idle.pop(self, None)
         super().connection_lost(exc)
 
     def on_response_complete(self) -> None:
-        """The answer is written; uvicorn begins the next one where the client has asked already."""
+        """Mark the connection as idle, unless uvicorn has started a pipelined request."""
         super().on_response_complete()
         if self.cycle.response_complete and not self.transport.is_closing():
             self.idle[self] = None
 
     def data_received(self, data: bytes) -> None:
-        """Count."""
+        """Count the bytes, and refuse a head or trailer that is too large."""
         self._unproductive += len(data)
         super().data_received(data)
         if self._unproductive > self.bounds.max_head and self._in_message and not self.transport.is_closing():
@@ -134,13 +138,14 @@ class BoundedProtocol(HttpToolsProtocol):
             self.send_400_response("")
 
     def on_message_begin(self) -> None:
-        """A head begins."""
+        """Note the start of a head."""
         self._in_message = self._in_head = True
         self._since = self.loop.time()
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
-        """A head is complete; one read may have brought more than it."""
+        """Check the size of the complete head, and mark the connection as busy."""
+        # one read may contain more than the head, so the count alone isn't enough
         if self._unproductive > self.bounds.max_head:
             size = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
             if size > self.bounds.max_head:
@@ -152,18 +157,18 @@ class BoundedProtocol(HttpToolsProtocol):
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
-        """Some of the body."""
+        """Reset the count: a part of the body has arrived."""
         self._unproductive = 0
         super().on_body(body)
 
     def on_message_complete(self) -> None:
-        """The request is complete."""
+        """Note the end of the request."""
         self._unproductive = 0
         self._in_message = False
         super().on_message_complete()
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - uvicorn's signature
-        """Refuse what is no request, in the server's own format, and close."""
+        """Answer an invalid request with an error in the server's own format, and close the connection."""
         if self.cycle is not None and self.cycle.response_started and not self.cycle.response_complete:
             self.transport.close()
             return
@@ -188,11 +193,11 @@ class BoundedProtocol(HttpToolsProtocol):
         return PayloadTooLarge(f"The request's headers are over {self.bounds.max_head} bytes.")
 
     def overdue(self, now: float) -> bool:
-        """Whether the client has begun something and not gone on with it, while nobody here waits for it."""
+        """Return whether a head, or a body after its answer, has not been completed in time."""
         if self.transport is None or now - self._since <= self.bounds.head_timeout:
             return False
         if self._in_head:
-            # a new connection, or a head of which a part has come; idle ones between requests are uvicorn's
+            # a new connection or an incomplete head; uvicorn itself closes idle connections between requests
             return self._in_message or self.cycle is None
         return self._in_message and self.cycle.response_complete
 
@@ -211,10 +216,10 @@ def make_protocol(bounds: Bounds, render: Render, base: type[BoundedProtocol] = 
 
 
 class BoundedServer(uvicorn.Server):
-    """A server whose protocol is one of `make_protocol`."""
+    """A uvicorn server whose protocol was made by `make_protocol`."""
 
     async def on_tick(self, counter: int) -> bool:
-        """Close what is overdue, once a second; uvicorn calls this ten times a second."""
+        """Close overdue connections once a second; uvicorn calls this ten times a second."""
         if counter % 10 == 0:
             now = asyncio.get_running_loop().time()
             for connection in list(self.server_state.connections):

@@ -1,4 +1,4 @@
-"""The Hub's proxy where it runs on its own, beside the Hub: its routes are in its memory, and gone when it is started anew."""
+"""The Hub's proxy in a process or pod of its own, whose routes are in its memory and lost when it is restarted."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ __all__ = ["WatchedProxy"]
 
 
 class WatchedProxy(ConfigurableHTTPProxy):  # type: ignore[misc]  # JupyterHub publishes no types
-    """configurable-http-proxy, given its routes again within seconds after it lost them.
+    """configurable-http-proxy whose routes are restored within seconds after a restart.
 
-    JupyterHub compares all routes once in `JupyterHub.last_activity_interval` and not in between; until then nobody
-    would reach the API or their server.
+    JupyterHub itself only checks the routes once in `JupyterHub.last_activity_interval`; until then nobody could reach
+    the API or a server.
     """
 
     watch_interval = Float(
@@ -31,7 +31,7 @@ class WatchedProxy(ConfigurableHTTPProxy):  # type: ignore[misc]  # JupyterHub p
     async def check_routes(
         self, user_dict: Mapping[Any, Any], service_dict: Mapping[str, Any], routes: Mapping[str, Any] | None = None
     ) -> None:
-        """As JupyterHub calls it, at the latest when all servers are known; from then on the proxy is watched."""
+        """Set missing routes, and start to watch the proxy; JupyterHub calls this once it knows all servers."""
         self._known = (user_dict, service_dict)
         await super().check_routes(user_dict, service_dict, routes)
         if self._watching is None:
@@ -44,5 +44,5 @@ class WatchedProxy(ConfigurableHTTPProxy):  # type: ignore[misc]  # JupyterHub p
             if self.app.hub.routespec not in routes:
                 self.log.warning("The proxy has lost its routes: it was started anew. It is given them again.")
                 await self.check_routes(*self._known, routes)
-        except Exception as error:  # noqa: BLE001 - whatever it is, the next look may find the proxy back
+        except Exception as error:  # noqa: BLE001 - whatever the error is, the next check may succeed
             self.log.warning("The proxy's routes can't be checked: %s", error)

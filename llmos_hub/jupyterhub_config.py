@@ -1,8 +1,8 @@
-"""What LLMOS needs of a JupyterHub, merged into the configuration that is there.
+"""The settings that LLMOS needs in a JupyterHub, merged into a site's configuration.
 
-The last line of a site's ``jupyterhub_config.py`` is ``configure(c, ...)``. It owns nothing: what the site
-has set stays, what LLMOS needs is added, and whatever could not be added is reported. Works on JupyterHub
-5.5 and 6.x (the chart of Zero to JupyterHub carries 5.5).
+``configure(c, ...)`` is the last line of a site's ``jupyterhub_config.py``. It keeps the site's settings, adds those
+that LLMOS needs, and reports what could not be added. It supports JupyterHub 5.5 and 6.x (the chart of Zero to
+JupyterHub has 5.5).
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ USER_SCOPES: Final = (
     "access:services!service=llmos",
     "access:services!service=llm",
 )
-"""What everybody who logs in holds, and can put into a token."""
+"""Scopes of every user, which a user can also give to a token."""
 SERVER_TOKEN_SCOPES: Final = (
     "users:activity!user",
     "access:servers!server",
     "access:services!service=llmos",
     SCOPE_MANAGE,
 )
-"""What a notebook server's own token may: report activity, let its owner in, use the API as its owner."""
-# The API names people and groups in its answers; the gateway asks the Hub with each caller's own token.
+"""Scopes of a notebook server's own token: report activity, let its owner in, use the API as its owner."""
+# The API names users and groups in its answers; the gateway asks the Hub with each caller's own token.
 SERVICE_SCOPES: Final[Mapping[str, tuple[str, ...]]] = {
     "llmos": ("list:users", "read:users", "read:servers", "list:groups", "read:groups"),
     "llm": ("read:users:name", "read:users:groups"),
@@ -44,7 +44,7 @@ SERVICE_SCOPES: Final[Mapping[str, tuple[str, ...]]] = {
 
 
 _HUBS_LIMIT: Final = 100
-"""``JupyterHub.concurrent_spawn_limit`` where nobody has set it."""
+"""The default of ``JupyterHub.concurrent_spawn_limit``."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Tokens:
     Attributes
     ----------
     llmos, llm
-        Of the API and of the gateway; 32 bytes in hex.
+        Tokens of the API and of the gateway; 32 bytes in hex.
     """
 
     llmos: str
@@ -77,18 +77,18 @@ def configure(
     c
         The configuration object of ``jupyterhub_config.py``.
     api_url, gateway_url
-        Where the Hub's proxy finds API and gateway: ``http://llmos-api:8080``.
+        URLs of API and gateway for the Hub's proxy: ``http://llmos-api:8080``.
     tokens
         The API tokens of the two services.
     report
-        Is given each line of what was done; by default they are only returned.
+        Called with each line about what was done; by default the lines are only returned.
     hub_version
-        For tests; the installed JupyterHub's.
+        Version of JupyterHub; by default the installed one's.
 
     Returns
     -------
     list of str
-        What was added, and after "could not" what was not and why.
+        Lines about what was added, and lines with "could not" about what was not added and why.
     """
     version = hub_version or _installed_version()
     lines = [
@@ -113,10 +113,8 @@ def _installed_version() -> tuple[int, ...]:
 
 
 def _plain(section: Any, name: str, empty: Any) -> Any:
-    """A copy of what the site has set.
-
-    What ``c.X.y`` gives for an unset name is a placeholder that remembers what is appended to it.
-    """
+    """Return a copy of the site's value, or `empty` if it is not set."""
+    # for an unset name, ``c.X.y`` is a LazyConfigValue, which may have recorded values to append
     value = section.get(name, empty) if name in section else empty
     if isinstance(value, LazyConfigValue):
         value = value.get_value(type(empty)())
@@ -136,10 +134,10 @@ def _add_services(c: Any, ours: Mapping[str, tuple[str, str]], version: tuple[in
         if any(service.get("name") == name for service in services):
             yield f"could not add service {name}: the site has one of that name; its own settings are left"
             continue
-        # never in the Hub's menu: the one is a REST API, the other speaks OpenAI's
+        # display: neither has pages for the Hub's menu of services
         service: dict[str, Any] = {"name": name, "url": url, "api_token": token, "display": False}
         if version >= (6,):
-            service["timeout"] = 1  # seconds that a service which is down may delay the Hub's start
+            service["timeout"] = 1  # seconds by which a service that is down may delay the Hub's start
         services.append(service)
         yield f"service {name} at {url} added"
     c.JupyterHub.services = services
@@ -163,7 +161,7 @@ def _extend_users(c: Any, version: tuple[int, ...]) -> Iterable[str]:
     roles = c.JupyterHub.load_roles
     redefined = next((role for role in roles if role.get("name") == "user"), None)
     if redefined is not None:
-        # a role that the site redefines ignores extra_user_scopes
+        # JupyterHub ignores extra_user_scopes if the site redefines the role
         scopes = list(redefined.get("scopes", ["self"]))
         redefined["scopes"] = scopes + [scope for scope in USER_SCOPES if scope not in scopes]
         yield "the site's role user extended"
@@ -177,7 +175,7 @@ def _extend_users(c: Any, version: tuple[int, ...]) -> Iterable[str]:
 
 
 def _set_server_tokens(c: Any) -> Iterable[str]:
-    # the most special section counts: c.KubeSpawner's hides c.Spawner's
+    # all sections: the most specific one takes effect, such as c.KubeSpawner's over c.Spawner's
     sections = [
         name for name, section in c.items() if isinstance(section, Mapping) and "server_token_scopes" in section
     ]
@@ -194,7 +192,7 @@ def _set_server_tokens(c: Any) -> Iterable[str]:
 
 
 def _queue_starts(c: Any) -> Iterable[str]:
-    """Let those who start a server together wait for their turn: the Hub itself would refuse them."""
+    """Move the Hub's limit of concurrent starts to the spawner, which queues further starts instead of refusing them."""
     kind = _plain(c.JupyterHub, "spawner_class", "")
     names = [one.__name__ for one in kind.__mro__] if isinstance(kind, type) else [str(kind).rpartition(".")[2]]
     if "LLMOSKubeSpawner" not in names:

@@ -233,7 +233,7 @@ async def _log_in_page(options: Options) -> None:
     Raises
     ------
     Unavailable
-        It doesn't open within five seconds.
+        It doesn't open in time.
     """
     trouble = ""
     for _ in range(100):
