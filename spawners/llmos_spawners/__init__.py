@@ -1,1 +1,1 @@
-"""Spawners for JupyterHub whose servers can use LLMOS at once."""
+"""Spawners for JupyterHub whose servers are configured to use LLMOS."""

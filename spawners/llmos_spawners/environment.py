@@ -1,7 +1,7 @@
-"""What every server gets whichever spawner starts it: addresses, a token for models, and an end to its tokens.
+"""The environment common to servers of all spawners: addresses, a token for models, and its revocation.
 
-The Hub revokes nothing that a spawner has minted, and after its own restart it no longer knows the
-server's own token either. So tokens are found by their note, which the database keeps.
+The Hub doesn't revoke tokens created by a spawner, and after a restart it doesn't know the server's own token either. So
+tokens are found by their note, which is stored in the Hub's database.
 """
 
 from __future__ import annotations
@@ -25,23 +25,23 @@ __all__ = [
 ]
 
 INVOKE_SCOPES: Final = ("custom:llmos:invoke",)
-"""All that the token in ``OPENAI_API_KEY`` may: it is in the environment of everything the person starts."""
+"""Scopes of the token in ``OPENAI_API_KEY``; no more, as every process that the user starts inherits it."""
 
 
 def invoke_note(user: str, server: str) -> str:
-    """The note on the token that a server gets for models."""
+    """Return the note on a server's token for models."""
     return f"llmos-invoke {user}/{server}"
 
 
 def _notes(spawner: Any) -> set[str]:
-    """The notes of every token that was made for this server: ours, and the Hub's for the server itself."""
+    """Return the notes of all tokens of this server: the one for models, and the Hub's for the server itself."""
     base_url = spawner.user.base_url.rstrip("/") + "/" + (f"{spawner.name}/" if spawner.name else "")
     return {invoke_note(spawner.user.name, spawner.name), f"Server at {base_url}"}
 
 
 def mint_invoke_token(spawner: Any) -> str:
-    """A token with which the server's owner can call models and nothing else."""
-    _delete(spawner, {invoke_note(spawner.user.name, spawner.name)})  # left by a Hub that died during a start
+    """Create a token with which the server's owner can only call models."""
+    _delete(spawner, {invoke_note(spawner.user.name, spawner.name)})  # left by a Hub that was killed during a start
     token: str = spawner.user.new_api_token(
         note=invoke_note(spawner.user.name, spawner.name), scopes=list(INVOKE_SCOPES)
     )
@@ -49,12 +49,12 @@ def mint_invoke_token(spawner: Any) -> str:
 
 
 def revoke_tokens(spawner: Any) -> int:
-    """Delete every token that was made for this server; how many there were."""
+    """Delete all tokens of this server; return their number."""
     return _delete(spawner, _notes(spawner))
 
 
 def chosen_options(spawner: Any) -> dict[str, Any]:
-    """What the form marks: the options of the last start, and over them those in the address of the page."""
+    """Return the options to preselect in the form: those of the last start, overridden by those in the page's URL."""
     return {**(spawner.user_options or {}), **getattr(spawner.handler, "chosen_options", {})}
 
 
@@ -68,14 +68,14 @@ def _delete(spawner: Any, notes: set[str]) -> int:
 
 
 def platform_environment(*, openai_base_url: str, llmos_url: str, token: str) -> dict[str, str]:
-    """The variables by which an unmodified ``openai.OpenAI()`` and ``llmos.Client()`` work without arguments."""
+    """Return the variables with which ``openai.OpenAI()`` and ``llmos.Client()`` need no arguments."""
     return {"OPENAI_BASE_URL": openai_base_url, "OPENAI_API_KEY": token, "LLMOS_URL": llmos_url}
 
 
 def past_proxies(environment: Mapping[str, Any], *urls: str) -> dict[str, Any]:
-    """Return a server's environment with the cluster and these addresses in ``NO_PROXY``, where it names a proxy.
+    """Return a server's environment, with the cluster and these addresses in ``NO_PROXY`` if it names a proxy.
 
-    Values that aren't text, references into Secrets, stay as they are.
+    Values that aren't text (references to Secrets) are not changed.
     """
     plain = {name: value for name, value in environment.items() if isinstance(value, str)}
     return {**environment, **with_no_proxy(plain, [*CLUSTER_HOSTS, *hosts_of(*urls)])}
@@ -87,27 +87,27 @@ Hook = Callable[[Any], Awaitable[None] | None]
 def keep_spawner(
     c: Any, *, openai_base_url: str, llmos_url: str, report: Callable[[str], None] | None = None
 ) -> list[str]:
-    """Let a Hub keep its spawner, whichever it is: its servers get the platform's addresses and a token for models.
+    """Give the servers of a Hub's own spawner the platform's addresses and a token for models.
 
     Parameters
     ----------
     c
         The configuration object of ``jupyterhub_config.py``.
     openai_base_url, llmos_url
-        The gateway's address with ``/v1`` and the API's, as servers reach them.
+        URLs of the gateway with ``/v1`` and of the API, as seen from servers.
     report
-        Is given each line of what was done.
+        Called with each line about what was done.
 
     Returns
     -------
     list of str
-        What was done. The site's own hooks go on to run: before a start first theirs, after a stop last.
+        Lines about what was done. The site's own hooks still run: before a start first, after a stop last.
     """
     addresses = {"OPENAI_BASE_URL": openai_base_url, "LLMOS_URL": llmos_url}
     wraps = {"pre_spawn_hook": _before_start(addresses), "post_stop_hook": _after_stop}
     lines = []
     for hook, wrap in wraps.items():
-        # the most special section counts: a hook at c.KubeSpawner hides one at c.Spawner
+        # all sections: the most specific one takes effect, such as c.KubeSpawner's over c.Spawner's
         sections = [name for name, section in c.items() if isinstance(section, Mapping) and hook in section]
         for name in dict.fromkeys([*sections, "Spawner"]):
             section = c[name]
@@ -124,7 +124,7 @@ def _before_start(addresses: Mapping[str, str]) -> Callable[[Hook | None], Hook]
     def wrap(site: Hook | None) -> Hook:
         async def pre_spawn_hook(spawner: Any) -> None:
             await _run(site, spawner)
-            # a site may set its own; what was set here at an earlier start is set anew
+            # keep the site's own values, but not those that were set here at an earlier start
             ours = getattr(spawner, "llmos_environment", {})
             environment = {name: value for name, value in spawner.environment.items() if ours.get(name) != value}
             token = mint_invoke_token(spawner)

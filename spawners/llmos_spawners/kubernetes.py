@@ -1,11 +1,11 @@
-"""Notebook servers as pods, each person's in a namespace of their own: a thin subclass of KubeSpawner.
+"""A subclass of KubeSpawner for notebook servers as pods, in a namespace per user.
 
-KubeSpawner makes, watches and deletes pods. Added here: the same choices and environment as on a workstation; the
-namespace that the controllers prepare; tokens in a Secret instead of the pod, and their end; and words for what a
-start waits for and why it is refused. Runs on JupyterHub 5.5 and 6.
+KubeSpawner creates, watches and deletes pods. This class adds the same choices and environment as on a workstation; the
+namespace that the controllers prepare; tokens in a Secret instead of in the pod, and their revocation; and messages about
+what a start waits for or why it is refused. It supports JupyterHub 5.5 and 6.
 
-What the Hub's service account needs: to create and get namespaces; to list and watch pods and events everywhere;
-and in people's namespaces, bound there by the controllers, to create and delete pods, to create, get and list
+The Hub's service account needs permission to create and get namespaces; to list and watch pods and events in all
+namespaces; and in users' namespaces, bound there by the controllers, to create and delete pods, to create, get and list
 persistentvolumeclaims, and to create, update and delete secrets (not to read them).
 """
 
@@ -33,15 +33,15 @@ from llmos_spawners.refusals import refusal
 __all__ = ["LLMOSKubeSpawner"]
 
 SERVICE_ACCOUNT: Final = "llmos"
-"""The account of people's pods: it may nothing, and knows the registry's secrets."""
+"""The service account of servers' pods: it has no permissions, and the registry's pull secrets."""
 SECRET_VARIABLES: Final = ("JUPYTERHUB_API_TOKEN", "JPY_API_TOKEN", "OPENAI_API_KEY")
 
 _LOOKS_BEFORE_GIVING_UP: Final = 3
-"""Seconds for which a hopeless state has to last: the kubelet passes through some of them."""
+"""Consecutive checks, one a second, with a hopeless phase; the kubelet may pass through such a state briefly."""
 
 
 class LLMOSKubeSpawner(QueuedStarts, ChoosingKubeSpawner):
-    """Starts notebook servers as pods with a home, a model token and the platform's addresses."""
+    """A spawner of notebook servers as pods with a home, a token for models and the platform's addresses."""
 
     openai_base_url = Unicode(
         "", config=True, help="The gateway's address with ``/v1``: ``OPENAI_BASE_URL`` in every server."
@@ -71,10 +71,10 @@ class LLMOSKubeSpawner(QueuedStarts, ChoosingKubeSpawner):
         super().__init__(*args, **kwargs)
         self._token = ""
         self._secret_values: dict[str, str] = {}
-        # no default: Zero to JupyterHub's chart sets an empty list
+        # not a default, which the empty list in the chart of Zero to JupyterHub would override
         self.pod_affinity_required = [*self._sorted_dict_values(self.pod_affinity_required), *self._home_affinity()]
 
-    # Defaults: a site's configuration overrides each.
+    # Defaults, which a site's configuration can override
 
     @default("pvc_name_template")
     def _default_pvc_name_template(self) -> str:
@@ -90,11 +90,11 @@ class LLMOSKubeSpawner(QueuedStarts, ChoosingKubeSpawner):
 
     @default("storage_access_modes")
     def _default_storage_access_modes(self) -> list[str]:
-        return ["ReadWriteOnce"]  # every storage class has it
+        return ["ReadWriteOnce"]  # supported by every storage class
 
     @default("delete_pvc")
     def _default_delete_pvc(self) -> bool:
-        return False  # it goes with the namespace, which the controllers keep for a while
+        return False  # it is deleted with the namespace, which the controllers keep for a while
 
     @default("volumes")
     def _default_volumes(self) -> list[dict[str, Any]]:
@@ -105,7 +105,7 @@ class LLMOSKubeSpawner(QueuedStarts, ChoosingKubeSpawner):
         return [{"name": "home", "mountPath": self.home}]
 
     def _home_affinity(self) -> list[dict[str, Any]]:
-        """All of a person's servers on one node, where their home can't be on two."""
+        """Return the affinity that puts all of a user's servers on one node, if their home can't be mounted on two."""
         one_each = "servername" in self.pvc_name_template or "user_server" in self.pvc_name_template
         if not self.enable_user_namespaces or one_each or self.storage_access_modes != ["ReadWriteOnce"]:
             return []
@@ -126,7 +126,7 @@ class LLMOSKubeSpawner(QueuedStarts, ChoosingKubeSpawner):
 
     @default("pod_security_context")
     def _default_pod_security_context(self) -> dict[str, Any]:
-        # OnRootMismatch: else the kubelet changes the group of every file of a home at each start
+        # OnRootMismatch: otherwise the kubelet changes the group of every file of a home at each start
         seccomp = {"type": "RuntimeDefault"}
         return {"runAsNonRoot": True, "seccompProfile": seccomp, "fsGroupChangePolicy": "OnRootMismatch"}
 
@@ -154,13 +154,13 @@ class LLMOSKubeSpawner(QueuedStarts, ChoosingKubeSpawner):
         return f"{self.pod_name}-environment"
 
     def get_env(self) -> dict[str, Any]:
-        """The server's environment; what is secret is a reference into its Secret."""
+        """Return the server's environment, with references to its Secret for secret values."""
         env: dict[str, Any] = super().get_env()
         platform = platform_environment(
             openai_base_url=self.openai_base_url, llmos_url=self.llmos_url, token=self._token
         )
         platform[ENV_CA_CERTIFICATES] = self.ca_certificates
-        # a site may set its own
+        # the site's own values take precedence
         env.update({name: value for name, value in platform.items() if value and name not in self.environment})
         env = past_proxies(env, self.openai_base_url, self.llmos_url, env.get("JUPYTERHUB_API_URL", ""))
         names = [name for name in (*SECRET_VARIABLES, *self.secret_variables) if isinstance(env.get(name), str)]
@@ -171,25 +171,25 @@ class LLMOSKubeSpawner(QueuedStarts, ChoosingKubeSpawner):
         return env
 
     async def get_pod_manifest(self) -> Any:
-        """The pod, with the labels that network policies go by, and what tells when it is up and why it died."""
+        """Return the pod with labels for network policies, a readiness probe and a termination message."""
         pod = await super().get_pod_manifest()
         pod.metadata.labels.update(self._labels())
         container = pod.spec.containers[0]
         if container.termination_message_policy is None:
-            # its last lines come with the pod's status: no right to read logs is needed
+            # the status then has the last lines of the log, so the Hub needs no permission to read logs
             container.termination_message_policy = "FallbackToLogsOnError"
         if container.readiness_probe is None:
-            # else a server that dies while it starts was "ready" before, and nobody says why it died
+            # otherwise a server that dies while it starts was "ready" before, and the reason is not reported
             container.readiness_probe = {"tcpSocket": {"port": self.port}, "periodSeconds": 1, "failureThreshold": 600}
         return pod
 
     def _labels(self) -> dict[str, str]:
-        # no llmos.ai/part: that marks what the controllers run
+        # without llmos.ai/part, the label of the controllers' own workloads
         names = {"llmos.ai/kind": "Server", "llmos.ai/name": self.name or "default"}
         return {**names, "app.kubernetes.io/instance": self.instance}
 
     def make_environment_secret(self, owner: dict[str, Any] | None = None) -> dict[str, Any]:
-        """The Secret; with `owner`, a pod, it goes when that does."""
+        """Return the Secret; with a pod as `owner` it is deleted with the pod."""
         metadata: dict[str, Any] = {
             "name": self.environment_secret_name,
             "namespace": self.namespace,
@@ -214,7 +214,7 @@ class LLMOSKubeSpawner(QueuedStarts, ChoosingKubeSpawner):
         except ApiException as exc:
             if exc.status != 409:
                 raise
-            # left by a Hub that died, or to be given its owner
+            # left by a Hub that was killed, or created before the pod that becomes its owner
             name = self.environment_secret_name
             await self.api.replace_namespaced_secret(name, self.namespace, body, _request_timeout=timeout)
 
@@ -232,17 +232,17 @@ class LLMOSKubeSpawner(QueuedStarts, ChoosingKubeSpawner):
     # Starting
 
     async def run_pre_spawn_hook(self) -> None:
-        """Wait for a turn; what is said of an earlier start is over."""
+        """Reset the progress of an earlier start, then wait for a turn and run the site's hook."""
         self._step, self._start_future = Phase(5, "Beginning"), None
         await super().run_pre_spawn_hook()
 
     def start(self) -> asyncio.Future[str]:
-        """Start the pod; what goes wrong is said in words.
+        """Start the pod.
 
         Raises
         ------
         HTTPError
-            The start is refused, can't succeed, or took longer than `start_timeout`.
+            The start is refused, can't succeed, or took longer than `start_timeout`; the message is for the user.
         """
         future = self._start_future = asyncio.ensure_future(self._start_in_words())
         return future
@@ -271,8 +271,15 @@ class LLMOSKubeSpawner(QueuedStarts, ChoosingKubeSpawner):
         return url
 
     async def _start_watched(self) -> str:
-        """KubeSpawner's start, ended early where waiting doesn't help, and before the Hub would end it without words."""
+        """Run KubeSpawner's start, and end it if waiting doesn't help or it takes too long.
+
+        Raises
+        ------
+        HTTPError
+            The start can't succeed, or took too long.
+        """
         loop = asyncio.get_running_loop()
+        # before the Hub's own time limit, whose message doesn't say what the start was waiting for
         deadline = loop.time() + max(1, self.start_timeout - 2)
         starting = asyncio.ensure_future(super()._start())
         hopeless = 0
@@ -297,7 +304,7 @@ class LLMOSKubeSpawner(QueuedStarts, ChoosingKubeSpawner):
                 await asyncio.wait({starting}, timeout=5)
 
     def _refusal(self, exc: ApiException) -> Exception:
-        """Words for what the API server said; what isn't a refusal stays the Hub's own error."""
+        """Return an error with a message for the user if the API server refused, otherwise the same exception."""
         try:
             text = json.loads(exc.body or "")["message"]
         except (TypeError, ValueError, KeyError):
@@ -315,7 +322,7 @@ class LLMOSKubeSpawner(QueuedStarts, ChoosingKubeSpawner):
         return refusal(refused.message, reason=refused.reason, status=403)
 
     def _running(self) -> Sequence[tuple[str, str]]:
-        """The person's servers that hold part of their quota, and how much memory."""
+        """Return name and memory of the user's other servers, which use part of the quota."""
         found = []
         for pod in self.pod_reflector.pods.values() if self.pod_reflector else ():
             meta = pod["metadata"]
@@ -336,7 +343,7 @@ class LLMOSKubeSpawner(QueuedStarts, ChoosingKubeSpawner):
         try:
             done: bool = await super()._make_create_pvc_request(pvc, request_timeout)
         except UNREACHABLE:
-            return False  # asked again
+            return False  # KubeSpawner repeats it
         return done
 
     async def _make_create_pod_request(self, pod: Any, request_timeout: float) -> bool:
@@ -345,20 +352,20 @@ class LLMOSKubeSpawner(QueuedStarts, ChoosingKubeSpawner):
             await self._write_secret()
             done: bool = await super()._make_create_pod_request(pod, request_timeout)
         except UNREACHABLE:
-            return False  # asked again
+            return False  # KubeSpawner repeats it
         return done
 
-    # What people see
+    # Progress
 
     def _phase(self) -> Phase:
-        """Where the start stands: before there is a pod, what was done last."""
+        """Return the phase of the start; before there is a pod, the last step."""
         if waiting := self.waiting:
             return Phase(5, waiting)
         pod = self.pod_reflector.pods.get(f"{self.namespace}/{self.pod_name}") if self.pod_reflector else None
         return phase_of(pod, self.events) or self._step
 
     async def progress(self) -> AsyncIterator[dict[str, Any]]:
-        """What the page shows while the server starts: each phase once, and long ones again with their duration."""
+        """Yield the phases of the start for the progress page, and long ones repeatedly with their duration."""
         said, since, shown, progress = "", 0.0, 0.0, 0
         loop = asyncio.get_running_loop()
         while True:
@@ -375,10 +382,10 @@ class LLMOSKubeSpawner(QueuedStarts, ChoosingKubeSpawner):
                 return
             await asyncio.sleep(0.5)
 
-    # The end
+    # Stopping
 
     async def run_post_stop_hook(self) -> None:
-        """After every stop, also of a server that died or that an earlier Hub started: its tokens end."""
+        """Revoke the server's tokens; runs after every stop, also of a server that died or that an earlier Hub started."""
         self.leave_queue()
         revoke_tokens(self)
         self._token, self._secret_values = "", {}

@@ -1,4 +1,4 @@
-"""What people choose when they start a server as a pod: size, image, GPU and volumes, and what the pod becomes by it."""
+"""The choices at the start of a server as a pod: size, image, GPU and volumes, and their effect on the pod."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["ChoosingKubeSpawner"]
 
 MODELS_CLAIM: Final = "llmos-models"
 
-# what a choice changes; every start begins with what the site has set
+# Traits that a choice changes; every start first resets them to the site's values.
 _CHOSEN_TRAITS: Final = (
     *("image", "cpu_limit", "cpu_guarantee", "mem_limit", "mem_guarantee"),
     *("extra_resource_limits", "extra_resource_guarantees", "node_selector", "tolerations"),
@@ -28,7 +28,7 @@ _CHOSEN_TRAITS: Final = (
 
 
 class ChoosingKubeSpawner(NamespacedKubeSpawner):
-    """KubeSpawner with the same form and the same options in the API as on a workstation."""
+    """A KubeSpawner with the same form and API options as on a workstation."""
 
     sizes = List(
         Dict(),
@@ -76,7 +76,7 @@ class ChoosingKubeSpawner(NamespacedKubeSpawner):
         "/home/llmos", config=True, help="Where the home is mounted: the home of the images' user, uid 1000."
     )
 
-    # KubeSpawner's, as they are read and written here
+    # Types of KubeSpawner's traits
     extra_resource_limits: dict[str, str]
     extra_resource_guarantees: dict[str, str]
     node_selector: dict[str, str]
@@ -91,7 +91,7 @@ class ChoosingKubeSpawner(NamespacedKubeSpawner):
 
     @default("apply_user_options")
     def _default_apply_user_options(self) -> Any:
-        return {}  # none are taken over by it: `load_user_options` does, which every KubeSpawner calls
+        return {}  # not used: `load_user_options` applies the options, on all versions of KubeSpawner
 
     @default("options_form")
     def _default_options_form(self) -> Any:
@@ -118,7 +118,7 @@ class ChoosingKubeSpawner(NamespacedKubeSpawner):
 
     @property
     def profiles(self) -> Profiles:
-        """All that can be chosen; among the sizes only where the site has some."""
+        """The available choices; the default sizes if the site has none."""
         return read_profiles(
             sizes=self.sizes,
             images=self.images,
@@ -128,15 +128,15 @@ class ChoosingKubeSpawner(NamespacedKubeSpawner):
         )
 
     async def render_options_form(self) -> str:
-        """The form, with the person's own volumes in it."""
+        """Return the form, including the user's own volumes; empty if there is nothing to choose."""
         claims = await self._claims() if self.profiles.own_claims else []
         profiles = self.profiles if self.sizes else replace(self.profiles, sizes=())
         if not (self.sizes or len(profiles.images) > 1 or profiles.gpus or profiles.volumes or claims):
-            return ""  # nothing to choose: then the Hub starts the server at once
+            return ""  # without a form the Hub starts the server at once
         return render_form(profiles, chosen_options(self), claims)
 
     async def _claims(self) -> list[str]:
-        """The claims of the person's namespace that a server can mount; none where there is no namespace yet."""
+        """Return the claims in the user's namespace that a server can mount; none if it doesn't exist yet."""
         try:
             found = await self.api.list_namespaced_persistent_volume_claim(
                 self.namespace, _request_timeout=self.k8s_api_request_timeout
@@ -148,19 +148,19 @@ class ChoosingKubeSpawner(NamespacedKubeSpawner):
         return sorted(name for name in names if name not in (self.pvc_name, MODELS_CLAIM))
 
     async def load_user_options(self) -> None:
-        """Take over a start's options, from the form or from the API; with `profile_list`, KubeSpawner's own.
+        """Apply a start's options from the form or the API; with `profile_list`, as KubeSpawner does.
 
         Raises
         ------
         BadOptions
-            An option that there isn't.
+            An option or a value doesn't exist.
         """
         if self.profile_list:
             await super().load_user_options()
             return
         options = dict(self.user_options or {})
         if not self.sizes:
-            options.pop("size", None)  # remembered from when there were some
+            options.pop("size", None)  # remembered from a start when the site had sizes
         choice = self.profiles.choose(options)
         if choice.claims and (missing := sorted(set(choice.claims) - set(there := await self._claims()))):
             raise BadOptions(f'volumes: there is no "{missing[0]}". There are: {", ".join(there) or "none"}.')

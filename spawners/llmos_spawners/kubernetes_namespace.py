@@ -1,4 +1,4 @@
-"""A person's namespace: made where it is missing, waited for until the controllers have prepared it, never another's."""
+"""The namespace of a user's servers: created if it is missing, prepared by the controllers, and checked for its owner."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ __all__ = ["CREATED", "OWNER", "PREPARED", "UNREACHABLE", "NamespacedKubeSpawner
 OWNER: Final = "llmos.ai/owner"
 CREATED: Final = "llmos.ai/owner-created"
 PREPARED: Final = "llmos.ai/prepared"
-"""The controllers set it once quota, network policies and rights are in a namespace."""
+"""Annotation that the controllers set once a namespace has quota, network policies and role bindings."""
 
 _KEPT: Final = "llmos"
-"""In a spawner's state: what is kept beside that which another spawner would read."""
+"""Key in a spawner's state for values that other spawners don't know."""
 
 UNREACHABLE: Final = (aiohttp.ClientError, asyncio.TimeoutError, ConnectionError)
-"""What a request to an API server raises that is away for a moment."""
+"""Exceptions of requests to an API server that is temporarily unreachable."""
 
 
 class NamespacedKubeSpawner(KubeSpawner):
-    """KubeSpawner whose namespaces are LLMOS'."""
+    """A KubeSpawner that starts servers in LLMOS' namespaces."""
 
     instance = Unicode(
         "llmos",
@@ -50,18 +50,18 @@ class NamespacedKubeSpawner(KubeSpawner):
         """,
     )
 
-    # KubeSpawner's, as they are read and written here
+    # Types of KubeSpawner's attributes
     namespace: str
     dns_name: str
     pvc_name: str
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._step = Phase(5, "Beginning")  # what is being done before there is a pod
+        self._step = Phase(5, "Beginning")  # the progress before there is a pod
         self._own_namespace = self.namespace
-        # the state that another spawner left: where the person's home was before LLMOS came
+        # the state left by the spawner before LLMOS was installed, with the namespace of the user's home
         self._earlier: dict[str, Any] = {}
-        self._visiting = False  # a server that another spawner started still runs where that one put it
+        self._visiting = False  # True while a server started by that spawner still runs in its namespace
 
     @default("enable_user_namespaces")
     def _default_enable_user_namespaces(self) -> bool:
@@ -78,22 +78,23 @@ class NamespacedKubeSpawner(KubeSpawner):
 
     @default("user_namespace_annotations")
     def _default_user_namespace_annotations(self) -> dict[str, str]:
-        annotations = {OWNER: "{unescaped_username}"}  # a template: a name may have braces in it
+        annotations = {OWNER: "{unescaped_username}"}  # a template, as the name itself may contain braces
         if created := self._owner_created():
             annotations[CREATED] = created
         return annotations
 
     def _owner_created(self) -> str:
-        """When the Hub made the person: a name can be deleted and made anew by somebody else."""
+        """Return the user's creation time, which distinguishes them from a former user of the same name."""
         created = getattr(getattr(self.user, "orm_user", None), "created", None)
         return isoformat(created) or ""
 
-    # KubeSpawner remembers for ever where somebody's servers and home are. On a Hub that was there before LLMOS that
-    # is the Hub's own namespace: those servers are followed until they stop, and the next start is in the person's own
-    # namespace. Where servers are now stands apart, so that a Hub that LLMOS has left finds what its spawner knew.
+    # KubeSpawner stores the namespace of a user's servers and home permanently. On a Hub that existed before LLMOS this is
+    # the Hub's own namespace: servers there are managed until they stop, and the next start is in the user's own
+    # namespace. The new state is stored under a key of its own, so that after removing LLMOS from a Hub, its former
+    # spawner finds its state unchanged.
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Take over where a server is, also from the spawner that the Hub had before."""
+        """Load a server's state, also that of the Hub's former spawner."""
         kept = state.get(_KEPT)
         if kept is not None:
             self._earlier, state = kept["earlier"], kept["own"]
@@ -104,14 +105,14 @@ class NamespacedKubeSpawner(KubeSpawner):
             self._come_home()
 
     def get_state(self) -> dict[str, Any]:
-        """Where the server and the home are; for another spawner, where they were before."""
+        """Return the server's state, with that of the Hub's former spawner for its use after LLMOS is removed."""
         state: dict[str, Any] = super().get_state()
         if not self.enable_user_namespaces or self._visiting:
             return state
         return {**self._earlier, _KEPT: {"own": state, "earlier": self._earlier}}
 
     def clear_state(self) -> None:
-        """After a stop: the next start is in the person's own namespace."""
+        """Clear the state after a stop; the next start is in the user's own namespace."""
         super().clear_state()
         self._come_home()
 
@@ -125,12 +126,12 @@ class NamespacedKubeSpawner(KubeSpawner):
         self._pvc_exists = False
 
     async def _ensure_namespace(self) -> None:
-        """The person's namespace, made where it is missing, and prepared by the controllers.
+        """Create the user's namespace if it is missing, and wait until the controllers have prepared it.
 
         Raises
         ------
         HTTPError
-            It is somebody else's, or nobody prepared it in time.
+            The namespace belongs to somebody else, or was not prepared in time.
         """
         self._step = Phase(8, f"Preparing the namespace {self.namespace}")
         loop = asyncio.get_running_loop()
@@ -152,7 +153,7 @@ class NamespacedKubeSpawner(KubeSpawner):
             await asyncio.sleep(0.2)
 
     async def _read_namespace(self) -> Any:
-        """The namespace; None where it is only being made, or the API server is away."""
+        """Return the namespace, and create it if it is missing; None if it is to be read again."""
         timeout = self.k8s_api_request_timeout
         try:
             return await self.api.read_namespace(self.namespace, _request_timeout=timeout)
@@ -164,14 +165,14 @@ class NamespacedKubeSpawner(KubeSpawner):
         try:
             return await self.api.create_namespace(self.make_namespace(), _request_timeout=timeout)
         except ApiException as exc:
-            if exc.status not in (403, 409):  # made by somebody else meanwhile, or only by the controllers
+            if exc.status not in (403, 409):  # created meanwhile, or only the controllers may create it
                 raise
         except UNREACHABLE:
             pass
         return None
 
     def make_namespace(self) -> dict[str, Any]:
-        """The namespace as the spawner makes it; the controllers put the rest there."""
+        """Return the namespace as the spawner creates it; the controllers add the rest."""
         return {
             "apiVersion": "v1",
             "kind": "Namespace",
@@ -188,7 +189,7 @@ class NamespacedKubeSpawner(KubeSpawner):
             raise refusal(f"{self.namespace} is being deleted. Try again in a minute.", reason="namespace", status=409)
         owner, created = annotations.get(OWNER), annotations.get(CREATED)
         if owner is None and not self.namespace_timeout:
-            return  # a site without LLMOS' controllers made it
+            return  # created by a site without LLMOS' controllers
         if owner == self.user.name and (not created or created == self._owner_created()):
             return
         whose = "an earlier person of that name" if owner == self.user.name else (owner or "somebody else")

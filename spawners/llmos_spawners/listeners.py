@@ -1,4 +1,4 @@
-"""Whose a port of this machine is (Linux, proc(5)): an open port alone doesn't say that it is the server's."""
+"""The owner of a port of this machine (Linux, proc(5)): an open port may be another program's."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ _SOCKET: Final = re.compile(r"socket:\[(\d+)\]")
 
 
 def listens(leader: int, port: int) -> bool:
-    """Whether a process, or one that it has started, listens on a TCP port.
+    """Return whether a process or one of its descendants listens on a TCP port.
 
     Parameters
     ----------
     leader
-        Its process id.
+        Id of the process.
     port
-        Of any of this machine's addresses.
+        The port, on any address of this machine.
     """
     wanted = _listeners(port)
     return any(_holds(pid, wanted) for pid in {leader, *processes_of(leader)})
 
 
 def _listeners(port: int) -> set[str]:
-    """The inodes of the sockets that listen on a port."""
+    """Return the inodes of the sockets that listen on a port."""
     found = set()
     for table in ("/proc/net/tcp", "/proc/net/tcp6"):
         with contextlib.suppress(OSError):  # a kernel without IPv6
@@ -42,7 +42,7 @@ def _listeners(port: int) -> set[str]:
 
 
 def _holds(pid: int, inodes: set[str]) -> bool:
-    """Whether one of a process' files is one of these sockets."""
+    """Return whether a process has one of these sockets open."""
     try:
         descriptors = list(Path(f"/proc/{pid}/fd").iterdir())
     except OSError:  # it has ended meanwhile

@@ -1,7 +1,7 @@
-"""Notebook servers as processes of this machine, all under the platform's own uid.
+"""A spawner of notebook servers as processes of this machine, all under the platform's own uid.
 
-One home per person keeps their files apart, not safe from each other: who runs code here can read what
-the platform's user can read. The console and the README say so.
+Each user has a home of their own, but files are not protected from other users: whoever runs code here can read what the
+platform's account can read. The console and the README say so.
 """
 
 from __future__ import annotations
@@ -35,21 +35,22 @@ from llmos_spawners.start_phases import Phase, died, last_lines, phase_of, serve
 
 __all__ = ["LLMOSLocalSpawner"]
 
-# What a server may know of the Hub's environment. All else is left out: the Hub's holds its secrets.
+# Variables of the Hub's environment that servers inherit. Not more, as it contains the Hub's secrets.
 _KEEP = (
     *("LANG", "LANGUAGE", "LC_ALL", "LC_CTYPE", "TZ"),
     *("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "all_proxy", "no_proxy"),
     *("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE"),
     *("CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES", "LD_LIBRARY_PATH", "HF_ENDPOINT"),
 )
-_KILLED = 128 + signal.SIGKILL  # as a shell says it
+_KILLED = 128 + signal.SIGKILL  # the exit status in a shell
 _SYSTEM_PATH = "/usr/local/bin:/usr/bin:/bin"
 
 
 _PORTS: Final = 3
-"""How many ports are tried. That one is taken between its choice and its use happens once in thousands of starts."""
+"""Number of ports to try. A port is taken between its choice and its use once in thousands of starts."""
 _LOOKS: Final = 20
-"""A second: the list of processes may be half a second old, and a server may start another that listens."""
+"""Number of checks for the port's owner, which take a second in total: the list of processes may be half a second old,
+and the server may have just started the process that listens."""
 _TAKEN: Final = (
     "The server didn't start: another program listens on its port {port} (ss -tlnp shows which). Start it again; where the "
     "configuration sets LLMOSLocalSpawner.port, leave that out."
@@ -57,7 +58,7 @@ _TAKEN: Final = (
 
 
 async def _is_open(host: str, port: int) -> bool:
-    """Whether something listens on a port."""
+    """Return whether something listens on a port."""
     try:
         _, writer = await asyncio.open_connection(host, port)
     except OSError:
@@ -67,9 +68,9 @@ async def _is_open(host: str, port: int) -> bool:
 
 
 def _start_time(pid: int) -> int:
-    """When a process was started (field 22 of ``/proc/PID/stat``, proc(5)); 0 where there is none or it is a zombie.
+    """Return the start time of a process (field 22 of ``/proc/PID/stat``, proc(5)); 0 if it has ended or is a zombie.
 
-    A pid is used again; pid and start time together are one process.
+    Pids are reused; pid and start time together identify a process.
     """
     try:
         text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
@@ -80,7 +81,7 @@ def _start_time(pid: int) -> int:
 
 
 class LLMOSLocalSpawner(QueuedStarts, LocalProcessSpawner):
-    """Starts notebook servers as local processes with a home, a model token and the platform's addresses."""
+    """A spawner of local processes with a home, a token for models and the platform's addresses."""
 
     homes = Unicode(
         "",
@@ -105,7 +106,7 @@ class LLMOSLocalSpawner(QueuedStarts, LocalProcessSpawner):
 
     popen_kwargs: dict[str, Any]
     port: int
-    # by person and server: the Hub throws a spawner away when its server has ended
+    # messages by user and server, at the class: the Hub discards a spawner when its server has ended
     _endings: ClassVar[dict[tuple[str, str], str]] = {}
 
     def __init__(self, **kwargs: Any) -> None:
@@ -113,10 +114,10 @@ class LLMOSLocalSpawner(QueuedStarts, LocalProcessSpawner):
         self._start_time = 0
         self._token = ""
         self._log_size = 0
-        self._site_port = self.port  # 0: any that is free
+        self._site_port = self.port  # 0: any free port
         self.profiles = workstation(machine_memory())
 
-    # Defaults: a site's configuration overrides each.
+    # Defaults, which a site's configuration can override
 
     @default("notebook_environment")
     def _default_notebook_environment(self) -> str:
@@ -140,7 +141,7 @@ class LLMOSLocalSpawner(QueuedStarts, LocalProcessSpawner):
 
     @default("cmd")
     def _default_cmd(self) -> list[str]:
-        # by its interpreter: a PATH can't lead elsewhere, and -P keeps the home's own modules out of the server
+        # with the full path of the interpreter, independent of PATH; -P: don't import modules from the home
         return [sys.executable, "-P", "-m", "llmos_spawners.singleuser"]
 
     @default("concurrent_starts")
@@ -149,8 +150,8 @@ class LLMOSLocalSpawner(QueuedStarts, LocalProcessSpawner):
 
     @default("poll_interval")
     def _default_poll_interval(self) -> int:
-        # reading some files of /proc; the tokens of a server that died live until then, and one that takes more
-        # memory than it may goes on taking it
+        # cheap, as it reads a few files of /proc; until the next poll the tokens of a server that died remain valid, and
+        # a server over its memory limit continues
         return 2
 
     @default("interrupt_timeout")
@@ -163,35 +164,35 @@ class LLMOSLocalSpawner(QueuedStarts, LocalProcessSpawner):
 
     @property
     def home(self) -> Path:
-        """The person's home; a name such as ``../x`` can't lead out of the directory of homes."""
+        """The user's home; a name such as ``../x`` can't lead out of the directory of homes."""
         return Path(self.homes) / slug(self.user.name)
 
     @property
     def log_path(self) -> Path | None:
-        """The server's log."""
+        """The path of the server's log; None if it is the Hub's."""
         if not self.logs:
             return None
         server = f"--{slug(self.name)}" if self.name else ""
         return Path(self.logs) / f"{slug(self.user.name)}{server}.log"
 
     def get_args(self) -> list[str]:
-        """The server's arguments."""
+        """Return the server's arguments."""
         args = [*super().get_args(), f"--ServerApp.root_dir={self.home}"]
         if os.geteuid() == 0:
             args.append("--allow-root")
         return args
 
     def user_env(self, env: dict[str, str]) -> dict[str, str]:
-        """The person's own variables; the passwd entry is the platform's, not theirs."""
+        """Return the environment with the user's own variables; the passwd entry is that of the platform's account."""
         env = {
             **env,
             "USER": self.user.name,
             "LOGNAME": self.user.name,
             "HOME": str(self.home),
             "SHELL": "/bin/bash" if Path("/bin/bash").exists() else "/bin/sh",
-            "PATH": _SYSTEM_PATH,  # the server puts its kernels' and terminals' Python before it
+            "PATH": _SYSTEM_PATH,  # the server prepends the Python of kernels and terminals
             ENV_BASE: self.notebook_environment,
-            "JUPYTER_CONFIG_PATH": str(Path(__file__).parent / "jupyter"),  # defaults that a person can change
+            "JUPYTER_CONFIG_PATH": str(Path(__file__).parent / "jupyter"),  # defaults that users can override
             "LANG": env.get("LANG") or "C.UTF-8",
             **platform_environment(openai_base_url=self.openai_base_url, llmos_url=self.llmos_url, token=self._token),
         }
@@ -199,27 +200,27 @@ class LLMOSLocalSpawner(QueuedStarts, LocalProcessSpawner):
         return with_no_proxy(env, [*LOOPBACK_HOSTS, *platform])
 
     def make_preexec_fn(self, name: str) -> None:  # noqa: ARG002 - the Hub's signature
-        """None: everyone shares one uid, there is nothing to change between fork and exec."""
+        """Return None: all servers share one uid, so there is nothing to change between fork and exec."""
         return
 
     async def move_certs(self, paths: dict[str, str]) -> dict[str, str]:
-        """Leave internal certificates where they are: everyone shares one uid."""
+        """Return the paths of internal certificates unchanged, as all servers share one uid."""
         return paths
 
     def render_options(self) -> str:
-        """The form before a start; nothing where there is nothing to choose and nothing to say."""
+        """Return the form; empty if there is nothing to choose and no message about the last server."""
         notice = self._endings.get((self.user.name, self.name), "")
         if len(self.profiles.sizes) == 1 and not notice:
             return ""
         return render_form(self.profiles, chosen_options(self), notice=notice)
 
     def apply_options(self, options: dict[str, Any]) -> None:
-        """Take over a start's options, from the form or from the API.
+        """Apply a start's options from the form or the API.
 
         Raises
         ------
         HTTPError
-            400: an option that there isn't.
+            400: an option or a value doesn't exist.
         """
         try:
             size = self.profiles.choose(options).size
@@ -228,12 +229,12 @@ class LLMOSLocalSpawner(QueuedStarts, LocalProcessSpawner):
         self.mem_limit = size.memory
 
     async def start(self) -> tuple[str, int]:
-        """Make the home, mint the model token, start the server.
+        """Create the home and the token for models, and start the server.
 
         Raises
         ------
         HTTPError
-            409: it ended by itself at once; its last lines are in the message.
+            409: the server ended while it was starting (the message has its last lines), or its port is taken.
         """
         try:
             return await self._start()
@@ -253,7 +254,7 @@ class LLMOSLocalSpawner(QueuedStarts, LocalProcessSpawner):
                 self.popen_kwargs = {**self.popen_kwargs, "cwd": str(self.home), "umask": 0o077, **output}
                 address: tuple[str, int] = await super().start()
             self._start_time = _start_time(self.pid)
-            # a Hub that dies from here on leaves to the next one what it needs to find the process
+            # store the state now: if the Hub is killed from here on, the next one must find the process
             self.orm_spawner.state = self.get_state()
             self.db.commit()
             if await self._listens(*address):
@@ -263,17 +264,17 @@ class LLMOSLocalSpawner(QueuedStarts, LocalProcessSpawner):
         raise refusal(_TAKEN.format(port=address[1]), reason="port", status=409)
 
     async def _listens(self, host: str, port: int) -> bool:
-        """Wait until the server listens: the Hub asks in growing steps and would notice seconds later.
+        """Wait until the server listens; the Hub itself asks at growing intervals and would notice seconds later.
 
         Returns
         -------
         bool
-            False where another program does on its port: between the choice of a port and its use it is anybody's.
+            False if another program listens on the port, which it may take between the choice of the port and its use.
 
         Raises
         ------
         HTTPError
-            The server has died, which the Hub would notice after `http_timeout`.
+            The server has died, which the Hub would only notice after `http_timeout`.
         """
         foreign = 0
         while (status := await self.poll()) is None:
@@ -285,15 +286,15 @@ class LLMOSLocalSpawner(QueuedStarts, LocalProcessSpawner):
                     return False
             await asyncio.sleep(0.05)
         if await _is_open(host, port):
-            return False  # which is what it died of
-        if ended := self._endings.get((self.user.name, self.name)):  # by its limit of memory
+            return False  # the server died because its port is taken
+        if ended := self._endings.get((self.user.name, self.name)):  # killed for exceeding its memory
             raise refusal(ended, reason="memory", status=409)
         text, html = died(status, last_lines(self.log_path, self._log_size))
         raise refusal(text, reason="died", status=409, html=html)
 
     @contextlib.contextmanager
     def _output(self) -> Any:
-        """Where the server's output goes: a file, so that it goes on when the Hub dies."""
+        """Yield the arguments that redirect the server's output to a file, so that it survives the Hub."""
         path = self.log_path
         if path is None:
             yield {"stdin": subprocess.DEVNULL}
@@ -306,7 +307,7 @@ class LLMOSLocalSpawner(QueuedStarts, LocalProcessSpawner):
             os.close(fd)
 
     async def poll(self) -> int | None:
-        """None while the server runs; a process that got its pid since is not it."""
+        """Return None while the server runs, otherwise its exit status; a reused pid is not the server."""
         if self.proc is None and self.pid and self._start_time and _start_time(self.pid) != self._start_time:
             self.clear_state()
             return 0
@@ -316,7 +317,7 @@ class LLMOSLocalSpawner(QueuedStarts, LocalProcessSpawner):
         return status
 
     def _end_over_limit(self) -> bool:
-        """End the server and all it has started where they use more memory than they may; whether they did."""
+        """Kill the server and its descendants if they exceed its memory; return whether they did."""
         pids = processes_of(self.pid)
         used, limit = used_by(pids, self.mem_limit), self.mem_limit
         if used <= limit:
@@ -336,16 +337,16 @@ class LLMOSLocalSpawner(QueuedStarts, LocalProcessSpawner):
         return True
 
     async def stop(self, now: bool = False) -> None:
-        """Stop the server, then whatever of its process group is left."""
+        """Stop the server, then kill the rest of its process group."""
         pid, started = self.pid, self._start_time
         await super().stop(now=now)
         if pid and started and _start_time(pid) in (0, started):
-            # the group outlives its leader as long as it has members, and its id isn't used again until then
+            # a process group exists as long as it has members, and its id isn't reused until then
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(pid, signal.SIGKILL)
 
     async def run_post_stop_hook(self) -> None:
-        """After every stop, also of a server that died or that an earlier Hub started: its tokens end."""
+        """Revoke the server's tokens; runs after every stop, also of a server that died or that an earlier Hub started."""
         self.leave_queue()
         revoke_tokens(self)
         self._token = ""
@@ -353,14 +354,14 @@ class LLMOSLocalSpawner(QueuedStarts, LocalProcessSpawner):
             await done
 
     def get_state(self) -> dict[str, Any]:
-        """What the next Hub needs to find the process again."""
+        """Return the state with which the next Hub finds the process."""
         state: dict[str, Any] = super().get_state()
         if self.pid and self._start_time:
             state |= {"start_time": self._start_time, "instance": self._instance, "memory": self.mem_limit}
         return state
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Find it again; in a copy of the database it is a server of the original's, and none of ours."""
+        """Load the state; that of another platform, found in a copy of the database, is ignored."""
         if state.get("instance", "") != self._instance:
             state = {}
         super().load_state(state)
@@ -369,16 +370,16 @@ class LLMOSLocalSpawner(QueuedStarts, LocalProcessSpawner):
 
     @property
     def _instance(self) -> str:
-        """The mark of the platform that starts the servers, which is tied to its data directory."""
+        """The mark of the platform that starts the servers, derived from its data directory."""
         return os.environ.get("LLMOS_INSTANCE", "")
 
     def clear_state(self) -> None:
-        """Forget it."""
+        """Clear the state."""
         super().clear_state()
         self._start_time = 0
 
     async def progress(self) -> AsyncIterator[dict[str, Any]]:
-        """What the page shows while the server starts."""
+        """Yield the phases of the start for the progress page."""
         said = ""
         while True:
             phase = self._phase()

@@ -1,4 +1,4 @@
-"""How much memory a server's processes use, and how much this machine has (Linux, proc(5))."""
+"""Memory used by a server's processes, and memory of this machine (Linux, proc(5))."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from typing import Final
 __all__ = ["machine_memory", "processes_of", "used_by"]
 
 _PAGE: Final = os.sysconf("SC_PAGE_SIZE")
-_FRESH: Final = 0.5  # seconds for which a list of all processes serves every server
+_FRESH: Final = 0.5  # seconds for which a list of all processes is reused for every server
 
 _table: tuple[float, dict[int, tuple[int, int]]] = (0.0, {})
 
 
 def machine_memory() -> int:
-    """Bytes of memory that servers can have: the machine's, or what this control group is allowed."""
+    """Return the bytes of memory of this machine, or the limit of this control group if that is lower."""
     total = _PAGE * os.sysconf("SC_PHYS_PAGES")
     with contextlib.suppress(OSError, ValueError):
         return min(total, int(Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii")))
@@ -25,7 +25,7 @@ def machine_memory() -> int:
 
 
 def _processes() -> dict[int, tuple[int, int]]:
-    """Parent and session of every process."""
+    """Return parent and session of every process by its id."""
     global _table  # noqa: PLW0603 - one pass over /proc for all servers
     began, found = _table
     if time.monotonic() - began < _FRESH:
@@ -41,7 +41,7 @@ def _processes() -> dict[int, tuple[int, int]]:
 
 
 def processes_of(leader: int) -> list[int]:
-    """A server, what it has started, and what that has started: kernels have sessions of their own."""
+    """Return the ids of a server, its descendants and the members of its session; kernels have sessions of their own."""
     table = _processes()
     members = []
     for pid, (_, session) in table.items():
@@ -54,7 +54,7 @@ def processes_of(leader: int) -> list[int]:
 
 
 def used_by(pids: list[int], limit: int) -> int:
-    """Bytes in memory; where that looks like more than `limit`, what several share is counted once."""
+    """Return the bytes that processes use; memory shared among them is counted once if it would exceed `limit`."""
     resident = sum(_resident(pid) for pid in pids)
     return resident if resident <= limit else sum(_share(pid) for pid in pids)
 
@@ -67,7 +67,7 @@ def _resident(pid: int) -> int:
 
 
 def _share(pid: int) -> int:
-    """Its proportional set size; dearer to read than the resident one."""
+    """Return the proportional set size of a process; slower to read than the resident set size."""
     try:
         lines = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii").splitlines()
     except OSError:

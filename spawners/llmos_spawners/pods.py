@@ -1,6 +1,7 @@
-"""What a notebook server's pod is doing or waiting for, in words: pure functions of what the cluster tells.
+"""Messages about the phase of a notebook server's pod, made by pure functions from the pod and its events.
 
-Pods and events are the API server's own JSON. What isn't recognised of the scheduler's sentences is passed on as it is.
+Pods and events are JSON as returned by the API server. Messages of the scheduler that aren't recognised are passed on
+unchanged.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from llmos.resources.quantities import format_bytes, parse_quantity
 __all__ = ["Phase", "phase_of", "unschedulable"]
 
 CONTAINER: Final = "notebook"
-"""KubeSpawner's name for the server's container."""
+"""KubeSpawner's name of the server's container."""
 
 _NEVER_THERE: Final = re.compile(
     r"not found|manifest unknown|unauthorized|denied|forbidden|repository does not exist|no such host|invalid reference",
@@ -25,23 +26,23 @@ _NEVER_THERE: Final = re.compile(
 
 
 _PULLS: Final = 5
-"""Failed pulls after which one waits in vain: the kubelet's back-off has come to 80 seconds by then."""
+"""Failed pulls after which the start is given up; the kubelet's back-off is 80 seconds by then."""
 
 
 @dataclass(frozen=True, slots=True)
 class Phase:
-    """Where a start stands.
+    """A phase of a start.
 
     Attributes
     ----------
     progress
-        Of 100, roughly.
+        Approximate percentage.
     message
-        One sentence.
+        One sentence for the user.
     reason
-        One word for metrics where it can't go on: ``image``, ``memory``, ``crash``, ``configuration``.
+        One word for metrics if the start can't continue: ``image``, ``memory``, ``crash``, ``configuration``.
     hopeless
-        Waiting longer doesn't help.
+        True if waiting longer doesn't help.
     """
 
     progress: int
@@ -51,7 +52,7 @@ class Phase:
 
 
 def phase_of(pod: Mapping[str, Any] | None, events: Sequence[Mapping[str, Any]] = ()) -> Phase | None:
-    """Where the start of a pod stands; None where there is no pod yet."""
+    """Return the phase of a pod's start; None if there is no pod yet."""
     if pod is None:
         return None
     status = pod.get("status", {})
@@ -76,7 +77,7 @@ def phase_of(pod: Mapping[str, Any] | None, events: Sequence[Mapping[str, Any]] 
 
 
 def unschedulable(message: str) -> str:
-    """The scheduler's reasons in words.
+    """Return the scheduler's reasons in words.
 
     >>> unschedulable("0/2 nodes are available: 2 Insufficient memory.")
     'none of 2 nodes fits: too little free memory on 2'
@@ -118,7 +119,7 @@ def _reason(cause: NodeCause) -> str:
 
 
 def _count(events: Sequence[Mapping[str, Any]], text: str) -> int:
-    """How often something happened: repeated events are one with a count."""
+    """Return how often events with a text occurred; repeated events are one with a count."""
     return sum(int(event.get("count") or 1) for event in events if text in (event.get("message") or ""))
 
 
@@ -148,7 +149,7 @@ def _on_node(pod: Mapping[str, Any], events: Sequence[Mapping[str, Any]]) -> Pha
 
 
 def _volumes(events: Sequence[Mapping[str, Any]]) -> Phase | None:
-    """Of the last events the one on volumes, unless something newer went well."""
+    """Return the phase of the latest event about volumes; None if a newer event shows progress."""
     for event in reversed(events):
         message = event.get("message") or ""
         if event.get("reason") == "FailedAttachVolume" and "Multi-Attach" in message:
@@ -179,7 +180,7 @@ def _waiting(pod: Mapping[str, Any], waiting: Mapping[str, Any], events: Sequenc
 
 
 def _pull_error(message: str) -> str:
-    """The end of containerd's nested sentences, where the reason is."""
+    """Return the last part of containerd's nested messages, which has the reason."""
     text = _short(message, 600)
     tail = text.rpartition(": ")[2] if ": " in text else text
     return tail if len(tail) > 12 else _short(text)

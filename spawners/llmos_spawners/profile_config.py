@@ -1,4 +1,4 @@
-"""The choices of a start as a site's configuration lists them: plain dictionaries, read with words for what is wrong."""
+"""The choices of a start in a site's configuration: dictionaries, validated with messages about errors."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["default_sizes", "read_profiles"]
 
 
 def default_sizes() -> list[dict[str, Any]]:
-    """The sizes of a Hub of LLMOS' own, as a site's configuration lists its."""
+    """Return LLMOS' default sizes in the format of a site's configuration."""
     keys = ("name", "title", "description", "cpu", "memory")
     return [{key: getattr(size, key) for key in keys} for size in SIZES]
 
@@ -26,12 +26,12 @@ def read_profiles(
     volumes: Sequence[Mapping[str, Any]] = (),
     own_claims: bool = False,
 ) -> Profiles:
-    """The choices that a site's configuration lists.
+    """Return the choices that a site's configuration lists.
 
     Raises
     ------
     ValueError
-        An entry can't be read; the message says which and why.
+        An entry is invalid; the message says which one and why.
     """
     return Profiles(
         sizes=_read(Size, "sizes", sizes) or SIZES,

@@ -1,4 +1,4 @@
-"""The choices of a start as a form, in the Hub's own look (Bootstrap 5)."""
+"""The form for the choices of a start, in the style of the Hub's pages (Bootstrap 5)."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ __all__ = ["render_form"]
 def render_form(
     profiles: Profiles, chosen: Mapping[str, Any] | None = None, claims: Sequence[str] = (), notice: str = ""
 ) -> str:
-    """The form as HTML.
+    """Return the form as HTML.
 
     Parameters
     ----------
     profiles
-        What is offered; with no sizes, none can be chosen.
+        The available choices; without sizes, none can be chosen.
     chosen
-        The options of the last start, which are marked.
+        The options to preselect, such as those of the last start.
     claims
-        The person's own volumes.
+        The user's own volumes.
     notice
-        What the person should know before choosing: why the last server ended.
+        A message above the form, such as why the last server ended.
     """
     had = dict(chosen or {})
-    names = [size.name for size in profiles.sizes]  # a list, as what was sent may be anything
+    names = [size.name for size in profiles.sizes]  # a list: remembered options may be unhashable
     cards = ""
     if names:
         marked = had["size"] if had.get("size") in names else profiles.default_size

@@ -1,6 +1,4 @@
-"""The choices a person has when a server is started, the same for every spawner: how large, and in a cluster the
-image, GPUs and volumes.
-"""
+"""The choices at the start of a server, common to all spawners: its size, and in a cluster image, GPUs and volumes."""
 
 from __future__ import annotations
 
@@ -24,32 +22,32 @@ __all__ = [
 ]
 
 NAME: Final = re.compile(r"[a-z0-9]([-a-z0-9.]{0,61}[a-z0-9])?")
-"""What sizes, images, GPUs and volumes may be called."""
+"""Pattern of the names of sizes, images, GPUs and volumes."""
 
 _GIB: Final = 1024**3
 
 
 class BadOptions(ValueError):
-    """The options of a start are not among those there are; the message says which there are."""
+    """An option or value of a start that doesn't exist; the message lists those that do."""
 
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """How much of the machine a server may count on.
+    """A server's share of the machine.
 
     Attributes
     ----------
     name
-        In options and URLs.
+        Name in options and URLs.
     title, description
-        What people see.
+        Text in the form.
     cpu
         Cores; on a workstation all servers share all of them.
     memory
-        Bytes. A server that uses more is stopped on a workstation, with words; a cluster enforces it.
+        Bytes. A workstation stops a server that uses more, with a message; in a cluster it is the pod's limit.
     cpu_request, memory_request
-        What a cluster sets aside. By default all of the memory, since what was promised has to be there, and a
-        tenth of the cores, since notebooks mostly wait.
+        Requests of the pod in a cluster. The defaults are all of the memory, as it must be available when it is used,
+        and a tenth of the cores, as notebooks mostly wait.
     """
 
     name: str
@@ -63,14 +61,14 @@ class Size:
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """What a server runs in.
+    """A container image of servers.
 
     Attributes
     ----------
     name, title, description
         As for sizes.
     image
-        The reference: ``registry/llmos-notebook:0.1.0``.
+        The image's reference: ``registry/llmos-notebook:0.1.0``.
     """
 
     name: str
@@ -88,13 +86,13 @@ class Gpu:
     name, title, description
         As for sizes.
     count
-        How many.
+        Number of GPUs.
     resource
-        What the device plugin calls them.
+        Name of the device plugin's resource.
     node_selector, tolerations
-        Which nodes have them, and what keeps others off those.
+        Node selector and tolerations for the nodes that have these GPUs.
     runtime_class
-        The container runtime that passes them on; empty where the default one does.
+        The runtime class for GPUs; empty if the default runtime supports them.
     """
 
     name: str
@@ -109,20 +107,20 @@ class Gpu:
 
 @dataclass(frozen=True, slots=True)
 class SharedVolume:
-    """A volume that people may mount, or (`always`) have mounted.
+    """A volume that users can mount, or that every server mounts (`always`).
 
     Attributes
     ----------
     name, title, description
         As for sizes.
     volume
-        Where its data is, as in a pod: ``{"persistentVolumeClaim": {"claimName": "data"}}``, ``{"nfs": {...}}``.
+        Its source as in a pod: ``{"persistentVolumeClaim": {"claimName": "data"}}``, ``{"nfs": {...}}``.
     mount
-        The directory.
+        The directory where it is mounted.
     read_only
-        Whether it can't be written.
+        Mount it read-only.
     always
-        Whether every server has it.
+        Mount it in every server.
     """
 
     name: str
@@ -146,7 +144,7 @@ Named = TypeVar("Named", Size, Image, Gpu, SharedVolume)
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """What was chosen for a start; `claims` are a person's own volumes by name."""
+    """The choices for one start; `claims` are names of the user's own volumes."""
 
     size: Size
     image: Image | None = None
@@ -157,18 +155,18 @@ class Choice:
 
 @dataclass(frozen=True, slots=True)
 class Profiles:
-    """All that can be chosen.
+    """The available choices.
 
     Attributes
     ----------
     sizes, images, gpus, volumes
-        Who says nothing gets `default_size` and the first image; no GPU is always possible.
+        Without options a server gets `default_size` and the first image. A server without a GPU is always possible.
     own_claims
-        Whether people can mount claims of their namespace.
+        True if users can mount the claims of their namespace.
     preferred_size
-        The name of what is started where nothing is said, if there is such a size.
+        Name of the default size, if there is a size of that name.
     cores
-        Whether a size bounds the cores as well.
+        True if a size also limits the cores.
     """
 
     sizes: Sequence[Size] = SIZES
@@ -181,27 +179,27 @@ class Profiles:
 
     @property
     def options(self) -> tuple[str, ...]:
-        """The names of the options that there are."""
+        """The names of the available options."""
         offered = {"image": self.images, "gpu": self.gpus, "volumes": self.volumes or self.own_claims}
         return ("size", *(name for name, some in offered.items() if some))
 
     @property
     def default_size(self) -> str:
-        """The name of what is started where nothing is said."""
+        """The name of the size of a server without options."""
         return next((size.name for size in self.sizes if size.name == self.preferred_size), self.sizes[0].name)
 
     def choose(self, options: Mapping[str, Any]) -> Choice:
-        """What a start's options ask for.
+        """Return the choices for a start's options.
 
         Parameters
         ----------
         options
-            ``{"size": "small", "image": "r", "gpu": "a100", "volumes": ["data"]}``; nothing means the default.
+            ``{"size": "small", "image": "r", "gpu": "a100", "volumes": ["data"]}``; a missing one means the default.
 
         Raises
         ------
         BadOptions
-            An option or a value that there isn't.
+            An option or a value doesn't exist.
         """
         if unknown := sorted(set(options) - set(self.options)):
             raise BadOptions(f'There is no option "{unknown[0][:40]}". Options: {", ".join(self.options)}.')
@@ -223,14 +221,14 @@ class Profiles:
         )
 
     def from_form(self, form: Mapping[str, Sequence[str]]) -> dict[str, Any]:
-        """The options that a submitted form means.
+        """Return the options of a submitted form.
 
         Raises
         ------
         BadOptions
-            As `choose`.
+            An option or a value doesn't exist.
         """
-        # the Hub adds its own hidden fields
+        # names with an underscore are hidden fields of the Hub
         sent = {key: list(values) for key, values in form.items() if not key.startswith("_") and values}
         options: dict[str, Any] = {key: values if key == "volumes" else values[0] for key, values in sent.items()}
         choice = self.choose(options)
@@ -238,9 +236,9 @@ class Profiles:
 
 
 def workstation(memory: int) -> Profiles:
-    """A workstation's choices: how much of its memory, in bytes; the largest is at most all of it.
+    """Return the sizes of a workstation with this memory in bytes; the largest has at most all of it.
 
-    Who says nothing gets a size that data fits into, where that leaves at least as much for others.
+    The default is "medium", which has room for data, if it leaves at least half of the memory to others.
     """
     sizes = []
     for size in SIZES:

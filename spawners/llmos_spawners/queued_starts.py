@@ -1,4 +1,4 @@
-"""A spawner whose starts wait for their turn, where JupyterHub would refuse those who come too many at once."""
+"""A mixin for spawners that queues starts, where JupyterHub would refuse too many concurrent ones."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ __all__ = ["QueuedStarts"]
 
 
 class QueuedStarts(Configurable):
-    """Mixed into a spawner: at most so many of its starts are under way, the others wait and their page says so.
+    """A mixin that limits a spawner's concurrent starts; further ones wait, and their progress page says so.
 
-    Who waits has begun nothing, and the time for a start (`start_timeout`) doesn't count meanwhile. A spawner calls
+    A waiting start has done nothing yet, and the wait doesn't count towards `start_timeout`. The spawner calls
     `leave_queue` when its start is over.
     """
 
@@ -28,21 +28,22 @@ class QueuedStarts(Configurable):
         """,
     )
 
-    # of all servers of this Hub; each class has its own
+    # one queue per spawner class, for all servers of this Hub
     _starts: ClassVar[StartQueue | None] = None
 
     @property
     def starts(self) -> StartQueue:
-        """The queue that this server is in with the others of its kind."""
+        """The queue of this spawner class."""
         kind = type(self)
-        if kind._starts is None:  # noqa: SLF001 - this very class
+        if kind._starts is None:  # noqa: SLF001 - an attribute of this class
             kind._starts = StartQueue(self.concurrent_starts)  # noqa: SLF001
         return kind._starts  # noqa: SLF001
 
     async def run_pre_spawn_hook(self) -> None:
-        """As the Hub calls it before a start, and before the time for it counts: wait for a turn, then the site's hook."""
+        """Wait for a turn, then run the site's hook."""
+        # the Hub calls this before a start, and before `start_timeout` begins
         await self.starts.enter(self)
-        spawner: Any = super()  # the class that this one is mixed into
+        spawner: Any = super()  # the class into which this one is mixed
         try:
             if (done := spawner.run_pre_spawn_hook()) is not None:
                 await done
@@ -51,12 +52,12 @@ class QueuedStarts(Configurable):
             raise
 
     def leave_queue(self) -> None:
-        """Let the next one start; a second time changes nothing."""
+        """Let the next start begin; idempotent."""
         self.starts.leave(self)
 
     @property
     def waiting(self) -> str:
-        """What the page says to who waits for a turn; empty for who doesn't."""
+        """A message with the place in the queue; empty if this start doesn't wait."""
         ahead = self.starts.position(self)
         if not ahead:
             return ""

@@ -1,7 +1,7 @@
-"""What the cluster's API server answers when it refuses a pod or a volume, in words for the person.
+"""Messages for users about refusals of the API server to create a pod or a volume.
 
-The messages are those of Kubernetes' admission plugins: ResourceQuota (``exceeded quota: …``), LimitRanger,
-PodSecurity, NamespaceLifecycle and RBAC. What isn't recognised is passed on as it is.
+The API server's messages are those of Kubernetes' admission plugins: ResourceQuota (``exceeded quota: …``), LimitRanger,
+PodSecurity, NamespaceLifecycle and RBAC. Others are passed on unchanged.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ _RIGHTS: Final = re.compile(r'cannot (?P<verb>\w+) resource "(?P<resource>[^"]+)
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """Why something wasn't created.
+    """The reason why an object wasn't created.
 
     Attributes
     ----------
     message
-        For the person.
+        A message for the user.
     reason
-        For metrics: ``quota``, ``limits``, ``security``, ``rights``, ``namespace`` or ``refused``.
+        One word for metrics: ``quota``, ``limits``, ``security``, ``rights``, ``namespace`` or ``refused``.
     """
 
     message: str
@@ -41,18 +41,18 @@ class Refused:
 def explain_refusal(
     text: str, *, namespace: str, what: str = "this server", running: Sequence[tuple[str, str]] = ()
 ) -> Refused:
-    """Words for a refusal of the API server.
+    """Return a message for the user about a refusal of the API server.
 
     Parameters
     ----------
     text
-        Its message.
+        The API server's message.
     namespace
-        Where something was to be made.
+        The namespace of the refused object.
     what
-        What was to be made: "this server", "its home".
+        The refused object in words: "this server", "its home".
     running
-        Name and size of the person's servers that run, for what could be stopped.
+        Name and size of the user's running servers, which could be stopped.
     """
     if quota := parse_quota(text):
         return Refused(_quota(quota, what, running), "quota")
@@ -92,12 +92,12 @@ def _amounts(written: Mapping[str, str]) -> dict[str, Decimal]:
 
 
 def _plain(resource: str) -> str:
-    """The resource without the words that quotas put around it: ``limits.memory`` is memory."""
+    """Return the resource without a quota's prefix: ``limits.memory`` is ``memory``."""
     return resource.removeprefix("requests.").removeprefix("limits.").removeprefix("count/")
 
 
 def _thing(resource: str) -> str:
-    """How people call it."""
+    """Return the name of a resource for users."""
     plain = _plain(resource)
     names = {
         "cpu": "cores",
@@ -130,7 +130,7 @@ def _quota(found: ExceededQuota, what: str, running: Sequence[tuple[str, str]]) 
         if limit is None:
             continue
         left = max(Decimal(0), limit - taken)
-        # limits.memory and requests.memory say the same thing to a person
+        # one sentence for limits.memory and requests.memory, which are the same for users
         verb = "is" if left == 1 else "are"
         sentences.setdefault(
             _thing(resource),

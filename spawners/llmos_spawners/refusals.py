@@ -1,4 +1,4 @@
-"""A start that is refused or can't succeed, told to the person in the way that the installed JupyterHub shows."""
+"""The exception for a start that is refused or can't succeed, as the installed JupyterHub displays it."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ __all__ = ["refusal"]
 
 
 def refusal(message: str, *, reason: str, status: int = 400, html: str = "") -> web.HTTPError:
-    """What a spawner raises so that the person reads `message`, and the Hub counts a refusal and no error of its own.
+    """Return an exception whose message the Hub shows to the user, and which it doesn't count as its own failure.
 
     Parameters
     ----------
     message
-        What was asked for, why it isn't given, and what to do.
+        The message: what was requested, why it is refused, and what to do.
     reason
         One word for metrics: ``options``, ``quota``, ``image`` …
     status
-        The HTTP status. From 500 on JupyterHub 5 counts the start as failed, and after five of those it exits
-        where a site has set ``consecutive_failure_limit``.
+        The HTTP status. JupyterHub 5 counts a start with a status from 500 on as failed, and exits after five failures
+        if a site has set ``consecutive_failure_limit``.
     html
-        The same for pages, where it isn't plain text.
+        The message as HTML, if pages should not show it as plain text.
 
     Returns
     -------
     HTTPError
-        A ``SpawnException`` on JupyterHub 6; before, an error with the attributes that its pages look for.
+        A ``SpawnException`` on JupyterHub 6; on older versions an error with the attributes that their pages use.
     """
     if SpawnException is not None:
         error: Any = SpawnException(message, reason=reason, status_code=status)

@@ -1,16 +1,15 @@
-"""Starts a notebook server as ``jupyterhub-singleuser`` does, sooner, and whatever its owner has installed or configured.
+"""``jupyterhub-singleuser`` that starts faster, and starts despite broken packages or configuration of its owner.
 
-``jsonschema`` takes up ``rfc3987_syntax`` where it is installed, for the formats "iri" and "iri-reference"
-alone, which a notebook server doesn't use; that package builds a grammar when it is imported, 0.8 s. An entry
-of None in ``sys.modules`` makes the import fail as if it weren't installed; kernels are processes of their own
-and are not concerned.
+``jsonschema`` imports ``rfc3987_syntax`` if it is installed, only for the formats "iri" and "iri-reference", which a
+notebook server doesn't use. That package builds a grammar at import, which takes 0.8 s. None in ``sys.modules`` makes
+the import fail as if the package weren't installed; kernels are separate processes and not affected.
 
-And JupyterLab doesn't ask each person anew whether it may look for news outside: ``jupyter/labconfig`` turns that
-off. ``jupyter/jupyter_server_config.json`` has the server ask the Hub every ten seconds about whom it has let in, and
-not every five minutes: so soon ends a session that a new password ends.
+``jupyter/labconfig`` disables JupyterLab's question to each user whether it may fetch news.
+``jupyter/jupyter_server_config.json`` makes the server check its sessions with the Hub every ten seconds instead of every
+five minutes, so that a session ends soon after a change of password.
 
-The server itself runs without its owner's packages; its kernels and terminals find them (`llmos.python.layer`). Where
-its owner's configuration ends it before it listens, it starts again without that.
+The server itself runs without its owner's packages; its kernels and terminals use them (`llmos.python.layer`). If the
+owner's configuration ends the server before it listens, it starts again without that configuration.
 """
 
 from __future__ import annotations
@@ -38,8 +37,8 @@ _NOTE = (
 def main() -> None:
     """Run the server until it is stopped."""
     trust_site(os.environ)
-    os.environ.pop(ENV_CA_CERTIFICATES, None)  # in the file now: nobody needs pages of it in a terminal's environment
-    sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]  # None is how the import system is told
+    os.environ.pop(ENV_CA_CERTIFICATES, None)  # written to a file now; too long for the environment of terminals
+    sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]  # None makes the import fail
     os.environ.update(_layer_environment())
     paths = [*filter(None, [os.environ.get("JUPYTER_CONFIG_PATH")]), str(CONFIGURATION)]
     os.environ["JUPYTER_CONFIG_PATH"] = os.pathsep.join(dict.fromkeys(os.pathsep.join(paths).split(os.pathsep)))
@@ -59,7 +58,7 @@ def _layer_environment() -> dict[str, str]:
     layer = Layer.of()
     try:
         layer.ensure()
-    except OSError as exc:  # a full disk is no reason not to let its owner make room
+    except OSError as exc:  # on a full disk the owner needs the server to free space
         sys.stderr.write(f"No packages of your own: {layer.root} can't be written: {exc}\n")
     return layer.environment()
 
@@ -69,23 +68,23 @@ def _failed(exc: BaseException) -> bool:
 
 
 def _listened() -> bool:
-    """Whether the server got as far as to listen; what ends it later isn't its configuration."""
+    """Return whether the server has listened; then its configuration isn't the reason for its end."""
     from jupyter_server.serverapp import ServerApp
 
     return ServerApp.initialized() and hasattr(ServerApp.instance(), "_http_server")
 
 
 def _has_configuration() -> bool:
-    """Whether its owner has any configuration."""
+    """Return whether the owner has any configuration."""
     home = Path.home()
     found = [*home.glob("jupyter*_config.*"), *(home / ".jupyter").glob("jupyter*_config*")]
     return bool(found)
 
 
 def _unreadable(home: Path) -> str:
-    """Say which of the files that JupyterLab reads for its page can't be read; empty where all can.
+    """Return a message about a file that JupyterLab needs for its page and that can't be read; empty if there is none.
 
-    With one of them every page is an error, although the server itself starts.
+    With such a file every page is an error, although the server itself starts.
     """
     data = [Layer.of().root / "share" / "jupyter", home / ".local" / "share" / "jupyter"]
     files = [path for place in data for path in (place / "labextensions").glob("**/package.json")]
@@ -98,22 +97,22 @@ def _unreadable(home: Path) -> str:
 
 
 def _leave_configuration_out(why: str) -> None:
-    """Leave out what its owner has configured; its kernels say so."""
+    """Disable the owner's configuration, with a note that kernels show."""
     note = _NOTE.format(why=why)
     sys.stderr.write(f"{note}\n")
     sys.stderr.flush()
-    # the Hub's switch leaves ~/.jupyter/labconfig in; what is set meanwhile has a place of its own
+    # JUPYTERHUB_DISABLE_USER_CONFIG doesn't disable ~/.jupyter/labconfig, so another directory is used meanwhile
     os.environ.update(
         {DISABLE_USER_CONFIG: "1", ENV_NOTE: note, "JUPYTER_CONFIG_DIR": str(Path.home() / ".llmos" / "jupyter")}
     )
 
 
 def _start_again_without_configuration(exc: BaseException) -> None:
-    """Become the same server without its owner's configuration."""
+    """Replace this process by the same server without its owner's configuration."""
     in_words = f"{type(exc).__name__}: {exc}".splitlines()[0][:200]
     _leave_configuration_out("it ends the server; see the server's log." if isinstance(exc, SystemExit) else in_words)
     command = [sys.executable, *sys.orig_argv[1:]]
-    os.execve(sys.executable, command, dict(os.environ))  # noqa: S606 - the same process goes on
+    os.execve(sys.executable, command, dict(os.environ))  # noqa: S606 - a list, no shell; the pid must not change
 
 
 if __name__ == "__main__":

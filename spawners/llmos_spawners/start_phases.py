@@ -1,4 +1,4 @@
-"""What a notebook server is doing while it starts, in words, from the lines of its log; and its last words when it dies."""
+"""Phases of a notebook server's start, found in its log, and the message about a server that has died."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ __all__ = ["Phase", "died", "last_lines", "phase_of", "server_log_size"]
 
 @dataclass(frozen=True, slots=True)
 class Phase:
-    """A step of a start.
+    """A phase of a start.
 
     Attributes
     ----------
     progress
-        Percent.
+        Percentage.
     message
-        For the person who waits.
+        Text for the user.
     """
 
     progress: int
@@ -39,7 +39,7 @@ _PREFIX: Final = re.compile(r"^\[[A-Z] \d{4}-\d\d-\d\d [\d:.]+ [^\]]*\] ")
 
 
 def server_log_size(path: Path | None) -> int:
-    """The size of a log in bytes, before a start: what was there is of earlier ones."""
+    """Return the size of a log in bytes; before a start, the end of what earlier starts wrote."""
     try:
         return path.stat().st_size if path else 0
     except OSError:
@@ -47,13 +47,13 @@ def server_log_size(path: Path | None) -> int:
 
 
 def _read(path: Path | None, since: int) -> list[str]:
-    """The lines of this start, at most 64 KiB of them."""
+    """Return the lines of this start, at most 64 KiB."""
     if path is None:
         return []
     try:
         with path.open("rb") as file:
             size = file.seek(0, os.SEEK_END)
-            # a log that was cut meanwhile begins again
+            # a log that was rotated meanwhile is read from its start
             file.seek(max(since if since <= size else 0, size - _READ))
             text = file.read(_READ).decode(errors="replace")
     except OSError:
@@ -62,7 +62,7 @@ def _read(path: Path | None, since: int) -> list[str]:
 
 
 def phase_of(path: Path | None, since: int) -> Phase:
-    """The furthest step that the log tells of."""
+    """Return the latest phase found in the log."""
     lines = _read(path, since)
     for pattern, phase in _PHASES:
         if any(pattern.search(line) for line in lines):
@@ -71,19 +71,19 @@ def phase_of(path: Path | None, since: int) -> Phase:
 
 
 def last_lines(path: Path | None, since: int, count: int = 8) -> list[str]:
-    """The end of what this start wrote."""
+    """Return the last lines that this start wrote."""
     return ["".join(c for c in _PREFIX.sub("", line) if c.isprintable())[:300] for line in _read(path, since)[-count:]]
 
 
 def died(status: int, lines: list[str]) -> tuple[str, str]:
-    """What is said of a server that ended by itself: as text, and as HTML with its last lines as they are.
+    """Return the message about a server that ended by itself, as text and as HTML.
 
     Parameters
     ----------
     status
         Its exit status, negative for a signal.
     lines
-        What it wrote last.
+        The last lines that it wrote.
     """
     how = f"by signal {-status}" if status < 0 else f"with exit status {status}"
     text = f"The server ended by itself {how} while it was starting."

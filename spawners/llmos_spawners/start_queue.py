@@ -1,6 +1,6 @@
-"""Starts in turn: as many at a time as the machine does quickly, the others in the order in which they came.
+"""A queue of server starts: a limited number at a time, the others in the order of their arrival.
 
-JupyterHub's own limit refuses those who come too many at once and asks them to try again, all of them at once.
+JupyterHub's own limit refuses further starts and asks users to try again, which they then all do at the same time.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ __all__ = ["StartQueue"]
 
 
 class StartQueue:
-    """Places for starts, and those who wait for one.
+    """A queue with a number of places for concurrent starts.
 
     Parameters
     ----------
     places
-        How many starts may be under way; 0: as many as come.
+        Maximum number of concurrent starts; 0 for no limit.
     """
 
     def __init__(self, places: int) -> None:
@@ -26,7 +26,7 @@ class StartQueue:
         self._waiting: dict[Hashable, asyncio.Event] = {}
 
     async def enter(self, who: Hashable) -> None:
-        """Wait for a place; who has one keeps it."""
+        """Wait for a place; return at once if `who` has one."""
         if who in self._starting:
             return
         if self._has_place():
@@ -40,7 +40,7 @@ class StartQueue:
             raise
 
     def leave(self, who: Hashable) -> None:
-        """Give the place to the next, or no longer wait for one; a second time changes nothing."""
+        """Give the place to the next in the queue, or stop waiting for one; idempotent."""
         self._waiting.pop(who, None)
         self._starting.discard(who)
         while self._waiting and self._has_place():
@@ -52,7 +52,7 @@ class StartQueue:
         return not self._places or len(self._starting) < self._places
 
     def position(self, who: Hashable) -> int:
-        """1 for the next to get a place; 0 for who doesn't wait."""
+        """Return the position in the queue, 1 for the next; 0 if `who` doesn't wait."""
         for number, waiting in enumerate(self._waiting, start=1):
             if waiting == who:
                 return number
@@ -60,5 +60,5 @@ class StartQueue:
 
     @property
     def length(self) -> int:
-        """How many wait."""
+        """The number of waiting starts."""
         return len(self._waiting)
