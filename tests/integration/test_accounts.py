@@ -1,4 +1,4 @@
-"""Accounts as people and attackers use them: passwords, sessions, tokens, starts, all over HTTP on a real platform."""
+"""Accounts as used by users and attackers, over HTTP on a real platform: passwords, sessions, tokens, starts."""
 
 import ast
 import html
@@ -23,13 +23,13 @@ OWN = "a-password-of-my-own"
 
 @pytest.fixture
 def visitor(platform):
-    """A browser without cookies."""
+    """Yield a browser without cookies."""
     with httpx.Client(base_url=platform.hub_url, follow_redirects=True, timeout=30) as client:
         yield client
 
 
 def one_time(platform, name, *, there=False):
-    """A one-time password as the command line gives it."""
+    """Return a one-time password made on the command line."""
     done = platform.run("user", "password" if there else "add", name)
     assert done.returncode == 0, done.stderr
     return done.stdout.strip().splitlines()[-1]
@@ -39,7 +39,7 @@ def works(platform, token):
     return platform.hub("GET", "/user", token=token).status_code == 200
 
 
-# Who may set whose password
+# Permission to set passwords
 
 
 def test_who_administers_users_does_not_become_an_admin(tmp_path):
@@ -61,7 +61,7 @@ def test_who_administers_users_does_not_become_an_admin(tmp_path):
         assert own.hub("GET", "/users/eve").status_code == 404
         with own.browser("admin", ADMIN_PASSWORD):
             pass
-        # what such a person is there for works on
+        # the permitted requests still work
         assert own.hub("POST", "/llmos/users/victim/password", token=token, body=body).status_code == 200
         made = own.hub("POST", "/llmos/users/eve/password", token=token, body={**body, "create": True})
         assert (made.status_code, made.json()["admin"]) == (201, False)
@@ -93,11 +93,11 @@ def test_who_administers_users_does_not_become_an_admin_by_an_admins_name(tmp_pa
             answer = own.hub(method, path, token=token, body=content)
             assert (answer.status_code, method, path) == (403, method, path), answer.text
             assert own.hub("GET", "/users/admin").status_code == 404
-        # what such a person is there for works on
+        # the permitted requests still work
         assert own.hub("PATCH", "/users/bob", token=token, body={"name": "robert"}).status_code == 200
         assert own.hub("POST", "/users", token=token, body={"usernames": ["carol"]}).status_code == 201
         assert own.hub("POST", "/users/dave", token=token).status_code == 201
-        # and who runs the platform makes the admin again
+        # the account that runs the platform can create the admin again
         made = own.hub(
             "POST", "/llmos/users/admin/password", body={**body, "create": True, "inherit": True, "admin": True}
         )
@@ -119,7 +119,7 @@ def test_a_one_time_password_opens_the_choice_of_another_and_nothing_else(platfo
     password = one_time(platform, "vera")
     page = platform.log_in(visitor, "vera", password)
     assert page.url.path == "/hub/change-password"
-    assert "old_password" not in page.text  # it was asked for a moment ago
+    assert "old_password" not in page.text  # it was entered a moment ago
     assert 'id="login"' not in page.text  # this is the log-in
     for path in ("/hub/home", "/hub/token", "/hub/spawn", "/user/vera/"):
         assert visitor.get(path).url.path == "/hub/login"
@@ -131,9 +131,9 @@ def test_a_one_time_password_opens_the_choice_of_another_and_nothing_else(platfo
     same = platform.choose_password(visitor, page, password)
     assert "is the old one" in same.text
     done = platform.choose_password(visitor, page, OWN)
-    assert done.status_code in (200, 404), done.text  # where the start of a server leads
+    assert done.status_code in (200, 404), done.text  # the page for the start of a server
     assert visitor.get("/hub/home").url.path == "/hub/home"
-    # it is used up, and so is what it opened
+    # neither the password nor the ticket works again
     with httpx.Client(base_url=platform.hub_url, follow_redirects=True, timeout=30) as other:
         assert platform.log_in(other, "vera", password).url.path == "/hub/login"
         assert "Current password" in visitor.get("/hub/change-password").text
@@ -188,7 +188,7 @@ def test_an_admins_reset_ends_sessions_and_tokens_and_leaves_a_running_server_it
         done = platform.run("user", "password", "yara")
         assert "1 server of yara runs on" in done.stderr
         assert browser.get("/hub/home").url.path == "/hub/login"
-        # a server asks the Hub again about whom it has let in, every ten seconds
+        # a server checks its sessions with the Hub every ten seconds
         wait_until(lambda: browser.get(url + "api/contents").status_code != 200, 30, "the server's session has ended")
     assert not works(platform, token)
     assert not works(platform, disguised)
@@ -229,7 +229,7 @@ def test_who_there_is_and_who_cannot_log_in(platform, visitor):
     assert platform.hub("POST", "/llmos/users/added/password", body={}).json()["password"]
     found = {person["name"]: person["password"] for person in json.loads(platform.run("user", "list", "--json").stdout)}
     assert (found["added"], found["admin"]) == ("one-time", "own")
-    assert platform.run("user", "delete", "added").returncode == 2  # not asked, not said
+    assert platform.run("user", "delete", "added").returncode == 2  # it can't ask without a terminal
     assert platform.run("user", "delete", "added", "--yes").returncode == 0
     assert platform.hub("GET", "/users/added").status_code == 404
     again = platform.run("user", "delete", "added", "--yes")
@@ -257,7 +257,7 @@ def test_a_name_made_again_inherits_nothing_until_an_admin_says_so(platform):
     assert platform.run("user", "add", "nell", "--inherit").returncode == 0
     assert platform.run("user", "delete", "nell", "--yes").returncode == 0
     (platform.root / "homes" / "nell").rmdir()
-    assert platform.run("user", "add", "nell").returncode == 1  # the namespace is still the first one's
+    assert platform.run("user", "add", "nell").returncode == 1  # the namespace is still that of the former user
 
 
 _GROUPS_FROM_ELSEWHERE = """
@@ -298,7 +298,7 @@ def test_a_group_made_again_inherits_nothing_until_an_admin_says_so(tmp_path):
         assert made.status_code == 201, made.text
         assert own.hub("DELETE", "/groups/vision").status_code == 204
         own.stop()
-        own.start()  # it is remembered
+        own.start()  # names of deleted groups are stored in the database
         for again, body in (("/groups/vision", {"users": ["bob"]}), ("/groups", {"groups": ["vision"]})):
             answer = own.hub("POST", again, body=body)
             assert (answer.status_code, "--inherit" in answer.json()["message"]) == (400, True), answer.text
@@ -310,7 +310,7 @@ def test_a_group_made_again_inherits_nothing_until_an_admin_says_so(tmp_path):
         assert credential("bob") == 200
         assert own.hub("DELETE", "/groups/vision").status_code == 204
         own.stop()
-        # and where an identity provider says at each log-in who is in which group
+        # also with an identity provider that sets the groups at each log-in
         (own.root / "jupyterhub_config.py").write_text(_GROUPS_FROM_ELSEWHERE)
         own.start()
         log_in("bob")
@@ -363,7 +363,7 @@ def test_behind_tls_every_cookie_is_secure(platform, tmp_path):
             assert {"jupyterhub-hub-login", "jupyterhub-session-id", "_xsrf"} <= {morsel.key for morsel in cookies}
             assert not [morsel.key for morsel in cookies if not morsel["secure"]]
             assert browser.get("/hub/home").status_code == 200
-    with platform.browser("tess", "tess-has-a-password") as plain:  # and without TLS the log-in still works
+    with platform.browser("tess", "tess-has-a-password") as plain:  # without TLS the log-in still works
         assert plain.get("/hub/home").url.path == "/hub/home"
 
 
@@ -390,7 +390,7 @@ def test_a_server_that_dies_at_once_says_so_at_once_with_its_last_lines(tmp_path
     with running_platform(root) as own:
         own.add_user("rosa")
         with own.browser("rosa", "rosa-has-a-password") as browser:
-            browser.get("/hub/spawn")  # starts it where there is nothing to choose
+            browser.get("/hub/spawn")  # starts the server, as there is nothing to choose
             own.hub("POST", "/users/rosa/server", token=own.token("rosa"))
 
             def failed():
@@ -452,7 +452,7 @@ def test_pods_that_are_started_together_wait_for_their_turn_and_their_page_says_
         tokens = {name: own.token(name) for name in ("ada", "bob", "cy")}
 
         def told(name):
-            """All that the page of a start is told until it is over."""
+            """Return all events of a start's progress page until the start is over."""
             path = f"{own.hub_url}/hub/api/users/{name}/server/progress"
             headers = {"Authorization": f"Bearer {tokens[name]}"}
             with httpx.stream("GET", path, headers=headers, timeout=60) as lines:
@@ -465,7 +465,7 @@ def test_pods_that_are_started_together_wait_for_their_turn_and_their_page_says_
         heard = told("cy")
         messages = [event["message"] for event in heard]
         assert heard[-1]["failed"]
-        # the time for its start is counted from its turn: else it would be over with that of the two before
+        # its time limit begins with its turn; otherwise it would end together with that of the two before
         assert [message for message in messages if message.startswith(("Waiting", "Beginning"))] == [
             "Waiting: others are starting at this moment. Yours starts by itself.",
             "Beginning",

@@ -1,4 +1,4 @@
-"""The data directory: names that mean something elsewhere, copies of it, and parts of it that are lost or damaged."""
+"""The data directory: special characters in its path, copies of it, and lost or damaged parts."""
 
 import contextlib
 import shutil
@@ -22,10 +22,10 @@ def client_of(platform):
 
 
 def listening_ports(pid):
-    """TCP ports that a process listens on."""
+    """Return the TCP ports on which a process listens."""
     targets = []
     for link in Path(f"/proc/{pid}/fd").iterdir():
-        with contextlib.suppress(FileNotFoundError):  # closed since
+        with contextlib.suppress(FileNotFoundError):  # closed meanwhile
             targets.append(str(link.readlink()))
     inodes = {target[8:-1] for target in targets if target.startswith("socket:")}
     lines = [line.split() for name in ("tcp", "tcp6") for line in Path(f"/proc/net/{name}").read_text().splitlines()]
@@ -103,7 +103,7 @@ def sockets(directory, names):
 
 @pytest.fixture(scope="module")
 def stopped(tmp_path_factory):
-    """A platform with a Credential, taken down; each test has a copy of it."""
+    """Return a stopped platform with a Credential; each test uses a copy of it."""
     root = tmp_path_factory.mktemp("stopped") / "data"
     with running_platform(root) as platform, client_of(platform) as client:
         client.credentials.apply({"kind": "Credential", "metadata": {"name": "key"}, "spec": {"data": {"A": "b"}}})
@@ -120,7 +120,7 @@ def hurt(stopped, tmp_path):
 
 
 def refused(platform, *words):
-    """What `up` said: one line, with these words."""
+    """Return the error of `up`, which must be one line that contains these texts."""
     done = platform.run("up", "--port", str(platform.port), "--gateway-port", str(platform.gateway_port), timeout=60)
     lines = [line for line in done.stderr.splitlines() if line]
     assert done.returncode == 1, done.stdout

@@ -1,4 +1,4 @@
-"""A Valkey or Redis of one's own, by URL, in place of the embedded one."""
+"""An external Valkey or Redis, by URL, in place of the embedded one."""
 
 import llmos
 from tests.support.platform import running_platform

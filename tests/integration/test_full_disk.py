@@ -1,4 +1,4 @@
-"""A disk that fills up: saving stops in time and in words, what reads goes on, and it recovers by itself."""
+"""A full disk: writes are refused in time and with a message, reads continue, and it recovers by itself."""
 
 import contextlib
 import itertools
@@ -17,7 +17,7 @@ MB = 1024**2
 
 @pytest.fixture
 def disk(tmp_path):
-    """A small file system of its own."""
+    """Yield a small file system of its own."""
     place = tmp_path / "disk"
     place.mkdir()
     mounted = subprocess.run(
@@ -40,7 +40,7 @@ def free(disk: Path) -> int:
 
 
 def fill(disk: Path, leave: int) -> None:
-    """Take all room but so much."""
+    """Fill the disk except for this many bytes."""
     with (disk / "filler").open("ab") as file:
         while (missing := free(disk) - leave) > 0:
             try:
@@ -54,7 +54,7 @@ serial = itertools.count()
 
 
 def credential(name):
-    """One that is another each time: the same again is not written."""
+    """Return a resource with a new value each time, as an unchanged one would not be written."""
     return {"kind": "Credential", "metadata": {"name": name}, "spec": {"data": {"A": str(next(serial))}}}
 
 
@@ -93,7 +93,7 @@ def test_saving_stops_before_the_disk_is_full_and_goes_on_by_itself(disk, tmp_pa
             assert "is nearly full" in status
             assert "nothing more is saved" in status
 
-            fill(disk, 0)  # and to the last byte
+            fill(disk, 0)  # to the last byte
             old = platform.kill("valkey")
             wait_until(lambda: readable(client), 60, "it reads again")
             assert not old.alive

@@ -1,4 +1,4 @@
-"""Two people on one real platform: neither sees, calls, changes or deletes what is the other's.
+"""Two users on one real platform: neither can see, call, change or delete the other's resources.
 
 The routes come from the applications themselves, so that a new one is covered or makes a test fail.
 """
@@ -16,7 +16,7 @@ SECRET = "the-secret-of-grace"
 
 @pytest.fixture(scope="module")
 def people(platform: Platform):
-    """Grace has a model, a credential and a server; oscar has an account."""
+    """Yield the tokens of grace, who has a model, a credential and a server, and of oscar, who has an account."""
     tokens = {}
     for name in ("grace", "oscar"):
         platform.add_user(name)
@@ -36,7 +36,7 @@ def people(platform: Platform):
 
 @pytest.fixture(params=["oscar", "invoke-only", "nobody"])
 def attacker(request, people, platform):
-    """Somebody else, grace's own token that may only call models, and somebody without a token."""
+    """Return an attacker's headers, with another user's token, grace's own that may only call models, or none."""
     if request.param == "nobody":
         return {}
     if request.param == "invoke-only":
@@ -45,7 +45,7 @@ def attacker(request, people, platform):
 
 
 def openapi_operations(platform: Platform) -> list[tuple[str, str]]:
-    """Every (method, path template) that the API says it has."""
+    """Return every (method, path template) in the API's own description."""
     document = httpx.get(f"{platform.api_url}/openapi.json", timeout=10).json()
     methods = {"get", "post", "put", "patch", "delete"}
     return [

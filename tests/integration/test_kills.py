@@ -1,7 +1,7 @@
-"""kill -9 of every process in turn, while a client asks for answers: what fails, for how long, and nothing is lost.
+"""Failures, and their duration, while a client calls a model and every process in turn is killed with SIGKILL.
 
-The client asks the gateway's own port and counts what fails, without retries of its own. What each death may cost is
-written in `COSTS`; the table that `test_the_costs` prints is the one in docs/verified.md.
+The client uses the gateway's own port and counts failures, without retries. `COSTS` has the limits for each process; the
+table that `test_the_costs` prints is the one in docs/verified.md.
 """
 
 import itertools
@@ -20,7 +20,7 @@ from tests.support.platform import Platform, running_platform, wait_until
 BODY = {"model": "tiny", "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 4, "temperature": 0}
 
 COSTS = {
-    # what dies: how long, in seconds, answers may fail at most
+    # by process: maximum duration of failures in seconds
     "hub": 0.0,
     "api": 0.0,
     "controllers": 0.0,
@@ -33,7 +33,7 @@ COSTS = {
 
 
 class Asking:
-    """A client in a loop, which remembers when it got no answer."""
+    """A client in a loop, which records when it got no answer."""
 
     def __init__(self, url: str, token: str):
         self.asked = 0
@@ -69,13 +69,13 @@ class Asking:
 
     @property
     def outage(self) -> float:
-        """Seconds from the first to the last failure."""
+        """Return the seconds from the first to the last failure."""
         return self.failures[-1][0] - self.failures[0][0] if self.failures else 0.0
 
 
 @pytest.fixture(scope="module")
 def running(tmp_path_factory):
-    """A platform of its own: this one gets hurt."""
+    """Yield a platform of its own, whose processes are killed."""
     with running_platform(tmp_path_factory.mktemp("kills") / "data") as platform:
         platform.add_user("ada")
         token = platform.token("ada")
@@ -87,7 +87,7 @@ def running(tmp_path_factory):
 
 
 def command_of(handle: ProcessHandle) -> str:
-    """Its command line; empty where it is gone or a zombie."""
+    """Return the command line of a process; empty if it has ended or is a zombie."""
     try:
         return Path(f"/proc/{handle.pid}/cmdline").read_text().replace("\0", " ").strip()
     except OSError:
@@ -95,7 +95,7 @@ def command_of(handle: ProcessHandle) -> str:
 
 
 def kill_replica(platform: Platform) -> None:
-    """kill -9 of one engine process."""
+    """Kill one engine process with SIGKILL."""
     for handle in platform.marked():
         if "llamacpp_server" in command_of(handle):
             handle.send(signal.SIGKILL)
@@ -107,7 +107,7 @@ serial = itertools.count()
 
 
 def write_and_read_back(client: llmos.Client) -> str:
-    """Something acknowledged; its name."""
+    """Create a resource whose write is acknowledged; return its name."""
     name = f"note-{next(serial)}"
     client.credentials.apply({"kind": "Credential", "metadata": {"name": name}, "spec": {"data": {"KEY": name}}})
     return name
@@ -168,7 +168,7 @@ def test_ctrl_c_leaves_nothing_behind(tmp_path):
         assert platform.stop() == 0
         assert [command_of(handle) for handle in platform.marked()] == []
 
-        platform.start()  # and all state is there again
+        platform.start()  # all state is still there
         with llmos.Client(url=platform.api_url, token=platform.client["token"]) as client:
             assert client.modelservices.get("tiny").spec.model == "demo://tiny"
             for progress in client.wait_ready("tiny", timeout=60):

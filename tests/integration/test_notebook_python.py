@@ -1,4 +1,4 @@
-"""The three layers of Python in a real Hub: what one person installs, however bad, is that person's own affair."""
+"""The three layers of Python in a real Hub: packages that a user installs, however broken, affect that user alone."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.skipif(sys.prefix == str(NOTEBOOK), reason="no notebook
 
 
 class Person:
-    """Somebody at the platform, without any rights, with a browser and a server."""
+    """A user without special permissions, with a browser and a server."""
 
     def __init__(self, platform, name):
         self.platform, self.name = platform, name
@@ -35,7 +35,7 @@ class Person:
         self.platform.start_server(self.name, self.token)
 
     def run(self, *cells):
-        """The outputs of some cells in a new kernel."""
+        """Return the outputs of some cells in a new kernel."""
         with (
             self.platform.browser(self.name, f"{self.name}-has-a-password") as browser,
             self.platform.kernel(browser, self.name) as kernel,
@@ -43,7 +43,7 @@ class Person:
             return [kernel.run(cell) for cell in cells]
 
     def terminal(self, line):
-        """What a line prints in a terminal of JupyterLab."""
+        """Return the output of a command in a terminal of JupyterLab."""
         with self.platform.browser(self.name, f"{self.name}-has-a-password") as browser:
             url = self.platform.server_url(self.name)
             assert browser.get(url + "lab").status_code == 200
@@ -71,10 +71,10 @@ def somebody(platform):
 
 @pytest.fixture
 def mallory(somebody):
-    """Somebody who has installed nothing yet."""
+    """Return a user who has installed nothing yet."""
     layer = Layer.of({"HOME": str(somebody.home), ENV_BASE: str(NOTEBOOK)})
     layer.reset()
-    layer.ensure()  # the server that runs leads to it
+    layer.ensure()  # the running server uses it
     return somebody
 
 
@@ -87,7 +87,7 @@ def vera(platform):
 
 @pytest.fixture
 def wheels(tmp_path):
-    """What is bad enough to install."""
+    """Return packages that break what they can."""
     folder = tmp_path / "wheels"
     make_wheel(folder, "pydantic", "1.10.26", {"pydantic/__init__.py": "VERSION = '1.10.26'\nclass BaseModel: pass\n"})
     make_wheel(folder, "ipykernel", "99.0", {"ipykernel/__init__.py": "raise RuntimeError('not a kernel')\n"})
@@ -98,7 +98,7 @@ def wheels(tmp_path):
 
 @pytest.fixture(autouse=True)
 def nothing_of_the_platforms_changes():
-    """The claim of the whole file."""
+    """Check that the environments of platform and notebooks are unchanged after each test."""
     before = [check.damage(prefix) for prefix in (sys.prefix, str(NOTEBOOK))]
     yield
     assert [check.damage(prefix) for prefix in (sys.prefix, str(NOTEBOOK))] == before
@@ -199,7 +199,7 @@ def test_an_old_pydantic_takes_llmos_from_its_owner_alone_who_is_told(platform, 
     assert "mallory-py" in again.text, again.shown  # the command has an environment of its own
     assert_works_for_everybody_else(platform, vera)
     (taken_out,) = mallory.run("!llmos python reset")
-    assert "are taken out" in taken_out.text  # without a question, which nobody could answer there
+    assert "are taken out" in taken_out.text  # without a question, as a notebook can't answer one
     mallory.restart_server()
     first, verb = mallory.run("import pydantic; print(pydantic.VERSION[0])", "%llmos whoami")
     assert first.text == "2\n"
@@ -253,7 +253,7 @@ def test_a_file_that_breaks_every_page_is_left_out_and_said(mallory, where):
     file.write_text("{")
     try:
         mallory.restart_server()
-        (first,) = mallory.run("print('here')")  # JupyterLab's page has answered before
+        (first,) = mallory.run("print('here')")  # JupyterLab's page has loaded before
     finally:
         file.unlink()
     assert f"{file} can't be read" in first.text
@@ -278,7 +278,7 @@ def test_a_configuration_that_ends_the_server_is_left_out_and_said(mallory, sett
 
 
 def test_a_module_that_is_still_to_come_says_so(mallory, tmp_path):
-    """As in the first minute of a platform, when its data packages are being fetched."""
+    """A package that is still being fetched, as in a platform's first minute, gives an explanation."""
     base = tmp_path / "notebook"
     (base / "bin").mkdir(parents=True)
     (base / ".llmos-expected").write_text("pandas\n")

@@ -1,4 +1,4 @@
-"""The main path over the whole real platform: a model is served and every kind of client gets its answer."""
+"""The main path through a whole real platform: a model is served, and every kind of client gets an answer."""
 
 import json
 import subprocess
@@ -19,7 +19,7 @@ MESSAGES = [{"role": "user", "content": "Hello"}]
 
 @pytest.fixture(scope="module")
 def ada(platform: Platform):
-    """A person with a model of her own, and a token made in the Hub."""
+    """Yield the client of a user with a model, her token, and the phases of the model's start."""
     platform.add_user("ada")
     token = platform.token("ada")
     with llmos.Client(
@@ -32,7 +32,7 @@ def ada(platform: Platform):
 
 @pytest.fixture(params=["gateway", "hub"])
 def base_url(request, platform: Platform):
-    """Both ways to a model: the gateway's own port, and under the Hub through its proxy."""
+    """Return the URL of the gateway: on its own port, and through the Hub's proxy."""
     return f"{platform.gateway_url}/v1" if request.param == "gateway" else f"{platform.hub_url}/services/llm/v1"
 
 
@@ -113,7 +113,7 @@ def test_without_a_good_token_there_is_no_answer(base_url, token):
 
 
 def test_a_token_that_is_deleted_in_the_hub_dies(platform, ada, base_url):
-    """A refusal is believed only of a Hub that says it doesn't know the token; a real one does."""
+    """A real Hub says that it doesn't know a token, without which a refusal wouldn't count."""
     answer = platform.hub("POST", "/users/ada/tokens", body={"note": "short-lived"})
     token, token_id = answer.json()["token"], answer.json()["id"]
     headers = {"Authorization": f"Bearer {token}"}
@@ -240,7 +240,7 @@ def test_who_only_has_an_account_of_the_machine_can_not_call_an_engine_on_a_port
 def test_a_change_that_can_not_be_followed_is_said_at_once_and_nothing_else_changes(ada):
     client, _, _ = ada
     with pytest.raises(llmos.errors.ModelNotReady, match=r"tiny did not change: .*Give it \d+Mi"):
-        client.serve("tiny", memory="1Mi", timeout=40)  # well under the minute after which it is left at that
+        client.serve("tiny", memory="1Mi", timeout=40)  # well below the minute after which it gives up
     assert client.serve("tiny", memory="256Mi", timeout=60).status.phase == "Ready"
     assert client.serve("tiny", timeout=60).spec.resources.memory == "256Mi"
     with pytest.raises(llmos.errors.ModelNotReady, match="1000Gi asked for, this machine has"):

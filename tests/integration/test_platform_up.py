@@ -1,6 +1,6 @@
-"""`llmos up` and what it keeps running: start, log-in, servers, tokens, death of each part, stop.
+"""`llmos up` and the processes it supervises: start, log-in, servers, tokens, death of each part, stop.
 
-Each test that kills or stops has a platform of its own; the others share one.
+A test that kills or stops something has its own platform; the others share one.
 """
 
 import contextlib
@@ -31,7 +31,7 @@ PARTS = ["valkey", "proxy", "api", "gateway", "controllers", "hub"]
 
 @pytest.fixture
 def own(tmp_path):
-    """A platform that the test may break."""
+    """Yield a platform that the test may break."""
     with running_platform(tmp_path / "data") as started:
         yield started
 
@@ -53,8 +53,8 @@ def test_a_taken_port_is_named_with_its_owner_and_nothing_is_started(tmp_path):
     assert f"Port {port} is taken by python" in done.stderr
     assert f"(pid {os.getpid()}," in done.stderr
     assert f"--port {port + 100}" in done.stderr
-    assert f"--data-dir {found.root}" in done.stderr  # what is typed again starts the same platform
-    assert StateFiles(DataDir(found.root)).admin == ""  # the next try may still name another
+    assert f"--data-dir {found.root}" in done.stderr  # the suggested command starts the same platform
+    assert StateFiles(DataDir(found.root)).admin == ""  # the next start may still name another admin
     assert found.clean_up() == []
 
 
@@ -84,7 +84,7 @@ def test_a_second_up_on_the_same_data_directory_names_the_first(platform):
     assert platform.status()["running"]
 
 
-# A platform that runs
+# A running platform
 
 
 def test_status_says_what_runs_since_when_with_how_much_memory(platform):
@@ -93,7 +93,7 @@ def test_status_says_what_runs_since_when_with_how_much_memory(platform):
     assert [process["name"] for process in found["processes"]] == PARTS
     assert {process["state"] for process in found["processes"]} == {"Ready"}
     assert all(process["memory"] > 0 and process["seconds"] >= 0 for process in found["processes"])
-    parts = [*found["processes"], found["supervisor"]]  # not what other tests have started in the meantime
+    parts = [*found["processes"], found["supervisor"]]  # without what other tests have started meanwhile
     assert sum(part["memory"] for part in parts) < 450 * 1024**2
     assert found["supervisor"]["memory"] < 35 * 1024**2
     text = platform.run("status").stdout
@@ -220,7 +220,7 @@ def test_a_proxy_is_not_asked_for_the_platforms_own_addresses(tmp_path):
     ) as own:
         own.start_server("admin", own.token("admin"))
         environ = own.server_environment("admin")
-        assert environ["HTTP_PROXY"] == "http://127.0.0.1:9"  # the world outside is still reached by it
+        assert environ["HTTP_PROXY"] == "http://127.0.0.1:9"  # other hosts are still reached through it
         assert ".corp" in environ["NO_PROXY"].split(",")
         code = "import openai; print(openai.OpenAI(max_retries=0).models.list().object)"
         done = subprocess.run(
@@ -269,7 +269,7 @@ def test_a_server_that_takes_more_memory_than_its_size_is_stopped_in_words(platf
     assert "of 1.0 GiB of memory" in page
     assert "choose a larger size" in page
     assert "Your last server was stopped" in (platform.root / "logs" / "servers" / "max.log").read_text()
-    url = platform.start_server("max", token, options={"size": "medium"})  # and the next one is let be
+    url = platform.start_server("max", token, options={"size": "medium"})  # the next server is not stopped
     assert httpx.get(f"{url}api", headers={"Authorization": f"Bearer {token}"}, timeout=30).status_code == 200
     platform.stop_server("max", token)
 
@@ -288,7 +288,7 @@ def test_a_name_that_would_lead_out_of_the_homes_does_not(platform):
     assert not (platform.root / "x").exists()
 
 
-# Deaths
+# Killed processes
 
 
 def test_tokens_are_dead_after_a_stop_also_across_a_restart_of_the_hub(own):
@@ -311,7 +311,7 @@ def test_tokens_of_a_server_that_died_by_itself_end_too(own):
     url = own.start_server("ada", token)
     environ = own.server_environment("ada")
     httpx.post(f"{url}api/shutdown", headers={"Authorization": f"Bearer {token}"}, timeout=30)
-    # the Hub looks every five seconds
+    # the Hub polls its servers every five seconds
     wait_until(lambda: not works(environ["OPENAI_API_KEY"], own), 30, "its token is dead")
     assert not works(environ["JUPYTERHUB_API_TOKEN"], own)
 
@@ -366,7 +366,7 @@ def test_a_new_supervisor_adopts_all_that_runs(own):
     own.start()
     assert {name: own.handle(name) for name in PARTS} == before
     assert own.hub("GET", "/users/ada", token=token).json()["servers"][""]["ready"]
-    # adopted, not only left alone: they are watched
+    # adopted, so they are watched
     old = own.kill("gateway")
     own.wait_replaced("gateway", old)
 
@@ -390,7 +390,7 @@ def test_a_stop_leaves_no_process_and_the_next_start_finds_all(tmp_path, how):
         token = own.token("ada")
         own.start_server("ada", token)
         environ = own.server_environment("ada")
-        # what a person starts in a terminal and forgets
+        # a process that a user starts in a terminal and forgets
         forgotten = subprocess.Popen(
             [sys.executable, "-c", "import time; time.sleep(600)"], env=environ, start_new_session=True
         )

@@ -1,4 +1,4 @@
-"""Passwords: hashing, strength, the lock after wrong ones, and what happens to them with their user."""
+"""Passwords: hashing, strength, delays after failures, and their fate when a user is renamed or deleted."""
 
 import asyncio
 import json
@@ -52,7 +52,7 @@ def authenticator():
 
 
 class Browser:
-    """What the authenticator asks of a request's handler: where it comes from, and its cookies."""
+    """A stub of a request handler, with the address and cookies that the authenticator reads."""
 
     def __init__(self, db, address="192.0.2.1"):
         self.db = db
@@ -135,7 +135,7 @@ async def test_many_guesses_at_once_are_no_more_than_one_after_the_other(authent
     guesses = [log_in(authenticator, db, "ada", f"wrong{number}") for number in range(30)]
     answers = await asyncio.gather(*guesses, log_in(authenticator, db, "ada", GOOD), return_exceptions=True)
     assert "ada" not in answers
-    assert len(tried) <= 6  # five are free, and two are looked at at a time
+    assert len(tried) <= 6  # five failures are free, and two attempts are checked at a time
 
 
 async def test_guesses_from_elsewhere_lock_nobody_out(authenticator, db):
@@ -170,7 +170,7 @@ async def test_a_known_browser_guesses_no_faster_than_others(authenticator, db):
         assert await log_in(authenticator, db, "ada", "wrong", known) is None
     with pytest.raises(web.HTTPError, match="Too many wrong passwords"):
         await log_in(authenticator, db, "ada", GOOD, known)
-    # nor is it known for another's name
+    # the browser isn't known for another user
     for _ in range(5):
         assert await log_in(authenticator, db, "admin", "wrong", known) is None
     with pytest.raises(web.HTTPError, match="Too many wrong passwords"):
@@ -207,7 +207,7 @@ async def test_a_flood_of_made_up_log_ins_is_refused_and_a_known_browser_passes_
 
 
 async def refusals(tasks, number):
-    """Wait until so many are over, all refused with 429."""
+    """Wait until so many tasks are done, all refused with 429."""
     while sum(task.done() for task in tasks) < number:
         await asyncio.sleep(0)
     assert {task.exception().status_code for task in tasks if task.done()} == {429}
@@ -216,7 +216,7 @@ async def refusals(tasks, number):
 async def test_one_address_has_half_of_the_places_and_leaves_the_others_to_others(authenticator, db):
     await authenticator.set_password(db, user(db, "ada"), GOOD, one_time=False)
     half = (authenticator.most_waiting + 2) // 2
-    for _ in range(2):  # what was held is given back
+    for _ in range(2):  # twice: the places are free again after the first round
         flood = [
             asyncio.create_task(log_in(authenticator, db, f"nobody{number}", "x", Browser(db, "203.0.113.9")))
             for number in range(60)
@@ -243,7 +243,7 @@ async def test_one_person_known_does_not_hold_the_others_up(authenticator, db):
     assert await log_in(authenticator, db, "admin", GOOD, admin) == "admin"
     answers = await asyncio.gather(*flood, return_exceptions=True)
     assert answers[:2] == ["ada", "ada"]
-    assert await log_in(authenticator, db, "ada", GOOD, ada) == "ada"  # what was held is given back
+    assert await log_in(authenticator, db, "ada", GOOD, ada) == "ada"  # the slots are free again
 
 
 def seen_from(forwarded, trusted=(), **more):
@@ -255,7 +255,7 @@ def test_an_address_is_what_the_nearest_trusted_proxy_saw():
     assert seen_from("192.0.2.1, 127.0.0.1", ("127.0.0.1",)) == "192.0.2.1"  # a TLS proxy on this machine
     assert seen_from("192.0.2.1, ::ffff:127.0.0.1", ("127.0.0.1",)) == "192.0.2.1"
     assert seen_from("::ffff:192.0.2.1") == "192.0.2.1"
-    assert seen_from("10.9.9.9, 192.0.2.1") == "192.0.2.1"  # what a client writes itself stands before what was seen
+    assert seen_from("10.9.9.9, 192.0.2.1") == "192.0.2.1"  # the first entry was sent by the client
     assert seen_from("192.0.2.1, 10.0.0.5", ("10.0.0.5",)) == "192.0.2.1"
     assert seen_from("", **{"X-Real-Ip": "10.9.9.9"}) == seen_from("127.0.0.1") == seen_from("nonsense")
     assert seen_from("2001:DB8::1") == seen_from("2001:db8:0::1")
@@ -273,7 +273,7 @@ async def test_guesses_from_this_machine_are_one_place_whatever_they_say(authent
         assert await log_in(authenticator, db, "ada", "wrong", Browser(db, f"192.0.2.{number}, 127.0.0.1")) is None
     with pytest.raises(web.HTTPError, match="Too many wrong passwords"):
         await log_in(authenticator, db, "ada", GOOD, Browser(db, "192.0.2.77, 127.0.0.1"))
-    # nor do they lock anybody else's address
+    # other addresses are not locked
     assert await log_in(authenticator, db, "ada", GOOD, Browser(db, "192.0.2.1")) == "ada"
 
 

@@ -1,4 +1,4 @@
-"""Groups that were deleted: the name isn't given again, whoever makes the group, until an admin hands it over."""
+"""Names of deleted groups: no way of creating a group accepts one until an admin hands it over."""
 
 from types import SimpleNamespace
 
@@ -16,7 +16,7 @@ from llmos_hub.accounts.former_groups import FormerGroupRow, forget_group, keep_
 
 @pytest.fixture
 def open_db(tmp_path):
-    """The Hub's database, as a Hub opens it at each start."""
+    """Return a function that opens the Hub's database, as at each start."""
     opened = []
 
     def open_again():
@@ -24,7 +24,7 @@ def open_db(tmp_path):
         return opened[-1]
 
     keep_names_of_groups()
-    keep_names_of_groups()  # a second time changes nothing
+    keep_names_of_groups()  # idempotent
     yield open_again
     event.remove(Session, "before_flush", former_groups._before_flush)
     for session in opened:
@@ -43,7 +43,7 @@ def db(open_db):
 
 
 def hub(monkeypatch, *, manage_groups=False, load_groups=(), load_roles=()):
-    """The application that JupyterHub is, as far as it is asked."""
+    """Return a stub of the JupyterHub application."""
     authenticator = SimpleNamespace(manage_groups=manage_groups)
     app = SimpleNamespace(authenticator=authenticator, load_groups=load_groups, load_roles=load_roles)
     monkeypatch.setattr(Application, "initialized", lambda: True)
@@ -51,7 +51,7 @@ def hub(monkeypatch, *, manage_groups=False, load_groups=(), load_roles=()):
 
 
 def make(db, name, *users):
-    """As the Hub's API makes a group."""
+    """Create a group as the Hub's API does."""
     group = orm.Group(name=name)
     db.add(group)
     group.users = [orm.User.find(db, user) for user in users]
@@ -59,7 +59,7 @@ def make(db, name, *users):
 
 
 def sync_groups(db, name, groups):
-    """As the Hub does at a log-in where its authenticator says who is in which group."""
+    """Set a user's groups as the Hub does at a log-in with an authenticator that manages groups."""
     user = SimpleNamespace(orm_user=orm.User.find(db, name), db=db, log=SimpleNamespace(info=print), name=name)
     User.sync_groups(user, groups)
 
@@ -75,7 +75,7 @@ def test_a_name_is_not_given_again_and_the_refusal_says_how(db):
     assert "llmos group add vision --inherit" in str(refused.value)
     assert "group-vision" in str(refused.value)
     assert groups_of(db, "ada") == set()
-    make(db, "robots", "ada")  # the refusal has spoilt nothing of what the Hub does next
+    make(db, "robots", "ada")  # the session can still be used after the refusal
     assert {group.name for group in db.query(orm.Group)} == {"speech", "robots"}
     assert groups_of(db, "ada") == {"robots"}
 
@@ -116,7 +116,7 @@ def test_an_authenticator_lets_people_in_without_the_group(db, monkeypatch, capl
     assert groups_of(db, "ada") == {"speech", "robots"}
     assert orm.Group.find(db, "vision") is None
     assert "llmos group add vision --inherit" in caplog.text
-    with pytest.raises(web.HTTPError):  # an admin's page, though, is told
+    with pytest.raises(web.HTTPError):  # a request on the admin page is refused with an error
         make(db, "vision")
     forget_group(db, "vision")
     make(db, "vision")

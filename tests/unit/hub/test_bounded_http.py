@@ -1,4 +1,4 @@
-"""What nobody can take of the API and of the mirror of models, token or not: heads, time, connections."""
+"""Limits of the API and of the mirror of models that apply with and without a token: heads, time, connections."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ async def _health(_: object) -> JSONResponse:
 
 @pytest.fixture(params=["API", "mirror"])
 def make(request: pytest.FixtureRequest, tmp_path: Path) -> Make:
-    """The servers as their processes make them."""
+    """Yield the servers as their processes configure them."""
     if request.param == "mirror":
         return lambda bounds: mirror.make_server(tmp_path, "127.0.0.1", 0, bounds)
     return lambda bounds: make_server(Starlette(routes=[Route("/health", _health)]), bounds)
@@ -38,7 +38,7 @@ def make(request: pytest.FixtureRequest, tmp_path: Path) -> Make:
 
 @contextlib.asynccontextmanager
 async def running(server: uvicorn.Server) -> AsyncIterator[int]:
-    """Serve, and yield the port."""
+    """Run the server, and yield its port."""
     server.config.port = 0
     task = asyncio.create_task(server.serve())
     async with asyncio.timeout(20):
@@ -52,7 +52,7 @@ async def running(server: uvicorn.Server) -> AsyncIterator[int]:
 
 
 async def answer_to(port: int, data: bytes, timeout: float = 10) -> bytes:
-    """Everything until the server closes; nothing where it resets the connection of one who still sends."""
+    """Return all data until the server closes; nothing if it resets the connection while the client still sends."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     try:
         writer.write(data)
@@ -115,7 +115,7 @@ async def test_who_holds_many_connections_keeps_nobody_out(make: Make) -> None:
         async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False) as client:
             for _ in range(3):
                 assert (await client.get("/health")).status_code == 200
-        for reader, _ in held[:20]:  # the oldest went first
+        for reader, _ in held[:20]:  # the oldest were closed first
             with contextlib.suppress(ConnectionError):
                 assert await asyncio.wait_for(reader.read(), 10) == b""
         for _, writer in held:

@@ -1,4 +1,4 @@
-"""What is said of a library's exception: enough to act on, and nothing of what was being sent."""
+"""Messages about exceptions of libraries: enough to act on, and nothing of the data that was sent."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def test_an_illegal_header_is_not_quoted():
         url = f"http://127.0.0.1:{server.getsockname()[1]}/"
         with pytest.raises(httpx.LocalProtocolError) as raised:
             httpx.get(url, headers={"authorization": f"Bearer {SECRET}\n"}, trust_env=False)
-    assert SECRET in str(raised.value)  # that is why the library's own words aren't passed on
+    assert SECRET in str(raised.value)  # the reason why the library's own message isn't passed on
     assert "line end in a token" in reason(raised.value)
     assert SECRET not in reason(raised.value) + where_it_failed(raised.value)
     assert "LocalProtocolError" in where_it_failed(raised.value)
@@ -77,7 +77,7 @@ def test_silence_and_a_broken_answer():
 
 
 def _answer(server: socket.socket, what: bytes) -> None:
-    for _ in range(2):  # the first one is of the request that gave up
+    for _ in range(2):  # the first message is about the request that gave up
         connection, _ = server.accept()
         with connection:
             connection.recv(4096)

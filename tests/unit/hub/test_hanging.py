@@ -1,4 +1,4 @@
-"""A process that hangs is told from one that is slow."""
+"""The distinction between a process that hangs and one that is slow."""
 
 import os
 import signal
@@ -11,7 +11,7 @@ from llmos_hub.hanging import Effort, HangJudge, effort_of
 
 
 class Told:
-    """A clock and a process that do what the test says."""
+    """A clock and a process that the test controls."""
 
     def __init__(self) -> None:
         self.now = 0.0

@@ -1,4 +1,4 @@
-"""A proxy that is started anew gets its routes again."""
+"""Routes of the proxy after its restart."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from llmos_hub.hub_proxy import WatchedProxy
 
 
 class Routes(RequestHandler):
-    """The API of configurable-http-proxy, as far as the Hub uses it."""
+    """A stub of configurable-http-proxy's API, as far as the Hub uses it."""
 
     def initialize(self, routes: dict[str, Any]) -> None:
         self.routes = routes
@@ -32,7 +32,7 @@ class Routes(RequestHandler):
 
 @pytest.fixture
 async def routes() -> AsyncIterator[tuple[str, dict[str, Any]]]:
-    """A proxy's address and its table."""
+    """Yield a proxy's address and its routing table."""
     table: dict[str, Any] = {}
     sock, port = bind_unused_port()
     server = HTTPServer(Application([("/api/routes/?(.*)", Routes, {"routes": table})]))

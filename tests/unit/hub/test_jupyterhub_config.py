@@ -1,4 +1,4 @@
-"""`configure(c)`: adds, keeps what is there, and says what it could not do; on JupyterHub 5.5 and 6."""
+"""`configure(c)` on JupyterHub 5.5 and 6: it adds settings, keeps the site's, and reports what could not be added."""
 
 import pytest
 from traitlets.config import Config
@@ -29,7 +29,7 @@ def test_an_empty_configuration_gets_everything():
 
 
 def test_a_server_may_not_pass_on_its_owners_right_to_call_models_by_its_own_token():
-    # that is what the other, narrow token is for
+    # calling models is for the other token, which may do nothing else
     assert "custom:llmos:invoke" not in SERVER_TOKEN_SCOPES
 
 
@@ -91,7 +91,7 @@ def test_scopes_are_extended_where_the_sites_are_set():
     c = Config()
     c.KubeSpawner.server_token_scopes = ["users:activity!user"]
     lines = run(c)
-    # those at c.KubeSpawner hide those at c.Spawner
+    # c.KubeSpawner's take precedence over c.Spawner's
     assert set(c.KubeSpawner.server_token_scopes) == set(SERVER_TOKEN_SCOPES)
     assert "KubeSpawner.server_token_scopes extended" in lines
 
@@ -113,7 +113,7 @@ def test_spawner_authenticator_and_services_of_a_hub_configured_otherwise_are_no
     assert c.Authenticator == {"admin_users": {"ada"}}
     assert c.JupyterHub.services[0] == {"name": "grader", "api_token": "g", "url": "http://grader"}
     assert c.JupyterHub.load_roles[0] == {"name": "grader", "scopes": ["list:users"], "services": ["grader"]}
-    # every change is said
+    # every change is reported
     changed = (
         "scopes custom:",
         "service llmos",

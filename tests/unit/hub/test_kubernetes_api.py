@@ -1,4 +1,4 @@
-"""The connection to an API server: what is repeated, what is an error and of which kind."""
+"""The connection to an API server: repeated requests, and the kinds of errors."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from llmos_hub.kubernetes_api import JSON_PATCH, APIError, KubernetesAPI, path_o
 
 
 class FakeServer:
-    """Answers with what a test hands it, one answer after another; the last one again and again."""
+    """A stub that returns a test's answers one after another, and then always the last one."""
 
     def __init__(self) -> None:
         self.answers: list[Callable[[web.Request], Any]] = []

@@ -1,4 +1,4 @@
-"""Local copies follow the server whatever happens to the connection."""
+"""Local copies of a server's objects, despite interrupted connections."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def obj(name: str, version: int, **more: Any) -> dict[str, Any]:
 
 
 class Server:
-    """Answers lists and watches from scripts; a watch without one stays open."""
+    """A stub that answers lists and watches from scripts; a watch without a script stays open."""
 
     def __init__(self) -> None:
         self.lists: list[Any] = []
@@ -59,7 +59,7 @@ def server() -> Server:
 
 @pytest.fixture
 async def following(server, monkeypatch):
-    """A reflector, and what it was told."""
+    """Yield a reflector, and a function that runs it until a condition holds and returns its events."""
     monkeypatch.setattr(module, "_FIRST_PAUSE", 0.001)
     told: list[tuple[str, str]] = []
 

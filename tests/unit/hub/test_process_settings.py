@@ -1,4 +1,4 @@
-"""What processes are told at their start, and what is said where that makes no sense."""
+"""Settings of processes from the environment, and errors about invalid ones."""
 
 from __future__ import annotations
 

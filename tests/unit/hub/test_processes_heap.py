@@ -1,4 +1,4 @@
-"""Memory of a process whose helpers come and go."""
+"""Memory of a process whose threads come and go."""
 
 import subprocess
 import sys
@@ -20,7 +20,7 @@ ctypes.CDLL(None).malloc_stats()
 
 
 def heaps(how: str) -> int:
-    """How many the C library has, as malloc_stats(3) tells them."""
+    """Return the number of the C library's heaps in such a process, from malloc_stats(3)."""
     done = subprocess.run([sys.executable, "-c", SCRIPT, how], capture_output=True, text=True, timeout=60, check=True)
     return done.stderr.count("Arena ")
 

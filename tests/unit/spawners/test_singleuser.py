@@ -1,4 +1,4 @@
-"""How notebook servers are set up before they start."""
+"""Set-up of notebook servers before they start."""
 
 import json
 import os

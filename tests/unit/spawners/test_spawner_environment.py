@@ -1,4 +1,4 @@
-"""What a Hub's own spawner gets of LLMOS: addresses, a token for models, and its end; the site's hooks still run."""
+"""Servers of a Hub's own spawner: addresses, the token for models and its revocation, and the site's own hooks."""
 
 from types import SimpleNamespace
 
@@ -10,7 +10,7 @@ ADDRESSES = {"openai_base_url": "http://gateway/v1", "llmos_url": "http://api/se
 
 
 class FakeSpawner:
-    """A spawner of whatever kind, and the Hub's tokens of its user."""
+    """A stub of any spawner, with the Hub's tokens of its user."""
 
     def __init__(self, environment=None, server=""):
         self.name, self.environment = server, dict(environment or {})
@@ -74,7 +74,7 @@ async def test_past_a_web_proxy_the_platform_is_asked_directly():
     keep_spawner(c, **ADDRESSES)
     first = dict(await started(c, spawner))
     hosts = first["NO_PROXY"].split(",")
-    assert hosts[0] == "example.org"  # the site's own stay
+    assert hosts[0] == "example.org"  # the site's own entries are kept
     assert {"hub", "gateway", "api", "localhost", ".svc", ".cluster.local"} <= set(hosts)
     assert first["no_proxy"] == first["NO_PROXY"]
     assert (await started(c, spawner))["NO_PROXY"] == first["NO_PROXY"]

@@ -1,4 +1,4 @@
-"""LLMOSKubeSpawner without a cluster: what it would make, from a site's configuration and a person's choice."""
+"""LLMOSKubeSpawner without a cluster: the objects that it makes from a site's configuration and a user's choices."""
 
 import pytest
 
@@ -22,7 +22,7 @@ BORN_TEXT = "2026-01-02T03:04:05Z"
 
 
 class FakeAPI:
-    """A little of the cluster: namespaces, claims and Secrets."""
+    """A stub of a cluster: namespaces, claims and Secrets."""
 
     def __init__(self):
         self.namespaces, self.secrets, self.claims, self.forbidden = {}, {}, [], set()
@@ -224,10 +224,10 @@ async def test_a_choice_becomes_a_pod(make, cluster):
 
 
 async def test_without_sizes_of_ours_the_sites_limits_are_the_only_size(make, cluster):
-    """As a Hub has them that was there before: its chart says 600M, and so it is."""
+    """A Hub that existed before LLMOS keeps its own limits, such as 600M from its chart."""
     cluster.claims = ["home"]
     site = {"mem_limit": "600M", "mem_guarantee": "200M", "cpu_limit": 0.5, "cpu_guarantee": 0.05}
-    for options in ({}, {"size": "large"}):  # the second remembered from another time
+    for options in ({}, {"size": "large"}):  # the second one is remembered from a start when there were sizes
         resources = (await manifest(make(options=options, **site))).spec.containers[0].resources
         assert resources.limits == {"cpu": 0.5, "memory": 600 * 2**20}
         assert resources.requests == {"cpu": 0.05, "memory": 200 * 2**20}
@@ -311,7 +311,7 @@ async def test_a_missing_namespace_is_made_and_waited_for(make, cluster):
     async def create(body, **kwargs):
         found = await original(body, **kwargs)
         bare = found.metadata.annotations
-        cluster.add_namespace("user-ada", {**bare, PREPARED: "1"})  # as the controllers do, a moment later
+        cluster.add_namespace("user-ada", {**bare, PREPARED: "1"})  # as the controllers do a moment later
         return SimpleNamespace(metadata=SimpleNamespace(annotations=bare), status=found.status)
 
     cluster.create_namespace = create
@@ -440,7 +440,7 @@ async def test_an_error_of_the_cluster_stays_the_hubs_error(make, cluster, monke
         await start(make(), monkeypatch, broken)
 
 
-# On a Hub that was there before LLMOS came
+# On a Hub that existed before LLMOS
 
 
 EARLIER = {
@@ -469,7 +469,7 @@ HOME = ("user-ada", "home", "user-ada", False)
 def test_a_server_that_another_spawner_started_is_followed_where_it_is_until_it_stops(make):
     spawner = taken_over(make, EARLIER, runs=True)
     assert place(spawner) == ("jhub", "claim-ada", "jhub", True)
-    # nothing is added to its state: the other spawner may have to take over again
+    # nothing is added to its state, as the other spawner may have to read it again
     assert spawner.get_state().items() >= {key: EARLIER[key] for key in ("pod_name", "namespace", "pvc_name")}.items()
     assert "llmos" not in spawner.get_state()
     spawner.clear_state()
@@ -486,14 +486,14 @@ def test_the_next_start_is_in_the_persons_own_namespace_also_after_a_restart_of_
 @pytest.mark.parametrize("stopped", [True, False])
 def test_a_hub_that_llmos_has_left_finds_its_spawners_own_state(make, stopped):
     spawner = taken_over(make, EARLIER, runs=False)
-    spawner._pvc_exists = True  # as a start leaves it
+    spawner._pvc_exists = True  # as after a start
     running = taken_over(make, spawner.get_state(), runs=True)
     assert place(running) == ("user-ada", "home", "user-ada", True)
     if stopped:
         running.clear_state()
     left = running.get_state()
     assert left.items() >= EARLIER.items()
-    # and LLMOS, back again, knows its own
+    # LLMOS, installed again, reads its own state
     assert place(taken_over(make, left, runs=False)) == ("user-ada", "home", "user-ada", True)
 
 

@@ -1,4 +1,4 @@
-"""Pods that are started together: so many at once, the others wait, are told so, and their time doesn't run."""
+"""Concurrent starts of pods: a limited number at a time; the others wait, with a message, and without a time limit."""
 
 import asyncio
 from collections import Counter
@@ -16,7 +16,7 @@ __all__ = ["cluster", "make"]
 
 @pytest.fixture
 async def pupils(make, monkeypatch):
-    """Spawners that share a queue of two places, and whose pods are there when the test says so."""
+    """Return spawners by user that share a queue of two places, and whose pods are ready when the test says so."""
     monkeypatch.setattr(LLMOSKubeSpawner, "_starts", None)
     monkeypatch.setattr("llmos_spawners.kubernetes.mint_invoke_token", lambda _: "invoke")
     monkeypatch.setattr("llmos_spawners.kubernetes.revoke_tokens", lambda _: 0)
@@ -36,7 +36,7 @@ async def pupils(make, monkeypatch):
 
 
 async def start(spawner):
-    """As the Hub does: the time for a start begins after the hook."""
+    """Start a server as the Hub does, with a time limit that begins after the hook."""
     try:
         await spawner.run_pre_spawn_hook()
         return await asyncio.wait_for(spawner.start(), spawner.start_timeout)
@@ -78,7 +78,7 @@ async def test_places_go_on_in_order_after_successes_failures_and_timeouts(pupil
     with pytest.raises(RuntimeError):
         await starts["bob"]
     await begun(pupils["dee"])
-    starts["cy"].cancel()  # what the Hub does when its time is over
+    starts["cy"].cancel()  # as the Hub does after `start_timeout`
     await begun(pupils["eve"])
     assert waiting(pupils) == []
 
@@ -86,7 +86,7 @@ async def test_places_go_on_in_order_after_successes_failures_and_timeouts(pupil
 async def test_who_waits_is_told_so_and_nothing_of_an_earlier_start(pupils):
     eve = pupils["eve"]
     eve._start_future = asyncio.get_running_loop().create_future()
-    eve._start_future.set_result("http://earlier")  # of a start before
+    eve._start_future.set_result("http://earlier")  # of an earlier start
     tasks = [asyncio.create_task(start(pupils[name])) for name in ("ada", "bob", "cy")]
     await begun(pupils["bob"])
     tasks.append(asyncio.create_task(start(eve)))

@@ -1,4 +1,4 @@
-"""What a server's processes use, with a real tree of them."""
+"""Memory of a server's processes, with a real process tree."""
 
 import os
 import subprocess

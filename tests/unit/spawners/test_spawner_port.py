@@ -1,4 +1,4 @@
-"""A server's port that another program took first: noticed, and another one taken."""
+"""A server's port that another program has taken: it is noticed, and another port is used."""
 
 import asyncio
 import os
@@ -29,14 +29,14 @@ time.sleep(600)
 
 @pytest.fixture
 def taken():
-    """A port on which a program listens that is not the server."""
+    """Yield a port on which another program listens."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         yield listener.getsockname()[1]
 
 
 @pytest.fixture
 async def make(tmp_path, monkeypatch):
-    """Spawners as the Hub has them, whose servers are a few lines, and the ports that are chosen for them."""
+    """Return a factory of spawners whose servers are small scripts, on ports that the test chooses."""
     made, ports = [], []
 
     def free():

@@ -36,7 +36,7 @@ def test_the_form_offers_every_size_with_a_label_and_marks_one():
 def test_the_last_choice_is_marked_and_a_strange_one_is_not_shown():
     assert "checked" in Inputs(render_form(PROFILES, {"size": "large"})).inputs["large"]
     assert "<script>" not in render_form(PROFILES, {"size": "<script>"})
-    refused = Inputs(render_form(PROFILES, {"size": ["large"]}))  # the Hub keeps what a refused start asked for
+    refused = Inputs(render_form(PROFILES, {"size": ["large"]}))  # the Hub remembers the options of a refused start
     assert "checked" in refused.inputs[DEFAULT_SIZE]
 
 

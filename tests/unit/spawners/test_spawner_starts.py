@@ -1,4 +1,4 @@
-"""Starts in turn, what is said while one waits, and the last words of a server that dies."""
+"""The queue of starts, messages while a start waits, and the message about a server that dies."""
 
 import asyncio
 
@@ -28,7 +28,7 @@ async def test_starts_go_in_turn_and_each_knows_its_place():
     queue.leave("a")  # a stop after a start frees no second place
     await settle()
     assert began == ["a", "b", "c"]
-    tasks["d"].cancel()  # its person has gone away
+    tasks["d"].cancel()  # the user has closed the page
     await asyncio.gather(tasks["d"], return_exceptions=True)
     assert queue.position("e") == 1
     queue.leave("b")

@@ -1,4 +1,4 @@
-"""What a start waits for and why it is refused, in words: from what Kubernetes itself says."""
+"""Messages about what a start waits for and why it is refused, from Kubernetes' own messages."""
 
 import pytest
 from llmos_spawners.pods import phase_of, unschedulable
@@ -125,7 +125,7 @@ def test_a_crash_comes_with_its_last_lines():
     last = {"reason": "Error", "exitCode": 1, "message": "Traceback\n\nImportError: no jupyterhub\n"}
     found = phase_of(pod(state={"waiting": {"reason": "CrashLoopBackOff"}}, last=last, restarts=1))
     assert found.message == "The server ended with exit code 1: Traceback / ImportError: no jupyterhub"
-    assert not found.hopeless  # once may be chance
+    assert not found.hopeless  # one crash may be chance
     assert phase_of(pod(state={"terminated": last}, phase="Failed")).hopeless
 
 

@@ -1,4 +1,4 @@
-"""The embedded database's files and what its server is asked: damage, repair, a server that isn't as it should be."""
+"""The embedded database: damaged files, their repair, and a server with wrong settings."""
 
 import asyncio
 import io
@@ -39,7 +39,7 @@ def test_what_is_whole(content, sound):
 
 @pytest.fixture
 def files(tmp_path: Path) -> Path:
-    """Valkey's directory as it leaves one."""
+    """Return a Valkey directory with valid files."""
     directory = tmp_path / "appendonlydir"
     directory.mkdir()
     (directory / "appendonly.aof.manifest").write_text(
@@ -104,7 +104,7 @@ def config():
 
 
 async def answer(check: StoreCheck) -> str | None:
-    """What it finds once the server is up."""
+    """Return the result of the check once the server is up."""
     async with asyncio.timeout(20):
         while isinstance(found := await check.check(), str) and ("No such file" in found or "refused" in found):
             await asyncio.sleep(0.02)

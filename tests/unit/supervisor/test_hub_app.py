@@ -1,4 +1,4 @@
-"""`llmos-hub`: words, exit codes, and what is not imported."""
+"""`llmos-hub`: messages, exit codes, and modules that it must not import."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""A supervised process, with real ones: started, restarted, adopted, stopped."""
+"""Supervised processes, with real ones: started, restarted, adopted, stopped."""
 
 import asyncio
 import itertools
@@ -24,7 +24,7 @@ SLEEP = (sys.executable, "-c", "import signal; print('here', flush=True); signal
 
 
 class Well:
-    """A probe that says what the test wants."""
+    """A probe whose result the test sets."""
 
     def __init__(self, trouble=None):
         self.trouble = trouble
@@ -152,7 +152,7 @@ async def test_a_process_is_adopted_and_watched_though_it_is_not_our_child(bench
     task = asyncio.create_task(first.run())
     await asyncio.wait_for(first.ready.wait(), 10)
     record = bench.files.records()["api"]
-    # as when the supervisor is killed: nothing of it is left but the record
+    # as after the supervisor was killed: only the record is left
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
     second = bench.child()

@@ -1,4 +1,4 @@
-"""The notebook environment while a platform runs: fetched to its end, said, and found damaged where it is."""
+"""The notebook environment while a platform runs: completion, messages, and detection of damage."""
 
 import asyncio
 import os
@@ -53,7 +53,7 @@ async def test_a_platform_that_stops_ends_the_fetch(tmp_path):
 
 @pytest.fixture
 def environments(tmp_path, monkeypatch):
-    """The platform's and the notebooks', with one package each."""
+    """Return a directory with environments of platform and notebooks, with one package each."""
     for name in ("env", "env-notebook"):
         site = tmp_path / name / "lib" / "python3.11" / "site-packages"
         (site / "good-1.0.dist-info").mkdir(parents=True)
@@ -78,7 +78,7 @@ def test_doctor_reads_every_source(environments):
     assert (first.level, second.level) == ("fail", "fail")
     assert "good-1.0: other.py was changed" in first.detail
     assert "llmos down" in first.advice
-    # what `make up` does not see at a glance, it looks for now
+    # `make up` now also finds damage that its quick check misses
     assert not check.unchanged(str(environments / "env"))
     assert check.damage(str(environments / "env"), contents=True) == ["good-1.0: other.py was changed"]
 

@@ -1,4 +1,4 @@
-"""Ports, secrets, state files, logs, words: the small parts of the supervisor."""
+"""The small parts of the supervisor: ports, secrets, state files, logs, messages."""
 
 import os
 import shutil
@@ -155,7 +155,7 @@ sys.stdin.read()
 
 
 def test_a_platform_of_an_older_version_is_known_by_its_lock(files, tmp_path):
-    """Else it would run here, and nothing could stop it."""
+    """The supervisor of an older version is found by its lock, so that `llmos down` can stop it."""
     root = files.data_dir.root
     command = [sys.executable, "-c", HOLDER, str(root)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
@@ -165,7 +165,7 @@ def test_a_platform_of_an_older_version_is_known_by_its_lock(files, tmp_path):
             said = {"pid": process.pid, "start_time": process.start_time}
             files.write_status({"supervisor": said, "instance": "a random word"})
             assert files.supervisor() == process
-            # a copy has nobody, also one made of links
+            # a copy has no supervisor, also one made of hard links
             for copy, how in (("copy", shutil.copy2), ("links", os.link)):
                 shutil.copytree(root, tmp_path / copy, copy_function=how)
                 assert StateFiles(DataDir(tmp_path / copy)).supervisor() is None
@@ -179,7 +179,7 @@ def test_a_platform_of_an_older_version_is_known_by_its_lock(files, tmp_path):
         finally:
             holder.communicate()
     assert files.supervisor() is None
-    # a lock that nobody has says nothing of whoever stands in it
+    # without the lock, the pid in the file doesn't count
     (root / "supervisor.lock").write_text(f"{os.getpid()}\n")
     files.write_status({"supervisor": other, "instance": "a random word"})
     assert files.supervisor() is None

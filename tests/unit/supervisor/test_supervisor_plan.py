@@ -1,4 +1,4 @@
-"""The plan: who is started after whom, with what, and what nobody else may read."""
+"""The plan: order, commands and environments of the programs, and secrets that must not be visible."""
 
 from pathlib import Path
 
@@ -75,7 +75,7 @@ def test_only_what_would_be_started_the_same_is_adopted():
     first, other = plan(), plan(gateway_port=8011)
     records = {program.name: Recorded(program.fingerprint) for program in first}
     assert set(adoptable(first, records)) == set(records)
-    # the gateway listens elsewhere now; API, controllers and Hub tell people its address
+    # the gateway's address has changed, which API, controllers and Hub also show to users
     assert set(adoptable(other, records)) == {"valkey", "proxy"}
 
 
