@@ -22,7 +22,8 @@ class WatchedProxy(ConfigurableHTTPProxy):  # type: ignore[misc]  # JupyterHub p
     watch_interval = Float(
         3.0,
         config=True,
-        help="Seconds between two looks at whether the proxy still has its routes: for so long people wait longer than it.",
+        help="Seconds between two checks whether the proxy still has its routes; after its restart the platform is "
+        "unreachable for up to this time.",
     )
 
     _watching: PeriodicCallback | None = None

@@ -56,62 +56,63 @@ class LLMOSAuthenticator(Authenticator):
     failures_before_delay = IntegerTrait(
         5,
         config=True,
-        help="How many wrong passwords for a name from one address are answered at once. Five leave room for a typing "
+        help="Number of wrong passwords for a name from one address that cause no delay. Five leave room for a typing "
         "error or two.",
     )
     first_delay = Float(
         5.0,
         config=True,
-        help="Seconds for which the name is locked for that address after one wrong password too many; doubles with "
-        "each further one.",
+        help="Seconds for which a name is locked for an address after the first wrong password beyond that number; "
+        "doubles with each further one.",
     )
     longest_delay = Float(
         900.0,
         config=True,
-        help="The longest lock of a name for one address, in seconds. A quarter of an hour: 100 guesses a day.",
+        help="Maximum time in seconds for which a name is locked for one address. A quarter of an hour allows about 100 "
+        "guesses a day.",
     )
     failures_anywhere = IntegerTrait(
         50,
         config=True,
-        help="How many wrong passwords for a name from all addresses are answered at once. Browsers that the person has "
-        "logged in with before are not counted and not held up.",
+        help="Number of wrong passwords for a name from all addresses together that cause no delay. Browsers in which "
+        "the user has logged in before are neither counted nor delayed.",
     )
     longest_delay_anywhere = Float(
         60.0,
         config=True,
-        help="The longest lock of a name for all unknown browsers, in seconds. A minute: 1,440 guesses a day, which a "
-        "one-time password survives, and nobody is kept out for long by others' guesses.",
+        help="Maximum time in seconds for which a name is locked for all unknown browsers. A minute allows 1,440 guesses "
+        "a day, too few to find a one-time password, and other people's guesses don't lock a user out for long.",
     )
     one_time_lifetime = Float(
         7 * 86_400.0,
         config=True,
-        help="Seconds for which a one-time password holds. A week, for one that is sent on a Friday. The first admin's "
-        "holds until it is replaced: it lies in a file that only the one who runs the platform can read.",
+        help="Validity of a one-time password in seconds. A week, for one that is sent on a Friday. The first admin's "
+        "doesn't expire: it is in a file that only the account that runs the platform can read.",
     )
     most_waiting = IntegerTrait(
         20,
         config=True,
-        help="How many log-ins may wait while two others are checked; further ones are answered with 429, and those from "
-        "one address when they are half of all. Twenty take about five seconds.",
+        help="Maximum number of log-ins that wait while two others are checked; further ones are answered with 429, and "
+        "those from one address as soon as they are half of all. Twenty take about five seconds.",
     )
     first_password_file = UnicodeTrait(
         "",
         config=True,
-        help="A file with the first admin's password as JSON ({password, one_time}); read at the Hub's first start and "
-        "deleted. A file, since the Hub's arguments and environment can be read by others.",
+        help="A file with the first admin's password as JSON ({password, one_time}), read at the Hub's first start and "
+        "then deleted. A file, since others may be able to read the Hub's arguments and environment.",
     )
     admin_password_file = UnicodeTrait(
         "",
         config=True,
-        help="Where the first admin's one-time password was left for reading; deleted when the admin gets another.",
+        help="The file with the first admin's one-time password in plain text; deleted when the admin gets another one.",
     )
 
     homes = UnicodeTrait(
         "",
         config=True,
-        help="The directory of homes, where a name alone finds a person's home and namespace, as on a workstation: the "
-        "name of somebody who was deleted is then not given again until an admin hands over what they left. Empty "
-        "where namespaces know their owner, as in a cluster.",
+        help="The directory of homes, if a user's home and namespace are found by the name alone, as on a workstation: "
+        "the name of a deleted user can then not be used again until an admin hands over what the user left. Empty if "
+        "namespaces store their owner, as in a cluster.",
     )
 
     def __init__(self, **kwargs: Any) -> None:

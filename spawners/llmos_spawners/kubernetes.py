@@ -51,16 +51,16 @@ class LLMOSKubeSpawner(QueuedStarts, ChoosingKubeSpawner):
         "",
         config=True,
         help="""
-        Certificates of the site's own authorities in PEM: trusted in every server whose image starts with
-        ``llmos_spawners.singleuser``, beside the public ones.
+        Certificates of the site's own authorities in PEM, trusted in addition to the public ones in every server whose
+        image starts ``llmos_spawners.singleuser``.
         """,
     )
     secret_variables = List(
         Unicode(),
         config=True,
         help="""
-        More variables whose values are kept in the server's Secret and out of its pod, beside the Hub's token and the
-        models': whoever may look at pods sees everything in them.
+        Further variables whose values are stored in the server's Secret instead of its pod, in addition to the tokens
+        for the Hub and for models: everybody who may read pods can see the values in them.
         """,
     )
 

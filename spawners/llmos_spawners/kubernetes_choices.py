@@ -34,42 +34,41 @@ class ChoosingKubeSpawner(NamespacedKubeSpawner):
         Dict(),
         config=True,
         help="""
-        The sizes that people choose from: a list of ``{name, title, description, cpu, memory}``, with
-        ``cpu_request`` and ``memory_request`` where a cluster is to set aside something else than a tenth of the
-        cores and all of the memory. Empty: what the site has set for everybody (``KubeSpawner.cpu_limit``,
-        ``mem_limit``, ``cpu_guarantee``, ``mem_guarantee``), and nothing to choose.
+        The sizes that users can choose: a list of ``{name, title, description, cpu, memory}``, with ``cpu_request`` and
+        ``memory_request`` if the pod's requests are not to be a tenth of the cores and all of the memory. If empty, all
+        servers have the site's own limits (``KubeSpawner.cpu_limit``, ``mem_limit``, ``cpu_guarantee``,
+        ``mem_guarantee``) and there is nothing to choose.
         """,
     )
     images = List(
         Dict(),
         config=True,
         help="""
-        The images that people choose from, the first being the default: a list of ``{name, title, image,
-        description}``. Empty: ``KubeSpawner.image`` for everybody.
+        The images that users can choose, the first of which is the default: a list of ``{name, title, image,
+        description}``. If empty, all servers use ``KubeSpawner.image``.
         """,
     )
     gpus = List(
         Dict(),
         config=True,
         help="""
-        The GPUs that people can ask for: a list of ``{name, title, count, resource, node_selector, tolerations,
-        runtime_class}``. Empty: none, since a cluster without a device plugin would never start such a server.
+        The GPUs that users can choose: a list of ``{name, title, count, resource, node_selector, tolerations,
+        runtime_class}``. The default is none, since a cluster without a device plugin would never start such a server.
         """,
     )
     shared_volumes = List(
         Dict(),
         config=True,
         help="""
-        Volumes that people can mount beside their home: a list of ``{name, title, volume, mount, read_only,
-        always}``, ``volume`` as in a pod. Read-only unless told otherwise: they are everybody's.
+        Volumes that users can mount in addition to their home: a list of ``{name, title, volume, mount, read_only,
+        always}``, with ``volume`` as in a pod. They are read-only unless ``read_only`` is false, since they are shared.
         """,
     )
     own_volumes = Bool(
         True,
         config=True,
         help="""
-        Whether people can mount the persistent volume claims of their own namespace, at ``~/volumes/NAME``. On,
-        since they are theirs.
+        Let users mount the persistent volume claims of their own namespace at ``~/volumes/NAME``.
         """,
     )
     home = Unicode(

@@ -36,16 +36,16 @@ class NamespacedKubeSpawner(KubeSpawner):
         "llmos",
         config=True,
         help="""
-        The release whose controllers prepare the namespaces: the label ``app.kubernetes.io/instance`` by which they
-        know theirs.
+        The release whose controllers prepare the namespaces, which they select by this value of the label
+        ``app.kubernetes.io/instance``.
         """,
     )
     namespace_timeout = Float(
         60,
         config=True,
         help="""
-        Seconds to wait until the controllers have prepared a person's namespace: without, a server would run with no
-        quota and no network policy. They need about one second. 0: don't wait, for a Hub without LLMOS'
+        Maximum seconds to wait until the controllers have prepared a user's namespace, without which a server would run
+        without quota and network policies. They need about one second. 0 means not to wait, for a Hub without LLMOS'
         controllers.
         """,
     )

@@ -86,10 +86,12 @@ class LLMOSLocalSpawner(QueuedStarts, LocalProcessSpawner):
     homes = Unicode(
         "",
         config=True,
-        help="The directory that holds one home per person, each mode 0700; made when a person starts a server first.",
+        help="The directory of the users' homes, each with mode 0700 and created when its user first starts a server.",
     )
     logs = Unicode(
-        "", config=True, help="The directory that holds one log per server, mode 0600; empty: the Hub's log."
+        "",
+        config=True,
+        help="The directory of the servers' logs, each with mode 0600; if empty, servers write to the Hub's log.",
     )
     openai_base_url = Unicode(
         "", config=True, help="The gateway's address with ``/v1``: ``OPENAI_BASE_URL`` in every server."
@@ -99,8 +101,8 @@ class LLMOSLocalSpawner(QueuedStarts, LocalProcessSpawner):
     notebook_environment = Unicode(
         config=True,
         help="""
-        The environment that kernels and terminals run in, behind each person's own packages: its prefix. The default
-        is the one that set-up makes beside the platform's own; where there is none, the platform's.
+        Prefix of the Python environment of kernels and terminals, over which each user's own packages take precedence.
+        The default is the one that set-up creates beside the platform's own, or the platform's if there is none.
         """,
     )
 

@@ -23,8 +23,8 @@ class QueuedStarts(Configurable):
         min=0,
         config=True,
         help="""
-        How many servers may be starting at once in this Hub; 0: as many as come. The others wait for their turn, in
-        the order in which they came.
+        Maximum number of concurrent starts in this Hub; 0 for no limit. Further starts wait, in the order of their
+        arrival.
         """,
     )
 
