@@ -41,8 +41,10 @@ async def test_who_has_a_place_does_not_wait_for_another():
     queue = StartQueue(1)
     await queue.enter("a")
     await queue.enter("a")
+    assert (queue.length, queue.position("a")) == (0, 0)
     queue.leave("a")
     await queue.enter("b")
+    assert (queue.length, queue.position("b")) == (0, 0)
 
 
 async def test_without_a_bound_nobody_waits():

@@ -1,6 +1,7 @@
 """Supervised processes, with real ones: started, restarted, adopted, stopped."""
 
 import asyncio
+import hashlib
 import itertools
 import shutil
 import signal
@@ -210,11 +211,23 @@ async def test_one_that_must_not_be_used_is_refused_with_its_sentence(bench):
 
 
 async def test_what_it_reads_is_in_no_file_and_no_argument(bench):
-    script = "import sys; print('read', sys.stdin.read(), flush=True); import signal; signal.pause()"
+    password = "correct-horse"
+    digest = hashlib.sha256(f"{password}\n".encode()).hexdigest()
+    script = (
+        "import hashlib, signal, sys\n"
+        "print('read', hashlib.sha256(sys.stdin.buffer.read()).hexdigest(), flush=True)\n"
+        "signal.pause()"
+    )
     child = bench.child((sys.executable, "-c", script))
-    child.program = replace(child.program, stdin="a password\n")
+    child.program = replace(child.program, stdin=f"{password}\n")
     async with bench.running(child):
-        await until(lambda: "read a password" in (child.log.read_text() if child.log.exists() else ""))
+        await until(lambda: f"read {digest}" in (child.log.read_text() if child.log.exists() else ""))
+        process = Path(f"/proc/{child.handle.pid}")
+        data_dir = bench.files.data_dir
+        files = [path for place in {data_dir.root, data_dir.run} for path in place.rglob("*") if path.is_file()]
+        assert child.log in files
+        for file in (*files, process / "cmdline", process / "environ"):
+            assert password.encode() not in file.read_bytes(), file
 
 
 async def test_a_full_disk_keeps_no_process_from_starting(bench, monkeypatch):
