@@ -117,21 +117,21 @@ def _dispatch(options: argparse.Namespace) -> int:
         from llmos_hub.supervisor.doctor import doctor
 
         return doctor(data_dir, port=options.port, gateway_port=options.gateway_port, host=options.host)
-    from llmos_hub.supervisor import accounts
+    from llmos_hub.supervisor import account_commands
 
     if options.command == "token":
-        return accounts.token(
+        return account_commands.token(
             data_dir, user=options.user, invoke_only=options.invoke_only, expires=options.expires, note=options.note
         )
     if options.command == "group":
-        return accounts.add_group(data_dir, options.name, inherit=options.inherit)
+        return account_commands.add_group(data_dir, options.name, inherit=options.inherit)
     if options.action == "add":
-        return accounts.add_user(data_dir, options.name, admin=options.admin, inherit=options.inherit)
+        return account_commands.add_user(data_dir, options.name, admin=options.admin, inherit=options.inherit)
     if options.action == "list":
-        return accounts.list_users(data_dir, as_json=options.json)
+        return account_commands.list_users(data_dir, as_json=options.json)
     if options.action == "delete":
-        return accounts.delete_user(data_dir, options.name, yes=options.yes)
-    return accounts.reset_password(data_dir, options.name, stop_servers=options.stop_servers)
+        return account_commands.delete_user(data_dir, options.name, yes=options.yes)
+    return account_commands.reset_password(data_dir, options.name, stop_servers=options.stop_servers)
 
 
 def _port(text: str) -> int:

@@ -157,11 +157,11 @@ class _OnlyAdminsNameAdmins(APIHandler):
         return super().user_from_username(username)
 
 
-class CarefulUserListHandler(_OnlyAdminsNameAdmins, UserListAPIHandler):
+class GuardedUserListHandler(_OnlyAdminsNameAdmins, UserListAPIHandler):
     """The Hub's route that creates users, with the check of `_OnlyAdminsNameAdmins`."""
 
 
-class CarefulUserHandler(_OnlyAdminsNameAdmins, UserAPIHandler):
+class GuardedUserHandler(_OnlyAdminsNameAdmins, UserAPIHandler):
     """The Hub's route that creates, renames and deletes a user, with the check of `_OnlyAdminsNameAdmins`."""
 
     @needs_scope("admin:users")
@@ -196,7 +196,7 @@ class GroupHandler(APIHandler):
         self.write(json.dumps({"name": name}))
 
 
-class CarefulSpawnHandler(SpawnHandler):
+class ConfirmedSpawnHandler(SpawnHandler):
     """The Hub's spawn page, on which following a link is not enough to start a server.
 
     JupyterHub starts a server at once if the URL has options or there is no form, so anybody could start one by sending
@@ -256,15 +256,15 @@ def api_handlers() -> list[tuple[str, Any]]:
 
 def people_handlers() -> list[tuple[str, Any]]:
     """Return the handlers that replace the Hub's own API for users, where a name and a password suffice to log in."""
-    return [("/api/users", CarefulUserListHandler), ("/api/users/([^/]+)", CarefulUserHandler)]
+    return [("/api/users", GuardedUserListHandler), ("/api/users/([^/]+)", GuardedUserHandler)]
 
 
 def spawn_handlers() -> list[tuple[str, Any]]:
     """Return the handlers that replace the Hub's spawn pages."""
     return [
-        ("/spawn", CarefulSpawnHandler),
-        ("/spawn/([^/]+)", CarefulSpawnHandler),
-        ("/spawn/([^/]+)/([^/]+)", CarefulSpawnHandler),
+        ("/spawn", ConfirmedSpawnHandler),
+        ("/spawn/([^/]+)", ConfirmedSpawnHandler),
+        ("/spawn/([^/]+)/([^/]+)", ConfirmedSpawnHandler),
     ]
 
 

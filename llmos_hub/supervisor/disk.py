@@ -18,7 +18,7 @@ from llmos.errors import Unavailable
 from llmos_hub.supervisor.console import tilde
 from llmos_hub.supervisor.resp import ask
 
-__all__ = ["DiskGuard", "Room", "refuse_full", "room_on"]
+__all__ = ["DiskGuard", "FreeSpace", "free_space", "refuse_full"]
 
 _RESERVE: Final = 64 * 1024**2  # bytes below which writes are refused: a second of a fast download
 _RESERVE_INODES: Final = 256
@@ -29,7 +29,7 @@ _TIMEOUT: Final = 2.0
 
 
 @dataclass(frozen=True, slots=True)
-class Room:
+class FreeSpace:
     """The free space of a disk for users other than root.
 
     Attributes
@@ -53,7 +53,7 @@ class Room:
         return f"{self.free / 1e6:.0f} MB free"
 
 
-def room_on(directory: Path) -> Room:
+def free_space(directory: Path) -> FreeSpace:
     """Return the free space of the disk that a directory is on.
 
     Raises
@@ -62,7 +62,7 @@ def room_on(directory: Path) -> Room:
         It can't be determined.
     """
     found = os.statvfs(directory)
-    return Room(found.f_bavail * found.f_frsize, found.f_favail if found.f_files else None)
+    return FreeSpace(found.f_bavail * found.f_frsize, found.f_favail if found.f_files else None)
 
 
 def refuse_full(directory: Path) -> None:
@@ -74,7 +74,7 @@ def refuse_full(directory: Path) -> None:
         The disk is full.
     """
     with contextlib.suppress(OSError):
-        room = room_on(directory)
+        room = free_space(directory)
         if room.below(free=_START, inodes=_RESERVE_INODES / 4):
             raise Unavailable(f"The disk of {directory} is full ({room}). Make room on it, then start again.")
 
@@ -93,7 +93,7 @@ class DiskGuard:
     """
 
     def __init__(self, directory: Path, url: str, say: Callable[[str], None]) -> None:
-        self.full: Room | None = None
+        self.full: FreeSpace | None = None
         """Free space when writes were stopped; None while they are accepted."""
         self._directory = directory
         self._url = url
@@ -104,10 +104,10 @@ class DiskGuard:
         """Check until cancelled."""
         while True:
             with contextlib.suppress(OSError):
-                await self.look(await asyncio.to_thread(room_on, self._directory))
+                await self.look(await asyncio.to_thread(free_space, self._directory))
             await asyncio.sleep(_PERIOD)
 
-    async def look(self, room: Room) -> None:
+    async def look(self, room: FreeSpace) -> None:
         """Stop or resume writes as the free space requires."""
         if self.full is None and room.below():
             self.full = room

@@ -21,7 +21,7 @@ from llmos_hub.names import DataDir
 from llmos_hub.stores.valkey_binary import find_valkey
 from llmos_hub.supervisor.binaries import find_node, find_proxy
 from llmos_hub.supervisor.console import size
-from llmos_hub.supervisor.disk import room_on
+from llmos_hub.supervisor.disk import free_space
 from llmos_hub.supervisor.notebook import notebook_state
 from llmos_hub.supervisor.ports import is_free, owner_of
 from llmos_hub.supervisor.state import StateFiles
@@ -136,7 +136,7 @@ def _disk(root: Path) -> Finding:
     existing = root
     while not existing.exists():
         existing = existing.parent
-    room = room_on(existing)
+    room = free_space(existing)
     free, detail = room.free, f"{room.free / 1e9:.1f} GB free in {existing}"
     if room.below():
         return Finding("fail", "Disk", f"{room} in {existing}: nothing is saved", "make room on it")

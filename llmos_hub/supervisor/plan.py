@@ -182,7 +182,7 @@ def make_plan(
     binaries
         Paths and commands of the programs.
     mark
-        The platform's mark, carried by all its processes (`llmos_hub.supervisor.identity`).
+        The platform's mark, carried by all its processes (`llmos_hub.supervisor.platform_mark`).
     """
     redis_url = options.redis_url or binaries.valkey_url
     common = {

@@ -23,7 +23,7 @@ from llmos.errors import Conflict, Unavailable
 from llmos_hub.names import DataDir
 from llmos_hub.processes import ProcessHandle
 from llmos_hub.supervisor.console import llmos_command
-from llmos_hub.supervisor.identity import mark_of
+from llmos_hub.supervisor.platform_mark import mark_of
 from llmos_hub.supervisor.secrets import write_private
 
 __all__ = ["SCHEMA", "Record", "StateFiles"]
@@ -52,7 +52,7 @@ class Record:
     since
         Time of the start in seconds since the epoch.
     mark
-        Mark of the platform that started it (`llmos_hub.supervisor.identity`): a record in a copy of the data directory
+        Mark of the platform that started it (`llmos_hub.supervisor.platform_mark`): a record in a copy of the data directory
         is ignored.
     """
 

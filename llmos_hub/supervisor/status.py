@@ -13,7 +13,7 @@ from llmos import __version__
 from llmos_hub.names import ENV_INSTANCE, DataDir
 from llmos_hub.processes import processes_with_environment
 from llmos_hub.supervisor.console import age, size, tilde
-from llmos_hub.supervisor.disk import room_on
+from llmos_hub.supervisor.disk import free_space
 from llmos_hub.supervisor.notebook import notebook_state
 from llmos_hub.supervisor.state import StateFiles
 
@@ -91,7 +91,7 @@ def collect(data_dir: DataDir) -> dict[str, Any]:
         )
     own = memory_of(supervisor.pid) if supervisor else 0
     try:
-        room = room_on(data_dir.root)
+        room = free_space(data_dir.root)
     except OSError:
         room = None
     return {

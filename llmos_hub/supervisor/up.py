@@ -23,9 +23,9 @@ from llmos_hub.supervisor.detach import DETACHED_LOG
 from llmos_hub.supervisor.disk import refuse_full
 from llmos_hub.supervisor.first_password import FirstPassword, prepare_first_password
 from llmos_hub.supervisor.hub_api import ensure_client_file
-from llmos_hub.supervisor.identity import is_copy, place_of
 from llmos_hub.supervisor.notebook import NotebookSetup
 from llmos_hub.supervisor.plan import INTERNAL_PORTS, Binaries, Options, make_plan
+from llmos_hub.supervisor.platform_mark import is_copy, location_of
 from llmos_hub.supervisor.ports import find_free_port, is_free, is_loopback, owner_of
 from llmos_hub.supervisor.probes import RedisProbe, http_request
 from llmos_hub.supervisor.recovery import check_people, check_secrets, check_store, recover
@@ -131,7 +131,7 @@ def _settle(options: Options, files: StateFiles, console: Console) -> None:
     recover(options.recover, data_dir, files, console.event)
     check_secrets(data_dir, files)
     check_people(data_dir, files)
-    before, now = files.place, place_of(data_dir.root)
+    before, now = files.place, location_of(data_dir.root)
     if is_copy(before, now):
         original = before["path"]
         said = "was restored" if original == str(data_dir.root) else f"is a copy of {original}"

@@ -24,11 +24,12 @@ from llmos.trust import ENV_CA_CERTIFICATES
 from llmos_spawners.environment import mint_invoke_token, past_proxies, platform_environment, revoke_tokens
 from llmos_spawners.kubernetes_choices import ChoosingKubeSpawner
 from llmos_spawners.kubernetes_namespace import UNREACHABLE
-from llmos_spawners.pods import Phase, phase_of
+from llmos_spawners.pods import phase_of
 from llmos_spawners.profiles import BadOptions
 from llmos_spawners.queued_starts import QueuedStarts
 from llmos_spawners.quotas import explain_refusal
 from llmos_spawners.refusals import refusal
+from llmos_spawners.start_phases import Phase
 
 __all__ = ["LLMOSKubeSpawner"]
 

@@ -12,8 +12,8 @@ from kubespawner import KubeSpawner
 from traitlets import Float, Unicode, default
 
 from llmos.names import user_namespace
-from llmos_spawners.pods import Phase
 from llmos_spawners.refusals import refusal
+from llmos_spawners.start_phases import Phase
 
 __all__ = ["CREATED", "OWNER", "PREPARED", "UNREACHABLE", "NamespacedKubeSpawner"]
 

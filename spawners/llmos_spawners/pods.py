@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
 from llmos.kubernetes_messages import NodeCause, parse_unplaced
 from llmos.resources.quantities import format_bytes, parse_quantity
+from llmos_spawners.start_phases import Phase
 
-__all__ = ["Phase", "phase_of", "unschedulable"]
+__all__ = ["phase_of", "unschedulable"]
 
 CONTAINER: Final = "notebook"
 """KubeSpawner's name of the server's container."""
@@ -27,28 +27,6 @@ _NEVER_THERE: Final = re.compile(
 
 _PULLS: Final = 5
 """Failed pulls after which the start is given up; the kubelet's back-off is 80 seconds by then."""
-
-
-@dataclass(frozen=True, slots=True)
-class Phase:
-    """A phase of a start.
-
-    Attributes
-    ----------
-    progress
-        Approximate percentage.
-    message
-        One sentence for the user.
-    reason
-        One word for metrics if the start can't continue: ``image``, ``memory``, ``crash``, ``configuration``.
-    hopeless
-        True if waiting longer doesn't help.
-    """
-
-    progress: int
-    message: str
-    reason: str = ""
-    hopeless: bool = False
 
 
 def phase_of(pod: Mapping[str, Any] | None, events: Sequence[Mapping[str, Any]] = ()) -> Phase | None:

@@ -1,4 +1,4 @@
-"""Phases of a notebook server's start, found in its log, and the message about a server that has died."""
+"""Phases of a notebook server's start; those of a local server, found in its log, and the message about its death."""
 
 from __future__ import annotations
 
@@ -19,13 +19,19 @@ class Phase:
     Attributes
     ----------
     progress
-        Percentage.
+        Approximate percentage.
     message
-        Text for the user.
+        One sentence for the user.
+    reason
+        One word for metrics if the start can't continue: ``image``, ``memory``, ``crash``, ``configuration``.
+    hopeless
+        True if waiting longer doesn't help.
     """
 
     progress: int
     message: str
+    reason: str = ""
+    hopeless: bool = False
 
 
 _PHASES: Final = (

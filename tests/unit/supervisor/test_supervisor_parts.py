@@ -15,10 +15,10 @@ from llmos_hub.accounts.password_rules import make_password
 from llmos_hub.names import DataDir
 from llmos_hub.processes import ProcessHandle
 from llmos_hub.supervisor import container
-from llmos_hub.supervisor.accounts import parse_span
+from llmos_hub.supervisor.account_commands import parse_span
 from llmos_hub.supervisor.console import llmos_command
-from llmos_hub.supervisor.identity import is_copy, mark_of
 from llmos_hub.supervisor.logs import rotate
+from llmos_hub.supervisor.platform_mark import is_copy, mark_of
 from llmos_hub.supervisor.ports import find_free_port, is_free, is_loopback, owner_of
 from llmos_hub.supervisor.secrets import Secrets, write_private
 from llmos_hub.supervisor.state import Record, StateFiles

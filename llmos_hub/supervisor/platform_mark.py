@@ -12,7 +12,7 @@ from typing import Any
 
 from llmos_hub.names import DataDir
 
-__all__ = ["is_copy", "mark_of", "place_of"]
+__all__ = ["is_copy", "location_of", "mark_of"]
 
 
 def mark_of(data_dir: DataDir) -> str:
@@ -28,7 +28,7 @@ def mark_of(data_dir: DataDir) -> str:
     return hashlib.sha256(f"llmos:{found.st_dev}:{found.st_ino}".encode()).hexdigest()[:16]
 
 
-def place_of(root: Path) -> dict[str, Any]:
+def location_of(root: Path) -> dict[str, Any]:
     """Return path, device and inode of a directory, for `is_copy`."""
     found = root.stat()
     return {"path": str(root), "device": found.st_dev, "inode": found.st_ino}
