@@ -43,7 +43,7 @@ class WatchedProxy(ConfigurableHTTPProxy):  # type: ignore[misc]  # JupyterHub p
         try:
             routes = await self.get_all_routes()
             if self.app.hub.routespec not in routes:
-                self.log.warning("The proxy has lost its routes: it was started anew. It is given them again.")
+                self.log.warning("The proxy was restarted and has lost its routes; setting them again")
                 await self.check_routes(*self._known, routes)
         except Exception as error:  # noqa: BLE001 - whatever the error is, the next check may succeed
             self.log.warning("The proxy's routes can't be checked: %s", error)

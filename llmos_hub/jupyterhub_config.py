@@ -125,7 +125,7 @@ def _add_scopes(c: Any) -> Iterable[str]:
     scopes = _plain(c.JupyterHub, "custom_scopes", {})
     new = {name: dict(text) for name, text in CUSTOM_SCOPES.items() if name not in scopes}
     c.JupyterHub.custom_scopes = {**scopes, **new}
-    yield f"scopes {', '.join(new)} added" if new else "scopes were there"
+    yield f"scopes {', '.join(new)} added" if new else "scopes exist already"
 
 
 def _add_services(c: Any, ours: Mapping[str, tuple[str, str]], version: tuple[int, ...]) -> Iterable[str]:
@@ -149,7 +149,7 @@ def _add_roles(c: Any) -> Iterable[str]:
     for service, scopes in SERVICE_SCOPES.items():
         name = f"llmos-service-{service}"
         if name in names:
-            yield f"role {name} was there"
+            yield f"role {name} exists already"
             continue
         description = "What LLMOS' API may know" if service == "llmos" else "What LLMOS' gateway may know"
         roles.append({"name": name, "description": description, "scopes": list(scopes), "services": [service]})

@@ -109,5 +109,5 @@ def _what_is_left(name: str, row: FormerGroupRow | None) -> str:
     return (
         f'There was a group "{name}" before{since}: what is in the namespace {namespace} is kept. Is it the same group? '
         f"Hand it over: llmos group add {name} --inherit. For another one first look (llmos get modelservices -n "
-        f"{namespace}, the same for credentials), delete what is there, then say the same."
+        f"{namespace}, the same for credentials), delete what is left, then run the same command."
     )

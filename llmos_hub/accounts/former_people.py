@@ -59,5 +59,5 @@ def what_is_left(db: Session, name: str, homes: Path) -> str:
     return (
         f'There was a user "{name}" before{since}: {kept}what is in the namespace {namespace} are kept. Is it the same '
         f"person? Hand it over: llmos user add {name} --inherit. For another one first look (llmos get modelservices -n "
-        f"{namespace}, the same for credentials), delete what is there and move the home away."
+        f"{namespace}, the same for credentials), delete what is left and move the home away."
     )

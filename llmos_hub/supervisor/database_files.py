@@ -50,7 +50,7 @@ def refuse_lost_files(directory: Path) -> None:
     Unavailable
         The manifest or a file that it names is missing.
     """
-    empty = _restore_or(f"start with an empty one (what is there is kept beside): {RECOVER} empty-database")
+    empty = _restore_or(f"start with an empty one (the old files are kept beside it): {RECOVER} empty-database")
     try:
         named = [name for name, kind in _manifest(directory) if kind != "h"]
     except FileNotFoundError:
@@ -85,7 +85,7 @@ def repair(directory: Path) -> str:
     Unavailable
         There is other damage, or none.
     """
-    empty = _restore_or(f"start with an empty one (what is there is kept beside): {RECOVER} empty-database")
+    empty = _restore_or(f"start with an empty one (the old files are kept beside it): {RECOVER} empty-database")
     refuse_lost_files(directory)
     follows = [name for name, kind in _manifest(directory) if kind == "i"]
     damaged = ""

@@ -113,11 +113,11 @@ class DiskGuard:
             self.full = room
             self._say(
                 f"the disk of {tilde(self._directory)} is nearly full ({room}): nothing more is saved until there is room; "
-                "what runs goes on"
+                "running models continue"
             )
         elif self.full is not None and not room.below(free=_RESERVE * _ENOUGH, inodes=_RESERVE_INODES * _ENOUGH):
             self.full = None
-            self._say(f"there is room on the disk again ({room}): saving goes on")
+            self._say(f"there is room on the disk again ({room}): data is saved again")
         # repeated while the disk is full: a Valkey that was restarted has lost the setting
         if self._url and (self.full is not None or self._applied is not False):
             await self._tell(stop=self.full is not None)

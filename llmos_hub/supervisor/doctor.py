@@ -73,7 +73,7 @@ def _packages(what: str, prefix: Path, after: str) -> Finding:
 
 def _environments(prefix: Path, *, running: bool) -> list[Finding]:
     """Check the packages of the platform and of notebooks; return nothing unless set-up installed them."""
-    repair = "llmos down, then make up, which makes it anew" if running else "make up makes it anew"
+    repair = "llmos down, then make up, which installs it again" if running else "make up installs it again"
     repair += "; people's own packages stay"
     if not (prefix / RECORD).exists():
         return []

@@ -34,8 +34,8 @@ def check_secrets(data_dir: DataDir, files: StateFiles) -> None:
     if data_dir.secrets.exists() or not (files.known or _hub_database(data_dir).exists()):
         return
     raise Unavailable(
-        f"{data_dir.secrets} is lost; it holds the key under which Credentials lie. Restore it from a backup, or go on "
-        f"with new ones (Credentials must then be deleted and made again): {RECOVER} secrets"
+        f"{data_dir.secrets} is lost; it has the key with which Credentials are encrypted. Restore it from a backup, or "
+        f"continue with new secrets (Credentials must then be deleted and created again): {RECOVER} secrets"
     )
 
 
@@ -65,8 +65,8 @@ def check_people(data_dir: DataDir, files: StateFiles) -> None:
     if trouble:
         raise Unavailable(
             f"The Hub's database {_hub_database(data_dir)} {trouble}: nobody could log in. Restore it from a backup, or "
-            "start with a new one (people and tokens are made again, homes and models stay, what is there is kept "
-            f"beside): {RECOVER} people"
+            "start with a new one (users and tokens must be created again, homes and models stay, the old file is kept "
+            f"beside it): {RECOVER} people"
         )
 
 
@@ -106,18 +106,21 @@ def recover(part: str, data_dir: DataDir, files: StateFiles, say: Callable[[str]
     if part == "secrets":
         kept = set_aside(data_dir.secrets)
         Secrets.load(data_dir.secrets)
-        say(f"New secrets are made; Credentials of before can't be opened: delete and make them again.{_before(kept)}")
+        say(
+            "New secrets are created; existing Credentials can't be decrypted: delete and create them again."
+            f"{_before(kept)}"
+        )
     elif part == "database":
         say(repair(data_dir.valkey))
     elif part == "empty-database":
         kept = set_aside(data_dir.valkey)
         files.database = ""
-        say(f"The database is empty: models, settings and Credentials are to be made again.{_before(kept)}")
+        say(f"The database is empty: models, settings and Credentials must be created again.{_before(kept)}")
     elif part == "people":
         kept = set_aside(_hub_database(data_dir))
         data_dir.admin_password.unlink(missing_ok=True)
         files.announced = False
-        say(f"The Hub's database is new: people and tokens are to be made again.{_before(kept)}")
+        say(f"The Hub's database is new: users and tokens must be created again.{_before(kept)}")
 
 
 def _before(kept: Path | None) -> str:

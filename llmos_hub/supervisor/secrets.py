@@ -81,8 +81,8 @@ class Secrets:
             stored, values = {}, {}
         except (OSError, ValueError, AttributeError) as exc:
             message = (
-                f"{path} can't be read ({exc}). Restore it from a backup, or go on with new ones (Credentials must then be "
-                "deleted and made again): llmos up --recover secrets"
+                f"{path} can't be read ({exc}). Restore it from a backup, or continue with new ones (Credentials must then be "
+                "deleted and created again): llmos up --recover secrets"
             )
             raise Unavailable(message) from exc
         result = cls(**values)

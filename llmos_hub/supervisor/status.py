@@ -130,7 +130,7 @@ def render(found: dict[str, Any]) -> str:
         lines.append(f"up {age(supervisor['seconds'])}, {size(found['memory'])} of memory, state in {root}")
     else:
         lines.append(
-            f"The supervisor in {root} is dead; what it started goes on. Take it over: llmos up. Stop it: llmos down"
+            f"The supervisor in {root} is dead; the processes that it started continue. Take them over: llmos up. Stop it: llmos down"
         )
     if found["disk"] and found["disk"]["full"]:
         lines.append(

@@ -161,7 +161,7 @@ class Supervisor:
 
     def _terminal_closed(self) -> None:
         """Continue without the terminal, as users and models depend on the platform."""
-        self._say("the terminal was closed; everything goes on. Stop it: llmos down")
+        self._say("the terminal was closed; LLMOS continues to run. Stop it: llmos down")
 
     @property
     def stop_requested(self) -> bool:

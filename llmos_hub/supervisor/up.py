@@ -308,7 +308,5 @@ def _announce(
             f"  It runs without this terminal. Stop it with: {llmos_command()} down. What happens is in {log}."
         )
     else:
-        console.line(
-            f"  Ctrl-C stops everything{following}; to go on without a terminal: {llmos_command()} up --detach"
-        )
+        console.line(f"  Ctrl-C stops everything{following}; to run without a terminal: {llmos_command()} up --detach")
     console.line()

@@ -113,7 +113,7 @@ def keep_spawner(
             section = c[name]
             site = section.get(hook)
             section[hook] = wrap(site)
-            lines.append(f"{name}.{hook} {'wrapped, the one that was there goes on to run' if site else 'set'}")
+            lines.append(f"{name}.{hook} {'wrapped; the existing hook still runs' if site else 'set'}")
     if report:
         for line in lines:
             report(line)

@@ -141,7 +141,7 @@ def test_lost_secrets_are_refused_and_made_on_request(hurt):
     assert not (hurt.root / "secrets.json").exists()
     hurt.options = ("--recover", "secrets")
     hurt.start()
-    assert "Credentials of before can't be opened" in hurt.output
+    assert "existing Credentials can't be decrypted" in hurt.output
 
 
 def test_unreadable_secrets_are_refused_and_kept(hurt):
@@ -245,7 +245,7 @@ def test_a_closed_terminal_ends_nothing(tmp_path):
     with running_platform(tmp_path / "data") as platform:
         before = {handle.pid for handle in platform.marked()}
         platform.process.send_signal(signal.SIGHUP)
-        wait_until(lambda: "the terminal was closed; everything goes on" in platform.output, 30, "it says so")
+        wait_until(lambda: "the terminal was closed; LLMOS continues to run" in platform.output, 30, "it says so")
         assert {handle.pid for handle in platform.marked()} == before
         assert platform.run("down", timeout=120).returncode == 0
 

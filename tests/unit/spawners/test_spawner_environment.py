@@ -99,4 +99,4 @@ async def test_the_sites_hooks_run_wherever_they_are_set(is_async):
     await c.KubeSpawner.post_stop_hook(spawner)
     assert len(seen) == 2
     assert spawner.notes == ["of the person's own"]
-    assert "KubeSpawner.pre_spawn_hook wrapped, the one that was there goes on to run" in said
+    assert "KubeSpawner.pre_spawn_hook wrapped; the existing hook still runs" in said
