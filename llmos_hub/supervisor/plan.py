@@ -184,25 +184,32 @@ def make_plan(
     mark
         The platform's mark, carried by all its processes (`llmos_hub.supervisor.platform_mark`).
     """
-    redis_url = options.redis_url or binaries.valkey_url
     common = {
         ENV_DATA_DIR: str(options.data_dir.root),
         ENV_INSTANCE: mark,
         "PYTHONUNBUFFERED": "1",  # logs are read while they are written
     }
+    return [
+        *([_valkey(options, binaries, common)] if binaries.valkey else []),
+        _proxy(options, secrets, ports, binaries, common),
+        *_services(options, secrets, ports, binaries, common),
+        _hub(options, secrets, ports, binaries, common),
+    ]
+
+
+def _services(
+    options: Options, secrets: Secrets, ports: Mapping[str, int], binaries: Binaries, common: Mapping[str, str]
+) -> list[Program]:
+    """Return API, gateway and controllers."""
     platform = {
         **common,
-        ENV_REDIS_URL: redis_url,
+        ENV_REDIS_URL: options.redis_url or binaries.valkey_url,
         "JUPYTERHUB_API_URL": f"http://127.0.0.1:{ports['hub']}/hub/api",
         "LLMOS_PUBLIC_URL": options.hub_url,
         "LLMOS_GATEWAY_URL": options.gateway_url,
     }
-    programs = []
-    if binaries.valkey:
-        programs.append(_valkey(options, binaries, common))
     needs_store = ("valkey",) if binaries.valkey else ()
-    programs += [
-        _proxy(options, secrets, ports, binaries, common),
+    return [
         _service(
             "api",
             binaries,
@@ -244,9 +251,7 @@ def make_plan(
             needs_store,
             grace=30.0,  # models have 10 seconds to end by themselves, then are killed
         ),
-        _hub(options, secrets, ports, binaries, common),
     ]
-    return programs
 
 
 def _valkey(options: Options, binaries: Binaries, common: Mapping[str, str]) -> Program:

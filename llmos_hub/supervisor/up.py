@@ -110,19 +110,24 @@ async def _up(options: Options, files: StateFiles, console: Console) -> int:
             await ensure_client_file(options, secrets)
             took = time.monotonic() - began
             _announce(options, console, password=password, adopted=adopted, took=took, gpus=await _gpus())
-            supervisor.announced()
-            files.announced = True
-            fetching = asyncio.create_task(NotebookSetup(base_environment(os.environ), console.event).run())
-            if binaries.valkey:
-                files.database = await database_id(binaries.valkey_url)
-            await supervisor.wait()
-            fetching.cancel()
-            await asyncio.gather(fetching, return_exceptions=True)
+            await _until_stopped(supervisor, files, console, binaries)
         console.line("Stopping. Servers and models are stopped as well; nothing that was saved is lost.")
     finally:
         await supervisor.stop()
     console.line(f"Stopped. Start again with: {_start_command(options)}")
     return 0
+
+
+async def _until_stopped(supervisor: Supervisor, files: StateFiles, console: Console, binaries: Binaries) -> None:
+    """Record that the platform is ready, and complete the notebook environment, until a stop is requested."""
+    supervisor.announced()
+    files.announced = True
+    fetching = asyncio.create_task(NotebookSetup(base_environment(os.environ), console.event).run())
+    if binaries.valkey:
+        files.database = await database_id(binaries.valkey_url)
+    await supervisor.wait()
+    fetching.cancel()
+    await asyncio.gather(fetching, return_exceptions=True)
 
 
 def _settle(options: Options, files: StateFiles, console: Console) -> None:
