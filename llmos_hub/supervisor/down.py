@@ -15,7 +15,7 @@ from llmos_hub.supervisor.supervisor import stop_recorded, sweep
 __all__ = ["ORDER", "down"]
 
 ORDER = ("valkey", "proxy", "api", "gateway", "controllers", "hub")
-_TIMEOUT = 120.0  # seconds; above the sum of the grace periods of servers (10 s) and of each part
+_TIMEOUT = 120.0  # seconds; notebook servers have 10 s to end, and each part has its own grace period
 
 
 def down(data_dir: DataDir) -> int:

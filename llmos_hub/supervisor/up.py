@@ -66,7 +66,7 @@ async def _up(options: Options, files: StateFiles, console: Console) -> int:
     refuse_full(options.data_dir.root)
     files.migrate()
     _settle(options, files, console)
-    # the admin's name is stored later, once the start can succeed: one that fails by a used port must not fix the name
+    # the admin's name is stored only after all checks: a start that fails, say by a used port, must not fix the name
     options = replace(options, admin=files.admin or options.admin, known_database=files.database)
     secrets = Secrets.load(options.data_dir.secrets)
     running = files.records()

@@ -42,14 +42,19 @@ def works(platform, token):
 # Permission to set passwords
 
 
-def test_who_administers_users_does_not_become_an_admin(tmp_path):
+def with_help_desk(tmp_path):
+    """Return a data directory for a platform on which mallory may administer users without being an admin."""
     root = tmp_path / "data"
     root.mkdir(mode=0o700)
     (root / "jupyterhub_config.py").write_text(
         'c.JupyterHub.load_roles = [{"name": "desk", "scopes": ["admin:users", "tokens!user"], "users": ["mallory"]}]\n'
         'c.Authenticator.allowed_users = {"mallory"}\n'
     )
-    with running_platform(root) as own:
+    return root
+
+
+def test_who_administers_users_does_not_become_an_admin(tmp_path):
+    with running_platform(with_help_desk(tmp_path)) as own:
         own.add_user("victim")
         answer = own.hub("POST", "/llmos/users/mallory/password", body={"password": OWN, "one_time": False})
         assert answer.status_code == 200, answer.text
@@ -68,13 +73,7 @@ def test_who_administers_users_does_not_become_an_admin(tmp_path):
 
 
 def test_who_administers_users_does_not_become_an_admin_by_an_admins_name(tmp_path):
-    root = tmp_path / "data"
-    root.mkdir(mode=0o700)
-    (root / "jupyterhub_config.py").write_text(
-        'c.JupyterHub.load_roles = [{"name": "desk", "scopes": ["admin:users", "tokens!user"], "users": ["mallory"]}]\n'
-        'c.Authenticator.allowed_users = {"mallory"}\n'
-    )
-    with running_platform(root) as own:
+    with running_platform(with_help_desk(tmp_path)) as own:
         answer = own.hub("POST", "/llmos/users/mallory/password", body={"password": OWN, "one_time": False})
         assert answer.status_code == 200, answer.text
         own.add_user("bob")
