@@ -269,5 +269,5 @@ def spawn_handlers() -> list[tuple[str, Any]]:
 
 
 def error_handlers() -> list[tuple[str, Any]]:
-    """What stands in place of the Hub's own page for what its proxy doesn't reach."""
+    """Return the handlers of the page for services that the proxy does not reach, in place of the Hub's own."""
     return [(r"/error/(\d+)", ServiceErrorHandler)]
