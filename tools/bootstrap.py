@@ -288,6 +288,16 @@ def pip_install(prefix):
     return [os.path.join(prefix, "bin", "python"), "-I", "-m", "pip", "install", "--quiet", *here]
 
 
+def check_place(prefix, package):
+    """Refuse to go on where uv has put a package elsewhere, which a configuration file of its own can tell it to do."""
+    site_packages = os.path.join(glob.escape(prefix), "lib", "python3*", "site-packages")
+    if not glob.glob(os.path.join(site_packages, package + "-*.dist-info")):
+        raise SetupFailed(
+            f"uv has put packages elsewhere than into {os.path.basename(prefix)}: its configuration (uv.toml) sets a target "
+            "or a prefix for pip. Take that out, or leave all of it aside: UV_NO_CONFIG=1 make up"
+        )
+
+
 def install_python(lock, step):
     """Install exactly the packages of a lock into the virtual environment; return their number."""
     if not usable_environment():
@@ -308,6 +318,7 @@ def install_python(lock, step):
     # compiled now, since compilation at the first start would take twice as long
     sync = [uv, "pip", "sync", "--require-hashes", "--compile-bytecode", "--python", PYTHON, requirements(lock)]
     run(sync, "Installing the Python packages", step, environment=environment)
+    check_place(VENV, "hatchling")  # which what comes next needs
     own = [uv, "pip", "install", "--python", PYTHON, "--no-deps", "--no-build-isolation", "--editable", ROOT]
     run(own, "Installing LLMOS", step, environment=environment)
     managed.mark(VENV)

@@ -281,6 +281,29 @@ def test_pip_installs_into_the_environment_whatever_is_configured(bootstrap, mon
     assert not elsewhere.exists()
 
 
+def test_uv_that_is_told_to_install_elsewhere_is_named(bootstrap, monkeypatch, tmp_path):
+    config = tmp_path / "home" / ".config" / "uv" / "uv.toml"
+    config.parent.mkdir(parents=True)
+    config.write_text(f'[pip]\ntarget = "{tmp_path / "elsewhere"}"\n')
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.delenv("XDG_CONFIG_HOME", raising=False)
+    place = tmp_path / "place"
+    subprocess.run([sys.executable, "-I", "-m", "venv", "--without-pip", str(place)], check=True, timeout=60)
+    wheel = make_wheel(tmp_path, "thing", "1.0", {"thing.py": ""})
+    uv = [str(Path(sys.executable).with_name("uv")), "pip", "install", "--python", str(place / "bin" / "python")]
+
+    def install():
+        environment = bootstrap.tool_environment()
+        subprocess.run([*uv, "--no-index", str(wheel)], env=environment, cwd=tmp_path, check=True, timeout=60)
+
+    install()
+    with pytest.raises(bootstrap.SetupFailed, match=r"into place: .*UV_NO_CONFIG=1 make up"):
+        bootstrap.check_place(str(place), "thing")
+    monkeypatch.setenv("UV_NO_CONFIG", "1")
+    install()
+    bootstrap.check_place(str(place), "thing")
+
+
 def test_the_data_modules_are_those_of_the_lock():
     import tomllib
 
