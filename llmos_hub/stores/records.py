@@ -152,13 +152,22 @@ class Codec:
             resource = self._salvaged(kind, record, (namespace, name), f"it is damaged: {error}", str(error))
         except SealBroken as error:
             resource = self._salvaged(kind, record, (namespace, name), str(error), str(error))
+        if not _stands_at(resource.metadata.namespace, resource.metadata.name, (namespace, name)):
+            # else whoever deletes it would delete the one whose name it has
+            why = "it is damaged: it has another's name"
+            resource = self._salvaged(kind, record, (namespace, name), why, why)
         resource.metadata.resource_version = str(max(0, record.revision))
         return resource
 
     def _salvaged(self, kind: type[R], record: Record, place: tuple[str, str], why: str, otherwise: str) -> R:
         data = _json(record.body)
         data.pop("sealed", None)
-        if not isinstance(data.get("metadata"), dict) or not {"name", "uid"} <= data["metadata"].keys():
+        meta = data.get("metadata")
+        if (
+            not isinstance(meta, dict)
+            or not {"name", "uid"} <= meta.keys()
+            or not _stands_at(meta.get("namespace"), meta["name"], place)
+        ):
             why = why or "it is damaged"
             data["metadata"] = {"name": place[1], "namespace": place[0] or None, "uid": record.uid}
         found = salvaged(kind, data, why)
@@ -173,6 +182,11 @@ class Codec:
             for name, token in sealed.items():
                 data["spec"][name] = self._sealer.open(token, _place(kind.plural, data["metadata"]["uid"], name))
         return data
+
+
+def _stands_at(namespace: Any, name: Any, place: tuple[str, str]) -> bool:
+    """Return whether a resource's own names are those that it was found under."""
+    return (namespace or "", name) == (place[0] or "", place[1])
 
 
 def _json(body: bytes) -> dict[str, Any]:

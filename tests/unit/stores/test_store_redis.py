@@ -375,9 +375,10 @@ class TestOtherVersions:
     NEWER = b'17 uid-1\n{"apiVersion":"llmos.ai/v1alpha1","kind":"ModelService","metadata":{"name":"new","namespace":"user-ada","uid":"uid-1"},"spec":{"model":"demo://tiny","fromTheFuture":1}}'
 
     DEEP = b"12 u\n" + b"[" * 100_000
+    ANOTHERS = NEWER.replace(b'"name":"new"', b'"name":"chat"').replace(b',"fromTheFuture":1', b"")
 
     @pytest.mark.parametrize(
-        "value", [NEWER, b"", b"no json", b"12 u\nnull", b'12 u\n{"metadata":3}', b"\xff\n\xfe", DEEP]
+        "value", [NEWER, b"", b"no json", b"12 u\nnull", b'12 u\n{"metadata":3}', b"\xff\n\xfe", DEEP, ANOTHERS]
     )
     async def test_what_cannot_be_read_is_seen_and_deleted(
         self, make: Make, raw: redis.Redis, caplog: pytest.LogCaptureFixture, value: bytes
