@@ -61,6 +61,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     except KeyboardInterrupt:
         return 130
+    except (ImportError, AttributeError, SyntaxError, SystemError):  # another version of a package, or a part of one
+        from llmos.python.damaged import explain_damage
+
+        if not (damage := explain_damage(sys.prefix)):
+            raise
+        sys.stderr.write(f"{damage}\n")
+        return 1
 
 
 def _serve(name: str) -> int:

@@ -94,11 +94,20 @@ def _tell(error: BaseException) -> None:
         return
     if isinstance(error, LLMOSError):
         text = str(error)
-    else:
+    elif not (text := _damage(error)):
         text = f"{type(error).__name__}: {error} (internal). This is a mistake in llmos; LLMOS_DEBUG=1 shows where."
     from llmos.present.text import clean
 
     sys.stderr.write(clean(text) + "\n")
+
+
+def _damage(error: BaseException) -> str:
+    """Say what is wrong with the packages, where that may be why something could not be imported."""
+    if not isinstance(error, (ImportError, AttributeError, SyntaxError, SystemError)):
+        return ""
+    from llmos.python.damaged import explain_damage
+
+    return explain_damage(sys.prefix)
 
 
 def _silence_stdout() -> None:

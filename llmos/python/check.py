@@ -108,7 +108,7 @@ def damage(prefix: str, *, contents: bool = False) -> list[str]:
     for name in sorted(known & found):
         words += _damaged(site, name, owned, contents=contents)
     for name in _packages(site):
-        if name.startswith(_EXCHANGEABLE):
+        if name not in known:  # another version's files, or another build's, are not strangers as well
             _damaged(site, name, owned, contents=False)
     strangers = [entry.name for entry in os.scandir(site) if entry.name not in owned | _OURS]
     words += [f"{name} belongs to no package" for name in sorted(strangers) if not name.endswith(".dist-info")]

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 from llmos import __version__
 from llmos.errors import LLMOSError
 from llmos.python.check import RECORD, damage, distrust
+from llmos.python.damaged import told
 from llmos.python.notebook import notebook_environment, setup_command
 from llmos_hub.engines.llamacpp_build import find_build, gpu_summary
 from llmos_hub.engines.machine import detect
@@ -67,8 +68,7 @@ def _packages(what: str, prefix: Path, after: str) -> Finding:
     if not words:
         return Finding("ok", what, f"as locked, in {prefix}")
     distrust(str(prefix))  # so that the next `make up` checks every file as well
-    more = f" (and {len(words) - 3} more)" if len(words) > 3 else ""
-    return Finding("fail", what, f"{'; '.join(words[:3])}{more}, in {prefix}", after)
+    return Finding("fail", what, f"{told(words)}, in {prefix}", after)
 
 
 def _environments(prefix: Path, *, running: bool) -> list[Finding]:

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from llmos.cli import entry
 from llmos.python import check
+from llmos_hub import app
 from llmos_hub.supervisor import doctor, notebook
 from llmos_hub.supervisor.notebook import NotebookSetup
 
@@ -89,6 +91,25 @@ def test_another_build_of_llamacpp_is_no_damage(environments):
     (site / "xllamacpp-2.0+cu128.dist-info" / "RECORD").write_text("xllamacpp.py,,\n")
     (site / "xllamacpp.py").write_text("")
     assert check.damage(str(environments / "env"), contents=True) == []
+
+
+def test_a_command_that_damaged_packages_keep_from_starting_says_so(environments, monkeypatch, capsys):
+    def dispatch(options):
+        raise ImportError(f"cannot import name for {options}")
+
+    monkeypatch.setattr(app, "_dispatch", dispatch)
+    monkeypatch.setattr(sys, "prefix", str(environments / "env"))
+    with pytest.raises(ImportError):  # a mistake of ours: nothing is damaged
+        app.main(["doctor"])
+    site = environments / "env" / "lib" / "python3.11" / "site-packages"
+    (site / "good-1.0.dist-info").rename(site / "good-0.9.dist-info")
+    assert app.main(["doctor"]) == 1
+    said = capsys.readouterr().err
+    assert "good is 0.9 instead of 1.0, in" in said
+    assert "make up" in said
+    monkeypatch.setattr(entry, "_run", dispatch)
+    assert entry.main(["ps"]) == 1
+    assert "good is 0.9 instead of 1.0, in" in capsys.readouterr().err
 
 
 def test_doctor_says_what_is_missing(environments):
