@@ -113,10 +113,10 @@ def _read_file(path: Path) -> dict[str, str]:
         message = f"{path} belongs to somebody else and can't be read. Set LLMOS_URL and LLMOS_TOKEN instead."
         raise NotConfigured(message) from None
     except (OSError, ValueError):
-        message = f"{path} can't be read. `llmos up` writes it anew at its next start."
+        message = f"{path} can't be read. `llmos up` writes it again at its next start."
         raise NotConfigured(message) from None
     if not isinstance(data, dict):
-        message = f"{path} holds no addresses. `llmos up` writes it anew at its next start."
+        message = f"{path} holds no addresses. `llmos up` writes it again at its next start."
         raise NotConfigured(message)
     return {key: value for key, value in data.items() if isinstance(value, str)}
 

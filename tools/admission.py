@@ -132,7 +132,7 @@ def main() -> int:
     wanted = rendered()
     if "--check" in sys.argv[1:]:
         if not TARGET.exists() or TARGET.read_text(encoding="utf-8") != wanted:
-            sys.stderr.write(f"{TARGET.name}: stale. Write it anew with: make generate\n")
+            sys.stderr.write(f"{TARGET.name}: stale. Write it again with: make generate\n")
             return 1
         return 0
     TARGET.parent.mkdir(parents=True, exist_ok=True)

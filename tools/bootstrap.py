@@ -500,7 +500,7 @@ def say_what_changes(found, by_hand):
         if words:
             more = f" (and {len(words) - 3} more)" if len(words) > 3 else ""
             name = os.path.basename(prefix)
-            sys.stdout.write(f"{name} is not as it was set up: {'; '.join(words[:3])}{more}. Making it anew.\n")
+            sys.stdout.write(f"{name} is not as it was set up: {'; '.join(words[:3])}{more}. Making it again.\n")
     if not any(found.values()):
         sys.stdout.write(
             "Setting up, once; about a minute. It all goes into .venv and .venv-notebook, but for the caches of pip, uv "

@@ -161,7 +161,7 @@ def main() -> int:
     if "--check" in sys.argv[1:]:
         stale = [path for path, text in made.items() if not path.exists() or path.read_text(encoding="utf-8") != text]
         for path in stale:
-            sys.stderr.write(f"{path.relative_to(ROOT)} is stale. Write it anew with: make generate\n")
+            sys.stderr.write(f"{path.relative_to(ROOT)} is stale. Write it again with: make generate\n")
         return 1 if stale else 0
     for path, text in made.items():
         path.write_text(text, encoding="utf-8")

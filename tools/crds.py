@@ -206,7 +206,7 @@ def main() -> int:
     if "--check" in sys.argv[1:]:
         if there != wanted:
             stale = sorted(name for name in there.keys() | wanted.keys() if there.get(name) != wanted.get(name))
-            sys.stderr.write(f"helm/llmos/crds: {', '.join(stale)} stale. Write them anew with: make generate\n")
+            sys.stderr.write(f"helm/llmos/crds: {', '.join(stale)} stale. Write them again with: make generate\n")
             return 1
         return 0
     TARGET.mkdir(parents=True, exist_ok=True)

@@ -236,7 +236,7 @@ def main() -> int:
     text = page()
     if "--check" in sys.argv[1:]:
         if not TARGET.exists() or TARGET.read_text(encoding="utf-8") != text:
-            sys.stderr.write("docs/reference.md is stale. Write it anew with: make generate\n")
+            sys.stderr.write("docs/reference.md is stale. Write it again with: make generate\n")
             return 1
         return 0
     TARGET.write_text(text, encoding="utf-8")

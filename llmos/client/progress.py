@@ -130,5 +130,5 @@ class ProgressTracker:
 
 def _message(message: str, phase: str, seconds: float, *, seen: bool) -> str:
     if not seen and phase == "Pending" and seconds >= _UNSEEN_AFTER:
-        return "no controller has looked at it yet; what runs is shown by: llmos status"
+        return "no controller has handled it yet; look with: llmos status"
     return message

@@ -62,7 +62,7 @@ class Service:
 
     def slow(self, seconds: float) -> Unavailable:
         """Return the error for a service that took too long to respond."""
-        message = f"The {self.noun} at {self.url} took longer than {seconds:.0f} s to answer. What runs is shown by: llmos status"
+        message = f"The {self.noun} at {self.url} took longer than {seconds:.0f} s to answer. Look with: llmos status"
         return Unavailable(message)
 
     def broke_off(self) -> Unavailable:
@@ -74,7 +74,7 @@ class Service:
         """Return the error for a service that isn't running yet, so that the Hub answers at its address."""
         message = (
             f"The {self.noun} at {self.url} is being started: the Hub answers there, LLMOS's {self.noun} not yet. Try again "
-            "in some seconds. If it goes on, what runs is shown by: llmos status"
+            "in some seconds. If it stays so, look with: llmos status"
         )
         return Unavailable(message)
 
@@ -194,5 +194,5 @@ def answer_error(
         message = f"The token is not accepted at {service.url}. Make one on the Hub's token page or with: llmos token"
         return Unauthorized(message, request_id=request_id)
     if status == 404 and isinstance(data, dict):
-        return NotFound(f"There is no such thing at {service.url}.", request_id=request_id)
+        return NotFound(f"There is no such resource at {service.url}.", request_id=request_id)
     return service.strange(status)

@@ -203,5 +203,5 @@ def too_slow(progress: Progress, timeout: float) -> ModelNotReady:
     """Return the error for a service that isn't ready after `timeout` seconds."""
     state = f"{progress.phase}: {progress.message}" if progress.message else progress.phase
     return ModelNotReady(
-        f"{progress.name} is not ready after {timeout:.0f} s ({state}). It goes on by itself; look with: llmos ps"
+        f"{progress.name} is not ready after {timeout:.0f} s ({state}). It continues by itself; look with: llmos ps"
     )

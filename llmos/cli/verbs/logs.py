@@ -34,7 +34,5 @@ def run_logs(client: Client, args: argparse.Namespace, output: Output) -> None:
             for text in pieces:
                 output.piece(text)
         except Unavailable as error:
-            message = (
-                f"{error.message} To go on: {output.hints.command} logs {name}{' -f' if args.follow else ''} --tail 20"
-            )
+            message = f"{error.message} To continue: {output.hints.command} logs {name}{' -f' if args.follow else ''} --tail 20"
             raise Unavailable(message, request_id=error.request_id) from None

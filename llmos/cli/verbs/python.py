@@ -32,7 +32,7 @@ def run_python(client: None, args: argparse.Namespace, output: Output) -> list[s
     """
     layer = Layer.of()
     if not os.environ.get(ENV_BASE) and not layer.root.exists():
-        raise Unsupported("Only a notebook server that LLMOS started has packages of a person's own.")
+        raise Unsupported("Only notebook servers that LLMOS started have packages of your own.")
     found = [f"{name}=={version}" for name, version in layer.packages()]
     if args.action == "show":
         return _show(layer, found, output)

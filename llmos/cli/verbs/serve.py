@@ -97,7 +97,7 @@ def run_serve(client: Client, args: argparse.Namespace, output: Output) -> Model
         output.text(f"modelservice/{name} {done} (dry run: nothing was changed)")
         return service
     if args.no_wait:
-        output.text(f"modelservice/{name} {done}. It goes on by itself; look with: {output.hints.command} ps")
+        output.text(f"modelservice/{name} {done}. It continues by itself; look with: {output.hints.command} ps")
         return service
     return wait_shown(client, service, output, timeout=args.timeout)
 
@@ -109,4 +109,4 @@ def _say_what_changes(submitted: Submitted, output: Output) -> None:
         return
     told = ", ".join(changed_fields(before, after)) or "nothing"
     stays = ", ".join(kept_fields(before, after))
-    output.note(f"{after.metadata.name} is there already. Changes: {told}." + (f" Stays: {stays}." if stays else ""))
+    output.note(f"{after.metadata.name} exists already. Changes: {told}." + (f" Stays: {stays}." if stays else ""))

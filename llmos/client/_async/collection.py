@@ -182,7 +182,7 @@ class AsyncCollection(Generic[R]):
                     return
                 if time.monotonic() >= deadline:
                     break
-        message = f"{name} is still being deleted after {timeout:.0f} s. It goes on; look with: llmos get {self.kind.singular} {name}"
+        message = f"{name} is still being deleted after {timeout:.0f} s. The deletion continues; look with: llmos get {self.kind.singular} {name}"
         raise Unavailable(message)
 
     async def exists(self, name: str, *, namespace: str | None = None) -> bool:

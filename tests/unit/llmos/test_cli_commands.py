@@ -78,19 +78,19 @@ def test_serve_without_waiting_and_without_doing(run: Run, platform: FakePlatfor
     )
     assert platform.objects == {}
     code, out, _ = run("serve", "demo://tiny", "--name", "chat", "--no-wait")
-    assert (code, out) == (0, "modelservice/chat created. It goes on by itself; look with: llmos ps\n")
+    assert (code, out) == (0, "modelservice/chat created. It continues by itself; look with: llmos ps\n")
     code, _, err = run("serve", "demo://smollm2", "--name", "chat", "--no-wait")
-    assert err == "chat is there already. Changes: model demo://tiny → demo://smollm2.\n"
+    assert err == "chat exists already. Changes: model demo://tiny → demo://smollm2.\n"
 
 
 def test_serve_again_changes_what_is_named_and_says_what_changes_and_stays(run: Run, platform: FakePlatform):
     named = ["--memory", "2Gi", "--replicas", "3", "--arg=--ctx-size", "--arg=512", "--env", "KEY=secret"]
     assert run("serve", "demo://tiny", "--name", "chat", "--no-wait", *named)[0] == 0
     code, out, err = run("serve", "tiny", "--name", "chat", "--no-wait", "--memory", "4Gi")
-    assert (code, out) == (0, "modelservice/chat changed. It goes on by itself; look with: llmos ps\n")
+    assert (code, out) == (0, "modelservice/chat changed. It continues by itself; look with: llmos ps\n")
     spec = platform.objects["modelservices", "user-ada", "chat"]["spec"]
     assert (spec["resources"]["memory"], spec["replicas"], spec["args"]) == ("4Gi", 3, ["--ctx-size", "512"])
-    assert err == ("chat is there already. Changes: memory 2Gi → 4Gi. Stays: args --ctx-size 512, env, replicas 3.\n")
+    assert err == ("chat exists already. Changes: memory 2Gi → 4Gi. Stays: args --ctx-size 512, env, replicas 3.\n")
     code, _, err = run("serve", "tiny", "--name", "chat", "--no-wait", "--dry-run")
     assert "Changes: nothing. Stays: args --ctx-size 512, env, memory 4Gi, replicas 3." in err
 
@@ -100,7 +100,7 @@ def test_serve_starts_what_was_stopped_or_scaled_to_nothing(run: Run, platform: 
     _, _, err = run("serve", "smollm2", "--name", "chat", "--no-wait")
     spec = platform.objects["modelservices", "user-ada", "chat"]["spec"]
     assert (spec["paused"], spec["replicas"]) == (False, 1)
-    assert err == "chat is there already. Changes: paused True → False, replicas 0 → 1.\n"
+    assert err == "chat exists already. Changes: paused True → False, replicas 0 → 1.\n"
 
 
 def test_what_people_type_for_a_model(

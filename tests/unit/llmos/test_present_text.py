@@ -244,7 +244,7 @@ def test_waiting_with_no_controller_is_not_silent():
     tracker = ProgressTracker("chat", "user-ada", NOW)
     fresh = service("chat", observedGeneration=0)
     assert tracker.see(fresh, NOW).message == ""
-    assert "no controller has looked at it yet" in tracker.see(fresh, NOW + timedelta(seconds=11)).message
+    assert "no controller has handled it yet" in tracker.see(fresh, NOW + timedelta(seconds=11)).message
 
 
 def test_a_service_that_answers_with_fewer_replicas_is_left_at_that_after_a_minute():

@@ -235,7 +235,7 @@ def test_waiting_for_what_will_not_come_ends(client: Client, platform: FakePlatf
         list(client.wait_ready("nix"))
     platform.put(modelservice("slow"))
     begun = time.monotonic()
-    with pytest.raises(ModelNotReady, match=r"slow is not ready after 0 s \(Pending\)\. It goes on by itself"):
+    with pytest.raises(ModelNotReady, match=r"slow is not ready after 0 s \(Pending\)\. It continues by itself"):
         list(client.wait_ready("slow", timeout=0.3))
     assert 0.2 < time.monotonic() - begun < 5
     thread = _later(lambda: _until(lambda: platform.watches == 1), lambda: platform.remove("slow"))
