@@ -24,7 +24,7 @@ _OURS = frozenset({"__pycache__", "_llmos_managed.py", "llmos_managed.pth", "_vi
 _READ_UP_TO = 1024 * 1024  # bytes: all sources, and none of the libraries that would take seconds
 
 
-_EXCHANGEABLE = ("xllamacpp-",)
+_EXCHANGEABLE = ("xllamacpp-",)  # packages that may be replaced by another build
 
 
 def _site(prefix: str) -> str:

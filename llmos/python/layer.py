@@ -122,7 +122,7 @@ class Layer:
         for name, module in _PROGRAMS.items():
             script = f'#!/bin/sh\nexec {shlex.quote(str(self.python))} -m {module} "$@"\n'
             _write(self.root / "bin" / name, script, keep=True, mode=0o755)
-        # a site's or a person's own `user = yes` would keep pip from writing here
+        # a site's or a user's own setting `user = yes` would make pip install elsewhere
         _write(self.root / "pip.conf", "[install]\nuser = no\n", keep=True)
         behind = [f"site.addsitedir({str(path)!r})" for path in _sites(self.base)]
         _write(self.site / _LINK, f"import site; {'; '.join(behind)}\n")

@@ -36,7 +36,7 @@ _QUANTITY = re.compile(_PATTERN)
 _MEANT = re.compile(r"^\s*(\d{1,15}(?:\.\d{1,9})?)\s*([kKmMgGtTpP])?\s*([iI])?\s*([bB](?:[yY][tT][eE][sS]?)?)?\s*$")
 
 _UNIT: Final = r"(?i)\d *[kmgtp]"
-_LONG: Final = 20  # characters; nobody meant that number
+_LONG: Final = 20  # characters; a longer text gets no suggestion
 
 
 def _suggestion(text: str) -> str:
