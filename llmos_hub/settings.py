@@ -158,10 +158,10 @@ def _places(environ: Mapping[str, str]) -> tuple[StoreName, BackendName, str]:
     """
     store = environ.get(ENV_STORE) or "redis"
     if store not in _STORES:
-        raise UsageError(f'{ENV_STORE}: "{store[:40]}" is none. There are: {", ".join(_STORES)}.')
+        raise UsageError(f'{ENV_STORE}: "{store[:40]}" is unknown. Use one of: {", ".join(_STORES)}.')
     backend = environ.get(ENV_BACKEND) or ("kubernetes" if store == "kubernetes" else "local")
     if backend not in _BACKENDS:
-        raise UsageError(f'{ENV_BACKEND}: "{backend[:40]}" is none. There are: {", ".join(_BACKENDS)}.')
+        raise UsageError(f'{ENV_BACKEND}: "{backend[:40]}" is unknown. Use one of: {", ".join(_BACKENDS)}.')
     if backend == "kubernetes" and store != "kubernetes":
         raise UsageError(
             f"{ENV_BACKEND}=kubernetes needs {ENV_STORE}=kubernetes as well: pods are owned by custom resources, and "

@@ -108,7 +108,7 @@ def read_archive(path: Path) -> list[Image]:
         raise BadRequest(f"{path} can't be read as an image archive: {error}.{hint}") from error
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         what = f"{type(error).__name__}: {error}"
-        raise BadRequest(f"{path} is no image archive as docker, podman or ctr write it ({what}).") from error
+        raise BadRequest(f"{path} is not an image archive as written by docker, podman or ctr ({what}).") from error
     if not found:
         raise BadRequest(f"{path} holds no image with a name.")
     return found

@@ -70,7 +70,7 @@ class Chart:
             assert chart.name
             assert chart.version
         except (OSError, tarfile.TarError, yaml.YAMLError, KeyError, AssertionError) as error:
-            raise BadRequest(f"{path} is no Helm chart ({type(error).__name__}: {error}).") from error
+            raise BadRequest(f"{path} is not a Helm chart ({type(error).__name__}: {error}).") from error
         return chart
 
     def _yaml(self, name: str) -> dict[str, Any]:

@@ -37,8 +37,8 @@ _LIVENESS: Final = Probe("/health", period=10.0, timeout=10.0, failures=12)
 """Tolerant, so that a busy machine doesn't end requests under way."""
 _READINESS: Final = Probe("/health", period=1.0, timeout=5.0, failures=5)
 _PARTED: Final = (
-    "Callers' prompts are kept apart: each is computed anew. An admin may set promptCache: shared, which answers sooner "
-    "and lets people find out by trying what others asked."
+    "Callers' prompts are kept separate: each is computed again. An admin may set promptCache: shared, which answers "
+    "sooner, but lets people find out by trying what others asked."
 )
 _GENERATING_ENCODERS: Final = ("t5",)
 _NOT_SERVED: Final = {

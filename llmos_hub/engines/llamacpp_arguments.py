@@ -223,7 +223,7 @@ def _unknown(flag: str, name: str, schema: Mapping[str, Parameter]) -> str:
     words = [w for w in words if len(w) > 3]
     meant = difflib.get_close_matches(name.replace("_", "-"), words, n=1, cutoff=0.6)
     hint = f' Did you mean "--{meant[0]}"?' if meant else ""
-    return f'"{flag.partition("=")[0][:60]}" is no argument of the llama.cpp that is installed here.{hint}'
+    return f'"{flag.partition("=")[0][:60]}" is not an argument of the installed llama.cpp.{hint}'
 
 
 def _switch(text: str, flag: str) -> bool:
@@ -237,7 +237,7 @@ def _turned_off(path: str, flag: str, schema: Mapping[str, Parameter]) -> Any:
     """Return the value that ``--no-…`` means for a parameter that isn't a switch."""
     if "disabled" in schema[path].choices:
         return "disabled"
-    message = f'"{flag[:60]}" makes no sense: it is no switch, it takes a value'
+    message = f'"{flag[:60]}" is invalid: it is not a switch, it takes a value'
     raise BadArgument(message)
 
 
@@ -282,5 +282,5 @@ def _choice(text: str, parameter: Parameter, name: str) -> str:
         if candidate in parameter.choices:
             return candidate
     listed = ", ".join(c for c in parameter.choices if c not in ("count", "unspecified"))
-    message = f'{name}: "{text[:40]}" is none of {listed}'
+    message = f'{name}: "{text[:40]}" is not one of {listed}'
     raise BadArgument(message)

@@ -85,7 +85,7 @@ def _member(kind: Any, short: str) -> Any:
     for name, member in kind.__members__.items():
         if name.lower().endswith("_" + wanted):
             return member
-    message = f'"{short[:40]}" is none of {", ".join(kind.__members__)}'
+    message = f'"{short[:40]}" is not one of {", ".join(kind.__members__)}'
     raise BadArgument(message)
 
 
@@ -140,7 +140,7 @@ def _make_way(socket: str) -> None:
     except FileNotFoundError:
         return
     if not stat.S_ISSOCK(kind):
-        _fail(f"{socket} exists and is no socket")
+        _fail(f"{socket} exists and is not a socket")
     os.unlink(socket)  # noqa: PTH108 - see above
 
 

@@ -146,7 +146,7 @@ class Gateway:
             log.warning("req=%s was broken off: the gateway is stopping", request.id)
         except Exception:
             log.exception("req=%s failed", request.id)
-            message = "The gateway made a mistake; its log knows more under the request id."
+            message = "Internal error in the gateway. Its log says more under the request id."
             await self._refuse(request, Internal(message))
         finally:
             self._note(request, endpoint)
@@ -168,7 +168,7 @@ class Gateway:
         if allowed := self._methods(path):
             raise MethodNotAllowed(f"{printable(path)} takes {allowed}, not {printable(method)}.")
         known = ", ".join(f"{e.method} {e.path}{'{id}' if e.path.endswith('/') else ''}" for e in ENDPOINTS)
-        raise NotFound(f"There is nothing at {printable(path)}. This gateway answers: {known}.")
+        raise NotFound(f"{printable(path)} was not found. This gateway answers: {known}.")
 
     def _methods(self, path: str) -> str:
         found = {e.method for e in ENDPOINTS if e.path == path} or {

@@ -76,7 +76,7 @@ async def parse_body(body: bytes) -> tuple[str | None, dict[str, Any] | None]:
         try:
             return _checked(json.loads(body[slice(*spans[-1])])), None
         except (ValueError, RecursionError):
-            raise _not_json(f"the value of `model` at byte {spans[-1][0]} is none") from None
+            raise _not_json(f"the value of `model` at byte {spans[-1][0]} is invalid") from None
     try:
         data = json.loads(body)
     except RecursionError:

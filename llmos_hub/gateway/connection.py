@@ -245,7 +245,7 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Feed the parser; called by the event loop."""
         if not self._busy or self._complete:
-            self.abort(Broken("it sent something that nobody asked for"))
+            self.abort(Broken("it sent data without a request"))
             self._replica.forget(self)
             return
         self.answered = True

@@ -104,9 +104,9 @@ def _check(field: str, address: str, hosts: Collection[str]) -> None:
     found = _WEB.fullmatch(address)
     if found is not None and found[1].lower() in hosts:
         return
-    where = f'from "{found[1]}"' if found is not None else "what is not sent along"
+    where = f'from "{found[1]}"' if found is not None else "from this address"
     raise BadRequest(
-        f"{field[:100]}: this model fetches nothing {where}. Send the data itself, as data:image/png;base64,…, or have the "
+        f"{field[:100]}: this model may not fetch media {where}. Send the data itself, as data:image/png;base64,…, or have the "
         "host added to the model's mediaHosts.",
         causes=[Cause(field[:100], "must begin with data:")],
     )

@@ -247,14 +247,14 @@ async def _tokens(replica: Replica, text: str) -> int | None:
 
 def _hangs(route: Route) -> ModelNotReady:
     return ModelNotReady(
-        f'Model "{route.name}" hangs: its engine takes requests, but answers nothing, not even whether it is well. It is '
-        f"started again if that goes on; try again in a minute. What it does: llmos describe {route.name}"
+        f'Model "{route.name}" hangs: its engine accepts requests, but answers nothing, not even health checks. It is '
+        f"restarted if that continues; try again in a minute. For details: llmos describe {route.name}"
     )
 
 
 def _failed(route: Route, error: UpstreamError) -> UpstreamFailed:
     return UpstreamFailed(
-        f'Model "{route.name}" did not answer: {error}. Try again; if it goes on, see: llmos describe {route.name}'
+        f'Model "{route.name}" did not answer: {error}. Try again; if it continues, see: llmos describe {route.name}'
     )
 
 

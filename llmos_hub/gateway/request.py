@@ -223,7 +223,7 @@ def _declared_length(headers: dict[bytes, bytes], options: GatewayOptions) -> in
     if value is None:
         return 0  # chunked: counted as it comes
     if not value.isdigit():
-        raise BadRequest("The Content-Length header is no number.", causes=[Cause("content-length", "no number")])
+        raise BadRequest("The Content-Length header is not a number.", causes=[Cause("content-length", "not a number")])
     if len(value) > 12 or int(value) > options.max_body:
         raise _too_large(options)
     return int(value)

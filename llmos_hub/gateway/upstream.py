@@ -136,7 +136,7 @@ class Replica:
             connection.abort()
 
     def _stop_waiting(self) -> None:
-        self._upstreams.abort(self, Hangs("it takes requests, but does not say any more whether it is well"))
+        self._upstreams.abort(self, Hangs("it accepts requests, but no longer answers health checks"))
         self.close_idle()
 
     def put_aside(self, began: float) -> None:

@@ -257,8 +257,8 @@ def _check(remote: Remote, done: int, sha256: str, partial: Path) -> None:
     expected = f"{remote.size:,} bytes" if wrong else f"SHA-256 {(remote.sha256 or '')[:12]}…"
     got = f"{done:,} bytes" if wrong else f"{sha256[:12]}…"
     message = (
-        f"{remote.name} is not what it should be: {expected} were expected, {got} came. It was thrown away. "
-        "Try again; if it comes again, something between here and "
+        f"{remote.name} is not what it should be: {expected} were expected, {got} came. It was deleted. "
+        "Try again; if that happens again, something between here and "
         f"{httpx.URL(remote.url).host} changes files, or the repository changed."
     )
     raise SourceFailed(message)

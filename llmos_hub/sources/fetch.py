@@ -108,7 +108,7 @@ def main(argv: Sequence[str]) -> int:
         return 1  # the reader is gone
     except Exception as raised:  # noqa: BLE001 - the outermost level: every error must be reported
         sys.stderr.write(where_it_failed(raised))
-        error = Internal(f"Fetching {argv[0][:120]} failed by a mistake in LLMOS: {type(raised).__name__}.")
+        error = Internal(f"Fetching {argv[0][:120]} failed by an error in LLMOS: {type(raised).__name__}.")
     else:
         _emit({"type": "done", "model": model})
         return 0

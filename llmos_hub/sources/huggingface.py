@@ -99,8 +99,8 @@ def _token(text: str) -> str | None:
     token = text.strip()
     if not (token.isascii() and token.isprintable()):
         raise SourceFailed(
-            "HF_TOKEN holds characters that can't be sent, such as a line end in the middle. Write the token anew: one "
-            "line, nothing but its letters and digits."
+            "HF_TOKEN holds characters that can't be sent, such as a line end in the middle. Enter the token again: "
+            "one line with its letters and digits only."
         )
     return token or None
 
@@ -330,7 +330,7 @@ class HuggingFaceSource:
             digest = hashlib.file_digest(content, "sha256").hexdigest()
         if file.sha256 not in (None, digest):
             shutil.rmtree(folder, ignore_errors=True)
-            message = f"{file.path} of {repository.name} is not what it should be by its SHA-256. It was thrown away; try again."
+            message = f"{file.path} of {repository.name} does not have the expected SHA-256. It was deleted; try again."
             raise SourceFailed(message)
         cache.publish(Path(path), digest)
         shutil.rmtree(folder, ignore_errors=True)

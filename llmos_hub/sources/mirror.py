@@ -133,7 +133,9 @@ class Mirror:
         if not url:
             return None
         if not url.startswith(("http://", "https://")):
-            raise UsageError(f'{ENV_MODELS_MIRROR}: "{url[:80]}" is no address. Give one such as http://mirror/models')
+            raise UsageError(
+                f'{ENV_MODELS_MIRROR}: "{url[:80]}" is not an address. Give one such as http://mirror/models'
+            )
         return cls(url.rstrip("/"))
 
     @property
@@ -182,7 +184,7 @@ class Mirror:
         try:
             entry = MirrorEntry.load(response.json())
         except ValueError as error:
-            raise SourceFailed(f"{where} answered for {uri} with what is no entry.") from error
+            raise SourceFailed(f"{where} answered for {uri} with an invalid entry.") from error
         return entry if entry.model.uri == uri else None
 
     def _fetch_files(

@@ -188,7 +188,7 @@ def _address(wheel: PinnedWheel, index: str, client: httpx.Client) -> str | None
     try:
         return _links(response).get(wheel.filename)
     except (ValueError, KeyError, TypeError, AttributeError):
-        message = f"The package index at {httpx.URL(url).host} answered for {project} with what is no index page."
+        message = f"The package index at {httpx.URL(url).host} answered for {project} with an invalid index page."
         raise SourceFailed(message) from None
 
 

@@ -191,7 +191,7 @@ def unhealthy(name: str, failures: int, path: str, words: str) -> Failure:
 
 def hanging(name: str, why: str) -> Failure:
     """Return the failure of a replica that hangs."""
-    return Failure("Unhealthy", f"{name} hangs and was ended ({why}); it is started again.")
+    return Failure("Unhealthy", f"{name} hung and was stopped ({why}); it is started again.")
 
 
 def missing(name: str, program: str, why: str) -> Failure:
@@ -203,4 +203,4 @@ def missing(name: str, program: str, why: str) -> Failure:
 def credentials_needed(failure: Failure | None, name: str) -> Failure:
     """Return the failure of a replica that can't be restarted until its secrets, which are never stored, come again."""
     before = failure or Failure("Crashed", f"{name} is not running.")
-    return Failure(before.reason, f"{before.message} It starts again as soon as its credentials are handed over anew.")
+    return Failure(before.reason, f"{before.message} It starts again as soon as its credentials are provided again.")

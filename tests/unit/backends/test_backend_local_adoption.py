@@ -111,7 +111,7 @@ async def test_secrets_are_waited_for(kit, backend):
     (seen,) = (await backend.observe(wanted.ref)).replicas
     assert (seen.phase, seen.pid) == ("Ready", before.pid), "what runs has its secrets"
     os.kill(before.pid, signal.SIGKILL)
-    told = "as soon as its credentials are handed over anew"
+    told = "as soon as its credentials are provided again"
     (seen,) = (await until(backend, wanted.ref, lambda o: told in o.replicas[0].message)).replicas
     assert (seen.phase, seen.reason) == ("Waiting", "Crashed")
     backend = await kit.successor(backend)

@@ -94,8 +94,8 @@ def test_a_damaged_archive_is_not_passed_on(tmp_path):
     [
         (None, "There is no file"),
         (b"no tar", "can't be read as an image archive"),
-        ({"index.json": "{}"}, "is no image archive"),
-        ({"readme": "hello"}, "is no image archive"),
+        ({"index.json": "{}"}, "is not an image archive"),
+        ({"readme": "hello"}, "is not an image archive"),
         ({"manifest.json": "[]"}, "holds no image with a name"),
         ({"index.json": json.dumps({"manifests": [{"annotations": {"io.containerd.image.name": "a:1"}, "digest": "sha256:../../etc"}]})}, "no sha256 digest"),
     ],

@@ -64,7 +64,7 @@ def test_what_helm_ignores_stays_out(tmp_path):
 
 
 def test_what_is_no_chart_is_refused(tmp_path):
-    with pytest.raises(BadRequest, match="is no Helm chart"):
+    with pytest.raises(BadRequest, match="is not a Helm chart"):
         Chart.load(tmp_path)
-    with pytest.raises(BadRequest, match="is no Helm chart"):
+    with pytest.raises(BadRequest, match="is not a Helm chart"):
         Chart.load(tmp_path / "missing")

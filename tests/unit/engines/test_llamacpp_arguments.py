@@ -68,11 +68,11 @@ def test_every_reserved_parameter_exists_or_is_a_word_of_llama_server():
     [
         ("--nctx 1", "Did you mean"),
         ("--parralel 2", 'Did you mean "--parallel"?'),
-        ("--xyzzy", "is no argument"),
+        ("--xyzzy", "is not an argument"),
         ("-c 1.5", "whole number"),
         ("--temp warm", "not a number"),
         ("--metrics=maybe", "neither on nor off"),
-        ("--no-ctx-size", "no switch"),
+        ("--no-ctx-size", "not a switch"),
         ("--threads --metrics", "needs a value"),
         ("--chat-template-kwargs {", "not a JSON object"),
         ("--chat-template-kwargs [1]", "not a JSON object"),

@@ -240,7 +240,7 @@ def test_a_gpu_that_it_can_use_is_used(monkeypatch: pytest.MonkeyPatch):
         (["--host", "0.0.0.0"], "the platform decides"),
         (["--api-key", "x"], "the gateway checks"),
         (["-m", "/etc/passwd"], "the model is spec.model"),
-        (["--cache-type-k", "q3"], "none of f32, f16"),
+        (["--cache-type-k", "q3"], "not one of f32, f16"),
         (["4096"], "stands where a flag"),
         (["--alias", "{port}"], "for engine custom"),
     ],

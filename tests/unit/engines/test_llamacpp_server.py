@@ -216,7 +216,7 @@ def test_a_damaged_model_ends_it_with_words(tiny: ModelFiles, tmp_path: Path, co
 
 def test_something_else_at_the_socket_is_left_alone(tiny: ModelFiles, tmp_path: Path):
     (tmp_path / "e.sock").write_text("precious")
-    assert "is no socket" in last_line(start_engine(template(tiny), tmp_path))
+    assert "is not a socket" in last_line(start_engine(template(tiny), tmp_path))
     assert (tmp_path / "e.sock").read_text() == "precious"
 
 

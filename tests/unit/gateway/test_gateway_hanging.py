@@ -81,7 +81,7 @@ async def test_where_there_is_no_other_it_is_said_and_tried_again(store: Store, 
         for answer in answers:
             error = answer.json()["error"]
             assert (answer.status_code, error["code"]) == (503, "model_not_ready")
-            assert error["message"].startswith('Model "chat" hangs: its engine takes requests, but answers nothing')
+            assert error["message"].startswith('Model "chat" hangs: its engine accepts requests, but answers nothing')
             assert answer.headers["retry-after"] == "20"
         awake.set()
         await until_well(gateway)

@@ -36,8 +36,8 @@ def test_in_a_cluster_the_backend_goes_with_the_store(monkeypatch: pytest.Monkey
     ("variables", "said"),
     [
         ({}, "LLMOS_REDIS_URL is not set"),
-        ({"STORE": "etcd"}, 'LLMOS_STORE: "etcd" is none. There are: redis, kubernetes.'),
-        ({"STORE": "redis", "BACKEND": "docker"}, 'LLMOS_BACKEND: "docker" is none. There are: local, kubernetes.'),
+        ({"STORE": "etcd"}, 'LLMOS_STORE: "etcd" is unknown. Use one of: redis, kubernetes.'),
+        ({"STORE": "redis", "BACKEND": "docker"}, 'LLMOS_BACKEND: "docker" is unknown. Use one of: local, kubernetes.'),
         ({"BACKEND": "kubernetes", "REDIS_URL": "redis://x"}, "LLMOS_BACKEND=kubernetes needs LLMOS_STORE=kubernetes"),
         ({"STORE": "kubernetes"}, "LLMOS_POD_NAMESPACE is not set"),
         ({"STORE": "kubernetes", "POD_NAMESPACE": "No!"}, 'LLMOS_POD_NAMESPACE: "No!" is not the name of a namespace.'),

@@ -89,7 +89,7 @@ POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"a" * 64
         (b"<!DOCTYPE html>\n<html><head>", "is a web page, not a model"),
         (b"\xef\xbb\xbf\n  <HTML lang=en>", "/resolve/ in it instead of /blob/"),
         (b"\x1f\x8b\x08\0", "gunzip"),
-        (b"<html-is-not-this", "is no GGUF model"),
+        (b"<html-is-not-this", "is not a GGUF model"),
     ],
 )  # fmt: skip
 def test_what_lies_there_in_place_of_a_model_is_named_with_what_to_do(tmp_path: Path, content: bytes, words: str):

@@ -127,12 +127,12 @@ async def test_names_and_hashes_are_looked_at_closely(mirrored, tmp_path, change
     entry = mirrored / MirrorEntry.path(URI)
     entry.write_text(json.dumps(json.loads(entry.read_text()) | change))
     async with serving(make_app(mirrored)) as url:
-        with pytest.raises(SourceFailed, match="with what is no entry"):
+        with pytest.raises(SourceFailed, match="with an invalid entry"):
             await asyncio.to_thread(Mirror(url).fetch, URI, tmp_path / "cache", quiet)
 
 
 def test_what_is_no_address_is_refused_by_its_name():
-    with pytest.raises(UsageError, match='LLMOS_MODELS_MIRROR: "/models" is no address'):
+    with pytest.raises(UsageError, match='LLMOS_MODELS_MIRROR: "/models" is not an address'):
         Mirror.from_environment({ENV_MODELS_MIRROR: "/models"})
     assert Mirror.from_environment({}) is None
 
