@@ -1,4 +1,4 @@
-"""The fake passes the contract, and does what tests tell it to."""
+"""The fake backend fulfils the contract, and does what tests tell it to."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The local backend keeps the contract, with real processes."""
+"""The local backend fulfils the contract, with real processes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Controllers come and go, with SIGKILL as well; replicas stay, and none is forgotten."""
+"""Controllers are restarted, also by SIGKILL; replicas continue, and all are adopted."""
 
 from __future__ import annotations
 

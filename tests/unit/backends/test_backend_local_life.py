@@ -1,4 +1,4 @@
-"""How replicas of the local backend start, fail, are helped and end."""
+"""Replicas of the local backend: start, failure, recovery and end."""
 
 from __future__ import annotations
 

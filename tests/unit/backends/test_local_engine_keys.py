@@ -1,4 +1,4 @@
-"""An engine on a loopback port is open to every account of the machine: it asks for a key, and only the platform has it."""
+"""An engine on a loopback port, which every account can reach, needs a key that only the platform has."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
 
 
 def keyed() -> Workload:
-    """What the reconciler makes of a command that asks for its key."""
+    """The reconciler's template for a command that uses its key."""
     spec = {"engine": "custom", "args": [sys.executable, "-ISc", PROGRAM, "{port}"], "env": {"MY_KEY": "{api_key}"}}
     service = ModelService.parse(
         {"kind": "ModelService", "metadata": {"name": "mine", "namespace": "user-ada", "uid": "u1"}, "spec": spec}

@@ -1,4 +1,4 @@
-"""Why something doesn't run, in words."""
+"""Messages about replicas that don't run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What memory there is and who uses it."""
+"""Memory of the machine and of processes."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from llmos_hub.backends.local.process import free_port
 
 @pytest.fixture
 async def server(tmp_path):
-    """Makes servers that answer with the given bytes; None: not at all."""
+    """A function that starts servers which answer with the given bytes; None: not at all."""
     servers = []
 
     async def make(answer: bytes | None) -> str:

@@ -1,4 +1,4 @@
-"""What is started and stopped when."""
+"""Decisions of the rollout."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def test_a_job_never_runs_twice_at_once():
 @settings(max_examples=200, deadline=None)
 @given(st.data())
 def test_every_rollout_ends_well_and_is_never_short_of_a_working_replica(data):
-    """From any mixture, with things happening in any order: all new in the end, none lost, one more at most."""
+    """From any state, with events in any order: in the end all are new, none was lost, and there was one more at most."""
     count = data.draw(st.integers(1, 4))
     states = st.tuples(st.integers(0, 5), st.booleans(), st.booleans())
     members = {

@@ -1,4 +1,4 @@
-"""Images out of archives of every kind, into one that every runtime takes."""
+"""Images from archives of every kind, written to one that every runtime can read."""
 
 import gzip
 import hashlib

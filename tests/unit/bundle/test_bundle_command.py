@@ -1,4 +1,4 @@
-"""`llmos bundle` as it is typed."""
+"""The command `llmos bundle`."""
 
 import asyncio
 import hashlib
@@ -26,7 +26,7 @@ def bundle(*words):
 
 @pytest.fixture
 def chart(tmp_path) -> Path:
-    """A chart with as many images as there are archives here, whatever ours has."""
+    """A chart with as many images as there are archives here, independent of the real chart."""
     path = tmp_path / "chart"
     path.mkdir()
     (path / "Chart.yaml").write_text("apiVersion: v2\nname: llmos\nversion: 0.1.0\nappVersion: 0.1.0\n")

@@ -1,4 +1,4 @@
-"""Images into a registry, by the program that a bundle brings."""
+"""Pushing images to a registry with a bundle's script."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ BASE, HUB, ARM = layer(base="Debian"), layer(hub="hub"), layer(hub="hub for arm"
 
 @dataclass
 class Registry:
-    """A registry as the distribution specification has it, which checks what it is sent.
+    """A registry according to the distribution specification, which checks what it receives.
 
     Attributes
     ----------
@@ -123,7 +123,7 @@ def handler(registry: Registry) -> type[BaseHTTPRequestHandler]:
 
 @pytest.fixture
 def manifest(tmp_path) -> Path:
-    """Of a bundle with one image for two kinds of machines."""
+    """The manifest of a bundle with one image for two platforms."""
     name = "docker.io/library/llmos-hub:1"
     images = read_archive(oci_archive(tmp_path / "a.tar", {name: {"amd64": [BASE, HUB], "arm64": [ARM]}}))
     entries = []

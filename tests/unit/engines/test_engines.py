@@ -1,4 +1,4 @@
-"""The registry, engine ``custom``, and what holds for every engine."""
+"""The registry, engine ``custom``, and properties of every engine."""
 
 from __future__ import annotations
 

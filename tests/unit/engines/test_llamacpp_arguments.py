@@ -1,4 +1,4 @@
-"""llama.cpp's command line, against the parameters that the installed one has."""
+"""llama.cpp's command line, with the parameters of the installed version."""
 
 from __future__ import annotations
 

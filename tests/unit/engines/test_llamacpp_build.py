@@ -1,4 +1,4 @@
-"""What the installed build of llama.cpp computes on, and what is said of it."""
+"""Devices of the installed build of llama.cpp, and messages about them."""
 
 from __future__ import annotations
 

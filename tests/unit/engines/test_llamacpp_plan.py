@@ -1,4 +1,4 @@
-"""How llama.cpp is planned to serve a model, and what is refused before it starts."""
+"""Plans for serving models with llama.cpp, and refusals before the start."""
 
 from __future__ import annotations
 

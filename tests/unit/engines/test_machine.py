@@ -1,4 +1,4 @@
-"""What there is to compute on, in containers and out."""
+"""Detection of the machine's resources, in containers and outside."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The estimate of memory, against what was measured and what must hold."""
+"""The estimate of memory, compared with measurements and constraints."""
 
 from __future__ import annotations
 

@@ -61,7 +61,7 @@ def test_scanning_and_decoding_agree(data: dict[str, Any], model: str, layout: d
 @settings(max_examples=300, deadline=None)
 @given(st.text(alphabet='{}[]",:\\ model1\n', max_size=40))
 def test_any_text_is_read_or_refused(text: str) -> None:
-    """What decodes is scanned the same; what doesn't is refused with a sentence, never with another error."""
+    """Scanning finds the same as decoding; invalid bodies are refused with a sentence, never with another error."""
     data = text.encode()
     try:
         decoded: Any = asyncio.run(find_model(data))

@@ -1,4 +1,4 @@
-"""What browsers are told: answers are never pages, and pages of other origins may read none unless they are named."""
+"""Headers for browsers: answers are never pages, and only pages of listed origins may read them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The routing table follows the store, and outlives it."""
+"""The routing table follows the store, and stays while the store is unavailable."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ async def test_a_models_life(gateway: RunningGateway, upstreams: MakeUpstream, s
 async def test_what_cannot_be_read_any_more_is_served_by_its_last_status(
     store: Store, upstreams: MakeUpstream, valkey_server: ValkeyServer
 ) -> None:
-    """Also by a gateway that starts afterwards."""
+    """This holds for a gateway that starts afterwards, too."""
     upstream = await upstreams()
     async with running_gateway(store, None, [service("chat", upstream)]):
         with contextlib.closing(valkey_server.client()) as raw:
@@ -102,7 +102,7 @@ async def test_not_ready_before_the_first_list(valkey_factory: ValkeyServer, enc
 
 
 class Script:
-    """A store that does what a list says: what a real one does seldom, and at no time of the test's choosing."""
+    """A store that follows a script: a real one does these things seldom, and not when a test needs them."""
 
     def __init__(self, *steps: Any) -> None:
         self.steps = list(steps)

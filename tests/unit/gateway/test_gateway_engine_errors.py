@@ -1,4 +1,4 @@
-"""What a client got wrong is a 400 that says what to change, though a real llama.cpp calls it 500."""
+"""Clients' errors are answered with a 400 that says what to change, although a real llama.cpp answers with 500."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def engine(sockets: Path, directory: Path) -> Iterator[EngineProcess]:
-    """One process that answers everything: a chat model started to embed, too."""
+    """A process that answers all endpoints: a chat model that is started with embeddings."""
     args = ["--ctx-size", str(LIMIT), "--parallel", "1"]
     spec = ModelServiceSpec(model="demo://tiny", task="embed", args=args)
     with engine_process(LlamaCpp().plan(spec, demo_model("tiny", directory), MACHINE).template, sockets) as started:

@@ -1,4 +1,4 @@
-"""Every way in which the gateway says no: the status, OpenAI's format, and what to do."""
+"""All errors of the gateway: the status, OpenAI's format, and the advice."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.support.gateway import ADA, ADMIN, GRACE, NARROW, RunningGateway, run
 
 
 def said(answer: httpx.Response, status: int, code: str) -> str:
-    """Check an error's outer form; returns its message."""
+    """Check an error's form, and return its message."""
     assert answer.status_code == status, answer.text
     error = answer.json()["error"]
     assert set(error) == {"message", "type", "param", "code", "request_id"}
@@ -226,7 +226,7 @@ async def test_a_body_that_is_too_large(store: Store, upstreams: MakeUpstream, f
 
 
 async def test_a_stranger_can_not_make_the_gateway_hold_a_body(gateway: RunningGateway) -> None:
-    """The token is looked at before the body: nothing of it is waited for."""
+    """The token is checked before the body is read."""
     head = (
         b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nauthorization: Bearer no\r\ncontent-length: 30000000\r\n\r\n"
     )
@@ -268,7 +268,7 @@ async def test_memory_for_bodies_is_bounded_and_shared(store: Store, upstreams: 
 
 
 async def test_what_is_said_to_come_holds_no_memory(store: Store, upstreams: MakeUpstream) -> None:
-    """Else a few requests that never send what they announce would keep everybody out."""
+    """Otherwise a few requests that never send their declared body would keep everybody out."""
     options = GatewayOptions(max_buffered=1_250_000)
     async with running_gateway(store, options, [service("chat", await upstreams())]) as gateway:
         head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {ADA}\r\ncontent-length: 1000000\r\n\r\n{{"
@@ -309,7 +309,7 @@ async def test_requests_at_once_are_bounded_and_shared(store: Store, upstreams: 
 
 
 async def test_slow_bodies_of_one_caller_keep_nobody_out(store: Store, upstreams: MakeUpstream) -> None:
-    """1,024 requests that never send what they announce were all the places there are."""
+    """1,024 requests that never send their declared body would otherwise take all places."""
     options = GatewayOptions(max_requests=2, max_connections=40)
     services = [service("chat", await upstreams(), namespace="public")]
     async with running_gateway(store, options, services) as gateway:
@@ -330,7 +330,7 @@ async def test_slow_bodies_of_one_caller_keep_nobody_out(store: Store, upstreams
 
 
 async def test_large_bodies_of_one_caller_keep_nobody_out(store: Store, upstreams: MakeUpstream) -> None:
-    """Sixteen bodies of the largest size, each but for its last byte, were all the memory there is."""
+    """Sixteen bodies of the maximum size, each without its last byte, would otherwise take all the memory."""
     options = GatewayOptions(max_body=100_000, max_buffered=1_600_000)
     services = [service("chat", await upstreams(), namespace="public")]
     async with running_gateway(store, options, services) as gateway:
@@ -476,7 +476,7 @@ async def test_the_counts_are_not_for_everyone_who_comes_by_the_hub(gateway: Run
     ids=["tokens", "the same token", "hosts", "encodings", "lengths", "length and chunks", "framings"],
 )
 async def test_a_header_that_must_come_once(gateway: RunningGateway, twice: str) -> None:
-    """Two who read the same request, a proxy or the API and the gateway, must not take it differently."""
+    """Two servers that read the same request, such as a proxy and the gateway, must not interpret it differently."""
     reader, writer = await gateway.raw(
         f"GET /v1/models HTTP/1.1\r\nhost: x\r\n{twice}connection: close\r\n\r\n".encode()
     )

@@ -1,4 +1,4 @@
-"""An engine that takes requests and answers nothing is told from one that takes its time."""
+"""An engine that hangs is told from one that is slow."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ QUICK = GatewayOptions(check_after=0.2, check_timeout=0.2)
 
 
 def hang(upstream: FakeUpstream) -> asyncio.Event:
-    """Let an engine answer nothing at all until the event is set, as one that was stopped."""
+    """Make an engine answer nothing at all until the event is set, like one that was stopped."""
     awake = asyncio.Event()
 
     async def nothing(call: Call) -> None:
@@ -138,7 +138,7 @@ async def test_a_stream_in_which_the_engine_hangs_ends_with_words(store: Store, 
 
 
 async def test_a_llama_cpp_that_was_stopped_and_goes_on(store: Store, sockets: Path, tmp_path: Path) -> None:
-    """The real thing: its kernel takes connections, requests and acknowledges them; a long answer is not given up."""
+    """A stopped process: its kernel accepts connections and acknowledges requests. A long answer is not given up."""
     spec = ModelServiceSpec(model="demo://tiny", args=["--ctx-size", "200000", "--parallel", "1"])
     plan = LlamaCpp().plan(spec, demo_model("tiny", tmp_path), MACHINE)
     with engine_process(plan.template, sockets) as engine:

@@ -1,4 +1,4 @@
-"""What comes to a model and what comes back, with OpenAI's own client and raw."""
+"""Requests to models and their answers, with OpenAI's client and with raw requests."""
 
 from __future__ import annotations
 
@@ -252,7 +252,7 @@ async def test_unused_connections_are_closed(store: Store, upstreams: MakeUpstre
 async def test_a_connection_that_went_stale_is_replaced_unnoticed(
     gateway: RunningGateway, upstreams: MakeUpstream
 ) -> None:
-    """An engine closes its connection in the moment in which the next request is sent on it."""
+    """An engine closes its connection at the moment when the next request is sent on it."""
     upstream = await upstreams()
     seen: list[int] = []
 
@@ -475,7 +475,7 @@ async def test_a_part_of_an_answer_never_looks_whole(
 
 
 async def test_a_client_that_reads_slowly_slows_the_engine(gateway: RunningGateway, upstreams: MakeUpstream) -> None:
-    """What the gateway holds of an answer is bounded, however much the engine has to say."""
+    """The gateway buffers a limited part of an answer, however much the engine sends."""
     upstream = await upstreams()
     total, chunk = 64 * 1024 * 1024, b"x" * 65536
     sent = 0
@@ -547,7 +547,7 @@ async def test_silent_engines_are_given_up(store: Store, upstreams: MakeUpstream
 
 
 async def test_a_rollout_drops_nothing(gateway: RunningGateway, upstreams: MakeUpstream) -> None:
-    """A request goes on at a replica that is no longer ready; the next one goes to the new."""
+    """A running request continues at a replica that is no longer ready; the next one goes to the new replica."""
     old, new = await upstreams("old"), await upstreams("new")
     go_on = asyncio.Event()
 

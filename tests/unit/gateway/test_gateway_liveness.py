@@ -1,4 +1,4 @@
-"""A machine that no longer answers is told from an engine that takes its time."""
+"""A lost machine is told from a slow engine."""
 
 from __future__ import annotations
 

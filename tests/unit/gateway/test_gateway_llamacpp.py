@@ -1,4 +1,4 @@
-"""Before a real llama.cpp: answers, streams, and that it stops computing for a client that left."""
+"""The gateway with a real llama.cpp: answers, streams, and the end of computing when the client left."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""No request has an engine fetch something from where it stands."""
+"""No request makes an engine fetch media from inside the network."""
 
 from __future__ import annotations
 
@@ -140,7 +140,7 @@ def test_a_large_body_s_fields_are_known_in_letters_of_any_case(key: str) -> Non
 async def test_a_large_body_that_cannot_be_looked_into_is_refused(
     gateway: RunningGateway, upstreams: MakeUpstream, extra: str, says: str
 ) -> None:
-    """An engine may read what can't be read here."""
+    """An engine may be able to parse a body that the gateway can't."""
     upstream = await upstreams()
     await gateway.add(service("chat", upstream))
     body = json.dumps(asked(image("http://127.0.0.1/"), x=" " * SMALL))[:-1] + f', "deep": {extra}}}'
@@ -163,7 +163,7 @@ def test_an_address_that_lies_deep_is_refused_too(padding: int) -> None:
 
 
 def test_a_large_body_is_not_decoded_for_long() -> None:
-    """What would hold the gateway is refused, however it is named; long data is not what takes time."""
+    """A body that would take long to decode is refused, however its fields are named; long data takes no time."""
     check_media(json.dumps(asked(image("data:image/png;base64," + "A" * 5_000_000))).encode(), None, ())
     many = json.dumps({**asked(image(PICTURE)), "x": [0] * 200_000}).encode()
     with pytest.raises(BadRequest, match="more than 100,000 fields"):

@@ -1,4 +1,4 @@
-"""The bounds that whoever runs the gateway sets."""
+"""The gateway's limits in the environment."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Nobody reads another's prompt by how fast, or with how much known, a model answers; played against a real llama.cpp."""
+"""Nobody can guess another's prompt by the timing or the cached tokens of an answer; with a real llama.cpp."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ BEFORE = "The pin of the safe is "
 
 
 def planned(namespace: str, **spec: Any) -> Any:
-    """The model as the controllers have it planned."""
+    """The model as the controllers plan it."""
     return service("chat", namespace=namespace, **spec).engine_spec
 
 
@@ -41,7 +41,7 @@ async def public(store: Store, engine: EngineProcess, request: pytest.FixtureReq
 
 
 async def known(gateway: RunningGateway, prompt: str, **more: Any) -> tuple[int, int]:
-    """What a stranger learns of a prompt: how many of its tokens were known, and how many were computed."""
+    """Return the numbers of cached and of computed tokens of a prompt, as a stranger sees them."""
     body = {"model": "chat", "prompt": prompt, "max_tokens": 1, **more}
     answer = (await gateway.post("/v1/completions", body, GRACE)).json()
     details = answer["usage"].get("prompt_tokens_details", {})
@@ -50,7 +50,7 @@ async def known(gateway: RunningGateway, prompt: str, **more: Any) -> tuple[int,
 
 
 async def guess(gateway: RunningGateway, **more: Any) -> str:
-    """The digits for which most was known, one after the other."""
+    """Return the digits for which most tokens were cached, one after the other."""
     found = ""
     for _ in SECRET:
         tried = {digit: await known(gateway, BEFORE + found + digit + "!", **more) for digit in "0123456789"}
@@ -70,7 +70,7 @@ async def ask(gateway: RunningGateway, **more: Any) -> None:
 
 @pytest.mark.parametrize("engine", ["shared"], indirect=True)
 async def test_where_an_admin_has_it_shared_the_attack_succeeds(public: RunningGateway) -> None:
-    """The control: what is tested below could be seen, and the field does what it says."""
+    """The control: without the field the attack below works, and the field prevents it."""
     await ask(public)
     assert (await known(public, f"{BEFORE}{SECRET}! Keep it"))[0] > (await known(public, "Something else"))[0]
 
@@ -94,7 +94,7 @@ async def test_a_secret_of_four_digits_is_not_found(public: RunningGateway, more
     ],
 )
 async def test_however_the_body_is_written(public: RunningGateway, written: str) -> None:
-    """Repeated, escaped, in a body too large to be decoded: the gateway's word counts."""
+    """Repeated, escaped, in a body too large to be decoded: the gateway's field counts."""
     for prompt in (f"{BEFORE}{SECRET}!", f"{BEFORE}{SECRET}!"):
         for padding in ("", " " * SMALL):
             content = (written % json.dumps(prompt)).replace('"max_tokens"', padding + '"max_tokens"').encode()
@@ -137,7 +137,7 @@ def test_who_shares(namespace: str, cache: str, parted: bool) -> None:
 
 
 async def test_engines_that_can_tell_callers_apart_get_a_salt(gateway: RunningGateway, upstreams: MakeUpstream) -> None:
-    """What vLLM and SGLang part their caches by: of the caller and the model, never what the caller says."""
+    """The salt of vLLM's and SGLang's caches depends on caller and model, never on what the caller sends."""
     upstream = await upstreams()
     await gateway.add(
         service("a", upstream, namespace="public"),

@@ -1,4 +1,4 @@
-"""The model in an answer has the name that was asked for, streamed or not, and nothing else is touched."""
+"""The model in an answer has the name that was requested, streamed or not, and nothing else is changed."""
 
 from __future__ import annotations
 

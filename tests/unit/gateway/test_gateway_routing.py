@@ -1,4 +1,4 @@
-"""Which service a name means, and which replica a balancer takes."""
+"""Resolution of names to services, and the choice of replicas."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ async def test_an_alias_does_not_stand_in_for_another_namespaces_model_that_is_g
 
 
 async def test_what_all_may_use_comes_before_a_groups(table: Table) -> None:
-    """Any member can put a model into the group's namespace, and would answer for the admins'."""
+    """Any member can create a model in the group's namespace, which would shadow the admins'."""
     ada = Caller("ada", groups=frozenset({"vision"}), scopes=frozenset({SCOPE_INVOKE}))
     table.replace(
         [aged(service("chat", namespace="group-vision"), "1"), aged(service("chat", namespace="public"), "2")]

@@ -1,4 +1,4 @@
-"""The process: what clients can't do to its connections, and how it ends."""
+"""The gateway's process: limits on connections, and its end."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ HEAD = f"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nauthorization: Bearer 
 
 
 async def answer_to(gateway: RunningGateway, data: bytes, timeout: float = 5) -> bytes:
-    """Everything that comes until the gateway closes; nothing where it resets the connection of one who still sends."""
+    """Return all bytes until the gateway closes; empty if it resets the connection of a client that still sends."""
     reader, writer = await gateway.raw(data)
     try:
         return await asyncio.wait_for(reader.read(), timeout)
@@ -71,7 +71,7 @@ async def test_what_is_no_http(gateway: RunningGateway) -> None:
     ],
 )
 async def test_ambiguous_requests_are_refused(gateway: RunningGateway, data: bytes) -> None:
-    """Two servers that read one request differently is what request smuggling needs."""
+    """Request smuggling needs two servers that parse a request differently."""
     assert (await answer_to(gateway, data)).startswith(b"HTTP/1.1 400 ")
 
 
@@ -126,7 +126,7 @@ async def test_a_refused_body_that_never_comes(store: Store) -> None:
 async def test_connections_are_bounded_and_the_oldest_without_a_request_goes(
     store: Store, upstreams: MakeUpstream
 ) -> None:
-    """It takes no token to open connections, so that they must not keep out whoever asks for something."""
+    """Opening connections needs no token, so idle ones must not keep out requests."""
     upstream = await upstreams()
     go_on = asyncio.Event()
 
@@ -214,7 +214,7 @@ print("ended well")
 
 
 class GatewayProcess:
-    """`serve` as the platform starts it, with a Hub that knows ada."""
+    """Run `serve` as the platform does, with a Hub that knows ada."""
 
     def __init__(self, url: str, hub: str, drain: float, directory: Path) -> None:
         with socket.socket() as sock:

@@ -1,4 +1,4 @@
-"""A gateway that has just started lets others be asked until the Hub is there."""
+"""A gateway that has just started is not ready until the Hub answers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Nobody takes it all, whoever comes finds room, and what is given back is there again."""
+"""Nobody can take all, there is room for new callers, and amounts given back are available again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A replica that goes while others stay: nobody loses a request."""
+"""A gateway that stops while others continue: no request is lost."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ REQUEST = f"GET /v1/models HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {ADA}\r\
 
 
 async def head(reader: asyncio.StreamReader) -> bytes:
-    """Status line and headers of the next answer, whose body is read too."""
+    """Return status line and headers of the next answer; its body is read too."""
     found = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 5)
     length = next(line for line in found.split(b"\r\n") if line.startswith(b"content-length:"))
     await reader.readexactly(int(length.split(b":")[1]))

@@ -1,4 +1,4 @@
-"""Settings of processes from the environment, and errors about invalid ones."""
+"""Settings of processes, and the errors for invalid ones."""
 
 from __future__ import annotations
 

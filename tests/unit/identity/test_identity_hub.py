@@ -1,4 +1,4 @@
-"""Whose a token is: asked, remembered, forgotten, and known for a while without the Hub."""
+"""Identities of tokens: asking the Hub, caching, expiry, and use while the Hub is unreachable."""
 
 from __future__ import annotations
 
@@ -241,7 +241,7 @@ async def test_a_hub_that_says_nothing_is_not_waited_for_long(
 async def test_a_hub_that_can_not_write_refuses_nobody_for_good(
     fake_hub: FakeHub, identity: HubIdentity, clock: Clock, noted: bool
 ) -> None:
-    """With a full disk JupyterHub refuses each token whose use it would have to note, the platform's own perhaps not."""
+    """With a full disk JupyterHub refuses each token whose use it would have to record, perhaps except the platform's."""
     fake_hub.add_token("ada", TOKEN)
     await identity.authenticate(TOKEN)
     fake_hub.unwritable = True

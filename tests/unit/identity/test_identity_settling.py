@@ -15,7 +15,7 @@ __all__ = ["fake_hub"]
 
 
 class Answers:
-    """The Hub's, one for each question; the last again and again."""
+    """The Hub's answers, one for each request; the last one is repeated."""
 
     def __init__(self, *script: bool) -> None:
         self.script = list(script)

@@ -1,4 +1,4 @@
-"""What one gateway has heard of a token, another goes by while the Hub is away; never longer, and never after a refusal."""
+"""Gateways share identities for use while the Hub is unreachable; never longer, and never after a refusal."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ TOKEN = "a" * 32
 
 
 class Clock:
-    """For both clocks: seconds that a test lets pass."""
+    """A clock for both purposes, which a test advances."""
 
     def __init__(self) -> None:
         self.now = 1_000_000.0
@@ -54,7 +54,7 @@ async def gateway(fake_hub: FakeHub, redis_url: str, clock: Clock) -> AsyncItera
 
 
 async def written(identity: HubIdentity) -> None:
-    """Wait until everything that is on its way has been written."""
+    """Wait until all pending writes are done."""
     shared = identity._shared
     assert shared is not None
     await asyncio.gather(*shared._writing.values())
@@ -116,7 +116,7 @@ async def test_a_refusal_takes_it_away_for_all(
 
 @pytest.fixture
 async def refusing(redis_url: str, valkey_server: ValkeyServer) -> AsyncIterator[Callable[[bool], None]]:
-    """Makes the database save nothing, as where its disk is nearly full, or everything again."""
+    """Make the database refuse writes, as with a full disk, or accept them again."""
     client: redis.Redis = valkey_server.client()
 
     def refuse(yes: bool) -> None:

@@ -1,4 +1,4 @@
-"""Who may do what: the whole table, so that a change of a rule is seen here."""
+"""The authorization rules as a complete table, so that any change of a rule is seen here."""
 
 from __future__ import annotations
 

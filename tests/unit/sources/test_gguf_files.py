@@ -1,4 +1,4 @@
-"""Which file of a repository is taken."""
+"""The choice of a file in a repository."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The GGUF reader: what it finds, and that no file makes it do anything but answer or refuse."""
+"""The GGUF reader: its results, and that any file is either read or refused."""
 
 from __future__ import annotations
 

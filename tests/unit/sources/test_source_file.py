@@ -1,4 +1,4 @@
-"""``file://``: models where they lie."""
+"""``file://``: models used in place."""
 
 from __future__ import annotations
 

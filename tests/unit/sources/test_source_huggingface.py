@@ -250,7 +250,7 @@ def test_without_a_hub_it_says_so_or_uses_what_is_here(hub: HubEndpoint, tmp_pat
 
 
 def gguf(*, tensors: int, blocks: int = 4, name: str = "m", **keys: object) -> bytes:
-    """A model with so many tensors, whose long lists of tokens lie beyond what is looked at."""
+    """A model with a number of tensors, whose long lists of tokens are beyond the bytes that are read."""
     head = {"general.architecture": "llama", "general.name": name, "llama.block_count": blocks, **keys}
     tokens = {"tokenizer.ggml.tokens": [f"token{number}" for number in range(8000)]}
     return build_gguf({**head, **tokens}, [(f"blk.{number}.weight", (256, 1), 12) for number in range(tensors)])
