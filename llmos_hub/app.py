@@ -179,7 +179,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--data-dir",
         type=_path,
         default=default_data_dir(),
-        help="where all state lies (default: LLMOS_DATA_DIR, else ~/.local/share/llmos, as root /var/lib/llmos)",
+        help="directory of all state (default: LLMOS_DATA_DIR, else ~/.local/share/llmos, as root /var/lib/llmos)",
     )
 
     def add(name: str, text: str, example: str) -> argparse.ArgumentParser:
@@ -196,30 +196,30 @@ def build_parser() -> argparse.ArgumentParser:
         help=f"a Valkey or Redis of your own instead of the embedded one (better in {ENV_REDIS_URL}: arguments can be read by others)",
     )
     up.add_argument(
-        "--detach", action="store_true", help="give the terminal back once it is ready, and go on without it"
+        "--detach", action="store_true", help="return to the shell once it is ready, and continue in the background"
     )
     up.add_argument(
         "--recover",
         default="",
         choices=RECOVERABLE,
-        help="go on without a part of the data that is lost or damaged; a start that is refused for it says which",
+        help="continue without a lost or damaged part of the data; the message of a refused start names it",
     )
     add("down", "Stop everything, servers and models included.", "llmos down")
-    status = add("status", "What runs, since when, with how much memory.", "llmos status --json")
-    status.add_argument("--json", action="store_true", help="for programs")
-    doctor = add("doctor", "Check what could keep LLMOS from running well here.", "llmos doctor")
+    status = add("status", "Show the running processes, their start times and memory.", "llmos status --json")
+    status.add_argument("--json", action="store_true", help="print JSON")
+    doctor = add("doctor", "Check this machine for problems that affect LLMOS.", "llmos doctor")
     _add_listen_options(doctor)
-    token = add("token", "Make a token and print it.", "llmos token --invoke-only --expires 30d --note laptop")
-    token.add_argument("--user", default="", help="whose (default: the first admin's)")
-    token.add_argument("--invoke-only", action="store_true", help="may call models and nothing else")
-    token.add_argument("--expires", default="90d", help="how long it holds: 12h, 30d, never (default: 90d)")
-    token.add_argument("--note", default="", help="what it is for; shown on the Hub's token page")
-    _add_user_actions(add("user", "Make people and passwords, see who there is.", "llmos user add ada"))
-    group = add("group", "Make a group, whose members share a namespace.", "llmos group add vision")
+    token = add("token", "Create a token and print it.", "llmos token --invoke-only --expires 30d --note laptop")
+    token.add_argument("--user", default="", help="the token's user (default: the first admin)")
+    token.add_argument("--invoke-only", action="store_true", help="allow only calls of models")
+    token.add_argument("--expires", default="90d", help="lifetime: 12h, 30d, never (default: 90d)")
+    token.add_argument("--note", default="", help="a note shown on the Hub's token page")
+    _add_user_actions(add("user", "Manage people and their passwords.", "llmos user add ada"))
+    group = add("group", "Create a group, whose members share a namespace.", "llmos group add vision")
     groups = group.add_subparsers(dest="action", required=True, metavar="ACTION")
-    new = groups.add_parser("add", help="make a group", parents=[_late()])
+    new = groups.add_parser("add", help="create a group", parents=[_late()])
     new.add_argument("name")
-    new.add_argument("--inherit", action="store_true", help="with what an earlier group of that name has left")
+    new.add_argument("--inherit", action="store_true", help="take over the data of an earlier group of that name")
     return parser
 
 
@@ -233,20 +233,20 @@ def _late() -> argparse.ArgumentParser:
 def _add_user_actions(user: argparse.ArgumentParser) -> None:
     actions = user.add_subparsers(dest="action", required=True, metavar="ACTION")
     late = _late()
-    new = actions.add_parser("add", help="make a person and print a one-time password", parents=[late])
+    new = actions.add_parser("add", help="create a person and print a one-time password", parents=[late])
     new.add_argument("name")
-    new.add_argument("--inherit", action="store_true", help="with what an earlier person of that name has left")
-    new.add_argument("--admin", action="store_true", help="may do everything")
+    new.add_argument("--inherit", action="store_true", help="take over the data of an earlier person of that name")
+    new.add_argument("--admin", action="store_true", help="make the person an admin")
     password = actions.add_parser(
         "password", help="end sessions and tokens, set a new one-time password and print it", parents=[late]
     )
     password.add_argument("name")
     password.add_argument("--stop-servers", action="store_true", help="stop the person's servers as well")
-    people = actions.add_parser("list", help="who there is, and who has a password", parents=[late])
-    people.add_argument("--json", action="store_true", help="for programs")
+    people = actions.add_parser("list", help="list people, and who has a password", parents=[late])
+    people.add_argument("--json", action="store_true", help="print JSON")
     delete = actions.add_parser("delete", help="delete a person and stop their servers", parents=[late])
     delete.add_argument("name")
-    delete.add_argument("--yes", action="store_true", help="don't ask")
+    delete.add_argument("--yes", action="store_true", help="don't ask for confirmation")
 
 
 if __name__ == "__main__":

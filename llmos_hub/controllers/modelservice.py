@@ -245,7 +245,7 @@ class ModelServiceReconciler:
             credential = await self._store.get(Credential, namespace, name)
         except NotFound:
             raise Invalid(
-                f'spec.credentialRef: there is no Credential "{name}" in {namespace}. It goes on once there is one.'
+                f'spec.credentialRef: there is no Credential "{name}" in {namespace}. It continues once there is one.'
             ) from None
         if credential.unread:
             raise Invalid(f"spec.credentialRef: the Credential {name} can't be read: {credential.unread}.")

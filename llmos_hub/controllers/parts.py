@@ -133,7 +133,7 @@ class ClusterMachines:
         if found is None:
             found = largest_machine(self._known, ModelServiceSpec(model="demo://tiny"))
         if found is None:
-            raise Unavailable("The cluster has no nodes. It goes on once there is one.")
+            raise Unavailable("The cluster has no nodes. It continues once there is one.")
         return found
 
     async def follow(self) -> None:
@@ -176,7 +176,7 @@ async def _on_this_machine(settings: ProcessSettings, stop: asyncio.Future[signa
         yield Parts(store, backend, local_context(settings))
     finally:
         everything = stop.done() and stop.result() is signal.SIGINT
-        logger.info("Ending; what runs %s", "is stopped" if everything else "goes on")
+        logger.info("Ending; workloads %s", "are stopped" if everything else "keep running")
         await backend.close(stop=everything)
         await store.close()
 
@@ -217,7 +217,7 @@ async def _in_cluster(settings: ProcessSettings) -> AsyncIterator[Parts]:
         namespaces = await _namespaces(stack, settings, api=api, store=store, leadership=leadership, metrics=metrics)
         context = WorkloadContext(cluster_layout(Path(cluster.models.mount_path)), machines, workload_selector)
         yield Parts(store, backend, context, leadership, (machines, *namespaces), owners, metrics)
-        logger.info("Ending; what runs goes on")
+        logger.info("Ending; workloads keep running")
 
 
 def lease_timing(environ: Mapping[str, str] = os.environ) -> Timing:

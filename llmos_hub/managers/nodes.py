@@ -240,7 +240,7 @@ def _why_not_ready(obj: Mapping[str, Any]) -> str:
         why = ready.get("message") or ready.get("reason") or "it has not reported yet"
         return f"Not ready: {why}"
     if (obj.get("spec") or {}).get("unschedulable"):
-        return "Cordoned: nothing new is put there until somebody uncordons it."
+        return "Cordoned: no new pods are scheduled there until it is uncordoned."
     return ""
 
 

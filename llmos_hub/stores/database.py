@@ -242,7 +242,7 @@ class Database:
         if "NOREPLICAS" in text or text.startswith("Not enough good replicas"):
             # `llmos_hub.supervisor.disk` stops writes this way; on an external server it can be intended
             why = "its disk is nearly full" if str(self).startswith("unix:") else "it has fewer replicas than it needs"
-            return self._unavailable(f"saves nothing at the moment: {why}. It goes on by itself once that is mended")
+            return self._unavailable(f"saves nothing at the moment: {why}. It continues by itself once that is fixed")
         states = ("MISCONF", "OOM", "READONLY", "BUSY", "NOREPLICAS", "CLUSTERDOWN", "MASTERDOWN", "NOPERM", "NOAUTH")
         if isinstance(error, (exceptions.ReadOnlyError, exceptions.OutOfMemoryError)) or text.startswith(states):
             return self._unavailable(f"refuses: {text}")

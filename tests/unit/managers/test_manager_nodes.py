@@ -103,7 +103,7 @@ def test_gpus_and_their_kind() -> None:
     ("obj", "ready", "message"),
     [
         (node(ready="Unknown", message="Kubelet stopped posting node status."), False, "Not ready: Kubelet stopped posting node status."),
-        (node(spec={"unschedulable": True}), False, "Cordoned: nothing new is put there until somebody uncordons it."),
+        (node(spec={"unschedulable": True}), False, "Cordoned: no new pods are scheduled there until it is uncordoned."),
         (node(conditions=[{"type": "MemoryPressure", "status": "True"}]), True, "Short of memory: pods may be evicted."),
         ({"metadata": {"name": "new"}, "spec": {}}, False, "Not ready: it has not reported yet"),
     ],
