@@ -27,7 +27,7 @@ from llmos_hub.managers.settings import (
     SettingRules,
 )
 from llmos_hub.stores import rules as writes
-from llmos_hub.stores.base import Event, Page, Room, Selector, Store, WatchEvent
+from llmos_hub.stores.base import Event, Page, Quota, Selector, Store, WatchEvent
 from llmos_hub.stores.salvage import refuse_change
 
 __all__ = ["Permit", "ResourceManager", "anything"]
@@ -205,15 +205,15 @@ class ResourceManager:
         async with self._locks.holding(_lock_key(resource)):
             resource = rules.prepared(resource)
             resource = _with_metadata(resource, finalizers=list(rules.finalizers), uid=None, resource_version=None)
-            room = await self._admit(resource, None)
+            quota = await self._admit(resource, None)
             if dry_run:
-                await self._check_room(resource, None, room)
+                await self._check_quota(resource, None, quota)
                 with contextlib.suppress(NotFound):
                     await self._store.get(type(resource), resource.metadata.namespace, resource.metadata.name)
                     meta = resource.metadata
                     raise writes.already_exists(type(resource), meta.namespace, meta.name)
                 return await self._shown(writes.created(resource))
-            return await self._settled(None, await self._store.create(resource, room=room))
+            return await self._settled(None, await self._store.create(resource, quota=quota))
 
     async def update(self, resource: R, *, dry_run: bool = False, permit: Permit = anything) -> R:
         """Replace spec, labels and annotations of an existing resource; finalizers are not changed.
@@ -279,12 +279,12 @@ class ResourceManager:
             resource = _keeping_secrets(rules.prepared(resource), old)
             resource = _with_metadata(resource, finalizers=list(rules.finalizers))
             permit(old, resource)
-            room = await self._admit(resource, old)
+            quota = await self._admit(resource, old)
             if dry_run:
-                await self._check_room(resource, old, room)
+                await self._check_quota(resource, old, quota)
                 outcome = writes.created(resource) if old is None else writes.applied(old, resource).resource
                 return await self._shown(outcome), old is None
-            return await self._settled(old, await self._store.apply(resource, room=room)), old is None
+            return await self._settled(old, await self._store.apply(resource, quota=quota)), old is None
 
     async def delete(
         self, kind: type[R], namespace: str | None, name: str, *, uid: str | None = None, dry_run: bool = False
@@ -325,12 +325,12 @@ class ResourceManager:
                 writes.updated(old, new)  # raises Conflict if the caller read another version
                 pinned = new.metadata.resource_version is not None
                 new = _with_metadata(new, resource_version=old.metadata.resource_version, uid=old.metadata.uid)
-                room = await self._admit(new, old)
+                quota = await self._admit(new, old)
                 if dry_run:
-                    await self._check_room(new, old, room)
+                    await self._check_quota(new, old, quota)
                     return await self._shown(writes.updated(old, new).resource)
                 try:
-                    stored = await self._store.update(new, room=room)
+                    stored = await self._store.update(new, quota=quota)
                 except Conflict:
                     if pinned or attempt == _TRIES - 1:
                         raise
@@ -339,7 +339,7 @@ class ResourceManager:
         message = "unreachable: the last try returns or raises"
         raise AssertionError(message)
 
-    async def _admit(self, new: R, old: R | None) -> Room:
+    async def _admit(self, new: R, old: R | None) -> Quota:
         """Refuse a resource that is not valid in its namespace; returns the limits, which the store checks."""
         kind, namespace = type(new), new.metadata.namespace
         writes.check_namespace(kind, namespace)
@@ -358,13 +358,13 @@ class ResourceManager:
             listing = await self._store.list(kind, namespace)
             others = [r for r in listing.items if r.metadata.name != new.metadata.name]
         rules.admit(new, old, others)
-        return Room(
+        return Quota(
             await self._settings.value(MAX_RESOURCES),
             await self._settings.value(MAX_NAMESPACE_BYTES),
             f"Delete some, or ask an admin to raise the setting {MAX_RESOURCES.name} or {MAX_NAMESPACE_BYTES.name}.",
         )
 
-    async def _check_room(self, new: R, old: R | None, room: Room) -> None:
+    async def _check_quota(self, new: R, old: R | None, quota: Quota) -> None:
         """Check the limits for a dry run, approximately: stored sizes differ slightly."""
         usage, token = writes.Usage(0, 0), ""
         while True:
@@ -373,7 +373,7 @@ class ResourceManager:
                 usage = usage.plus(_size(resource))
             if not (token := page.token):
                 break
-        writes.check_room(new, room, usage, before=_size(old) if old is not None else 0, after=_size(new))
+        writes.check_quota(new, quota, usage, before=_size(old) if old is not None else 0, after=_size(new))
 
     async def _settled(self, old: R | None, stored: R) -> R:
         """Write the status that follows from a write, if no controller does, and return the resource."""

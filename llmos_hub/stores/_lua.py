@@ -111,7 +111,7 @@ end
 return {1, revision}
 """)
 """Check, count, write and publish in one step. Returns ``{1, revision}``; ``{0, current value}`` if the stored
-revision is not the expected one; ``{2, count, bytes}`` if there is no room; ``{-1}`` if the database was emptied
+revision is not the expected one; ``{2, count, bytes}`` if it exceeds the quota; ``{-1}`` if the database was emptied
 meanwhile.
 
 Each change in the stream records the total bytes written up to it, so that the oldest can be deleted when there are

@@ -25,7 +25,7 @@ __all__ = [
     "Event",
     "Listing",
     "Page",
-    "Room",
+    "Quota",
     "Selector",
     "Store",
     "WatchEvent",
@@ -74,8 +74,8 @@ class Page(Listing[R]):
 
 
 @dataclass(frozen=True, slots=True)
-class Room:
-    """A limit on the resources of one kind in a namespace: writes that exceed it are refused, writes that shrink never.
+class Quota:
+    """A quota for the resources of one kind in a namespace: writes beyond it are refused, but never writes that shrink.
 
     Attributes
     ----------
@@ -84,7 +84,7 @@ class Room:
     size
         Maximum total size in bytes, as stored in the database.
     advice
-        A sentence that says what to do when the limit is reached.
+        A sentence that says what to do when the quota is used up.
     """
 
     count: int
@@ -214,7 +214,7 @@ class Store(Protocol):
         """
         ...
 
-    async def create(self, resource: R, *, room: Room | None = None) -> R:
+    async def create(self, resource: R, *, quota: Quota | None = None) -> R:
         """Store a new resource; sets uid, resourceVersion, generation 1 and creationTimestamp, and ignores given ones.
 
         ``status`` starts empty, whatever was given: only `patch_status` writes it.
@@ -228,13 +228,13 @@ class Store(Protocol):
         PayloadTooLarge
             It is larger than etcd would take.
         Insufficient
-            There is no `room` left. On Valkey this is exact, even if several processes write concurrently.
+            It exceeds `quota`. On Valkey this is exact, even if several processes write concurrently.
         Forbidden
             The kind has secrets and this process has no key for them.
         """
         ...
 
-    async def update(self, resource: R, *, room: Room | None = None) -> R:
+    async def update(self, resource: R, *, quota: Quota | None = None) -> R:
         """Replace spec, labels, annotations and finalizers of an existing resource; status is not changed.
 
         ``generation`` grows when ``spec`` changed. A write that changes nothing returns the stored resource, with
@@ -249,11 +249,11 @@ class Store(Protocol):
         Invalid
             A finalizer is added to a resource that is being deleted; or as for `create`.
         Insufficient
-            It would grow, and there is no `room` left.
+            It would grow and exceed `quota`.
         """
         ...
 
-    async def apply(self, resource: R, *, room: Room | None = None) -> R:
+    async def apply(self, resource: R, *, quota: Quota | None = None) -> R:
         """Create it, or replace the whole ``spec`` and merge labels and annotations; finalizers are not changed.
 
         Raises

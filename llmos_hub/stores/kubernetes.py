@@ -19,7 +19,7 @@ from llmos.errors import Conflict, Internal, LLMOSError, NotFound, PayloadTooLar
 from llmos.resources.base import Resource
 from llmos_hub.kubernetes_api import FIELD_MANAGER, JSON_PATCH, APIError, KubernetesAPI
 from llmos_hub.stores import attempts, rules
-from llmos_hub.stores.base import Event, Listing, Page, Room, Selector, WatchEvent
+from llmos_hub.stores.base import Event, Listing, Page, Quota, Selector, WatchEvent
 from llmos_hub.stores.changes import revision_of
 from llmos_hub.stores.kubernetes_errors import expired, translate
 from llmos_hub.stores.kubernetes_events import Recorder
@@ -138,13 +138,13 @@ class KubernetesStore:
         items = await self._all_readable(kind, found.get("items") or [])
         return Page(items, found["metadata"]["resourceVersion"], found["metadata"].get("continue") or "")
 
-    async def _check_room(self, resource: Resource, room: Room | None) -> None:
-        """Refuse a write that exceeds `room`.
+    async def _check_quota(self, resource: Resource, quota: Quota | None) -> None:
+        """Refuse a write that exceeds `quota`.
 
         Others may write at the same time; the number of resources is limited exactly by the namespace's ResourceQuota,
         which the API server enforces.
         """
-        if room is None:
+        if quota is None:
             return
         kind, meta = type(resource), resource.metadata
         usage, before = rules.Usage(0, 0), 0
@@ -157,7 +157,7 @@ class KubernetesStore:
                     usage = usage.plus(size)
                     if obj["metadata"]["name"] == meta.name:
                         before = size
-        rules.check_room(resource, room, usage, before=before, after=_size(form_of(kind).write(resource)))
+        rules.check_quota(resource, quota, usage, before=before, after=_size(form_of(kind).write(resource)))
 
     async def _pages(
         self, kind: type[Resource], namespace: str | None, labels: Selector | None
@@ -235,21 +235,21 @@ class KubernetesStore:
 
     # -- writing
 
-    async def create(self, resource: R, *, room: Room | None = None) -> R:
+    async def create(self, resource: R, *, quota: Quota | None = None) -> R:
         """Store a new resource; see `llmos_hub.stores.base.Store.create`."""
         kind, meta = type(resource), resource.metadata
         rules.check_namespace(kind, meta.namespace)
         new = rules.created(resource)
         self._check(new)
-        await self._check_room(new, room)
+        await self._check_quota(new, quota)
         path = form_of(kind).path(kind, meta.namespace)
         return await self._write("POST", path, new, body=form_of(kind).write(new))
 
-    async def update(self, resource: R, *, room: Room | None = None) -> R:
+    async def update(self, resource: R, *, quota: Quota | None = None) -> R:
         """Replace everything except status; see `llmos_hub.stores.base.Store.update`."""
         kind, meta = type(resource), resource.metadata
         rules.check_namespace(kind, meta.namespace)
-        await self._check_room(resource, room)
+        await self._check_quota(resource, quota)
         if form_of(kind) is not CUSTOM:
             return await self._change(kind, meta.namespace, meta.name, lambda current: rules.updated(current, resource))
         self._check(resource)
@@ -276,9 +276,9 @@ class KubernetesStore:
             operations.append({"op": "remove", "path": "/status"})
         return await self._patch(resource, operations, "status")
 
-    async def apply(self, resource: R, *, room: Room | None = None) -> R:
+    async def apply(self, resource: R, *, quota: Quota | None = None) -> R:
         """Create the resource or replace its spec; see `llmos_hub.stores.base.Store.apply`."""
-        await self._check_room(resource, room)
+        await self._check_quota(resource, quota)
         return await attempts.apply(resource, self._change, self.create)
 
     async def delete(self, kind: type[R], namespace: str | None, name: str, *, uid: str | None = None) -> R:

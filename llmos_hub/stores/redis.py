@@ -30,7 +30,7 @@ from llmos_hub.stores.base import (
     Event,
     Listing,
     Page,
-    Room,
+    Quota,
     Selector,
     WatchEvent,
 )
@@ -245,19 +245,19 @@ class RedisStore:
 
     # -- writing
 
-    async def create(self, resource: R, *, room: Room | None = None) -> R:
+    async def create(self, resource: R, *, quota: Quota | None = None) -> R:
         """Store a new resource; see `llmos_hub.stores.base.Store.create`."""
         rules.check_namespace(type(resource), resource.metadata.namespace)
-        stored, _ = await self._commit(ADDED, rules.created(resource), None, spec_changed=True, room=room)
+        stored, _ = await self._commit(ADDED, rules.created(resource), None, spec_changed=True, quota=quota)
         if stored is None:
             raise rules.already_exists(type(resource), resource.metadata.namespace, resource.metadata.name)
         return stored
 
-    async def update(self, resource: R, *, room: Room | None = None) -> R:
+    async def update(self, resource: R, *, quota: Quota | None = None) -> R:
         """Replace everything except status; see `llmos_hub.stores.base.Store.update`."""
         kind, meta = type(resource), resource.metadata
         return await self._change(
-            kind, meta.namespace, meta.name, lambda current: rules.updated(current, resource), room=room
+            kind, meta.namespace, meta.name, lambda current: rules.updated(current, resource), quota=quota
         )
 
     async def patch_status(self, resource: R) -> R:
@@ -265,10 +265,10 @@ class RedisStore:
         kind, meta = type(resource), resource.metadata
         return await self._change(kind, meta.namespace, meta.name, lambda current: rules.with_status(current, resource))
 
-    async def apply(self, resource: R, *, room: Room | None = None) -> R:
+    async def apply(self, resource: R, *, quota: Quota | None = None) -> R:
         """Create the resource or replace its spec; see `llmos_hub.stores.base.Store.apply`."""
         return await attempts.apply(
-            resource, functools.partial(self._change, room=room), functools.partial(self.create, room=room)
+            resource, functools.partial(self._change, quota=quota), functools.partial(self.create, quota=quota)
         )
 
     async def delete(self, kind: type[R], namespace: str | None, name: str, *, uid: str | None = None) -> R:
@@ -282,7 +282,7 @@ class RedisStore:
         name: str,
         decide: Callable[[R], rules.Outcome[R]],
         *,
-        room: Room | None = None,
+        quota: Quota | None = None,
     ) -> R:
         """Write the outcome of `decide` on the stored resource; decide again when another write came first."""
         found = await self._read(kind, namespace, name)
@@ -299,7 +299,7 @@ class RedisStore:
                 record,
                 spec_changed=outcome.spec_changed,
                 labels_before=current.metadata.labels,
-                room=room,
+                quota=quota,
             )
             if stored is not None:
                 return stored
@@ -314,7 +314,7 @@ class RedisStore:
         *,
         spec_changed: bool,
         labels_before: Selector | None = None,
-        room: Room | None = None,
+        quota: Quota | None = None,
     ) -> tuple[R | None, bytes | None]:
         """Write it if `before` is still stored, and return the new resource; else return None and the current value."""
         kind, meta, keys = type(resource), resource.metadata, self._keys
@@ -340,7 +340,7 @@ class RedisStore:
                 namespace,
             ),
             *(labels, json.dumps(dict(labels_before or {})) if changed_labels else ""),
-            *(self._keep_changes, self._keep_bytes, *((room.count, room.size) if room is not None else ("", ""))),
+            *(self._keep_changes, self._keep_bytes, *((quota.count, quota.size) if quota is not None else ("", ""))),
         ]
         script_keys = [
             *(keys.epoch, keys.revision, keys.changes, keys.objects(kind.plural, namespace)),
@@ -348,15 +348,15 @@ class RedisStore:
             *(keys.sizes(kind.plural), keys.written),
         ]
         # people's writes have a limit; deletions and the platform's own have none, and must work when memory is full
-        script = COMMIT if room is not None else COMMIT_ALWAYS
+        script = COMMIT if quota is not None else COMMIT_ALWAYS
         while True:
             await self._database.epoch()
             done, *rest = await self._database.script(script, script_keys, arguments)
             if done == 1:
                 parsed.metadata.resource_version = rest[0].decode()
                 return parsed, None
-            if done == 2 and room is not None:
-                raise rules.full(resource, room, rules.Usage(int(rest[0]), int(rest[1])), new=before is None)
+            if done == 2 and quota is not None:
+                raise rules.quota_exceeded(resource, quota, rules.Usage(int(rest[0]), int(rest[1])), new=before is None)
             if done == 0:
                 return None, rest[0] if rest else None
             self._database.forget()

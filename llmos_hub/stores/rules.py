@@ -14,7 +14,7 @@ from typing import Any, Generic, TypeVar
 
 from llmos.errors import AlreadyExists, Cause, Conflict, Insufficient, Invalid, NotFound
 from llmos.resources.base import ObjectMeta, Resource, utcnow
-from llmos_hub.stores.base import Room
+from llmos_hub.stores.base import Quota
 from llmos_hub.stores.salvage import refuse_unread
 
 __all__ = [
@@ -23,16 +23,16 @@ __all__ = [
     "already_exists",
     "applied",
     "check_namespace",
-    "check_room",
+    "check_quota",
     "conflict",
     "created",
     "deleted",
     "dumped",
     "empty_status",
-    "full",
     "gone",
     "match",
     "not_found",
+    "quota_exceeded",
     "updated",
     "with_status",
 ]
@@ -74,8 +74,8 @@ class Usage:
         return Usage(self.count + 1, self.size + size)
 
 
-def check_room(resource: Resource, room: Room, usage: Usage, *, before: int, after: int) -> None:
-    """Refuse a write that exceeds the limit.
+def check_quota(resource: Resource, quota: Quota, usage: Usage, *, before: int, after: int) -> None:
+    """Refuse a write that exceeds the quota.
 
     Parameters
     ----------
@@ -87,23 +87,21 @@ def check_room(resource: Resource, room: Room, usage: Usage, *, before: int, aft
     Raises
     ------
     Insufficient
-        The write exceeds `room`.
+        The write exceeds `quota`.
     """
     new = not before
-    if after > before and ((new and usage.count >= room.count) or usage.size + after - before > room.size):
-        raise full(resource, room, usage, new=new)
+    if after > before and ((new and usage.count >= quota.count) or usage.size + after - before > quota.size):
+        raise quota_exceeded(resource, quota, usage, new=new)
 
 
-def full(resource: Resource, room: Room, usage: Usage, *, new: bool) -> Insufficient:
-    """Return the error for a namespace that has reached its limit for a kind."""
+def quota_exceeded(resource: Resource, quota: Quota, usage: Usage, *, new: bool) -> Insufficient:
+    """Return the error for a namespace that has reached its quota for a kind."""
     where = resource.metadata.namespace or "The platform"
-    if new and usage.count >= room.count:
-        held = f"{usage.count} {resource.plural} already, and {room.count} are allowed"
+    if new and usage.count >= quota.count:
+        held = f"{usage.count} {resource.plural} already, and {quota.count} are allowed"
     else:
-        held = (
-            f"{usage.count} {resource.plural} of together {usage.size} bytes already, and {room.size} bytes are allowed"
-        )
-    return Insufficient(f"{where} holds {held}. {room.advice}")
+        held = f"{usage.count} {resource.plural} of together {usage.size} bytes already, and {quota.size} bytes are allowed"
+    return Insufficient(f"{where} holds {held}. {quota.advice}")
 
 
 def match(labels: Mapping[str, str], selector: Mapping[str, str] | None) -> bool:

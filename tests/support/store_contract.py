@@ -18,7 +18,7 @@ import pytest
 
 from llmos.errors import AlreadyExists, BadRequest, Conflict, Insufficient, Invalid, NotFound
 from llmos.resources import Condition, Credential, ModelService, Resource, Setting
-from llmos_hub.stores.base import ADDED, BOOKMARK, DELETED, MODIFIED, Page, Room, Store, WatchEvent
+from llmos_hub.stores.base import ADDED, BOOKMARK, DELETED, MODIFIED, Page, Quota, Store, WatchEvent
 
 __all__ = ["ADA", "GRACE", "StoreContract", "follow", "model", "next_change", "setting"]
 
@@ -486,37 +486,37 @@ class _Paging:
             await store.page(ModelService, limit=1, token=token)
 
 
-class _Room:
+class _Quotas:
     async def test_a_full_namespace_takes_no_more(self, store: Store) -> None:
-        room = Room(2, 1_000_000, "Ask ada.")
-        await store.create(model("one"), room=room)
-        await store.apply(model("two"), room=room)
+        quota = Quota(2, 1_000_000, "Ask ada.")
+        await store.create(model("one"), quota=quota)
+        await store.apply(model("two"), quota=quota)
         for write in (store.create, store.apply):
             with pytest.raises(Insufficient, match=r"user-ada holds 2 modelservices already, and 2 are.* Ask ada\."):
-                await write(model("three"), room=room)
-        changed = await store.apply(model("one", replicas=2, annotations={"longer": "x" * 100}), room=room)
+                await write(model("three"), quota=quota)
+        changed = await store.apply(model("one", replicas=2, annotations={"longer": "x" * 100}), quota=quota)
         assert changed.spec.replicas == 2
-        await store.create(model("three", GRACE), room=room)
+        await store.create(model("three", GRACE), quota=quota)
         await store.delete(ModelService, ADA, "two")
-        await store.create(model("three"), room=room)
+        await store.create(model("three"), quota=quota)
 
     async def test_bytes_are_bounded_and_what_shrinks_is_welcome(self, store: Store) -> None:
-        room = Room(100, 40_000)
+        quota = Quota(100, 40_000)
         for name in ("one", "two", "three"):
-            await store.create(model(name, annotations={"a": "x" * 10_000}), room=room)
+            await store.create(model(name, annotations={"a": "x" * 10_000}), quota=quota)
         with pytest.raises(Insufficient, match=r"3 modelservices of together \d+ bytes already, and 40000 bytes"):
-            await store.create(model("four", annotations={"a": "x" * 10_000}), room=room)
+            await store.create(model("four", annotations={"a": "x" * 10_000}), quota=quota)
         one = await store.get(ModelService, ADA, "one")
         one.metadata.annotations = {"a": "x" * 25_000}
         for write in (store.update, store.apply):
             with pytest.raises(Insufficient):
-                await write(one, room=room)
-        tight = Room(1, 1_000)
+                await write(one, quota=quota)
+        tight = Quota(1, 1_000)
         one.metadata.annotations = {"a": "x" * 9_000}
-        one = await store.update(one, room=tight)
+        one = await store.update(one, quota=tight)
         one.metadata.annotations = {"a": "x" * 9_500}
-        await store.update(one)  # without a limit, like the platform's own writes
-        await store.create(model("four"), room=room)
+        await store.update(one)  # the platform's own writes have no quota
+        await store.create(model("four"), quota=quota)
 
 
 class _Watching:
@@ -670,5 +670,5 @@ class _Recording:
         assert await store.healthy()
 
 
-class StoreContract(_Creating, _Updating, _Applying, _Deleting, _Listing, _Paging, _Room, _Watching, _Recording):
+class StoreContract(_Creating, _Updating, _Applying, _Deleting, _Listing, _Paging, _Quotas, _Watching, _Recording):
     """The complete suite; see the module's docstring."""

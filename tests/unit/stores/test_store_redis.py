@@ -26,7 +26,7 @@ from llmos.errors import (
 )
 from llmos.resources import Credential, ModelService
 from llmos_hub.stores import open_store, tail
-from llmos_hub.stores.base import ADDED, BOOKMARK, MODIFIED, PAGE_BYTES, Room
+from llmos_hub.stores.base import ADDED, BOOKMARK, MODIFIED, PAGE_BYTES, Quota
 from llmos_hub.stores.database import SCHEMA_VERSION, Database, Keys
 from llmos_hub.stores.redis import RedisStore
 from llmos_hub.stores.sealing import Sealer
@@ -469,18 +469,18 @@ class TestOtherVersions:
             await make().list(ModelService)
 
 
-class TestRoom:
+class TestQuota:
     async def test_two_processes_together_never_exceed_it(self, make: Make) -> None:
-        stores, room = [make(), make()], Room(10, 10_000_000)
-        writes = [stores[n % 2].create(model(f"m{n}"), room=room) for n in range(60)]
+        stores, quota = [make(), make()], Quota(10, 10_000_000)
+        writes = [stores[n % 2].create(model(f"m{n}"), quota=quota) for n in range(60)]
         done = await asyncio.gather(*writes, return_exceptions=True)
         assert sum(isinstance(result, ModelService) for result in done) == 10
         assert {type(result) for result in done} == {ModelService, Insufficient}
         assert len((await stores[0].list(ModelService)).items) == 10
 
     async def test_nor_its_bytes(self, make: Make, raw: redis.Redis) -> None:
-        stores, room = [make(), make()], Room(1000, 100_000)
-        writes = [stores[n % 2].create(model(f"m{n}", annotations={"a": "x" * 9_000}), room=room) for n in range(60)]
+        stores, quota = [make(), make()], Quota(1000, 100_000)
+        writes = [stores[n % 2].create(model(f"m{n}", annotations={"a": "x" * 9_000}), quota=quota) for n in range(60)]
         done = await asyncio.gather(*writes, return_exceptions=True)
         assert {type(result) for result in done} == {ModelService, Insufficient}
         stored = raw.hvals(KEYS.objects("modelservices", ADA))
@@ -618,9 +618,9 @@ class TestUnavailable:
         raw.config_set("maxmemory", 1)
         try:
             with pytest.raises(Unavailable, match=r"is full.*maxmemory"):
-                await store.update(model(replicas=2), room=Room(10, 10_000_000))
+                await store.update(model(replicas=2), quota=Quota(10, 10_000_000))
             with pytest.raises(Unavailable, match="is full"):
-                await store.create(model("more"), room=Room(10, 10_000_000))
+                await store.create(model("more"), quota=Quota(10, 10_000_000))
             assert await store.get(ModelService, ADA, "chat") == created
             assert await version(store) == before
             # writes that free memory, and the platform's own, succeed
