@@ -168,6 +168,24 @@ def _add_listen_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_up_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--redis-url",
+        type=_redis_url,
+        default=os.environ.get(ENV_REDIS_URL, ""),
+        help=f"a Valkey or Redis of your own instead of the embedded one (better in {ENV_REDIS_URL}: arguments can be read by others)",
+    )
+    parser.add_argument(
+        "--detach", action="store_true", help="return to the shell once it is ready, and continue in the background"
+    )
+    parser.add_argument(
+        "--recover",
+        default="",
+        choices=RECOVERABLE,
+        help="continue without a lost or damaged part of the data; the message of a refused start names it",
+    )
+
+
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of every command; people type ``llmos``, which passes the arguments on."""
     parser = argparse.ArgumentParser(
@@ -189,21 +207,7 @@ def build_parser() -> argparse.ArgumentParser:
 
     up = add("up", "Start everything and keep it running until Ctrl-C.", "llmos up --port 8100")
     _add_listen_options(up)
-    up.add_argument(
-        "--redis-url",
-        type=_redis_url,
-        default=os.environ.get(ENV_REDIS_URL, ""),
-        help=f"a Valkey or Redis of your own instead of the embedded one (better in {ENV_REDIS_URL}: arguments can be read by others)",
-    )
-    up.add_argument(
-        "--detach", action="store_true", help="return to the shell once it is ready, and continue in the background"
-    )
-    up.add_argument(
-        "--recover",
-        default="",
-        choices=RECOVERABLE,
-        help="continue without a lost or damaged part of the data; the message of a refused start names it",
-    )
+    _add_up_options(up)
     add("down", "Stop everything, servers and models included.", "llmos down")
     status = add("status", "Show the running processes, their start times and memory.", "llmos status --json")
     status.add_argument("--json", action="store_true", help="print JSON")

@@ -318,13 +318,7 @@ class RedisStore:
     ) -> tuple[R | None, bytes | None]:
         """Write it if `before` is still stored, and return the new resource; else return None and the current value."""
         kind, meta, keys = type(resource), resource.metadata, self._keys
-        kept = kind.write_only and not spec_changed and not resource.unread
-        sealed = self._codec.sealed(before.body) if kept and before is not None else None
-        stored = before.body if before else b""
-        body = self._codec.encode(resource, sealed, over=stored, removed=operation == DELETED)
-        if len(body) > MAX_SIZE:
-            message = f'{resource.kind} "{resource.key}" has {len(body)} bytes, over the limit of {MAX_SIZE}.'
-            raise PayloadTooLarge(message)
+        body = self._encode(resource, before, spec_changed=spec_changed, removed=operation == DELETED)
         # a resource that could not be read back is refused before it is stored
         parsed = kind.parse(resource.dump()).marked_unread(resource.unread)
         namespace, labels = meta.namespace or "", json.dumps(meta.labels)
@@ -360,6 +354,16 @@ class RedisStore:
             if done == 0:
                 return None, rest[0] if rest else None
             self._database.forget()
+
+    def _encode(self, resource: Resource, before: Record | None, *, spec_changed: bool, removed: bool) -> bytes:
+        """Return the JSON to store; secrets of an unchanged spec are kept sealed as they are."""
+        kept = resource.write_only and not spec_changed and not resource.unread
+        sealed = self._codec.sealed(before.body) if kept and before is not None else None
+        body = self._codec.encode(resource, sealed, over=before.body if before else b"", removed=removed)
+        if len(body) > MAX_SIZE:
+            message = f'{resource.kind} "{resource.key}" has {len(body)} bytes, over the limit of {MAX_SIZE}.'
+            raise PayloadTooLarge(message)
+        return body
 
     # -- events
 
