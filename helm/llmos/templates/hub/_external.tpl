@@ -7,16 +7,16 @@
 {{- $namespace := dict "namespaceSelector" (dict "matchLabels" (dict "kubernetes.io/metadata.name" .Release.Namespace)) -}}
 {{- $users := dict "namespaceSelector" (dict "matchLabels" (dict "app.kubernetes.io/managed-by" "llmos" "app.kubernetes.io/instance" (include "llmos.clusterName" .))) -}}
 {{- $own := merge (dict "podSelector" (dict "matchLabels" (dict "app.kubernetes.io/instance" .Release.Name))) $namespace -}}
-Your own Hub is in charge of people. Take what is between the lines into a file llmos-hub.yaml and upgrade your
+Your own Hub manages people. Save the part between the marked lines as llmos-hub.yaml, and upgrade your
 Zero to JupyterHub with it, after your own values (docs/kubernetes.md explains it line by line):
 
   helm get notes {{ .Release.Name }} -n {{ .Release.Namespace }} | sed -n '/^# ---8<---/,/^# --->8---/p' > llmos-hub.yaml
   helm upgrade JUPYTERHUB jupyterhub/jupyterhub -n {{ include "llmos.hubNamespace" . }} -f YOUR-VALUES.yaml -f llmos-hub.yaml
 
 Print and apply the file again after each upgrade of this release. Before you uninstall it, stop the servers that its
-spawner started and upgrade your Hub with your own values alone: the Hub needs what would go.
+spawner started and upgrade your Hub with only your own values: the Hub needs objects that would be deleted.
 
-Helm replaces lists whole: where your values have one of these (initContainers, extraVolumes, extraVolumeMounts,
+Helm replaces whole lists: if your values have one of these (initContainers, extraVolumes, extraVolumeMounts,
 {{ ternary "networkPolicy.ingress" "networkPolicy.ingress, networkPolicy.egress" (eq $spawns "yes") }}), add your entries to the file's.
 
 # ---8<---
