@@ -15,7 +15,7 @@ from llmos_hub.processes import processes_with_environment
 from llmos_hub.supervisor.console import age, size, tilde
 from llmos_hub.supervisor.disk import free_space
 from llmos_hub.supervisor.notebook import notebook_state
-from llmos_hub.supervisor.state import StateFiles
+from llmos_hub.supervisor.state import Record, StateFiles
 
 __all__ = ["collect", "memory_of", "render", "status"]
 
@@ -65,30 +65,13 @@ def collect(data_dir: DataDir) -> dict[str, Any]:
     supervisor = files.supervisor()
     records = files.records()
     known = said.get("processes") or {}
-    sessions = _memory_by_session(
-        files.mark,
-        {record.pid for record in records.values()},
-    )
+    sessions = _memory_by_session(files.mark, {record.pid for record in records.values()})
     now = time.time()
     processes = []
     for name in dict.fromkeys([*known, *records]):
-        told, record = known.get(name, {}), records.get(name)
-        # without a supervisor only the record is known: the process runs or it doesn't
-        state = told.get("state", "Running") if supervisor else ("Running" if record else "Stopped")
-        if state == "Ready" and not record:  # it has died since that was written
-            state = "Stopped"
-        processes.append(
-            {
-                "name": name,
-                "state": state,
-                "reason": told.get("reason", ""),
-                "pid": record.pid if record else None,
-                "seconds": round(now - record.since) if record else None,
-                "memory": sessions.pop(record.pid, 0) if record else 0,
-                "restarts": told.get("restarts", 0),
-                "log": told.get("log", str(data_dir.logs / f"{name}.log")),
-            }
-        )
+        told, record = {"log": str(data_dir.logs / f"{name}.log"), **known.get(name, {})}, records.get(name)
+        memory = sessions.pop(record.pid, 0) if record else 0
+        processes.append(_process(name, told, record, supervised=supervisor is not None, memory=memory, now=now))
     own = memory_of(supervisor.pid) if supervisor else 0
     try:
         room = free_space(data_dir.root)
@@ -112,6 +95,26 @@ def collect(data_dir: DataDir) -> dict[str, Any]:
         "notebooks": notebook_state(),
         "others": {"sessions": len(sessions), "memory": sum(sessions.values())},
         "memory": own + sum(p["memory"] for p in processes) + sum(sessions.values()),
+    }
+
+
+def _process(
+    name: str, told: dict[str, Any], record: Record | None, *, supervised: bool, memory: int, now: float
+) -> dict[str, Any]:
+    """Return the data of one process, from what the supervisor wrote last (`told`) and the record of a running one."""
+    # without a supervisor only the record is known: the process runs or it doesn't
+    state = told.get("state", "Running") if supervised else ("Running" if record else "Stopped")
+    if state == "Ready" and not record:  # it has died since that was written
+        state = "Stopped"
+    return {
+        "name": name,
+        "state": state,
+        "reason": told.get("reason", ""),
+        "pid": record.pid if record else None,
+        "seconds": round(now - record.since) if record else None,
+        "memory": memory,
+        "restarts": told.get("restarts", 0),
+        "log": told["log"],
     }
 
 
