@@ -27,7 +27,7 @@ from llmos_hub.managers.settings import (
     SettingRules,
 )
 from llmos_hub.stores import rules as writes
-from llmos_hub.stores.base import Event, Page, Quota, Selector, Store, WatchEvent
+from llmos_hub.stores.base import Event, NamespaceQuota, Page, Selector, Store, WatchEvent
 from llmos_hub.stores.salvage import refuse_change
 
 __all__ = ["Permit", "ResourceManager", "anything"]
@@ -339,7 +339,7 @@ class ResourceManager:
         message = "unreachable: the last try returns or raises"
         raise AssertionError(message)
 
-    async def _admit(self, new: R, old: R | None) -> Quota:
+    async def _admit(self, new: R, old: R | None) -> NamespaceQuota:
         """Refuse a resource that is not valid in its namespace; returns the limits, which the store checks."""
         kind, namespace = type(new), new.metadata.namespace
         writes.check_namespace(kind, namespace)
@@ -358,13 +358,13 @@ class ResourceManager:
             listing = await self._store.list(kind, namespace)
             others = [r for r in listing.items if r.metadata.name != new.metadata.name]
         rules.admit(new, old, others)
-        return Quota(
+        return NamespaceQuota(
             await self._settings.value(MAX_RESOURCES),
             await self._settings.value(MAX_NAMESPACE_BYTES),
             f"Delete some, or ask an admin to raise the setting {MAX_RESOURCES.name} or {MAX_NAMESPACE_BYTES.name}.",
         )
 
-    async def _check_quota(self, new: R, old: R | None, quota: Quota) -> None:
+    async def _check_quota(self, new: R, old: R | None, quota: NamespaceQuota) -> None:
         """Check the limits for a dry run, approximately: stored sizes differ slightly."""
         usage, token = writes.Usage(0, 0), ""
         while True:

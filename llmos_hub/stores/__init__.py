@@ -6,9 +6,19 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from llmos_hub.settings import ProcessSettings
-    from llmos_hub.stores.base import Event, Listing, Page, Quota, Selector, Store, WatchEvent
+    from llmos_hub.stores.base import Event, Listing, NamespaceQuota, Page, Selector, Store, WatchEvent
 
-__all__ = ["Event", "Listing", "Page", "Quota", "Selector", "Store", "WatchEvent", "open_store", "open_store_for"]
+__all__ = [
+    "Event",
+    "Listing",
+    "NamespaceQuota",
+    "Page",
+    "Selector",
+    "Store",
+    "WatchEvent",
+    "open_store",
+    "open_store_for",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -24,8 +24,8 @@ __all__ = [
     "PAGE_BYTES",
     "Event",
     "Listing",
+    "NamespaceQuota",
     "Page",
-    "Quota",
     "Selector",
     "Store",
     "WatchEvent",
@@ -74,7 +74,7 @@ class Page(Listing[R]):
 
 
 @dataclass(frozen=True, slots=True)
-class Quota:
+class NamespaceQuota:
     """A quota for the resources of one kind in a namespace: writes beyond it are refused, but never writes that shrink.
 
     Attributes
@@ -214,7 +214,7 @@ class Store(Protocol):
         """
         ...
 
-    async def create(self, resource: R, *, quota: Quota | None = None) -> R:
+    async def create(self, resource: R, *, quota: NamespaceQuota | None = None) -> R:
         """Store a new resource; sets uid, resourceVersion, generation 1 and creationTimestamp, and ignores given ones.
 
         ``status`` starts empty, whatever was given: only `patch_status` writes it.
@@ -234,7 +234,7 @@ class Store(Protocol):
         """
         ...
 
-    async def update(self, resource: R, *, quota: Quota | None = None) -> R:
+    async def update(self, resource: R, *, quota: NamespaceQuota | None = None) -> R:
         """Replace spec, labels, annotations and finalizers of an existing resource; status is not changed.
 
         ``generation`` grows when ``spec`` changed. A write that changes nothing returns the stored resource, with
@@ -253,7 +253,7 @@ class Store(Protocol):
         """
         ...
 
-    async def apply(self, resource: R, *, quota: Quota | None = None) -> R:
+    async def apply(self, resource: R, *, quota: NamespaceQuota | None = None) -> R:
         """Create it, or replace the whole ``spec`` and merge labels and annotations; finalizers are not changed.
 
         Raises

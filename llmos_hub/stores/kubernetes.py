@@ -19,7 +19,7 @@ from llmos.errors import Conflict, Internal, LLMOSError, NotFound, PayloadTooLar
 from llmos.resources.base import Resource
 from llmos_hub.kubernetes_api import FIELD_MANAGER, JSON_PATCH, APIError, KubernetesAPI
 from llmos_hub.stores import attempts, rules
-from llmos_hub.stores.base import Event, Listing, Page, Quota, Selector, WatchEvent
+from llmos_hub.stores.base import Event, Listing, NamespaceQuota, Page, Selector, WatchEvent
 from llmos_hub.stores.changes import revision_of
 from llmos_hub.stores.kubernetes_errors import expired, translate
 from llmos_hub.stores.kubernetes_events import Recorder
@@ -138,7 +138,7 @@ class KubernetesStore:
         items = await self._all_readable(kind, found.get("items") or [])
         return Page(items, found["metadata"]["resourceVersion"], found["metadata"].get("continue") or "")
 
-    async def _check_quota(self, resource: Resource, quota: Quota | None) -> None:
+    async def _check_quota(self, resource: Resource, quota: NamespaceQuota | None) -> None:
         """Refuse a write that exceeds `quota`.
 
         Others may write at the same time; the number of resources is limited exactly by the namespace's ResourceQuota,
@@ -235,7 +235,7 @@ class KubernetesStore:
 
     # -- writing
 
-    async def create(self, resource: R, *, quota: Quota | None = None) -> R:
+    async def create(self, resource: R, *, quota: NamespaceQuota | None = None) -> R:
         """Store a new resource; see `llmos_hub.stores.base.Store.create`."""
         kind, meta = type(resource), resource.metadata
         rules.check_namespace(kind, meta.namespace)
@@ -245,7 +245,7 @@ class KubernetesStore:
         path = form_of(kind).path(kind, meta.namespace)
         return await self._write("POST", path, new, body=form_of(kind).write(new))
 
-    async def update(self, resource: R, *, quota: Quota | None = None) -> R:
+    async def update(self, resource: R, *, quota: NamespaceQuota | None = None) -> R:
         """Replace everything except status; see `llmos_hub.stores.base.Store.update`."""
         kind, meta = type(resource), resource.metadata
         rules.check_namespace(kind, meta.namespace)
@@ -276,7 +276,7 @@ class KubernetesStore:
             operations.append({"op": "remove", "path": "/status"})
         return await self._patch(resource, operations, "status")
 
-    async def apply(self, resource: R, *, quota: Quota | None = None) -> R:
+    async def apply(self, resource: R, *, quota: NamespaceQuota | None = None) -> R:
         """Create the resource or replace its spec; see `llmos_hub.stores.base.Store.apply`."""
         await self._check_quota(resource, quota)
         return await attempts.apply(resource, self._change, self.create)

@@ -15,7 +15,7 @@ from typing import Any, Final, Generic, Literal, TypeVar
 from llmos.errors import Expired, Forbidden
 from llmos.resources.base import Resource
 from llmos_hub.stores import rules
-from llmos_hub.stores.base import BOOKMARK, DELETED, Event, Listing, Page, Quota, Selector, Store, WatchEvent
+from llmos_hub.stores.base import BOOKMARK, DELETED, Event, Listing, NamespaceQuota, Page, Selector, Store, WatchEvent
 from llmos_hub.stores.changes import revision_of
 from llmos_hub.stores.kubernetes_each import EachNamespace, list_each
 from llmos_hub.stores.kubernetes_errors import expired
@@ -198,17 +198,17 @@ class ReleaseStore:
 
     # -- writing
 
-    async def create(self, resource: R, *, quota: Quota | None = None) -> R:
+    async def create(self, resource: R, *, quota: NamespaceQuota | None = None) -> R:
         """Store a new resource."""
         await self._check_new(resource)
         return await self._inner.create(resource, quota=quota)
 
-    async def apply(self, resource: R, *, quota: Quota | None = None) -> R:
+    async def apply(self, resource: R, *, quota: NamespaceQuota | None = None) -> R:
         """Create the resource or replace its spec."""
         await self._check_new(resource)
         return await self._inner.apply(resource, quota=quota)
 
-    async def update(self, resource: R, *, quota: Quota | None = None) -> R:
+    async def update(self, resource: R, *, quota: NamespaceQuota | None = None) -> R:
         """Replace everything except status."""
         await self._check(type(resource), resource.metadata.namespace, resource.metadata.name)
         return await self._inner.update(resource, quota=quota)

@@ -29,8 +29,8 @@ from llmos_hub.stores.base import (
     PAGE_BYTES,
     Event,
     Listing,
+    NamespaceQuota,
     Page,
-    Quota,
     Selector,
     WatchEvent,
 )
@@ -245,7 +245,7 @@ class RedisStore:
 
     # -- writing
 
-    async def create(self, resource: R, *, quota: Quota | None = None) -> R:
+    async def create(self, resource: R, *, quota: NamespaceQuota | None = None) -> R:
         """Store a new resource; see `llmos_hub.stores.base.Store.create`."""
         rules.check_namespace(type(resource), resource.metadata.namespace)
         stored, _ = await self._commit(ADDED, rules.created(resource), None, spec_changed=True, quota=quota)
@@ -253,7 +253,7 @@ class RedisStore:
             raise rules.already_exists(type(resource), resource.metadata.namespace, resource.metadata.name)
         return stored
 
-    async def update(self, resource: R, *, quota: Quota | None = None) -> R:
+    async def update(self, resource: R, *, quota: NamespaceQuota | None = None) -> R:
         """Replace everything except status; see `llmos_hub.stores.base.Store.update`."""
         kind, meta = type(resource), resource.metadata
         return await self._change(
@@ -265,7 +265,7 @@ class RedisStore:
         kind, meta = type(resource), resource.metadata
         return await self._change(kind, meta.namespace, meta.name, lambda current: rules.with_status(current, resource))
 
-    async def apply(self, resource: R, *, quota: Quota | None = None) -> R:
+    async def apply(self, resource: R, *, quota: NamespaceQuota | None = None) -> R:
         """Create the resource or replace its spec; see `llmos_hub.stores.base.Store.apply`."""
         return await attempts.apply(
             resource, functools.partial(self._change, quota=quota), functools.partial(self.create, quota=quota)
@@ -282,7 +282,7 @@ class RedisStore:
         name: str,
         decide: Callable[[R], rules.Outcome[R]],
         *,
-        quota: Quota | None = None,
+        quota: NamespaceQuota | None = None,
     ) -> R:
         """Write the outcome of `decide` on the stored resource; decide again when another write came first."""
         found = await self._read(kind, namespace, name)
@@ -314,7 +314,7 @@ class RedisStore:
         *,
         spec_changed: bool,
         labels_before: Selector | None = None,
-        quota: Quota | None = None,
+        quota: NamespaceQuota | None = None,
     ) -> tuple[R | None, bytes | None]:
         """Write it if `before` is still stored, and return the new resource; else return None and the current value."""
         kind, meta, keys = type(resource), resource.metadata, self._keys

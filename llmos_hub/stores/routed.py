@@ -8,7 +8,7 @@ from typing import Literal, TypeVar
 
 from llmos.errors import UsageError
 from llmos.resources.base import Resource
-from llmos_hub.stores.base import Event, Listing, Page, Quota, Selector, Store, WatchEvent
+from llmos_hub.stores.base import Event, Listing, NamespaceQuota, Page, Selector, Store, WatchEvent
 
 __all__ = ["RoutedStore"]
 
@@ -69,15 +69,15 @@ class RoutedStore:
         """Follow changes."""
         return self._of(kind).watch(kind, namespace, resource_version=resource_version, labels=labels)
 
-    async def create(self, resource: R, *, quota: Quota | None = None) -> R:
+    async def create(self, resource: R, *, quota: NamespaceQuota | None = None) -> R:
         """Store a new resource."""
         return await self._of(type(resource)).create(resource, quota=quota)
 
-    async def update(self, resource: R, *, quota: Quota | None = None) -> R:
+    async def update(self, resource: R, *, quota: NamespaceQuota | None = None) -> R:
         """Replace everything except status."""
         return await self._of(type(resource)).update(resource, quota=quota)
 
-    async def apply(self, resource: R, *, quota: Quota | None = None) -> R:
+    async def apply(self, resource: R, *, quota: NamespaceQuota | None = None) -> R:
         """Create the resource or replace its spec."""
         return await self._of(type(resource)).apply(resource, quota=quota)
 

@@ -14,7 +14,7 @@ from typing import Any, Generic, TypeVar
 
 from llmos.errors import AlreadyExists, Cause, Conflict, Insufficient, Invalid, NotFound
 from llmos.resources.base import ObjectMeta, Resource, utcnow
-from llmos_hub.stores.base import Quota
+from llmos_hub.stores.base import NamespaceQuota
 from llmos_hub.stores.salvage import refuse_unread
 
 __all__ = [
@@ -74,7 +74,7 @@ class Usage:
         return Usage(self.count + 1, self.size + size)
 
 
-def check_quota(resource: Resource, quota: Quota, usage: Usage, *, before: int, after: int) -> None:
+def check_quota(resource: Resource, quota: NamespaceQuota, usage: Usage, *, before: int, after: int) -> None:
     """Refuse a write that exceeds the quota.
 
     Parameters
@@ -94,7 +94,7 @@ def check_quota(resource: Resource, quota: Quota, usage: Usage, *, before: int, 
         raise quota_exceeded(resource, quota, usage, new=new)
 
 
-def quota_exceeded(resource: Resource, quota: Quota, usage: Usage, *, new: bool) -> Insufficient:
+def quota_exceeded(resource: Resource, quota: NamespaceQuota, usage: Usage, *, new: bool) -> Insufficient:
     """Return the error for a namespace that has reached its quota for a kind."""
     where = resource.metadata.namespace or "The platform"
     if new and usage.count >= quota.count:

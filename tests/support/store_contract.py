@@ -18,7 +18,7 @@ import pytest
 
 from llmos.errors import AlreadyExists, BadRequest, Conflict, Insufficient, Invalid, NotFound
 from llmos.resources import Condition, Credential, ModelService, Resource, Setting
-from llmos_hub.stores.base import ADDED, BOOKMARK, DELETED, MODIFIED, Page, Quota, Store, WatchEvent
+from llmos_hub.stores.base import ADDED, BOOKMARK, DELETED, MODIFIED, NamespaceQuota, Page, Store, WatchEvent
 
 __all__ = ["ADA", "GRACE", "StoreContract", "follow", "model", "next_change", "setting"]
 
@@ -488,7 +488,7 @@ class _Paging:
 
 class _Quotas:
     async def test_a_full_namespace_takes_no_more(self, store: Store) -> None:
-        quota = Quota(2, 1_000_000, "Ask ada.")
+        quota = NamespaceQuota(2, 1_000_000, "Ask ada.")
         await store.create(model("one"), quota=quota)
         await store.apply(model("two"), quota=quota)
         for write in (store.create, store.apply):
@@ -501,7 +501,7 @@ class _Quotas:
         await store.create(model("three"), quota=quota)
 
     async def test_bytes_are_bounded_and_what_shrinks_is_welcome(self, store: Store) -> None:
-        quota = Quota(100, 40_000)
+        quota = NamespaceQuota(100, 40_000)
         for name in ("one", "two", "three"):
             await store.create(model(name, annotations={"a": "x" * 10_000}), quota=quota)
         with pytest.raises(Insufficient, match=r"3 modelservices of together \d+ bytes already, and 40000 bytes"):
@@ -511,7 +511,7 @@ class _Quotas:
         for write in (store.update, store.apply):
             with pytest.raises(Insufficient):
                 await write(one, quota=quota)
-        tight = Quota(1, 1_000)
+        tight = NamespaceQuota(1, 1_000)
         one.metadata.annotations = {"a": "x" * 9_000}
         one = await store.update(one, quota=tight)
         one.metadata.annotations = {"a": "x" * 9_500}

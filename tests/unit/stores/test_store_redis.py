@@ -26,7 +26,7 @@ from llmos.errors import (
 )
 from llmos.resources import Credential, ModelService
 from llmos_hub.stores import open_store, tail
-from llmos_hub.stores.base import ADDED, BOOKMARK, MODIFIED, PAGE_BYTES, Quota
+from llmos_hub.stores.base import ADDED, BOOKMARK, MODIFIED, PAGE_BYTES, NamespaceQuota
 from llmos_hub.stores.database import SCHEMA_VERSION, Database, Keys
 from llmos_hub.stores.redis import RedisStore
 from llmos_hub.stores.sealing import Sealer
@@ -471,7 +471,7 @@ class TestOtherVersions:
 
 class TestQuota:
     async def test_two_processes_together_never_exceed_it(self, make: Make) -> None:
-        stores, quota = [make(), make()], Quota(10, 10_000_000)
+        stores, quota = [make(), make()], NamespaceQuota(10, 10_000_000)
         writes = [stores[n % 2].create(model(f"m{n}"), quota=quota) for n in range(60)]
         done = await asyncio.gather(*writes, return_exceptions=True)
         assert sum(isinstance(result, ModelService) for result in done) == 10
@@ -479,7 +479,7 @@ class TestQuota:
         assert len((await stores[0].list(ModelService)).items) == 10
 
     async def test_nor_its_bytes(self, make: Make, raw: redis.Redis) -> None:
-        stores, quota = [make(), make()], Quota(1000, 100_000)
+        stores, quota = [make(), make()], NamespaceQuota(1000, 100_000)
         writes = [stores[n % 2].create(model(f"m{n}", annotations={"a": "x" * 9_000}), quota=quota) for n in range(60)]
         done = await asyncio.gather(*writes, return_exceptions=True)
         assert {type(result) for result in done} == {ModelService, Insufficient}
@@ -618,9 +618,9 @@ class TestUnavailable:
         raw.config_set("maxmemory", 1)
         try:
             with pytest.raises(Unavailable, match=r"is full.*maxmemory"):
-                await store.update(model(replicas=2), quota=Quota(10, 10_000_000))
+                await store.update(model(replicas=2), quota=NamespaceQuota(10, 10_000_000))
             with pytest.raises(Unavailable, match="is full"):
-                await store.create(model("more"), quota=Quota(10, 10_000_000))
+                await store.create(model("more"), quota=NamespaceQuota(10, 10_000_000))
             assert await store.get(ModelService, ADA, "chat") == created
             assert await version(store) == before
             # writes that free memory, and the platform's own, succeed
