@@ -183,6 +183,10 @@ class GroupHandler(APIHandler):
         content = self.get_json_body() or {}
         if not isinstance(content, dict):
             raise web.HTTPError(400, 'The body must be JSON: {"inherit": true}, or {}')
+        if not name.isprintable() or "/" in name or name in {".", ".."}:
+            raise web.HTTPError(
+                400, "A group's name has letters, digits and blanks, no line ends, slashes or invisible characters."
+            )
         if orm.Group.find(self.db, name) is not None:
             raise web.HTTPError(
                 409, f'There is a group "{name[:64]}" already. Its members: {self.hub.base_url}admin#/groups'

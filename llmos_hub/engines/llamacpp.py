@@ -116,6 +116,10 @@ class LlamaCpp:
         notes = [*_notes(model, task, settings, users, need, on_gpu=on_gpu)]
         if task == "generate" and spec.prompt_cache == "perCaller":
             notes.append(_PARTED)
+        if (asked := _cpus_asked_for(spec)) > machine.cpus:
+            notes.append(
+                f"resources.cpu asks for {asked} CPUs; the machine has {machine.cpus}, and as many threads are used."
+            )
         if threads == machine.cpus - 1 and not spec.resources.cpu:
             notes.append(f"One of {machine.cpus} CPUs is left to everything else; resources.cpu says otherwise.")
         return Plan(template, task, task_reason, None if on_gpu else need.total, summary, tuple(notes))
@@ -131,14 +135,19 @@ def _where(machine: Machine) -> str:
 
 
 def _threads(spec: ModelServiceSpec, machine: Machine) -> int:
-    """Return the number of threads to compute on: the CPUs that the spec asks for, otherwise all but one.
+    """Return the number of threads to compute on: the CPUs that the spec asks for and the machine has, otherwise all but one.
 
     llama.cpp's threads wait for each other at every step, so one that shares its CPU with another process delays all:
     on two CPUs with another busy process, two threads generated 20 tokens a second, and one thread 120.
     """
-    if spec.resources.cpu:
-        return math.ceil(parse_quantity(spec.resources.cpu))
+    if asked := _cpus_asked_for(spec):
+        return min(asked, machine.cpus)
     return max(1, machine.cpus - 1)
+
+
+def _cpus_asked_for(spec: ModelServiceSpec) -> int:
+    """Return the CPUs that the spec asks for, rounded up; 0 if it does not say."""
+    return math.ceil(parse_quantity(spec.resources.cpu)) if spec.resources.cpu else 0
 
 
 def _task(spec: ModelServiceSpec, model: ModelFiles) -> tuple[Task, str]:

@@ -105,13 +105,31 @@ def _token(text: str) -> str | None:
     return token or None
 
 
+def _endpoint(address: str) -> str:
+    """Return the hub's address without a slash at its end.
+
+    Raises
+    ------
+    SourceFailed
+        It is not an HTTP address. The message does not quote it, since it may hold a password.
+    """
+    address = address.rstrip("/")
+    try:
+        url = httpx2.URL(address)
+    except httpx2.InvalidURL:
+        url = httpx2.URL()
+    if url.scheme not in {"http", "https"} or not url.host:
+        raise SourceFailed("HF_ENDPOINT is not an address of a model hub. Write one such as https://models.example.org")
+    return address
+
+
 class HuggingFaceSource:
     """The source for repositories of a model hub."""
 
     scheme = "hf"
 
     def __init__(self) -> None:
-        self._endpoint = (os.environ.get("HF_ENDPOINT") or constants.ENDPOINT).rstrip("/")
+        self._endpoint = _endpoint(os.environ.get("HF_ENDPOINT") or constants.ENDPOINT)
         self._token = _token(os.environ.get("HF_TOKEN", ""))
 
     @property

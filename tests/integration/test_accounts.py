@@ -303,6 +303,9 @@ def test_a_group_made_again_inherits_nothing_until_an_admin_says_so(tmp_path):
             assert (answer.status_code, "--inherit" in answer.json()["message"]) == (400, True), answer.text
         done = own.run("group", "add", "vision")
         assert (done.returncode, "llmos group add vision --inherit" in done.stderr) == (1, True)
+        for name in ("vi\nsion", "vision\u202e", "../vision"):  # would mislead readers of logs and of lists
+            done = own.run("group", "add", name)
+            assert (done.returncode, "A group's name" in done.stderr) == (1, True), (name, done.stderr)
         assert (groups("bob"), credential("bob")) == ([], 403)
         assert own.run("group", "add", "vision", "--inherit").returncode == 0
         assert own.hub("POST", "/groups/vision/users", body={"users": ["bob"]}).status_code == 200

@@ -102,7 +102,7 @@ def test_the_memory_limit_is_twice_the_estimate_and_some_more():
     assert planned.template.memory_request == planned.memory_estimate
 
 
-@pytest.mark.parametrize(("cpu", "threads"), [(None, "7"), ("2", "2"), ("500m", "1"), ("1500m", "2")])
+@pytest.mark.parametrize(("cpu", "threads"), [(None, "7"), ("2", "2"), ("500m", "1"), ("1500m", "2"), ("1000", "8")])
 def test_threads_follow_the_cpus(cpu: str | None, threads: str):
     planned = plan(resources=Resources(cpu=cpu))
     assert flag(planned, "--threads") == threads
