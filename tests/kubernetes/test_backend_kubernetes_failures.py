@@ -49,7 +49,7 @@ async def test_no_machine_has_the_memory(backend, namespace):
     replica = await seen(backend, workload, "InsufficientMemory")
     assert replica.phase == "Waiting"
     assert replica.message.startswith("chat needs 1024 TiB of memory and none of ")
-    assert "%llmos set chat --memory" in replica.message
+    assert "llmos set chat --memory" in replica.message
     await backend.apply(wanted(namespace, serving()))
     await until(backend, workload.ref, ready(1), timeout=PATIENCE)
 
@@ -130,7 +130,7 @@ async def test_a_quota_that_bounds_cores_and_memory_is_met(backend, cluster, nam
     await until(backend, model.ref, ready(1), timeout=PATIENCE)
     nameless = wanted(namespace, serving(), name="more")
     await backend.apply(nameless)
-    assert "%llmos set more --memory 2Gi" in (await seen(backend, nameless, "Refused")).message
+    assert "llmos set more --memory 2Gi" in (await seen(backend, nameless, "Refused")).message
 
 
 async def test_over_the_quota_until_something_stops(backend, cluster, namespace):
