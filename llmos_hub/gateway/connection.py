@@ -11,14 +11,12 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, cast
+from typing import Final, Protocol, cast
 
 import httptools
 
 from llmos_hub.gateway.liveness import Socket, is_lost, probe, unacknowledged
-
-if TYPE_CHECKING:
-    from llmos_hub.gateway.upstream import Replica, Upstreams
+from llmos_hub.gateway.options import GatewayOptions
 
 __all__ = [
     "LOST",
@@ -29,6 +27,7 @@ __all__ = [
     "Hangs",
     "Head",
     "Lost",
+    "Peer",
     "TimedOut",
     "UpstreamError",
 ]
@@ -73,12 +72,43 @@ class Head:
     headers: dict[bytes, bytes]
 
 
+class Peer(Protocol):
+    """The other side of a connection, with the pool that keeps it between exchanges."""
+
+    heard_at: float
+
+    def look_after(self, now: float) -> None:
+        """Find out whether it hangs."""
+        ...
+
+    def put_aside(self, began: float) -> None:
+        """Prefer others for a while."""
+        ...
+
+    def keep(self, connection: Connection) -> None:
+        """Take back a connection that can be used again."""
+        ...
+
+    def forget(self, connection: Connection) -> None:
+        """Drop an unused connection that was closed."""
+        ...
+
+
 class Connection(asyncio.Protocol):
     """One connection to a replica, for one exchange after another.
 
     ``send``, ``await head()``, ``await read()`` until it reports the last piece, then ``release``; or ``abort`` at
     any time. At most `_HIGH_WATER` bytes (plus one read from the socket) are buffered; then the socket is not read
     until they are taken.
+
+    Parameters
+    ----------
+    peer
+        The replica.
+    active
+        The connections with an exchange under way, among which this one then is.
+    options, loop
+        The gateway's.
 
     Attributes
     ----------
@@ -92,16 +122,18 @@ class Connection(asyncio.Protocol):
         The time at which the replica last sent something in this exchange, or was sent the request.
     """
 
-    def __init__(self, upstreams: Upstreams, replica: Replica) -> None:
+    def __init__(
+        self, peer: Peer, active: set[Connection], options: GatewayOptions, loop: asyncio.AbstractEventLoop
+    ) -> None:
         self.used = False
         self.answered = False
         self.deadline = NEVER
         self.idle_since = 0.0
         self.sent_at = self.heard_at = 0.0
-        self._upstreams = upstreams
-        self._replica = replica
-        self._loop = upstreams.loop
-        self._options = upstreams.options
+        self._peer = peer
+        self._active = active
+        self._options = options
+        self._loop = loop
         self._parser = httptools.HttpResponseParser(self)
         self._transport: asyncio.Transport | None = None
         self._socket: Socket | None = None
@@ -131,7 +163,7 @@ class Connection(asyncio.Protocol):
         self._busy = True
         self.sent_at = self.heard_at = self._loop.time()
         self.deadline = self.sent_at + self._options.first_byte_timeout
-        self._upstreams.active.add(self)
+        self._active.add(self)
         if len(body) <= _HIGH_WATER:
             self._transport.write(head + body)
         else:
@@ -171,11 +203,11 @@ class Connection(asyncio.Protocol):
         """Have the replica's health checked if it has been silent for a while."""
         after = self._options.check_after
         if now - self.heard_at > after and not self._paused:
-            self._replica.look_after(now)
+            self._peer.look_after(now)
 
-    def belongs_to(self, replica: Replica) -> bool:
+    def belongs_to(self, peer: Peer) -> bool:
         """Return whether it is a connection to that replica."""
-        return self._replica is replica
+        return self._peer is peer
 
     def is_lost(self, now: float) -> bool:
         """Return whether data of this exchange has been unacknowledged for too long."""
@@ -197,7 +229,7 @@ class Connection(asyncio.Protocol):
 
     def release(self) -> None:
         """Return it to the pool after an exchange; close it if the exchange is incomplete or the other side will."""
-        self._upstreams.active.discard(self)
+        self._active.discard(self)
         self.deadline = NEVER
         if not (self._complete and self._reusable) or self._error is not None or self._transport is None:
             self.abort()
@@ -205,14 +237,14 @@ class Connection(asyncio.Protocol):
         self._busy = False
         self.used = True
         self._reset()
-        self._replica.keep(self)
+        self._peer.keep(self)
 
     def abort(self, error: UpstreamError | None = None) -> None:
         """Close it at once, so that the engine stops computing."""
-        self._upstreams.active.discard(self)
+        self._active.discard(self)
         self._error = self._error or error or Broken("the connection was closed here")
         if isinstance(error, Lost):
-            self._replica.put_aside(self.sent_at)
+            self._peer.put_aside(self.sent_at)
         if self._transport is not None:
             self._transport.abort()
             self._transport = None
@@ -234,19 +266,19 @@ class Connection(asyncio.Protocol):
             if exc is None and self._to_the_end and self._head is not None:
                 self._complete = True
             if is_lost(exc):
-                self._replica.put_aside(self.sent_at)
+                self._peer.put_aside(self.sent_at)
                 self._error = self._error or Lost(LOST)
             self._error = self._error or Broken(f"it {'broke' if exc else 'closed'} the connection")
             self._wake()
         else:
             self._error = self._error or Broken("it closed the unused connection")
-            self._replica.forget(self)
+            self._peer.forget(self)
 
     def data_received(self, data: bytes) -> None:
         """Feed the parser; called by the event loop."""
         if not self._busy or self._complete:
             self.abort(Broken("it sent data without a request"))
-            self._replica.forget(self)
+            self._peer.forget(self)
             return
         self.answered = True
         self._unproductive += len(data)
@@ -259,7 +291,7 @@ class Connection(asyncio.Protocol):
         else:
             if self._unproductive > self._options.max_head:
                 self.abort(Broken(f"its answer's head is larger than {self._options.max_head} bytes"))
-        now = self.heard_at = self._replica.heard_at = self._loop.time()
+        now = self.heard_at = self._peer.heard_at = self._loop.time()
         if not self._paused:
             self.deadline = now + self._options.idle_timeout
         self._wake()

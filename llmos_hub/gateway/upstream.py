@@ -88,7 +88,7 @@ class Replica:
             It was refused or timed out. The replica is passed over for a while.
         """
         loop, options = self._upstreams.loop, self._upstreams.options
-        connection = Connection(self._upstreams, self)
+        connection = self._connection()
         began = loop.time()
         if self._failures:  # one request finds out whether it is back; others needn't wait for that
             self.aside_until = began + options.connect_timeout
@@ -104,6 +104,9 @@ class Replica:
         self.aside_until = 0.0
         self._failures = 0
         return connection
+
+    def _connection(self) -> Connection:
+        return Connection(self, self._upstreams.active, self._upstreams.options, self._upstreams.loop)
 
     async def _open(self, connection: Connection) -> None:
         loop = self._upstreams.loop
@@ -126,7 +129,7 @@ class Replica:
         OSError
             No connection could be established.
         """
-        connection = Connection(self._upstreams, self)
+        connection = self._connection()
         try:
             await self._open(connection)
             connection.send(b"GET %s HTTP/1.1\r\nhost: llmos\r\nconnection: close\r\n\r\n" % self.health, b"")
