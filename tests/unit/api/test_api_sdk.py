@@ -8,7 +8,7 @@ from contextlib import aclosing
 import pytest
 
 from llmos import AsyncClient
-from llmos.cli.manifests import Text, read_manifests
+from llmos.cli.manifests import ManifestText, read_manifests
 from llmos.errors import Conflict, Forbidden, Invalid, NotFound
 from llmos.present.resources import as_json, as_list, as_yaml
 from llmos.resources import Credential, ModelService
@@ -85,6 +85,6 @@ async def test_an_exported_credential_that_is_applied_again_keeps_its_secrets(sd
     await sdk.credentials.create({"kind": "Credential", "metadata": {"name": "hub"}, "spec": {"data": {"A": SECRET}}})
     read = await sdk.credentials.get("hub")
     for document in (as_yaml(read.document()), as_yaml(as_list([read])), as_json(as_list([read]))):
-        (manifest,) = read_manifests([Text("cell", document)])
+        (manifest,) = read_manifests([ManifestText("cell", document)])
         await sdk.credentials.apply(manifest.resource)
         assert (await store.get(Credential, "user-ada", "hub")).spec.data == {"A": SECRET}

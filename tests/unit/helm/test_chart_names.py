@@ -89,7 +89,7 @@ def test_the_usual_names_stay_as_they_were():
 
 
 def test_a_release_whose_name_begins_with_a_digit_is_refused_in_words():
-    with pytest.raises(HelmRefused, match="the release is called 2nd, and a Service's name can't begin with a digit"):
+    with pytest.raises(HelmRefused, match="a Service's name can't begin with a digit, as the release's name 2nd does"):
         render(release="2nd")
     render({"fullnameOverride": "second"}, release="2nd")
 
