@@ -315,7 +315,7 @@ async def test_a_server_that_runs_while_the_spawner_changes_is_ended_after_a_war
     now = datetime.now(UTC)
     api = KubernetesAPI(kubeconfig=team.cluster.kubeconfig)
     people = HubPeople(f"{team.hub_url}/hub/api", release.secret()["llmos-token"])
-    sweep = ServerSweep(api, people, release.instance, clock=lambda: now)
+    sweep = ServerSweep(api, people, release.instance, clock=lambda: now, skew=timedelta(0))
     try:
         await sweep.look(grace.namespace, grace.name, lambda: None)
         about = f"involvedObject.name={left['metadata']['name']},reason=NotListed"
