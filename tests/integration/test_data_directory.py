@@ -294,9 +294,8 @@ def test_an_engine_that_hangs_is_replaced_within_half_a_minute(hanging):
         engine.send(signal.SIGSTOP)
         wait_until(lambda: not engine.alive, 25, "it is ended")
         # the event comes a moment after the end, until which the service may still be reported as ready
-        wait_until(
-            lambda: any("hangs" in event.message for event in client.modelservices.events("tiny")), 30, "the event"
-        )
+        events = lambda: [event.reason for event in client.modelservices.events("tiny")]  # noqa: E731
+        wait_until(lambda: "Unhealthy" in events(), 30, "the event")
         for progress in client.wait_ready("tiny", timeout=30):
             last = progress
         assert last.ready
