@@ -17,10 +17,6 @@ from tests.support.platform import Platform, running_platform, wait_until
 AOF = Path("valkey") / "appendonlydir"
 
 
-def client_of(platform):
-    return llmos.Client(url=platform.api_url, token=platform.client["token"], gateway_url=f"{platform.gateway_url}/v1")
-
-
 def listening_ports(pid):
     """Return the TCP ports on which a process listens."""
     targets = []
@@ -44,7 +40,7 @@ def test_any_name_will_do(tmp_path, name):
             pytest.raises(redis.AuthenticationError),
         ):
             stranger.ping()
-        with client_of(platform) as client:
+        with platform.sdk() as client:
             client.serve("demo://tiny", name="tiny", timeout=60)
         assert (platform.root / "hub" / "jupyterhub.sqlite").stat().st_size > 0
         assert sorted(path.name for path in tmp_path.iterdir()) == sorted([name, f"{name}.out"])
@@ -74,7 +70,7 @@ def test_a_copy_leaves_the_original_alone(tmp_path):
         original.add_user("ada")
         token = original.token("ada")
         original.start_server("ada", token)
-        with client_of(original) as client:
+        with original.sdk() as client:
             client.serve("demo://tiny", name="tiny", timeout=60)
             before = {handle.pid for handle in original.marked()}
             shutil.copytree(original.root, tmp_path / "copy", symlinks=True, ignore=sockets)
@@ -84,7 +80,7 @@ def test_a_copy_leaves_the_original_alone(tmp_path):
                 assert "Nothing was running" in copy.run("down").stdout
                 copy.start()
                 assert f"is a copy of {original.root}" in copy.output
-                with client_of(copy) as second:
+                with copy.sdk() as second:
                     for progress in second.wait_ready("tiny", timeout=60):
                         last = progress
                     assert last.ready
@@ -105,7 +101,7 @@ def sockets(directory, names):
 def stopped(tmp_path_factory):
     """Return a stopped platform with a Credential; each test uses a copy of it."""
     root = tmp_path_factory.mktemp("stopped") / "data"
-    with running_platform(root) as platform, client_of(platform) as client:
+    with running_platform(root) as platform, platform.sdk() as client:
         client.credentials.apply({"kind": "Credential", "metadata": {"name": "key"}, "spec": {"data": {"A": "b"}}})
     return root
 
@@ -171,7 +167,7 @@ def test_a_damaged_database_is_refused_and_repaired_on_request(hurt):
     hurt.options = ("--recover", "database")
     hurt.start()
     assert f"of {newest.name} are left out" in hurt.output
-    with client_of(hurt) as client:
+    with hurt.sdk() as client:
         assert [credential.metadata.name for credential in client.credentials.list()] == ["key"]
     [before] = kept(hurt.root / "valkey", "appendonlydir")
     assert (before / newest.name).read_bytes() == damaged
@@ -194,7 +190,7 @@ def test_a_lost_database_is_refused_and_an_empty_one_made_on_request(hurt, how):
         hurt.options = ("--recover", "empty-database")
         hurt.start()
         assert "The database is empty" in hurt.output
-        with client_of(hurt) as client:
+        with hurt.sdk() as client:
             assert list(client.credentials.list()) == []
         assert kept(hurt.root, "valkey")
 
@@ -272,43 +268,3 @@ def test_status_and_doctor_say_the_version(platform):
     assert platform.status()["version"] == llmos.__version__
     assert f"LLMOS {llmos.__version__} at" in platform.run("status").stdout
     assert f"LLMOS            {llmos.__version__}" in platform.run("doctor").stdout
-
-
-# Parts that hang
-
-
-@pytest.mark.timeout(300)
-@pytest.mark.parametrize("part", ["valkey", "proxy", "api", "gateway", "controllers", "hub"])
-def test_a_part_that_hangs_is_replaced_within_half_a_minute(hanging, part):
-    hung = hanging.handle(part)
-    hung.send(signal.SIGSTOP)
-    hanging.wait_replaced(part, hung, timeout=30)
-    assert f"{part} does not answer (no answer, and nothing done for" in hanging.output
-
-
-@pytest.mark.timeout(120)
-def test_an_engine_that_hangs_is_replaced_within_half_a_minute(hanging):
-    with client_of(hanging) as client:
-        client.serve("demo://tiny", name="tiny", timeout=60)
-        [engine] = [handle for handle in hanging.marked() if b"llamacpp_server" in command_of(handle)]
-        engine.send(signal.SIGSTOP)
-        wait_until(lambda: not engine.alive, 25, "it is ended")
-        # the event comes a moment after the end, until which the service may still be reported as ready
-        events = lambda: [event.reason for event in client.modelservices.events("tiny")]  # noqa: E731
-        wait_until(lambda: "Unhealthy" in events(), 30, "the event")
-        for progress in client.wait_ready("tiny", timeout=30):
-            last = progress
-        assert last.ready
-
-
-def command_of(handle):
-    try:
-        return Path(f"/proc/{handle.pid}/cmdline").read_bytes()
-    except OSError:
-        return b""
-
-
-@pytest.fixture(scope="module")
-def hanging(tmp_path_factory):
-    with running_platform(tmp_path_factory.mktemp("hanging") / "data") as platform:
-        yield platform

@@ -20,6 +20,7 @@ from typing import Any
 
 import pytest
 
+import llmos
 from llmos_hub.names import ENV_INSTANCE, DataDir
 from llmos_hub.processes import ProcessHandle, processes_with_environment
 from llmos_hub.supervisor.platform_mark import mark_of
@@ -89,6 +90,10 @@ class Platform(HubClient):
         """The console's output so far."""
         path = self.root.with_name(self.root.name + ".out")
         return path.read_text() if path.exists() else ""
+
+    def sdk(self) -> llmos.Client:
+        """Return a client with the admin's token."""
+        return llmos.Client(url=self.api_url, token=self.client["token"], gateway_url=f"{self.gateway_url}/v1")
 
     def log(self, name: str) -> str:
         return (self.root / "logs" / f"{name}.log").read_text()
