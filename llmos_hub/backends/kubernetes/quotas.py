@@ -16,7 +16,7 @@ from llmos_hub.kubernetes_api import APIError, KubernetesAPI, path_of
 
 __all__ = ["Demands", "state_limits"]
 
-_REMEMBERED: Final = 30.0
+_REMEMBERED: Final = 120.0
 """Seconds for which an answer is cached: quotas change rarely, and a download is reconciled twice a second."""
 _MOST: Final = 10_000
 _REQUEST: Final = {"cpu": "100m", "memory": "128Mi"}
