@@ -228,13 +228,13 @@ class ConfirmedSpawnHandler(SpawnHandler):
 
 
 class ServiceErrorHandler(ProxyErrorHandler):
-    """What the Hub's proxy passes on where nobody answers: of the API and the gateway an error that programs can read.
+    """The answer to requests for a service that the proxy can't reach: for the API and the gateway, an error in JSON.
 
-    The proxy asks with the address that was asked for (``?url=``), and passes on the body and its type.
+    The proxy fetches it with the path of the request (``?url=``), and passes on its body and content type.
     """
 
     async def get(self, status_code_s: str) -> None:
-        """``/hub/error/503?url=/services/llmos/apis``."""
+        """Answer such as ``/hub/error/503?url=/services/llmos/apis``."""
         path = urlsplit(self.get_query_argument("url", "")).path
         services = {API_PREFIX: "API", GATEWAY_PREFIX: "gateway"}
         prefix = next((each for each in services if path == each or path.startswith(f"{each}/")), None)

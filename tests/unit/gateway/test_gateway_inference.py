@@ -522,7 +522,7 @@ async def test_an_engine_is_not_held_for_a_client_that_takes_nothing(store: Stor
         head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {ADA}\r\n".encode()
         _, writer = await gateway.raw(head + b"content-length: %d\r\n\r\n%s" % (len(body), body))
         call = await upstream.next_call()
-        await asyncio.wait_for(call.gone.wait(), 10)
+        assert await asyncio.wait_for(call.gone.wait(), 10), "the engine's connection is closed"
         writer.transport.abort()
 
 

@@ -10,24 +10,12 @@ import pytest
 from llmos.errors import Forbidden, TooManyRequests, Unauthorized, Unavailable
 from llmos_hub.identity import HubIdentity
 from llmos_hub.names import SCOPE_INVOKE, SCOPE_MANAGE
+from tests.support.clock import Clock
 from tests.support.fake_hub import FakeHub, fake_hub
 
 __all__ = ["fake_hub"]
 
 TOKEN = "a" * 32
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
 
 
 @pytest.fixture

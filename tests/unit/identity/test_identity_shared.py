@@ -14,27 +14,13 @@ from llmos_hub.identity import HubIdentity
 from llmos_hub.identity.shared import SharedIdentities
 from llmos_hub.policy import Caller
 from llmos_hub.stores.database import Database
+from tests.support.clock import Clock
 from tests.support.fake_hub import FakeHub, fake_hub
 from tests.support.valkey import ValkeyServer
 
 __all__ = ["fake_hub"]
 
 TOKEN = "a" * 32
-
-
-class Clock:
-    """A clock for both purposes, which a test advances."""
-
-    def __init__(self) -> None:
-        self.now = 1_000_000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
 
 
 @pytest.fixture

@@ -1,0 +1,12 @@
+"""What the tests of identities share."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.support.clock import Clock
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
