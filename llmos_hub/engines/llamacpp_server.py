@@ -14,6 +14,7 @@ import os
 import signal
 import stat
 import sys
+import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -25,11 +26,20 @@ if TYPE_CHECKING:
 
 __all__ = ["gpu_names", "main"]
 
+_LOGGED = 0.05
+"""Seconds for llama.cpp to write the lines that it has logged."""
+
 
 def _fail(message: str) -> NoReturn:
     """Exit with a last line that says why."""
-    sys.stderr.write(f"llama.cpp did not start: {message}\n")
     sys.stderr.flush()
+    time.sleep(_LOGGED)
+    # llama.cpp logs from a thread of its own, which must not write after the last line
+    last = os.dup(2)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    os.dup2(nowhere, 2)
+    os.write(last, f"llama.cpp did not start: {message}\n".encode(errors="backslashreplace"))
     os._exit(1)  # not by SystemExit: threads of llama.cpp may keep the interpreter from exiting
 
 

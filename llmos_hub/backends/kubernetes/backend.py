@@ -16,8 +16,15 @@ from llmos_hub.backends.kubernetes.names import ref_of
 from llmos_hub.backends.kubernetes.objects import KINDS, path_of_object
 from llmos_hub.backends.kubernetes.observation import View, make_observation
 from llmos_hub.backends.kubernetes.polling import Polls
+from llmos_hub.backends.kubernetes.quotas import Demands
 from llmos_hub.backends.kubernetes.settings import KubernetesSettings
-from llmos_hub.backends.kubernetes.watching import Notices, SecretReflector, make_reflector, make_reflectors
+from llmos_hub.backends.kubernetes.watching import (
+    USES_SECRET,
+    Notices,
+    SecretReflector,
+    make_reflector,
+    make_reflectors,
+)
 from llmos_hub.backends.kubernetes.workloads import Applier, Entry
 from llmos_hub.kubernetes_api import APIError, KubernetesAPI
 from llmos_hub.workload import Observation, Workload, WorkloadRef
@@ -71,7 +78,9 @@ class KubernetesBackend:
         self._notices = Notices(self._noticed)
         self._reflectors = make_reflectors(api, settings, self._changed, self._notices)
         self._secrets = SecretReflector(api, settings, self._changed)
-        self._applier = Applier(api, settings, self._reflectors, self._secrets)
+        demands = Demands(api, self._demanded)
+        self._reflectors |= demands.reflectors
+        self._applier = Applier(api, settings, self._reflectors, self._secrets, demands)
         self._polls = Polls(api, settings, self._reflectors["Pod"].objects, self._polled)
 
     # Start and end
@@ -99,7 +108,7 @@ class KubernetesBackend:
             await self.close()
             message = f"The cluster's objects ({late}) can't be listed; the log says why. Does the controller's service account have its role?"
             raise BackendFailed(message) from None
-        await self._secrets.settle()
+        await self._secrets.settle({ref.namespace for ref in self._entries})
         self._spawn(self._polls.run(), "memory and progress of pods")
         self._spawn(self._look_for_lost(), "pods of lost machines")
 
@@ -219,16 +228,17 @@ class KubernetesBackend:
                 self._notices.forget(old["metadata"]["uid"])
             self._heard(entry, old)
         if new is not None and after is not None:
+            if new.get(USES_SECRET):
+                self._secrets.follow(after.namespace)
             entry = self._entry(after)
             entry.put(new)
             self._heard(entry, new)
 
     def _entry(self, ref: WorkloadRef) -> Entry:
-        """Return the entry of a workload; a new one is created, and its namespace's Secrets are watched."""
+        """Return the entry of a workload; a new one is created."""
         entry = self._entries.get(ref)
         if entry is None:
             entry = self._entries[ref] = Entry(ref)
-            self._secrets.follow(ref.namespace)
         return entry
 
     def _heard(self, entry: Entry, obj: Object) -> None:
@@ -253,6 +263,12 @@ class KubernetesBackend:
             obj = self._reflectors[kind].objects.get((namespace, name))
             if obj is not None and (ref := ref_of(obj["metadata"])) is not None and ref in self._entries:
                 self._tell(self._entries[ref])
+
+    def _demanded(self, namespace: str) -> None:
+        """Have the workloads applied again in a namespace whose quota asks for something else."""
+        for ref in self._entries:
+            if ref.namespace == namespace:
+                self._changes.notify(ref)
 
     def _polled(self, ref: WorkloadRef) -> None:
         if (entry := self._entries.get(ref)) is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any, Final
 
@@ -19,7 +19,15 @@ from llmos_hub.backends.kubernetes.settings import KubernetesSettings
 from llmos_hub.backends.kubernetes.strategic_merge import strategic_merge
 from llmos_hub.workload import Probe, ProcessTemplate, Role, Workload
 
-__all__ = ["MODEL_CLAIM", "init_name", "make_pod_template", "make_secret_data", "secret_key", "uses_models"]
+__all__ = [
+    "MODEL_CLAIM",
+    "init_name",
+    "make_pod_template",
+    "make_secret_data",
+    "pod_specs",
+    "secret_key",
+    "uses_models",
+]
 
 MODEL_CLAIM: Final = "llmos-models"
 """The claim for model files in each namespace, and the name of its volume in pods."""
@@ -47,6 +55,15 @@ def make_secret_data(workload: Workload) -> dict[str, str]:
             for name, value in template.secret_env.items():
                 data[secret_key(role, container, name)] = value
     return data
+
+
+def pod_specs(obj: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield the specs of the pods that an object creates: a Deployment, a Job or a LeaderWorkerSet."""
+    spec = obj.get("spec") or {}
+    leader = spec.get("leaderWorkerTemplate") or {}
+    for template in (spec.get("template"), leader.get("leaderTemplate"), leader.get("workerTemplate")):
+        if template:
+            yield template["spec"]
 
 
 def uses_models(role: Role, settings: KubernetesSettings) -> bool:

@@ -7,84 +7,99 @@ Source: https://kubernetes.io/docs/concepts/policy/resource-quotas/
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Iterable
 from typing import Any, Final
 
-from llmos.errors import Unavailable
-from llmos_hub.kubernetes_api import APIError, KubernetesAPI, path_of
+from llmos_hub.backends.kubernetes.pods import pod_specs
+from llmos_hub.kubernetes_api import KubernetesAPI, path_of
+from llmos_hub.kubernetes_reflector import Reflector
 
 __all__ = ["Demands", "state_limits"]
 
-_REMEMBERED: Final = 120.0
-"""Seconds for which an answer is cached: quotas change rarely, and a download is reconciled twice a second."""
-_MOST: Final = 10_000
 _REQUEST: Final = {"cpu": "100m", "memory": "128Mi"}
 """Requests of containers that must state a limit: without a request, the limit would be the request."""
 _LIMIT: Final = {"cpu": "1", "memory": "1Gi"}
 """Limits if nothing else is known: one core, and the maximum memory of a download."""
+_STATED: Final = frozenset(f"{part}.{name}" for part in ("limits", "requests") for name in _LIMIT)
 
 
 class Demands:
-    """A cache of the limits and requests of CPU and memory that containers in a namespace must state.
+    """The limits and requests of CPU and memory that containers must state, by namespace.
+
+    It watches all quotas and limit ranges of the cluster: there are two requests in all, whatever the number of
+    namespaces.
 
     Parameters
     ----------
     api
         The connection to the cluster.
-    clock
-        A monotonic clock in seconds.
+    changed
+        Called with a namespace whose demands have changed.
+
+    Attributes
+    ----------
+    reflectors
+        The local copies of quotas and limit ranges, by kind. The caller runs them; until they are synced,
+        nothing is known.
     """
 
-    def __init__(self, api: KubernetesAPI, *, clock: Callable[[], float] = time.monotonic) -> None:
-        self._api = api
-        self._clock = clock
-        self._known: dict[str, tuple[float, frozenset[str]]] = {}
+    def __init__(self, api: KubernetesAPI, changed: Callable[[str], None]) -> None:
+        self.reflectors = {
+            "ResourceQuota": Reflector(
+                api, path_of("v1", "resourcequotas"), params={}, keep=_keep_quota, changed=self._changed
+            ),
+            "LimitRange": Reflector(
+                api, path_of("v1", "limitranges"), params={}, keep=_keep_defaults, changed=self._changed
+            ),
+        }
+        self._told = changed
+        # without an API's answer in between: `of` is called for each change of a workload
+        self._stated: dict[str, dict[tuple[str, str], frozenset[str]]] = defaultdict(dict)
 
-    async def of(self, namespace: str) -> frozenset[str]:
-        """Return the resources with a quota but without a LimitRange's default; if unreadable, the last known ones.
+    def of(self, namespace: str) -> frozenset[str]:
+        """Return the resources with a quota but without a LimitRange's default: ``limits.cpu`` and the like."""
+        bounded, filled = set[str](), set[str]()
+        for (kind, _), names in self._stated.get(namespace, {}).items():
+            (bounded if kind == "ResourceQuota" else filled).update(names)
+        return frozenset(bounded - filled)
 
-        Raises
-        ------
-        Unavailable
-            They can't be read and are not cached: assuming none would restart all engines later.
-        """
-        known = self._known.get(namespace)
-        if known is not None and self._clock() < known[0]:
-            return known[1]
-        try:
-            found = frozenset([kind async for kind in self._read(namespace)])
-        except APIError as error:
-            if known is None:
-                raise Unavailable(f"What the quota of namespace {namespace} wants can't be read: {error}.") from None
-            found = known[1]
-        if len(self._known) >= _MOST:
-            self._known.clear()
-        self._known[namespace] = (self._clock() + _REMEMBERED, found)
-        return found
+    def _changed(self, old: dict[str, Any] | None, new: dict[str, Any] | None) -> None:
+        if old is not None and new is not None and old["names"] == new["names"]:
+            return  # a change of a quota's status, as with every pod
+        obj = new or old
+        assert obj is not None
+        namespace, name = obj["metadata"]["namespace"], obj["metadata"]["name"]
+        before = self.of(namespace)
+        stated = self._stated[namespace]
+        if new is not None:
+            stated[obj["kind"], name] = new["names"]
+        else:
+            stated.pop((obj["kind"], name), None)
+        if not stated:
+            del self._stated[namespace]
+        if self.of(namespace) != before:
+            self._told(namespace)
 
-    async def _read(self, namespace: str) -> Any:
-        bounded: set[str] = set()
-        async for quota in self._objects("resourcequotas", namespace):
-            hard = (quota.get("spec") or {}).get("hard") or {}
-            # "cpu" and "memory" mean the requests
-            bounded |= {name if "." in name else f"requests.{name}" for name in hard}
-        wanted = bounded & {f"{part}.{name}" for part in ("limits", "requests") for name in _LIMIT}
-        if not wanted:
-            return
-        filled: set[str] = set()
-        async for limits in self._objects("limitranges", namespace):
-            for item in (limits.get("spec") or {}).get("limits") or ():
-                if item.get("type") == "Container":
-                    filled |= {f"limits.{name}" for name in item.get("default") or ()}
-                    filled |= {f"requests.{name}" for name in item.get("defaultRequest") or item.get("default") or ()}
-        for name in wanted - filled:
-            yield name
 
-    async def _objects(self, plural: str, namespace: str) -> Any:
-        async for page in self._api.list_pages(path_of("v1", plural, namespace)):
-            for item in page.get("items") or ():
-                yield item
+def _keep_quota(obj: dict[str, Any]) -> dict[str, Any]:
+    hard = (obj.get("spec") or {}).get("hard") or {}
+    # "cpu" and "memory" mean the requests
+    return _kept(obj, (name if "." in name else f"requests.{name}" for name in hard))
+
+
+def _keep_defaults(obj: dict[str, Any]) -> dict[str, Any]:
+    filled = set[str]()
+    for item in (obj.get("spec") or {}).get("limits") or ():
+        if item.get("type") == "Container":
+            filled |= {f"limits.{name}" for name in item.get("default") or ()}
+            filled |= {f"requests.{name}" for name in item.get("defaultRequest") or item.get("default") or ()}
+    return _kept(obj, filled)
+
+
+def _kept(obj: dict[str, Any], names: Iterable[str]) -> dict[str, Any]:
+    metadata = {name: obj["metadata"][name] for name in ("name", "namespace", "resourceVersion")}
+    return {"kind": obj["kind"], "metadata": metadata, "names": _STATED & set(names)}
 
 
 def state_limits(obj: dict[str, Any], demands: frozenset[str]) -> dict[str, Any]:
@@ -93,7 +108,7 @@ def state_limits(obj: dict[str, Any], demands: frozenset[str]) -> dict[str, Any]
     An engine never gets a default memory limit: it would be killed when it exceeds it.
     """
     if demands:
-        for spec in _pod_specs(obj):
+        for spec in pod_specs(obj):
             for part in ("initContainers", "containers"):
                 for container in spec.get(part) or ():
                     _state(container, demands, known=part == "initContainers" or spec["restartPolicy"] == "Never")
@@ -112,11 +127,3 @@ def _state(container: dict[str, Any], demands: frozenset[str], *, known: bool) -
     stated = {part: amounts for part, amounts in (("requests", requests), ("limits", limits)) if amounts}
     if stated:
         container["resources"] = {**resources, **stated}
-
-
-def _pod_specs(obj: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    spec = obj.get("spec") or {}
-    leader = spec.get("leaderWorkerTemplate") or {}
-    for template in (spec.get("template"), leader.get("leaderTemplate"), leader.get("workerTemplate")):
-        if template:
-            yield template["spec"]

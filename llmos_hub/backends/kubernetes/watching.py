@@ -5,18 +5,29 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from llmos_hub.backends.kubernetes.fields import fields_of, values_of
 from llmos_hub.backends.kubernetes.names import APPLIED, release_selector
 from llmos_hub.backends.kubernetes.objects import KINDS
+from llmos_hub.backends.kubernetes.pods import pod_specs
 from llmos_hub.backends.kubernetes.settings import KubernetesSettings
 from llmos_hub.backends.kubernetes.states import Notice
 from llmos_hub.kubernetes_api import KubernetesAPI, path_of
 from llmos_hub.kubernetes_reflector import Reflector
 
-__all__ = ["FIELDS", "FOLLOWED", "IMAGES", "VALUES", "Notices", "SecretReflector", "make_reflector", "make_reflectors"]
+__all__ = [
+    "FIELDS",
+    "FOLLOWED",
+    "IMAGES",
+    "USES_SECRET",
+    "VALUES",
+    "Notices",
+    "SecretReflector",
+    "make_reflector",
+    "make_reflectors",
+]
 
 FIELDS: Final = "fields"
 """Key in a reduced object for the hash of the set of our fields."""
@@ -24,6 +35,8 @@ VALUES: Final = "values"
 """Key in a reduced object for the hash of our fields' values."""
 IMAGES: Final = "images"
 """Key in a reduced object for its pods' images, by container."""
+USES_SECRET: Final = "uses secret"  # noqa: S105
+"""Key in a reduced object whose pods read variables from a Secret; absent from others."""
 FOLLOWED: Final = ("Deployment", "Job", "Service", "PodDisruptionBudget", "NetworkPolicy")
 _META: Final = (
     "name",
@@ -66,7 +79,7 @@ def _keep_object(obj: dict[str, Any], known: Mapping[str, Any] | None) -> dict[s
     fields = fields_of(obj)
     # a change by others changes our set of fields, and a change by us the stamp
     same = known is not None and known[FIELDS] == fields and _stamp(known) == _stamp(obj)
-    return {
+    kept = {
         "kind": obj["kind"],
         "metadata": _keep_metadata(obj),
         "spec": {name: spec[name] for name in ("replicas", "completions") if name in spec},
@@ -75,6 +88,19 @@ def _keep_object(obj: dict[str, Any], known: Mapping[str, Any] | None) -> dict[s
         VALUES: known[VALUES] if same and known is not None else values_of(obj),
         IMAGES: {c["name"]: c["image"] for part in ("initContainers", "containers") for c in pod.get(part) or ()},
     }
+    if _uses_secret(obj):
+        kept[USES_SECRET] = True
+    return kept
+
+
+def _uses_secret(obj: Mapping[str, Any]) -> bool:
+    return any(
+        "secretKeyRef" in (variable.get("valueFrom") or ())
+        for pod in pod_specs(obj)
+        for part in ("initContainers", "containers")
+        for container in pod.get(part) or ()
+        for variable in container.get("env") or ()
+    )
 
 
 def _stamp(obj: Mapping[str, Any]) -> str:
@@ -156,7 +182,7 @@ Changed = Callable[[dict[str, Any] | None, dict[str, Any] | None], None]
 
 
 class SecretReflector:
-    """The Secrets of workloads, watched by namespace, without a right to read all Secrets of a cluster.
+    """The Secrets of workloads, watched in the namespaces that have any, without a right to read all of a cluster.
 
     Secrets in a namespace that can't be read (yet, or any more) are unknown, and nothing waits for them: a needed
     Secret is applied without being read first.
@@ -165,24 +191,39 @@ class SecretReflector:
     def __init__(self, api: KubernetesAPI, settings: KubernetesSettings, changed: Changed) -> None:
         self._api, self._settings, self._changed = api, settings, changed
         self._followed: dict[str, tuple[Reflector, asyncio.Task[None]]] = {}
+        self._used: set[str] = set()
 
     def follow(self, namespace: str) -> None:
-        """Watch the Secrets of a namespace from now on."""
-        if namespace not in self._followed:
-            reflector = make_reflector(self._api, self._settings, "Secret", self._changed, namespace)
-            task = asyncio.create_task(reflector.run(), name=f"following Secrets of {namespace}")
-            self._followed[namespace] = reflector, task
+        """Watch the Secrets of a namespace from now on: a workload in it uses one."""
+        self._used.add(namespace)
+        self._watch(namespace)
 
-    async def settle(self) -> None:
-        """Wait briefly for existing Secrets, so that unchanged ones aren't applied again; a timeout is no error."""
+    async def settle(self, namespaces: Iterable[str]) -> None:
+        """Read the Secrets in namespaces with workloads, and go on watching where there are any.
+
+        No workload needs to use them any more: they are removed once no pod of an earlier version runs. It waits
+        briefly, so that unchanged Secrets aren't applied again; a timeout is no error.
+        """
+        for namespace in namespaces:
+            self._watch(namespace)
         waiting = [asyncio.ensure_future(reflector.synced.wait()) for reflector, _ in self._followed.values()]
         if waiting:
             _, late = await asyncio.wait(waiting, timeout=_SETTLE)
             for task in late:
                 task.cancel()
+        for namespace, (reflector, _) in tuple(self._followed.items()):
+            if reflector.synced.is_set() and not reflector.objects and namespace not in self._used:
+                self.leave(namespace)
+
+    def _watch(self, namespace: str) -> None:
+        if namespace not in self._followed:
+            reflector = make_reflector(self._api, self._settings, "Secret", self._changed, namespace)
+            task = asyncio.create_task(reflector.run(), name=f"following Secrets of {namespace}")
+            self._followed[namespace] = reflector, task
 
     def leave(self, namespace: str) -> None:
         """Stop watching a namespace that has no workloads any more."""
+        self._used.discard(namespace)
         if found := self._followed.pop(namespace, None):
             found[1].cancel()
 

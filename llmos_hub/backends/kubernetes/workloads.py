@@ -151,6 +151,8 @@ class Applier:
         The local copies of objects, by kind.
     secrets
         The local copies of Secrets.
+    demands
+        The resources that containers must state, by namespace.
     """
 
     def __init__(
@@ -159,12 +161,13 @@ class Applier:
         settings: KubernetesSettings,
         reflectors: dict[str, Reflector],
         secrets: SecretReflector,
+        demands: Demands,
     ) -> None:
         self._api = api
         self._settings = settings
         self._reflectors = reflectors
         self._secrets = secrets
-        self._demands = Demands(api)
+        self._demands = demands
         self._claims: set[str] = set()
 
     async def apply(self, entry: Entry, workload: Workload) -> None:
@@ -179,7 +182,7 @@ class Applier:
         Unavailable
             The cluster doesn't answer.
         """
-        demands = await self._demands.of(workload.ref.namespace)
+        demands = self._demands.of(workload.ref.namespace)
         if workload != entry.wanted or not entry.objects or demands != entry.demands:
             made = {path_of_object(obj): obj for obj in make_objects(workload, self._settings, demands)}
             entry.demands = demands

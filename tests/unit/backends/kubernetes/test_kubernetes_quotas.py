@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from llmos.errors import Unavailable
+from llmos.errors import BackendFailed
 from llmos_hub.backends.kubernetes import KubernetesBackend
+from llmos_hub.backends.kubernetes import backend as module
 from llmos_hub.backends.kubernetes.objects import make_objects
 from llmos_hub.backends.kubernetes.quotas import Demands
 from llmos_hub.kubernetes_api import KubernetesAPI
@@ -22,6 +26,7 @@ NAMESPACE = "user-ada"
 REF = WorkloadRef("ModelService", NAMESPACE, "chat", "u1", "serve")
 SETTINGS = settings_for("llmos")
 FETCH = script("true")
+WANTED = Workload(REF, (Role("replica", 1, serving()),))
 
 
 def resources(demands: set[str], **fields: Any) -> dict[str, Any]:
@@ -55,78 +60,107 @@ def test_memory_of_a_download_is_bounded_and_an_engine_s_is_not_made_up() -> Non
 
 def quota(**hard: str) -> dict[str, Any]:
     names = {name.replace("_", "."): amount for name, amount in hard.items()}
-    return {"metadata": {"name": "site", "namespace": NAMESPACE}, "spec": {"hard": names}}
+    return {"kind": "ResourceQuota", "metadata": {"name": "site", "namespace": NAMESPACE}, "spec": {"hard": names}}
+
+
+@contextlib.asynccontextmanager
+async def running(api: KubernetesAPI) -> AsyncIterator[KubernetesBackend]:
+    backend = KubernetesBackend(api, SETTINGS)
+    await backend.start()
+    try:
+        yield backend
+    finally:
+        await backend.close()
+
+
+def stated(cluster: FakeKubernetes) -> Any:
+    (name,) = cluster.names("deployments", NAMESPACE)
+    deployment = cluster.get("deployments", name, NAMESPACE)
+    assert deployment is not None
+    return deployment["spec"]["template"]["spec"]["containers"][0].get("resources")
 
 
 @pytest.mark.parametrize(
-    ("default", "stated"),
+    ("default", "expected"),
     [({}, {"limits": {"cpu": "1"}, "requests": {"cpu": "100m"}}), ({"cpu": "2"}, None)],
 )
-async def test_the_namespace_s_own_quota_counts_and_its_defaults_do(tmp_path, default, stated) -> None:
+async def test_the_namespace_s_own_quota_counts_and_its_defaults_do(tmp_path, default, expected) -> None:
     async with fake_kubernetes(tmp_path) as (cluster, api):
         cluster.put("namespaces", {"metadata": {"name": NAMESPACE}})
         cluster.put("resourcequotas", quota(limits_cpu="8", pods="5"))
         limits = [{"type": "Container", "default": default}]
-        cluster.put("limitranges", {"metadata": {"name": "site", "namespace": NAMESPACE}, "spec": {"limits": limits}})
-        backend = KubernetesBackend(api, SETTINGS)
-        await backend.start()
-        try:
-            await backend.apply(Workload(REF, (Role("replica", 1, serving()),)))
-        finally:
-            await backend.close()
-        (name,) = cluster.names("deployments", NAMESPACE)
-        deployment = cluster.get("deployments", name, NAMESPACE)
-        assert deployment is not None
-        assert deployment["spec"]["template"]["spec"]["containers"][0].get("resources") == stated
+        site = {"name": "site", "namespace": NAMESPACE}
+        cluster.put("limitranges", {"kind": "LimitRange", "metadata": site, "spec": {"limits": limits}})
+        async with running(api) as backend:
+            await backend.apply(WANTED)
+        assert stated(cluster) == expected
 
 
-@pytest.fixture
-async def unread(tmp_path, monkeypatch) -> AsyncIterator[tuple[FakeKubernetes, KubernetesAPI, set[str]]]:
-    """A cluster whose lists of these kinds can't be read."""
-    kinds: set[str] = set()
+async def test_a_new_quota_is_met_at_once_and_a_removed_one_forgotten(tmp_path) -> None:
+    async with fake_kubernetes(tmp_path) as (cluster, api):
+        cluster.put("namespaces", {"metadata": {"name": NAMESPACE}})
+        async with running(api) as backend:
+            await backend.apply(WANTED)
+            assert stated(cluster) is None
+            for change, expected in (
+                (lambda: cluster.put("resourcequotas", quota(limits_cpu="8")), {"cpu": "1"}),
+                (lambda: cluster.remove("resourcequotas", "site", NAMESPACE), None),
+            ):
+                changes = backend.changes()
+                change()
+                async with asyncio.timeout(10):
+                    while ((stated(cluster) or {}).get("limits")) != expected:
+                        assert await anext(changes) == REF
+                        await backend.apply(WANTED)
+
+
+async def test_a_change_of_a_quotas_status_applies_nothing_again(tmp_path) -> None:
+    async with fake_kubernetes(tmp_path) as (_, api):
+        told = list[str]()
+        demands = Demands(api, told.append)
+        reflector = demands.reflectors["ResourceQuota"]
+        for version, used in (("1", "0"), ("2", "1")):
+            obj = quota(limits_cpu="8") | {"status": {"used": {"limits.cpu": used}}}
+            obj["metadata"]["resourceVersion"] = version
+            reflector.take(obj)
+        assert told == [NAMESPACE]
+        assert demands.of(NAMESPACE) == {"limits.cpu"}
+        assert demands.of("user-bob") == frozenset()
+
+
+@pytest.mark.parametrize("kind", ["resourcequotas", "limitranges"])
+async def test_a_quota_that_cannot_be_read_is_not_taken_for_none(tmp_path, monkeypatch, kind) -> None:
+    """A different answer some minutes later would restart every engine."""
+    monkeypatch.setattr(module, "_SYNC", 0.2)
     async with fake_kubernetes(tmp_path) as (cluster, api):
         listed = cluster._list
 
         def answer(request: Request, plural: str, namespace: str) -> Response:
-            if plural in kinds:
+            if plural == kind:
                 return JSONResponse({"reason": "InternalError", "message": "etcd is away"}, status_code=500)
             return listed(request, plural, namespace)
 
         monkeypatch.setattr(cluster, "_list", answer)
-        cluster.put("namespaces", {"metadata": {"name": NAMESPACE}})
-        cluster.put("resourcequotas", quota(limits_cpu="8"))
-        yield cluster, api, kinds
+        names = {"resourcequotas": "ResourceQuota", "limitranges": "LimitRange"}
+        with pytest.raises(BackendFailed, match=rf"The cluster's objects \({names[kind]}\) can't be listed"):
+            async with running(api):
+                pass
 
 
-@pytest.mark.parametrize("kind", ["resourcequotas", "limitranges"])
-async def test_a_quota_that_cannot_be_read_is_not_taken_for_none(unread, kind) -> None:
-    """A different answer some minutes later would restart every engine."""
-    _, api, kinds = unread
-    now = [1000.0]
-    demands = Demands(api, clock=lambda: now[0])
-    kinds.add(kind)
-    with pytest.raises(Unavailable, match="the quota of namespace user-ada wants can't be read: etcd is away"):
-        await demands.of(NAMESPACE)
-    kinds.clear()
-    assert await demands.of(NAMESPACE) == {"limits.cpu"}
-    kinds.add(kind)
-    now[0] += 600
-    assert await demands.of(NAMESPACE) == {"limits.cpu"}
+async def test_two_requests_ask_for_the_quotas_of_all_namespaces(tmp_path, monkeypatch) -> None:
+    async with fake_kubernetes(tmp_path) as (cluster, api):
+        asked = list[str]()
+        request = api.request
 
+        async def counted(method: str, path: str, **how: Any) -> Any:
+            if "quotas" in path or "limitranges" in path or "secrets" in path:
+                asked.append(path)
+            return await request(method, path, **how)
 
-async def test_an_engine_waits_for_the_quota_to_be_read(unread) -> None:
-    cluster, api, kinds = unread
-    backend = KubernetesBackend(api, SETTINGS)
-    await backend.start()
-    try:
-        kinds.add("resourcequotas")
-        with pytest.raises(Unavailable, match="can't be read"):
-            await backend.apply(Workload(REF, (Role("replica", 1, serving()),)))
-        assert cluster.names("deployments", NAMESPACE) == []
-        kinds.clear()
-        await backend.apply(Workload(REF, (Role("replica", 1, serving()),)))
-        (name,) = cluster.names("deployments", NAMESPACE)
-        spec = cluster.get("deployments", name, NAMESPACE)["spec"]["template"]["spec"]
-        assert spec["containers"][0]["resources"]["limits"] == {"cpu": "1"}
-    finally:
-        await backend.close()
+        monkeypatch.setattr(api, "request", counted)
+        async with running(api) as backend:
+            for number in range(5):
+                namespace = f"user-{number}"
+                cluster.put("namespaces", {"metadata": {"name": namespace}})
+                await backend.apply(replace(WANTED, ref=replace(REF, namespace=namespace)))
+        assert sorted(asked) == ["/api/v1/limitranges", "/api/v1/resourcequotas"]
