@@ -19,7 +19,7 @@ RUN := $(VENV)/bin
 
 test:  ## Set up what is missing and run the unit and integration tests
 	@$(DEV)
-	$(RUN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder $(ARGS)
+	$(RUN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-browser:  ## The README's session in a real Chromium (installed by apt-get where it is missing)
 	@$(DEV)

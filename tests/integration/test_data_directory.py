@@ -28,8 +28,8 @@ def listening_ports(pid):
     return {int(line[1].rpartition(":")[2], 16) for line in lines if line[9] in inodes and line[3] == "0A"}
 
 
-@pytest.mark.parametrize("name", ["a [x]*", "b#c?d", "e%20 'f\" {g}"])
-def test_any_name_will_do(tmp_path, name):
+def test_any_name_will_do(tmp_path):
+    name = "a [x]* b#c?d e%20 'f\" {g}"
     with running_platform(tmp_path / name) as platform:
         valkey = platform.handle("valkey")
         assert listening_ports(valkey.pid) == set()

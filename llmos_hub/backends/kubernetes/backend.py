@@ -108,7 +108,7 @@ class KubernetesBackend:
             await self.close()
             message = f"The cluster's objects ({late}) can't be listed; the log says why. Does the controller's service account have its role?"
             raise BackendFailed(message) from None
-        await self._secrets.settle({ref.namespace for ref in self._entries})
+        await self._secrets.settle()
         self._spawn(self._polls.run(), "memory and progress of pods")
         self._spawn(self._look_for_lost(), "pods of lost machines")
 
@@ -159,7 +159,7 @@ class KubernetesBackend:
         while entry is not None and entry.deleting:
             await entry.gone.wait()
             entry = self._entries.get(workload.ref)
-        entry = entry or self._entry(workload.ref)
+        entry = entry or self._entry(Entry(workload.ref))
         async with entry.lock:
             await self._applier.apply(entry, workload)
         self._tell(entry)
@@ -230,15 +230,13 @@ class KubernetesBackend:
         if new is not None and after is not None:
             if new.get(USES_SECRET):
                 self._secrets.follow(after.namespace)
-            entry = self._entry(after)
+            entry = self._entries.get(after) or self._entry(Entry(after, found=True))
             entry.put(new)
             self._heard(entry, new)
 
-    def _entry(self, ref: WorkloadRef) -> Entry:
-        """Return the entry of a workload; a new one is created."""
-        entry = self._entries.get(ref)
-        if entry is None:
-            entry = self._entries[ref] = Entry(ref)
+    def _entry(self, entry: Entry) -> Entry:
+        """Add the entry of a new workload."""
+        self._entries[entry.ref] = entry
         return entry
 
     def _heard(self, entry: Entry, obj: Object) -> None:

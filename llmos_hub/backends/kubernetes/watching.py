@@ -88,15 +88,15 @@ def _keep_object(obj: dict[str, Any], known: Mapping[str, Any] | None) -> dict[s
         VALUES: known[VALUES] if same and known is not None else values_of(obj),
         IMAGES: {c["name"]: c["image"] for part in ("initContainers", "containers") for c in pod.get(part) or ()},
     }
-    if _uses_secret(obj):
+    if _use_secret(pod_specs(obj)):
         kept[USES_SECRET] = True
     return kept
 
 
-def _uses_secret(obj: Mapping[str, Any]) -> bool:
+def _use_secret(pods: Iterable[Mapping[str, Any]]) -> bool:
     return any(
         "secretKeyRef" in (variable.get("valueFrom") or ())
-        for pod in pod_specs(obj)
+        for pod in pods
         for part in ("initContainers", "containers")
         for container in pod.get(part) or ()
         for variable in container.get("env") or ()
@@ -112,7 +112,7 @@ def _keep_pod(obj: dict[str, Any]) -> dict[str, Any]:
     meta["annotations"] = {
         name: value for name, value in (meta.get("annotations") or {}).items() if name == _POD_ANNOTATION
     }
-    return {
+    kept = {
         "kind": "Pod",
         "metadata": meta,
         "spec": {
@@ -122,6 +122,9 @@ def _keep_pod(obj: dict[str, Any]) -> dict[str, Any]:
         },
         "status": {name: status[name] for name in _STATUS if name in status},
     }
+    if _use_secret([spec]):
+        kept[USES_SECRET] = True
+    return kept
 
 
 def _keep_lean_pod(obj: dict[str, Any]) -> dict[str, Any]:
@@ -191,39 +194,24 @@ class SecretReflector:
     def __init__(self, api: KubernetesAPI, settings: KubernetesSettings, changed: Changed) -> None:
         self._api, self._settings, self._changed = api, settings, changed
         self._followed: dict[str, tuple[Reflector, asyncio.Task[None]]] = {}
-        self._used: set[str] = set()
 
     def follow(self, namespace: str) -> None:
-        """Watch the Secrets of a namespace from now on: a workload in it uses one."""
-        self._used.add(namespace)
-        self._watch(namespace)
-
-    async def settle(self, namespaces: Iterable[str]) -> None:
-        """Read the Secrets in namespaces with workloads, and go on watching where there are any.
-
-        No workload needs to use them any more: they are removed once no pod of an earlier version runs. It waits
-        briefly, so that unchanged Secrets aren't applied again; a timeout is no error.
-        """
-        for namespace in namespaces:
-            self._watch(namespace)
-        waiting = [asyncio.ensure_future(reflector.synced.wait()) for reflector, _ in self._followed.values()]
-        if waiting:
-            _, late = await asyncio.wait(waiting, timeout=_SETTLE)
-            for task in late:
-                task.cancel()
-        for namespace, (reflector, _) in tuple(self._followed.items()):
-            if reflector.synced.is_set() and not reflector.objects and namespace not in self._used:
-                self.leave(namespace)
-
-    def _watch(self, namespace: str) -> None:
+        """Watch the Secrets of a namespace from now on."""
         if namespace not in self._followed:
             reflector = make_reflector(self._api, self._settings, "Secret", self._changed, namespace)
             task = asyncio.create_task(reflector.run(), name=f"following Secrets of {namespace}")
             self._followed[namespace] = reflector, task
 
+    async def settle(self) -> None:
+        """Wait briefly for existing Secrets, so that unchanged ones aren't applied again; a timeout is no error."""
+        waiting = [asyncio.ensure_future(reflector.synced.wait()) for reflector, _ in self._followed.values()]
+        if waiting:
+            _, late = await asyncio.wait(waiting, timeout=_SETTLE)
+            for task in late:
+                task.cancel()
+
     def leave(self, namespace: str) -> None:
         """Stop watching a namespace that has no workloads any more."""
-        self._used.discard(namespace)
         if found := self._followed.pop(namespace, None):
             found[1].cancel()
 

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from llmos.errors import BackendFailed, Cause, Invalid, LLMOSError
 from llmos_hub.backends.kubernetes.fields import fields_of, values_wanted
-from llmos_hub.backends.kubernetes.names import APPLIED, LABELS, TEMPLATE
+from llmos_hub.backends.kubernetes.names import APPLIED, LABELS, TEMPLATE, object_name
 from llmos_hub.backends.kubernetes.objects import (
     KINDS,
     keep_images,
@@ -76,6 +76,8 @@ class Entry:
         The observation that subscribers were notified of last.
     deleting
         True while it is being deleted.
+    found
+        Whether it may have been applied by another process, which may have left a Secret that nothing refers to.
     repairs
         Number of recent repairs.
     """
@@ -88,6 +90,7 @@ class Entry:
     demands: frozenset[str] = frozenset()
     told: Observation | None = None
     deleting: bool = False
+    found: bool = False
     repairs: int = 0
     repair: asyncio.Task[None] | None = None
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -261,6 +264,19 @@ class Applier:
         for obj in list(entry.everything()):
             if not obj["metadata"].get("deletionTimestamp"):
                 await self.remove(obj)
+        if entry.found and not any(obj["kind"] == "Secret" for obj in entry.everything()):
+            await self._remove_unknown_secret(entry.ref)
+            entry.found = False
+
+    async def _remove_unknown_secret(self, ref: WorkloadRef) -> None:
+        """Delete a workload's Secret by name: in namespaces where no workload uses one, they aren't watched."""
+        kind = KINDS["Secret"]
+        try:
+            await self._api.request("DELETE", path_of(kind.api_version, kind.plural, ref.namespace, object_name(ref)))
+        except APIError as error:
+            if error.status not in (403, 404):
+                message = f"The Secret of {ref.name} can't be deleted: {error.message}"
+                raise BackendFailed(message) from None
 
     async def force(self, pod: Any) -> None:
         """Delete a pod by force whose node is lost, so that nothing waits for it."""
