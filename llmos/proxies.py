@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Final
 from urllib.parse import urlsplit
 
-__all__ = ["CLUSTER_HOSTS", "LOOPBACK_HOSTS", "hosts_of", "with_no_proxy"]
+__all__ = ["CLUSTER_HOSTS", "LOOPBACK_HOSTS", "hosts_of", "invalid_proxy", "with_no_proxy"]
 
 LOOPBACK_HOSTS: Final = ("localhost", "127.0.0.1", "::1")
 """Names and addresses of the local machine."""
@@ -14,6 +14,7 @@ CLUSTER_HOSTS: Final = (*LOOPBACK_HOSTS, ".svc", ".cluster.local")
 """Local addresses, and domains of a cluster's own DNS: the Services of all namespaces."""
 
 _PROXIES: Final = ("http_proxy", "https_proxy", "all_proxy")
+_SCHEMES: Final = frozenset(("http", "https", "socks5", "socks5h"))
 _NAMES: Final = ("NO_PROXY", "no_proxy")  # programs read one or the other
 
 
@@ -47,3 +48,25 @@ def hosts_of(*urls: str) -> list[str]:
     ['llmos-api.llmos.svc']
     """
     return [host for url in urls if (host := urlsplit(url).hostname)]
+
+
+def invalid_proxy(environment: Mapping[str, str]) -> str | None:
+    """Return the name of a variable that should configure a proxy but isn't an address; None if there is none.
+
+    The value may contain a password, so it belongs in no message.
+
+    >>> invalid_proxy({"HTTPS_PROXY": "http://proxy:port"})
+    'HTTPS_PROXY'
+    """
+    for name, value in environment.items():
+        if value and name.lower() in _PROXIES and not _is_proxy(value):
+            return name
+    return None
+
+
+def _is_proxy(value: str) -> bool:
+    try:
+        parts = urlsplit(value if "://" in value else f"http://{value}")
+        return parts.scheme in _SCHEMES and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # brackets that don't match, or a port that is no number
+        return False

@@ -1,4 +1,6 @@
-"""Names of deleted groups: members of a new group of the same name must not get what the former one left.
+"""Names that no new group gets: those of deleted groups, and those with invisible characters.
+
+Members of a new group must not get what a former one of the same name left.
 
 On a workstation a group's namespace is found by the group's name alone, and the Hub stores nothing that distinguishes a
 group from a former one of the same name. So, as with users, the name cannot be used again until an admin hands over
@@ -19,7 +21,9 @@ from traitlets.config import Application
 
 from llmos.names import group_namespace
 
-__all__ = ["FormerGroupRow", "forget_group", "keep_names_of_groups"]
+__all__ = ["NAME_RULE", "FormerGroupRow", "forget_group", "keep_names_of_groups"]
+
+NAME_RULE: Final = "A group's name has letters, digits and blanks, no line ends, slashes or invisible characters."
 
 _EVENT: Final = "before_flush"
 
@@ -58,7 +62,7 @@ def _before_flush(session: Session, _context: Any, _instances: Any) -> None:
     Raises
     ------
     HTTPError
-        400: a new group has the name of a deleted one.
+        400: a new group has the name of a deleted one, or one that would mislead readers of logs and lists.
     """
     # SQLAlchemy's event, not a handler: it covers everything that deletes or creates groups (API, log-in, configuration),
     # and the note is part of the same transaction
@@ -66,13 +70,21 @@ def _before_flush(session: Session, _context: Any, _instances: Any) -> None:
     for name in deleted:
         session.merge(FormerGroupRow(name=name, deleted=datetime.now(UTC).replace(tzinfo=None)))
     for group in [found for found in session.new if isinstance(found, orm.Group)]:
+        if not group.name.isprintable():  # identity providers may have slashes
+            _refuse(session, group, NAME_RULE)
+            continue
         row = session.get(FormerGroupRow, group.name)
-        if group.name in deleted or (row is not None and row not in session.deleted):
-            _refuse(session, group, row)
+        if row is not None and group.name in _configured():
+            app_log.warning(
+                'The group "%s", deleted before, is in the configuration: it has its namespace again', group.name
+            )
+            session.delete(row)
+        elif group.name in deleted or (row is not None and row not in session.deleted):
+            _refuse(session, group, _what_is_left(str(group.name), row))
 
 
-def _refuse(session: Session, group: orm.Group, row: FormerGroupRow | None) -> None:
-    """Refuse a group, unless the configuration names it.
+def _refuse(session: Session, group: orm.Group, text: str) -> None:
+    """Refuse a group.
 
     At a log-in with an authenticator that manages groups, the user is logged in without this group instead.
 
@@ -81,24 +93,22 @@ def _refuse(session: Session, group: orm.Group, row: FormerGroupRow | None) -> N
     HTTPError
         400: the group was requested over the API.
     """
-    app = Application.instance() if Application.initialized() else None
-    name = str(group.name)
-    if row is not None and name in _configured(app):
-        app_log.warning('The group "%s", deleted before, is in the configuration: it has its namespace again', name)
-        session.delete(row)
-        return
     members = list(group.users)
     group.users = []  # else it stays in its members' lists of groups
     session.expunge(group)
-    text = _what_is_left(name, row)
-    if members and getattr(getattr(app, "authenticator", None), "manage_groups", False):
+    if members and getattr(getattr(_application(), "authenticator", None), "manage_groups", False):
         app_log.warning("%s is not put into a group: %s", ", ".join(str(user.name) for user in members), text)
         return
     raise web.HTTPError(400, text)
 
 
-def _configured(app: Any) -> set[str]:
+def _application() -> Application | None:
+    return Application.instance() if Application.initialized() else None
+
+
+def _configured() -> set[str]:
     """Return the groups that the Hub's configuration names."""
+    app = _application()
     roles = getattr(app, "load_roles", ())
     return {*getattr(app, "load_groups", ()), *(name for role in roles for name in role.get("groups", ()))}
 

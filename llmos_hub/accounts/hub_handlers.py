@@ -16,7 +16,7 @@ from jupyterhub.utils import maybe_future
 from tornado import web
 
 from llmos.errors import Unavailable
-from llmos_hub.accounts.former_groups import forget_group
+from llmos_hub.accounts.former_groups import NAME_RULE, forget_group
 from llmos_hub.accounts.password_rules import make_password
 from llmos_hub.accounts.passwords import end_sessions, end_tokens, password_state
 from llmos_hub.accounts.server_tokens import ServerTokens
@@ -184,9 +184,7 @@ class GroupHandler(APIHandler):
         if not isinstance(content, dict):
             raise web.HTTPError(400, 'The body must be JSON: {"inherit": true}, or {}')
         if not name.isprintable() or "/" in name or name in {".", ".."}:
-            raise web.HTTPError(
-                400, "A group's name has letters, digits and blanks, no line ends, slashes or invisible characters."
-            )
+            raise web.HTTPError(400, NAME_RULE)
         if orm.Group.find(self.db, name) is not None:
             raise web.HTTPError(
                 409, f'There is a group "{name[:64]}" already. Its members: {self.hub.base_url}admin#/groups'

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from llmos.errors import Internal, LLMOSError, SourceFailed, UsageError
+from llmos.proxies import invalid_proxy
 from llmos.trust import trust_site
 from llmos_hub.failures import where_it_failed
 from llmos_hub.sources import source_of
@@ -108,12 +109,18 @@ def main(argv: Sequence[str]) -> int:
         return 1  # the reader is gone
     except Exception as raised:  # noqa: BLE001 - the outermost level: every error must be reported
         sys.stderr.write(where_it_failed(raised))
-        error = Internal(f"Fetching {argv[0][:120]} failed by an error in LLMOS: {type(raised).__name__}.")
+        error = _explain(argv[0][:120], raised)
     else:
         _emit({"type": "done", "model": model})
         return 0
     _emit({"type": "error", "code": error.code, "message": error.message})
     return 2 if isinstance(error, UsageError) else 1
+
+
+def _explain(uri: str, error: Exception) -> LLMOSError:
+    if name := invalid_proxy(os.environ):
+        return SourceFailed(f"{name} is not the address of a proxy. Write one such as http://proxy.example.org:3128")
+    return Internal(f"Fetching {uri} failed by an error in LLMOS: {type(error).__name__}.")
 
 
 if __name__ == "__main__":

@@ -112,7 +112,7 @@ def _keep_pod(obj: dict[str, Any]) -> dict[str, Any]:
     meta["annotations"] = {
         name: value for name, value in (meta.get("annotations") or {}).items() if name == _POD_ANNOTATION
     }
-    kept = {
+    kept: dict[str, Any] = {
         "kind": "Pod",
         "metadata": meta,
         "spec": {

@@ -131,3 +131,13 @@ def test_the_configuration_is_the_word_of_who_runs_the_platform(db, monkeypatch,
     hub(monkeypatch, **written)
     make(db, "vision", "ada")
     assert groups_of(db, "ada") == {"vision"}
+
+
+@pytest.mark.parametrize("name", ["vi\nsion", "vision\u202e", "a\x1b[2J", "b\u200b"])
+def test_names_that_would_mislead_readers_are_given_in_no_way(db, monkeypatch, name, caplog):
+    with pytest.raises(web.HTTPError, match="no line ends"):
+        make(db, name, "ada")
+    db.rollback()
+    hub(monkeypatch, manage_groups=True)
+    sync_groups(db, "ada", [name, "/staff/sprache ä", "speech"])
+    assert groups_of(db, "ada") == {"/staff/sprache ä", "speech"}

@@ -3,7 +3,7 @@
 import httpx
 import pytest
 
-from llmos.proxies import CLUSTER_HOSTS, LOOPBACK_HOSTS, hosts_of, with_no_proxy
+from llmos.proxies import CLUSTER_HOSTS, LOOPBACK_HOSTS, hosts_of, invalid_proxy, with_no_proxy
 
 PROXY = "http://proxy.example.org:3128"
 
@@ -59,3 +59,17 @@ def test_openais_client_goes_past_the_proxy_to_them(monkeypatch, url, direct):
         monkeypatch.setenv(name, value)
     with httpx.Client() as client:
         assert (client._transport_for_url(httpx.URL(url)) is client._transport) is direct
+
+
+@pytest.mark.parametrize(
+    "value", ["http://proxy:port", "http://[::1", "htp://proxy:3128", "http://", "http://proxy:99999", "//"]
+)
+def test_what_is_no_address_of_a_proxy_is_named(value):
+    assert invalid_proxy({"NO_PROXY": "http://[", "https_proxy": value}) == "https_proxy"
+
+
+@pytest.mark.parametrize(
+    "value", ["", "proxy:3128", "http://ada:p%40ss@proxy.example.org:3128", "socks5h://[::1]:1080", "https://proxy"]
+)
+def test_addresses_of_proxies_are_taken(value):
+    assert invalid_proxy({"HTTP_PROXY": value}) is None

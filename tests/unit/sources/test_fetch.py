@@ -63,6 +63,13 @@ def test_an_address_of_a_hub_that_is_none_is_refused_without_quoting_it(tmp_path
     assert "secret" not in json.dumps(lines)
 
 
+def test_a_proxy_that_is_none_is_named_without_quoting_it(tmp_path: Path):
+    code, lines = finish(start("hf://ada/tiny-GGUF", tmp_path, HTTPS_PROXY="http://ada:secret@proxy:port"))
+    assert (code, lines[-1]["code"]) == (1, "source_failed")
+    assert "HTTPS_PROXY is not the address of a proxy" in lines[-1]["message"]
+    assert "secret" not in json.dumps(lines)
+
+
 def test_the_last_line_is_the_model(tmp_path: Path):
     code, lines = finish(start("demo://tiny", tmp_path))
     assert code == 0
