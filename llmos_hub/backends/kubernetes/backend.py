@@ -262,12 +262,6 @@ class KubernetesBackend:
             if obj is not None and (ref := ref_of(obj["metadata"])) is not None and ref in self._entries:
                 self._tell(self._entries[ref])
 
-    def _demanded(self, namespace: str) -> None:
-        """Have the workloads applied again in a namespace whose quota asks for something else."""
-        for ref in self._entries:
-            if ref.namespace == namespace:
-                self._changes.notify(ref)
-
     def _polled(self, ref: WorkloadRef) -> None:
         if (entry := self._entries.get(ref)) is not None:
             self._tell(entry)
@@ -322,6 +316,22 @@ class KubernetesBackend:
             entry.repair = None
         for path in tuple(entry.objects):
             self._look_at(entry, path)
+
+    def _demanded(self, namespace: str) -> None:
+        """Schedule the workloads of a namespace to be applied again: its quota demands something else."""
+        for ref, entry in self._entries.items():
+            if ref.namespace == namespace and entry.wanted is not None and not entry.deleting:
+                self._spawn(self._meet_demands(entry), f"demands on {ref.id}")
+
+    async def _meet_demands(self, entry: Entry) -> None:
+        async with entry.lock:
+            if entry.wanted is None or entry.deleting or not self._leads():
+                return
+            try:
+                await self._applier.apply(entry, entry.wanted)
+            except LLMOSError as error:  # the next reconciliation applies it
+                logger.warning("%s/%s can't follow its quota: %s", entry.ref.namespace, entry.ref.name, error)
+        self._tell(entry)
 
     async def _look_for_lost(self) -> None:
         """Delete pods by force that should have ended long ago: their nodes are lost and won't report their end."""

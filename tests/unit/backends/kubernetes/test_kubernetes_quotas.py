@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -102,16 +101,12 @@ async def test_a_new_quota_is_met_at_once_and_a_removed_one_forgotten(tmp_path) 
         async with running(api) as backend:
             await backend.apply(WANTED)
             assert stated(cluster) is None
-            for change, expected in (
-                (lambda: cluster.put("resourcequotas", quota(limits_cpu="8")), {"cpu": "1"}),
-                (lambda: cluster.remove("resourcequotas", "site", NAMESPACE), None),
-            ):
-                changes = backend.changes()
-                change()
-                async with asyncio.timeout(10):
-                    while ((stated(cluster) or {}).get("limits")) != expected:
-                        assert await anext(changes) == REF
-                        await backend.apply(WANTED)
+            cluster.put("resourcequotas", quota(limits_cpu="8"))
+            await cluster.until(lambda: (stated(cluster) or {}).get("limits") == {"cpu": "1"}, "the limit")
+            cluster.remove("resourcequotas", "site", NAMESPACE)
+            await cluster.until(lambda: stated(cluster) is None, "no limit")
+            await backend.delete(REF)
+            assert cluster.names("deployments", NAMESPACE) == []
 
 
 async def test_a_change_of_a_quotas_status_applies_nothing_again(tmp_path) -> None:
