@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Target",
     "add_namespace",
+    "add_wait",
     "find_kind",
     "list_everywhere",
     "shared_namespaces",
@@ -47,6 +48,12 @@ def add_namespace(parser: argparse.ArgumentParser, *, everywhere: bool = False) 
     parser.add_argument("-n", "--namespace", metavar="NS", help="namespace (default: your own)")
     if everywhere:
         parser.add_argument("-A", "--all-namespaces", action="store_true", help="in all namespaces that you may see")
+
+
+def add_wait(parser: argparse.ArgumentParser, *, until: str, default: bool = True) -> None:
+    """Add the options ``--wait`` and ``--no-wait``, one of which is the default."""
+    words = f"wait until it is {until} (default), or not" if default else f"wait until it is {until}, or not (default)"
+    parser.add_argument("--wait", action=argparse.BooleanOptionalAction, default=default, help=words)
 
 
 def find_kind(word: str) -> type[Resource]:

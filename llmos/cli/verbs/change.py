@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from llmos.cli.common import add_namespace, suggesting
+from llmos.cli.common import add_namespace, add_wait, suggesting
 from llmos.cli.output import Output
 from llmos.cli.parser import Parser
 from llmos.cli.verbs.serve import add_spec_options, spec_options
@@ -33,10 +33,7 @@ def _configure_named(parser: Parser) -> None:
 
 
 def _configure_wait(parser: Parser, *, default: bool) -> None:
-    if default:
-        parser.add_argument("--no-wait", dest="wait", action="store_false", help="return at once")
-    else:
-        parser.add_argument("--wait", action="store_true", help="wait until it is Ready")
+    add_wait(parser, until="Ready", default=default)
     parser.add_argument("--timeout", metavar="SECONDS", type=float, help="maximum time to wait")
 
 

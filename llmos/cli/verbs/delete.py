@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from llmos.cli.common import Target, add_namespace, suggesting, targets_or_service
+from llmos.cli.common import Target, add_namespace, add_wait, suggesting, targets_or_service
 from llmos.cli.manifests import read_manifests
 from llmos.cli.output import Output
 from llmos.cli.parser import Parser
@@ -23,7 +23,7 @@ def configure_delete(parser: Parser) -> None:
     parser.add_argument("-f", "--filename", metavar="FILE", action="append", help="delete the resources in this file")
     parser.add_argument("-y", "--yes", action="store_true", help="don't ask")
     parser.add_argument("--dry-run", action="store_true", help="check everything, delete nothing")
-    parser.add_argument("--no-wait", action="store_true", help="don't wait until it is gone")
+    add_wait(parser, until="gone")
     add_namespace(parser)
 
 
@@ -40,9 +40,9 @@ def run_delete(client: Client, args: argparse.Namespace, output: Output) -> list
     for target, namespace in wanted:
         client.collection(target.kind).delete(target.name, namespace=namespace, dry_run=args.dry_run)
     for target, namespace in wanted:
-        if not (args.no_wait or args.dry_run):
+        if args.wait and not args.dry_run:
             client.collection(target.kind).wait_deleted(target.name, namespace=namespace)
-        word = "would be deleted (dry run)" if args.dry_run else "is being deleted" if args.no_wait else "deleted"
+        word = "would be deleted (dry run)" if args.dry_run else "deleted" if args.wait else "is being deleted"
         output.text(f"{target} {word}")
     return [str(target) for target, _ in wanted]
 

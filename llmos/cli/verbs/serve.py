@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from llmos.cli.common import add_namespace
+from llmos.cli.common import add_namespace, add_wait
 from llmos.cli.output import Output
 from llmos.cli.parser import Parser
 from llmos.cli.waiting import wait_shown
@@ -28,7 +28,7 @@ def configure_serve(parser: Parser) -> None:
     )
     parser.add_argument("--name", help="name for clients (default: derived from MODEL)")
     add_spec_options(parser)
-    parser.add_argument("--no-wait", action="store_true", help="return at once; the start continues")
+    add_wait(parser, until="Ready")
     parser.add_argument("--timeout", metavar="SECONDS", type=float, help="maximum time to wait")
     parser.add_argument("--dry-run", action="store_true", help="check everything, start nothing")
     add_namespace(parser)
@@ -96,7 +96,7 @@ def run_serve(client: Client, args: argparse.Namespace, output: Output) -> Model
     if args.dry_run:
         output.text(f"modelservice/{name} {done} (dry run: nothing was changed)")
         return service
-    if args.no_wait:
+    if not args.wait:
         output.text(f"modelservice/{name} {done}. It continues by itself; look with: {output.hints.command} ps")
         return service
     return wait_shown(client, service, output, timeout=args.timeout)

@@ -792,3 +792,10 @@ def test_version_and_overview(run: Run):
     assert run("--version")[1].startswith("llmos 0.")
     assert "  serve " in run()[1]
     assert "for example:" in run("help", "serve")[1]
+
+
+@pytest.mark.parametrize("verb", ["serve", "set", "scale", "start", "delete"])
+def test_waiting_can_be_asked_for_and_declined_wherever_there_is_something_to_wait_for(verb):
+    words = {"serve": ["demo://tiny"], "scale": ["chat", "2"], "delete": ["chat"]}.get(verb, ["chat"])
+    assert parse([verb, *words, "--wait"])[1].wait
+    assert not parse([verb, *words, "--no-wait"])[1].wait
