@@ -332,6 +332,8 @@ class KubernetesBackend:
             except LLMOSError as error:  # the next reconciliation applies it
                 logger.warning("%s/%s can't follow its quota: %s", entry.ref.namespace, entry.ref.name, error)
         self._tell(entry)
+        for path in tuple(entry.objects):  # objects that were changed meanwhile
+            self._look_at(entry, path)
 
     async def _look_for_lost(self) -> None:
         """Delete pods by force that should have ended long ago: their nodes are lost and won't report their end."""

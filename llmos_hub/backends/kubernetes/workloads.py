@@ -33,6 +33,8 @@ __all__ = ["Applier", "Entry"]
 
 _REFUSED: Final = (400, 422)
 _MAKE_PODS: Final = ("Deployment", "Job", "LeaderWorkerSet")
+_PODS: Final = ("active", "succeeded", "failed", "terminating")
+"""Numbers of pods in a Job's status: none of them before its first pod."""
 _PART: Final = {"Deployment": "deployments", "Job": "jobs", "Pod": "pods"}
 
 logger = logging.getLogger(__name__)
@@ -218,6 +220,11 @@ class Applier:
 
     async def _apply(self, entry: Entry, path: str, obj: Object) -> None:
         live = entry.live(path)
+        if obj["kind"] == "Job" and live is not None and not any(live["status"].get(name) for name in _PODS):
+            # it may have no pods because its template, which is immutable, doesn't state what a quota demands
+            if not live["metadata"].get("deletionTimestamp"):
+                await self.remove(live)
+            return  # it is made again once it is gone
         try:
             if obj["kind"] == "Job" and live is not None:
                 # a Job's template is immutable, and its hash is in the name; only the annotations can differ

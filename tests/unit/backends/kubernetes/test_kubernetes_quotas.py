@@ -109,6 +109,24 @@ async def test_a_new_quota_is_met_at_once_and_a_removed_one_forgotten(tmp_path) 
             assert cluster.names("deployments", NAMESPACE) == []
 
 
+async def test_a_download_that_no_pod_was_made_for_is_made_again_with_limits(tmp_path) -> None:
+    async with fake_kubernetes(tmp_path) as (cluster, api):
+        cluster.put("namespaces", {"metadata": {"name": NAMESPACE}})
+
+        def container() -> dict[str, Any]:
+            for name in cluster.names("jobs", NAMESPACE):
+                job = cluster.get("jobs", name, NAMESPACE)
+                assert job is not None
+                return job["spec"]["template"]["spec"]["containers"][0]
+            return {}
+
+        async with running(api) as backend:
+            await backend.apply(Workload(REF, (Role("fetch", 1, script("true", completes=True)),)))
+            assert "limits" not in container().get("resources", {})
+            cluster.put("resourcequotas", quota(limits_cpu="8"))
+            await cluster.until(lambda: container().get("resources", {}).get("limits") == {"cpu": "1"}, "the limit")
+
+
 async def test_a_change_of_a_quotas_status_applies_nothing_again(tmp_path) -> None:
     async with fake_kubernetes(tmp_path) as (_, api):
         told = list[str]()
