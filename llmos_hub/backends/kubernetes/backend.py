@@ -162,9 +162,7 @@ class KubernetesBackend:
         entry = entry or self._entry(Entry(workload.ref))
         async with entry.lock:
             await self._applier.apply(entry, workload)
-        self._tell(entry)
-        for path in tuple(entry.objects):  # objects that were changed meanwhile
-            self._look_at(entry, path)
+        self._look_at_all(entry)
 
     async def observe(self, ref: WorkloadRef) -> Observation | None:
         """Return the current observation, from the last known objects."""
@@ -292,6 +290,12 @@ class KubernetesBackend:
         delay = min(_REPAIR_LONGEST, _REPAIR_FIRST * 2**entry.repairs)
         entry.repair = self._spawn(self._repair(entry, delay), f"repair {entry.ref.id}")
 
+    def _look_at_all(self, entry: Entry) -> None:
+        """Tell the state after objects were applied, and schedule repairs of those that were changed meanwhile."""
+        self._tell(entry)
+        for path in tuple(entry.objects):
+            self._look_at(entry, path)
+
     async def _repair(self, entry: Entry, delay: float) -> None:
         try:
             await asyncio.sleep(delay)
@@ -331,9 +335,7 @@ class KubernetesBackend:
                 await self._applier.apply(entry, entry.wanted)
             except LLMOSError as error:  # the next reconciliation applies it
                 logger.warning("%s/%s can't follow its quota: %s", entry.ref.namespace, entry.ref.name, error)
-        self._tell(entry)
-        for path in tuple(entry.objects):  # objects that were changed meanwhile
-            self._look_at(entry, path)
+        self._look_at_all(entry)
 
     async def _look_for_lost(self) -> None:
         """Delete pods by force that should have ended long ago: their nodes are lost and won't report their end."""
