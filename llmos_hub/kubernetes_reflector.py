@@ -144,11 +144,12 @@ class Reflector:
 
     def _put(self, obj: Object) -> Key | None:
         key = _key(obj)
-        old, new = self.objects.get(key), self._keep(obj)
+        old = self.objects.get(key)
+        if old is not None and _version(old) >= _version(obj):
+            return key  # as after each own change: `take` was faster than the watch
+        new = self._keep(obj)
         if new is None:
             return None
-        if old is not None and _version(old) >= _version(obj):
-            return key
         self.objects[key] = new
         self._changed(old, new)
         return key

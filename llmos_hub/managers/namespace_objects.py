@@ -7,6 +7,7 @@ somebody adds counts as a change to our object, and is removed again.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import ipaddress
 import json
@@ -225,7 +226,7 @@ def make_network_policies(namespace: str, release: str, options: NamespaceOption
         "llmos-engines": _policy(engines, ingress=requests),
     }
     if net.internet:
-        policies["llmos-outside"] = _policy(every, egress=[{"to": _outside(net.cluster_cidrs)}])
+        policies["llmos-outside"] = _policy(every, egress=[{"to": _outside(tuple(net.cluster_cidrs))}])
     return [
         {**_object("networking.k8s.io/v1", "NetworkPolicy", namespace, name, options), "spec": spec}
         for name, spec in policies.items()
@@ -256,16 +257,22 @@ def _ports(ports: Iterable[int], *protocols: str) -> list[Object]:
     return [{"port": port, "protocol": protocol} for port in ports for protocol in (protocols or ("TCP",))]
 
 
-def _outside(cluster: Iterable[str]) -> list[Object]:
+def _outside(cluster: tuple[str, ...]) -> list[Object]:
     """Return all addresses except the cluster's and metadata services, which give out a node's credentials."""
+    return [{"ipBlock": {"cidr": whole, "except": list(parts)}} for whole, parts in _find_outside(cluster)]
+
+
+@functools.lru_cache
+def _find_outside(cluster: tuple[str, ...]) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    """Return ranges with their excluded parts; cached, since all namespaces have the same ones."""
     excluded = {ipaddress.ip_network(cidr, strict=False) for cidr in (*cluster, *METADATA_SERVICES)}
     blocks = []
     for everything in (ipaddress.ip_network("0.0.0.0/0"), ipaddress.ip_network("::/0")):
         same = sorted((net for net in excluded if net.version == everything.version), key=lambda n: n.network_address)
         if everything in same:
             continue
-        blocks.append({"ipBlock": {"cidr": str(everything), "except": [str(net) for net in same]}})
-    return blocks
+        blocks.append((str(everything), tuple(str(net) for net in same)))
+    return tuple(blocks)
 
 
 # All contents

@@ -167,7 +167,7 @@ class Gateway(Component):
     """The Service, for access without an Ingress or HTTPRoute."""
     drain_seconds: Annotated[int, Field(ge=1, le=3600)] = 30
     """Maximum time in seconds for running requests when a replica is stopped."""
-    shutdown_delay_seconds: Annotated[int, Field(ge=0, le=300)] = 5
+    shutdown_delay_seconds: Annotated[int, Field(ge=0, le=300)] = 10
     """Seconds for which a stopping replica still accepts requests, until all nodes and load balancers know that it
     stops."""
     resources: ResourceRequirements = requests("100m", "128Mi", limit="1Gi")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import functools
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -271,18 +272,23 @@ def _make_egress(settings: KubernetesSettings) -> Iterator[dict[str, Any]]:
         ],
         "ports": [{"port": 53, "protocol": "UDP"}, {"port": 53, "protocol": "TCP"}],
     }
-    blocks = [{"ipBlock": _make_block(cidr, settings)} for cidr in settings.egress.cidrs]
+    excluded = (*settings.egress.except_cidrs, *METADATA_SERVICES)
+    blocks = [{"ipBlock": _make_block(cidr, excluded)} for cidr in settings.egress.cidrs]
     if blocks and settings.egress.enabled:
         yield {"to": blocks}
     yield from settings.egress.also
 
 
-def _make_block(cidr: str, settings: KubernetesSettings) -> dict[str, Any]:
-    """Return a range without excluded addresses; cloud metadata services are always excluded."""
+def _make_block(cidr: str, excluded: tuple[str, ...]) -> dict[str, Any]:
+    inside = _find_inside(cidr, excluded)
+    return {"cidr": cidr} | ({"except": list(inside)} if inside else {})
+
+
+@functools.lru_cache
+def _find_inside(cidr: str, excluded: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the excluded ranges that are parts of a range; cached, since all workloads have the same ranges."""
     whole = ip_network(cidr)
-    but = dict.fromkeys((*settings.egress.except_cidrs, *METADATA_SERVICES))
-    inside = [each for each in but if _is_inside(ip_network(each), whole)]
-    return {"cidr": cidr} | ({"except": inside} if inside else {})
+    return tuple(each for each in dict.fromkeys(excluded) if _is_inside(ip_network(each), whole))
 
 
 def _is_inside(part: IPv4Network | IPv6Network, whole: IPv4Network | IPv6Network) -> bool:
