@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final, Literal
 
-__all__ = ["ExceededQuota", "NodeCause", "NodeCauseKind", "OutsideLimit", "Unplaced", "parse_limits", "parse_quota", "parse_unplaced"]  # fmt: skip
+__all__ = ["ExceededQuota", "NodeCause", "NodeCauseKind", "OutsideLimit", "Unplaced", "is_uncounted", "parse_limits", "parse_quota", "parse_unplaced"]  # fmt: skip
 
 NodeCauseKind = Literal[
     "insufficient",
@@ -144,6 +144,15 @@ def _cause(text: str, count: int | None) -> NodeCause:
         kind = _TAINTS.get(key, "taint")
         return NodeCause(kind, count, text, taint=key if kind == "taint" else "")
     return NodeCause(next((kind for said, kind in _SAID if said in text), "other"), count, text)
+
+
+def is_uncounted(message: str) -> bool:
+    """Return whether a refusal means that the cluster hasn't yet counted what a new quota covers; repeat the request.
+
+    Source: ``checkRequest`` in
+    https://github.com/kubernetes/kubernetes/blob/master/staging/src/k8s.io/apiserver/pkg/admission/plugin/resourcequota/controller.go
+    """
+    return "status unknown for quota" in message
 
 
 def parse_quota(message: str) -> ExceededQuota | None:

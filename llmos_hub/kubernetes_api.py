@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote, urlencode
 
 from llmos.errors import Cause, Unavailable, UsageError
+from llmos.kubernetes_messages import is_uncounted
 from llmos_hub.failures import reason
 
 if TYPE_CHECKING:
@@ -69,6 +70,11 @@ class APIError(Exception):
             Cause(str(cause.get("field") or ""), str(cause.get("message") or ""))
             for cause in self.details.get("causes") or ()
         ]
+
+    @property
+    def passing(self) -> bool:
+        """Whether the server did nothing and may accept the same request in a moment."""
+        return self.status == 429 or (self.status == 403 and is_uncounted(self.message))
 
     def because(self, reason: str) -> bool:
         """Return whether one of the causes has that reason, such as ``NamespaceTerminating``."""
@@ -217,7 +223,7 @@ class KubernetesAPI:
             try:
                 return await self._once(asked, ClientTimeout(total=max(left, 0.05), sock_connect=_CONNECT_TIMEOUT))
             except APIError as error:
-                if error.status != 429 and not (error.status == 503 and method == "GET"):
+                if not error.passing and not (error.status == 503 and method == "GET"):
                     raise
                 wait = float(error.details.get("retryAfterSeconds") or pause)
                 failure = f"is too busy: {error.message}"

@@ -12,13 +12,15 @@ persistentvolumeclaims, and to create, update and delete secrets (not to read th
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any, Final
 
 from kubernetes_asyncio.client import ApiException
 from traitlets import List, Unicode, default
 
+from llmos.kubernetes_messages import is_uncounted
 from llmos.resources.quantities import format_bytes, parse_quantity
 from llmos.trust import ENV_CA_CERTIFICATES
 from llmos_spawners.environment import mint_invoke_token, past_proxies, platform_environment, revoke_tokens
@@ -37,8 +39,27 @@ SERVICE_ACCOUNT: Final = "llmos"
 """The service account of servers' pods: it has no permissions, and the registry's pull secrets."""
 SECRET_VARIABLES: Final = ("JUPYTERHUB_API_TOKEN", "JPY_API_TOKEN", "OPENAI_API_KEY")
 
+_Create = Callable[["LLMOSKubeSpawner", Any, float], Awaitable[bool]]
+
 _LOOKS_BEFORE_GIVING_UP: Final = 3
 """Consecutive checks, one a second, with a hopeless phase; the kubelet may pass through such a state briefly."""
+
+
+def _repeated(create: _Create) -> _Create:
+    """Let KubeSpawner repeat a request of `create` that didn't reach the cluster, or came before it counted a quota."""
+
+    @functools.wraps(create)
+    async def attempt(self: LLMOSKubeSpawner, manifest: Any, request_timeout: float) -> bool:
+        try:
+            return await create(self, manifest, request_timeout)
+        except UNREACHABLE:
+            return False
+        except ApiException as error:
+            if error.status == 403 and is_uncounted(str(error.body)):
+                return False
+            raise
+
+    return attempt
 
 
 class LLMOSKubeSpawner(QueuedStarts, ChoosingKubeSpawner):
@@ -337,23 +358,19 @@ class LLMOSKubeSpawner(QueuedStarts, ChoosingKubeSpawner):
             found.append((meta.get("annotations", {}).get("hub.jupyter.org/servername") or "the default server", size))
         return sorted(found)
 
+    @_repeated
     async def _make_create_pvc_request(self, pvc: Any, request_timeout: float) -> bool:
         self._step = Phase(
             12, f"Making the home, {self.storage_capacity}" if not self._pvc_exists else "Finding the home"
         )
-        try:
-            done: bool = await super()._make_create_pvc_request(pvc, request_timeout)
-        except UNREACHABLE:
-            return False  # KubeSpawner repeats it
+        done: bool = await super()._make_create_pvc_request(pvc, request_timeout)
         return done
 
+    @_repeated
     async def _make_create_pod_request(self, pod: Any, request_timeout: float) -> bool:
         self._step = Phase(15, "Making the pod")
-        try:
-            await self._write_secret()
-            done: bool = await super()._make_create_pod_request(pod, request_timeout)
-        except UNREACHABLE:
-            return False  # KubeSpawner repeats it
+        await self._write_secret()
+        done: bool = await super()._make_create_pod_request(pod, request_timeout)
         return done
 
     # Progress

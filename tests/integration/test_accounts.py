@@ -42,65 +42,62 @@ def works(platform, token):
 # Permission to set passwords
 
 
-def with_help_desk(tmp_path):
-    """Return a data directory for a platform on which mallory may administer users without being an admin."""
-    root = tmp_path / "data"
+@pytest.fixture(scope="module")
+def own(tmp_path_factory):
+    """Yield a platform on which mallory may administer users without being an admin."""
+    root = tmp_path_factory.mktemp("help-desk") / "data"
     root.mkdir(mode=0o700)
     (root / "jupyterhub_config.py").write_text(
         'c.JupyterHub.load_roles = [{"name": "desk", "scopes": ["admin:users", "tokens!user"], "users": ["mallory"]}]\n'
         'c.Authenticator.allowed_users = {"mallory"}\n'
     )
-    return root
-
-
-def test_who_administers_users_does_not_become_an_admin(tmp_path):
-    with running_platform(with_help_desk(tmp_path)) as own:
-        own.add_user("victim")
-        answer = own.hub("POST", "/llmos/users/mallory/password", body={"password": OWN, "one_time": False})
+    with running_platform(root) as platform:
+        answer = platform.hub("POST", "/llmos/users/mallory/password", body={"password": OWN, "one_time": False})
         assert answer.status_code == 200, answer.text
-        token = own.token("mallory")
-        body = {"password": "taken-over-by-me", "one_time": False}
-        taken = own.hub("POST", "/llmos/users/admin/password", token=token, body=body)
-        made = own.hub("POST", "/llmos/users/eve/password", token=token, body={**body, "create": True, "admin": True})
-        assert (taken.status_code, made.status_code) == (403, 403)
-        assert own.hub("GET", "/users/eve").status_code == 404
-        with own.browser("admin", ADMIN_PASSWORD):
-            pass
-        # the permitted requests still work
-        assert own.hub("POST", "/llmos/users/victim/password", token=token, body=body).status_code == 200
-        made = own.hub("POST", "/llmos/users/eve/password", token=token, body={**body, "create": True})
-        assert (made.status_code, made.json()["admin"]) == (201, False)
+        yield platform
 
 
-def test_who_administers_users_does_not_become_an_admin_by_an_admins_name(tmp_path):
-    with running_platform(with_help_desk(tmp_path)) as own:
-        answer = own.hub("POST", "/llmos/users/mallory/password", body={"password": OWN, "one_time": False})
-        assert answer.status_code == 200, answer.text
-        own.add_user("bob")
-        token = own.token("mallory")
-        assert own.hub("DELETE", "/users/admin", token=token).status_code == 204
-        body = {"password": "taken-over-by-me", "one_time": False}
-        attacks = [
-            ("POST", "/llmos/users/admin/password", {**body, "create": True, "inherit": True}),
-            ("POST", "/llmos/users/ADMIN/password", {**body, "create": True, "inherit": True}),
-            ("POST", "/users/admin", None),
-            ("POST", "/users", {"usernames": ["admin"]}),
-            ("PATCH", "/users/bob", {"name": "admin"}),
-            ("PATCH", "/users/bob", {"name": "ADMIN"}),
-        ]
-        for method, path, content in attacks:
-            answer = own.hub(method, path, token=token, body=content)
-            assert (answer.status_code, method, path) == (403, method, path), answer.text
-            assert own.hub("GET", "/users/admin").status_code == 404
-        # the permitted requests still work
-        assert own.hub("PATCH", "/users/bob", token=token, body={"name": "robert"}).status_code == 200
-        assert own.hub("POST", "/users", token=token, body={"usernames": ["carol"]}).status_code == 201
-        assert own.hub("POST", "/users/dave", token=token).status_code == 201
-        # the account that runs the platform can create the admin again
-        made = own.hub(
-            "POST", "/llmos/users/admin/password", body={**body, "create": True, "inherit": True, "admin": True}
-        )
-        assert (made.status_code, made.json()["admin"]) == (201, True), made.text
+def test_who_administers_users_does_not_become_an_admin(own):
+    own.add_user("victim")
+    token = own.token("mallory")
+    body = {"password": "taken-over-by-me", "one_time": False}
+    taken = own.hub("POST", "/llmos/users/admin/password", token=token, body=body)
+    made = own.hub("POST", "/llmos/users/eve/password", token=token, body={**body, "create": True, "admin": True})
+    assert (taken.status_code, made.status_code) == (403, 403)
+    assert own.hub("GET", "/users/eve").status_code == 404
+    with own.browser("admin", ADMIN_PASSWORD):
+        pass
+    # the permitted requests still work
+    assert own.hub("POST", "/llmos/users/victim/password", token=token, body=body).status_code == 200
+    made = own.hub("POST", "/llmos/users/eve/password", token=token, body={**body, "create": True})
+    assert (made.status_code, made.json()["admin"]) == (201, False)
+
+
+def test_who_administers_users_does_not_become_an_admin_by_an_admins_name(own):
+    own.add_user("bob")
+    token = own.token("mallory")
+    assert own.hub("DELETE", "/users/admin", token=token).status_code == 204
+    body = {"password": "taken-over-by-me", "one_time": False}
+    attacks = [
+        ("POST", "/llmos/users/admin/password", {**body, "create": True, "inherit": True}),
+        ("POST", "/llmos/users/ADMIN/password", {**body, "create": True, "inherit": True}),
+        ("POST", "/users/admin", None),
+        ("POST", "/users", {"usernames": ["admin"]}),
+        ("PATCH", "/users/bob", {"name": "admin"}),
+        ("PATCH", "/users/bob", {"name": "ADMIN"}),
+    ]
+    for method, path, content in attacks:
+        answer = own.hub(method, path, token=token, body=content)
+        assert (answer.status_code, method, path) == (403, method, path), answer.text
+        assert own.hub("GET", "/users/admin").status_code == 404
+    # the permitted requests still work
+    assert own.hub("PATCH", "/users/bob", token=token, body={"name": "robert"}).status_code == 200
+    assert own.hub("POST", "/users", token=token, body={"usernames": ["carol"]}).status_code == 201
+    assert own.hub("POST", "/users/dave", token=token).status_code == 201
+    # the account that runs the platform can create the admin again
+    body = {"password": ADMIN_PASSWORD, "one_time": False, "create": True, "inherit": True, "admin": True}
+    made = own.hub("POST", "/llmos/users/admin/password", body=body)
+    assert (made.status_code, made.json()["admin"]) == (201, True), made.text
 
 
 def test_a_password_with_half_a_character_is_refused_before_anybody_is_made(platform):
@@ -406,23 +403,6 @@ def test_a_server_that_dies_at_once_says_so_at_once_with_its_last_lines(tmp_path
     assert "respond" not in page.text
 
 
-def test_a_class_that_starts_together_gets_its_servers(tmp_path):
-    names = [f"pupil{number}" for number in range(12)]
-    with running_platform(tmp_path / "data") as own:
-        for name in names:
-            own.add_user(name)
-        tokens = {name: own.token(name) for name in names}
-        with ThreadPoolExecutor(len(names)) as pool:
-            answers = list(pool.map(lambda n: own.hub("POST", f"/users/{n}/server", token=tokens[n]), names))
-        assert {answer.status_code for answer in answers} <= {201, 202}, [answer.text for answer in answers]
-
-        def all_ready():
-            found = [own.hub("GET", f"/users/{name}", token=tokens[name]).json()["servers"] for name in names]
-            return all(servers and servers[""]["ready"] for servers in found)
-
-        wait_until(all_ready, 180, "everybody's server is ready")
-
-
 _PODS_THAT_TAKE_LONG = """
 import asyncio
 from unittest import mock
@@ -494,9 +474,6 @@ def test_an_emptied_hub_database_begins_again_with_a_password_that_works(tmp_pat
         assert "LLMOS_ADMIN_PASSWORD is not used" in own.output
         own.stop()
         own.environment = {}
-        own.start()
-        assert "(forgot the password? " in own.output
-        own.stop()
         (own.root / "hub" / "jupyterhub.sqlite").write_bytes(b"")
         own.options = ("--recover", "people")
         own.start()
@@ -518,3 +495,22 @@ def test_a_short_first_password_is_refused(tmp_path):
         "LLMOS_ADMIN_PASSWORD: A password needs at least 8 characters.\n",
     )
     assert own.clean_up() == []
+
+
+# A crowd
+
+
+def test_a_class_that_starts_together_gets_its_servers(own):
+    names = [f"pupil{number}" for number in range(12)]
+    for name in names:
+        own.add_user(name)
+    tokens = {name: own.token(name) for name in names}
+    with ThreadPoolExecutor(len(names)) as pool:
+        answers = list(pool.map(lambda n: own.hub("POST", f"/users/{n}/server", token=tokens[n]), names))
+    assert {answer.status_code for answer in answers} <= {201, 202}, [answer.text for answer in answers]
+
+    def all_ready():
+        found = [own.hub("GET", f"/users/{name}", token=tokens[name]).json()["servers"] for name in names]
+        return all(servers and servers[""]["ready"] for servers in found)
+
+    wait_until(all_ready, 180, "everybody's server is ready")

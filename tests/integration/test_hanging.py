@@ -2,11 +2,10 @@
 
 import signal
 import time
-from pathlib import Path
 
 import pytest
 
-from tests.support.platform import running_platform, wait_until
+from tests.support.platform import command_of, running_platform, wait_until
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +31,7 @@ def test_a_part_that_hangs_is_replaced_within_half_a_minute(hanging, parts):
 def test_an_engine_that_hangs_is_replaced_within_half_a_minute(hanging):
     with hanging.sdk() as client:
         client.serve("demo://tiny", name="tiny", timeout=60)
-        [engine] = [handle for handle in hanging.marked() if b"llamacpp_server" in command_of(handle)]
+        [engine] = [handle for handle in hanging.marked() if "llamacpp_server" in command_of(handle)]
         engine.send(signal.SIGSTOP)
         wait_until(lambda: not engine.alive, 25, "it is ended")
         # the event comes a moment after the end, until which the service may still be reported as ready
@@ -41,10 +40,3 @@ def test_an_engine_that_hangs_is_replaced_within_half_a_minute(hanging):
         for progress in client.wait_ready("tiny", timeout=30):
             last = progress
         assert last.ready
-
-
-def command_of(handle):
-    try:
-        return Path(f"/proc/{handle.pid}/cmdline").read_bytes()
-    except OSError:
-        return b""

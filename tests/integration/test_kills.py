@@ -8,14 +8,12 @@ import itertools
 import signal
 import threading
 import time
-from pathlib import Path
 
 import httpx
 import pytest
 
 import llmos
-from llmos_hub.processes import ProcessHandle
-from tests.support.platform import Platform, running_platform, wait_until
+from tests.support.platform import Platform, command_of, running_platform, wait_until
 
 BODY = {"model": "tiny", "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 4, "temperature": 0}
 
@@ -86,14 +84,6 @@ def running(tmp_path_factory):
             yield platform, client, token
 
 
-def command_of(handle: ProcessHandle) -> str:
-    """Return the command line of a process; empty if it has ended or is a zombie."""
-    try:
-        return Path(f"/proc/{handle.pid}/cmdline").read_text().replace("\0", " ").strip()
-    except OSError:
-        return ""
-
-
 def kill_replica(platform: Platform) -> None:
     """Kill one engine process with SIGKILL."""
     for handle in platform.marked():
@@ -154,25 +144,3 @@ def test_the_costs(running, victim, record_property):
         after = {r.id for r in client.modelservices.get("tiny").status.replica_statuses}
         assert after == before, "models were not started again"
     assert write_and_read_back(client)
-
-
-def test_ctrl_c_leaves_nothing_behind(tmp_path):
-    with running_platform(tmp_path / "data") as platform:
-        token = platform.client["token"]
-        with llmos.Client(url=platform.api_url, token=token) as client:
-            client.serve("demo://tiny", name="tiny", timeout=60)
-        platform.start_server("admin", platform.token("admin"))
-        commands = " ".join(command_of(handle) for handle in platform.marked())
-        assert "llamacpp_server" in commands
-        assert "singleuser" in commands
-        assert platform.stop() == 0
-        assert [command_of(handle) for handle in platform.marked()] == []
-
-        platform.start()  # all state is still there
-        with llmos.Client(url=platform.api_url, token=platform.client["token"]) as client:
-            assert client.modelservices.get("tiny").spec.model == "demo://tiny"
-            for progress in client.wait_ready("tiny", timeout=60):
-                last = progress
-            assert last.ready
-            assert [replica.restarts for replica in last.resource.status.replica_statuses] == [0]
-            assert "Crashed" not in [event.reason for event in client.modelservices.events("tiny")]

@@ -1,6 +1,6 @@
 """`llmos up` and the processes it supervises: start, log-in, servers, tokens, death of each part, stop.
 
-A test that kills or stops something has its own platform; the others share one.
+The tests that kill a part share a platform, which is whole again after each; the others share another one.
 """
 
 import contextlib
@@ -24,15 +24,15 @@ import llmos
 from llmos_hub.names import DataDir
 from llmos_hub.processes import ProcessHandle
 from llmos_hub.supervisor.state import StateFiles
-from tests.support.platform import ADMIN_PASSWORD, Platform, running_platform, wait_until
+from tests.support.platform import ADMIN_PASSWORD, Platform, command_of, running_platform, wait_until
 
 PARTS = ["valkey", "proxy", "api", "gateway", "controllers", "hub"]
 
 
-@pytest.fixture
-def own(tmp_path):
-    """Yield a platform that the test may break."""
-    with running_platform(tmp_path / "data") as started:
+@pytest.fixture(scope="module")
+def own(tmp_path_factory):
+    """Yield a platform whose parts may be killed, if they are back at the end of the test."""
+    with running_platform(tmp_path_factory.mktemp("own") / "data") as started:
         yield started
 
 
@@ -306,10 +306,10 @@ def test_tokens_are_dead_after_a_stop_also_across_a_restart_of_the_hub(own):
 
 
 def test_tokens_of_a_server_that_died_by_itself_end_too(own):
-    own.add_user("ada")
-    token = own.token("ada")
-    url = own.start_server("ada", token)
-    environ = own.server_environment("ada")
+    own.add_user("bea")
+    token = own.token("bea")
+    url = own.start_server("bea", token)
+    environ = own.server_environment("bea")
     httpx.post(f"{url}api/shutdown", headers={"Authorization": f"Bearer {token}"}, timeout=30)
     # the Hub polls its servers every five seconds
     wait_until(lambda: not works(environ["OPENAI_API_KEY"], own), 30, "its token is dead")
@@ -317,10 +317,11 @@ def test_tokens_of_a_server_that_died_by_itself_end_too(own):
 
 
 def test_whatever_is_killed_comes_back_and_is_said(own):
-    own.add_user("ada")
-    token = own.token("ada")
-    url = own.start_server("ada", token)
+    own.add_user("cleo")
+    token = own.token("cleo")
+    url = own.start_server("cleo", token)
     headers = {"Authorization": f"Bearer {token}"}
+    restarts = [process["restarts"] for process in own.status()["processes"]]
     for name in PARTS:
         before = own.kill(name)
         own.wait_replaced(name, before)
@@ -334,7 +335,7 @@ def test_whatever_is_killed_comes_back_and_is_said(own):
             return False
 
     wait_until(routed, 30, "the server is reached through the new proxy")
-    assert [process["restarts"] for process in own.status()["processes"]] == [1] * len(PARTS)
+    assert [process["restarts"] for process in own.status()["processes"]] == [count + 1 for count in restarts]
 
 
 def test_while_a_part_is_away_programs_get_an_error_that_they_can_read(own):
@@ -346,16 +347,17 @@ def test_while_a_part_is_away_programs_get_an_error_that_they_can_read(own):
         assert (status["kind"], status["details"]["code"], status["code"]) == ("Status", "unavailable", 503)
         assert client.whoami().name == "admin"  # it waits for the next one
         own.wait_replaced("api", old)
-    own.kill("gateway")
+    old = own.kill("gateway")
     refused = httpx.get(f"{own.hub_url}/services/llm/v1/models", timeout=10)
     assert refused.status_code == 503
     assert refused.json()["error"]["type"] == "server_error"
+    own.wait_replaced("gateway", old)
 
 
 def test_a_new_supervisor_adopts_all_that_runs(own):
-    own.add_user("ada")
-    token = own.token("ada")
-    own.start_server("ada", token)
+    own.add_user("dora")
+    token = own.token("dora")
+    own.start_server("dora", token)
     before = {name: own.handle(name) for name in PARTS}
     own.kill("supervisor")
     dead = own.run("status")
@@ -365,15 +367,15 @@ def test_a_new_supervisor_adopts_all_that_runs(own):
     assert works(token, own)
     own.start()
     assert {name: own.handle(name) for name in PARTS} == before
-    assert own.hub("GET", "/users/ada", token=token).json()["servers"][""]["ready"]
+    assert own.hub("GET", "/users/dora", token=token).json()["servers"][""]["ready"]
     # adopted, so they are watched
     old = own.kill("gateway")
     own.wait_replaced("gateway", old)
 
 
 def test_down_stops_what_a_dead_supervisor_left(own):
-    own.add_user("ada")
-    own.start_server("ada", own.token("ada"))
+    own.add_user("elsa")
+    own.start_server("elsa", own.token("elsa"))
     own.kill("supervisor")
     left = own.marked()
     assert len(left) >= len(PARTS) + 1
@@ -383,37 +385,48 @@ def test_down_stops_what_a_dead_supervisor_left(own):
     assert own.marked() == []
 
 
-@pytest.mark.parametrize("how", ["SIGINT", "SIGTERM", "down"])
-def test_a_stop_leaves_no_process_and_the_next_start_finds_all(tmp_path, how):
+def test_a_stop_leaves_no_process_and_the_next_start_finds_all(tmp_path):
     with running_platform(tmp_path / "data") as own:
         own.add_user("ada")
         token = own.token("ada")
-        own.start_server("ada", token)
-        environ = own.server_environment("ada")
-        # a process that a user starts in a terminal and forgets
-        forgotten = subprocess.Popen(
-            [sys.executable, "-c", "import time; time.sleep(600)"], env=environ, start_new_session=True
-        )
-        handles = [*own.marked(), ProcessHandle.of(forgotten.pid)]
-        if how == "down":
-            assert own.run("down", timeout=120).returncode == 0
-        else:
-            own.process.send_signal(getattr(signal, how))
-        assert own.process.wait(60) == 0
-        forgotten.wait(10)
-        assert not [handle for handle in handles if handle.alive]
-        assert own.marked() == []
-        assert re.search(
-            r"Stopped. Start again with: \S*llmos up --data-dir \S+ --port \d+ --gateway-port \d+\s*$", own.output
-        )
-        assert own.run("status").returncode == 1
-        if how == "SIGINT":
-            ports = json.loads((own.root / "platform.json").read_text())["ports"]
-            own.start()
-            assert json.loads((own.root / "platform.json").read_text())["ports"] == ports
-            assert works(token, own)
-            assert not works(environ["OPENAI_API_KEY"], own)
-            assert not works(environ["JUPYTERHUB_API_TOKEN"], own)
+        with own.sdk() as client:
+            client.serve("demo://tiny", name="tiny", timeout=60)
+        ports = json.loads((own.root / "platform.json").read_text())["ports"]
+        for how in ("SIGINT", "SIGTERM", "down"):
+            own.start_server("ada", token)
+            environ = own.server_environment("ada")
+            # a process that a user starts in a terminal and forgets
+            forgotten = subprocess.Popen(
+                [sys.executable, "-c", "import time; time.sleep(600)"], env=environ, start_new_session=True
+            )
+            handles = [*own.marked(), ProcessHandle.of(forgotten.pid)]
+            commands = " ".join(map(command_of, handles))
+            assert "llamacpp_server" in commands
+            assert "singleuser" in commands
+            if how == "down":
+                assert own.run("down", timeout=120).returncode == 0
+            else:
+                own.process.send_signal(getattr(signal, how))
+            assert own.process.wait(60) == 0
+            forgotten.wait(10)
+            assert not [handle for handle in handles if handle.alive]
+            assert own.marked() == []
+            assert re.search(
+                r"Stopped. Start again with: \S*llmos up --data-dir \S+ --port \d+ --gateway-port \d+\s*$", own.output
+            )
+            assert own.run("status").returncode == 1
+            if how != "down":
+                own.start()
+                assert json.loads((own.root / "platform.json").read_text())["ports"] == ports
+                assert works(token, own)
+                assert not works(environ["OPENAI_API_KEY"], own)
+                assert not works(environ["JUPYTERHUB_API_TOKEN"], own)
+                with own.sdk() as client:
+                    *_, last = client.wait_ready("tiny", timeout=60)
+                    assert last.ready
+                    assert last.resource.spec.model == "demo://tiny"
+                    assert [replica.restarts for replica in last.resource.status.replica_statuses] == [0]
+                    assert "Crashed" not in [event.reason for event in client.modelservices.events("tiny")]
 
 
 def test_a_stop_while_it_starts(tmp_path):

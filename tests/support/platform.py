@@ -213,6 +213,14 @@ class Platform(HubClient):
         pytest.fail(f"{user} has no server {name!r}")
 
 
+def command_of(handle: ProcessHandle) -> str:
+    """Return the command line of a process; empty if it has ended or is a zombie."""
+    try:
+        return Path(f"/proc/{handle.pid}/cmdline").read_bytes().decode().replace("\0", " ").strip()
+    except OSError:
+        return ""
+
+
 @contextmanager
 def running_platform(root: Path, **kwargs: Any) -> Iterator[Platform]:
     """Yield a running platform, which is stopped at the end."""

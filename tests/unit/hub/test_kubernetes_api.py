@@ -109,6 +109,16 @@ async def test_a_busy_server_is_asked_again(server: FakeServer, api: KubernetesA
     assert await api.request("GET", "/x") == {"done": True}
 
 
+async def test_a_namespace_whose_quota_is_not_yet_counted_is_asked_again(server: FakeServer, api: KubernetesAPI) -> None:
+    message = 'pods "a" is forbidden: status unknown for quota: llmos, resources: pods'
+    server.answers = [says({"reason": "Forbidden", "message": message}, 403), says({"done": True})]
+    assert await api.request("POST", "/x", body={}) == {"done": True}
+    exceeded = 'pods "a" is forbidden: exceeded quota: llmos, requested: pods=1, used: pods=2, limited: pods=2'
+    server.answers = [says({"reason": "Forbidden", "message": exceeded}, 403)]
+    with pytest.raises(APIError, match="exceeded quota"):
+        await api.request("POST", "/x", body={})
+
+
 async def test_a_server_that_stays_busy_is_unavailable(server: FakeServer, api: KubernetesAPI) -> None:
     server.answers = [says({"message": "too many"}, 429, **{"Retry-After": "30"})]
     with pytest.raises(Unavailable, match="is too busy: too many"):

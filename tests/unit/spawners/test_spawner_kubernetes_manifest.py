@@ -507,3 +507,23 @@ async def test_an_empty_list_of_affinities_does_not_part_servers_from_their_home
     assert term.topology_key == "kubernetes.io/hostname"
     one_each = make(pod_affinity_required=[], pvc_name_template="claim-{user_server}")
     assert (await manifest(one_each)).spec.affinity is None
+
+
+async def test_what_is_made_before_a_new_quota_is_counted_is_repeated(make, cluster):
+    spawner = make()
+    pod = await manifest(spawner)
+    refusals = [f"status unknown for quota: llmos, resources: {what}" for what in ("pods", "persistentvolumeclaims")]
+    refusals.append("exceeded quota: llmos, requested: pods=1, used: pods=1, limited: pods=1")
+
+    async def refuse(*_, **__):
+        answer = ApiException(status=403, reason="Forbidden")
+        answer.body = f'{{"message": "it is forbidden: {refusals.pop(0)}"}}'
+        raise answer
+
+    cluster.create_namespaced_pod = refuse
+    cluster.create_namespaced_persistent_volume_claim = cluster.read_namespaced_persistent_volume_claim = refuse
+    assert await spawner._make_create_pod_request(pod, 3) is False
+    refusals.insert(1, "not found")  # KubeSpawner's look for an existing claim
+    assert await spawner._make_create_pvc_request(spawner.get_pvc_manifest(), 3) is False
+    with pytest.raises(ApiException, match="Forbidden"):
+        await spawner._make_create_pod_request(pod, 3)
