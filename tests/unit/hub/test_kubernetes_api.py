@@ -109,7 +109,9 @@ async def test_a_busy_server_is_asked_again(server: FakeServer, api: KubernetesA
     assert await api.request("GET", "/x") == {"done": True}
 
 
-async def test_a_namespace_whose_quota_is_not_yet_counted_is_asked_again(server: FakeServer, api: KubernetesAPI) -> None:
+async def test_a_namespace_whose_quota_is_not_yet_counted_is_asked_again(
+    server: FakeServer, api: KubernetesAPI
+) -> None:
     message = 'pods "a" is forbidden: status unknown for quota: llmos, resources: pods'
     server.answers = [says({"reason": "Forbidden", "message": message}, 403), says({"done": True})]
     assert await api.request("POST", "/x", body={}) == {"done": True}
