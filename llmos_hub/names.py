@@ -35,7 +35,6 @@ __all__ = [
     "SCOPE_ACCOUNTS",
     "SCOPE_INVOKE",
     "SCOPE_MANAGE",
-    "WORKLOADS_FINALIZER",
     "DataDir",
     "default_data_dir",
     "group_namespace",
@@ -68,8 +67,6 @@ API_PREFIX: Final = "/services/llmos"
 GATEWAY_PREFIX: Final = "/services/llm"
 """The gateway under the Hub; ``/v1`` follows. The gateway answers with and without the prefix."""
 HEADER_REQUEST_ID: Final = "x-request-id"
-WORKLOADS_FINALIZER: Final = "llmos.ai/workloads"
-"""Set by the API at creation, removed by the controller once a deleted resource's workloads are gone."""
 
 DEFAULT_PORT: Final = 8000
 DEFAULT_GATEWAY_PORT: Final = 8010

@@ -206,6 +206,12 @@ class Resource(Model):
     database as on a workstation."""
     has_logs: ClassVar[bool] = False
     """True if processes with readable logs run for resources of this kind."""
+    holds_data: ClassVar[bool] = False
+    """True if resources of this kind hold data that can't be made again: a clean-up of namespaces keeps them, unless it
+    is set to delete volumes too."""
+    finalizer: ClassVar[str] = ""
+    """Finalizer set at creation and removed by the kind's controller, so that a deletion waits for its clean-up; begins
+    with ``llmos.ai/``. Empty if there is nothing to clean up."""
     placeholder: ClassVar[Mapping[str, Any]] = {}
     """A valid ``spec`` that replaces one that can't be read at all."""
 

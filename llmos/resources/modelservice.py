@@ -289,6 +289,7 @@ class ModelService(Resource):
     singular: ClassVar[str] = "modelservice"
     short_names: ClassVar[tuple[str, ...]] = ("ms", "model", "models")
     has_logs: ClassVar[bool] = True
+    finalizer: ClassVar[str] = "llmos.ai/workloads"
     placeholder: ClassVar[Mapping[str, Any]] = {"engine": "custom", "args": ["unreadable"], "paused": True}
     columns: ClassVar[tuple[tuple[str, str], ...]] = (
         ("MODEL", "spec.model"),

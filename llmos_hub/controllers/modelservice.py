@@ -29,7 +29,6 @@ from llmos_hub.controllers.teardown import Teardown
 from llmos_hub.engine_keys import engine_key
 from llmos_hub.engines.base import Engine, Machine
 from llmos_hub.engines.memory import check_limit
-from llmos_hub.names import WORKLOADS_FINALIZER
 from llmos_hub.sources.base import ModelFiles
 from llmos_hub.stores.base import Store
 from llmos_hub.workload import Observation, Workload, WorkloadRef
@@ -134,8 +133,8 @@ class ModelServiceReconciler:
             return await self._delete(service)
         if service.unread:
             return await self._leave(service)
-        if WORKLOADS_FINALIZER not in service.metadata.finalizers:
-            finalizers = [*service.metadata.finalizers, WORKLOADS_FINALIZER]
+        if ModelService.finalizer not in service.metadata.finalizers:
+            finalizers = [*service.metadata.finalizers, ModelService.finalizer]
             meta = service.metadata.model_copy(update={"finalizers": finalizers})
             service = await self._store.update(service.model_copy(update={"metadata": meta}))
         if wanted_replicas(service) == 0:
@@ -265,7 +264,7 @@ class ModelServiceReconciler:
 
     async def _delete(self, service: ModelService) -> Result[ModelService]:
         """End everything: first the endpoints, then the workloads, at last the finalizer."""
-        if WORKLOADS_FINALIZER not in service.metadata.finalizers:
+        if ModelService.finalizer not in service.metadata.finalizers:
             return Result()
         ref, fetch = make_ref(service, SERVE), make_ref(service, FETCH)
         seen = await self._backend.observe(ref)
@@ -277,7 +276,7 @@ class ModelServiceReconciler:
                 self._drop(part)
         if left or self._teardown.busy(ref) or self._teardown.busy(fetch):
             return Result(resource=service)  # reconciled again when each of them has ended
-        finalizers = [name for name in service.metadata.finalizers if name != WORKLOADS_FINALIZER]
+        finalizers = [name for name in service.metadata.finalizers if name != ModelService.finalizer]
         meta = service.metadata.model_copy(update={"finalizers": finalizers})
         return Result(resource=await self._store.update(service.model_copy(update={"metadata": meta})))
 

@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 from llmos.errors import Conflict, LLMOSError, NotFound
-from llmos.resources import KINDS
+from llmos.resources import KINDS, Resource
 from llmos.resources.base import utcnow
 from llmos_hub.controllers.cluster_informer import Object
 from llmos_hub.controllers.fencing import require_leadership
@@ -140,35 +140,41 @@ class Sweep:
         return same, person.created if same else ""
 
     async def _clean(self, namespace: str, uid: str) -> None:
-        """End all workloads, and delete the namespace unless it has volumes to keep."""
-        await self._delete_resources(namespace)
-        volumes = [] if self._options.delete_volumes else await self._volumes(namespace)
-        if volumes:
-            logger.info("Namespace %s stays: its volumes %s are kept", namespace, ", ".join(volumes))
+        """End all workloads, and delete the namespace unless it holds data to keep."""
+        keep = not self._options.delete_volumes
+        data = await self._data(namespace) if keep else []
+        for kind in _namespaced():
+            if not (keep and kind.holds_data):
+                await self._delete_resources(kind, namespace)
+        if data:
+            logger.info("Namespace %s stays: its data is kept (%s)", namespace, ", ".join(data))
             return
         logger.info("Namespace %s is removed: its owner is gone", namespace)
         # by uid, so that a namespace created again meanwhile is not deleted
         body = {"kind": "DeleteOptions", "apiVersion": "v1", "preconditions": {"uid": uid}}
         await self._request("DELETE", path_of("v1", "namespaces", None, namespace), body=body)
 
-    async def _delete_resources(self, namespace: str) -> None:
-        for kind in KINDS.values():
-            if kind.scope != "Namespaced":
+    async def _delete_resources(self, kind: type[Resource], namespace: str) -> None:
+        for resource in (await self._store.list(kind, namespace)).items:
+            if resource.metadata.deletion_timestamp is not None:
                 continue
-            for resource in (await self._store.list(kind, namespace)).items:
-                if resource.metadata.deletion_timestamp is not None:
-                    continue
-                self._check()
-                try:
-                    await self._store.delete(kind, namespace, resource.metadata.name, uid=resource.metadata.uid)
-                except (Conflict, NotFound):
-                    continue
+            self._check()
+            try:
+                await self._store.delete(kind, namespace, resource.metadata.name, uid=resource.metadata.uid)
+            except (Conflict, NotFound):
+                continue
 
-    async def _volumes(self, namespace: str) -> list[str]:
-        """Return the volumes with data that can't be downloaded again."""
+    async def _data(self, namespace: str) -> list[str]:
+        """Return the resources and volumes with data that can't be downloaded again, as ``kind/name``."""
+        found = [
+            f"{kind.singular}/{resource.metadata.name}"
+            for kind in _namespaced()
+            if kind.holds_data
+            for resource in (await self._store.list(kind, namespace)).items
+        ]
         pages = self._api.list_pages(path_of("v1", "persistentvolumeclaims", namespace))
         names = [item["metadata"]["name"] async for page in pages for item in page["items"]]
-        return sorted(name for name in names if name != MODELS_VOLUME)
+        return sorted([*found, *(f"persistentvolumeclaim/{name}" for name in names if name != MODELS_VOLUME)])
 
     async def _annotate(self, namespace: str, annotations: Mapping[str, str | None]) -> None:
         body = {"metadata": {"annotations": dict(annotations)}}
@@ -186,6 +192,10 @@ class Sweep:
 
     def _check(self) -> None:
         require_leadership(leading=self._leading())
+
+
+def _namespaced() -> list[type[Resource]]:
+    return [kind for kind in KINDS.values() if kind.scope == "Namespaced"]
 
 
 def _time(text: str | None) -> datetime | None:

@@ -1,4 +1,4 @@
-"""The rules for ModelServices: unique model names in a namespace, and a finalizer for clean-up at deletion."""
+"""The rules for ModelServices: unique model names in a namespace."""
 
 from __future__ import annotations
 
@@ -8,15 +8,12 @@ from llmos.errors import AlreadyExists, Cause
 from llmos.resources import ModelService
 from llmos_hub.engines.custom import check_listens
 from llmos_hub.managers.rules import KindRules
-from llmos_hub.names import WORKLOADS_FINALIZER
 
 __all__ = ["ModelServiceRules"]
 
 
 class ModelServiceRules(KindRules[ModelService]):
     """The rules for ModelServices; a name that clients request belongs to one ModelService of a namespace."""
-
-    finalizers = (WORKLOADS_FINALIZER,)
 
     def asks_others(self, new: ModelService, old: ModelService | None) -> bool:
         """Return True if its model names change."""

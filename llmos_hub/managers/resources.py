@@ -204,7 +204,7 @@ class ResourceManager:
         rules = self._rules_of(type(resource))
         async with self._locks.holding(_lock_key(resource)):
             resource = rules.prepared(resource)
-            resource = _with_metadata(resource, finalizers=list(rules.finalizers), uid=None, resource_version=None)
+            resource = _with_metadata(resource, finalizers=_finalizers(resource), uid=None, resource_version=None)
             quota = await self._admit(resource, None)
             if dry_run:
                 await self._check_quota(resource, None, quota)
@@ -277,7 +277,7 @@ class ResourceManager:
                 old = None
             rules = self._rules_of(kind)
             resource = _keeping_secrets(rules.prepared(resource), old)
-            resource = _with_metadata(resource, finalizers=list(rules.finalizers))
+            resource = _with_metadata(resource, finalizers=_finalizers(resource))
             permit(old, resource)
             quota = await self._admit(resource, old)
             if dry_run:
@@ -417,6 +417,11 @@ def _lock_key(resource: Resource) -> tuple[type[Resource], str | None]:
 
 def _with_metadata(resource: R, **changes: Any) -> R:
     return resource.model_copy(update={"metadata": resource.metadata.model_copy(update=changes)})
+
+
+def _finalizers(resource: Resource) -> list[str]:
+    """Return the finalizers of a new resource: its kind's own."""
+    return [resource.finalizer] if resource.finalizer else []
 
 
 def _without_secrets(resource: R) -> R:

@@ -16,9 +16,6 @@ R = TypeVar("R", bound=Resource)
 class KindRules(Generic[R]):
     """Hooks that `ResourceManager` calls for a kind; the defaults change nothing."""
 
-    finalizers: tuple[str, ...] = ()
-    """Finalizers set at creation, so that a deletion waits for the controller's clean-up even if it is down."""
-
     def asks_others(self, new: R, old: R | None) -> bool:
         """Return whether `admit` needs the other resources of the kind in the namespace, which then are all read."""
         del new, old

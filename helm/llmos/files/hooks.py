@@ -2,9 +2,10 @@
 
 ``hooks.py crds DIRECTORY``, before an upgrade: applies each ``*.yaml`` there server-side and waits until it is served.
 
-``hooks.py release INSTANCE NAMESPACE CONTROLLERS``, after an uninstall: removes LLMOS' finalizer from resources in the
-namespaces of that instance. Without controllers, deleting such a namespace would never finish. While the
-Deployment of the controllers exists it does nothing: `kubectl apply` runs all jobs of the chart at once.
+``hooks.py release INSTANCE NAMESPACE CONTROLLERS PLURAL…``, after an uninstall: removes LLMOS' finalizers from
+resources of these kinds in the namespaces of that instance; the resources themselves are kept. Without controllers,
+deleting such a namespace would never finish. While the Deployment of the controllers exists it does nothing: `kubectl
+apply` runs all jobs of the chart at once.
 
 ``hooks.py unused NAMESPACE LABELS``, before an uninstall: fails while an external Hub, found by its pods' labels, has
 LLMOS in its configuration.
@@ -30,8 +31,8 @@ from urllib.parse import quote
 ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 SERVER = "https://kubernetes.default.svc"
 DEFINITIONS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
-MODELSERVICES = "/apis/llmos.ai/v1alpha1"
-FINALIZER = "llmos.ai/workloads"
+RESOURCES = "/apis/llmos.ai/v1alpha1"
+FINALIZERS = "llmos.ai/"
 TOKEN = "LLMOS_SERVICE_TOKEN"  # noqa: S105 - the name of a variable
 TIMEOUT = 20.0  # seconds for one answer
 ESTABLISHED = 60.0  # seconds until the API server serves a definition
@@ -85,20 +86,25 @@ def apply_all(directory: Path) -> None:
 # Finalizers
 
 
-def release(instance: str, namespace: str, controllers: str) -> None:
-    """Remove the finalizer from all resources in the instance's namespaces, once its controllers are gone."""
+def release(instance: str, namespace: str, controllers: str, *plurals: str) -> None:
+    """Remove the finalizers from all resources in the instance's namespaces, once its controllers are gone."""
     if is_there(f"/apis/apps/v1/namespaces/{namespace}/deployments/{controllers}"):
         print(f"{controllers} is there: the release is installed, and nothing is to be done")  # noqa: T201 - the job's log
         return
     labels = f"app.kubernetes.io/managed-by=llmos,app.kubernetes.io/instance={instance}"
     for found in call("GET", f"/api/v1/namespaces?labelSelector={quote(labels)}")["items"]:
-        path = f"{MODELSERVICES}/namespaces/{found['metadata']['name']}/modelservices"
-        token, first = "", True
-        while token or first:
-            page = call("GET", f"{path}?limit={PAGE}" + (f"&continue={quote(token)}" if token else ""))
-            token, first = page["metadata"].get("continue", ""), False
-            for item in page["items"]:
-                let_go(path, item["metadata"])
+        for plural in plurals:
+            let_all_go(f"{RESOURCES}/namespaces/{found['metadata']['name']}/{plural}")
+
+
+def let_all_go(path: str) -> None:
+    """Remove the finalizers from all resources of a kind in a namespace."""
+    token, first = "", True
+    while token or first:
+        page = call("GET", f"{path}?limit={PAGE}" + (f"&continue={quote(token)}" if token else ""))
+        token, first = page["metadata"].get("continue", ""), False
+        for item in page["items"]:
+            let_go(path, item["metadata"])
 
 
 def is_there(path: str) -> bool:
@@ -112,10 +118,13 @@ def is_there(path: str) -> bool:
 
 
 def let_go(path: str, metadata: dict[str, Any]) -> None:
-    """Remove the finalizer from a resource, unless it was deleted or somebody else has removed it."""
-    while FINALIZER in (finalizers := metadata.get("finalizers") or []):
+    """Remove our finalizers from a resource, unless it was deleted or somebody else has removed them."""
+    while True:
+        finalizers = metadata.get("finalizers") or []
+        kept = [name for name in finalizers if not name.startswith(FINALIZERS)]
+        if kept == finalizers:
+            return
         # with its version, so that it is refused if somebody else has changed the list meanwhile
-        kept = [name for name in finalizers if name != FINALIZER]
         body = json.dumps({"metadata": {"resourceVersion": metadata["resourceVersion"], "finalizers": kept}})
         where = f"{path}/{metadata['name']}"
         try:

@@ -11,7 +11,6 @@ import pytest
 import yaml
 
 from llmos.resources import Credential, ModelService
-from llmos_hub.names import WORKLOADS_FINALIZER
 from llmos_hub.stores import Store
 from llmos_hub.stores.database import Keys
 from tests.support.valkey import ValkeyServer
@@ -29,7 +28,7 @@ async def test_the_life_of_a_model_service(ada: httpx.AsyncClient) -> None:
     assert body["metadata"]["namespace"] == "user-ada"
     assert body["metadata"]["generation"] == 1
     assert body["metadata"]["uid"]
-    assert body["metadata"]["finalizers"] == [WORKLOADS_FINALIZER]
+    assert body["metadata"]["finalizers"] == [ModelService.finalizer]
     assert body["status"]["phase"] == "Pending"
 
     assert (await ada.get(models(name="chat"))).json() == body
@@ -114,7 +113,7 @@ async def test_apply_creates_then_replaces(ada: httpx.AsyncClient) -> None:
     text = yaml.safe_dump({"kind": "ModelService", **manifest(replicas=2), "metadata": {"labels": {"a": "1"}}})
     created = await ada.patch(models(name="chat"), content=text, headers=APPLY)
     assert created.status_code == 201
-    assert created.json()["metadata"]["finalizers"] == [WORKLOADS_FINALIZER]
+    assert created.json()["metadata"]["finalizers"] == [ModelService.finalizer]
     again = await ada.patch(models(name="chat"), content=text, headers=APPLY)
     assert again.status_code == 200
     assert again.json()["metadata"]["resourceVersion"] == created.json()["metadata"]["resourceVersion"]
@@ -175,7 +174,7 @@ async def test_the_platforms_own_fields_are_nobodys(ada: httpx.AsyncClient, stor
     made = {**manifest(), "status": {"phase": "Ready", "endpoints": [{"replica": "x", "url": "http://127.0.0.1:1"}]}}
     made["metadata"] |= own
     body = (await ada.post(models(), json=made)).json()
-    assert body["metadata"]["finalizers"] == [WORKLOADS_FINALIZER]
+    assert body["metadata"]["finalizers"] == [ModelService.finalizer]
     assert body["metadata"]["generation"] == 1
     assert body["metadata"]["uid"] != "0000"
     assert "deletionTimestamp" not in body["metadata"]
@@ -187,7 +186,7 @@ async def test_the_platforms_own_fields_are_nobodys(ada: httpx.AsyncClient, stor
         assert (await ada.put(models(name="chat"), json=changed)).status_code == 200
         assert (await ada.patch(models(name="chat"), content=json.dumps(changed), headers=APPLY)).status_code == 200
         stored = await store.get(ModelService, "user-ada", "chat")
-        assert stored.metadata.finalizers == [WORKLOADS_FINALIZER]
+        assert stored.metadata.finalizers == [ModelService.finalizer]
         assert stored.status.phase == "Pending"
         assert stored.status.endpoints == []
 
@@ -206,7 +205,7 @@ async def test_dry_run_changes_nothing(ada: httpx.AsyncClient) -> None:
     dry = {"dryRun": "All"}
     created = await ada.post(models(), params=dry, json=manifest())
     assert created.status_code == 201
-    assert created.json()["metadata"]["finalizers"] == [WORKLOADS_FINALIZER]
+    assert created.json()["metadata"]["finalizers"] == [ModelService.finalizer]
     applied = await ada.patch(models(name="chat"), params=dry, content=json.dumps(manifest()), headers=APPLY)
     assert applied.status_code == 201
     assert (await ada.get(models())).json()["items"] == []

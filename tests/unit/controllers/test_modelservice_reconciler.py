@@ -22,7 +22,7 @@ from llmos_hub.controllers.layout import cluster_layout, local_layout
 from llmos_hub.controllers.modelservice import ModelServiceReconciler
 from llmos_hub.controllers.reconciler import Result
 from llmos_hub.engines.base import Machine, Plan, Verdict
-from llmos_hub.names import WORKLOADS_FINALIZER, DataDir
+from llmos_hub.names import DataDir
 from llmos_hub.sources.base import Header, ModelFiles
 from llmos_hub.stores.base import Store
 from llmos_hub.workload import Probe, ProcessTemplate, Role, Workload, WorkloadRef
@@ -135,7 +135,7 @@ class Bench:
     # Resources
 
     async def create(self, name: str = "chat", **spec: Any) -> ModelService:
-        meta = {"name": name, "namespace": NAMESPACE, "finalizers": [WORKLOADS_FINALIZER]}
+        meta = {"name": name, "namespace": NAMESPACE, "finalizers": [ModelService.finalizer]}
         content = {"model": "demo://tiny", **spec}
         return await self.plain.create(ModelService.parse({"kind": "ModelService", "metadata": meta, "spec": content}))
 
@@ -278,7 +278,7 @@ async def test_the_finalizer_is_added_where_it_is_missing(bench: Bench) -> None:
     }
     await bench.plain.create(ModelService.parse(bare))
     resource, _ = await bench.look()
-    assert resource.metadata.finalizers == [WORKLOADS_FINALIZER]
+    assert resource.metadata.finalizers == [ModelService.finalizer]
     assert resource.status.observed_generation == 1
 
 
@@ -303,7 +303,7 @@ async def test_another_process_goes_on_in_the_middle_of_everything(bench: Bench)
 
 async def test_a_custom_command_needs_no_download(bench: Bench) -> None:
     spec = ModelServiceSpec(engine="custom", args=["serve", "--port", "{port}"])
-    meta = {"name": "chat", "namespace": NAMESPACE, "finalizers": [WORKLOADS_FINALIZER]}
+    meta = {"name": "chat", "namespace": NAMESPACE, "finalizers": [ModelService.finalizer]}
     raw = {"kind": "ModelService", "metadata": meta, "spec": spec.model_dump(by_alias=True, exclude_none=True)}
     await bench.plain.create(ModelService.parse(raw))
     resource = await bench.settled()
@@ -842,7 +842,7 @@ async def test_deleting_empties_the_endpoints_then_stops_everything_then_lets_go
     await bench.plain.delete(ModelService, NAMESPACE, "chat")
     resource, _ = await bench.look()
     assert (resource.status.phase, resource.status.endpoints) == ("Deleting", [])
-    assert resource.metadata.finalizers == [WORKLOADS_FINALIZER]
+    assert resource.metadata.finalizers == [ModelService.finalizer]
     assert "Deleting" in await bench.reasons()
     await until(lambda: bench.parts() == ["serve"])
     await bench.look()

@@ -8,12 +8,13 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 import pytest
 
 from llmos.errors import Conflict, NotFound, Unavailable
-from llmos.resources import ModelService
+from llmos.resources import KINDS, ModelService, Resource
+from llmos.resources.credential import CredentialSpec, CredentialStatus
 from llmos_hub.controllers.cluster_informer import covers
 from llmos_hub.controllers.namespace_sweep import Sweep
 from llmos_hub.controllers.namespaces import NamespaceController, owner_of
@@ -333,6 +334,36 @@ async def test_volumes_stay_unless_the_settings_say_otherwise(cleaning: Cleaning
     assert cleaning.bench.cluster.names("persistentvolumeclaims", "user-ada") == ["home", "llmos-models"]
     cleaning.options = OPTIONS.model_copy(update={"delete_volumes": True})
     await cleaning.look()
+    assert cleaning.bench.cluster.get("namespaces", "user-ada") is None
+
+
+class Crate(Resource):
+    """A made-up kind that holds data."""
+
+    plural: ClassVar[str] = "crates"
+    singular: ClassVar[str] = "crate"
+    holds_data: ClassVar[bool] = True
+
+    kind: Literal["Crate"] = "Crate"
+    spec: CredentialSpec = CredentialSpec()
+    status: CredentialStatus = CredentialStatus()
+
+
+async def test_resources_that_hold_data_stay_too(cleaning: Cleaning, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(KINDS, "Crate", Crate)
+    await cleaning.model()
+    await cleaning.store.create(Crate.parse({"metadata": {"name": "photos", "namespace": "user-ada"}}))
+    await cleaning.look()
+    cleaning.now += timedelta(hours=73)
+    await cleaning.look()
+    with pytest.raises(NotFound):
+        await cleaning.store.get(ModelService, "user-ada", "chat")
+    assert await cleaning.store.get(Crate, "user-ada", "photos")
+    assert cleaning.annotations()
+    cleaning.options = OPTIONS.model_copy(update={"delete_volumes": True})
+    await cleaning.look()
+    with pytest.raises(NotFound):
+        await cleaning.store.get(Crate, "user-ada", "photos")
     assert cleaning.bench.cluster.get("namespaces", "user-ada") is None
 
 

@@ -1,5 +1,6 @@
 """The chart's jobs around an uninstall, with an API server that holds a few objects."""
 
+import json
 import runpy
 import urllib.error
 
@@ -9,6 +10,7 @@ from tests.support.helm import CHART
 
 CONTROLLERS = "/apis/apps/v1/namespaces/llmos/deployments/llmos-controllers"
 MODELS = "/apis/llmos.ai/v1alpha1/namespaces/user-ada/modelservices"
+CRATES = MODELS.replace("modelservices", "crates")
 HUBS = "/api/v1/namespaces/jhub/pods?labelSelector=component%3Dhub"
 
 
@@ -22,8 +24,10 @@ def server(monkeypatch):
     found = Server()
 
     def call(method, path, body=None, kind="application/json"):
+        found.methods.add(method)
         if method == "PATCH":
             found.patched.append(path)
+            found.bodies.append(body)
             return {}
         path = path.partition("&")[0]
         if path not in found:
@@ -33,7 +37,7 @@ def server(monkeypatch):
     module = runpy.run_path(str(CHART / "files" / "hooks.py"))
     module["main"].__globals__["call"] = call
     found.run = lambda *words: (monkeypatch.setattr("sys.argv", ["hooks.py", *words]), module["main"]())
-    found.patched = []
+    found.patched, found.bodies, found.methods = [], [], set()
     return found
 
 
@@ -42,9 +46,10 @@ def models(server):
     server[f"/api/v1/namespaces?labelSelector={labels}"] = {"items": [{"metadata": {"name": "user-ada"}}]}
     meta = {"namespace": "user-ada", "name": "chat", "resourceVersion": "1", "finalizers": ["llmos.ai/workloads"]}
     server[f"{MODELS}?limit=500"] = {"metadata": {}, "items": [{"metadata": meta}]}
+    server[f"{CRATES}?limit=500"] = {"metadata": {}, "items": []}
 
 
-RELEASE = ("release", "llmos", "llmos", "llmos-controllers")
+RELEASE = ("release", "llmos", "llmos", "llmos-controllers", "modelservices", "crates")
 
 
 def test_after_an_uninstall_the_finalizer_is_taken_off(server, capsys):
@@ -52,6 +57,17 @@ def test_after_an_uninstall_the_finalizer_is_taken_off(server, capsys):
     server.run(*RELEASE)
     assert server.patched == [f"{MODELS}/chat"]
     assert "user-ada/chat: free to be deleted" in capsys.readouterr().out
+
+
+def test_every_kinds_finalizers_are_taken_off_others_stay_and_nothing_is_deleted(server):
+    models(server)
+    meta = {"namespace": "user-ada", "name": "data", "resourceVersion": "1"}
+    finalizers = ["llmos.ai/crate", "example.org/backup"]
+    server[f"{CRATES}?limit=500"] = {"metadata": {}, "items": [{"metadata": {**meta, "finalizers": finalizers}}]}
+    server.run(*RELEASE)
+    assert server.patched == [f"{MODELS}/chat", f"{CRATES}/data"]
+    assert json.loads(server.bodies[-1])["metadata"]["finalizers"] == ["example.org/backup"]
+    assert server.methods == {"GET", "PATCH"}
 
 
 def test_while_the_release_is_installed_nothing_is_taken_off(server, capsys):
