@@ -13,7 +13,7 @@ from llmos.resources import cel
 from llmos.resources.base import Condition, Model, Name, ObjectMeta, Resource, Timestamp
 from llmos.resources.modeluri import ModelURI
 from llmos.resources.podtemplate import check_pod_template
-from llmos.resources.quantities import CPU, Memory
+from llmos.resources.workload import ReplicaStatus, Resources
 
 __all__ = [
     "DownloadProgress",
@@ -25,8 +25,6 @@ __all__ = [
     "ModelServiceStatus",
     "Phase",
     "PromptCache",
-    "ReplicaStatus",
-    "Resources",
     "Task",
 ]
 
@@ -94,20 +92,6 @@ def _media_host_rules() -> dict[str, Any]:
 
 
 MediaHost = Annotated[str, Field(json_schema_extra=_media_host_rules()), AfterValidator(_check_media_host)]
-
-
-class Resources(Model):
-    """The resources of each replica."""
-
-    cpu: CPU | None = None
-    """CPUs per replica; by default all of the machine's. Also sets the engine's number of threads, if it has one."""
-    memory: Memory | None = None
-    """The most memory a replica may use, in bytes; a replica that exceeds it is stopped and the reason is shown. By
-    default twice the estimate from the model's header."""
-    gpus: int = Field(default=0, ge=0, le=64)
-    """GPUs per replica, for its exclusive use."""
-    gpu_type: str | None = Field(default=None, max_length=63)
-    """Type of GPU, as ``llmos nodes`` shows it; by default any."""
 
 
 _NO_COMMAND = 'engine custom needs its command in args, such as ["my-server", "--port", "{port}"]'
@@ -218,25 +202,6 @@ class Endpoint(Model):
     """Id of the replica."""
     url: str
     """``unix:///path/to.sock`` or ``http://127.0.0.1:PORT``."""
-
-
-class ReplicaStatus(Model):
-    """The status of one process or pod."""
-
-    id: str
-    """Id that is unique during the service's life."""
-    phase: Literal["Starting", "Ready", "NotReady", "Waiting", "Failed", "Stopping"]
-    """Phase of the replica; ``Waiting`` means that it will be restarted after a crash."""
-    restarts: int = 0
-    """Number of restarts after crashes."""
-    memory: int | None = None
-    """Memory in use, in bytes."""
-    memory_limit: int | None = None
-    """Memory limit in bytes."""
-    started_at: Timestamp | None = None
-    """Time when the process was started."""
-    message: str = ""
-    """Reason why the replica is not ready."""
 
 
 class ModelServiceStatus(Model):

@@ -1,14 +1,17 @@
-"""The place of model files for the processes that use them, on this machine or in pods."""
+"""The context of workloads' processes, on this machine or in pods: where model files are, what a machine has."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from llmos.resources import ModelService
+from llmos.resources.workload import Resources
+from llmos_hub.engines.base import Machine
 from llmos_hub.names import DataDir
+from llmos_hub.workload import WorkloadRef
 
-__all__ = ["Layout", "cluster_layout", "local_layout"]
+__all__ = ["Layout", "WorkloadContext", "cluster_layout", "local_layout"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,13 +35,11 @@ class Layout:
     per_namespace: bool
     visible: bool
 
-    def directory(self, service: ModelService) -> Path:
-        """Return the cache directory of a service's model."""
+    def directory(self, namespace: str, *, private: bool) -> Path:
+        """Return the cache directory of a model; a `private` one was fetched with a Credential of its namespace."""
         if self.per_namespace:
             return self.models
-        if service.spec.credential_ref is None:
-            return self.models / "shared"
-        return self.models / "private" / (service.metadata.namespace or "")
+        return self.models / "private" / namespace if private else self.models / "shared"
 
 
 def local_layout(data_dir: DataDir) -> Layout:
@@ -49,3 +50,27 @@ def local_layout(data_dir: DataDir) -> Layout:
 def cluster_layout(models: Path) -> Layout:
     """Return the layout in pods: the volume of their namespace, mounted at `models`."""
     return Layout(models, per_namespace=True, visible=False)
+
+
+def _no_pods(ref: WorkloadRef) -> str:
+    del ref
+    return ""
+
+
+@dataclass(frozen=True, slots=True)
+class WorkloadContext:
+    """The context of workloads' processes, on this machine or in a cluster.
+
+    Attributes
+    ----------
+    layout
+        The place of model files.
+    machine
+        Returns the largest machine for a process with these resources.
+    selector
+        Returns the label selector of a workload's pods; empty if there are no pods.
+    """
+
+    layout: Layout
+    machine: Callable[[Resources], Machine]
+    selector: Callable[[WorkloadRef], str] = _no_pods

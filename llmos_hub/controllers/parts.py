@@ -7,17 +7,17 @@ import contextlib
 import logging
 import os
 import signal
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Protocol
 
 from llmos.errors import LLMOSError, Unavailable, UsageError
-from llmos.resources.modelservice import ModelServiceSpec
 from llmos.resources.node import Node
+from llmos.resources.workload import Resources
 from llmos_hub.backends.base import Backend
 from llmos_hub.controllers.election import Leadership, Timing
-from llmos_hub.controllers.layout import Layout, cluster_layout, local_layout
+from llmos_hub.controllers.layout import WorkloadContext, cluster_layout, local_layout
 from llmos_hub.controllers.metrics import Metrics
 from llmos_hub.engines.base import Machine
 from llmos_hub.engines.machine import detect
@@ -27,12 +27,11 @@ from llmos_hub.settings import ProcessSettings
 from llmos_hub.stores import open_store_for
 from llmos_hub.stores.base import Store
 from llmos_hub.stores.kubernetes_namespaces import ReleaseNamespaces
-from llmos_hub.workload import WorkloadRef
 
 if TYPE_CHECKING:
     from llmos_hub.kubernetes_api import KubernetesAPI
 
-__all__ = ["ENV_LEASE_SECONDS", "ClusterMachines", "Companion", "Parts", "WorkloadContext", "local_context", "opened"]
+__all__ = ["ENV_LEASE_SECONDS", "ClusterMachines", "Companion", "Parts", "local_context", "opened"]
 
 ENV_LEASE_SECONDS: Final = "LLMOS_LEASE_SECONDS"
 """Seconds for which no process works after a leader was killed; 15, as for Kubernetes' own controllers."""
@@ -41,11 +40,6 @@ _REFRESH: Final = 60.0
 _RETRY: Final = 2.0
 
 logger = logging.getLogger(__name__)
-
-
-def _no_pods(ref: WorkloadRef) -> str:
-    del ref
-    return ""
 
 
 class Companion(Protocol):
@@ -58,25 +52,6 @@ class Companion(Protocol):
     async def work(self) -> None:
         """Run the part that is done only while leading, until cancelled."""
         ...
-
-
-@dataclass(frozen=True, slots=True)
-class WorkloadContext:
-    """The context of workloads' processes, on this machine or in a cluster.
-
-    Attributes
-    ----------
-    layout
-        The place of model files.
-    machine
-        Returns the largest machine for a service of that spec.
-    selector
-        Returns the label selector of a workload's pods; empty if there are no pods.
-    """
-
-    layout: Layout
-    machine: Callable[[ModelServiceSpec], Machine]
-    selector: Callable[[WorkloadRef], str] = _no_pods
 
 
 @dataclass(frozen=True)
@@ -99,7 +74,7 @@ def local_context(settings: ProcessSettings) -> WorkloadContext:
 
 
 class ClusterMachines:
-    """The largest machine that a replica may get, from the cluster's nodes.
+    """The largest machine that a process may get, from the cluster's nodes.
 
     Parameters
     ----------
@@ -121,7 +96,7 @@ class ClusterMachines:
         """
         self._known = await self._nodes.all()
 
-    def __call__(self, spec: ModelServiceSpec) -> Machine:
+    def __call__(self, resources: Resources) -> Machine:
         """Return the largest node that fits; if none does, the largest of all, so that the error can name the shortage.
 
         Raises
@@ -129,9 +104,7 @@ class ClusterMachines:
         Unavailable
             The cluster has no nodes.
         """
-        found = largest_machine(self._known, spec)
-        if found is None:
-            found = largest_machine(self._known, ModelServiceSpec(model="demo://tiny"))
+        found = largest_machine(self._known, resources) or largest_machine(self._known, Resources())
         if found is None:
             raise Unavailable("The cluster has no nodes. It continues once there is one.")
         return found

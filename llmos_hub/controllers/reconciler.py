@@ -70,6 +70,10 @@ class Reconciler(Protocol[R]):
         """Clean up after a resource of that namespace and name, which doesn't exist (any more)."""
         ...
 
+    async def close(self) -> None:
+        """Stop what runs in the background; the next leader finds again what is unfinished. It may be used again."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Trigger:
@@ -177,6 +181,10 @@ class Controller(Generic[R]):
         self.queue = WorkQueue(metrics=self._metrics)
         for key in self.informer:
             self.queue.add(key)
+
+    async def close(self) -> None:
+        """Stop what the reconciler runs in the background."""
+        await self.reconciler.close()
 
     def _follow(self, store: Store, trigger: Trigger) -> Informer[Any]:
         def changed(key: Key) -> None:

@@ -9,27 +9,26 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 import os
 import signal
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
 from prometheus_client import generate_latest
 
-from llmos.resources import Credential, ModelService
-from llmos_hub import engines
 from llmos_hub.backends.base import Backend
 from llmos_hub.controllers.election import Alone, Leadership
 from llmos_hub.controllers.fencing import fenced_backend, fenced_store
 from llmos_hub.controllers.health import serve_pages
 from llmos_hub.controllers.informer import Key
+from llmos_hub.controllers.layout import WorkloadContext
 from llmos_hub.controllers.metrics import Metrics
-from llmos_hub.controllers.modelservice import ModelServiceReconciler
-from llmos_hub.controllers.modelservice_workloads import fetch_environment
-from llmos_hub.controllers.parts import Companion, WorkloadContext, local_context, opened
+from llmos_hub.controllers.parts import Companion, local_context, opened
 from llmos_hub.controllers.reconciler import WORKERS, Controller, Reconciler, Trigger
+from llmos_hub.controllers.registry import ControllerSpec, Dependencies, Reference, load_specs
 from llmos_hub.controllers.unserved import InOwnNamespaces
 from llmos_hub.settings import ProcessSettings
 from llmos_hub.stores.base import Store
@@ -64,6 +63,8 @@ class Controllers:
         In a cluster, the owners of namespaces. Resources in other releases' namespaces are ignored.
     metrics
         The metrics to update.
+    specs
+        The controllers; by default those of all kinds.
     """
 
     def __init__(
@@ -78,6 +79,7 @@ class Controllers:
         companions: Sequence[Companion] = (),
         namespaces: ReleaseNamespaces | None = None,
         metrics: Metrics | None = None,
+        specs: Iterable[ControllerSpec[Any]] | None = None,
     ) -> None:
         self.metrics = metrics or Metrics()
         self.leadership = leadership or Alone()
@@ -85,38 +87,55 @@ class Controllers:
             self.metrics.lead(self.leadership.leading, self.leadership.term)
         self._backend = backend
         self._companions = companions
-        context = context or local_context(settings)
         if leadership is not None:
             store, self._backend = fenced_store(store, leadership), fenced_backend(backend, leadership)
-        self._models = ModelServiceReconciler(
-            store,
-            self._backend,
-            layout=context.layout,
-            machine=context.machine,
-            selector=context.selector,
-            choose=engines.choose,
-            environment=fetch_environment(environ),
-            requeue=self._look_again,
-            engine_secret=settings.engine_secret,
-        )
-        reconciler: Reconciler[ModelService] = self._models
+        self._store = store
+        self._settings = settings
+        self._environ = environ
+        self._context = context or local_context(settings)
+        self._namespaces = namespaces
         if namespaces is not None:
-            reconciler = InOwnNamespaces(reconciler, store, namespaces)
             namespaces.subscribe(self._look_at_all_in)
-        counted = self.metrics.of(ModelService.kind_name())
-        models = Controller(
-            store,
+        found = load_specs() if specs is None else specs
+        self._controllers = {spec.kind.kind_name(): self._make(spec) for spec in found}
+
+    def _make(self, spec: ControllerSpec[Any]) -> Controller[Any]:
+        name = spec.kind.kind_name()
+        reconciler: Reconciler[Any] = spec.make(
+            Dependencies(
+                self._store,
+                self._backend,
+                self._context,
+                requeue=lambda key: self._controllers[name].enqueue(key),
+                environ=self._environ,
+                engine_secret=self._settings.engine_secret,
+            )
+        )
+        if self._namespaces is not None:
+            reconciler = InOwnNamespaces(reconciler, self._store, self._namespaces)
+        counted = self.metrics.of(name)
+        in_cluster = self._settings.in_cluster
+        return Controller(
+            self._store,
             reconciler,
-            # in a cluster no process may watch all Secrets: the reconciler reads those named in a spec
-            triggers=[] if settings.in_cluster else [Trigger(Credential, self._users_of)],
+            triggers=[
+                Trigger(reference.kind, functools.partial(self._referring, name, reference))
+                for reference in spec.references
+                # in a cluster no process may watch all Secrets: reconcilers read those named in a spec
+                if not (in_cluster and reference.kind.stored_as == "Secret")
+            ],
             metrics=counted,
             failed=counted.failed,
-            workers=_CLUSTER_WORKERS if settings.in_cluster else WORKERS,
+            workers=_CLUSTER_WORKERS if in_cluster else WORKERS,
         )
-        self._controllers: dict[str, Controller[Any]] = {ModelService.kind_name(): models}
 
-    def _look_again(self, key: Key) -> None:
-        self._controllers[ModelService.kind_name()].enqueue(key)
+    def _referring(self, name: str, reference: Reference[Any], changed: Key) -> list[Key]:
+        """Return the keys of the resources of the kind `name` that refer to a changed resource."""
+        return [
+            key
+            for key, resource in self._controllers[name].informer.items()
+            if key[0] == changed[0] and changed[1] in reference.names(resource)
+        ]
 
     def _look_at_all_in(self, namespace: str) -> None:
         """Reconcile all resources of a namespace that was handed over to or by this release."""
@@ -124,15 +143,6 @@ class Controllers:
             for key in controller.informer:
                 if key[0] == namespace:
                     controller.enqueue(key)
-
-    def _users_of(self, credential: Key) -> list[Key]:
-        """Return the keys of the ModelServices that refer to a Credential."""
-        namespace, name = credential
-        return [
-            (namespace, service.metadata.name)
-            for service in self._controllers[ModelService.kind_name()].informer.values()
-            if service.metadata.namespace == namespace and service.spec.credential_ref == name
-        ]
 
     @property
     def ready(self) -> bool:
@@ -153,7 +163,7 @@ class Controllers:
                 group.create_task(self._forward(changes))
                 group.create_task(self.leadership.run(self._lead))
         finally:
-            await self._models.close()
+            await self._close()
 
     async def _lead(self) -> None:
         """Do the work of a leader until cancelled.
@@ -171,7 +181,11 @@ class Controllers:
                     group.create_task(companion.work())
                 group.create_task(self._look_at_workloads())
         finally:
-            await self._models.close()  # the next leader finds unfinished deletions again
+            await self._close()
+
+    async def _close(self) -> None:
+        for controller in self._controllers.values():
+            await controller.close()
 
     async def _look_at_workloads(self) -> None:
         for ref in await self._backend.refs():

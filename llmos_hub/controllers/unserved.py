@@ -9,11 +9,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from datetime import datetime
+from typing import Any, Generic, TypeVar
 
 from llmos.errors import Forbidden
-from llmos.resources import Condition, ModelService
+from llmos.resources import Condition, Resource
 from llmos.resources.base import set_condition, utcnow
-from llmos.resources.modelservice import ModelServiceStatus
 from llmos_hub.controllers.informer import Key
 from llmos_hub.controllers.reconciler import Reconciler, Result
 from llmos_hub.stores.base import Store
@@ -21,32 +21,30 @@ from llmos_hub.stores.kubernetes_namespaces import MANAGED_BY, ReleaseNamespaces
 
 __all__ = ["InOwnNamespaces", "unserved"]
 
+R = TypeVar("R", bound=Resource)
+
 logger = logging.getLogger(__name__)
 
 
-def unserved(service: ModelService, now: datetime) -> ModelServiceStatus:
-    """Return the status of a service in a namespace that no release serves."""
+def unserved(resource: Resource, now: datetime) -> Any:
+    """Return the status of a resource in a namespace that no release serves: nothing of it runs."""
     message = (
-        f"LLMOS serves only namespaces that it has made, and {service.metadata.namespace} is none. Create this in one of "
+        f"LLMOS serves only namespaces that it has made, and {resource.metadata.namespace} is none. Create this in one of "
         f"those instead (kubectl get namespaces -l {MANAGED_BY}=llmos); yours is made when you first start a server."
     )
+    old = resource.status
     ready = Condition(
         type="Ready", status="False", reason="NamespaceNotServed", message=message, last_transition_time=now
     )
-    return service.status.model_copy(
-        update={
-            "phase": "Failed",
-            "message": message,
-            "observed_generation": service.metadata.generation,
-            "endpoints": [],
-            "ready_replicas": 0,
-            "download": None,
-            "conditions": set_condition(service.status.conditions, ready),
-        }
+    return type(old)(
+        phase="Failed",
+        message=message,
+        observed_generation=resource.metadata.generation,
+        conditions=set_condition(old.conditions, ready),
     )
 
 
-class InOwnNamespaces:
+class InOwnNamespaces(Generic[R]):
     """A reconciler that calls another one only for resources in the release's namespaces.
 
     Parameters
@@ -61,11 +59,9 @@ class InOwnNamespaces:
         Returns the current time.
     """
 
-    kind = ModelService
-
     def __init__(
         self,
-        inner: Reconciler[ModelService],
+        inner: Reconciler[R],
         store: Store,
         namespaces: ReleaseNamespaces,
         *,
@@ -76,7 +72,12 @@ class InOwnNamespaces:
         self._namespaces = namespaces
         self._clock = clock
 
-    async def reconcile(self, resource: ModelService) -> Result[ModelService]:
+    @property
+    def kind(self) -> type[R]:
+        """The kind."""
+        return self._inner.kind
+
+    async def reconcile(self, resource: R) -> Result[R]:
         """Reconcile one; see `llmos_hub.controllers.reconciler.Reconciler`."""
         ownership = await self._namespaces.ownership(resource.metadata.namespace or "")
         if ownership == "another's":
@@ -97,3 +98,7 @@ class InOwnNamespaces:
     async def gone(self, key: Key) -> None:
         """Clean up after a deleted resource; its workloads are the release's own in any case."""
         await self._inner.gone(key)
+
+    async def close(self) -> None:
+        """Stop what runs in the background."""
+        await self._inner.close()

@@ -18,9 +18,9 @@ from typing import Any, Final, Protocol
 
 from llmos.errors import Internal
 from llmos.resources import ModelService
-from llmos.resources.modelservice import ModelServiceSpec
 from llmos.resources.node import Node, NodeList, NodeWork
 from llmos.resources.quantities import parse_quantity
+from llmos.resources.workload import Resources
 from llmos_hub.engines.base import Machine
 from llmos_hub.engines.llamacpp_build import Build, find_build, gpu_summary
 from llmos_hub.engines.machine import detect
@@ -321,20 +321,20 @@ def _amount(text: Any) -> float:
         return float(found[1]) * {"n": 1e-9, "u": 1e-6, "E": 1e18, "Ei": 2.0**60}[found[2]] if found else 0.0
 
 
-def largest_machine(nodes: Iterable[Node], spec: ModelServiceSpec) -> Machine | None:
-    """Return the largest machine that one node could give to a replica; None if no node fits.
+def largest_machine(nodes: Iterable[Node], resources: Resources) -> Machine | None:
+    """Return the largest machine that one node could give to a process; None if no node fits.
 
-    A pod without a GPU request sees none. Nodes that are not ready count: they may come back, and a model that needs
+    A pod without a GPU request sees none. Nodes that are not ready count: they may come back, and a workload that needs
     one should report that it waits, not that no node exists.
 
     Parameters
     ----------
     nodes
         All nodes.
-    spec
-        The spec with the number and type of GPUs it needs.
+    resources
+        The number and type of GPUs that it needs.
     """
-    wanted = spec.resources
+    wanted = resources
     fitting = [
         node
         for node in nodes

@@ -14,7 +14,7 @@ from llmos.resources import ModelService
 from llmos_hub.backends.kubernetes.objects import make_objects, path_of_object
 from llmos_hub.backends.kubernetes.settings import KubernetesSettings
 from llmos_hub.controllers.layout import cluster_layout
-from llmos_hub.controllers.modelservice_workloads import SERVE, make_ref, make_serve
+from llmos_hub.controllers.modelservice.workloads import SERVE, make_ref, make_serve
 from llmos_hub.engines.base import Machine
 from llmos_hub.engines.custom import Custom
 from llmos_hub.kubernetes_api import MERGE_PATCH, KubernetesAPI, path_of

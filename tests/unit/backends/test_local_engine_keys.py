@@ -7,7 +7,7 @@ import sys
 import httpx
 
 from llmos.resources import ModelService
-from llmos_hub.controllers.modelservice_workloads import make_serve
+from llmos_hub.controllers.modelservice.workloads import make_serve
 from llmos_hub.engine_keys import engine_key, engine_secret
 from llmos_hub.engines.base import Machine
 from llmos_hub.engines.custom import Custom

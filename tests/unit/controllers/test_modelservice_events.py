@@ -6,8 +6,9 @@ from datetime import UTC, datetime, timedelta
 
 from llmos.resources import Condition, ModelService
 from llmos.resources.base import ObjectMeta
-from llmos.resources.modelservice import ModelServiceSpec, ModelServiceStatus, ReplicaStatus
-from llmos_hub.controllers.modelservice_events import compare
+from llmos.resources.modelservice import ModelServiceSpec, ModelServiceStatus
+from llmos.resources.workload import ReplicaStatus
+from llmos_hub.controllers.modelservice.events import compare
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 CHOSEN = Condition(

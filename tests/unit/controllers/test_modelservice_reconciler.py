@@ -19,7 +19,7 @@ from llmos.resources.base import condition
 from llmos.resources.modelservice import ModelServiceSpec
 from llmos_hub.backends.fake import Behaviour, FakeBackend
 from llmos_hub.controllers.layout import cluster_layout, local_layout
-from llmos_hub.controllers.modelservice import ModelServiceReconciler
+from llmos_hub.controllers.modelservice.reconciler import ModelServiceReconciler
 from llmos_hub.controllers.reconciler import Result
 from llmos_hub.engines.base import Machine, Plan, Verdict
 from llmos_hub.names import DataDir

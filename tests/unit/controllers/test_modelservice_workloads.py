@@ -10,7 +10,7 @@ import pytest
 from llmos.errors import Invalid
 from llmos.resources import ModelService
 from llmos_hub.controllers.layout import cluster_layout, local_layout
-from llmos_hub.controllers.modelservice_workloads import (
+from llmos_hub.controllers.modelservice.workloads import (
     fetch_environment,
     make_fetch,
     make_serve,

@@ -9,7 +9,8 @@ import sys
 import pytest
 
 from llmos.errors import Insufficient, Invalid, Unsupported
-from llmos.resources.modelservice import ModelServiceSpec, Resources
+from llmos.resources.modelservice import ModelServiceSpec
+from llmos.resources.workload import Resources
 from llmos_hub.engines import ENGINES, choose
 from llmos_hub.engines.base import Machine
 from llmos_hub.sources.base import Header, ModelFiles

@@ -10,7 +10,8 @@ import pytest
 import xllamacpp
 
 from llmos.errors import Unsupported
-from llmos.resources.modelservice import ModelServiceSpec, Resources
+from llmos.resources.modelservice import ModelServiceSpec
+from llmos.resources.workload import Resources
 from llmos_hub.engines.base import Machine
 from llmos_hub.engines.llamacpp import LlamaCpp
 from llmos_hub.engines.llamacpp_build import Build, find_build, gpu_summary

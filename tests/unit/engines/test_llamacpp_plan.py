@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from llmos.errors import Insufficient, Invalid, Unsupported
-from llmos.resources.modelservice import ModelServiceSpec, Resources
+from llmos.resources.modelservice import ModelServiceSpec
+from llmos.resources.workload import Resources
 from llmos_hub.engines import llamacpp
 from llmos_hub.engines.base import Machine, Plan
 from llmos_hub.engines.llamacpp import LlamaCpp, task_of

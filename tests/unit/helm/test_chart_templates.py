@@ -13,7 +13,7 @@ from cryptography.fernet import Fernet
 
 from llmos.resources.quantities import parse_quantity
 from llmos_hub.backends.kubernetes.settings import KubernetesSettings
-from llmos_hub.controllers.modelservice_workloads import fetch_environment
+from llmos_hub.controllers.modelservice.workloads import fetch_environment
 from llmos_hub.managers.namespace_objects import Owner, make_namespace
 from llmos_hub.managers.namespace_options import NamespaceOptions
 from llmos_hub.names import METADATA_SERVICES

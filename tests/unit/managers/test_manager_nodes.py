@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from llmos.resources import ModelService
-from llmos.resources.modelservice import ModelServiceSpec, ReplicaStatus
+from llmos.resources.workload import ReplicaStatus, Resources
 from llmos.resources.node import Node, NodeWork
 from llmos_hub.engines.base import Machine
 from llmos_hub.managers.nodes import KubernetesNodes, LocalNodes, largest_machine, read_nodes, visible_to
@@ -132,13 +132,13 @@ def test_the_largest_machine_is_that_of_a_node_which_fits() -> None:
     ]
 
     def machine(**resources: Any) -> Machine | None:
-        return largest_machine(nodes, ModelServiceSpec.model_validate({"model": "demo://tiny", "resources": resources}))
+        return largest_machine(nodes, Resources.model_validate(resources))
 
     assert machine() == Machine(63, 256 * GI, ())
     assert machine(gpus=1) == Machine(32, 64 * GI, ("H100",) * 4)
     assert machine(gpus=1, gpuType="L4") == Machine(8, 32 * GI, ("L4",))
     assert machine(gpus=2, gpuType="L4") is None
-    assert largest_machine([], ModelServiceSpec(model="demo://tiny")) is None
+    assert largest_machine([], Resources()) is None
 
 
 async def test_a_workstation_is_one_node(store: Store) -> None:

@@ -20,11 +20,11 @@ from llmos.resources.modelservice import (
     ModelInfo,
     ModelServiceStatus,
     Phase,
-    ReplicaStatus,
 )
 from llmos.resources.quantities import format_bytes
-from llmos_hub.controllers.downloads import DOWNLOAD_FAILED, Download
-from llmos_hub.controllers.modelservice_workloads import wanted_replicas
+from llmos.resources.workload import ReplicaStatus
+from llmos_hub.controllers.modelservice.downloads import DOWNLOAD_FAILED, Download
+from llmos_hub.controllers.modelservice.workloads import wanted_replicas
 from llmos_hub.engines.base import Plan
 from llmos_hub.workload import Observation, ReplicaState
 

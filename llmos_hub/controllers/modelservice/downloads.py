@@ -20,7 +20,7 @@ from llmos.resources.base import condition
 from llmos.resources.modelservice import DownloadProgress
 from llmos_hub.backends.base import Backend
 from llmos_hub.controllers.layout import Layout
-from llmos_hub.controllers.modelservice_workloads import (
+from llmos_hub.controllers.modelservice.workloads import (
     FETCH,
     fetch_secrets_digest,
     fetch_source,

@@ -17,13 +17,14 @@ from llmos.errors import Internal, Invalid, LLMOSError, NotFound
 from llmos.resources import Credential, ModelService
 from llmos.resources.base import utcnow
 from llmos.resources.modelservice import ModelServiceSpec, ModelServiceStatus
+from llmos.resources.workload import Resources
 from llmos_hub.backends.base import Backend
-from llmos_hub.controllers import modelservice_events as events
-from llmos_hub.controllers.downloads import Downloads
+from llmos_hub.controllers.modelservice import events
+from llmos_hub.controllers.modelservice.downloads import Downloads
 from llmos_hub.controllers.informer import Key, key_of
 from llmos_hub.controllers.layout import Layout
-from llmos_hub.controllers.modelservice_status import Choice, Facts, deleting, make_status, settle
-from llmos_hub.controllers.modelservice_workloads import FETCH, SERVE, make_ref, make_serve, wanted_replicas
+from llmos_hub.controllers.modelservice.status import Choice, Facts, deleting, make_status, settle
+from llmos_hub.controllers.modelservice.workloads import FETCH, SERVE, make_ref, make_serve, wanted_replicas
 from llmos_hub.controllers.reconciler import Result
 from llmos_hub.controllers.teardown import Teardown
 from llmos_hub.engine_keys import engine_key
@@ -77,7 +78,7 @@ class ModelServiceReconciler:
     layout
         The place of model files for the processes.
     machine
-        Returns the largest machine for a service of that spec.
+        Returns the largest machine for a replica with these resources.
     choose
         Chooses an engine.
     environment
@@ -100,7 +101,7 @@ class ModelServiceReconciler:
         backend: Backend,
         *,
         layout: Layout,
-        machine: Callable[[ModelServiceSpec], Machine],
+        machine: Callable[[Resources], Machine],
         choose: Choose,
         environment: Mapping[str, str],
         requeue: Callable[[Key], None],
@@ -182,7 +183,7 @@ class ModelServiceReconciler:
             return _Found(facts)  # reconciled again when that has ended
         try:
             if service.spec.resources.memory:  # before the download, which may take an hour
-                check_limit(service.spec, self._machine(service.spec))
+                check_limit(service.spec, self._machine(service.spec.resources))
         except LLMOSError as refusal:
             return _Found(replace(facts, refusal=refusal))
         try:
@@ -225,7 +226,7 @@ class ModelServiceReconciler:
 
     async def _planned(self, service: ModelService, files: ModelFiles | None) -> Choice:
         """Return the plan, from the cache if none of its inputs changed."""
-        machine, seen = self._machine(service.spec), self._seen[key_of(service)]
+        machine, seen = self._machine(service.spec.resources), self._seen[key_of(service)]
         about = (service.metadata.uid, service.metadata.generation, files, machine)
         if seen.planned is None or seen.planned[0] != about:
             # in a thread: an engine may have to run its program to find out what it supports

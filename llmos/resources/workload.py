@@ -1,0 +1,45 @@
+"""Parts of a spec and status that kinds with processes have in common."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from llmos.resources.base import Model, Timestamp
+from llmos.resources.quantities import CPU, Memory
+
+__all__ = ["ReplicaStatus", "Resources"]
+
+
+class Resources(Model):
+    """The resources of each replica."""
+
+    cpu: CPU | None = None
+    """CPUs per replica; by default all of the machine's. Also sets the engine's number of threads, if it has one."""
+    memory: Memory | None = None
+    """The most memory a replica may use, in bytes; a replica that exceeds it is stopped and the reason is shown. By
+    default twice the estimate from the model's header."""
+    gpus: int = Field(default=0, ge=0, le=64)
+    """GPUs per replica, for its exclusive use."""
+    gpu_type: str | None = Field(default=None, max_length=63)
+    """Type of GPU, as ``llmos nodes`` shows it; by default any."""
+
+
+class ReplicaStatus(Model):
+    """The status of one process or pod."""
+
+    id: str
+    """Id that is unique during the service's life."""
+    phase: Literal["Starting", "Ready", "NotReady", "Waiting", "Failed", "Stopping"]
+    """Phase of the replica; ``Waiting`` means that it will be restarted after a crash."""
+    restarts: int = 0
+    """Number of restarts after crashes."""
+    memory: int | None = None
+    """Memory in use, in bytes."""
+    memory_limit: int | None = None
+    """Memory limit in bytes."""
+    started_at: Timestamp | None = None
+    """Time when the process was started."""
+    message: str = ""
+    """Reason why the replica is not ready."""

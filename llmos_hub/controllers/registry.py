@@ -1,0 +1,89 @@
+"""The controllers of all kinds: each package beside this module contributes one as its ``SPEC``."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import pkgutil
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+
+from llmos.resources import Resource
+from llmos_hub import controllers
+from llmos_hub.backends.base import Backend
+from llmos_hub.controllers.informer import Key
+from llmos_hub.controllers.layout import WorkloadContext
+from llmos_hub.controllers.reconciler import Reconciler
+from llmos_hub.stores.base import Store
+
+__all__ = ["ControllerSpec", "Dependencies", "Reference", "load_specs"]
+
+R = TypeVar("R", bound=Resource)
+
+
+@dataclass(frozen=True, slots=True)
+class Dependencies:
+    """The parts of the process that a reconciler may use.
+
+    Attributes
+    ----------
+    store, backend
+        The store of resources and the backend of workloads; they write only while this process leads.
+    workloads
+        The context of workloads' processes.
+    requeue
+        Called with the key of a resource to reconcile again.
+    environ
+        The process's environment, from which downloads get their variables.
+    engine_secret
+        The secret from which the keys of custom commands are derived; empty if they get none.
+    """
+
+    store: Store
+    backend: Backend
+    workloads: WorkloadContext
+    requeue: Callable[[Key], None]
+    environ: Mapping[str, str] = field(default_factory=lambda: os.environ)
+    engine_secret: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Reference(Generic[R]):
+    """A reference to resources of another kind in the same namespace, whose changes trigger reconciles.
+
+    Attributes
+    ----------
+    kind
+        The other kind.
+    names
+        Returns the names to which a resource refers.
+    """
+
+    kind: type[Resource]
+    names: Callable[[R], Iterable[str]]
+
+
+@dataclass(frozen=True, slots=True)
+class ControllerSpec(Generic[R]):
+    """The controller of a kind.
+
+    Attributes
+    ----------
+    kind
+        The kind.
+    make
+        Makes the reconciler.
+    references
+        The other kinds to which resources of this kind refer.
+    """
+
+    kind: type[R]
+    make: Callable[[Dependencies], Reconciler[R]]
+    references: Sequence[Reference[R]] = ()
+
+
+def load_specs() -> list[ControllerSpec[Any]]:
+    """Return the controllers of all kinds, sorted by the packages' names."""
+    packages = sorted(module.name for module in pkgutil.iter_modules(controllers.__path__) if module.ispkg)
+    return [importlib.import_module(f"{controllers.__name__}.{name}").SPEC for name in packages]
