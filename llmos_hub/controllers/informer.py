@@ -77,6 +77,10 @@ class Informer(Generic[R]):
     def __len__(self) -> int:
         return len(self._resources)
 
+    def items(self) -> tuple[tuple[Key, R], ...]:
+        """Return all resources with their keys."""
+        return tuple(self._resources.items())
+
     def values(self) -> tuple[R, ...]:
         """Return all resources."""
         return tuple(self._resources.values())

@@ -106,7 +106,7 @@ class Controllers:
                 self._store,
                 self._backend,
                 self._context,
-                requeue=lambda key: self._controllers[name].enqueue(key),
+                requeue=functools.partial(self._requeue, name),
                 environ=self._environ,
                 engine_secret=self._settings.engine_secret,
             )
@@ -128,6 +128,9 @@ class Controllers:
             failed=counted.failed,
             workers=_CLUSTER_WORKERS if in_cluster else WORKERS,
         )
+
+    def _requeue(self, name: str, key: Key) -> None:
+        self._controllers[name].enqueue(key)
 
     def _referring(self, name: str, reference: Reference[Any], changed: Key) -> list[Key]:
         """Return the keys of the resources of the kind `name` that refer to a changed resource."""

@@ -21,9 +21,9 @@ from llmos_hub.backends.kubernetes import KubernetesBackend
 from llmos_hub.backends.kubernetes.settings import KubernetesSettings
 from llmos_hub.controllers.election import Election, own_identity
 from llmos_hub.controllers.kubernetes_leases import KubernetesLeases
-from llmos_hub.controllers.layout import cluster_layout
+from llmos_hub.controllers.layout import WorkloadContext, cluster_layout
 from llmos_hub.controllers.metrics import Metrics
-from llmos_hub.controllers.parts import WorkloadContext, lease_timing
+from llmos_hub.controllers.parts import lease_timing
 from llmos_hub.controllers.runner import Controllers
 from llmos_hub.engines.base import Machine
 from llmos_hub.kubernetes_api import KubernetesAPI

@@ -15,8 +15,7 @@ from llmos.resources import ModelService
 from llmos.resources.modelservice import ModelServiceStatus
 from llmos_hub.backends.kubernetes import KubernetesBackend
 from llmos_hub.backends.kubernetes.names import workload_selector
-from llmos_hub.controllers.layout import cluster_layout
-from llmos_hub.controllers.parts import WorkloadContext
+from llmos_hub.controllers.layout import WorkloadContext, cluster_layout
 from llmos_hub.controllers.runner import Controllers
 from llmos_hub.engines.base import Machine
 from llmos_hub.kubernetes_api import KubernetesAPI

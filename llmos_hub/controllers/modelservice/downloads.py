@@ -22,6 +22,7 @@ from llmos_hub.backends.base import Backend
 from llmos_hub.controllers.layout import Layout
 from llmos_hub.controllers.modelservice.workloads import (
     FETCH,
+    cache_directory,
     fetch_secrets_digest,
     fetch_source,
     make_fetch,
@@ -117,7 +118,7 @@ class Downloads:
 
     async def look(self, service: ModelService, secrets: Mapping[str, str], now: datetime) -> Download:
         """Start the download unless it is done or running, and return its state."""
-        directory = self._layout.directory(service)
+        directory = cache_directory(service, self._layout)
         seen = await self._backend.observe(make_ref(service, FETCH))
         if seen is None or seen.labels.get("llmos.ai/source") != fetch_source(service, directory):
             return await self._start(service, directory, secrets, attempt=1)
@@ -162,7 +163,7 @@ class Downloads:
         self, service: ModelService, seen: Observation, job: ReplicaState, secrets: Mapping[str, str], now: datetime
     ) -> Download:
         attempt = _attempt(seen)
-        directory = self._layout.directory(service)
+        directory = cache_directory(service, self._layout)
         if seen.labels.get("llmos.ai/generation") != str(service.metadata.generation) or seen.labels.get(
             "llmos.ai/secrets"
         ) != fetch_secrets_digest(service, secrets):

@@ -19,10 +19,10 @@ from llmos.resources.base import utcnow
 from llmos.resources.modelservice import ModelServiceSpec, ModelServiceStatus
 from llmos.resources.workload import Resources
 from llmos_hub.backends.base import Backend
-from llmos_hub.controllers.modelservice import events
-from llmos_hub.controllers.modelservice.downloads import Downloads
 from llmos_hub.controllers.informer import Key, key_of
 from llmos_hub.controllers.layout import Layout
+from llmos_hub.controllers.modelservice import events
+from llmos_hub.controllers.modelservice.downloads import Downloads
 from llmos_hub.controllers.modelservice.status import Choice, Facts, deleting, make_status, settle
 from llmos_hub.controllers.modelservice.workloads import FETCH, SERVE, make_ref, make_serve, wanted_replicas
 from llmos_hub.controllers.reconciler import Result

@@ -21,6 +21,7 @@ __all__ = [
     "FETCH",
     "REPLICA",
     "SERVE",
+    "cache_directory",
     "fetch_environment",
     "fetch_secrets_digest",
     "fetch_source",
@@ -58,6 +59,11 @@ def make_ref(service: ModelService, part: str) -> WorkloadRef:
     """Return the reference of a part of the service."""
     meta = service.metadata
     return WorkloadRef(service.kind, meta.namespace or "", meta.name, meta.uid or "", part)
+
+
+def cache_directory(service: ModelService, layout: Layout) -> Path:
+    """Return the directory of the service's model files; what a Credential opened is only for its namespace."""
+    return layout.directory(service.metadata.namespace or "", private=service.spec.credential_ref is not None)
 
 
 def wanted_replicas(service: ModelService) -> int:
@@ -210,7 +216,7 @@ def make_serve(
     if layout is not None and layout.per_namespace:
         template = _in_pod(template, service, engine)
         if service.spec.model is not None:
-            fetching = _fetching(service, layout.directory(service), layout, environment or {}, secrets)
+            fetching = _fetching(service, cache_directory(service, layout), layout, environment or {}, secrets)
             template = replace(template, init=(fetching,))
     count = wanted_replicas(service)
     labels = {"llmos.ai/replicas": str(count), "llmos.ai/template": template.hash}

@@ -11,6 +11,7 @@ from llmos.errors import Invalid
 from llmos.resources import ModelService
 from llmos_hub.controllers.layout import cluster_layout, local_layout
 from llmos_hub.controllers.modelservice.workloads import (
+    cache_directory,
     fetch_environment,
     make_fetch,
     make_serve,
@@ -96,8 +97,8 @@ def test_a_command_that_listens_on_a_socket_is_refused_in_a_cluster(spec: dict[s
 
 
 def test_what_a_credential_opened_is_kept_apart() -> None:
-    assert HERE.directory(service()) == Path("/data/models/shared")
-    assert HERE.directory(service(credentialRef="hf")) == Path("/data/models/private/user-ada")
+    assert cache_directory(service(), HERE) == Path("/data/models/shared")
+    assert cache_directory(service(credentialRef="hf"), HERE) == Path("/data/models/private/user-ada")
 
 
 @pytest.mark.parametrize(
@@ -121,7 +122,7 @@ def test_memory_is_what_the_spec_or_twice_what_the_engine_says(
 def test_in_a_pod_a_replica_fetches_what_its_volume_lacks_and_runs_from_its_engines_image() -> None:
     pods = cluster_layout(Path("/models"))
     assert not pods.visible
-    assert pods.directory(service(credentialRef="hf")) == Path("/models"), "each namespace has its own"
+    assert cache_directory(service(credentialRef="hf"), pods) == Path("/models"), "each namespace has its own"
     secrets = {"HF_TOKEN": "hf_a", "API_KEY": "k"}
     environment = {"HF_ENDPOINT": "https://mirror.example.org"}
     wanted = service(

@@ -14,8 +14,7 @@ from llmos.errors import Forbidden
 from llmos.resources import ModelService
 from llmos.resources.base import condition
 from llmos_hub.backends.fake import FakeBackend
-from llmos_hub.controllers.layout import cluster_layout
-from llmos_hub.controllers.parts import WorkloadContext
+from llmos_hub.controllers.layout import WorkloadContext, cluster_layout
 from llmos_hub.controllers.runner import Controllers
 from llmos_hub.controllers.unserved import InOwnNamespaces
 from llmos_hub.engines.base import Machine

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from llmos.resources import ModelService
-from llmos.resources.workload import ReplicaStatus, Resources
 from llmos.resources.node import Node, NodeWork
+from llmos.resources.workload import ReplicaStatus, Resources
 from llmos_hub.engines.base import Machine
 from llmos_hub.managers.nodes import KubernetesNodes, LocalNodes, largest_machine, read_nodes, visible_to
 from llmos_hub.names import SCOPE_MANAGE
