@@ -30,6 +30,7 @@ __all__ = [
     "ModelNotReady",
     "NotConfigured",
     "NotFound",
+    "NotReady",
     "PayloadTooLarge",
     "RequestTimeout",
     "SourceFailed",
@@ -289,12 +290,18 @@ class BackendFailed(LLMOSError):
     status = 500
 
 
-class ModelNotReady(LLMOSError):
+class NotReady(LLMOSError):
+    """The resource exists but isn't ready; the message has the reason."""
+
+    code = "not_ready"
+    status = 503
+    reason = "ServiceUnavailable"
+
+
+class ModelNotReady(NotReady):
     """The model exists but has no ready replica; the message has the reason."""
 
     code = "model_not_ready"
-    status = 503
-    reason = "ServiceUnavailable"
 
 
 class UpstreamFailed(LLMOSError):

@@ -72,17 +72,17 @@ def _candidates(shell: Any, words: Sequence[str], last: str) -> list[str]:
 
 def _positional(shell: Any, verb: str, given: Sequence[str]) -> list[str]:
     """Return the candidates for a verb's next positional argument."""
-    from llmos.resources import KINDS
+    from llmos.resources import KINDS, MAIN_KIND
 
     if verb == "serve":
         return [] if given else ["demo://tiny", "demo://smollm2", "demo://minilm", "hf://", "file:///"]
     kinds = [name for cls in KINDS.values() for name in (cls.singular, cls.plural)]
     if verb in {"get", "describe", "events", "delete", "explain"}:
         if not given:
-            return [*(_names(shell, "modelservices") if verb in {"describe", "events", "delete"} else []), *kinds]
+            return [*(_names(shell, MAIN_KIND.plural) if verb in {"describe", "events", "delete"} else []), *kinds]
         return _names(shell, given[0]) if given[0] in kinds and verb != "explain" else []
-    if verb in {"logs", "stop", "start", "scale", "set"} and not given:
-        return _names(shell, "modelservices")
+    if verb in {"logs", "stop", "start", "scale", "wait", "set"} and not given:
+        return _names(shell, MAIN_KIND.plural)
     return []
 
 

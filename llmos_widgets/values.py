@@ -6,9 +6,9 @@ from collections.abc import Iterable
 from typing import Any
 
 from llmos.errors import Unsupported
-from llmos.present.modelservices import ps_table
 from llmos.present.resources import resource_table
-from llmos.resources import ModelService, Resource
+from llmos.present.views import view_of
+from llmos.resources import KINDS, Resource
 from llmos.resources.base import utcnow
 
 __all__ = ["Found", "ShownOnce", "quiet"]
@@ -39,12 +39,10 @@ class Found(ShownOnce, list[Any]):
         from llmos_widgets.output import NotebookOutput
 
         first = self[0] if self else None
-        if isinstance(first, ModelService):
-            NotebookOutput().show(
-                ps_table(self, now=utcnow(), namespaces=len({r.metadata.namespace for r in self}) > 1)
-            )
-        elif isinstance(first, Resource):
-            NotebookOutput().show(resource_table(type(first), self, now=utcnow()))
+        if isinstance(first, Resource):
+            kind, namespaces = KINDS[first.kind], len({r.metadata.namespace for r in self}) > 1
+            table = view_of(kind).table(self, now=utcnow(), namespaces=namespaces)
+            NotebookOutput().show(table or resource_table(kind, self, now=utcnow()))
         else:
             NotebookOutput().text(repr(list(self)))
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from llmos.client.progress import spelled
 from llmos.errors import Forbidden, LLMOSError, NotFound, UsageError
 from llmos.names import group_namespace
 from llmos.present.text import did_you_mean
-from llmos.resources import KINDS, ModelService, Resource, kind_named
+from llmos.resources import KINDS, MAIN_KIND, Resource, kind_named
 
 if TYPE_CHECKING:
     from llmos.client._sync.client import Client  # loads the HTTP library, which `explain` can do without
@@ -18,13 +20,16 @@ if TYPE_CHECKING:
 __all__ = [
     "Target",
     "add_namespace",
+    "add_target",
     "add_wait",
+    "examples_of_kinds",
     "find_kind",
     "list_everywhere",
     "shared_namespaces",
     "suggesting",
+    "target_of",
     "targets",
-    "targets_or_service",
+    "targets_or_main",
 ]
 
 PUBLIC = "public"
@@ -42,12 +47,33 @@ class Target:
     def __str__(self) -> str:
         return f"{self.kind.singular}/{self.name}"
 
+    @property
+    def words(self) -> str:
+        """The resource as one gives it on the command line, without its kind if that is the one meant anyway."""
+        return spelled(self.kind, self.name)
+
 
 def add_namespace(parser: argparse.ArgumentParser, *, everywhere: bool = False) -> None:
     """Add the option ``-n`` and, with `everywhere`, ``-A``."""
     parser.add_argument("-n", "--namespace", metavar="NS", help="namespace (default: your own)")
     if everywhere:
         parser.add_argument("-A", "--all-namespaces", action="store_true", help="in all namespaces that you may see")
+
+
+def add_target(parser: argparse.ArgumentParser, able: Callable[[type[Resource]], bool]) -> None:
+    """Add the argument for a resource of a kind that is `able`."""
+    kinds = [kind for kind in KINDS.values() if able(kind)]
+    others = "".join(f", or {kind.singular}/NAME" for kind in kinds if kind is not MAIN_KIND)
+    parser.add_argument("name", metavar="NAME", help=f"name of the {_in_words(MAIN_KIND)}{others}")
+
+
+def examples_of_kinds() -> str:
+    """Return the kinds as a help text lists them: ``modelservice, credential, setting``."""
+    return ", ".join(kind.singular for kind in KINDS.values())
+
+
+def _in_words(kind: type[Resource]) -> str:
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", kind.kind_name()).lower()
 
 
 def add_wait(parser: argparse.ArgumentParser, *, until: str, default: bool = True) -> None:
@@ -93,8 +119,32 @@ def targets(kind: str, names: Sequence[str]) -> list[Target]:
     return [Target(cls, name) for name in names]
 
 
-def targets_or_service(kind: str, names: Sequence[str]) -> list[Target]:
-    """Return the same as `targets`, but take a single word for the name of a model service if it isn't a kind.
+def target_of(word: str, able: Callable[[type[Resource]], bool], otherwise: str) -> Target:
+    """Return the resource that ``NAME`` or ``KIND/NAME`` names.
+
+    Parameters
+    ----------
+    word
+        The word of the command line.
+    able
+        Returns whether a kind can do what is asked for.
+    otherwise
+        What others of the kind can't, as the end of a sentence: "have no logs".
+
+    Raises
+    ------
+    UsageError
+        The kind is unknown or not able, or the name is missing.
+    """
+    target = targets(word, ())[0] if "/" in word else Target(MAIN_KIND, word)
+    if not able(target.kind):
+        kinds = ", ".join(kind.plural for kind in KINDS.values() if able(kind))
+        raise UsageError(f"{target.kind.plural[:1].upper()}{target.kind.plural[1:]} {otherwise}; these do: {kinds}.")
+    return target
+
+
+def targets_or_main(kind: str, names: Sequence[str]) -> list[Target]:
+    """Return the same as `targets`, but take a single word that isn't a kind for a name of the main kind.
 
     Raises
     ------
@@ -105,7 +155,7 @@ def targets_or_service(kind: str, names: Sequence[str]) -> list[Target]:
         try:
             find_kind(kind)
         except UsageError:
-            return [Target(ModelService, kind)]
+            return [Target(MAIN_KIND, kind)]
         message = f"Which {kind}? Write its name after it."
         raise UsageError(message)
     return targets(kind, names)
@@ -137,7 +187,7 @@ def _namespace_with(client: Client, kind: type[Resource], name: str) -> str | No
 
 
 @contextmanager
-def suggesting(client: Client, name: str, namespace: str | None, kind: type[Resource] = ModelService) -> Iterator[None]:
+def suggesting(client: Client, name: str, namespace: str | None, kind: type[Resource]) -> Iterator[None]:
     """Extend "not found" errors in the block by existing names and the most similar one."""
     try:
         yield

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from llmos.cli.parser import PLATFORM_VERBS, VERBS, build_parser
-from llmos.resources import KINDS
+from llmos.resources import KINDS, MAIN_KIND
 
 __all__ = ["SHELLS", "Completion", "completions"]
 
@@ -89,7 +89,7 @@ _llmos() {{
             else
                 COMPREPLY=($(compgen -W "$(_llmos_names "${{COMP_WORDS[2]}}")" -- "$word"))
             fi ;;
-        name) COMPREPLY=($(compgen -W "$(_llmos_names modelservices)" -- "$word")) ;;
+        name) COMPREPLY=($(compgen -W "$(_llmos_names {main})" -- "$word")) ;;
         shell) COMPREPLY=($(compgen -W "bash fish zsh" -- "$word")) ;;
         *) COMPREPLY=($(compgen -f -- "$word")) ;;
     esac
@@ -105,7 +105,9 @@ def bash() -> str:
         f'        {c.verb}) options="{" ".join(option for option, _ in c.options)}" words="{c.positional}" ;;'
         for c in found
     )
-    return _BASH.format(verbs=" ".join(c.verb for c in found), kinds=" ".join(_kinds()), cases=cases)
+    return _BASH.format(
+        verbs=" ".join(c.verb for c in found), kinds=" ".join(_kinds()), main=MAIN_KIND.plural, cases=cases
+    )
 
 
 _ZSH = """\
@@ -135,7 +137,7 @@ _llmos() {{
     fi
     case "$words_are" in
         kind) if (( CURRENT == 3 )); then compadd {kinds}; else _llmos_names "$words[3]"; fi ;;
-        name) _llmos_names modelservices ;;
+        name) _llmos_names {main} ;;
         shell) compadd bash fish zsh ;;
         *) _files ;;
     esac
@@ -157,7 +159,7 @@ def zsh() -> str:
         f"        {c.verb}) options=({' '.join(_zsh_pair(o, t) for o, t in c.options)}) words_are={c.positional or 'files'} ;;"
         for c in found
     )
-    return _ZSH.format(verbs=verbs, cases=cases, kinds=" ".join(_kinds()))
+    return _ZSH.format(verbs=verbs, cases=cases, kinds=" ".join(_kinds()), main=MAIN_KIND.plural)
 
 
 def _fish_text(text: str) -> str:
@@ -185,7 +187,7 @@ def fish() -> str:
             lines.append(f"complete -c llmos -n {first} -a '{' '.join(_kinds())}'")
             lines.append(f"complete -c llmos -n {later} -a '(__llmos_names (commandline -opc)[3])'")
         elif c.positional == "name":
-            lines.append(f"complete -c llmos -n {seen} -a '(__llmos_names modelservices)'")
+            lines.append(f"complete -c llmos -n {seen} -a '(__llmos_names {MAIN_KIND.plural})'")
         elif c.positional == "shell":
             lines.append(f"complete -c llmos -n {seen} -a 'bash fish zsh'")
     return "\n".join(lines) + "\n"

@@ -130,10 +130,11 @@ VERBS = _verbs(
     Verb(
         "chat", "talk to a model", "chat", ("chat chat", 'chat chat "What is a dictionary in Python?"'), notebook=False
     ),
-    Verb("logs", "show the log of a model service", "logs", ("logs chat", "logs chat -f --tail 20")),
-    Verb("stop", "stop a model service but keep it", "change", ("stop chat",)),
-    Verb("start", "start a stopped model service again", "change", ("start chat",)),
+    Verb("logs", "show the log of a resource's processes", "logs", ("logs chat", "logs chat -f --tail 20")),
+    Verb("stop", "stop a resource's processes but keep it", "change", ("stop chat",)),
+    Verb("start", "start a stopped resource again", "change", ("start chat",)),
     Verb("scale", "set the number of replicas", "change", ("scale chat 2",)),
+    Verb("wait", "wait until a resource is ready", "change", ("wait chat --timeout 60",)),
     Verb("set", "change a model service", "change", ("set chat --memory 6Gi", "set chat --arg=--ctx-size --arg=8192")),
     Verb("models", "show the names that clients can ask for", "models", ("models",)),
     Verb(

@@ -1,49 +1,58 @@
-"""Waiting for a service with its progress shown."""
+"""Waiting for a resource with its progress shown."""
 
 from __future__ import annotations
 
 from contextlib import closing
+from typing import TypeVar
 
 from llmos.cli.output import Output
 from llmos.client._sync.client import Client
-from llmos.errors import ModelNotReady
+from llmos.client.progress import Progress
+from llmos.errors import NotReady
 from llmos.present.transcript import Transcript
-from llmos.resources import ModelService
+from llmos.resources import MAIN_KIND, Resource
 
 __all__ = ["WatchStopped", "wait_shown"]
 
+R = TypeVar("R", bound=Resource)
+
 
 class WatchStopped(KeyboardInterrupt):
-    """Ctrl-C while waiting for a service; the user was told that the service continues."""
+    """Ctrl-C while waiting for a resource; the user was told that it continues."""
 
 
-def wait_shown(client: Client, service: ModelService, output: Output, *, timeout: float | None = None) -> ModelService:
-    """Wait until `service` is Ready and show its progress.
+def wait_shown(
+    client: Client, kind: type[R], name: str, output: Output, *, namespace: str | None, timeout: float | None = None
+) -> R:
+    """Wait until a resource is ready, show its progress, and return it.
 
     Raises
     ------
-    ModelNotReady
-        The service failed, or is not ready after `timeout`.
+    NotReady
+        It failed, or is not ready after `timeout`.
     WatchStopped
-        The user pressed Ctrl-C and was told that the service continues.
+        The user pressed Ctrl-C and was told that it continues.
     """
-    name = service.metadata.name
     transcript = Transcript(output.hints)
-    watch = client.wait_ready(name, namespace=service.metadata.namespace, timeout=timeout)
+    last: Progress | None = None
+    watch = client.collection(kind).progress(name, namespace=namespace, timeout=timeout)
+    look = "ps" if kind is MAIN_KIND else f"get {kind.singular} {name}"
     try:
         with output.live() as live, closing(watch) as states:
-            for progress in states:
-                transcript.add(progress)
+            for last in states:
+                transcript.add(last)
                 live.show(transcript)
-                service = progress.resource or service
     except KeyboardInterrupt:
-        output.note(f"Stopped watching; {name} continues by itself. Look with: {output.hints.command} ps")
+        output.note(f"Stopped watching; {name} continues by itself. Look with: {output.hints.command} {look}")
         raise WatchStopped from None
-    except ModelNotReady as error:
-        if service.status.phase in ("Failed", "Degraded") and service.status.message:
+    except NotReady as error:
+        meaning = kind.phases.get(last.phase) if last is not None else None
+        if last is not None and last.message and meaning in ("failed", "degraded"):
             # the reason is in the line above
-            what = "failed" if service.status.phase == "Failed" else "did not change"
-            message = f"{name} {what}. More: {output.hints.command} describe modelservice {name}"
-            raise ModelNotReady(message, request_id=error.request_id) from None
+            what = "failed" if meaning == "failed" else "did not change"
+            message = f"{name} {what}. More: {output.hints.command} describe {kind.singular} {name}"
+            raise type(error)(message, request_id=error.request_id) from None
         raise
-    return service
+    if last is not None and isinstance(last.resource, kind):
+        return last.resource
+    return client.collection(kind).get(name, namespace=namespace)

@@ -1,34 +1,33 @@
-"""The progress of a ModelService on its way to Ready, derived from a watch. Does no I/O."""
+"""The progress of a resource on its way to ready, derived from a watch. Does no I/O."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from llmos.resources import ModelService
+from llmos.errors import LLMOSError
+from llmos.resources import MAIN_KIND, Resource
 from llmos.resources.base import condition
 from llmos.resources.modelservice import DownloadProgress
 
-__all__ = ["Progress", "ProgressTracker"]
+__all__ = ["Progress", "ProgressTracker", "failure", "spelled", "too_slow"]
 
 _UNSEEN_AFTER = 10.0
-"""Seconds after which the message says that no controller has handled the service yet."""
-_REFUSALS = frozenset({"InsufficientResources", "Invalid", "Unsupported", "DownloadFailed"})
-"""Reasons of the condition ``Ready`` for which a changed spec is not rolled out: waiting doesn't help."""
+"""Seconds after which the message says that no controller has handled the resource yet."""
 _SETTLED_AFTER = 60.0
-"""Seconds after which waiting ends for a service that has fewer ready replicas than wanted."""
+"""Seconds after which waiting ends for a resource that is ready in part only."""
 
 
 @dataclass(frozen=True)
 class Progress:
-    """The progress of a ModelService at one moment.
+    """The progress of a resource at one moment.
 
     Attributes
     ----------
-    name, namespace
-        The service.
+    kind, name, namespace
+        The resource.
     phase
-        ``status.phase``; ``Pending`` while the status is about an older spec.
+        ``status.phase``; the kind's first phase while the status is about an older spec.
     message
         The reason, in a sentence; may be empty.
     started, phase_started
@@ -40,13 +39,14 @@ class Progress:
     ready, failed
         Whether waiting is over, with success or without.
     log_lines
-        Last lines of the engine's log after a failure.
+        Last lines of its processes' log after a failure.
     away
         A sentence while the API doesn't respond, else empty.
     resource
-        The service as last read.
+        The resource as last read.
     """
 
+    kind: type[Resource]
     name: str
     namespace: str
     phase: str
@@ -59,7 +59,7 @@ class Progress:
     failed: bool = False
     log_lines: tuple[str, ...] = ()
     away: str = ""
-    resource: ModelService | None = None
+    resource: Resource | None = None
 
     @property
     def elapsed(self) -> float:
@@ -72,63 +72,98 @@ class Progress:
 
 
 class ProgressTracker:
-    """A converter of successive readings of one service into `Progress` objects.
+    """A converter of successive readings of one resource into `Progress` objects.
 
     Parameters
     ----------
-    name, namespace
-        The service.
+    kind, name, namespace
+        The resource; its kind has phases.
     now
         Time when waiting began.
     """
 
-    def __init__(self, name: str, namespace: str, now: datetime) -> None:
+    def __init__(self, kind: type[Resource], name: str, namespace: str, now: datetime) -> None:
+        self._kind = kind
         self._name = name
         self._namespace = namespace
         self._started = now
         self._phase = ""
         self._phase_started = now
 
-    def see(self, service: ModelService | None, now: datetime, *, away: str = "") -> Progress:
+    def see(self, resource: Resource | None, now: datetime, *, away: str = "") -> Progress:
         """Return the progress at a reading.
 
         Parameters
         ----------
-        service
-            The service as last read; None if it was never read.
+        resource
+            The resource as last read; None if it was never read.
         now
             Time of the reading.
         away
-            A sentence if the service can't be read at present.
+            A sentence if the resource can't be read at present.
         """
-        current = service is not None and service.status.observed_generation >= service.metadata.generation
-        phase = service.status.phase if service is not None and current else "Pending"
-        if service is not None and service.metadata.deletion_timestamp is not None:
-            phase = "Deleting"
+        current = resource is not None and resource.status.observed_generation >= resource.metadata.generation
+        status = resource.status if resource is not None and current else None
+        phase = status.phase if status is not None else next(iter(self._kind.phases))
+        if resource is not None and resource.metadata.deletion_timestamp is not None:
+            phase = self._phase_of_deletion()
         if phase != self._phase:
             self._phase, self._phase_started = phase, now
-        status = service.status if service is not None and current else None
-        verdict = condition(status.conditions, "Ready") if status is not None and phase == "Degraded" else None
-        refused = verdict is not None and verdict.reason in _REFUSALS
+        meaning = self._kind.phases.get(phase, "working")
+        ready = condition(status.conditions, "Ready") if status is not None and meaning == "degraded" else None
+        refused = ready is not None and ready.reason in self._kind.refusals
         in_phase = (now - self._phase_started).total_seconds()
         return Progress(
+            kind=self._kind,
             name=self._name,
             namespace=self._namespace,
             phase=phase,
-            message=_message(status.message if status else "", phase, in_phase, seen=status is not None),
+            message=_message(
+                status.message if status else "", in_phase, seen=status is not None or meaning != "working"
+            ),
             started=self._started,
             phase_started=self._phase_started,
             changed=now,
-            download=status.download if status and phase == "Downloading" else None,
-            ready=phase == "Ready" or (phase == "Degraded" and not refused and in_phase >= _SETTLED_AFTER),
-            failed=phase in {"Failed", "Paused", "Deleting"} or refused,
-            log_lines=tuple(status.last_log_lines) if status and phase == "Failed" else (),
+            download=getattr(status, "download", None) if phase == "Downloading" else None,
+            ready=meaning == "ready" or (meaning == "degraded" and not refused and in_phase >= _SETTLED_AFTER),
+            failed=meaning in {"failed", "stopped", "deleting"} or refused,
+            log_lines=tuple(getattr(status, "last_log_lines", ())) if meaning == "failed" else (),
             away=away,
-            resource=service,
+            resource=resource,
         )
 
+    def _phase_of_deletion(self) -> str:
+        return next((phase for phase, meaning in self._kind.phases.items() if meaning == "deleting"), "Deleting")
 
-def _message(message: str, phase: str, seconds: float, *, seen: bool) -> str:
-    if not seen and phase == "Pending" and seconds >= _UNSEEN_AFTER:
+
+def failure(progress: Progress) -> LLMOSError:
+    """Return the error for a resource that won't become ready by itself."""
+    name, kind = progress.name, progress.kind
+    meaning = kind.phases.get(progress.phase)
+    if meaning == "stopped":
+        return kind.not_ready(f"{name} is {progress.phase.lower()}. Start it with: llmos start {spelled(kind, name)}")
+    if progress.resource is not None and progress.resource.metadata.deletion_timestamp is not None:
+        return kind.not_ready(f"{name} is being deleted.")
+    reason = (progress.message or "without a reason given").rstrip(".")
+    what = "did not change" if meaning == "degraded" else "failed"
+    return kind.not_ready(f"{name} {what}: {reason}. More: llmos describe {kind.singular} {name}")
+
+
+def too_slow(progress: Progress, timeout: float) -> LLMOSError:
+    """Return the error for a resource that isn't ready after `timeout` seconds."""
+    state = f"{progress.phase}: {progress.message}" if progress.message else progress.phase
+    look = "ps" if progress.kind is MAIN_KIND else f"get {spelled(progress.kind, progress.name)}"
+    return progress.kind.not_ready(
+        f"{progress.name} is not ready after {timeout:.0f} s ({state}). It continues by itself; look with: llmos {look}"
+    )
+
+
+def spelled(kind: type[Resource], name: str) -> str:
+    """Return the resource as given on the command line: without its kind if that is the one meant anyway."""
+    return name if kind is MAIN_KIND else f"{kind.singular}/{name}"
+
+
+def _message(message: str, seconds: float, *, seen: bool) -> str:
+    if not seen and seconds >= _UNSEEN_AFTER:
         return "no controller has handled it yet; look with: llmos status"
     return message

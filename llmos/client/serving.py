@@ -11,20 +11,17 @@ from typing import Any
 
 from pydantic.alias_generators import to_camel
 
-from llmos.client.progress import Progress
-from llmos.errors import Invalid, ModelNotReady
+from llmos.errors import Invalid
 from llmos.resources import ModelService
 
 __all__ = [
     "Submitted",
     "changed_fields",
     "derive_name",
-    "failure",
     "kept_fields",
     "make_change",
     "make_modelservice",
     "make_patch",
-    "too_slow",
 ]
 
 _SHOWN = 80
@@ -184,24 +181,3 @@ def _shown(value: Any) -> str:
         return "unset"
     text = shlex.join(map(str, value)) if isinstance(value, list) else str(value)
     return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 1]}…"
-
-
-def failure(progress: Progress) -> ModelNotReady:
-    """Return the error for a service that won't become ready by itself."""
-    name = progress.name
-    if progress.phase == "Paused":
-        return ModelNotReady(f"{name} is paused. Start it with: llmos start {name}")
-    if progress.phase == "Deleting":
-        return ModelNotReady(f"{name} is being deleted.")
-    reason = progress.message or "without a reason given"
-    if progress.phase == "Degraded":
-        return ModelNotReady(f"{name} did not change: {reason.rstrip('.')}. More: llmos describe modelservice {name}")
-    return ModelNotReady(f"{name} failed: {reason.rstrip('.')}. More: llmos describe modelservice {name}")
-
-
-def too_slow(progress: Progress, timeout: float) -> ModelNotReady:
-    """Return the error for a service that isn't ready after `timeout` seconds."""
-    state = f"{progress.phase}: {progress.message}" if progress.message else progress.phase
-    return ModelNotReady(
-        f"{progress.name} is not ready after {timeout:.0f} s ({state}). It continues by itself; look with: llmos ps"
-    )

@@ -6,7 +6,18 @@ from datetime import datetime
 
 from llmos.resources.quantities import format_bytes
 
-__all__ = ["age", "count", "done_of", "duration", "format_bytes", "memory_of", "rate", "stopwatch", "time_left"]
+__all__ = [
+    "age",
+    "count",
+    "done_of",
+    "duration",
+    "format_bytes",
+    "memory_of",
+    "next_try",
+    "rate",
+    "stopwatch",
+    "time_left",
+]
 
 
 def duration(seconds: float) -> str:
@@ -42,6 +53,14 @@ def stopwatch(seconds: float) -> str:
 def age(since: datetime | None, now: datetime) -> str:
     """Format the time since a moment, or return ``-``."""
     return duration((now - since).total_seconds()) if since is not None else "-"
+
+
+def next_try(at: datetime | None, now: datetime) -> str:
+    """Return a sentence with the time of the next attempt after a failure; empty if there is none."""
+    if at is None:
+        return ""
+    seconds = (at - now).total_seconds()
+    return f"Next try in {duration(seconds + 0.5)}." if seconds > 0 else "Trying again now."
 
 
 def count(number: int) -> str:

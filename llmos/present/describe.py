@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
+from pydantic import BaseModel
+
 from llmos.client.messages import Event
-from llmos.present.amounts import age, count, duration, format_bytes, memory_of
-from llmos.present.modelservices import ENGINES, TONES
-from llmos.present.resources import cell
+from llmos.present.amounts import age, memory_of
+from llmos.present.fields import cell, shown, tone_of
 from llmos.present.tables import Row, Table
 from llmos.present.text import Line, Span, Tone, clean, facts, line, pad, text_width
-from llmos.resources import ModelService, Resource
-from llmos.resources.base import Condition
+from llmos.present.views import view_of
+from llmos.resources import Resource
+from llmos.resources.base import Condition, Unit
+from llmos.resources.workload import ReplicaStatus
 
 __all__ = ["describe", "events_table"]
 
-_OWN_SECTIONS = frozenset({"conditions", "replicaStatuses", "lastLogLines", "endpoints"})
-_BYTES = frozenset({"memoryEstimate", "fileSize"})
-_NUMBERS = frozenset({"parameters", "contextLength"})
-_MOMENTS = frozenset({"startedAt", "readyAt", "lastChanged"})
+_OWN_SECTIONS = frozenset({"conditions", "replica_statuses", "last_log_lines", "endpoints"})
+_NESTED = frozenset({"template"})
+"""Fields with a free structure, which is flattened."""
+_REPLICA_TONES: Mapping[str, Tone] = {"Ready": "good", "Starting": "busy", "Failed": "bad"}
 
 
 def words(name: str) -> str:
@@ -56,63 +59,60 @@ def describe(resource: Resource, events: Sequence[Event], *, now: datetime) -> l
         head.append(("Deletion asked for", f"{age(metadata.deletion_timestamp, now)} ago", "bad"))
     head += [("Labels", cell(metadata.labels), "")] if metadata.labels else []
     head += [("Annotations", cell(metadata.annotations), "")] if metadata.annotations else []
-    dump = resource.dump()
     lines = _pairs(head, "")
-    spec = dump.get("spec") or {}
-    if isinstance(resource, ModelService):
-        spec["promptCache"] = _prompt_cache(resource)
-    lines += _section("Spec", _fields(spec, now))
-    status = {k: v for k, v in (dump.get("status") or {}).items() if k not in _OWN_SECTIONS}
-    lines += _section("Status", _fields(status, now))
+    told = view_of(type(resource)).spec(resource) or {}
+    lines += _section("Spec", _fields(resource.spec, type(resource), now, told=told))
+    lines += _section("Status", _fields(resource.status, type(resource), now, without=_OWN_SECTIONS))
     conditions = getattr(resource.status, "conditions", ())
     said = getattr(resource.status, "message", "")
     lines += _table("Conditions", _conditions(conditions, now, said) if conditions else None)
-    if isinstance(resource, ModelService):
-        lines += _table("Replicas", _replicas(resource, now) if resource.status.replica_statuses else None)
-        lines += _log(resource.status.last_log_lines)
+    replicas = getattr(resource.status, "replica_statuses", ())
+    lines += _table("Replicas", _replicas(replicas, now) if replicas else None)
+    lines += _log(getattr(resource.status, "last_log_lines", ()))
     lines += _table("Events", events_table(events, now=now))
     return lines
 
 
-def _prompt_cache(service: ModelService) -> str:
-    """Return in words how the service shares its prompt cache."""
-    means = "perCaller, no prompt is taken up by another's" if service.parts_prompts else "shared by all who use it"
-    return f"{means} (auto)" if service.spec.prompt_cache == "auto" else means
-
-
-def _fields(data: Any, now: datetime, prefix: str = "") -> list[tuple[str, str, Tone]]:
-    """Return the fields that are set as (label, value, tone), nested ones flattened."""
+def _fields(
+    model: Any,
+    kind: type[Resource],
+    now: datetime,
+    prefix: str = "",
+    *,
+    without: Iterable[str] = (),
+    told: Mapping[str, str] | None = None,
+) -> list[tuple[str, str, Tone]]:
+    """Return the fields that are set as (label, value, tone), nested ones flattened; `told` replaces some values."""
     pairs: list[tuple[str, str, Tone]] = []
-    if not isinstance(data, Mapping):
+    if not isinstance(model, BaseModel):
         return pairs
-    for key, value in data.items():
+    dump = model.model_dump(mode="json", by_alias=True, exclude_none=True)
+    for name, field in type(model).model_fields.items():
+        key = field.alias or name
         label = f"{prefix} {words(key).lower()}" if prefix else words(key)
-        if value in (None, "", [], {}):
+        value, plain = getattr(model, name), dump.get(key)
+        if name in without or plain in (None, "", [], {}):
             continue
-        if isinstance(value, Mapping) and key not in {"env", "data"}:
-            pairs += _fields(value, now, label)
+        if isinstance(value, BaseModel):
+            pairs += _fields(value, kind, now, label)
             continue
-        tone = TONES.get(str(value), "") if key == "phase" else ""
-        pairs.append((label, _value(key, value, now), tone))
+        if isinstance(plain, dict) and name in _NESTED:
+            pairs += _flattened(plain, label)
+            continue
+        tone = tone_of(kind, str(value)) if name == "phase" else ""
+        with_unit = any(isinstance(item, Unit) for item in field.metadata)
+        text = (told or {}).get(key) or shown(value if with_unit else plain, field.metadata, now)
+        pairs.append((label, text, tone))
     return pairs
 
 
-def _value(key: str, value: Any, now: datetime) -> str:
-    if key in _BYTES and isinstance(value, int):
-        return format_bytes(value, binary=key == "memoryEstimate")
-    if key in _NUMBERS and isinstance(value, int):
-        return count(value)
-    if key == "nextTryAt" and isinstance(value, str):
-        return f"in {duration((datetime.fromisoformat(value) - now).total_seconds() + 0.5)}"
-    if key == "engine":
-        return ENGINES.get(value, str(value))
-    if key in _MOMENTS and isinstance(value, str):
-        return f"{age(datetime.fromisoformat(value), now)} ago"
-    if key == "args" and isinstance(value, list):
-        import shlex
-
-        return shlex.join(str(item) for item in value)
-    return cell(value)
+def _flattened(data: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, str, Tone]]:
+    for key, value in data.items():
+        label = f"{prefix} {words(key).lower()}"
+        if isinstance(value, Mapping):
+            yield from _flattened(value, label)
+        elif value not in (None, "", []):
+            yield label, cell(value), ""
 
 
 def _pairs(pairs: Iterable[tuple[str, str, Tone]], indent: str) -> list[Line]:
@@ -155,7 +155,7 @@ def _conditions(conditions: Sequence[Condition], now: datetime, said: str) -> Ta
     return Table(["CONDITION", "HOLDS", "SINCE", "REASON", "MESSAGE"], rows)
 
 
-def _replicas(service: ModelService, now: datetime) -> Table:
+def _replicas(replicas: Sequence[ReplicaStatus], now: datetime) -> Table:
     rows = [
         Row(
             [
@@ -166,9 +166,9 @@ def _replicas(service: ModelService, now: datetime) -> Table:
                 age(r.started_at, now),
                 r.message or "-",
             ],
-            {"STATE": TONES.get(r.phase, "")},
+            {"STATE": _REPLICA_TONES.get(r.phase, "")},
         )
-        for r in service.status.replica_statuses
+        for r in replicas
     ]
     return Table(["REPLICA", "STATE", "MEMORY", "RESTARTS", "AGE", "MESSAGE"], rows)
 

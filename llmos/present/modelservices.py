@@ -4,33 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
+from typing import TYPE_CHECKING
 
-from llmos.present.amounts import age, done_of, duration, memory_of, rate, time_left
+from llmos.present.amounts import age, done_of, format_bytes, memory_of, next_try, rate, time_left
+from llmos.present.fields import tone_of
 from llmos.present.tables import Row, Table
-from llmos.present.text import Tone
+from llmos.present.text import clean, facts
+from llmos.present.views import View
 from llmos.resources import ModelService
 from llmos.resources.base import condition
+from llmos.resources.modelservice import ENGINES
 
-__all__ = ["ENGINES", "TONES", "engine_of", "model_of", "next_try", "ps_table", "reason_of", "state_of"]
+if TYPE_CHECKING:
+    from llmos.client.progress import Progress
+    from llmos.present.transcript import Hints
 
-TONES: dict[str, Tone] = {
-    "Ready": "good",
-    "Degraded": "bad",
-    "Failed": "bad",
-    "Downloading": "busy",
-    "Starting": "busy",
-    "Pending": "busy",
-    "Deleting": "dim",
-    "Paused": "dim",
-}
-ENGINES = {"llamacpp": "llama.cpp", "vllm": "vLLM", "sglang": "SGLang"}
+__all__ = ["VIEW", "engine_of", "model_of", "ps_table", "reason_of", "state_of"]
+
 _TELLING = frozenset({"Failed", "Degraded", "Pending"})
 
 
 def engine_of(service: ModelService) -> str:
     """Return the engine's name in its usual spelling."""
     engine = service.status.engine or service.spec.engine
-    return ENGINES.get(engine, "-" if engine == "auto" else engine)
+    return ENGINES.of.get(engine, "-" if engine == "auto" else engine)
 
 
 def model_of(service: ModelService) -> str:
@@ -53,20 +50,11 @@ def state_of(service: ModelService) -> str:
     return service.status.phase
 
 
-def next_try(service: ModelService, now: datetime) -> str:
-    """Return a sentence with the time of the next attempt after a failure; empty if there is none."""
-    at = service.status.next_try_at
-    if at is None:
-        return ""
-    seconds = (at - now).total_seconds()
-    return f"Next try in {duration(seconds + 0.5)}." if seconds > 0 else "Trying again now."
-
-
 def reason_of(service: ModelService, now: datetime) -> str:
     """Return the sentence that a list shows below a service; empty if none is needed."""
     status = service.status
     if status.phase in _TELLING:
-        return f"{status.message} {next_try(service, now)}".strip()
+        return f"{status.message} {next_try(status.next_try_at, now)}".strip()
     if status.phase == "Downloading" and status.download is not None:
         load = status.download
         parts = [
@@ -121,7 +109,7 @@ def ps_table(
         ]
         if namespaces:
             cells.insert(0, service.metadata.namespace or "")
-        rows.append(Row(cells, {"STATE": TONES.get(state.split()[0], "")}, reason_of(service, now)))
+        rows.append(Row(cells, {"STATE": tone_of(ModelService, state.split()[0])}, reason_of(service, now)))
     headings = ["NAME", "MODEL", "ENGINE", "STATE", "REPLICAS", "MEMORY", "AGE"]
     return Table(
         ["NAMESPACE", *headings] if namespaces else headings,
@@ -131,7 +119,44 @@ def ps_table(
     )
 
 
-def why_recognised(service: ModelService) -> str:
-    """Return the sentence about automatic choices such as file and engine; may be empty."""
+# What the general views say of a model
+
+
+def _spec(service: ModelService) -> dict[str, str]:
+    """Return in words how the service shares its prompt cache."""
+    means = "perCaller, no prompt is taken up by another's" if service.parts_prompts else "shared by all who use it"
+    return {"promptCache": f"{means} (auto)" if service.spec.prompt_cache == "auto" else means}
+
+
+def _reason(progress: Progress) -> list[str] | None:
+    """Return the automatic choices such as file and engine."""
+    service = progress.resource
+    if progress.phase != "Starting" or not isinstance(service, ModelService):
+        return None
     found = condition(service.status.conditions, "ModelRecognised")
-    return found.message if found is not None else ""
+    return facts(found.message if found is not None else "") or facts(engine_of(service))
+
+
+def _finished(progress: Progress) -> tuple[str, str] | None:
+    if progress.phase != "Downloading":
+        return None
+    load = progress.download
+    if load is None:
+        return "", ""  # it was downloaded before
+    size = f"   {format_bytes(load.total, binary=False)}" if load.total else ""
+    return "Downloaded", clean(load.file) + size
+
+
+def _lasting(service: ModelService) -> str:
+    """Return the chosen file; `describe` shows the other choices."""
+    return service.status.model.choice if service.status.model else ""
+
+
+def _use(progress: Progress, hints: Hints) -> str:
+    name, service = progress.name, progress.resource
+    if isinstance(service, ModelService) and service.status.task == "embed":
+        return f'OpenAI().embeddings.create(model="{name}", …)'
+    return f'{hints.chat.format(name=name)}   ·   OpenAI().chat.completions.create(model="{name}", …)'
+
+
+VIEW = View(table=ps_table, spec=_spec, reason=_reason, finished=_finished, lasting=_lasting, use=_use)

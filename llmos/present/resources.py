@@ -8,12 +8,12 @@ from datetime import datetime
 from typing import Any
 
 from llmos.present.amounts import age
-from llmos.present.modelservices import ENGINES, TONES
+from llmos.present.fields import cell, metadata_at, shown, tone_of
 from llmos.present.tables import Row, Table
 from llmos.present.text import Tone, escape_block
 from llmos.resources import API_VERSION, Resource
 
-__all__ = ["as_json", "as_list", "as_yaml", "cell", "field_at", "resource_table"]
+__all__ = ["as_json", "as_list", "as_yaml", "field_at", "resource_table"]
 
 _TEXT_LIMIT = 60
 
@@ -26,19 +26,6 @@ def field_at(resource: Resource, path: str) -> Any:
             return None
         value = value.get(part)
     return value
-
-
-def cell(value: Any) -> str:
-    """Return a value as text for a table cell."""
-    if value is None or value in ("", [], {}):
-        return "-"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, list):
-        return ", ".join(cell(item) for item in value)
-    if isinstance(value, dict):
-        return ", ".join(f"{key}={cell(item)}" for key, item in value.items())
-    return str(value)
 
 
 def resource_table(
@@ -70,24 +57,20 @@ def resource_table(
     headings = ["NAME", *(heading for heading, _ in kind.columns), "AGE", *(heading for heading, _ in extra)]
     rows = []
     for resource in resources:
-        shown = [_shown(path, field_at(resource, path)) for _, path in kind.columns]
+        texts = [shown(field_at(resource, path), metadata_at(kind, path), now) for _, path in kind.columns]
         if not wide:
-            shown = [text if len(text) <= _TEXT_LIMIT else text[: _TEXT_LIMIT - 1] + "…" for text in shown]
-        cells = [resource.metadata.name, *shown, age(resource.metadata.creation_timestamp, now)]
+            texts = [text if len(text) <= _TEXT_LIMIT else text[: _TEXT_LIMIT - 1] + "…" for text in texts]
+        cells = [resource.metadata.name, *texts, age(resource.metadata.creation_timestamp, now)]
         cells += [cell(field_at(resource, path)) for _, path in extra]
         if namespaces:
             cells.insert(0, resource.metadata.namespace or "-")
-        tones: dict[str, Tone] = {"STATE": TONES.get(str(field_at(resource, "status.phase")), "")}
+        tones: dict[str, Tone] = {"STATE": tone_of(kind, str(field_at(resource, "status.phase")))}
         rows.append(Row(cells, tones))
     if namespaces:
         headings.insert(0, "NAMESPACE")
     place = f" in {where}" if where else ""
     elastic = [heading for heading, _ in (*extra, *kind.columns)]
     return Table(headings, rows, empty=f"There are no {kind.plural}{place}.", elastic=[] if wide else elastic)
-
-
-def _shown(path: str, value: Any) -> str:
-    return ENGINES.get(value, cell(value)) if path.endswith(".engine") else cell(value)
 
 
 def _has_message(kind: type[Resource]) -> bool:

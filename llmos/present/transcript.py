@@ -1,4 +1,4 @@
-"""The progress of a service to Ready as lines, one per phase: updated in place while it lasts, a record afterwards."""
+"""The progress of a resource to ready as lines, one per phase: updated in place while it lasts, a record afterwards."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from llmos.client.progress import Progress
-from llmos.present.amounts import done_of, format_bytes, rate, stopwatch, time_left
-from llmos.present.modelservices import TONES, engine_of, next_try, why_recognised
+from llmos.present.amounts import done_of, next_try, rate, stopwatch, time_left
+from llmos.present.fields import tone_of
 from llmos.present.text import Line, Span, clean, facts, fit, line, line_width, pad, plain
+from llmos.present.views import view_of
 
 __all__ = ["Hints", "Transcript"]
 
@@ -34,7 +35,7 @@ class Hints:
 
 
 class Transcript:
-    """The observed phases of a service as lines.
+    """The observed phases of a resource as lines.
 
     Parameters
     ----------
@@ -52,7 +53,7 @@ class Transcript:
     def add(self, progress: Progress) -> None:
         """Add an observation."""
         before = self._now
-        if before is not None and before.phase not in {progress.phase, "Pending"}:
+        if before is not None and before.phase not in {progress.phase, next(iter(progress.kind.phases))}:
             self._past += _finished(before, progress.changed)
         self._now = progress
 
@@ -74,22 +75,19 @@ class Transcript:
 
 
 def _start(progress: Progress, word: str) -> Line:
-    tone = TONES.get(progress.phase, "")
+    tone = tone_of(progress.kind, progress.phase)
     return line(Span(f"{progress.name}   ", "bold"), Span(pad(word, _PHASE_WIDTH), tone))
 
 
 def _finished(progress: Progress, until: datetime) -> list[Line]:
     """Return the lines that remain of a completed phase."""
     took = Span(f"   {stopwatch((until - progress.phase_started).total_seconds())}", "dim")
-    if progress.phase == "Downloading" and progress.download is not None:
-        load = progress.download
-        size = f"   {format_bytes(load.total, binary=False)}" if load.total else ""
-        return [(*_start(progress, "Downloaded"), Span(" " + clean(load.file) + size), took)]
-    if progress.phase == "Downloading":
-        return []  # it was downloaded before
+    view = view_of(progress.kind)
+    if (finished := view.finished(progress)) is not None:
+        word, text = finished
+        return [(*_start(progress, word), Span(f" {text}"), took)] if word else []
     first, *more = _with_reason(progress, end=took)
-    told = clean(progress.resource.status.model.choice) if progress.resource and progress.resource.status.model else ""
-    # the chosen file stays visible; `describe` shows the other choices
+    told = clean((progress.resource is not None and view.lasting(progress.resource)) or "")
     return [first, *(each for each in more if told and told in plain(each))]
 
 
@@ -97,7 +95,8 @@ def _with_reason(progress: Progress, now: datetime | None = None, *, end: Span |
     """Return phase and reasons, one line each; `end` follows the first, and the next try if `now` is given."""
     first, *more = _reasons(progress) or [""]
     if now is not None and progress.resource is not None:
-        first = f"{first} {next_try(progress.resource, now)}".strip()
+        at = getattr(progress.resource.status, "next_try_at", None)
+        first = f"{first} {next_try(at, now)}".strip()
     start = _start(progress, progress.phase)
     indent = " " * line_width(start)
     ending = (end,) if end is not None else ()
@@ -110,9 +109,7 @@ def _with_reason(progress: Progress, now: datetime | None = None, *, end: Span |
 def _reasons(progress: Progress) -> list[str]:
     if progress.message:
         return facts(progress.message)
-    if progress.phase == "Starting" and progress.resource is not None:
-        return facts(why_recognised(progress.resource)) or facts(engine_of(progress.resource))
-    return []
+    return list(view_of(progress.kind).reason(progress) or ())
 
 
 def _current(progress: Progress, hints: Hints, now: datetime) -> list[Line]:
@@ -121,7 +118,7 @@ def _current(progress: Progress, hints: Hints, now: datetime) -> list[Line]:
     if progress.ready:
         return [_ready(progress, hints)]
     if progress.failed:
-        logged = progress.log_lines[-10:] if progress.phase == "Failed" else ()
+        logged = progress.log_lines[-10:]
         return [*_with_reason(progress, now), *(line(Span(f"   │ {clean(text)}", "dim")) for text in logged)]
     load = progress.download
     if load is not None:
@@ -138,13 +135,9 @@ def _current(progress: Progress, hints: Hints, now: datetime) -> list[Line]:
 
 
 def _ready(progress: Progress, hints: Hints) -> Line:
-    """Return the line of a ready service: the time it took, and how to use it."""
-    service = progress.resource
-    took = stopwatch(progress.elapsed)
-    name = progress.name
-    if service is not None and service.status.task == "embed":
-        use = f'OpenAI().embeddings.create(model="{name}", …)'
-    else:
-        use = f'{hints.chat.format(name=name)}   ·   OpenAI().chat.completions.create(model="{name}", …)'
-    less = f"   {clean(progress.message)}" if progress.phase == "Degraded" and progress.message else ""
-    return (*_start(progress, progress.phase), Span(f" {took}{less}   →   {use}"))
+    """Return the line of a ready resource: the time it took, and how to use it."""
+    use = view_of(progress.kind).use(progress, hints)
+    arrow = f"   →   {use}" if use else ""
+    degraded = progress.kind.phases.get(progress.phase) == "degraded"
+    less = f"   {clean(progress.message)}" if degraded and progress.message else ""
+    return (*_start(progress, progress.phase), Span(f" {stopwatch(progress.elapsed)}{less}{arrow}"))

@@ -13,6 +13,7 @@ from llmos.resources.setting import Setting
 __all__ = [
     "API_VERSION",
     "KINDS",
+    "MAIN_KIND",
     "Condition",
     "Credential",
     "ModelService",
@@ -25,6 +26,8 @@ __all__ = [
 ]
 
 KINDS: dict[str, type[Resource]] = {cls.kind_name(): cls for cls in (ModelService, Credential, Setting)}
+MAIN_KIND: type[Resource] = ModelService
+"""The kind of a name that is given without one, as in ``llmos logs chat``."""
 
 
 def kind_named(word: str) -> type[Resource]:

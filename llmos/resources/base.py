@@ -8,18 +8,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializer, PrivateAttr, ValidationError
 from pydantic.alias_generators import to_camel
 
-from llmos.errors import Cause, Invalid
+from llmos.errors import Cause, Invalid, NotReady
 from llmos.resources import cel
 
 __all__ = [
     "API_VERSION",
     "Condition",
+    "Meaning",
     "Model",
     "Name",
     "ObjectMeta",
@@ -27,6 +29,9 @@ __all__ = [
     "Scope",
     "StoredAs",
     "Timestamp",
+    "Titles",
+    "Unit",
+    "Usage",
     "condition",
     "invalid",
     "metadata_name_rule",
@@ -37,6 +42,8 @@ __all__ = [
 API_VERSION = "llmos.ai/v1alpha1"
 Scope = Literal["Namespaced", "Cluster"]
 StoredAs = Literal["CustomResource", "Secret", "Database"]
+Meaning = Literal["working", "ready", "degraded", "failed", "stopped", "deleting"]
+"""Meaning of a phase: on the way to ready; ready; ready in part; failed; stopped by its owner; being deleted."""
 
 _NAME = re.compile(r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")
 _LABEL_KEY = re.compile(r"^([a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$")
@@ -47,6 +54,33 @@ _MAX_ANNOTATIONS = 256 * 1024
 def utcnow() -> datetime:
     """Return the current time in UTC."""
     return datetime.now(UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """The unit of a field's value, as metadata of the field: ``Annotated[int, Unit("bytes")]``.
+
+    Attributes
+    ----------
+    name
+        ``bytes`` (of memory, in powers of 1024), ``file bytes`` (in powers of 1000), ``count``, ``age`` (a time in the
+        past), ``wait`` (a time in the future), ``command`` (words of a command line).
+    """
+
+    name: Literal["bytes", "file bytes", "count", "age", "wait", "command"]
+
+
+@dataclass(frozen=True, slots=True)
+class Titles:
+    """The names of a field's values for people, as metadata of the field.
+
+    Attributes
+    ----------
+    of
+        Names by value; a value without one is its own name.
+    """
+
+    of: Mapping[str, str]
 
 
 def _rfc3339(moment: datetime) -> str:
@@ -186,6 +220,25 @@ def set_condition(conditions: list[Condition], new: Condition) -> list[Condition
     return [new if c.type == new.type else c for c in conditions]
 
 
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """The resources that processes use on a machine.
+
+    Attributes
+    ----------
+    cpus
+        The CPUs that they ask for.
+    memory
+        The bytes of memory that they use.
+    gpus
+        The GPUs that are assigned to them.
+    """
+
+    cpus: float = 0.0
+    memory: int = 0
+    gpus: int = 0
+
+
 class Resource(Model):
     """An object with a desired state (``spec``) and an observed state (``status``).
 
@@ -212,6 +265,16 @@ class Resource(Model):
     finalizer: ClassVar[str] = ""
     """Finalizer set at creation and removed by the kind's controller, so that a deletion waits for its clean-up; begins
     with ``llmos.ai/``. Empty if there is nothing to clean up."""
+    phases: ClassVar[Mapping[str, Meaning]] = {}
+    """Meaning of each ``status.phase``, by which lists are coloured and waiting ends; empty if the kind has no phases."""
+    refusals: ClassVar[frozenset[str]] = frozenset()
+    """Reasons of the condition ``Ready`` for which a changed spec isn't rolled out, so that waiting doesn't help."""
+    not_ready: ClassVar[type[NotReady]] = NotReady
+    """Error of a wait that ends without success."""
+    scalable: ClassVar[bool] = False
+    """True if ``spec.replicas`` is a number of processes, which ``scale`` sets."""
+    pausable: ClassVar[bool] = False
+    """True if ``spec.paused`` ends all processes and keeps the resource, as ``stop`` and ``start`` do."""
     placeholder: ClassVar[Mapping[str, Any]] = {}
     """A valid ``spec`` that replaces one that can't be read at all."""
 
@@ -264,6 +327,10 @@ class Resource(Model):
     def kind_name(cls) -> str:
         """Return the kind's name: ``ModelService``."""
         return str(cls.model_fields["kind"].default)
+
+    def usage(self) -> Usage | None:
+        """Return what its processes on this machine use; None if it has none. Only for kinds with logs."""
+        return None
 
     def dump(self) -> dict[str, Any]:
         """Return the resource as JSON, without unset metadata."""

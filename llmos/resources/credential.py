@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, Field
 
-from llmos.resources.base import Model, ObjectMeta, Resource, StoredAs, Timestamp
+from llmos.resources.base import Model, ObjectMeta, Resource, StoredAs, Timestamp, Unit
 
 __all__ = ["Credential", "CredentialSpec", "CredentialStatus"]
 
@@ -37,7 +37,7 @@ class CredentialStatus(Model):
 
     keys: list[str] = Field(default_factory=list)
     """Keys that have a value."""
-    last_changed: Timestamp | None = None
+    last_changed: Annotated[Timestamp | None, Unit("age")] = None
     """Time when a value was last written."""
 
 

@@ -8,14 +8,16 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, ConfigDict, Field, model_validator
 
+from llmos.errors import ModelNotReady, NotReady
 from llmos.names import PERSONAL
 from llmos.resources import cel
-from llmos.resources.base import Condition, Model, Name, ObjectMeta, Resource, Timestamp
+from llmos.resources.base import Condition, Meaning, Model, Name, ObjectMeta, Resource, Timestamp, Titles, Unit, Usage
 from llmos.resources.modeluri import ModelURI
 from llmos.resources.podtemplate import check_pod_template
-from llmos.resources.workload import ReplicaStatus, Resources
+from llmos.resources.workload import ReplicaStatus, Resources, usage_of
 
 __all__ = [
+    "ENGINES",
     "DownloadProgress",
     "Endpoint",
     "Engine",
@@ -29,6 +31,7 @@ __all__ = [
 ]
 
 Engine = Literal["auto", "llamacpp", "custom"]
+ENGINES = Titles({"llamacpp": "llama.cpp", "vllm": "vLLM", "sglang": "SGLang"})
 Task = Literal["auto", "generate", "embed", "rerank"]
 PromptCache = Literal["auto", "perCaller", "shared"]
 Phase = Literal["Pending", "Downloading", "Starting", "Ready", "Degraded", "Paused", "Failed", "Deleting"]
@@ -111,9 +114,11 @@ class ModelServiceSpec(Model):
     model: ModelURI | None = None
     """Source of the model: ``hf://org/repo[@revision][:file]``, ``file:///path``, ``demo://smollm2``. Required except
     for engine ``custom``."""
-    engine: Engine = "auto"
+    engine: Annotated[Engine, ENGINES] = "auto"
     """Program that serves the model; ``auto`` chooses one by the model's files and reports the reason."""
-    args: list[Annotated[str, Field(max_length=4096)]] = Field(default_factory=list, max_length=200)
+    args: Annotated[list[Annotated[str, Field(max_length=4096)]], Unit("command")] = Field(
+        default_factory=list, max_length=200
+    )
     """Further command-line arguments of the engine; for engine ``custom`` the whole command, in which ``{port}``,
     ``{socket}`` and ``{model}`` are replaced."""
     env: Annotated[dict[str, Annotated[str, Field(max_length=32768)]], AfterValidator(_check_env)] = Field(
@@ -181,11 +186,11 @@ class ModelInfo(Model):
     """``general.architecture`` in the header: ``llama``, ``bert``."""
     quantization: str = ""
     """Format of the weights: ``Q4_K_M``."""
-    parameters: int | None = None
+    parameters: Annotated[int | None, Unit("count")] = None
     """Number of weights."""
-    context_length: int | None = None
+    context_length: Annotated[int | None, Unit("count")] = None
     """Context length in tokens that the model was trained with."""
-    file_size: int = 0
+    file_size: Annotated[int, Unit("file bytes")] = 0
     """Size on disk in bytes."""
     revision: str = ""
     """Downloaded revision: a commit or a hash."""
@@ -217,7 +222,7 @@ class ModelServiceStatus(Model):
     """The conditions Downloaded, ModelRecognised and Ready, each with its reason."""
     download: DownloadProgress | None = None
     """Progress of the download, while files are downloaded."""
-    engine: str = ""
+    engine: Annotated[str, ENGINES] = ""
     """Engine in use."""
     task: str = ""
     """Task of the model: generate, embed or rerank."""
@@ -237,13 +242,13 @@ class ModelServiceStatus(Model):
     """Addresses of the ready replicas."""
     last_log_lines: list[str] = Field(default_factory=list)
     """Last lines of the engine's log after a failure."""
-    next_try_at: Timestamp | None = None
+    next_try_at: Annotated[Timestamp | None, Unit("wait")] = None
     """Time of the next automatic attempt after a failure."""
-    memory_estimate: int | None = None
+    memory_estimate: Annotated[int | None, Unit("bytes")] = None
     """Estimated memory per replica in bytes, from the model's header."""
-    started_at: Timestamp | None = None
+    started_at: Annotated[Timestamp | None, Unit("age")] = None
     """Time when this generation began to start."""
-    ready_at: Timestamp | None = None
+    ready_at: Annotated[Timestamp | None, Unit("age")] = None
     """Time when it first became ready."""
 
 
@@ -254,6 +259,22 @@ class ModelService(Resource):
     singular: ClassVar[str] = "modelservice"
     short_names: ClassVar[tuple[str, ...]] = ("ms", "model", "models")
     has_logs: ClassVar[bool] = True
+    scalable: ClassVar[bool] = True
+    pausable: ClassVar[bool] = True
+    phases: ClassVar[Mapping[str, Meaning]] = {
+        "Pending": "working",
+        "Downloading": "working",
+        "Starting": "working",
+        "Ready": "ready",
+        "Degraded": "degraded",
+        "Paused": "stopped",
+        "Failed": "failed",
+        "Deleting": "deleting",
+    }
+    refusals: ClassVar[frozenset[str]] = frozenset(
+        {"InsufficientResources", "Invalid", "Unsupported", "DownloadFailed"}
+    )
+    not_ready: ClassVar[type[NotReady]] = ModelNotReady
     finalizer: ClassVar[str] = "llmos.ai/workloads"
     placeholder: ClassVar[Mapping[str, Any]] = {"engine": "custom", "args": ["unreadable"], "paused": True}
     columns: ClassVar[tuple[tuple[str, str], ...]] = (
@@ -267,6 +288,10 @@ class ModelService(Resource):
     metadata: ObjectMeta
     spec: ModelServiceSpec
     status: ModelServiceStatus = Field(default_factory=ModelServiceStatus)
+
+    def usage(self) -> Usage | None:
+        """Return what its replicas on this machine use; None if it has none."""
+        return usage_of(self.spec.resources, self.status.replica_statuses)
 
     @property
     def served_name(self) -> str:

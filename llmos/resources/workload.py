@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Sequence
+from typing import Annotated, Literal
 
 from pydantic import Field
 
-from llmos.resources.base import Model, Timestamp
-from llmos.resources.quantities import CPU, Memory
+from llmos.resources.base import Model, Timestamp, Unit, Usage
+from llmos.resources.quantities import CPU, Memory, parse_quantity
 
-__all__ = ["ReplicaStatus", "Resources"]
+__all__ = ["ReplicaStatus", "Resources", "usage_of"]
 
 
 class Resources(Model):
@@ -35,11 +36,22 @@ class ReplicaStatus(Model):
     """Phase of the replica; ``Waiting`` means that it will be restarted after a crash."""
     restarts: int = 0
     """Number of restarts after crashes."""
-    memory: int | None = None
+    memory: Annotated[int | None, Unit("bytes")] = None
     """Memory in use, in bytes."""
-    memory_limit: int | None = None
+    memory_limit: Annotated[int | None, Unit("bytes")] = None
     """Memory limit in bytes."""
     started_at: Timestamp | None = None
     """Time when the process was started."""
     message: str = ""
     """Reason why the replica is not ready."""
+
+
+def usage_of(each: Resources, replicas: Sequence[ReplicaStatus]) -> Usage | None:
+    """Return what replicas use of which each has the same resources; None if there are no replicas."""
+    if not replicas:
+        return None
+    return Usage(
+        cpus=float(parse_quantity(each.cpu)) * len(replicas) if each.cpu else 0.0,
+        memory=sum(replica.memory or 0 for replica in replicas),
+        gpus=each.gpus * len(replicas),
+    )

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Final, Protocol
 
 from llmos.errors import Internal
-from llmos.resources import ModelService
+from llmos.resources import KINDS, Resource
 from llmos.resources.node import Node, NodeList, NodeWork
 from llmos.resources.quantities import parse_quantity
 from llmos.resources.workload import Resources
@@ -74,7 +74,7 @@ class LocalNodes:
     Parameters
     ----------
     store
-        The store of ModelServices.
+        The store of resources.
     look
         Detects the machine's hardware.
     build
@@ -92,8 +92,9 @@ class LocalNodes:
         """Return the only node."""
         machine = await asyncio.to_thread(self._look)
         gpus_used = gpu_summary(machine.gpus, await asyncio.to_thread(self._build)) if machine.gpus else ""
-        services = (await self._store.list(ModelService)).items
-        running = [work for service in services if (work := _local_work(service)) is not None]
+        kinds = [kind for kind in KINDS.values() if kind.has_logs]
+        resources = [resource for kind in kinds for resource in (await self._store.list(kind)).items]
+        running = [work for resource in resources if (work := _local_work(resource)) is not None]
         gpus = sum(work.gpus for work in running)
         return [
             Node(
@@ -114,19 +115,19 @@ class LocalNodes:
         ]
 
 
-def _local_work(service: ModelService) -> NodeWork | None:
-    """Return the workload of a model with its usage; None if it has no processes."""
-    replicas = service.status.replica_statuses
-    if not replicas:
+def _local_work(resource: Resource) -> NodeWork | None:
+    """Return the workload of a resource with its usage; None if it has no processes."""
+    usage = resource.usage()
+    if usage is None:
         return None
-    asked = service.spec.resources
+    meta = resource.metadata
     return NodeWork(
-        kind=service.kind,
-        namespace=service.metadata.namespace or "",
-        name=service.metadata.name,
-        cpus=_amount(asked.cpu) * len(replicas),
-        memory=sum(replica.memory or 0 for replica in replicas),
-        gpus=asked.gpus * len(replicas),
+        kind=resource.kind,
+        namespace=meta.namespace or "",
+        name=meta.name,
+        cpus=usage.cpus,
+        memory=usage.memory,
+        gpus=usage.gpus,
     )
 
 

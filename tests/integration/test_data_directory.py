@@ -75,7 +75,7 @@ def test_a_copy_leaves_the_original_alone(tmp_path):
                 copy.start()
                 assert f"is a copy of {original.root}" in copy.output
                 with copy.sdk() as second:
-                    for progress in second.wait_ready("tiny", timeout=60):
+                    for progress in second.modelservices.progress("tiny", timeout=60):
                         last = progress
                     assert last.ready
                 assert copy.hub("GET", "/users/ada", token=copy.token("ada")).json()["servers"] == {}

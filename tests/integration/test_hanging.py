@@ -37,6 +37,6 @@ def test_an_engine_that_hangs_is_replaced_within_half_a_minute(hanging):
         # the event comes a moment after the end, until which the service may still be reported as ready
         events = lambda: [event.reason for event in client.modelservices.events("tiny")]  # noqa: E731
         wait_until(lambda: "Unhealthy" in events(), 30, "the event")
-        for progress in client.wait_ready("tiny", timeout=30):
+        for progress in client.modelservices.progress("tiny", timeout=30):
             last = progress
         assert last.ready

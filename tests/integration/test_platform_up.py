@@ -422,7 +422,7 @@ def test_a_stop_leaves_no_process_and_the_next_start_finds_all(tmp_path):
                 assert not works(environ["OPENAI_API_KEY"], own)
                 assert not works(environ["JUPYTERHUB_API_TOKEN"], own)
                 with own.sdk() as client:
-                    *_, last = client.wait_ready("tiny", timeout=60)
+                    *_, last = client.modelservices.progress("tiny", timeout=60)
                     assert last.ready
                     assert last.resource.spec.model == "demo://tiny"
                     assert [replica.restarts for replica in last.resource.status.replica_statuses] == [0]

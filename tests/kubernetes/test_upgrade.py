@@ -95,7 +95,7 @@ def ada(release) -> Iterator[Person]:
             client.serve("demo://tiny", name="tiny", timeout=240)
             spec = {"engine": "custom", "args": ["/opt/llmos/bin/python", "-c", SLOW, "{port}"]}
             client.modelservices.create({"metadata": {"name": "slow"}, "spec": spec})
-            client.wait_ready("slow", timeout=240)
+            client.modelservices.wait_ready("slow", timeout=240)
         yield person
 
 
@@ -331,10 +331,10 @@ def test_tokens_secrets_and_what_was_stored_stay(release, ada, upgrade):
 
 def test_a_model_that_starts_anew_runs_from_the_new_image(release, ada, upgrade):
     with release.client(ada.token) as client:
-        client.pause("tiny")
+        client.modelservices.stop("tiny")
         release.gone(ada.namespace, "pods", timeout=60, kind="ModelService", model="tiny", **{"llmos.ai/part": "serve"})
-        client.resume("tiny")
-        client.wait_ready("tiny", timeout=120)
+        client.modelservices.start("tiny")
+        client.modelservices.wait_ready("tiny", timeout=120)
     pods = release.pods(ada.namespace, kind="ModelService", model="tiny", **{"llmos.ai/part": "serve"})
     assert {pod["spec"]["containers"][0]["image"] for pod in pods} == {f"registry.local/llmos-engine-cpu:{AFTER}"}
 

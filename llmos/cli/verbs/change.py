@@ -1,110 +1,149 @@
-"""``stop``, ``start``, ``scale`` and ``set``: changes of an existing service."""
+"""``stop``, ``start``, ``scale``, ``wait`` and ``set``: changes of an existing resource, and waiting for them."""
 
 from __future__ import annotations
 
 import argparse
-from typing import Any
 
-from llmos.cli.common import add_namespace, add_wait, suggesting
+from llmos.cli.common import Target, add_namespace, add_target, add_wait, suggesting, target_of
 from llmos.cli.output import Output
 from llmos.cli.parser import Parser
 from llmos.cli.verbs.serve import add_spec_options, spec_options
 from llmos.cli.waiting import wait_shown
 from llmos.client._sync.client import Client
+from llmos.client._sync.collection import Collection
 from llmos.client.serving import make_patch
 from llmos.errors import UsageError
-from llmos.resources import ModelService
+from llmos.resources import MAIN_KIND, Resource
 
 __all__ = [
     "configure_scale",
     "configure_set",
     "configure_start",
     "configure_stop",
+    "configure_wait",
     "run_scale",
     "run_set",
     "run_start",
     "run_stop",
+    "run_wait",
 ]
 
 
-def _configure_named(parser: Parser) -> None:
-    parser.add_argument("name", metavar="NAME", help="name of the model service")
-    add_namespace(parser)
+def _pausable(kind: type[Resource]) -> bool:
+    return kind.pausable
 
 
-def _configure_wait(parser: Parser, *, default: bool) -> None:
-    add_wait(parser, until="Ready", default=default)
+def _scalable(kind: type[Resource]) -> bool:
+    return kind.scalable
+
+
+def _awaitable(kind: type[Resource]) -> bool:
+    return bool(kind.phases)
+
+
+def _add_timeout(parser: Parser) -> None:
     parser.add_argument("--timeout", metavar="SECONDS", type=float, help="maximum time to wait")
 
 
 def configure_stop(parser: Parser) -> None:
     """Add the arguments of ``stop``."""
-    _configure_named(parser)
+    add_target(parser, _pausable)
+    add_namespace(parser)
 
 
 def configure_start(parser: Parser) -> None:
     """Add the arguments of ``start``."""
-    _configure_named(parser)
-    _configure_wait(parser, default=True)
+    add_target(parser, _pausable)
+    add_namespace(parser)
+    add_wait(parser, until="ready")
+    _add_timeout(parser)
 
 
 def configure_scale(parser: Parser) -> None:
     """Add the arguments of ``scale``."""
-    _configure_named(parser)
+    add_target(parser, _scalable)
     parser.add_argument("replicas", metavar="N", type=int, help="number of replicas")
-    _configure_wait(parser, default=False)
+    add_namespace(parser)
+    add_wait(parser, until="ready", default=False)
+    _add_timeout(parser)
+
+
+def configure_wait(parser: Parser) -> None:
+    """Add the arguments of ``wait``."""
+    add_target(parser, _awaitable)
+    add_namespace(parser)
+    _add_timeout(parser)
 
 
 def configure_set(parser: Parser) -> None:
     """Add the arguments of ``set``."""
-    _configure_named(parser)
+    parser.add_argument("name", metavar="NAME", help="name of the model service")
     parser.add_argument("--model", metavar="MODEL", help="serve another model under this name")
     add_spec_options(parser)
-    _configure_wait(parser, default=False)
+    add_namespace(parser)
+    add_wait(parser, until="ready", default=False)
+    _add_timeout(parser)
 
 
-def _patch(client: Client, args: argparse.Namespace, spec: dict[str, Any]) -> ModelService:
-    with suggesting(client, args.name, args.namespace):
-        return client.collection(ModelService).patch(args.name, {"spec": spec}, namespace=args.namespace)
+def run_stop(client: Client, args: argparse.Namespace, output: Output) -> Resource:
+    """Stop the processes of a resource but keep it."""
+    target = target_of(args.name, _pausable, "can't be stopped")
+    with suggesting(client, target.name, args.namespace, target.kind):
+        resource = _collection(client, target).stop(target.name, namespace=args.namespace)
+    output.text(f"{target.name} is stopped. Start it again with: {output.hints.command} start {target.words}")
+    return resource
 
 
-def run_stop(client: Client, args: argparse.Namespace, output: Output) -> ModelService:
-    """Stop a service but keep it."""
-    service = _patch(client, args, {"paused": True})
-    output.text(f"{args.name} is stopped. Start it again with: {output.hints.command} start {args.name}")
-    return service
+def run_start(client: Client, args: argparse.Namespace, output: Output) -> Resource:
+    """Start a stopped resource again."""
+    target = target_of(args.name, _pausable, "can't be started")
+    with suggesting(client, target.name, args.namespace, target.kind):
+        resource = _collection(client, target).start(target.name, namespace=args.namespace)
+    return _end(client, resource, args, output, "is starting")
 
 
-def run_start(client: Client, args: argparse.Namespace, output: Output) -> ModelService:
-    """Start a stopped service again."""
-    service = _patch(client, args, {"paused": False})
-    return _end(client, service, args, output, "is starting")
-
-
-def run_scale(client: Client, args: argparse.Namespace, output: Output) -> ModelService:
+def run_scale(client: Client, args: argparse.Namespace, output: Output) -> Resource:
     """Set the number of replicas."""
     if args.replicas < 0:
         raise UsageError("The number of replicas can't be less than 0.")
-    service = _patch(client, args, {"replicas": args.replicas})
-    return _end(
-        client, service, args, output, f"is going to {args.replicas} replica{'' if args.replicas == 1 else 's'}"
-    )
+    target = target_of(args.name, _scalable, "have no replicas")
+    with suggesting(client, target.name, args.namespace, target.kind):
+        resource = _collection(client, target).scale(target.name, args.replicas, namespace=args.namespace)
+    words = f"is going to {args.replicas} replica{'' if args.replicas == 1 else 's'}"
+    return _end(client, resource, args, output, words)
 
 
-def run_set(client: Client, args: argparse.Namespace, output: Output) -> ModelService:
+def run_wait(client: Client, args: argparse.Namespace, output: Output) -> Resource:
+    """Wait until a resource is ready."""
+    target = target_of(args.name, _awaitable, "have no phases to wait for")
+    with suggesting(client, target.name, args.namespace, target.kind):
+        return wait_shown(client, target.kind, target.name, output, namespace=args.namespace, timeout=args.timeout)
+
+
+def run_set(client: Client, args: argparse.Namespace, output: Output) -> Resource:
     """Change some fields of a service's spec."""
     given = spec_options(args)
     if args.model:
         given["model"] = client.address_of(args.model)
     if not given:
         raise UsageError(f"Set what? For example: {output.hints.command} set {args.name} --memory 6Gi")
-    service = _patch(client, args, make_patch(given))
+    target = Target(MAIN_KIND, args.name)
+    with suggesting(client, target.name, args.namespace, target.kind):
+        patch = {"spec": make_patch(given)}
+        resource = _collection(client, target).patch(target.name, patch, namespace=args.namespace)
     words = ", ".join(f"{key} {value}" for key, value in given.items() if key != "env")
-    return _end(client, service, args, output, f"is changing: {words or 'its environment'}")
+    return _end(client, resource, args, output, f"is changing: {words or 'its environment'}")
 
 
-def _end(client: Client, service: ModelService, args: argparse.Namespace, output: Output, words: str) -> ModelService:
+def _collection(client: Client, target: Target) -> Collection[Resource]:
+    return client.collection(target.kind)
+
+
+def _end(client: Client, resource: Resource, args: argparse.Namespace, output: Output, words: str) -> Resource:
+    target = Target(type(resource), resource.metadata.name)
     if args.wait:
-        return wait_shown(client, service, output, timeout=args.timeout)
-    output.text(f"{args.name} {words}. Look with: {output.hints.command} ps")
-    return service
+        namespace = resource.metadata.namespace
+        return wait_shown(client, target.kind, target.name, output, namespace=namespace, timeout=args.timeout)
+    look = "ps" if target.kind is MAIN_KIND else f"get {target}"
+    output.text(f"{target.name} {words}. Look with: {output.hints.command} {look}")
+    return resource

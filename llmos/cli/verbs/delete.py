@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from llmos.cli.common import Target, add_namespace, add_wait, suggesting, targets_or_service
+from llmos.cli.common import Target, add_namespace, add_wait, examples_of_kinds, suggesting, targets_or_main
 from llmos.cli.manifests import read_manifests
 from llmos.cli.output import Output
 from llmos.cli.parser import Parser
@@ -17,7 +17,7 @@ __all__ = ["configure_delete", "run_delete"]
 def configure_delete(parser: Parser) -> None:
     """Add the arguments of ``delete``."""
     parser.add_argument(
-        "kind", metavar="KIND", nargs="?", help="modelservice, credential, …; KIND/NAME; or the name of a model service"
+        "kind", metavar="KIND", nargs="?", help=f"{examples_of_kinds()}; KIND/NAME; or the name of a model service"
     )
     parser.add_argument("names", metavar="NAME", nargs="*", default=[], help="name of the resource")
     parser.add_argument("-f", "--filename", metavar="FILE", action="append", help="delete the resources in this file")
@@ -55,4 +55,4 @@ def _wanted(args: argparse.Namespace) -> list[tuple[Target, str | None]]:
         return [(Target(type(r), r.metadata.name), r.metadata.namespace or args.namespace) for r in found]
     if not args.kind:
         raise UsageError("Delete what? KIND NAME, or -f FILE.")
-    return [(target, args.namespace) for target in targets_or_service(args.kind, args.names)]
+    return [(target, args.namespace) for target in targets_or_main(args.kind, args.names)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from llmos.cli.common import add_namespace, suggesting, targets_or_service
+from llmos.cli.common import add_namespace, examples_of_kinds, suggesting, targets_or_main
 from llmos.cli.output import Output
 from llmos.cli.parser import Parser
 from llmos.client._sync.client import Client
@@ -21,7 +21,7 @@ __all__ = ["configure_describe", "configure_events", "run_describe", "run_events
 def configure_describe(parser: Parser) -> None:
     """Add the arguments of ``describe``."""
     parser.add_argument(
-        "kind", metavar="KIND", help="modelservice, credential, setting; or the name of a model service"
+        "kind", metavar="KIND", help=f"{examples_of_kinds()}; KIND/NAME; or the name of a model service"
     )
     parser.add_argument("names", metavar="NAME", nargs="*", default=[], help="name of the resource")
     add_namespace(parser)
@@ -33,7 +33,7 @@ configure_events = configure_describe
 def run_describe(client: Client, args: argparse.Namespace, output: Output) -> list[Resource]:
     """Show everything about resources."""
     found = []
-    for n, target in enumerate(targets_or_service(args.kind, args.names)):
+    for n, target in enumerate(targets_or_main(args.kind, args.names)):
         collection = client.collection(target.kind)
         with suggesting(client, target.name, args.namespace, target.kind):
             resource = collection.get(target.name, namespace=args.namespace)
@@ -49,7 +49,7 @@ def run_describe(client: Client, args: argparse.Namespace, output: Output) -> li
 def run_events(client: Client, args: argparse.Namespace, output: Output) -> list[Event]:
     """Show the events of resources."""
     found: list[Event] = []
-    for target in targets_or_service(args.kind, args.names):
+    for target in targets_or_main(args.kind, args.names):
         with suggesting(client, target.name, args.namespace, target.kind):
             events = client.collection(target.kind).events(target.name, namespace=args.namespace)
         output.show(events_table(events, now=utcnow()))

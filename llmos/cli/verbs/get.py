@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 from typing import Any
 
-from llmos.cli.common import Target, add_namespace, find_kind, list_everywhere, suggesting, targets
+from llmos.cli.common import Target, add_namespace, examples_of_kinds, find_kind, list_everywhere, suggesting, targets
 from llmos.cli.output import Output
 from llmos.cli.parser import Parser
 from llmos.client._sync.client import Client
@@ -20,7 +20,7 @@ __all__ = ["configure_get", "run_get"]
 
 def configure_get(parser: Parser) -> None:
     """Add the arguments of ``get``."""
-    parser.add_argument("kind", metavar="KIND", help="modelservices, credentials, settings, or KIND/NAME")
+    parser.add_argument("kind", metavar="KIND", help=f"{examples_of_kinds()}, or KIND/NAME")
     parser.add_argument("names", metavar="NAME", nargs="*", default=[], help="names of resources (default: all)")
     parser.add_argument(
         "-o",

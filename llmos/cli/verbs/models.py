@@ -9,9 +9,10 @@ from llmos.cli.output import Output
 from llmos.cli.parser import Parser
 from llmos.client._sync.client import Client
 from llmos.client.messages import AvailableModel
-from llmos.present.modelservices import TONES
+from llmos.present.fields import tone_of
 from llmos.present.resources import as_json
 from llmos.present.tables import Row, Table
+from llmos.resources import MAIN_KIND
 
 __all__ = ["configure_models", "run_models"]
 
@@ -28,7 +29,8 @@ def run_models(client: Client, args: argparse.Namespace, output: Output) -> list
         output.text(as_json([asdict(model) for model in models]))
         return models
     rows = [
-        Row([m.id, m.task or "-", m.phase or "-", m.owned_by or "-"], {"STATE": TONES.get(m.phase, "")}) for m in models
+        Row([m.id, m.task or "-", m.phase or "-", m.owned_by or "-"], {"STATE": tone_of(MAIN_KIND, m.phase)})
+        for m in models
     ]
     empty = f"There is no model that you may use. Serve one with: {output.hints.command} serve demo://smollm2"
     output.show(Table(["NAME", "TASK", "STATE", "NAMESPACE"], rows, empty=empty, elastic=("NAME",)))

@@ -99,7 +99,7 @@ def run_serve(client: Client, args: argparse.Namespace, output: Output) -> Model
     if not args.wait:
         output.text(f"modelservice/{name} {done}. It continues by itself; look with: {output.hints.command} ps")
         return service
-    return wait_shown(client, service, output, timeout=args.timeout)
+    return wait_shown(client, ModelService, name, output, namespace=service.metadata.namespace, timeout=args.timeout)
 
 
 def _say_what_changes(submitted: Submitted, output: Output) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing, suppress
 from types import TracebackType
@@ -14,13 +13,12 @@ from llmos.client._async.hub import search_hub
 from llmos.client._async.transport import AsyncTransport
 from llmos.client.addresses import address_error, address_of
 from llmos.client.messages import AvailableModel, ChatChunk, WhoAmI, read_whoami
-from llmos.client.progress import Progress, ProgressTracker
+from llmos.client.progress import Progress
 from llmos.client.requests import Service, is_loopback
-from llmos.client.serving import Submitted, failure, make_change, make_modelservice, too_slow
+from llmos.client.serving import Submitted, make_change, make_modelservice
 from llmos.configuration import Configuration, load
-from llmos.errors import LLMOSError, ModelNotReady, NotFound, Unavailable, Unsupported
+from llmos.errors import LLMOSError, NotFound, Unavailable, Unsupported
 from llmos.resources import API_VERSION, KINDS, ModelService, Resource, kind_named
-from llmos.resources.base import utcnow
 from llmos.resources.node import Node, NodeList
 
 if TYPE_CHECKING:
@@ -217,13 +215,9 @@ class AsyncClient:
         service = submitted.service
         if not wait or dry_run:
             return service
-        progress: Progress | None = None
-        watch = self.wait_ready(service.metadata.name, namespace=service.metadata.namespace, timeout=timeout)
-        async with aclosing(watch) as states:
-            async for progress in states:
-                if on_progress is not None:
-                    on_progress(progress)
-        return progress.resource if progress is not None and progress.resource is not None else service
+        name, namespace = service.metadata.name, service.metadata.namespace
+        services = self.collection(ModelService)
+        return await services.wait_ready(name, namespace=namespace, timeout=timeout, on_progress=on_progress)
 
     async def submit(
         self,
@@ -286,79 +280,6 @@ class AsyncClient:
         with suppress(LLMOSError):  # the memory is needed only for advice in the error message
             memory = max((node.memory for node in await self.nodes()), default=None) if found else None
         raise address_error(model, found, memory, problem)
-
-    async def wait_ready(
-        self,
-        name: str,
-        *,
-        namespace: str | None = None,
-        timeout: float | None = None,
-        patience: float = 60.0,
-    ) -> AsyncGenerator[Progress]:
-        """Follow a service until it is Ready; each item is its current progress, the last one is Ready.
-
-        Ending the iteration ends the watch, not the service. While the API is unreachable, `Progress.away` says so;
-        the watch continues when the API is back.
-
-        Parameters
-        ----------
-        name, namespace
-            The service to follow.
-        timeout
-            Maximum time to wait in seconds; by default unlimited.
-        patience
-            Maximum time in seconds that the API may be unreachable.
-
-        Raises
-        ------
-        NotFound
-            The service doesn't exist, or was deleted meanwhile.
-        ModelNotReady
-            The service failed, is paused, or is not ready after `timeout`.
-        Unavailable
-            The API was unreachable for longer than `patience`.
-        """
-        where = namespace if namespace is not None else await self.namespace()
-        deadline = time.monotonic() + timeout if timeout is not None else float("inf")
-        tracker = ProgressTracker(name, where, utcnow())
-        last: Progress | None = None
-        watch = self.collection(ModelService).steps(namespace=where, patience=patience, quiet=10.0, deadline=deadline)
-        async with aclosing(watch) as states:
-            async for step in states:
-                service = step.items.get(f"{where}/{name}")
-                if service is None and not step.away:
-                    message = (
-                        f'No model service "{name}" in {where}.' if last is None else f"{name} was deleted meanwhile."
-                    )
-                    raise NotFound(message)
-                progress = tracker.see(service, utcnow(), away=step.away)
-                if not progress.same_as(last):
-                    yield progress
-                last = progress
-                if step.away:
-                    pass
-                elif progress.ready:
-                    return
-                elif progress.failed:
-                    raise failure(progress)
-                if time.monotonic() >= deadline:
-                    raise too_slow(progress, timeout or 0.0)
-        raise ModelNotReady(f"The watch of {name} ended.")
-
-    async def pause(self, name: str, *, namespace: str | None = None) -> ModelService:
-        """Stop all replicas of a service and keep the service."""
-        return await self._change(name, {"paused": True}, namespace)
-
-    async def resume(self, name: str, *, namespace: str | None = None) -> ModelService:
-        """Start a paused service again; `wait_ready` waits until it is ready."""
-        return await self._change(name, {"paused": False}, namespace)
-
-    async def scale(self, name: str, replicas: int, *, namespace: str | None = None) -> ModelService:
-        """Set the number of replicas."""
-        return await self._change(name, {"replicas": replicas}, namespace)
-
-    async def _change(self, name: str, spec: Mapping[str, Any], namespace: str | None) -> ModelService:
-        return await self.collection(ModelService).patch(name, {"spec": dict(spec)}, namespace=namespace)
 
     # Calling models
 

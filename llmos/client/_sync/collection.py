@@ -12,10 +12,12 @@ from typing import Any, Generic, TypeVar
 from llmos.client._sync.transport import Transport
 from llmos.client._sync.watching import fetch_listing, steps
 from llmos.client.messages import Event, Listing, Step, WatchEvent, read_event, read_resource
+from llmos.client.progress import Progress, ProgressTracker, failure, too_slow
 from llmos.client.requests import APPLY, MERGE, Body, label_selector, make_body, resource_path
 from llmos.client.timing import Text, sleep
-from llmos.errors import NotFound, Unavailable
+from llmos.errors import NotFound, Unavailable, Unsupported
 from llmos.resources import Resource
+from llmos.resources.base import utcnow
 
 __all__ = ["Collection"]
 
@@ -261,6 +263,130 @@ class Collection(Generic[R]):
                 for event in step.events:
                     yield event
 
+    def progress(
+        self,
+        name: str,
+        *,
+        namespace: str | None = None,
+        timeout: float | None = None,
+        patience: float = 60.0,
+    ) -> Generator[Progress]:
+        """Follow a resource until it is ready; each item is its current progress, the last one is ready.
+
+        Ending the iteration ends the watch, not the resource's way. While the API is unreachable, `Progress.away` says
+        so; the watch continues when the API is back.
+
+        Parameters
+        ----------
+        name, namespace
+            The resource to follow.
+        timeout
+            Maximum time to wait in seconds; by default unlimited.
+        patience
+            Maximum time in seconds that the API may be unreachable.
+
+        Raises
+        ------
+        NotFound
+            The resource doesn't exist, or was deleted meanwhile.
+        NotReady
+            It failed, is stopped, or is not ready after `timeout`; for a model its subclass ModelNotReady.
+        Unavailable
+            The API was unreachable for longer than `patience`.
+        Unsupported
+            Resources of this kind have no phases to wait for.
+        """
+        self._require(bool(self.kind.phases), "have no phases to wait for")
+        where = self._namespace(namespace)
+        key = f"{where}/{name}" if where else name
+        deadline = time.monotonic() + timeout if timeout is not None else math.inf
+        tracker = ProgressTracker(self.kind, name, where or "", utcnow())
+        last: Progress | None = None
+        watch = self.steps(namespace=where, patience=patience, quiet=10.0, deadline=deadline)
+        with closing(watch) as states:
+            for step in states:
+                resource = step.items.get(key)
+                if resource is None and not step.away:
+                    message = f'There is no {self.kind.singular} "{name}"{f" in {where}" if where else ""}.'
+                    raise NotFound(message if last is None else f"{name} was deleted meanwhile.")
+                progress = tracker.see(resource, utcnow(), away=step.away)
+                if not progress.same_as(last):
+                    yield progress
+                last = progress
+                if not step.away and progress.ready:
+                    return
+                if not step.away and progress.failed:
+                    raise failure(progress)
+                if time.monotonic() >= deadline:
+                    raise too_slow(progress, timeout or 0.0)
+        raise self.kind.not_ready(f"The watch of {name} ended.")
+
+    def wait_ready(
+        self,
+        name: str,
+        *,
+        namespace: str | None = None,
+        timeout: float | None = None,
+        patience: float = 60.0,
+        on_progress: Callable[[Progress], None] | None = None,
+    ) -> R:
+        """Wait until a resource is ready, and return it.
+
+        Parameters
+        ----------
+        name, namespace, timeout, patience
+            As for `progress`, which also has the errors.
+        on_progress
+            Called after each change.
+        """
+        last: Progress | None = None
+        watch = self.progress(name, namespace=namespace, timeout=timeout, patience=patience)
+        with closing(watch) as states:
+            for last in states:
+                if on_progress is not None:
+                    on_progress(last)
+        if last is None or not isinstance(last.resource, self.kind):  # a watch that ends without an error is ready
+            return self.get(name, namespace=namespace)
+        return last.resource
+
+    def stop(self, name: str, *, namespace: str | None = None) -> R:
+        """End all processes of a resource, and keep it.
+
+        Raises
+        ------
+        Unsupported
+            Resources of this kind can't be stopped.
+        """
+        self._require(self.kind.pausable, "can't be stopped")
+        return self.patch(name, {"spec": {"paused": True}}, namespace=namespace)
+
+    def start(self, name: str, *, namespace: str | None = None) -> R:
+        """Start a stopped resource again; `wait_ready` waits until it is ready.
+
+        Raises
+        ------
+        Unsupported
+            Resources of this kind can't be started.
+        """
+        self._require(self.kind.pausable, "can't be started")
+        return self.patch(name, {"spec": {"paused": False}}, namespace=namespace)
+
+    def scale(self, name: str, replicas: int, *, namespace: str | None = None) -> R:
+        """Set the number of replicas.
+
+        Raises
+        ------
+        Unsupported
+            Resources of this kind have no replicas.
+        """
+        self._require(self.kind.scalable, "have no replicas")
+        return self.patch(name, {"spec": {"replicas": replicas}}, namespace=namespace)
+
+    def _require(self, able: bool, otherwise: str) -> None:
+        if not able:
+            message = f"{self.kind.plural[:1].upper()}{self.kind.plural[1:]} {otherwise}."
+            raise Unsupported(message)
+
     def events(self, name: str, *, namespace: str | None = None) -> Sequence[Event]:
         """Return the events of a resource, oldest first."""
         path = resource_path(self.kind, self._namespace(namespace), name, "events")
@@ -289,7 +415,13 @@ class Collection(Generic[R]):
             Continue with new lines, without end. A stream that the API ends after its maximum time is opened again.
         replica
             Only the log of this replica.
+
+        Raises
+        ------
+        Unsupported
+            No processes run for resources of this kind.
         """
+        self._require(self.kind.has_logs, "have no logs")
         path = resource_path(self.kind, self._namespace(namespace), name, "logs")
         while True:
             with closing(self._log_stream(path, tail, follow, replica)) as pieces:

@@ -151,7 +151,7 @@ def test_suggestions():
 
 def _story(*statuses: dict[str, Any]) -> tuple[Transcript, list[str]]:
     """Return the transcript of statuses five seconds apart, and the output without updates in place."""
-    tracker = ProgressTracker("chat", "user-ada", NOW)
+    tracker = ProgressTracker(ModelService, "chat", "user-ada", NOW)
     transcript, printed = Transcript(), []
     for n, status in enumerate(statuses):
         at = NOW + timedelta(seconds=5 * n)
@@ -231,7 +231,7 @@ def test_an_embedding_model_is_used_otherwise_and_a_notebook_says_otherwise():
     transcript, _ = _story({"phase": "Ready", "task": "embed"})
     assert plain(transcript.lines(now=NOW)[-1]).endswith('→   OpenAI().embeddings.create(model="chat", …)')
     transcript = Transcript(Hints(chat="%%chat {name}", command="%llmos"))
-    transcript.add(ProgressTracker("chat", "user-ada", NOW).see(CHAT, NOW))
+    transcript.add(ProgressTracker(ModelService, "chat", "user-ada", NOW).see(CHAT, NOW))
     assert "→   %%chat chat   ·" in plain(transcript.lines(now=NOW)[-1])
 
 
@@ -241,14 +241,14 @@ def test_a_model_that_was_there_is_not_called_downloading():
 
 
 def test_waiting_with_no_controller_is_not_silent():
-    tracker = ProgressTracker("chat", "user-ada", NOW)
+    tracker = ProgressTracker(ModelService, "chat", "user-ada", NOW)
     fresh = service("chat", observedGeneration=0)
     assert tracker.see(fresh, NOW).message == ""
     assert "no controller has handled it yet" in tracker.see(fresh, NOW + timedelta(seconds=11)).message
 
 
 def test_a_service_that_answers_with_fewer_replicas_is_left_at_that_after_a_minute():
-    tracker = ProgressTracker("chat", "user-ada", NOW)
+    tracker = ProgressTracker(ModelService, "chat", "user-ada", NOW)
     degraded = service("chat", phase="Degraded", message="1 of 2 replicas")
     assert not tracker.see(degraded, NOW).ready
     assert tracker.see(degraded, NOW + timedelta(seconds=60)).ready
@@ -407,7 +407,7 @@ def test_the_next_try_is_told_as_time_left_wherever_the_service_is_shown():
     said = "hub.example.org does not answer. Next try in 20 s."
     assert said in "\n".join(plain(part) for part in ps_table([waiting], now=NOW).lines())
     assert "Next try at:          in 20 s" in "\n".join(plain(part) for part in describe(waiting, [], now=NOW))
-    tracker, transcript = ProgressTracker("chat", "user-ada", NOW), Transcript()
+    tracker, transcript = ProgressTracker(ModelService, "chat", "user-ada", NOW), Transcript()
     transcript.add(tracker.see(waiting, NOW))
     assert said in plain(transcript.lines(now=NOW)[0])
     later = NOW + timedelta(seconds=21)

@@ -16,8 +16,8 @@ import llmos.client
 from llmos import AsyncClient, Client, Progress
 from llmos.client.addresses import address_of
 from llmos.client.messages import read_resource
-from llmos.client.progress import ProgressTracker
-from llmos.client.serving import changed_fields, derive_name, failure, kept_fields
+from llmos.client.progress import ProgressTracker, failure
+from llmos.client.serving import changed_fields, derive_name, kept_fields
 from llmos.errors import (
     AlreadyExists,
     Conflict,
@@ -70,9 +70,9 @@ def test_create_read_change_and_delete(client: Client, platform: FakePlatform):
     with pytest.raises(Conflict):
         client.modelservices.update(made)
 
-    assert client.scale("chat", 2).spec.replicas == 2
-    assert client.pause("chat").spec.paused
-    assert not client.resume("chat").spec.paused
+    assert client.modelservices.scale("chat", 2).spec.replicas == 2
+    assert client.modelservices.stop("chat").spec.paused
+    assert not client.modelservices.start("chat").spec.paused
     applied = client.modelservices.apply(modelservice("chat", metadata={"labels": {"team": "vision"}}))
     assert applied.spec.replicas == 1
 
@@ -221,7 +221,7 @@ def test_a_failure_is_shown_and_raised_with_its_reason(client: Client, platform:
     platform.status("big", phase="Failed", message="needs 41 GiB of memory, this machine has 8", lastLogLines=["oom"])
     seen: list[Progress] = []
     with pytest.raises(ModelNotReady, match="big failed: needs 41 GiB of memory, this machine has 8"):
-        seen.extend(client.wait_ready("big"))
+        seen.extend(client.modelservices.progress("big"))
     assert seen[-1].failed
     assert seen[-1].log_lines == ("oom",)
 
@@ -230,17 +230,17 @@ def test_waiting_for_what_will_not_come_ends(client: Client, platform: FakePlatf
     platform.put(modelservice("chat", spec={"paused": True}))
     platform.status("chat", phase="Paused")
     with pytest.raises(ModelNotReady, match=r"chat is paused\. Start it with: llmos start chat"):
-        list(client.wait_ready("chat"))
+        list(client.modelservices.progress("chat"))
     with pytest.raises(NotFound, match='No model service "nix" in user-ada'):
-        list(client.wait_ready("nix"))
+        list(client.modelservices.progress("nix"))
     platform.put(modelservice("slow"))
     begun = time.monotonic()
     with pytest.raises(ModelNotReady, match=r"slow is not ready after 0 s \(Pending\)\. It continues by itself"):
-        list(client.wait_ready("slow", timeout=0.3))
+        list(client.modelservices.progress("slow", timeout=0.3))
     assert 0.2 < time.monotonic() - begun < 5
     thread = _later(lambda: _until(lambda: platform.watches == 1), lambda: platform.remove("slow"))
     with pytest.raises(NotFound, match="slow was deleted meanwhile"):
-        list(client.wait_ready("slow"))
+        list(client.modelservices.progress("slow"))
     thread.join()
 
 
@@ -263,7 +263,7 @@ def test_waiting_survives_a_restart_of_the_api_and_a_trimmed_history(
         platform.status("chat", phase="Ready")
 
     thread = _later(away)
-    seen.extend(client.wait_ready("chat"))
+    seen.extend(client.modelservices.progress("chat"))
     thread.join()
     assert [progress.phase for progress in seen if not progress.away] == ["Starting", "Degraded", "Ready"]
     said = next(progress.away for progress in seen if progress.away)
@@ -273,7 +273,7 @@ def test_waiting_survives_a_restart_of_the_api_and_a_trimmed_history(
 
 def test_waiting_gives_up_when_the_api_stays_away(client: Client, platform: FakePlatform, server: Serving):
     platform.put(modelservice("chat"))
-    with closing(client.wait_ready("chat", patience=0.2)) as states:
+    with closing(client.modelservices.progress("chat", patience=0.2)) as states:
         assert next(states).phase == "Pending"
         server.stop()
         assert next(states).away
@@ -449,12 +449,12 @@ def test_a_change_that_is_refused_is_not_waited_for(reason: str):
     status = {"phase": "Degraded", "message": message, "conditions": [ready]}
     service = ModelService.parse(modelservice("chat", metadata={"namespace": "user-ada"}, status=status))
     now = utcnow()
-    seen = ProgressTracker("chat", "user-ada", now).see(service, now)
+    seen = ProgressTracker(ModelService, "chat", "user-ada", now).see(service, now)
     assert (seen.failed, seen.ready) == (True, False)
     assert failure(seen).message.startswith("chat did not change: The spec can't be followed: too little.")
     passing = {**ready, "reason": "Crashed"}
     service = ModelService.parse(modelservice("chat", status={**status, "conditions": [passing]}))
-    assert not ProgressTracker("chat", "user-ada", now).see(service, now).failed
+    assert not ProgressTracker(ModelService, "chat", "user-ada", now).see(service, now).failed
 
 
 @pytest.mark.parametrize(
