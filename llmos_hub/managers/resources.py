@@ -13,10 +13,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from typing import Any, Final, TypeVar
 
 from llmos.errors import Cause, Conflict, Invalid, LLMOSError, NotFound, PayloadTooLarge
-from llmos.resources import Credential, ModelService, Resource, Setting
-from llmos_hub.managers.credentials import CredentialRules
+from llmos.resources import Resource
+from llmos_hub.managers.kinds import load_rules
 from llmos_hub.managers.locks import KeyedLocks
-from llmos_hub.managers.modelservices import ModelServiceRules
 from llmos_hub.managers.patches import patched
 from llmos_hub.managers.rules import KindRules
 from llmos_hub.managers.settings import (
@@ -24,7 +23,6 @@ from llmos_hub.managers.settings import (
     MAX_RESOURCE_BYTES,
     MAX_RESOURCES,
     PlatformSettings,
-    SettingRules,
 )
 from llmos_hub.stores import rules as writes
 from llmos_hub.stores.base import Event, NamespaceQuota, Page, Selector, Store, WatchEvent
@@ -65,11 +63,7 @@ class ResourceManager:
         self._store = store
         self._settings = settings
         self._locks = KeyedLocks()
-        self._rules: Mapping[type[Resource], KindRules[Any]] = {
-            Credential: CredentialRules(),
-            ModelService: ModelServiceRules(),
-            Setting: SettingRules(settings),
-        }
+        self._rules = load_rules(settings)
 
     # reading
 
@@ -305,6 +299,16 @@ class ResourceManager:
             return await self._shown(await self._store.delete(kind, namespace, name, uid=uid))
         except NotFound:
             raise await self._not_found(kind, namespace, name) from None
+
+    def restrict(self, old: Resource | None, new: Resource) -> None:
+        """Refuse values that only admins may set outside of their own namespace; a `Permit`.
+
+        Raises
+        ------
+        Forbidden
+            The resource has such a value, and the stored one hasn't.
+        """
+        self._rules_of(type(new)).restrict(new, old)
 
     # inside
 

@@ -44,6 +44,22 @@ class KindRules(Generic[R]):
             The other resources of the kind in the namespace, if `asks_others` returned True.
         """
 
+    def restrict(self, new: R, old: R | None) -> None:
+        """Refuse values that only admins may set outside of their own namespace.
+
+        Parameters
+        ----------
+        new
+            The resource to store.
+        old
+            The stored one, whose values may stay; None if it is new.
+
+        Raises
+        ------
+        Forbidden
+            The resource has such a value; the error names the field.
+        """
+
     def status_after(self, old: R | None, stored: R) -> R | None:
         """Return the resource with the status to write after a write; None if its controller sets the status."""
         del old, stored

@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from typing import Final, Generic, TypeVar
 
 from llmos.errors import Forbidden, LLMOSError
-from llmos.resources import ModelService
+from llmos.resources import KINDS
 from llmos.resources.base import Resource
 from llmos_hub.names import PUBLIC_NAMESPACE
 from llmos_hub.stores.base import BOOKMARK, Listing, Selector, Store, WatchEvent
@@ -50,8 +50,9 @@ async def list_each(
                 return None
 
     found = [listing for listing in await asyncio.gather(*map(read, sorted(namespaces))) if listing is not None]
-    if not found:  # a list of any kind has a version that fits
-        return Listing([], (await store.list(ModelService, PUBLIC_NAMESPACE)).resource_version)
+    if not found:  # a list of any kind in the same database has a version that fits
+        other = next(each for each in KINDS.values() if each.stored_as == "CustomResource")
+        return Listing([], (await store.list(other, PUBLIC_NAMESPACE)).resource_version)
     version = min((listing.resource_version for listing in found), key=revision_of)
     return Listing([item for listing in found for item in listing.items], version)
 

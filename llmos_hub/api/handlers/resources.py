@@ -9,8 +9,8 @@ from typing import Any, Final
 
 from starlette.responses import JSONResponse, Response
 
-from llmos.errors import Cause, Forbidden, Invalid, UnsupportedMediaType
-from llmos.resources import API_VERSION, ModelService, Resource
+from llmos.errors import Cause, Invalid, UnsupportedMediaType
+from llmos.resources import API_VERSION, Resource
 from llmos_hub.api import bodies
 from llmos_hub.api.dependencies import Call
 from llmos_hub.api.handlers.watches import watch_resources
@@ -116,21 +116,9 @@ async def delete_resource(call: Call) -> Response:
 
 
 def _permit(call: Call) -> Permit:
-    """Return a check that refuses values only admins may set, unless they are stored already."""
-
-    def permit(old: Resource | None, new: Resource) -> None:
-        if not isinstance(new, ModelService) or new.spec.prompt_cache != "shared":
-            return
-        if isinstance(old, ModelService) and old.spec.prompt_cache == "shared":
-            return
-        raise Forbidden(
-            f"spec.promptCache: only admins may set it to shared in {call.namespace}: who uses the model could find out "
-            "what others ask it. Leave it out.",
-            causes=[Cause("spec.promptCache", "shared is for admins to set")],
-        )
-
+    """Return the check of a write by this caller: values for admins are refused to others, except at home."""
     own = call.namespace == call.caller.namespace
-    return anything if own or call.caller.admin else permit
+    return anything if own or call.caller.admin else call.services.resources.restrict
 
 
 async def _make_room(call: Call, *, dry_run: bool) -> None:

@@ -231,7 +231,7 @@ def test_waiting_for_what_will_not_come_ends(client: Client, platform: FakePlatf
     platform.status("chat", phase="Paused")
     with pytest.raises(ModelNotReady, match=r"chat is paused\. Start it with: llmos start chat"):
         list(client.modelservices.progress("chat"))
-    with pytest.raises(NotFound, match='No model service "nix" in user-ada'):
+    with pytest.raises(NotFound, match='There is no modelservice "nix" in user-ada'):
         list(client.modelservices.progress("nix"))
     platform.put(modelservice("slow"))
     begun = time.monotonic()

@@ -9,8 +9,17 @@ from llmos.resources import Credential
 from llmos.resources.base import utcnow
 from llmos.resources.credential import CredentialStatus
 from llmos_hub.managers.rules import KindRules
+from llmos_hub.managers.settings import PlatformSettings
 
-__all__ = ["CredentialRules"]
+__all__ = ["KIND", "CredentialRules", "make_rules"]
+
+KIND = Credential
+
+
+def make_rules(settings: PlatformSettings) -> KindRules[Credential]:
+    """Return the rules, which depend on no setting."""
+    del settings
+    return CredentialRules()
 
 
 _ADVICE: Final = "Give it as one line of ASCII; encode a file, such as a key, with base64"

@@ -1,15 +1,24 @@
-"""The rules for ModelServices: unique model names in a namespace."""
+"""The rules for ModelServices: unique model names in a namespace, and a prompt cache that tells nobody of others."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from llmos.errors import AlreadyExists, Cause
+from llmos.errors import AlreadyExists, Cause, Forbidden
 from llmos.resources import ModelService
 from llmos_hub.engines.custom import check_listens
 from llmos_hub.managers.rules import KindRules
+from llmos_hub.managers.settings import PlatformSettings
 
-__all__ = ["ModelServiceRules"]
+__all__ = ["KIND", "ModelServiceRules", "make_rules"]
+
+KIND = ModelService
+
+
+def make_rules(settings: PlatformSettings) -> KindRules[ModelService]:
+    """Return the rules, which depend on no setting."""
+    del settings
+    return ModelServiceRules()
 
 
 class ModelServiceRules(KindRules[ModelService]):
@@ -42,6 +51,22 @@ class ModelServiceRules(KindRules[ModelService]):
                 "; ".join(str(c) for c in causes) + ". Clients could not tell them apart: choose another name.",
                 causes=causes,
             )
+
+    def restrict(self, new: ModelService, old: ModelService | None) -> None:
+        """Refuse a shared prompt cache, by which users of a model could find out what others ask it.
+
+        Raises
+        ------
+        Forbidden
+            The cache would become shared.
+        """
+        if new.spec.prompt_cache != "shared" or (old is not None and old.spec.prompt_cache == "shared"):
+            return
+        raise Forbidden(
+            f"spec.promptCache: only admins may set it to shared in {new.metadata.namespace}: who uses the model could find "
+            "out what others ask it. Leave it out.",
+            causes=[Cause("spec.promptCache", "shared is for admins to set")],
+        )
 
 
 def _command(service: ModelService) -> tuple[object, ...]:
