@@ -105,8 +105,9 @@ class ProgressTracker:
         current = resource is not None and resource.status.observed_generation >= resource.metadata.generation
         status = resource.status if resource is not None and current else None
         phase = status.phase if status is not None else next(iter(self._kind.phases))
-        if resource is not None and resource.metadata.deletion_timestamp is not None:
-            phase = self._phase_of_deletion()
+        deleted = resource is not None and resource.metadata.deletion_timestamp is not None
+        if deleted:
+            phase = "Deleting"
         if phase != self._phase:
             self._phase, self._phase_started = phase, now
         meaning = self._kind.phases.get(phase, "working")
@@ -118,22 +119,17 @@ class ProgressTracker:
             name=self._name,
             namespace=self._namespace,
             phase=phase,
-            message=_message(
-                status.message if status else "", in_phase, seen=status is not None or meaning != "working"
-            ),
+            message=_message(status.message if status else "", in_phase, seen=status is not None or deleted),
             started=self._started,
             phase_started=self._phase_started,
             changed=now,
             download=getattr(status, "download", None) if phase == "Downloading" else None,
             ready=meaning == "ready" or (meaning == "degraded" and not refused and in_phase >= _SETTLED_AFTER),
-            failed=meaning in {"failed", "stopped", "deleting"} or refused,
+            failed=meaning in {"failed", "stopped"} or refused or deleted,
             log_lines=tuple(getattr(status, "last_log_lines", ())) if meaning == "failed" else (),
             away=away,
             resource=resource,
         )
-
-    def _phase_of_deletion(self) -> str:
-        return next((phase for phase, meaning in self._kind.phases.items() if meaning == "deleting"), "Deleting")
 
 
 def failure(progress: Progress) -> LLMOSError:

@@ -22,12 +22,15 @@ _TONES: Mapping[Meaning, Tone] = {
     "degraded": "bad",
     "failed": "bad",
     "stopped": "dim",
-    "deleting": "dim",
 }
+_DELETING = "Deleting"
+"""Phase of any resource while its deletion is under way."""
 
 
 def tone_of(kind: type[Resource], phase: str) -> Tone:
     """Return the tone of a phase; none if the kind doesn't have it."""
+    if phase == _DELETING:
+        return "dim"
     meaning = kind.phases.get(phase)
     return _TONES[meaning] if meaning is not None else ""
 

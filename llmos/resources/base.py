@@ -42,8 +42,8 @@ __all__ = [
 API_VERSION = "llmos.ai/v1alpha1"
 Scope = Literal["Namespaced", "Cluster"]
 StoredAs = Literal["CustomResource", "Secret", "Database"]
-Meaning = Literal["working", "ready", "degraded", "failed", "stopped", "deleting"]
-"""Meaning of a phase: on the way to ready; ready; ready in part; failed; stopped by its owner; being deleted."""
+Meaning = Literal["working", "ready", "degraded", "failed", "stopped"]
+"""Meaning of a phase: on the way to ready; ready; ready in part; failed; stopped by its owner."""
 
 _NAME = re.compile(r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")
 _LABEL_KEY = re.compile(r"^([a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$")
@@ -259,6 +259,8 @@ class Resource(Model):
     database as on a workstation."""
     has_logs: ClassVar[bool] = False
     """True if processes with readable logs run for resources of this kind."""
+    log_parts: ClassVar[tuple[str, ...]] = ("serve",)
+    """Parts of its workloads with a log; that of the first one that has run is read."""
     holds_data: ClassVar[bool] = False
     """True if resources of this kind hold data that can't be made again: a clean-up of namespaces keeps them, unless it
     is set to delete volumes too."""

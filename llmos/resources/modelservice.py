@@ -259,6 +259,7 @@ class ModelService(Resource):
     singular: ClassVar[str] = "modelservice"
     short_names: ClassVar[tuple[str, ...]] = ("ms", "model", "models")
     has_logs: ClassVar[bool] = True
+    log_parts: ClassVar[tuple[str, ...]] = ("serve", "fetch")
     scalable: ClassVar[bool] = True
     pausable: ClassVar[bool] = True
     phases: ClassVar[Mapping[str, Meaning]] = {
@@ -269,7 +270,6 @@ class ModelService(Resource):
         "Degraded": "degraded",
         "Paused": "stopped",
         "Failed": "failed",
-        "Deleting": "deleting",
     }
     refusals: ClassVar[frozenset[str]] = frozenset(
         {"InsufficientResources", "Invalid", "Unsupported", "DownloadFailed"}

@@ -5,17 +5,14 @@ from __future__ import annotations
 import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator
 from pathlib import Path
-from typing import Final, Protocol, cast
+from typing import Protocol, cast
 
 from llmos.errors import NotFound
 from llmos.resources import Resource
 from llmos_hub.backends.local.logs import read_logs
 from llmos_hub.workload import WorkloadRef
 
-__all__ = ["LOG_PARTS", "LocalLogReader", "LogReader", "nothing_has_run"]
-
-LOG_PARTS: Final = ("serve", "fetch")
-"""The parts with a log, in order: the engine and, before it has started, the download."""
+__all__ = ["LocalLogReader", "LogReader", "nothing_has_run"]
 
 
 class LogReader(Protocol):
@@ -69,7 +66,7 @@ class LocalLogReader:
     ) -> AsyncIterator[AsyncIterator[str]]:
         """Provide the lines; see `LogReader`. Files are closed when the context ends."""
         meta = resource.metadata
-        for part in LOG_PARTS:
+        for part in resource.log_parts:
             ref = WorkloadRef(resource.kind, meta.namespace or "", meta.name, meta.uid or "", part)
             if (self._directory / ref.id).is_dir():
                 lines = read_logs(self._directory, ref, replica=replica, tail=tail, follow=follow)

@@ -10,7 +10,7 @@ from llmos.resources import Resource
 from llmos_hub.backends.kubernetes.logs import read_logs
 from llmos_hub.backends.kubernetes.names import workload_selector
 from llmos_hub.kubernetes_api import APIError, KubernetesAPI, path_of
-from llmos_hub.managers.logs import LOG_PARTS, nothing_has_run
+from llmos_hub.managers.logs import nothing_has_run
 from llmos_hub.stores.base import Store
 from llmos_hub.workload import WorkloadRef
 
@@ -46,7 +46,7 @@ class PodLogReader:
                 return False
             return there.metadata.uid == meta.uid
 
-        for part in LOG_PARTS:
+        for part in resource.log_parts:
             ref = WorkloadRef(resource.kind, meta.namespace or "", meta.name, meta.uid or "", part)
             if await self._has_pods(ref):
                 lines = read_logs(self._api, ref, replica=replica, tail=tail, follow=follow, exists=exists)
