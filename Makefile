@@ -51,7 +51,7 @@ format:  ## ruff's formatter and safe fixes
 	$(RUN)/ruff check --fix --exit-zero
 	$(RUN)/ruff format
 
-generate:  ## Write what is made from other code: the sync SDK, docs/reference.md, helm/llmos/crds, docs/chart.md, the chart's values and schema
+generate:  ## Write what is made from other code: the sync SDK, docs/reference, helm/llmos/crds, the chart's values and schema
 	@$(DEV)
 	$(RUN)/python tools/unasync.py
 	$(RUN)/python tools/reference.py

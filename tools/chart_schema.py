@@ -1,4 +1,4 @@
-"""Writes the files made from `tools.chart_values`: the chart's values, their schema and docs/chart.md.
+"""Writes the files made from `tools.chart_values`: the chart's values, their schema and docs/reference/chart.md.
 
 ``python -m tools.chart_schema`` writes them; ``--check`` fails if one is stale.
 """
@@ -20,7 +20,7 @@ from tools.chart_values import Values
 ROOT: Final = Path(__file__).parent.parent
 VALUES: Final = ROOT / "helm" / "llmos" / "values.yaml"
 SCHEMA: Final = ROOT / "helm" / "llmos" / "values.schema.json"
-PAGE: Final = ROOT / "docs" / "chart.md"
+PAGE: Final = ROOT / "docs" / "reference" / "chart.md"
 
 _WIDTH: Final = 110
 _HEAD: Final = "Made from tools/chart_values by `make generate`; don't edit it."
@@ -70,7 +70,7 @@ def _fields(model: BaseModel) -> Iterator[tuple[str, str, Any]]:
 
 def values() -> str:
     """Return ``values.yaml``: every value below its description."""
-    lines = [f"# {_HEAD}", "# docs/chart.md is the same as a table.", ""]
+    lines = [f"# {_HEAD}", "# docs/reference/chart.md is the same as a table.", ""]
     for name, text, value in _fields(Values()):
         lines += [*_entry(name, text, value, 0), ""]
     return "\n".join(lines).rstrip() + "\n"
@@ -95,14 +95,14 @@ def _plain(value: Any) -> Any:
 
 
 def page() -> str:
-    """Return ``docs/chart.md``: a table for each section."""
+    """Return ``docs/reference/chart.md``: a table for each section."""
     lines = [
         "# The chart's values",
         "",
         _HEAD,
         "",
         "Set with `--set NAME=VALUE` or in a file given with `-f`. A name that there isn't and a value of the wrong kind are",
-        "refused before anything is changed. How to install: [kubernetes.md](kubernetes.md).",
+        "refused before anything is changed. How to install: [the how-to guides](../README.md#on-kubernetes).",
         "",
     ]
     defaults = Values()

@@ -1,4 +1,6 @@
-"""Writes docs/reference.md from the code: resources, errors, settings, environment, commands, magics and the SDK.
+"""Writes docs/reference/commands-and-resources.md from the code.
+
+The page has resources, errors, settings, environment, commands, magics and the SDK.
 
 ``python tools/reference.py`` writes it; ``--check`` fails if it is stale.
 """
@@ -27,7 +29,7 @@ from llmos_hub.managers.settings import DEFINITIONS
 from llmos_hub.settings import ProcessSettings
 from llmos_widgets.magics import chat_parser
 
-TARGET = Path(__file__).parent.parent / "docs" / "reference.md"
+TARGET = Path(__file__).parent.parent / "docs" / "reference" / "commands-and-resources.md"
 
 
 def nested(annotation: Any) -> type[BaseModel] | None:
@@ -191,7 +193,7 @@ def first_paragraph(documented: Any) -> str:
 def page() -> str:
     """Return the whole page."""
     lines = [
-        "# Reference",
+        "# Resources, settings, errors and commands",
         "",
         "Made from the code by `make generate`; don't edit it.",
         "",
@@ -236,7 +238,7 @@ def main() -> int:
     text = page()
     if "--check" in sys.argv[1:]:
         if not TARGET.exists() or TARGET.read_text(encoding="utf-8") != text:
-            sys.stderr.write("docs/reference.md is stale. Write it again with: make generate\n")
+            sys.stderr.write("docs/reference/commands-and-resources.md is stale. Write it again with: make generate\n")
             return 1
         return 0
     TARGET.write_text(text, encoding="utf-8")

@@ -95,7 +95,7 @@ def damage(prefix: str, *, contents: bool = False) -> list[str]:
         found = set(_packages(site))
     except (OSError, ValueError, KeyError):
         return ["it was not set up to its end"]
-    # on a machine with a GPU another build of it is installed (docs/guide.md)
+    # on a machine with a GPU another build of it is installed (docs/how-to/use-gpus.md)
     known, found = ({name for name in names if not name.startswith(_EXCHANGEABLE)} for names in (known, found))
     versions = dict(name.rpartition("-")[::2] for name in found - known)
     words = []

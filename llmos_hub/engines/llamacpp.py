@@ -177,7 +177,7 @@ def _uses_gpu(spec: ModelServiceSpec, machine: Machine) -> bool:
         return False
     usable = bool(find_build().devices)
     if wanted and not usable:
-        message = 'spec.resources.gpus: the llama.cpp that is installed here computes on CPUs only. Leave gpus out, or install a build for your GPU (docs/guide.md, "GPUs").'
+        message = "spec.resources.gpus: the llama.cpp that is installed here computes on CPUs only. Leave gpus out, or install a build for your GPU (docs/how-to/use-gpus.md)."
         raise Unsupported(message, causes=[Cause("spec.resources.gpus", "this llama.cpp computes on CPUs only")])
     return usable
 

@@ -62,7 +62,7 @@ def gpu_note(gpus: Sequence[str], build: Build) -> str:
         return ""
     if build.devices:
         return f"llama.cpp computes on {'it' if len(gpus) == 1 else 'them'} ({', '.join(build.devices)})"
-    return 'the installed build of llama.cpp computes on CPUs only; how to get one for GPUs: docs/guide.md, "GPUs"'
+    return "the installed build of llama.cpp computes on CPUs only; how to get one for GPUs: docs/how-to/use-gpus.md"
 
 
 def gpu_summary(gpus: Sequence[str], build: Build) -> str:

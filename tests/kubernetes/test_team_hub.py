@@ -1,6 +1,6 @@
-"""LLMOS added to a Hub that a team ran before, as docs/kubernetes.md tells them: with what `helm get notes` prints.
+"""LLMOS added to a Hub that a team ran before, by docs/how-to/join-an-existing-jupyterhub.md.
 
-The Hub is configured as Zero to JupyterHub's chart does it and runs JupyterHub 5.5; see `tests.support.team_hub`.
+It is configured with what `helm get notes` prints. The Hub is configured as Zero to JupyterHub's chart does it and runs JupyterHub 5.5; see `tests.support.team_hub`.
 """
 
 from __future__ import annotations

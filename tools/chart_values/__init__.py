@@ -1,6 +1,6 @@
 """The chart's values: their types, defaults and descriptions.
 
-They are the only source of ``helm/llmos/values.yaml``, its schema and ``docs/chart.md``, which `tools.chart_schema`
+They are the only source of ``helm/llmos/values.yaml``, its schema and ``docs/reference/chart.md``, which `tools.chart_schema`
 writes.
 """
 

@@ -304,8 +304,9 @@ class Values(Section):
     """Public URL of the gateway, without `/v1`; empty: as for `publicUrl`."""
     existing_secret: Name = ""
     """
-    A Secret of your own with all passwords and tokens (see the guide for its keys), in place of the one that the chart
-    creates on the first install and keeps. Needed if a tool renders the chart without asking the cluster.
+    A Secret of your own with all passwords and tokens (docs/how-to/install-with-gitops.md names its keys), in place of
+    the one that the chart creates on the first install and keeps. Needed if a tool renders the chart without asking the
+    cluster.
     """
     ca_certificates: Certificates = ""
     """

@@ -58,7 +58,7 @@ def test_which_gpu_there_is_and_whether_it_is_used():
     assert gpu_summary(["NVIDIA L4"], Build({}, ("CUDA0",))) == "NVIDIA L4: llama.cpp computes on it (CUDA0)"
     idle = gpu_summary(["NVIDIA L4", "NVIDIA L4"], Build({}))
     assert idle.startswith("2 × NVIDIA L4: the installed build of llama.cpp computes on CPUs only")
-    assert 'docs/guide.md, "GPUs"' in idle
+    assert "docs/how-to/use-gpus.md" in idle
 
 
 def test_the_supervisor_asks_a_process_of_its_own_and_tells_what_it_says(
@@ -82,7 +82,7 @@ def test_doctor_says_that_a_gpu_lies_idle(monkeypatch: pytest.MonkeyPatch):
     finding = doctor._gpus()
     assert (finding.level, finding.what) == ("warn", "GPU")
     assert finding.detail.startswith("NVIDIA L4: ")
-    assert "docs/guide.md" in finding.advice
+    assert "docs/how-to/use-gpus.md" in finding.advice
     monkeypatch.setattr(doctor, "find_build", lambda: Build({}, ("CUDA0",)))
     assert doctor._gpus().level == "ok"
     monkeypatch.setattr(doctor, "detect", lambda: Machine(8, 2**30))

@@ -41,9 +41,9 @@ def test_what_is_generated_is_up_to_date(monkeypatch, capsys):
 def test_a_stale_file_is_named(monkeypatch, capsys, tmp_path):
     monkeypatch.setattr("sys.argv", ["chart_schema", "--check"])
     monkeypatch.setattr(chart_schema, "ROOT", tmp_path)
-    monkeypatch.setattr(chart_schema, "PAGE", tmp_path / "docs" / "chart.md")
+    monkeypatch.setattr(chart_schema, "PAGE", tmp_path / "docs" / "reference" / "chart.md")
     assert chart_schema.main() == 1
-    assert "docs/chart.md is stale" in capsys.readouterr().err
+    assert "docs/reference/chart.md is stale" in capsys.readouterr().err
 
 
 def test_defaults_are_valid_and_every_value_is_explained(schema, defaults):

@@ -6,11 +6,8 @@ import pytest
 
 from llmos.cli.parser import PLATFORM_VERBS, VERBS
 
-HEADINGS = [
-    line
-    for line in Path(__file__).parents[3].joinpath("docs", "reference.md").read_text(encoding="utf-8").splitlines()
-    if line.startswith("### ")
-]
+PAGE = Path(__file__).parents[3] / "docs" / "reference" / "commands-and-resources.md"
+HEADINGS = [line for line in PAGE.read_text(encoding="utf-8").splitlines() if line.startswith("### ")]
 
 
 @pytest.mark.parametrize("verb", [*VERBS, *PLATFORM_VERBS])

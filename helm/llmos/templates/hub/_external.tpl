@@ -8,7 +8,7 @@
 {{- $users := dict "namespaceSelector" (dict "matchLabels" (dict "app.kubernetes.io/managed-by" "llmos" "app.kubernetes.io/instance" (include "llmos.clusterName" .))) -}}
 {{- $own := merge (dict "podSelector" (dict "matchLabels" (dict "app.kubernetes.io/instance" .Release.Name))) $namespace -}}
 Your own Hub manages people. Save the part between the marked lines as llmos-hub.yaml, and upgrade your
-Zero to JupyterHub with it, after your own values (docs/kubernetes.md explains it line by line):
+Zero to JupyterHub with it, after your own values (docs/explanation/joining-a-hub.md explains it line by line):
 
   helm get notes {{ .Release.Name }} -n {{ .Release.Namespace }} | sed -n '/^# ---8<---/,/^# --->8---/p' > llmos-hub.yaml
   helm upgrade JUPYTERHUB jupyterhub/jupyterhub -n {{ include "llmos.hubNamespace" . }} -f YOUR-VALUES.yaml -f llmos-hub.yaml
