@@ -15,9 +15,9 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from llmos.errors import Conflict, LLMOSError, NotFound, Unavailable
 from llmos.resources import Resource
-from llmos_hub.controllers.informer import Informer, Key
 from llmos_hub.controllers.workqueue import QueueMetrics, ShutDown, WorkQueue
 from llmos_hub.stores.base import Store
+from llmos_hub.stores.informer import Informer, Key
 
 __all__ = ["WORKERS", "Controller", "Reconciler", "Result", "Trigger"]
 

@@ -12,10 +12,10 @@ from typing import Any, Generic, TypeVar
 from llmos.resources import Resource
 from llmos_hub import controllers
 from llmos_hub.backends.base import Backend
-from llmos_hub.controllers.informer import Key
 from llmos_hub.controllers.layout import WorkloadContext
 from llmos_hub.controllers.reconciler import Reconciler
 from llmos_hub.stores.base import Store
+from llmos_hub.stores.informer import Key
 
 __all__ = ["ControllerSpec", "Dependencies", "Reference", "load_specs"]
 

@@ -23,7 +23,6 @@ from llmos_hub.backends.base import Backend
 from llmos_hub.controllers.election import Alone, Leadership
 from llmos_hub.controllers.fencing import fenced_backend, fenced_store
 from llmos_hub.controllers.health import serve_pages
-from llmos_hub.controllers.informer import Key
 from llmos_hub.controllers.layout import WorkloadContext
 from llmos_hub.controllers.metrics import Metrics
 from llmos_hub.controllers.parts import Companion, local_context, opened
@@ -32,6 +31,7 @@ from llmos_hub.controllers.registry import ControllerSpec, Dependencies, Referen
 from llmos_hub.controllers.unserved import InOwnNamespaces
 from llmos_hub.settings import ProcessSettings
 from llmos_hub.stores.base import Store
+from llmos_hub.stores.informer import Key
 from llmos_hub.stores.kubernetes_namespaces import ReleaseNamespaces
 
 __all__ = ["Controllers", "serve"]

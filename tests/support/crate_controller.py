@@ -6,9 +6,9 @@ import sys
 
 from llmos.resources.base import utcnow
 from llmos.resources.workload import ReplicaStatus
-from llmos_hub.controllers.informer import Key
 from llmos_hub.controllers.reconciler import Result
 from llmos_hub.controllers.registry import ControllerSpec, Dependencies
+from llmos_hub.stores.informer import Key
 from llmos_hub.workload import Observation, ProcessTemplate, Role, Workload, WorkloadRef
 from tests.support.crate import Crate, CrateStatus
 

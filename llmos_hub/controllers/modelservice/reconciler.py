@@ -19,7 +19,6 @@ from llmos.resources.base import utcnow
 from llmos.resources.modelservice import ModelServiceSpec, ModelServiceStatus
 from llmos.resources.workload import Resources
 from llmos_hub.backends.base import Backend
-from llmos_hub.controllers.informer import Key, key_of
 from llmos_hub.controllers.layout import Layout
 from llmos_hub.controllers.modelservice import events
 from llmos_hub.controllers.modelservice.downloads import Downloads
@@ -32,6 +31,7 @@ from llmos_hub.engines.base import Engine, Machine
 from llmos_hub.engines.memory import check_limit
 from llmos_hub.sources.base import ModelFiles
 from llmos_hub.stores.base import Store
+from llmos_hub.stores.informer import Key, key_of
 from llmos_hub.workload import Observation, Workload, WorkloadRef
 
 __all__ = ["Choose", "ModelServiceReconciler"]

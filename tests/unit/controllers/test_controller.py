@@ -12,10 +12,10 @@ import pytest
 
 from llmos.errors import Conflict, Expired, Unavailable
 from llmos.resources import Credential, ModelService
-from llmos_hub.controllers.informer import Key
 from llmos_hub.controllers.reconciler import Controller, Result, Trigger
 from llmos_hub.stores import open_store
 from llmos_hub.stores.base import Store
+from llmos_hub.stores.informer import Key
 from tests.support.valkey import ValkeyServer
 
 NAMESPACE = "user-ada"

@@ -1,32 +1,19 @@
-"""A local copy of all resources of a kind, kept up to date by list and watch.
-
-It follows Kubernetes' shared informers (https://pkg.go.dev/k8s.io/client-go/tools/cache): list once, watch the
-changes from there, list again when the store no longer has all of them, and retry with a growing delay
-while it doesn't answer. The copy can be read meanwhile.
-"""
+"""A local copy of all resources of a kind, kept up to date by list and watch; it can be read while the store is away."""
 
 from __future__ import annotations
 
-import asyncio
-import logging
 from collections.abc import Callable, Iterator
 from typing import Generic, TypeVar
 
-from llmos.errors import Expired, LLMOSError
 from llmos.resources import Resource
-from llmos_hub.controllers.workqueue import Backoff
-from llmos_hub.stores.base import BOOKMARK, DELETED, Store, WatchEvent
+from llmos_hub.stores.base import BOOKMARK, DELETED, Listing, Store, WatchEvent
+from llmos_hub.stores.follower import Follower
 
 __all__ = ["Informer", "Key", "key_of"]
 
 R = TypeVar("R", bound=Resource)
 Key = tuple[str | None, str]
 """Namespace and name."""
-
-_BACKOFF = Backoff(base=0.1, ceiling=5.0)
-"""A local database is back within one or two seconds; afterwards a change goes unnoticed for at most five seconds."""
-
-logger = logging.getLogger(__name__)
 
 
 def key_of(resource: Resource) -> Key:
@@ -58,14 +45,18 @@ class Informer(Generic[R]):
         keep: Callable[[R], R] = lambda resource: resource,
     ) -> None:
         self.kind = kind
-        self.synced = asyncio.Event()
+        self._follower = Follower(store, kind, listed=self._replace, changed=self._take)
+        self.synced = self._follower.synced
         """Set once all resources are listed; until then a missing key doesn't mean that the resource doesn't exist."""
-        self.connected = False
-        """True while the watch is open."""
-        self._store = store
+        self.run = self._follower.run
         self._on_change = on_change
         self._keep = keep
         self._resources: dict[Key, R] = {}
+
+    @property
+    def connected(self) -> bool:
+        """True while the watch is open."""
+        return self._follower.connected
 
     def get(self, key: Key) -> R | None:
         """Return the last known resource; None if it doesn't exist."""
@@ -95,47 +86,12 @@ class Informer(Generic[R]):
         if known is not None and known.metadata.uid == resource.metadata.uid and _newer(resource, known):
             self._resources[key] = self._keep(resource)
 
-    async def run(self) -> None:
-        """List and watch until cancelled."""
-        failures = 0
-        version: str | None = None
-        while True:
-            try:
-                if version is None:
-                    version = await self._list()
-                async with self._store.watch(self.kind, resource_version=version) as events:
-                    self.connected = True
-                    async for event in events:
-                        failures = 0
-                        self._take(event)
-                        version = event.resource_version
-                error: Exception | None = None
-            except Expired as exc:
-                logger.info("%s: %s Listing again.", self.kind.plural, exc.message)
-                version, error = None, None
-            except LLMOSError as exc:
-                error = exc
-            except Exception as exc:
-                logger.exception("Following %s failed; listing again", self.kind.plural)
-                version, error = None, exc
-            finally:
-                self.connected = False
-            failures += 1
-            # without an error the first retry is immediate, but repeated ones are not
-            delay = 0.0 if error is None and failures == 1 else _BACKOFF.delay(failures)
-            if error is not None and failures in (1, 5):
-                logger.warning("%s can't be followed: %s Trying again in %.1f s", self.kind.plural, error, delay)
-            await asyncio.sleep(delay)
-
-    async def _list(self) -> str:
-        listing = await self._store.list(self.kind)
+    def _replace(self, listing: Listing[R]) -> None:
         fresh = {key_of(resource): self._keep(resource) for resource in listing.items}
         gone = self._resources.keys() - fresh.keys()
         self._resources = fresh
-        self.synced.set()
         for key in (*gone, *fresh):
             self._on_change(key)
-        return listing.resource_version
 
     def _take(self, event: WatchEvent[R]) -> None:
         resource = event.resource
