@@ -6,10 +6,10 @@ import argparse
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from llmos.client.progress import spelled
-from llmos.errors import Forbidden, LLMOSError, NotFound, UsageError
+from llmos.errors import LLMOSError, NotFound, UsageError
 from llmos.names import group_namespace
 from llmos.present.text import did_you_mean
 from llmos.resources import KINDS, MAIN_KIND, Resource, kind_named
@@ -24,7 +24,6 @@ __all__ = [
     "add_wait",
     "examples_of_kinds",
     "find_kind",
-    "list_everywhere",
     "shared_namespaces",
     "suggesting",
     "target_of",
@@ -204,20 +203,3 @@ def suggesting(client: Client, name: str, namespace: str | None, kind: type[Reso
         listed = f" There is: {', '.join(names[:10])}{' …' if len(names) > 10 else ''}." if names else ""
         message = f"{error.message.rstrip('.')}.{did_you_mean(name, names) or listed}"
         raise type(error)(message, causes=error.causes, request_id=error.request_id) from None
-
-
-def list_everywhere(client: Client, kind: type[Resource], labels: str | None = None) -> Sequence[Any]:
-    """Return all resources of a kind that the caller may see, in all namespaces."""
-    collection = client.collection(kind)
-    if kind.scope == "Cluster":
-        return collection.list(labels=labels)
-    try:
-        return collection.list(namespace="*", labels=labels)
-    except Forbidden:
-        found: list[Any] = []
-        for namespace in (client.namespace(), *shared_namespaces(client)):
-            try:
-                found += collection.list(namespace=namespace, labels=labels)
-            except (Forbidden, NotFound):
-                continue
-        return found

@@ -22,6 +22,7 @@ from starlette.types import Receive, Scope, Send
 
 from llmos.errors import LLMOSError, NotFound, UsageError
 from llmos.resources import API_VERSION, KINDS
+from llmos_hub.api.audit import Audit, log_changes
 from llmos_hub.api.dependencies import Addresses, Services
 from llmos_hub.api.handlers.health import rendered_metrics
 from llmos_hub.api.metrics import Metrics
@@ -57,6 +58,7 @@ def make_app(
     settings: PlatformSettings | None = None,
     namespaces: Namespaces | None = None,
     nodes: Nodes | None = None,
+    audit: Audit = log_changes,
     prefix: str = API_PREFIX,
     check_streams_every: float = 15.0,
 ) -> Starlette:
@@ -78,6 +80,8 @@ def make_app(
         Creates namespaces; by default those of a workstation, which are only names.
     nodes
         Reads the nodes; by default only this machine.
+    audit
+        Called once with each action of an authenticated caller, after it.
     prefix
         The path under the Hub; requests are served with and without it.
     check_streams_every
@@ -100,6 +104,7 @@ def make_app(
         metrics=metrics,
         namespaces=namespaces or LocalNamespaces(),
         nodes=nodes or LocalNodes(store),
+        audit=audit,
         addresses=addresses or Addresses(),
     )
     return app

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 
 from starlette.requests import Request
 
-from llmos.errors import LLMOSError, UsageError
+from llmos.errors import Forbidden, LLMOSError, UsageError
 from llmos.resources import Resource
+from llmos_hub.api.audit import Audit
 from llmos_hub.api.metrics import Metrics
 from llmos_hub.api.rates import WriteRates
 from llmos_hub.api.streams import Streams
@@ -18,7 +19,7 @@ from llmos_hub.managers.namespaces import Namespaces
 from llmos_hub.managers.nodes import Nodes
 from llmos_hub.managers.resources import ResourceManager
 from llmos_hub.managers.settings import PlatformSettings
-from llmos_hub.policy import Caller
+from llmos_hub.policy import Caller, Rights, Verb
 from llmos_hub.stores.base import Store
 
 __all__ = ["Addresses", "Call", "Services", "label_selector"]
@@ -54,6 +55,7 @@ class Services:
     metrics: Metrics
     namespaces: Namespaces
     nodes: Nodes
+    audit: Audit
     addresses: Addresses = field(default_factory=Addresses)
 
 
@@ -69,6 +71,8 @@ class Call:
         Its token; kept only to check later whether it is still valid.
     kind
         The kind of the route.
+    within
+        The namespaces to which a request for all of them is restricted; None if it isn't.
     """
 
     request: Request
@@ -76,6 +80,25 @@ class Call:
     caller: Caller
     token: str
     kind: type[Resource]
+    within: frozenset[str] | None = None
+
+    @property
+    def rights(self) -> Rights:
+        """What the caller may do."""
+        return Rights(self.caller)
+
+    async def still_may(self, verb: Verb) -> None:
+        """Check again, for an answer that takes long, that the token is valid and that its owner may do this.
+
+        Raises
+        ------
+        Unauthorized, Forbidden
+            It isn't, or they may not any more, or in other namespaces than at the beginning.
+        """
+        caller = await self.services.identity.authenticate(self.token)
+        within = Rights(caller).require_somewhere(verb, self.kind, self.namespace)
+        if within is not None and (self.within is None or not self.within <= within):
+            raise Forbidden("You may see other namespaces than when this began. Ask again.")
 
     @property
     def namespace(self) -> str | None:

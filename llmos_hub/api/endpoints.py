@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 from starlette.requests import Request
@@ -12,10 +12,12 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from llmos.errors import BadRequest, MethodNotAllowed, Unauthorized
+from llmos.errors import BadRequest, LLMOSError, MethodNotAllowed, Unauthorized
 from llmos.resources import Resource
+from llmos_hub.api.audit import Action
 from llmos_hub.api.dependencies import Call, Services
 from llmos_hub.managers.settings import MAX_WRITES
+from llmos_hub.policy import Verb
 
 __all__ = ["Endpoint", "Operation", "route"]
 
@@ -38,6 +40,9 @@ class Operation:
         Handles the request of an authenticated caller.
     summary
         The summary on the OpenAPI page.
+    verb
+        The verb that the caller needs for the endpoint's kind; ``list`` becomes ``watch`` with ``?watch=1``. Empty: any
+        valid token will do.
     parameters
         The query's parameters, by name in `llmos_hub.api.openapi.PARAMETERS`.
     body, returns
@@ -48,6 +53,7 @@ class Operation:
 
     handler: Handler
     summary: str
+    verb: Verb | Literal[""] = ""
     parameters: tuple[str, ...] = ()
     body: Body = ""
     returns: Returns = "resource"
@@ -102,13 +108,37 @@ class Endpoint:
         if isinstance(operation, OpenOperation):
             response = await operation.handler(request, services)
         else:
-            token = bearer_token(request, services)
-            caller = await services.identity.authenticate(token)
-            scope["llmos.caller"] = caller.name
+            response = await self._authorised(request, services, operation)
+        await response(scope, receive, send)
+
+    async def _authorised(self, request: Request, services: Services, operation: Operation) -> Response:
+        """Answer an authenticated caller who has the right; every such request is audited once."""
+        token = bearer_token(request, services)
+        caller = await services.identity.authenticate(token)
+        request.scope["llmos.caller"] = caller.name
+        call, verb, outcome = Call(request, services, caller, token, self.kind), operation.verb, "internal"
+        try:
             if request.method != "GET":  # before its body is read
                 services.writes.take(caller.name, await services.settings.value(MAX_WRITES))
-            response = await operation.handler(Call(request, services, caller, token, self.kind))
-        await response(scope, receive, send)
+            if verb == "list" and call.flag("watch"):
+                verb = "watch"
+            if verb:
+                within = call.rights.require_somewhere(verb, self.kind, call.namespace)
+                call = replace(call, within=within)
+            response = await operation.handler(call)
+            outcome = str(response.status_code)
+        except LLMOSError as error:
+            outcome = error.code
+            raise
+        finally:
+            services.audit(self._action(call, verb, outcome))
+        return response
+
+    def _action(self, call: Call, verb: str, outcome: str) -> Action:
+        kind = self.kind.plural if self.kind is not Resource else ""
+        name = str(call.request.path_params.get("name", ""))
+        request_id = str(call.request.scope.get("llmos.request_id", ""))
+        return Action(call.caller.name, verb, kind, call.namespace or "", name, outcome, request_id)
 
 
 def bearer_token(request: Request, services: Services) -> str:

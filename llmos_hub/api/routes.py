@@ -79,11 +79,15 @@ def _discovery_endpoints() -> list[Endpoint]:
 
 def _kind_endpoints(kind: type[Resource]) -> list[Endpoint]:
     everywhere = f"{_BASE}/{kind.plural}"
-    listing = Operation(list_resources, f"List or watch {kind.plural}", _LIST_PARAMETERS, returns="list")
+    listing = Operation(list_resources, f"List or watch {kind.plural}", "list", _LIST_PARAMETERS, returns="list")
     if kind.scope == "Cluster":
         return _collection(kind, everywhere, listing)
     of_all = Operation(
-        list_resources, f"List or watch {kind.plural} of all namespaces", _LIST_PARAMETERS, returns="list"
+        list_resources,
+        f"List or watch {kind.plural} of all namespaces that you may see",
+        "list",
+        _LIST_PARAMETERS,
+        returns="list",
     )
     return [
         Endpoint(everywhere, {"GET": of_all}, kind=kind),
@@ -94,17 +98,17 @@ def _kind_endpoints(kind: type[Resource]) -> list[Endpoint]:
 def _collection(kind: type[Resource], collection: str, listing: Operation) -> list[Endpoint]:
     item = f"{collection}/{{name}}"
     one = kind.singular
-    create = Operation(create_resource, f"Create a {one}", ("dryRun",), "resource", created=True)
+    create = Operation(create_resource, f"Create a {one}", "create", ("dryRun",), "resource", created=True)
     operations = {
-        "GET": Operation(get_resource, f"Read a {one}"),
-        "PUT": Operation(replace_resource, f"Replace a {one}", ("dryRun",), "resource"),
+        "GET": Operation(get_resource, f"Read a {one}", "get"),
+        "PUT": Operation(replace_resource, f"Replace a {one}", "update", ("dryRun",), "resource"),
         "PATCH": Operation(
-            patch_resource, f"Apply a {one}, or merge a patch into it", ("dryRun",), "patch", created=True
+            patch_resource, f"Apply a {one}, or merge a patch into it", "update", ("dryRun",), "patch", created=True
         ),
-        "DELETE": Operation(delete_resource, f"Delete a {one}", ("dryRun",), "options"),
+        "DELETE": Operation(delete_resource, f"Delete a {one}", "delete", ("dryRun",), "options"),
     }
-    status = Operation(get_resource, f"Read a {one} with its status")
-    events = Operation(list_events, f"The events of a {one}", returns="events")
+    status = Operation(get_resource, f"Read a {one} with its status", "get")
+    events = Operation(list_events, f"The events of a {one}", "get", returns="events")
     endpoints = [
         Endpoint(collection, {"GET": listing, "POST": create}, kind=kind),
         Endpoint(item, operations, kind=kind),
@@ -112,6 +116,6 @@ def _collection(kind: type[Resource], collection: str, listing: Operation) -> li
         Endpoint(f"{item}/events", {"GET": events}, kind=kind),
     ]
     if kind.has_logs:
-        logs = Operation(read_log, f"The log of a {one}", ("tailLines", "follow", "replica"), returns="text")
+        logs = Operation(read_log, f"The log of a {one}", "logs", ("tailLines", "follow", "replica"), returns="text")
         endpoints.append(Endpoint(f"{item}/logs", {"GET": logs}, kind=kind))
     return endpoints

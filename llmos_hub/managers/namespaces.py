@@ -28,10 +28,9 @@ from llmos_hub.managers.namespace_objects import (
     make_namespace,
 )
 from llmos_hub.managers.namespace_options import NamespaceOptions
-from llmos_hub.names import PUBLIC_NAMESPACE, SCOPE_MANAGE, group_namespace, user_namespace
-from llmos_hub.policy import Caller
+from llmos_hub.policy import Caller, Rights
 
-__all__ = ["KubernetesNamespaces", "LocalNamespaces", "NamespaceState", "Namespaces", "owner_for"]
+__all__ = ["KubernetesNamespaces", "LocalNamespaces", "NamespaceState", "Namespaces"]
 
 _REMEMBERED: Final = 60.0
 """Seconds for which an existing namespace is cached, so that creating a resource needs no check."""
@@ -95,45 +94,13 @@ class Namespaces(Protocol):
         ...
 
 
-def owner_for(caller: Caller, namespace: str) -> Owner:
-    """Return the owner of a namespace, from its name and the caller; admins may use any namespace.
-
-    Raises
-    ------
-    Forbidden
-        The namespace isn't the caller's.
-    NotFound
-        The owner can't be derived from the name.
-    """
-    if SCOPE_MANAGE not in caller.scopes:
-        raise Forbidden(f"This token lacks the scope {SCOPE_MANAGE}. Make one that has it on the Hub's token page.")
-    if namespace == caller.namespace:
-        return Owner("user", caller.name)
-    for group in caller.groups:
-        if namespace == group_namespace(group):
-            return Owner("group", group)
-    if not caller.admin:
-        raise Forbidden(f"The namespace {namespace[:80]} is not yours. Yours is {caller.namespace}.")
-    if namespace == PUBLIC_NAMESPACE:
-        return Owner("platform", PUBLIC_NAMESPACE)
-    kind, _, name = namespace.partition("-")
-    if kind == "user" and user_namespace(name) == namespace:
-        return Owner("user", name)
-    if kind == "group" and group_namespace(name) == namespace:
-        return Owner("group", name)
-    raise NotFound(
-        f'There is no namespace "{namespace[:80]}" yet, and its name does not tell whose it would be. '
-        "It is made when its owner first starts a server or creates something."
-    )
-
-
 class LocalNamespaces:
     """The namespaces of a workstation: every name exists."""
 
     async def ensure(self, caller: Caller, namespace: str, *, prepared: bool = False) -> NamespaceState:
         """Return the namespace as existing and prepared."""
         del prepared
-        return NamespaceState(namespace, owner_for(caller, namespace), prepared=True)
+        return NamespaceState(namespace, Owner(*Rights(caller).owner_of(namespace)), prepared=True)
 
     async def needed(self, caller: Caller, namespace: str, *, prepared: bool = False) -> None:
         """Do nothing: every namespace exists."""
@@ -201,11 +168,11 @@ class KubernetesNamespaces:
         Raises
         ------
         Forbidden, NotFound
-            As for `owner_for`.
+            As for `Rights.owner_of`.
         """
         if obj is not None and caller.admin and namespace != caller.namespace:
             return _owner_of(obj)  # an admin may use any existing namespace
-        owner = owner_for(caller, namespace)
+        owner = Owner(*Rights(caller).owner_of(namespace))
         if owner.kind == "user":
             with contextlib.suppress(Unavailable):  # the creation time can be added later by the controllers
                 person = await self._people.user(owner.name)

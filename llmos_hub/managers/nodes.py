@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Final, Protocol
 
 from llmos.errors import Internal
-from llmos.resources import KINDS, Resource
+from llmos.resources import KINDS, MAIN_KIND, Resource
 from llmos.resources.node import Node, NodeList, NodeWork
 from llmos.resources.quantities import parse_quantity
 from llmos.resources.workload import Resources
@@ -25,7 +25,7 @@ from llmos_hub.engines.base import Machine
 from llmos_hub.engines.llamacpp_build import Build, find_build, gpu_summary
 from llmos_hub.engines.machine import detect
 from llmos_hub.kubernetes_api import APIError, KubernetesAPI, path_of
-from llmos_hub.policy import Caller
+from llmos_hub.policy import Rights
 from llmos_hub.stores.base import Store
 
 __all__ = ["KubernetesNodes", "LocalNodes", "Nodes", "largest_machine", "read_nodes", "visible_to"]
@@ -52,14 +52,14 @@ class Nodes(Protocol):
         ...
 
 
-def visible_to(caller: Caller, nodes: Iterable[Node]) -> NodeList:
-    """Return the nodes as the caller may see them: all with their usage, but workloads of others only for admins."""
-    if caller.admin:
+def visible_to(rights: Rights, nodes: Iterable[Node]) -> NodeList:
+    """Return the nodes as the caller may see them: all with their usage, but only workloads that they may list."""
+    within = rights.namespaces("list", MAIN_KIND)
+    if within is None:
         return NodeList(items=list(nodes))
-    own = (caller.namespace,)
     return NodeList(
         items=[
-            node.model_copy(update={"running": [work for work in node.running if work.namespace in own]})
+            node.model_copy(update={"running": [work for work in node.running if work.namespace in within]})
             for node in nodes
         ]
     )

@@ -12,8 +12,8 @@ import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
-from llmos.errors import Cause, Conflict, Invalid, LLMOSError, NotFound, PayloadTooLarge
-from llmos.resources import Resource
+from llmos.errors import Cause, Conflict, Expired, Forbidden, Invalid, LLMOSError, NotFound, PayloadTooLarge
+from llmos.resources import MAIN_KIND, Resource
 from llmos_hub.managers.kinds import load_rules
 from llmos_hub.managers.locks import KeyedLocks
 from llmos_hub.managers.patches import patched
@@ -24,6 +24,7 @@ from llmos_hub.managers.settings import (
     MAX_RESOURCES,
     PlatformSettings,
 )
+from llmos_hub.names import PUBLIC_NAMESPACE
 from llmos_hub.stores import rules as writes
 from llmos_hub.stores.base import Event, NamespaceQuota, Page, Selector, Store, WatchEvent
 from llmos_hub.stores.salvage import refuse_change
@@ -93,8 +94,11 @@ class ResourceManager:
         token: str = "",
         labels: Selector | None = None,
         name: str | None = None,
+        within: frozenset[str] | None = None,
     ) -> Page[R]:
         """Return a page of a kind, in one namespace or (None) in all; with `name` only the resource of that name.
+
+        `within` restricts all namespaces to these.
 
         Raises
         ------
@@ -103,9 +107,49 @@ class ResourceManager:
         """
         if kind.scope == "Cluster":  # there are few, and some are not stored but have defaults
             return await self._all(kind, labels, name)
+        if within is not None:
+            return await self._page_within(sorted(within), kind, limit=limit, token=token, labels=labels, name=name)
         page = await self._store.page(kind, namespace, limit=max(1, min(limit, _PAGE)), token=token, labels=labels)
         items = [await self._shown(r) for r in page.items if name in (None, r.metadata.name)]
         return Page(items, page.resource_version, page.token)
+
+    async def _page_within(
+        self,
+        namespaces: Sequence[str],
+        kind: type[R],
+        *,
+        limit: int,
+        token: str,
+        labels: Selector | None,
+        name: str | None,
+    ) -> Page[R]:
+        """Return a page of the resources in some namespaces, one namespace after the other.
+
+        The token is a namespace and the store's token in it. The version is that of the first namespace, so that a
+        watch from there repeats changes rather than skips one.
+        """
+        begin, _, inner = token.partition(":") if token else (namespaces[0], "", "")
+        if begin not in namespaces:
+            raise Expired("The rest of this list is no longer what you may see.")
+        items: list[R] = []
+        version, most = "", max(1, min(limit, _PAGE))
+        left = namespaces[namespaces.index(begin) :]
+        for number, namespace in enumerate(left):
+            try:
+                page = await self._store.page(
+                    kind, namespace, limit=most - len(items), token=inner if not number else "", labels=labels
+                )
+            except Forbidden:  # a namespace that doesn't exist yet, in which the controllers have granted nothing
+                continue
+            version = version or page.resource_version
+            items += [await self._shown(r) for r in page.items if name in (None, r.metadata.name)]
+            if page.token:
+                return Page(items, version, f"{namespace}:{page.token}")
+            if len(items) >= most and number + 1 < len(left):
+                return Page(items, version, f"{left[number + 1]}:")
+        if not version:  # a list of any other kind of namespaced resources has a version that fits
+            version = (await self._store.page(MAIN_KIND, PUBLIC_NAMESPACE, limit=1)).resource_version
+        return Page(items, version)
 
     async def _all(self, kind: type[R], labels: Selector | None, name: str | None) -> Page[R]:
         """Return all resources of a cluster-scoped kind."""
@@ -124,6 +168,7 @@ class ResourceManager:
         *,
         labels: Selector | None = None,
         name: str | None = None,
+        within: frozenset[str] | None = None,
     ) -> AsyncIterator[Sequence[R]]:
         """Yield the pages after a first one, so that never all are in memory at once.
 
@@ -134,7 +179,7 @@ class ResourceManager:
         """
         token = first.token
         while token:
-            page = await self.page(kind, namespace, token=token, labels=labels, name=name)
+            page = await self.page(kind, namespace, token=token, labels=labels, name=name, within=within)
             yield page.items
             token = page.token
 
@@ -147,8 +192,9 @@ class ResourceManager:
         resource_version: str,
         labels: Selector | None = None,
         name: str | None = None,
+        within: frozenset[str] | None = None,
     ) -> AsyncIterator[AsyncIterator[WatchEvent[R]]]:
-        """Follow every change after `resource_version`.
+        """Follow every change after `resource_version`; `within` restricts all namespaces to these.
 
         Raises
         ------
@@ -159,7 +205,10 @@ class ResourceManager:
 
         async def shown(events: AsyncIterator[WatchEvent[R]]) -> AsyncIterator[WatchEvent[R]]:
             async for event in events:
-                if name is not None and event.resource is not None and event.resource.metadata.name != name:
+                meta = event.resource.metadata if event.resource is not None else None
+                if meta is not None and name not in (None, meta.name):
+                    continue
+                if meta is not None and within is not None and meta.namespace not in within:
                     continue
                 visible = await rules.present_event(event)
                 if visible.resource is not None:

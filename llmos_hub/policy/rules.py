@@ -10,13 +10,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from llmos.errors import Forbidden
 from llmos.resources import Resource
 from llmos_hub.names import PUBLIC_NAMESPACE, SCOPE_INVOKE, SCOPE_MANAGE, group_namespace, user_namespace
 
-__all__ = ["Caller", "Decision", "Verb", "may", "require", "require_admin"]
+__all__ = ["Caller", "Decision", "Verb", "may"]
 
-Verb = Literal["get", "list", "watch", "create", "update", "delete", "logs", "invoke"]
+Verb = Literal["get", "list", "watch", "create", "update", "delete", "logs", "invoke", "connect", "spawn", "approve"]
 READING: frozenset[str] = frozenset({"get", "list", "watch", "logs"})
 
 
@@ -79,6 +78,8 @@ def may(caller: Caller, verb: Verb, kind: type[Resource], namespace: str | None)
         return Decision(False, f"This token lacks the scope {needed}. Make one that has it on the Hub's token page.")
     if caller.admin:
         return Decision(True, "admins may everything")
+    if verb == "approve":
+        return Decision(False, f"Only admins may approve {kind.plural}.")
     if kind.scope == "Cluster":
         if verb in READING:
             return Decision(True, "everyone may read what holds for the whole platform")
@@ -104,35 +105,3 @@ def _yours(caller: Caller) -> str:
     """Return a sentence with the caller's namespaces."""
     groups = caller.group_namespaces
     return f"Yours are {', '.join((caller.namespace, *groups))}." if groups else f"Yours is {caller.namespace}."
-
-
-def require(caller: Caller, verb: Verb, kind: type[Resource], namespace: str | None) -> None:
-    """Raise an error unless `may` allows it.
-
-    Raises
-    ------
-    Forbidden
-        With the reason.
-    """
-    decision = may(caller, verb, kind, namespace)
-    if not decision.allowed:
-        raise Forbidden(decision.reason)
-
-
-def require_admin(caller: Caller, what: str) -> None:
-    """Let admins through, with a token that may use the API.
-
-    Parameters
-    ----------
-    what
-        Completes "Only admins may …".
-
-    Raises
-    ------
-    Forbidden
-        With the reason.
-    """
-    if SCOPE_MANAGE not in caller.scopes:
-        raise Forbidden(f"This token lacks the scope {SCOPE_MANAGE}. Make one that has it on the Hub's token page.")
-    if not caller.admin:
-        raise Forbidden(f"Only admins may {what}.")

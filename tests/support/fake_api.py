@@ -222,9 +222,12 @@ class FakePlatform:
         return JSONResponse({"kind": "NodeList", "apiVersion": API_VERSION, "items": self.nodes})
 
     def _may(self, namespace: str | None, *, read: bool) -> None:
-        if self.admin or namespace == self.namespace or (read and namespace in {"public", "group-vision"}):
+        if self.admin or namespace == self.namespace or (read and namespace in {None, "public", "group-vision"}):
             return
         raise Forbidden(f"You may not look into {namespace or 'all namespaces'}. Yours is {self.namespace}.")
+
+    def _sees(self, namespace: str) -> bool:
+        return self.admin or namespace in {self.namespace, "public", "group-vision"}
 
     def _find(self, kind: type[Resource], namespace: str, name: str) -> dict[str, Any]:
         data = self.objects.get((kind.plural, namespace, name))
@@ -250,14 +253,14 @@ class FakePlatform:
         items = [d for k, d in sorted(self.objects.items()) if self._matches(k[0], d, kind, namespace, wanted)]
         return JSONResponse({"metadata": {"resourceVersion": str(self.revision)}, "items": items})
 
-    @staticmethod
     def _matches(
-        plural: str, data: dict[str, Any], kind: type[Resource], namespace: str | None, labels: dict[str, str]
+        self, plural: str, data: dict[str, Any], kind: type[Resource], namespace: str | None, labels: dict[str, str]
     ) -> bool:
         metadata = data["metadata"]
         return (
             plural == kind.plural
             and (namespace is None or metadata.get("namespace") == namespace)
+            and (kind.scope == "Cluster" or self._sees(metadata.get("namespace", "")))
             and all(metadata.get("labels", {}).get(k) == v for k, v in labels.items())
         )
 

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 from typing import Any
 
-from llmos.cli.common import Target, add_namespace, examples_of_kinds, find_kind, list_everywhere, suggesting, targets
+from llmos.cli.common import Target, add_namespace, examples_of_kinds, find_kind, suggesting, targets
 from llmos.cli.output import Output
 from llmos.cli.parser import Parser
 from llmos.client._sync.client import Client
@@ -50,9 +50,8 @@ def run_get(client: Client, args: argparse.Namespace, output: Output) -> Sequenc
 
 def _find(client: Client, kind: type[Resource], wanted: list[Target], args: argparse.Namespace) -> Sequence[Resource]:
     if not wanted:
-        if args.all_namespaces:
-            return list_everywhere(client, kind, args.selector)
-        return client.collection(kind).list(namespace=args.namespace, labels=args.selector)
+        where = "*" if args.all_namespaces else args.namespace
+        return client.collection(kind).list(namespace=where, labels=args.selector)
     found = []
     for target in wanted:
         with suggesting(client, target.name, args.namespace, kind):

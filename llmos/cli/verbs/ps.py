@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from llmos.cli.common import add_namespace, list_everywhere, shared_namespaces
+from llmos.cli.common import add_namespace, shared_namespaces
 from llmos.cli.output import Output
 from llmos.cli.parser import Parser
 from llmos.client._sync.client import Client
@@ -39,10 +39,7 @@ def run_ps(client: Client, args: argparse.Namespace, output: Output) -> Sequence
                     output.note(step.away)
                 services = sorted(step.items.values(), key=lambda service: service.key)
                 live.show(ps_table(services, now=utcnow(), namespaces=args.all_namespaces))
-    if args.all_namespaces:
-        services = list(list_everywhere(client, ModelService))
-    else:
-        services = list(client.collection(ModelService).list(namespace=args.namespace))
+    services = list(client.collection(ModelService).list(namespace="*" if args.all_namespaces else args.namespace))
     if args.json:
         output.text(as_json([service.dump() for service in services]))
         return services

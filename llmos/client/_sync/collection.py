@@ -68,7 +68,7 @@ class Collection(Generic[R]):
         Parameters
         ----------
         namespace
-            The namespace; ``"*"`` for all namespaces, which only admins may list.
+            The namespace; ``"*"`` for all namespaces that the caller may see.
         labels
             Labels that the resources must have, as a mapping or as ``a=1,b=2``.
         """

@@ -9,7 +9,7 @@ from llmos.errors import Unavailable
 from llmos_hub.api.dependencies import Services
 from llmos_hub.api.endpoints import bearer_token
 from llmos_hub.api.metrics import Metrics
-from llmos_hub.policy import require_admin
+from llmos_hub.policy import Rights
 
 __all__ = ["health", "metrics", "ready", "rendered_metrics"]
 
@@ -36,7 +36,7 @@ async def ready(request: Request, services: Services) -> Response:
 async def metrics(request: Request, services: Services) -> Response:
     """Return the metrics for Prometheus; only to admins, since notebook servers can reach the process too."""
     caller = await services.identity.authenticate(bearer_token(request, services))
-    require_admin(caller, "read the platform's metrics")
+    Rights(caller).require_admin("read the platform's metrics")
     return rendered_metrics(services.metrics)
 
 

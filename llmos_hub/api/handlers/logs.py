@@ -11,21 +11,19 @@ from llmos.errors import LLMOSError, NotFound
 from llmos_hub.api.dependencies import Call
 from llmos_hub.api.streams import LineStream, begun
 from llmos_hub.managers.settings import MAX_STREAMS, STREAM_TIMEOUT
-from llmos_hub.policy import require
 
 __all__ = ["read_log"]
 
 
 async def read_log(call: Call) -> Response:
     """Return the last ``tailLines`` of one ``replica`` or all; with ``follow=1`` also new lines as they are written."""
-    require(call.caller, "logs", call.kind, call.namespace)
     services, replica, follow = call.services, call.query.get("replica"), call.flag("follow")
     tail = call.number("tailLines")
     lifetime, limit = await services.settings.value(STREAM_TIMEOUT), await services.settings.value(MAX_STREAMS)
     resource = await services.resources.get(call.kind, call.namespace, call.name)
 
     async def check() -> None:
-        require(await services.identity.authenticate(call.token), "logs", call.kind, call.namespace)
+        await call.still_may("logs")
         now = await services.resources.get(call.kind, call.namespace, call.name)
         if now.metadata.uid != resource.metadata.uid:
             raise NotFound(f"{call.name} was deleted.")

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from starlette.responses import JSONResponse, Response
 
-from llmos.errors import Forbidden
 from llmos.resources import API_VERSION
 from llmos_hub.api.dependencies import Call
 from llmos_hub.managers.namespaces import NamespaceState
 from llmos_hub.managers.nodes import visible_to
-from llmos_hub.names import SCOPE_MANAGE
 
 __all__ = ["list_nodes", "make_namespace"]
 
@@ -35,7 +33,6 @@ def _document(state: NamespaceState) -> dict[str, object]:
 
 async def list_nodes(call: Call) -> Response:
     """Return the nodes with their capacity and free resources, and the workloads there that the caller may see."""
-    if SCOPE_MANAGE not in call.caller.scopes:
-        raise Forbidden(f"This token lacks the scope {SCOPE_MANAGE}. Make one that has it on the Hub's token page.")
-    nodes = visible_to(call.caller, await call.services.nodes.all())
+    call.rights.require_manage()
+    nodes = visible_to(call.rights, await call.services.nodes.all())
     return JSONResponse(nodes.model_dump(mode="json", by_alias=True))

@@ -1,4 +1,4 @@
-"""Handlers that read and write resources of any kind. Each parses, authorizes, calls the manager and answers."""
+"""Handlers that read and write resources of any kind. Each parses, calls the manager and answers; the caller is authorised."""
 
 from __future__ import annotations
 
@@ -18,7 +18,6 @@ from llmos_hub.api.rendering import event_list, listing, respond, whole_list
 from llmos_hub.api.streams import WholeList
 from llmos_hub.managers.resources import Permit, anything
 from llmos_hub.managers.settings import MAX_BODY_BYTES, MAX_STREAMS
-from llmos_hub.policy import require
 
 __all__ = [
     "create_resource",
@@ -38,50 +37,47 @@ async def list_resources(call: Call) -> Response:
     if call.flag("watch"):
         return await watch_resources(call)
     labels, name, limit = call.labels, call.only_name, call.number("limit")
-    require(call.caller, "list", call.kind, call.namespace)
     services, kind, namespace = call.services, call.kind, call.namespace
     pages, token = services.resources, call.query.get("continue", "")
     if limit or token:
-        page = await pages.page(kind, namespace, limit=limit or sys.maxsize, token=token, labels=labels, name=name)
-        return JSONResponse(listing(kind, page, call.caller))
-    first = await pages.page(kind, namespace, labels=labels, name=name)
+        page = await pages.page(
+            kind, namespace, limit=limit or sys.maxsize, token=token, labels=labels, name=name, within=call.within
+        )
+        return JSONResponse(listing(kind, page, call.rights))
+    first = await pages.page(kind, namespace, labels=labels, name=name, within=call.within)
     if not first.token:
-        return JSONResponse(listing(kind, first, call.caller))
+        return JSONResponse(listing(kind, first, call.rights))
     with contextlib.ExitStack() as stack:
         stack.enter_context(services.streams.counted(call.caller.name, await services.settings.value(MAX_STREAMS)))
-        rest = pages.rest(first, kind, namespace, labels=labels, name=name)
-        return WholeList(whole_list(kind, first, rest, call.caller), stack.pop_all())
+        rest = pages.rest(first, kind, namespace, labels=labels, name=name, within=call.within)
+        return WholeList(whole_list(kind, first, rest, call.rights), stack.pop_all())
 
 
 async def get_resource(call: Call) -> Response:
     """Return one resource, also as ``…/status``."""
-    require(call.caller, "get", call.kind, call.namespace)
-    return respond(await call.services.resources.get(call.kind, call.namespace, call.name), call.caller)
+    return respond(await call.services.resources.get(call.kind, call.namespace, call.name), call.rights)
 
 
 async def list_events(call: Call) -> Response:
     """Return the events of a resource."""
-    require(call.caller, "get", call.kind, call.namespace)
     return JSONResponse(event_list(await call.services.resources.events(call.kind, call.namespace, call.name)))
 
 
 async def create_resource(call: Call) -> Response:
     """Store a new resource."""
-    require(call.caller, "create", call.kind, call.namespace)
     dry_run = call.dry_run
     resource = _resource(call, await _body(call), name=None)
     _permit(call)(None, resource)
     await _make_room(call, dry_run=dry_run)
-    return respond(await call.services.resources.create(resource, dry_run=dry_run), call.caller, created=True)
+    return respond(await call.services.resources.create(resource, dry_run=dry_run), call.rights, created=True)
 
 
 async def replace_resource(call: Call) -> Response:
     """Replace an existing resource."""
-    require(call.caller, "update", call.kind, call.namespace)
     dry_run = call.dry_run
     resource = _resource(call, await _body(call), name=call.name)
     update = call.services.resources.update
-    return respond(await update(resource, dry_run=dry_run, permit=_permit(call)), call.caller)
+    return respond(await update(resource, dry_run=dry_run, permit=_permit(call)), call.rights)
 
 
 async def patch_resource(call: Call) -> Response:
@@ -92,27 +88,25 @@ async def patch_resource(call: Call) -> Response:
             f'Content-Type "{media_type[:80]}" is no patch that is known here. Use {bodies.APPLY_PATCH} with a whole '
             f"manifest, or {bodies.MERGE_PATCH} with what is to change."
         )
-    require(call.caller, "update", call.kind, call.namespace)
     dry_run = call.dry_run
     if media_type == bodies.MERGE_PATCH:
         patch = await _body(call)
         merge = call.services.resources.merge
         merged = await merge(call.kind, call.namespace, call.name, patch, dry_run=dry_run, permit=_permit(call))
-        return respond(merged, call.caller)
-    require(call.caller, "create", call.kind, call.namespace)
+        return respond(merged, call.rights)
+    call.rights.require("create", call.kind, call.namespace)  # it may be new
     wanted = _resource(call, await _body(call, maybe_yaml=True), name=call.name)
     await _make_room(call, dry_run=dry_run)
     resource, created = await call.services.resources.apply(wanted, dry_run=dry_run, permit=_permit(call))
-    return respond(resource, call.caller, created=created)
+    return respond(resource, call.rights, created=created)
 
 
 async def delete_resource(call: Call) -> Response:
     """Delete a resource; DeleteOptions in the body may give its uid as a precondition."""
-    require(call.caller, "delete", call.kind, call.namespace)
     dry_run = call.dry_run
     uid = _precondition(await _body(call, empty={}))
     delete = call.services.resources.delete
-    return respond(await delete(call.kind, call.namespace, call.name, uid=uid, dry_run=dry_run), call.caller)
+    return respond(await delete(call.kind, call.namespace, call.name, uid=uid, dry_run=dry_run), call.rights)
 
 
 def _permit(call: Call) -> Permit:

@@ -13,7 +13,6 @@ from llmos_hub.api.dependencies import Call
 from llmos_hub.api.rendering import error_line, watch_line
 from llmos_hub.api.streams import LineStream
 from llmos_hub.managers.settings import MAX_STREAMS, STREAM_TIMEOUT
-from llmos_hub.policy import require
 from llmos_hub.stores.base import BOOKMARK, Page, WatchEvent
 
 __all__ = ["watch_resources"]
@@ -21,32 +20,30 @@ __all__ = ["watch_resources"]
 
 async def watch_resources(call: Call) -> Response:
     """Send the changes after ``resourceVersion``; without one (or 0) existing resources come first, as ``ADDED``."""
-    require(call.caller, "watch", call.kind, call.namespace)
     services, kind, namespace, labels, name = call.services, call.kind, call.namespace, call.labels, call.only_name
     version = call.query.get("resourceVersion", "")
     asked, allowed = call.number("timeoutSeconds"), await services.settings.value(STREAM_TIMEOUT)
     limit = await services.settings.value(MAX_STREAMS)
 
-    async def check() -> None:
-        require(await services.identity.authenticate(call.token), "watch", kind, namespace)
-
     async with contextlib.AsyncExitStack() as stack:
         stack.enter_context(services.streams.counted(call.caller.name, limit))
         initial: AsyncIterator[bytes] | None = None
         if version in {"", "0"}:
-            first = await services.resources.page(kind, namespace, labels=labels, name=name)
+            first = await services.resources.page(kind, namespace, labels=labels, name=name, within=call.within)
             version = first.resource_version
-            rest = services.resources.rest(first, kind, namespace, labels=labels, name=name)
+            rest = services.resources.rest(first, kind, namespace, labels=labels, name=name, within=call.within)
             initial = _initial(call, first, rest)
             del first  # otherwise it would stay in memory as long as the watch is open
-        watch = services.resources.watch(kind, namespace, resource_version=version, labels=labels, name=name)
+        watch = services.resources.watch(
+            kind, namespace, resource_version=version, labels=labels, name=name, within=call.within
+        )
         events = await stack.enter_async_context(watch)
         return LineStream(
             _lines(call, initial, events),
             streams=services.streams,
             resources=stack.pop_all(),
             lifetime=min(asked or allowed, allowed),
-            check=check,
+            check=lambda: call.still_may("watch"),
             failure=lambda error: error_line(call.tagged(error)),
             media_type="application/json;stream=watch",
         )
@@ -57,11 +54,11 @@ async def _initial(call: Call, first: Page[Any], rest: AsyncIterator[Sequence[Re
     version, items = first.resource_version, first.items
     del first
     for resource in items:
-        yield watch_line(call.kind, WatchEvent("ADDED", resource, version), call.caller)
+        yield watch_line(call.kind, WatchEvent("ADDED", resource, version), call.rights)
     async for items in rest:
         for resource in items:
-            yield watch_line(call.kind, WatchEvent("ADDED", resource, version), call.caller)
-    yield watch_line(call.kind, WatchEvent(BOOKMARK, None, version), call.caller, initial_end=True)
+            yield watch_line(call.kind, WatchEvent("ADDED", resource, version), call.rights)
+    yield watch_line(call.kind, WatchEvent(BOOKMARK, None, version), call.rights, initial_end=True)
 
 
 async def _lines(
@@ -71,4 +68,4 @@ async def _lines(
         async for line in initial:
             yield line
     async for event in events:
-        yield watch_line(call.kind, event, call.caller)
+        yield watch_line(call.kind, event, call.rights)

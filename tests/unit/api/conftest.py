@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from starlette.applications import Starlette
 
 from llmos.resources import API_VERSION
 from llmos_hub.api.app import make_app
+from llmos_hub.api.audit import Action
 from llmos_hub.api.dependencies import Addresses
 from llmos_hub.identity import HubIdentity
 from llmos_hub.managers.logs import LocalLogReader
@@ -55,6 +56,7 @@ class Api:
     store: Store
     environ: dict[str, str]
     workloads: Path
+    actions: list[Action] = field(default_factory=list)
 
     @contextlib.asynccontextmanager
     async def client(self, token: str | None) -> AsyncIterator[httpx.AsyncClient]:
@@ -69,6 +71,7 @@ async def api(store: Store, fake_hub: FakeHub, tmp_path: Path) -> AsyncIterator[
         fake_hub.add_user(name, admin=name == "root", groups=("vision",) if name == "ada" else ())
         fake_hub.add_token(name, token_of(name))
     environ: dict[str, str] = {}
+    actions: list[Action] = []
     identity = HubIdentity(fake_hub.url, fake_hub.service_token, ttl=0.05)
     app = make_app(
         store,
@@ -77,9 +80,10 @@ async def api(store: Store, fake_hub: FakeHub, tmp_path: Path) -> AsyncIterator[
         addresses=Addresses("http://hub.example.org", "http://hub.example.org:8010"),
         settings=PlatformSettings(store, environ, remembered_for=0),
         check_streams_every=0.05,
+        audit=actions.append,
     )
     async with serving(app) as url:
-        yield Api(url, app, fake_hub, store, environ, tmp_path)
+        yield Api(url, app, fake_hub, store, environ, tmp_path, actions)
         app.state.services.streams.closing.set()
     await identity.close()
 

@@ -14,12 +14,12 @@ import httpx
 import pytest
 from starlette.routing import Route
 
-from llmos.resources import KINDS, Credential, ModelService, Setting
+from llmos.resources import KINDS, ModelService, Setting
 from llmos_hub.api.endpoints import Endpoint, OpenOperation
 from llmos_hub.api.routes import make_routes
 from llmos_hub.names import API_PREFIX, SCOPE_INVOKE
 from llmos_hub.stores import Store
-from tests.unit.api.conftest import SECRET, Api, credentials, manifest, models, token_of
+from tests.unit.api.conftest import SECRET, Api, Watching, credentials, manifest, models, token_of
 
 MARK = "only-ada-may-read-this"
 OPEN = {"/", "/docs", "/openapi.json", "/health", "/ready", "/metrics"}  # the last asks itself
@@ -31,6 +31,8 @@ FOR_EVERYONE = OPEN | {
     "/apis/llmos.ai/v1alpha1/nodes",
     "/apis/llmos.ai/v1alpha1/whoami",
 }
+FILTERED = {f"/apis/llmos.ai/v1alpha1/{kind.plural}" for kind in KINDS.values() if kind.scope == "Namespaced"}
+"""Lists and watches of all namespaces, in which each caller sees their own."""
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 BODIES = (
     ("application/json", json.dumps({"metadata": {"name": "chat"}, "spec": {"model": "demo://tiny"}})),
@@ -126,6 +128,9 @@ async def test_another_person_gets_nothing_and_changes_nothing(adas: Store, grac
                 assert response.status_code == 405, case
             elif what_is_for_all:
                 assert response.status_code in {200, 404}, case
+            elif case.template in FILTERED:
+                assert response.status_code == 200, case
+                assert '"items":[]' in response.text or '"BOOKMARK"' in response.text, (case, response.text)
             elif "/settings" in case.template:
                 assert response.status_code in {403, 415}, (case, response.text)
             else:
@@ -197,16 +202,68 @@ async def test_other_ways_to_write_the_namespace(adas: Store, grace: httpx.Async
         assert MARK not in response.text
 
 
-async def test_lists_of_everything_are_for_admins(
-    adas: Store, grace: httpx.AsyncClient, root: httpx.AsyncClient
+@pytest.fixture
+async def everywhere(adas: Store, root: httpx.AsyncClient) -> None:
+    """More resources, beside ada's, in every kind of namespace."""
+    for namespace in ("user-grace", "group-vision", "group-nlp", "public"):
+        for plural, body in (("modelservices", manifest()), ("credentials", {"metadata": {"name": "chat"}})):
+            path = f"/apis/llmos.ai/v1alpha1/namespaces/{namespace}/{plural}"
+            assert (await root.post(path, json=body)).status_code == 201
+
+
+@pytest.mark.usefixtures("everywhere")
+async def test_a_list_of_all_namespaces_has_what_the_caller_may_see(
+    ada: httpx.AsyncClient, grace: httpx.AsyncClient, root: httpx.AsyncClient
 ) -> None:
-    for kind in (ModelService, Credential):
-        path = f"/apis/llmos.ai/v1alpha1/{kind.plural}"
-        assert (await grace.get(path)).status_code == 403
-        assert (await grace.get(path, params={"watch": "1"})).status_code == 403
-        listed = await root.get(path)
-        assert [i["metadata"]["name"] for i in listed.json()["items"]] == ["chat"]
-        assert SECRET not in listed.text
+    every = ["group-nlp", "group-vision", "public", "user-ada", "user-grace"]
+    wanted = {
+        ("ada", "modelservices"): ["group-vision", "public", "user-ada"],
+        ("ada", "credentials"): ["group-vision", "user-ada"],
+        ("grace", "modelservices"): ["public", "user-grace"],
+        ("grace", "credentials"): ["user-grace"],
+        ("root", "modelservices"): every,
+        ("root", "credentials"): every,
+    }
+    for (who, plural), namespaces in wanted.items():
+        client = {"ada": ada, "grace": grace, "root": root}[who]
+        path = f"/apis/llmos.ai/v1alpha1/{plural}"
+        found = (await client.get(path)).json()
+        assert sorted(item["metadata"]["namespace"] for item in found["items"]) == namespaces, (who, plural)
+        # in pages
+        seen, token = [], ""
+        while True:
+            page = (await client.get(path, params={"limit": "1", **({"continue": token} if token else {})})).json()
+            assert len(page["items"]) <= 1
+            seen += [item["metadata"]["namespace"] for item in page["items"]]
+            if not (token := page["metadata"].get("continue", "")):
+                break
+        assert sorted(seen) == namespaces, (who, plural)
+
+
+@pytest.mark.usefixtures("everywhere")
+async def test_a_place_in_a_list_is_of_use_to_nobody_else(ada: httpx.AsyncClient, grace: httpx.AsyncClient) -> None:
+    path = "/apis/llmos.ai/v1alpha1/modelservices"
+    first = (await ada.get(path, params={"limit": "1"})).json()
+    second = (await ada.get(path, params={"limit": "1", "continue": first["metadata"]["continue"]})).json()
+    for begin in (second["metadata"]["continue"], "group-vision:", "group-nlp:"):
+        refused = await grace.get(path, params={"limit": "1", "continue": begin})
+        assert refused.status_code == 410, refused.text
+
+
+@pytest.mark.usefixtures("everywhere")
+async def test_a_watch_of_all_namespaces_has_what_the_caller_may_see(
+    ada: httpx.AsyncClient, grace: httpx.AsyncClient
+) -> None:
+    path = "/apis/llmos.ai/v1alpha1/modelservices"
+    version = (await grace.get(path)).json()["metadata"]["resourceVersion"]
+    async with grace.stream("GET", path, params={"watch": "1", "resourceVersion": version}) as response:
+        watching = Watching(response)
+        assert (await ada.delete(f"{models()}/chat")).status_code == 200
+        assert (await grace.delete(models("grace", "chat"))).status_code == 200
+        changes = [await watching.next()]
+        while changes[-1][1]["metadata"].get("namespace") != "user-grace":
+            changes.append(await watching.next())
+    assert {body["metadata"].get("namespace") for type_, body in changes if type_ != "BOOKMARK"} == {"user-grace"}
 
 
 async def test_public_is_read_by_all_and_written_by_admins(

@@ -221,8 +221,8 @@ def test_all_namespaces_are_those_that_the_caller_may_see(run: Run, platform: Fa
     platform.put(modelservice("tiny", metadata={"namespace": "public"}))
     platform.put(modelservice("secret", metadata={"namespace": "user-grace"}))
     assert [line.split()[:2] for line in run("ps", "-A")[1].splitlines()[1:]] == [
-        ["user-ada", "chat"],
         ["public", "tiny"],
+        ["user-ada", "chat"],
     ]
     platform.admin = True
     assert "secret" in run("get", "ms", "-A")[1]

@@ -13,9 +13,9 @@ from llmos.errors import Conflict, Forbidden, NotFound, Unavailable
 from llmos_hub.kubernetes_api import KubernetesAPI
 from llmos_hub.managers.namespace_objects import PREPARED, Owner, make_namespace
 from llmos_hub.managers.namespace_options import NamespaceOptions
-from llmos_hub.managers.namespaces import KubernetesNamespaces, LocalNamespaces, owner_for
+from llmos_hub.managers.namespaces import KubernetesNamespaces, LocalNamespaces
 from llmos_hub.names import SCOPE_INVOKE, SCOPE_MANAGE, user_namespace
-from llmos_hub.policy import Caller
+from llmos_hub.policy import Caller, Rights
 from tests.support.fake_kubernetes import FakeKubernetes, fake_kubernetes
 from tests.support.fake_people import FakePeople
 
@@ -88,19 +88,19 @@ async def test_a_namespace_of_another_release_is_left_alone(bench: Bench) -> Non
 
 
 def test_whose_it_is() -> None:
-    assert owner_for(ADA, "user-ada") == Owner("user", "ada")
-    assert owner_for(ADA, "group-vision") == Owner("group", "vision")
-    assert owner_for(ROOT, "user-ada") == Owner("user", "ada")
-    assert owner_for(ROOT, "group-vision") == Owner("group", "vision")
-    assert owner_for(ROOT, "public") == Owner("platform", "public")
+    assert Rights(ADA).owner_of("user-ada") == ("user", "ada")
+    assert Rights(ADA).owner_of("group-vision") == ("group", "vision")
+    assert Rights(ROOT).owner_of("user-ada") == ("user", "ada")
+    assert Rights(ROOT).owner_of("group-vision") == ("group", "vision")
+    assert Rights(ROOT).owner_of("public") == ("platform", "public")
     for namespace in ("user-grace", "group-nlp", "public", "kube-system"):
         with pytest.raises(Forbidden, match="Yours is user-ada"):
-            owner_for(ADA, namespace)
+            Rights(ADA).owner_of(namespace)
     for namespace in ("kube-system", user_namespace("Ada.L@example.org"), "user-"):
         with pytest.raises(NotFound, match="does not tell whose it would be"):
-            owner_for(ROOT, namespace)
+            Rights(ROOT).owner_of(namespace)
     with pytest.raises(Forbidden, match="lacks the scope"):
-        owner_for(Caller("ada", scopes=frozenset({SCOPE_INVOKE})), "user-ada")
+        Rights(Caller("ada", scopes=frozenset({SCOPE_INVOKE}))).owner_of("user-ada")
 
 
 async def test_nothing_is_made_for_others(bench: Bench) -> None:

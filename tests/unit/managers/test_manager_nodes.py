@@ -13,7 +13,7 @@ from llmos.resources.workload import ReplicaStatus, Resources
 from llmos_hub.engines.base import Machine
 from llmos_hub.managers.nodes import KubernetesNodes, LocalNodes, largest_machine, read_nodes, visible_to
 from llmos_hub.names import SCOPE_MANAGE
-from llmos_hub.policy import Caller
+from llmos_hub.policy import Caller, Rights
 from llmos_hub.stores.base import Store
 from tests.support.fake_kubernetes import fake_kubernetes
 
@@ -116,11 +116,11 @@ def test_a_node_that_takes_nothing_says_why(obj: dict[str, Any], ready: bool, me
 def test_others_see_that_something_runs_but_not_whose() -> None:
     work = [NodeWork(kind="Server", namespace=f"user-{who}", name=f"jupyter-{who}") for who in ("ada", "grace")]
     nodes = [Node(name="node1", counts={"Server": 2}, running=work)]
-    ada = visible_to(Caller("ada", scopes=frozenset({SCOPE_MANAGE})), nodes)
+    ada = visible_to(Rights(Caller("ada", scopes=frozenset({SCOPE_MANAGE}))), nodes)
     assert [work.name for work in ada.items[0].running] == ["jupyter-ada"]
     assert ada.items[0].counts == {"Server": 2}
     assert "grace" not in ada.model_dump_json()
-    admin = visible_to(Caller("root", admin=True), nodes)
+    admin = visible_to(Rights(Caller("root", admin=True, scopes=frozenset({SCOPE_MANAGE}))), nodes)
     assert len(admin.items[0].running) == 2
 
 

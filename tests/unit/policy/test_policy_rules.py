@@ -9,7 +9,7 @@ import pytest
 from llmos.errors import Forbidden
 from llmos.resources import KINDS, Credential, ModelService, Resource, Setting
 from llmos_hub.names import SCOPE_INVOKE, SCOPE_MANAGE
-from llmos_hub.policy import Caller, Verb, may, require, require_admin
+from llmos_hub.policy import Caller, Rights, Verb, may
 
 BOTH = frozenset({SCOPE_MANAGE, SCOPE_INVOKE})
 ADA = Caller("ada", scopes=BOTH)
@@ -31,7 +31,7 @@ def test_admins_may_everything_everywhere(kind: type[Resource]) -> None:
 
 @pytest.mark.parametrize("kind", [k for k in KINDS.values() if k.scope == "Namespaced"])
 def test_ones_own_namespace_is_ones_own(kind: type[Resource]) -> None:
-    assert allowed(ADA, kind, "user-ada") == set(VERBS)
+    assert allowed(ADA, kind, "user-ada") == set(VERBS) - {"approve"}
 
 
 @pytest.mark.parametrize("kind", [k for k in KINDS.values() if k.scope == "Namespaced"])
@@ -45,13 +45,13 @@ def test_nothing_of_anybody_elses(kind: type[Resource], namespace: str | None) -
 @pytest.mark.parametrize("kind", [k for k in KINDS.values() if k.scope == "Namespaced"])
 def test_a_groups_namespace_is_its_members(kind: type[Resource]) -> None:
     member = Caller("ada", groups=frozenset({"vision", "Speech & Text"}), scopes=BOTH)
-    assert allowed(member, kind, "group-vision") == set(VERBS)
+    assert allowed(member, kind, "group-vision") == set(VERBS) - {"approve"}
     assert allowed(member, kind, "group-nlp") == set()
     (other,) = set(member.group_namespaces) - {"group-vision"}
-    assert allowed(member, kind, other) == set(VERBS)
+    assert allowed(member, kind, other) == set(VERBS) - {"approve"}
     assert member.search_path == ("user-ada", "public", *member.group_namespaces)
     with pytest.raises(Forbidden, match=r"Yours are user-ada, group-speech-text--[0-9a-f]{16}, group-vision\."):
-        require(member, "get", kind, "group-nlp")
+        Rights(member).require("get", kind, "group-nlp")
     assert allowed(Caller("ada", groups=member.groups, scopes=frozenset({SCOPE_INVOKE})), kind, "group-vision") == {
         "invoke"
     }
@@ -60,7 +60,7 @@ def test_a_groups_namespace_is_its_members(kind: type[Resource]) -> None:
 def test_public_is_to_read_and_to_use() -> None:
     assert allowed(ADA, ModelService, "public") == {*READ, "invoke"} - {"logs"}
     with pytest.raises(Forbidden, match="Only admins may read the logs of what is in public: others' prompts"):
-        require(ADA, "logs", ModelService, "public")
+        Rights(ADA).require("logs", ModelService, "public")
     assert allowed(ADA, Credential, "public") == set()
 
 
@@ -74,20 +74,37 @@ def test_a_token_may_not_more_than_its_scopes(caller: Caller) -> None:
     manage = Caller(caller.name, admin=caller.admin, scopes=frozenset({SCOPE_MANAGE}))
     none = Caller(caller.name, admin=caller.admin)
     assert allowed(narrow, ModelService, caller.namespace) == {"invoke"}
-    assert allowed(manage, ModelService, caller.namespace) == set(VERBS) - {"invoke"}
+    assert allowed(manage, ModelService, caller.namespace) >= set(VERBS) - {"invoke", "approve"}
+    assert "invoke" not in allowed(manage, ModelService, caller.namespace)
     assert allowed(none, ModelService, caller.namespace) == set()
     with pytest.raises(Forbidden, match=SCOPE_MANAGE):
-        require_admin(narrow, "look")
+        Rights(narrow).require_admin("look")
 
 
 def test_a_refusal_says_whose_it_would_be() -> None:
     with pytest.raises(Forbidden, match=r"You may not delete modelservices in user-grace\. Yours is user-ada\."):
-        require(ADA, "delete", ModelService, "user-grace")
+        Rights(ADA).require("delete", ModelService, "user-grace")
     with pytest.raises(Forbidden, match="Only admins may look at this"):
-        require_admin(ADA, "look at this")
-    require_admin(ROOT, "look at this")
+        Rights(ADA).require_admin("look at this")
+    Rights(ROOT).require_admin("look at this")
 
 
 def test_names_that_differ_have_namespaces_that_differ() -> None:
     names = ["ada", "Ada", "ada ", "a-da", "ada-", "ada--2", "ada@example.org", "ada-example-org", "é", "è", "a" * 60]
     assert len({Caller(n).namespace for n in names}) == len(names)
+
+
+def test_all_that_one_may_see_are_these_namespaces() -> None:
+    member = Caller("ada", groups=frozenset({"vision"}), scopes=BOTH)
+    assert Rights(member).namespaces("list", ModelService) == {"user-ada", "group-vision", "public"}
+    assert Rights(member).namespaces("list", Credential) == {"user-ada", "group-vision"}
+    assert Rights(member).namespaces("logs", ModelService) == {"user-ada", "group-vision"}
+    assert Rights(ROOT).namespaces("list", Credential) is None
+    narrow = Rights(Caller("ada", scopes=frozenset({SCOPE_INVOKE})))
+    assert narrow.namespaces("list", ModelService) == frozenset()
+    with pytest.raises(Forbidden, match=SCOPE_MANAGE):
+        narrow.require_somewhere("list", ModelService, None)
+    assert Rights(member).require_somewhere("list", ModelService, "public") is None
+    with pytest.raises(Forbidden, match="You may not list modelservices in user-grace"):
+        Rights(member).require_somewhere("list", ModelService, "user-grace")
+    assert Rights(ADA).require_somewhere("list", Setting, None) is None
