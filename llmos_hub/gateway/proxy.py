@@ -24,7 +24,7 @@ from llmos_hub.gateway.connection import (
 )
 from llmos_hub.gateway.engine_errors import LARGEST_ERROR, as_client_error
 from llmos_hub.gateway.request import ClientGone, Headers, Request
-from llmos_hub.gateway.routing import Route
+from llmos_hub.gateway.routing import ServedModel
 from llmos_hub.gateway.upstream import Replica
 
 __all__ = ["Truncated", "forward"]
@@ -55,8 +55,8 @@ class Truncated(Exception):
     """The answer can't be completed: the client's connection must be closed, so that it doesn't look complete."""
 
 
-async def forward(request: Request, route: Route, target: bytes, body: bytes) -> None:
-    """Pass `request` to one of the route's replicas and its answer back to the client.
+async def forward(request: Request, model: ServedModel, target: bytes, body: bytes) -> None:
+    """Pass `request` to one of the model's replicas and its answer back to the client.
 
     Parameters
     ----------
@@ -72,24 +72,24 @@ async def forward(request: Request, route: Route, target: bytes, body: bytes) ->
     Truncated
         The engine broke off in the middle of an answer that can't be marked as broken.
     """
-    exchange = _Exchange(request, route, _request_head(request, route, target, len(body)), body)
+    exchange = _Exchange(request, model, _request_head(request, model, target, len(body)), body)
     request.client.watch(exchange.client_gone)
-    route.metrics.outstanding += 1
+    model.metrics.outstanding += 1
     try:
         await exchange.run()
     finally:
-        route.metrics.outstanding -= 1
+        model.metrics.outstanding -= 1
         request.client.unwatch()
 
 
 class _Exchange:
     """One request on its way through one or more replicas."""
 
-    __slots__ = ("_body", "_connection", "_gone", "_head", "_loop", "_request", "_route")
+    __slots__ = ("_body", "_connection", "_gone", "_head", "_loop", "_model", "_request")
 
-    def __init__(self, request: Request, route: Route, head: bytes, body: bytes) -> None:
+    def __init__(self, request: Request, model: ServedModel, head: bytes, body: bytes) -> None:
         self._request = request
-        self._route = route
+        self._model = model
         self._head = head
         self._body = body
         self._loop = asyncio.get_running_loop()
@@ -104,12 +104,12 @@ class _Exchange:
 
     async def run(self) -> None:
         """Try replicas until one answers."""
-        route = self._route
+        model = self._model
         tried: list[Replica] = []
         delivered = 0
         failure: UpstreamError = ConnectFailed("it has no replica")
         while delivered < _MAX_DELIVERED:
-            replica = route.balancer.choose(route.replicas, tried, self._loop.time())
+            replica = model.balancer.choose(model.replicas, tried, self._loop.time())
             if replica is None:
                 break
             if replica.watch.hangs:
@@ -135,13 +135,13 @@ class _Exchange:
                 break
             delivered += isinstance(failure, Broken)
             tried.append(replica)
-            route.metrics.retries += 1
+            model.metrics.retries += 1
             message = "req=%s model=%s replica=%s failed before its first byte: %s"
-            log.warning(message, self._request.id, route.key, replica.id, failure)
+            log.warning(message, self._request.id, model.key, replica.id, failure)
         if isinstance(failure, Hangs):
             self._request.retry_after = _RETRY_HANGING
-            raise _hangs(route)
-        raise _failed(route, failure)
+            raise _hangs(model)
+        raise _failed(model, failure)
 
     async def _ask(self, replica: Replica) -> Head:
         """Send the request and wait for the answer's head.
@@ -177,7 +177,7 @@ class _Exchange:
         request, connection = self._request, self._connection
         assert connection is not None
         request.first_byte = self._loop.time()
-        self._route.metrics.first_byte.observe(request.first_byte - request.began)
+        self._model.metrics.first_byte.observe(request.first_byte - request.began)
         write = request.client.write
         data, last = b"", False
         if head.status >= 500:
@@ -198,8 +198,8 @@ class _Exchange:
             if self._gone:
                 raise ClientGone from None
             message = "req=%s model=%s replica=%s broke off in its answer: %s"
-            log.warning(message, request.id, self._route.key, replica.id, error)
-            await _break_off(request, self._route, head, data, error)
+            log.warning(message, request.id, self._model.key, replica.id, error)
+            await _break_off(request, self._model, head, data, error)
 
     async def _error(self, replica: Replica) -> tuple[bytes, bool]:
         """Return the engine's error as far as it was read, and whether that is all of it.
@@ -219,7 +219,7 @@ class _Exchange:
             async def count(text: str) -> int | None:
                 return await _tokens(replica, text)
 
-            error = await as_client_error(self._route.name, data, self._body, count)
+            error = await as_client_error(self._model.name, data, self._body, count)
             if error is not None:
                 raise error
         return data, last
@@ -245,23 +245,23 @@ async def _tokens(replica: Replica, text: str) -> int | None:
         return None
 
 
-def _hangs(route: Route) -> ModelNotReady:
+def _hangs(model: ServedModel) -> ModelNotReady:
     return ModelNotReady(
-        f'Model "{route.name}" hangs: its engine accepts requests, but answers nothing, not even health checks. It is '
-        f"restarted if that continues; try again in a minute. For details: llmos describe {route.name}"
+        f'Model "{model.name}" hangs: its engine accepts requests, but answers nothing, not even health checks. It is '
+        f"restarted if that continues; try again in a minute. For details: llmos describe {model.name}"
     )
 
 
-def _failed(route: Route, error: UpstreamError) -> UpstreamFailed:
+def _failed(model: ServedModel, error: UpstreamError) -> UpstreamFailed:
     return UpstreamFailed(
-        f'Model "{route.name}" did not answer: {error}. Try again; if it continues, see: llmos describe {route.name}'
+        f'Model "{model.name}" did not answer: {error}. Try again; if it continues, see: llmos describe {model.name}'
     )
 
 
-def _request_head(request: Request, route: Route, target: bytes, length: int) -> bytes:
+def _request_head(request: Request, model: ServedModel, target: bytes, length: int) -> bytes:
     """Return the request line and headers for the engine."""
     given = request.headers  # values come from the server's parser, so they contain no line breaks
-    lines = [b"POST ", target, b" HTTP/1.1\r\nhost: llmos\r\n", route.authorization]
+    lines = [b"POST ", target, b" HTTP/1.1\r\nhost: llmos\r\n", model.authorization]
     for name in _TO_ENGINE:
         if name in given:
             lines += (name, b": ", given[name], b"\r\n")
@@ -285,14 +285,14 @@ def _response_headers(head: Head, *, whole: bool) -> Headers:
     return headers
 
 
-async def _break_off(request: Request, route: Route, head: Head, last: bytes, error: UpstreamError) -> None:
+async def _break_off(request: Request, model: ServedModel, head: Head, last: bytes, error: UpstreamError) -> None:
     """End an answer that the engine left incomplete: with an error event if the client can tell it from the answer."""
     between_events = request.sent == 0 or last.endswith((b"\n\n", b"\r\n\r\n"))
     events = head.headers.get(b"content-type", b"").startswith(_EVENT_STREAM) and b"content-length" not in head.headers
     if not events or not between_events:
         raise Truncated(str(error))
     failure: LLMOSError = UpstreamFailed(
-        f'Model "{route.name}" broke off in the middle of its answer: {error}. Ask again.', request_id=request.id
+        f'Model "{model.name}" broke off in the middle of its answer: {error}. Ask again.', request_id=request.id
     )
     event = b"data: " + json.dumps(failure.to_openai()).encode() + b"\n\n"
     request.sent += len(event)

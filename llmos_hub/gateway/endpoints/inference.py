@@ -13,7 +13,7 @@ from llmos_hub.gateway.media import check_media
 from llmos_hub.gateway.proxy import forward
 from llmos_hub.gateway.renaming import Renaming
 from llmos_hub.gateway.request import ClientGone, Request, read_body
-from llmos_hub.gateway.routing import Route, not_ready, wrong_task
+from llmos_hub.gateway.routing import ServedModel, not_ready, wrong_task
 from llmos_hub.policy import Caller
 
 __all__ = ["INFERENCE", "Inference"]
@@ -66,7 +66,9 @@ class Inference:
         finally:
             receiving.give(caller)
 
-    async def _route(self, request: Request, caller: Caller, body: bytes, context: Context) -> tuple[Route, bytes]:
+    async def _route(
+        self, request: Request, caller: Caller, body: bytes, context: Context
+    ) -> tuple[ServedModel, bytes]:
         model, data = await parse_body(body)
         if model is None:
             raise BadRequest(
@@ -88,7 +90,7 @@ class Inference:
             body = add_fields(body, context.prompt_caches.fields(route.engine, route.uid, caller.name))
         return route, body
 
-    async def _measured(self, request: Request, route: Route, body: bytes) -> None:
+    async def _measured(self, request: Request, route: ServedModel, body: bytes) -> None:
         status = 500
         try:
             await forward(request, route, self.path.encode(), body)

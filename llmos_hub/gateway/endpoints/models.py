@@ -7,23 +7,23 @@ from urllib.parse import parse_qs
 
 from llmos_hub.gateway.endpoints.base import Context, authenticate, send_json
 from llmos_hub.gateway.request import Request
-from llmos_hub.gateway.routing import Route, display_name
+from llmos_hub.gateway.routing import ServedModel, display_name
 from llmos_hub.policy import Caller
 
 __all__ = ["ListModels", "RetrieveModel"]
 
 
-def make_model(caller: Caller, route: Route, name: str) -> dict[str, Any]:
+def make_model(caller: Caller, model: ServedModel, name: str) -> dict[str, Any]:
     """Make OpenAI's model object, with ``root`` as in vLLM, and the model's state."""
     return {
-        "id": display_name(caller, route, name),
+        "id": display_name(caller, model, name),
         "object": "model",
-        "created": route.created,
-        "owned_by": route.namespace,
-        "root": display_name(caller, route, route.name),
-        "task": route.task or None,
-        "phase": route.phase,
-        "ready": bool(route.replicas),
+        "created": model.created,
+        "owned_by": model.namespace,
+        "root": display_name(caller, model, model.name),
+        "task": model.task or None,
+        "phase": model.phase,
+        "ready": bool(model.replicas),
     }
 
 
@@ -44,9 +44,9 @@ class ListModels:
         query = parse_qs(request.query.decode("ascii", "replace"), max_num_fields=20) if request.query else {}
         everywhere = query.get("all", ["0"])[-1] in {"1", "true"}
         models = [
-            make_model(caller, route, name)
-            for route in context.table.visible(caller, everywhere=everywhere)
-            for name in route.names
+            make_model(caller, model, name)
+            for model in context.table.visible(caller, everywhere=everywhere)
+            for name in model.names
         ]
         await send_json(request, {"object": "list", "data": models})
 
@@ -62,7 +62,7 @@ class RetrieveModel:
         """Answer with OpenAI's model object."""
         caller = await authenticate(request, context)
         name = request.path.removeprefix(self.path)
-        route = context.table.resolve(caller, name)
-        request.model = route.key
-        bare = name if name in route.names else name.removeprefix(f"{route.namespace}/")
-        await send_json(request, make_model(caller, route, bare))
+        model = context.table.resolve(caller, name)
+        request.model = model.key
+        bare = name if name in model.names else name.removeprefix(f"{model.namespace}/")
+        await send_json(request, make_model(caller, model, bare))
