@@ -104,7 +104,7 @@ class _Exchange:
         delivered = 0
         failure: UpstreamError = ConnectFailed("it has no replica")
         while delivered < _MAX_DELIVERED:
-            replica = model.balancer.choose(model.replicas, tried, self._loop.time())
+            replica = model.balancer.choose(model.replicas, tried, self._loop.time(), self._outgoing.affinity)
             if replica is None:
                 break
             if replica.watch.hangs:
