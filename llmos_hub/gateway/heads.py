@@ -1,6 +1,6 @@
 """The heads of HTTP messages as the gateway sends them: a request's for the engine, an answer's for the client.
 
-Headers are passed on by lists of those that are allowed, not of those that are forbidden.
+Headers of the other side are passed on only if they are listed here.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ class EngineRequest:
     content_type, body
         The type of the body, and the body; both empty if there is none.
     taps
-        What sees the answer, in this order.
+        The taps of the answer, in the order in which they are fed.
     affinity
-        A key that requests share which are best answered by the same replica; None if any replica is as good.
+        The key for the balancer; see `llmos_hub.gateway.balancers.Balancer.choose`.
     """
 
     method: str

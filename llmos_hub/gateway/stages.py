@@ -3,18 +3,18 @@
 `llmos_hub.gateway.endpoints.inference` runs them one after the other:
 
 =============  ====================================================================================================
-authenticate   Who is it? The Hub's answer for the token, from a cache nearly always.
+authenticate   Ask the Hub who the caller is; nearly always the answer is cached.
 parse          Receive the body, within the caller's share of memory, and find the name of the model in it.
-resolve        Find the model that the caller means by that name among those that they may invoke.
-authorise      Check what is asked of the model: its task, and the hosts of media.
+resolve        Find the model of that name among those that the caller may invoke.
+authorise      Check that the model is made for the task, and that its engine would fetch media from allowed hosts only.
 admit          Take a place among the requests under way, within the caller's share.
-wait           Have a ready replica. Nothing waits yet: a model without one is refused, with when to try again.
-rewrite        Make the request for the engine: the engine's name of the model, and fields that part callers' caches.
-forward        Send it to a replica, pass the answer back, through the taps.
-settle         Count the request, and give back place and memory. It runs however the request ends.
+wait           Wait for a ready replica. This has no duration yet: a model without one is refused at once.
+rewrite        Make the request for the engine: its own name of the model, and fields that separate callers' caches.
+forward        Send the request to a replica and pass the answer back, through the taps.
+settle         Count the request, and give back its place and memory. It runs however the request ends.
 =============  ====================================================================================================
 
-A stage raises an `LLMOSError` to refuse the request; then only `settle` follows. Stages know nothing of the server.
+A stage refuses a request by raising an `LLMOSError`; then only `settle` follows. Stages know nothing of the server.
 """
 
 from __future__ import annotations

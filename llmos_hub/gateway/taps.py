@@ -1,6 +1,6 @@
-"""Taps: what sees an answer's body on its way from the engine to the client, piece by piece.
+"""Taps: observers and filters of an answer's body on its way from the engine to the client, piece by piece.
 
-The stage `llmos_hub.gateway.stages.rewrite` adds those that a request needs, which for most requests are none.
+The stage `llmos_hub.gateway.stages.rewrite` adds those that a request needs; most requests need none.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ __all__ = ["Tap"]
 class Tap(Protocol):
     """An observer or filter of the body of one answer.
 
-    It sees no answer with a Content-Encoding, which no engine is asked for, and not the beginning of a server error,
-    which is read to find out whose error it is.
+    It is not fed an answer with a Content-Encoding (no engine is asked for one), nor the beginning of a server error,
+    which is read before to find out whether it is the client's.
 
     Attributes
     ----------
@@ -27,6 +27,6 @@ class Tap(Protocol):
     def feed(self, data: bytes, *, last: bool) -> bytes:
         """Take the next piece, which is not parsed and may begin and end anywhere, and return what is passed on.
 
-        An observer returns `data` itself. If the answer breaks off, no piece is the `last` one.
+        An observer returns `data` itself. If the answer breaks off, no piece is marked as the `last` one.
         """
         ...
