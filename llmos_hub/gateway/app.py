@@ -13,14 +13,16 @@ from typing import Any
 
 from llmos.errors import BadRequest, Cause, Internal, LLMOSError, MethodNotAllowed, NotFound
 from llmos_hub.gateway.asgi import Receive, Scope, Send, make_request
+from llmos_hub.gateway.context import Context, Handler
 from llmos_hub.gateway.cors import Cors
 from llmos_hub.gateway.discovery import Discovery
-from llmos_hub.gateway.endpoints import ENDPOINTS, Context, Endpoint
+from llmos_hub.gateway.endpoints import ROUTES
 from llmos_hub.gateway.metrics import Metrics
 from llmos_hub.gateway.options import GatewayOptions
 from llmos_hub.gateway.prompt_cache import PromptCaches
 from llmos_hub.gateway.proxy import Truncated
-from llmos_hub.gateway.request import ClientGone, Headers, Request
+from llmos_hub.gateway.request import CLIENT_CLOSED, ClientGone, Headers, Request
+from llmos_hub.gateway.routes import Router
 from llmos_hub.gateway.routing import Table, printable
 from llmos_hub.gateway.server import Server, listen
 from llmos_hub.gateway.shares import Shares
@@ -41,11 +43,10 @@ _LINGER_BYTES = 64 * 1024 * 1024
 """Seconds and bytes for which the body of a refused request is read and dropped, so that its sender sees the answer."""
 _MOST_LINGERING = 256
 """Maximum number of refused requests whose bodies are read at once; sending one needs no token."""
-_CLIENT_CLOSED = 499
 
 
 class Gateway:
-    """The ASGI application: finds the endpoint, renders errors, logs. Created within a running event loop.
+    """The ASGI application: finds the route, renders errors, logs. Created within a running event loop.
 
     Parameters
     ----------
@@ -89,9 +90,8 @@ class Gateway:
         )
         self._loop = asyncio.get_running_loop()
         self._lingering = 0
-        self._exact = {(e.path, e.method): e for e in ENDPOINTS if not e.path.endswith("/")}
-        self._cors = Cors(options.allowed_origins)
-        self._below = [e for e in ENDPOINTS if e.path.endswith("/")]
+        self._router = Router(ROUTES)
+        self._cors = Cors(options.allowed_origins, self._router.methods)
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -129,16 +129,15 @@ class Gateway:
 
     async def handle(self, request: Request) -> None:
         """Answer a request, with an error if need be; an answer that can't be completed is left unfinished."""
-        endpoint: Endpoint | None = None
         try:
             if self._cors.origins and await self._cors.answers(request):
                 return
-            endpoint = self._find(request)
-            await endpoint.handle(request, self.context)
+            handler = self._find(request)
+            await handler(request, self.context)
         except LLMOSError as error:
             await self._refuse(request, error)
         except ClientGone:
-            request.status = _CLIENT_CLOSED
+            request.status = CLIENT_CLOSED
         except Truncated:
             pass
         except asyncio.CancelledError:
@@ -149,32 +148,22 @@ class Gateway:
             message = "Internal error in the gateway. Its log says more under the request id."
             await self._refuse(request, Internal(message))
         finally:
-            self._note(request, endpoint)
+            self._note(request)
 
-    def _find(self, request: Request) -> Endpoint:
+    def _find(self, request: Request) -> Handler:
         if request.repeated:
             raise BadRequest(
                 f"The header {request.repeated} was sent more than once, and it is not clear which one counts. Send it once.",
                 causes=[Cause(request.repeated, "sent more than once")],
             )
-        method = "GET" if request.method == "HEAD" else request.method
-        path = request.path
-        endpoint = self._exact.get((path, method)) or self._exact.get((path.rstrip("/"), method))
-        if endpoint is not None:
-            return endpoint
-        below = next((e for e in self._below if path.startswith(e.path)), None)
-        if below is not None and below.method == method:
-            return below
-        if allowed := self._methods(path):
-            raise MethodNotAllowed(f"{printable(path)} takes {allowed}, not {printable(method)}.")
-        known = ", ".join(f"{e.method} {e.path}{'{id}' if e.path.endswith('/') else ''}" for e in ENDPOINTS)
+        path, found = request.path, self._router.find(request.method, request.path)
+        if found is not None:
+            request.route, request.parameters = found.route, found.parameters
+            return found.handler
+        if allowed := self._router.allowed(path):
+            raise MethodNotAllowed(f"{printable(path)} takes {allowed}, not {printable(request.method)}.")
+        known = ", ".join(map(str, self._router.routes))
         raise NotFound(f"{printable(path)} was not found. This gateway answers: {known}.")
-
-    def _methods(self, path: str) -> str:
-        found = {e.method for e in ENDPOINTS if e.path == path} or {
-            e.method for e in self._below if path.startswith(e.path)
-        }
-        return ", ".join(sorted(found))
 
     async def _refuse(self, request: Request, error: LLMOSError) -> None:
         if request.started:
@@ -187,7 +176,7 @@ class Gateway:
         if error.status in _PASSING:
             headers.append((b"retry-after", b"%d" % request.retry_after))
         if isinstance(error, MethodNotAllowed):
-            headers.append((b"allow", self._methods(request.path).encode()))
+            headers.append((b"allow", self._router.allowed(request.path).encode()))
         body = json.dumps(error.to_openai(), ensure_ascii=False).encode()
         if self._much_unread(request):
             await self._refuse_and_close(request, error.status, headers, body)
@@ -236,10 +225,11 @@ class Gateway:
                     data, more = await request.client.receive()
                     left -= len(data)
 
-    def _note(self, request: Request, endpoint: Endpoint | None) -> None:
-        if not request.counted and not (endpoint is not None and endpoint.quiet):
-            self.context.metrics.refuse(endpoint.path if endpoint is not None else "", request.status)
-        level = logging.DEBUG if endpoint is not None and endpoint.quiet else logging.INFO
+    def _note(self, request: Request) -> None:
+        route = request.route
+        if not request.counted and not route.quiet:
+            self.context.metrics.refuse(route.path, request.status)
+        level = logging.DEBUG if route.quiet else logging.INFO
         if not access.isEnabledFor(level):
             return
         access.log(
@@ -249,7 +239,7 @@ class Gateway:
             printable(request.caller or "-"),
             request.model or "-",
             printable(request.method),
-            endpoint.path if endpoint is not None else "-",
+            route.path or "-",
             request.status,
             (self._loop.time() - request.began) * 1000,
             ((request.first_byte or self._loop.time()) - request.began) * 1000,

@@ -13,7 +13,9 @@ __all__ = ["Balancer", "LeastOutstanding"]
 class Balancer(Protocol):
     """A strategy that chooses a replica; one instance per model, so that it may keep state."""
 
-    def choose(self, replicas: Sequence[Replica], tried: Collection[Replica], now: float) -> Replica | None:
+    def choose(
+        self, replicas: Sequence[Replica], tried: Collection[Replica], now: float, affinity: str | None = None
+    ) -> Replica | None:
         """Choose a replica that is not in `tried`; None if none is left.
 
         Parameters
@@ -24,6 +26,9 @@ class Balancer(Protocol):
             The replicas that have failed this request.
         now
             The event loop's time. A replica that is put aside until later is chosen only if no other is left.
+        affinity
+            A key that requests share which are best answered by the same replica, such as one that has their beginning
+            in its prompt cache; None if any replica is as good. A balancer may ignore it.
         """
         ...
 
@@ -39,8 +44,14 @@ class LeastOutstanding:
     def __init__(self) -> None:
         self._turn = 0
 
-    def choose(self, replicas: Sequence[Replica], tried: Collection[Replica], now: float) -> Replica | None:
-        """As `Balancer.choose`."""
+    def choose(
+        self,
+        replicas: Sequence[Replica],
+        tried: Collection[Replica],
+        now: float,
+        affinity: str | None = None,  # noqa: ARG002 - the protocol's signature
+    ) -> Replica | None:
+        """As `Balancer.choose`; the key is ignored."""
         count = len(replicas)
         if count == 1 and not tried:
             return replicas[0]

@@ -6,6 +6,7 @@ Credentials are never allowed: the gateway reads no cookies, so there is nothing
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import Final
 
 from llmos_hub.gateway.request import Headers, Request
@@ -25,10 +26,13 @@ class Cors:
     ----------
     origins
         The allowed origins; ``*`` for all.
+    methods
+        The methods that a page may use.
     """
 
-    def __init__(self, origins: frozenset[str]) -> None:
+    def __init__(self, origins: frozenset[str], methods: Iterable[str]) -> None:
         self.origins = origins
+        self._methods = ", ".join(methods).encode()
 
     async def answers(self, request: Request) -> bool:
         """Set the CORS headers of the answer; answer a preflight request, and return whether it was one."""
@@ -43,7 +47,7 @@ class Cors:
             return False
         wanted = request.headers.get(b"access-control-request-headers", b"")
         headers: Headers = [
-            (b"access-control-allow-methods", b"GET, POST"),
+            (b"access-control-allow-methods", self._methods),
             (b"access-control-allow-headers", wanted if _NAMES.fullmatch(wanted) else b"authorization, content-type"),
             (b"access-control-max-age", _REMEMBERED),
         ]

@@ -1,7 +1,7 @@
 """Forwarding of one request to a replica and of its answer to the client: retries, streaming, cancelling.
 
-Bytes are passed on as they come. Only the head of an answer is parsed; of its body, only, when an error occurs,
-whether the last server-sent event was complete.
+Bytes are passed on as they come, through the taps of the request, if it has any. Only the head of an answer is parsed;
+of its body, only, when an error occurs, whether the last server-sent event was complete.
 """
 
 from __future__ import annotations
@@ -23,22 +23,15 @@ from llmos_hub.gateway.connection import (
     UpstreamError,
 )
 from llmos_hub.gateway.engine_errors import LARGEST_ERROR, as_client_error
-from llmos_hub.gateway.request import ClientGone, Headers, Request
-from llmos_hub.gateway.routing import Route
+from llmos_hub.gateway.heads import EVENT_STREAM, EngineRequest, request_head, response_headers
+from llmos_hub.gateway.request import ClientGone, Request
+from llmos_hub.gateway.routing import ServedModel
 from llmos_hub.gateway.upstream import Replica
 
 __all__ = ["Truncated", "forward"]
 
 log = logging.getLogger(__name__)
 
-_TO_ENGINE: Final = (b"accept", b"traceparent", b"tracestate")
-"""Headers of a client that are sent to the engine. A list of allowed rather than of forbidden ones: tokens,
-cookies, addresses and whatever a proxy in front adds are dropped without being listed."""
-_TO_CLIENT: Final = (b"content-type", b"content-encoding", b"cache-control", b"retry-after", b"allow")
-"""Headers of an engine that are sent to the client: no cookies, since everybody's pages share the Hub's origin."""
-_WITHOUT_BODY: Final = frozenset({204, 304})
-"""Statuses of answers without a body, whatever length an engine declares (RFC 9110, section 6.4.1)."""
-_EVENT_STREAM: Final = b"text/event-stream"
 _COUNTING: Final = 5.0
 """Timeout in seconds for counting the tokens of a text, to name the one that an error is about."""
 _COUNT_HEAD: Final = (
@@ -55,13 +48,15 @@ class Truncated(Exception):
     """The answer can't be completed: the client's connection must be closed, so that it doesn't look complete."""
 
 
-async def forward(request: Request, route: Route, target: bytes, body: bytes) -> None:
-    """Pass `request` to one of the route's replicas and its answer back to the client.
+async def forward(request: Request, model: ServedModel, outgoing: EngineRequest) -> None:
+    """Send a request to one of the model's replicas and pass its answer back to the client.
 
     Parameters
     ----------
-    target
-        The path of the engine's endpoint.
+    request
+        The client's request, which gets the answer.
+    outgoing
+        The request for the engine.
 
     Raises
     ------
@@ -72,26 +67,26 @@ async def forward(request: Request, route: Route, target: bytes, body: bytes) ->
     Truncated
         The engine broke off in the middle of an answer that can't be marked as broken.
     """
-    exchange = _Exchange(request, route, _request_head(request, route, target, len(body)), body)
+    exchange = _Exchange(request, model, outgoing)
     request.client.watch(exchange.client_gone)
-    route.metrics.outstanding += 1
+    model.metrics.outstanding += 1
     try:
         await exchange.run()
     finally:
-        route.metrics.outstanding -= 1
+        model.metrics.outstanding -= 1
         request.client.unwatch()
 
 
 class _Exchange:
     """One request on its way through one or more replicas."""
 
-    __slots__ = ("_body", "_connection", "_gone", "_head", "_loop", "_request", "_route")
+    __slots__ = ("_connection", "_gone", "_head", "_loop", "_model", "_outgoing", "_request")
 
-    def __init__(self, request: Request, route: Route, head: bytes, body: bytes) -> None:
+    def __init__(self, request: Request, model: ServedModel, outgoing: EngineRequest) -> None:
         self._request = request
-        self._route = route
-        self._head = head
-        self._body = body
+        self._model = model
+        self._outgoing = outgoing
+        self._head = request_head(outgoing, request, model.authorization)
         self._loop = asyncio.get_running_loop()
         self._connection: Connection | None = None
         self._gone = False
@@ -104,12 +99,12 @@ class _Exchange:
 
     async def run(self) -> None:
         """Try replicas until one answers."""
-        route = self._route
+        model = self._model
         tried: list[Replica] = []
         delivered = 0
         failure: UpstreamError = ConnectFailed("it has no replica")
         while delivered < _MAX_DELIVERED:
-            replica = route.balancer.choose(route.replicas, tried, self._loop.time())
+            replica = model.balancer.choose(model.replicas, tried, self._loop.time(), self._outgoing.affinity)
             if replica is None:
                 break
             if replica.watch.hangs:
@@ -135,13 +130,13 @@ class _Exchange:
                 break
             delivered += isinstance(failure, Broken)
             tried.append(replica)
-            route.metrics.retries += 1
+            model.metrics.retries += 1
             message = "req=%s model=%s replica=%s failed before its first byte: %s"
-            log.warning(message, self._request.id, route.key, replica.id, failure)
+            log.warning(message, self._request.id, model.key, replica.id, failure)
         if isinstance(failure, Hangs):
             self._request.retry_after = _RETRY_HANGING
-            raise _hangs(route)
-        raise _failed(route, failure)
+            raise _hangs(model)
+        raise _failed(model, failure)
 
     async def _ask(self, replica: Replica) -> Head:
         """Send the request and wait for the answer's head.
@@ -153,7 +148,7 @@ class _Exchange:
         pooled = self._connection = replica.pooled()
         if pooled is not None:
             try:
-                pooled.send(self._head, self._body)
+                pooled.send(self._head, self._outgoing.body)
                 return await pooled.head()
             except Broken as error:
                 if pooled.answered or self._gone or isinstance(error, (Lost, Hangs)):
@@ -169,7 +164,7 @@ class _Exchange:
         self._connection = connection
         if self._gone:
             raise Broken("the client left")
-        connection.send(self._head, self._body)
+        connection.send(self._head, self._outgoing.body)
         return await connection.head()
 
     async def _pass_back(self, replica: Replica, head: Head) -> None:
@@ -177,29 +172,30 @@ class _Exchange:
         request, connection = self._request, self._connection
         assert connection is not None
         request.first_byte = self._loop.time()
-        self._route.metrics.first_byte.observe(request.first_byte - request.began)
+        self._model.metrics.first_byte.observe(request.first_byte - request.began)
         write = request.client.write
         data, last = b"", False
         if head.status >= 500:
             data, last = await self._error(replica)
-        renaming = request.renaming if b"content-encoding" not in head.headers else None
-        await request.start(head.status, _response_headers(head, whole=renaming is None))
+        taps = self._outgoing.taps if b"content-encoding" not in head.headers else ()
+        whole = not taps or not any(tap.changes for tap in taps)
+        await request.start(head.status, response_headers(head, whole=whole))
         try:
             if data or last:
                 request.sent += len(data)
                 await write(data, more=not last)
             while not last:
                 data, last = await connection.read()
-                if renaming is not None:
-                    data = renaming.feed(data, last=last)
+                for tap in taps:
+                    data = tap.feed(data, last=last)
                 request.sent += len(data)
                 await write(data, more=not last)
         except UpstreamError as error:
             if self._gone:
                 raise ClientGone from None
             message = "req=%s model=%s replica=%s broke off in its answer: %s"
-            log.warning(message, request.id, self._route.key, replica.id, error)
-            await _break_off(request, self._route, head, data, error)
+            log.warning(message, request.id, self._model.key, replica.id, error)
+            await _break_off(request, self._model, head, data, error)
 
     async def _error(self, replica: Replica) -> tuple[bytes, bool]:
         """Return the engine's error as far as it was read, and whether that is all of it.
@@ -219,7 +215,7 @@ class _Exchange:
             async def count(text: str) -> int | None:
                 return await _tokens(replica, text)
 
-            error = await as_client_error(self._route.name, data, self._body, count)
+            error = await as_client_error(self._model.name, data, self._outgoing.body, count)
             if error is not None:
                 raise error
         return data, last
@@ -245,54 +241,27 @@ async def _tokens(replica: Replica, text: str) -> int | None:
         return None
 
 
-def _hangs(route: Route) -> ModelNotReady:
+def _hangs(model: ServedModel) -> ModelNotReady:
     return ModelNotReady(
-        f'Model "{route.name}" hangs: its engine accepts requests, but answers nothing, not even health checks. It is '
-        f"restarted if that continues; try again in a minute. For details: llmos describe {route.name}"
+        f'Model "{model.name}" hangs: its engine accepts requests, but answers nothing, not even health checks. It is '
+        f"restarted if that continues; try again in a minute. For details: llmos describe {model.name}"
     )
 
 
-def _failed(route: Route, error: UpstreamError) -> UpstreamFailed:
+def _failed(model: ServedModel, error: UpstreamError) -> UpstreamFailed:
     return UpstreamFailed(
-        f'Model "{route.name}" did not answer: {error}. Try again; if it continues, see: llmos describe {route.name}'
+        f'Model "{model.name}" did not answer: {error}. Try again; if it continues, see: llmos describe {model.name}'
     )
 
 
-def _request_head(request: Request, route: Route, target: bytes, length: int) -> bytes:
-    """Return the request line and headers for the engine."""
-    given = request.headers  # values come from the server's parser, so they contain no line breaks
-    lines = [b"POST ", target, b" HTTP/1.1\r\nhost: llmos\r\n", route.authorization]
-    for name in _TO_ENGINE:
-        if name in given:
-            lines += (name, b": ", given[name], b"\r\n")
-    # The body was found to be JSON, whatever type the client declared: curl -d declares a form, and llama.cpp
-    # accepts no large forms.
-    lines.append(b"content-type: application/json\r\n")
-    lines.append(b"content-length: %d\r\nx-request-id: %s\r\n\r\n" % (length, request.id.encode()))
-    return b"".join(lines)
-
-
-def _response_headers(head: Head, *, whole: bool) -> Headers:
-    """Return the headers for the client; with a length only if the answer is passed on `whole`, that is unchanged."""
-    given = head.headers
-    headers: Headers = [(name, given[name]) for name in _TO_CLIENT if name in given]
-    if whole and b"content-length" in given and b"transfer-encoding" not in given and head.status not in _WITHOUT_BODY:
-        headers.append((b"content-length", given[b"content-length"]))
-    if given.get(b"content-type", b"").startswith(_EVENT_STREAM):
-        if b"cache-control" not in given:
-            headers.append((b"cache-control", b"no-cache"))
-        headers.append((b"x-accel-buffering", b"no"))  # nginx and Ingresses would buffer the events otherwise
-    return headers
-
-
-async def _break_off(request: Request, route: Route, head: Head, last: bytes, error: UpstreamError) -> None:
+async def _break_off(request: Request, model: ServedModel, head: Head, last: bytes, error: UpstreamError) -> None:
     """End an answer that the engine left incomplete: with an error event if the client can tell it from the answer."""
     between_events = request.sent == 0 or last.endswith((b"\n\n", b"\r\n\r\n"))
-    events = head.headers.get(b"content-type", b"").startswith(_EVENT_STREAM) and b"content-length" not in head.headers
+    events = head.headers.get(b"content-type", b"").startswith(EVENT_STREAM) and b"content-length" not in head.headers
     if not events or not between_events:
         raise Truncated(str(error))
     failure: LLMOSError = UpstreamFailed(
-        f'Model "{route.name}" broke off in the middle of its answer: {error}. Ask again.', request_id=request.id
+        f'Model "{model.name}" broke off in the middle of its answer: {error}. Ask again.', request_id=request.id
     )
     event = b"data: " + json.dumps(failure.to_openai()).encode() + b"\n\n"
     request.sent += len(event)

@@ -7,11 +7,12 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from llmos.errors import (
     BadRequest,
@@ -24,11 +25,21 @@ from llmos.errors import (
     UnsupportedMediaType,
 )
 from llmos_hub.gateway.options import MIB, GatewayOptions
-from llmos_hub.gateway.renaming import Renaming
+from llmos_hub.gateway.routes import NOWHERE, Route
 from llmos_hub.gateway.shares import Shares
 from llmos_hub.names import HEADER_REQUEST_ID
 
-__all__ = ["ALWAYS", "Client", "ClientGone", "Headers", "Request", "bearer_token", "read_body", "request_id"]
+__all__ = [
+    "ALWAYS",
+    "CLIENT_CLOSED",
+    "Client",
+    "ClientGone",
+    "Headers",
+    "Request",
+    "bearer_token",
+    "read_body",
+    "request_id",
+]
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -41,6 +52,10 @@ ALWAYS: Final[Headers] = [
 ]
 _OTHER_SCHEMES: Final = (b"basic", b"token", b"digest", b"negotiate")
 _REQUEST_ID_HEADER: Final = HEADER_REQUEST_ID.encode()
+
+
+CLIENT_CLOSED: Final = 499
+"""Status of a request whose client left, in logs and metrics; the number is nginx's."""
 
 
 class ClientGone(Exception):
@@ -109,10 +124,10 @@ class Request:
         True once it is counted in the metrics of a model.
     repeated
         The name of a header that is repeated but must not be; otherwise empty.
-    renaming
-        Gives the model in the answer the name that the client used, if the engine knows it by another.
     cors
         The CORS headers of the answer.
+    route, parameters
+        The route that was found for it, and the values of the parameters in the route's path.
     """
 
     method: str
@@ -133,8 +148,9 @@ class Request:
     retry_after: int = 2
     counted: bool = False
     repeated: str = ""
-    renaming: Renaming | None = None
     cors: Headers = field(default_factory=list)
+    route: Route = NOWHERE
+    parameters: Mapping[str, str] = field(default_factory=dict)
 
     async def start(self, status: int, headers: Headers) -> None:
         """Begin the answer, with the request's id in its headers."""
@@ -154,6 +170,10 @@ class Request:
         )
         self.sent += len(body)
         await self.client.write(body, more=False)
+
+    async def answer_json(self, data: Any, status: int = 200) -> None:
+        """Send a whole answer of JSON."""
+        await self.answer(status, b"application/json", json.dumps(data, ensure_ascii=False).encode())
 
 
 def request_id(headers: dict[bytes, bytes]) -> str:

@@ -22,7 +22,7 @@ from llmos_hub.gateway.upstream import Replica, Upstreams
 from llmos_hub.names import PUBLIC_NAMESPACE
 from llmos_hub.policy import Caller, may
 
-__all__ = ["Route", "Table", "not_ready", "wrong_task"]
+__all__ = ["ServedModel", "Table", "not_ready", "wrong_task"]
 
 _NAMES_SHOWN: Final = 20
 _NAME_SHOWN: Final = 128
@@ -40,7 +40,7 @@ _ENDPOINTS: Final = {
 
 
 @dataclass(slots=True, eq=False)
-class Route:
+class ServedModel:
     """A model service as the gateway needs it.
 
     Attributes
@@ -99,25 +99,25 @@ class Table:
         self._upstreams = upstreams
         self._engine_secret = engine_secret
         self._metrics = metrics
-        self._routes: dict[tuple[str, str], Route] = {}
-        self._index: dict[str, dict[str, Route]] = {}
+        self._models: dict[tuple[str, str], ServedModel] = {}
+        self._index: dict[str, dict[str, ServedModel]] = {}
 
     # kept up to date by discovery
 
     def replace(self, services: Iterable[ModelService]) -> None:
         """Replace all services by these."""
-        routes = {(s.metadata.namespace or "", s.metadata.name): self._route(s) for s in services}
-        self._routes = routes
+        models = {(s.metadata.namespace or "", s.metadata.name): self._model(s) for s in services}
+        self._models = models
         self._index = {}
-        for namespace in {namespace for namespace, _ in routes}:
+        for namespace in {namespace for namespace, _ in models}:
             self._reindex(namespace)
         self._retain()
 
     def put(self, service: ModelService) -> None:
         """Add or update a service."""
         key = (service.metadata.namespace or "", service.metadata.name)
-        old, new = self._routes.get(key), self._route(service)
-        self._routes[key] = new
+        old, new = self._models.get(key), self._model(service)
+        self._models[key] = new
         if old is not None and (old.uid, old.names) == (new.uid, new.names):
             # Most changes are of the status alone, such as a download's progress: no name moves.
             index = self._index[new.namespace]
@@ -131,17 +131,17 @@ class Table:
     def remove(self, service: ModelService) -> None:
         """Remove a service."""
         namespace = service.metadata.namespace or ""
-        self._routes.pop((namespace, service.metadata.name), None)
+        self._models.pop((namespace, service.metadata.name), None)
         self._reindex(namespace)
         self._retain()
 
-    def _route(self, service: ModelService) -> Route:
+    def _model(self, service: ModelService) -> ServedModel:
         meta, status = service.metadata, service.status
         namespace, uid = meta.namespace or "", meta.uid or service.key
-        old = self._routes.get((namespace, meta.name))
+        old = self._models.get((namespace, meta.name))
         health = HEALTH_PATHS.get(status.engine, b"")
         label = service.key if namespace == PUBLIC_NAMESPACE else uid
-        return Route(
+        return ServedModel(
             namespace=namespace,
             name=meta.name,
             uid=uid,
@@ -169,25 +169,25 @@ class Table:
 
         A resource's own name takes precedence over a served name or alias of another; otherwise the older one does.
         """
-        routes = [r for (ns, _), r in self._routes.items() if ns == namespace]
-        index: dict[str, Route] = {}
-        for route in sorted(routes, key=lambda r: (r.created, r.name)):
-            for name in route.names:
-                index.setdefault(name, route)
-        index.update({r.name: r for r in routes})
+        models = [m for (ns, _), m in self._models.items() if ns == namespace]
+        index: dict[str, ServedModel] = {}
+        for model in sorted(models, key=lambda m: (m.created, m.name)):
+            for name in model.names:
+                index.setdefault(name, model)
+        index.update({m.name: m for m in models})
         if index:
             self._index[namespace] = index
         else:
             self._index.pop(namespace, None)
 
     def _retain(self) -> None:
-        self._upstreams.retain(replica for route in self._routes.values() for replica in route.replicas)
-        self._metrics.retain(route.uid for route in self._routes.values())
+        self._upstreams.retain(replica for model in self._models.values() for replica in model.replicas)
+        self._metrics.retain(model.uid for model in self._models.values())
 
     # used for every request
 
-    def resolve(self, caller: Caller, model: str) -> Route:
-        """Return the model that `caller` means by `model`: ``namespace/name``, or a name on their search path.
+    def resolve(self, caller: Caller, asked: str) -> ServedModel:
+        """Return the model that `caller` means by `asked`: ``namespace/name``, or a name on their search path.
 
         Raises
         ------
@@ -197,60 +197,60 @@ class Table:
             There is no model of that name that they may invoke.
         """
         require_invoke(caller)
-        if "/" in model:
-            namespace, _, name = model.partition("/")
-            route = self._index.get(namespace, {}).get(name)
-            if route is not None and may(caller, "invoke", ModelService, namespace).allowed:
-                return route
+        if "/" in asked:
+            namespace, _, name = asked.partition("/")
+            model = self._index.get(namespace, {}).get(name)
+            if model is not None and may(caller, "invoke", ModelService, namespace).allowed:
+                return model
             if namespace == PUBLIC_NAMESPACE or namespace.startswith(("user-", "group-")):
-                raise self._not_found(caller, model)  # never an alias of that name elsewhere
+                raise self._not_found(caller, asked)  # never an alias of that name elsewhere
         found = [
-            route
+            model
             for namespace in caller.search_path
-            if (route := self._index.get(namespace, {}).get(model)) is not None
+            if (model := self._index.get(namespace, {}).get(asked)) is not None
             and may(caller, "invoke", ModelService, namespace).allowed
         ]
         if not found:
-            raise self._not_found(caller, model)
+            raise self._not_found(caller, asked)
         if found[0].namespace in caller.group_namespaces and len(found) > 1:
-            raise self._ambiguous(model, found)
+            raise self._ambiguous(asked, found)
         return found[0]
 
-    def visible(self, caller: Caller, *, everywhere: bool = False) -> Iterator[Route]:
+    def visible(self, caller: Caller, *, everywhere: bool = False) -> Iterator[ServedModel]:
         """Yield the models that `caller` may invoke: those on their search path, or in all namespaces."""
         path = caller.search_path
         others = sorted(set(self._index) - set(path)) if everywhere else []
         for namespace in (*path, *others):
             if namespace in self._index and may(caller, "invoke", ModelService, namespace).allowed:
-                own = (r for (ns, _), r in self._routes.items() if ns == namespace)
-                yield from sorted(own, key=lambda r: r.name)
+                own = (m for (ns, _), m in self._models.items() if ns == namespace)
+                yield from sorted(own, key=lambda m: m.name)
 
     def suggestions(self, caller: Caller) -> str:
         """Return a sentence with the models that `caller` can use."""
-        names = [display_name(caller, route, route.name) for route in self.visible(caller)]
+        names = [display_name(caller, model, model.name) for model in self.visible(caller)]
         if not names:
             return "You have no model yet. Start one: llmos serve demo://smollm2 --name chat"
         more = f" and {len(names) - _NAMES_SHOWN} more (GET /v1/models)" if len(names) > _NAMES_SHOWN else ""
         return f"You can use: {', '.join(names[:_NAMES_SHOWN])}{more}."
 
-    def _ambiguous(self, model: str, routes: Sequence[Route]) -> ModelNotFound:
+    def _ambiguous(self, asked: str, models: Sequence[ServedModel]) -> ModelNotFound:
         """Return the error for a name that several groups have."""
         # No group takes precedence: each of its members can create a model of any name there.
-        names = " or ".join(f"{route.namespace}/{printable(model)}" for route in routes)
-        return ModelNotFound(f'Several of your groups have a model "{printable(model)}". Say which: {names}.')
+        names = " or ".join(f"{model.namespace}/{printable(asked)}" for model in models)
+        return ModelNotFound(f'Several of your groups have a model "{printable(asked)}". Say which: {names}.')
 
-    def _not_found(self, caller: Caller, model: str) -> ModelNotFound:
+    def _not_found(self, caller: Caller, asked: str) -> ModelNotFound:
         meant: dict[str, str] = {}
-        for route in self.visible(caller):
-            for name in route.names:
-                shown = display_name(caller, route, name)
+        for model in self.visible(caller):
+            for name in model.names:
+                shown = display_name(caller, model, name)
                 meant.setdefault(name, shown)
                 meant.setdefault(shown, shown)
         compared = islice((name for name in meant if len(name) <= _NAME_COMPARED), _NAMES_COMPARED)
-        close = get_close_matches(model[:_NAME_COMPARED], compared, n=1)
+        close = get_close_matches(asked[:_NAME_COMPARED], compared, n=1)
         hint = f' Did you mean "{meant[close[0]]}"?' if close else ""
         return ModelNotFound(
-            f'No model "{printable(model)}" that you may use. {self.suggestions(caller)}{hint}',
+            f'No model "{printable(asked)}" that you may use. {self.suggestions(caller)}{hint}',
         )
 
 
@@ -267,9 +267,9 @@ def require_invoke(caller: Caller) -> None:
         raise Forbidden(decision.reason)
 
 
-def display_name(caller: Caller, route: Route, name: str) -> str:
+def display_name(caller: Caller, model: ServedModel, name: str) -> str:
     """Return the name by which `caller` can address the model: without the namespace if it is their own."""
-    return name if route.namespace == caller.namespace else f"{route.namespace}/{name}"
+    return name if model.namespace == caller.namespace else f"{model.namespace}/{name}"
 
 
 def printable(text: str) -> str:
@@ -289,18 +289,18 @@ _HINTS: Final = {
 }
 
 
-def not_ready(route: Route) -> tuple[ModelNotReady, int]:
+def not_ready(model: ServedModel) -> tuple[ModelNotReady, int]:
     """Return the error for a model without a ready replica, and the seconds after which to retry."""
-    seconds, hint = _HINTS.get(route.phase, (5, "It is not running"))
-    message = f'Model "{route.name}" is not ready ({route.phase}). {hint.format(name=route.name)}.'
-    if route.message:
-        message = f"{message} {route.message.rstrip('.')}."
+    seconds, hint = _HINTS.get(model.phase, (5, "It is not running"))
+    message = f'Model "{model.name}" is not ready ({model.phase}). {hint.format(name=model.name)}.'
+    if model.message:
+        message = f"{message} {model.message.rstrip('.')}."
     return ModelNotReady(message), seconds
 
 
-def wrong_task(route: Route, path: str) -> Unsupported:
+def wrong_task(model: ServedModel, path: str) -> Unsupported:
     """Return the error for a model that is not made for the task of an endpoint."""
-    does = _TASKS.get(route.task, f"is for {route.task}")
+    does = _TASKS.get(model.task, f"is for {model.task}")
     return Unsupported(
-        f'Model "{route.name}" {does} and can\'t answer {path}. Use {_ENDPOINTS.get(route.task, "another endpoint")}.'
+        f'Model "{model.name}" {does} and can\'t answer {path}. Use {_ENDPOINTS.get(model.task, "another endpoint")}.'
     )

@@ -116,8 +116,8 @@ class RunningGateway:
         urls = [e.url for e in wanted.status.endpoints]
         async with asyncio.timeout(10):
             while True:
-                route = self.gateway.context.table._routes.get(key)
-                if route is not None and route.phase == wanted.status.phase and [r.url for r in route.replicas] == urls:
+                model = self.gateway.context.table._models.get(key)
+                if model is not None and model.phase == wanted.status.phase and [r.url for r in model.replicas] == urls:
                     return
                 await asyncio.sleep(0.002)
 

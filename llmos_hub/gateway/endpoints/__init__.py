@@ -1,19 +1,12 @@
-"""The gateway's endpoints. To add one, write a class like the others and list it in `ENDPOINTS`."""
+"""The gateway's endpoints. Each module declares its routes; to add a module, list its routes in `ROUTES`."""
 
+from collections.abc import Mapping
 from typing import Final
 
-from llmos_hub.gateway.endpoints.base import Context, Endpoint
-from llmos_hub.gateway.endpoints.inference import INFERENCE
-from llmos_hub.gateway.endpoints.models import ListModels, RetrieveModel
-from llmos_hub.gateway.endpoints.operations import Health, MetricsPage, Ready
+from llmos_hub.gateway.context import Handler
+from llmos_hub.gateway.endpoints import inference, models, operations
+from llmos_hub.gateway.routes import Route
 
-__all__ = ["ENDPOINTS", "Context", "Endpoint"]
+__all__ = ["ROUTES"]
 
-ENDPOINTS: Final[tuple[Endpoint, ...]] = (
-    ListModels(),
-    RetrieveModel(),
-    *INFERENCE,
-    Health(),
-    Ready(),
-    MetricsPage(),
-)
+ROUTES: Final[Mapping[Route, Handler]] = {**models.ROUTES, **inference.ROUTES, **operations.ROUTES}

@@ -2,67 +2,62 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Final
 from urllib.parse import parse_qs
 
-from llmos_hub.gateway.endpoints.base import Context, authenticate, send_json
+from llmos_hub.gateway.context import Context, Handler
 from llmos_hub.gateway.request import Request
-from llmos_hub.gateway.routing import Route, display_name
+from llmos_hub.gateway.routes import Route
+from llmos_hub.gateway.routing import ServedModel, display_name
+from llmos_hub.gateway.stages import authenticate
 from llmos_hub.policy import Caller
 
-__all__ = ["ListModels", "RetrieveModel"]
+__all__ = ["ROUTES"]
 
 
-def make_model(caller: Caller, route: Route, name: str) -> dict[str, Any]:
+def make_model(caller: Caller, model: ServedModel, name: str) -> dict[str, Any]:
     """Make OpenAI's model object, with ``root`` as in vLLM, and the model's state."""
     return {
-        "id": display_name(caller, route, name),
+        "id": display_name(caller, model, name),
         "object": "model",
-        "created": route.created,
-        "owned_by": route.namespace,
-        "root": display_name(caller, route, route.name),
-        "task": route.task or None,
-        "phase": route.phase,
-        "ready": bool(route.replicas),
+        "created": model.created,
+        "owned_by": model.namespace,
+        "root": display_name(caller, model, model.name),
+        "task": model.task or None,
+        "phase": model.phase,
+        "ready": bool(model.replicas),
     }
 
 
-class ListModels:
-    """The endpoint that lists every model that the caller may invoke, under each of its names.
+async def list_models(request: Request, context: Context) -> None:
+    """Answer with OpenAI's list object: every model that the caller may invoke, under each of its names.
 
     By default these are the models on the caller's search path; with ``?all=1`` those of all namespaces in which they
     may invoke models, which for an admin are all namespaces.
     """
-
-    method = "GET"
-    path = "/v1/models"
-    quiet = False
-
-    async def handle(self, request: Request, context: Context) -> None:
-        """Answer with OpenAI's list object."""
-        caller = await authenticate(request, context)
-        query = parse_qs(request.query.decode("ascii", "replace"), max_num_fields=20) if request.query else {}
-        everywhere = query.get("all", ["0"])[-1] in {"1", "true"}
-        models = [
-            make_model(caller, route, name)
-            for route in context.table.visible(caller, everywhere=everywhere)
-            for name in route.names
-        ]
-        await send_json(request, {"object": "list", "data": models})
+    caller = await authenticate(request, context)
+    query = parse_qs(request.query.decode("ascii", "replace"), max_num_fields=20) if request.query else {}
+    everywhere = query.get("all", ["0"])[-1] in {"1", "true"}
+    models = [
+        make_model(caller, model, name)
+        for model in context.table.visible(caller, everywhere=everywhere)
+        for name in model.names
+    ]
+    await request.answer_json({"object": "list", "data": models})
 
 
-class RetrieveModel:
-    """The endpoint for one model, whose name may contain slashes."""
+async def retrieve_model(request: Request, context: Context) -> None:
+    """Answer with OpenAI's model object."""
+    caller = await authenticate(request, context)
+    name = request.parameters["id"]
+    model = context.table.resolve(caller, name)
+    request.model = model.key
+    bare = name if name in model.names else name.removeprefix(f"{model.namespace}/")
+    await request.answer_json(make_model(caller, model, bare))
 
-    method = "GET"
-    path = "/v1/models/"
-    quiet = False
 
-    async def handle(self, request: Request, context: Context) -> None:
-        """Answer with OpenAI's model object."""
-        caller = await authenticate(request, context)
-        name = request.path.removeprefix(self.path)
-        route = context.table.resolve(caller, name)
-        request.model = route.key
-        bare = name if name in route.names else name.removeprefix(f"{route.namespace}/")
-        await send_json(request, make_model(caller, route, bare))
+ROUTES: Final[Mapping[Route, Handler]] = {
+    Route("GET", "/v1/models"): list_models,
+    Route("GET", "/v1/models/{id}", slashes=True): retrieve_model,  # such as public/chat
+}

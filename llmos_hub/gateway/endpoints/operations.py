@@ -2,63 +2,53 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Final
+
 from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
 
 from llmos.errors import NotFound
-from llmos_hub.gateway.endpoints.base import Context, send_json
+from llmos_hub.gateway.context import Context, Handler
 from llmos_hub.gateway.request import Request
+from llmos_hub.gateway.routes import Route
 
-__all__ = ["Health", "MetricsPage", "Ready"]
-
-
-class Health:
-    """The liveness endpoint: the process answers, whatever the state of store, Hub and models."""
-
-    method = "GET"
-    path = "/health"
-    quiet = True
-
-    async def handle(self, request: Request, context: Context) -> None:  # noqa: ARG002 - the protocol's signature
-        """Answer with 200."""
-        await send_json(request, {"status": "ok"})
+__all__ = ["ROUTES"]
 
 
-class Ready:
-    """The readiness endpoint: the gateway knows the models and takes requests."""
-
-    method = "GET"
-    path = "/ready"
-    quiet = True
-
-    async def handle(self, request: Request, context: Context) -> None:
-        """Answer with 200, or with 503 and the reason."""
-        if context.draining:
-            await send_json(request, {"status": "stopping", "message": "The gateway is being stopped."}, 503)
-        elif not context.discovery.ready.is_set():
-            message = "The list of models has not come from the store yet."
-            await send_json(request, {"status": "starting", "message": message}, 503)
-        elif context.settling:
-            message = "The Hub, which knows the tokens, has not answered yet."
-            await send_json(request, {"status": "starting", "message": message}, 503)
-        else:
-            await send_json(request, {"status": "ok"})
+async def health(request: Request, context: Context) -> None:  # noqa: ARG001 - the handlers' signature
+    """Answer that the process is alive, whatever the state of store, Hub and models."""
+    await request.answer_json({"status": "ok"})
 
 
-class MetricsPage:
-    """The metrics endpoint, without anything that identifies callers; on the gateway's port, not under the Hub."""
+async def ready(request: Request, context: Context) -> None:
+    """Answer with 200 if the gateway knows the models and takes requests, otherwise with 503 and the reason."""
+    if context.draining:
+        await request.answer_json({"status": "stopping", "message": "The gateway is being stopped."}, 503)
+    elif not context.discovery.ready.is_set():
+        message = "The list of models has not come from the store yet."
+        await request.answer_json({"status": "starting", "message": message}, 503)
+    elif context.settling:
+        message = "The Hub, which knows the tokens, has not answered yet."
+        await request.answer_json({"status": "starting", "message": message}, 503)
+    else:
+        await request.answer_json({"status": "ok"})
 
-    method = "GET"
-    path = "/metrics"
-    quiet = True
 
-    async def handle(self, request: Request, context: Context) -> None:
-        """Answer in Prometheus' text format.
+async def metrics(request: Request, context: Context) -> None:
+    """Answer in Prometheus' text format, without anything that identifies callers.
 
-        Raises
-        ------
-        NotFound
-            The request came through the Hub's proxy.
-        """
-        if request.through_hub:
-            raise NotFound("The counts are on the gateway's own port, under /metrics.")
-        await request.answer(200, CONTENT_TYPE_PLAIN_0_0_4.encode(), context.metrics.render())
+    Raises
+    ------
+    NotFound
+        The request came through the Hub's proxy: the metrics are on the gateway's own port only.
+    """
+    if request.through_hub:
+        raise NotFound("The counts are on the gateway's own port, under /metrics.")
+    await request.answer(200, CONTENT_TYPE_PLAIN_0_0_4.encode(), context.metrics.render())
+
+
+ROUTES: Final[Mapping[Route, Handler]] = {
+    Route("GET", "/health", quiet=True): health,
+    Route("GET", "/ready", quiet=True): ready,
+    Route("GET", "/metrics", quiet=True): metrics,
+}

@@ -170,4 +170,4 @@ async def _follow(script: Script) -> set[str]:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
         upstreams.close()
-    return {route.name for route in table._routes.values()}
+    return {model.name for model in table._models.values()}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from typing import Any
 
 import httpx
@@ -11,8 +12,9 @@ import openai
 import pytest
 
 from llmos.errors import Unavailable
-from llmos_hub.gateway.endpoints import ENDPOINTS
+from llmos_hub.gateway.endpoints import ROUTES
 from llmos_hub.gateway.options import GatewayOptions
+from llmos_hub.gateway.routes import Route
 from llmos_hub.stores import Store
 from tests.support.fake_upstream import Call, FakeUpstream, MakeUpstream
 from tests.support.gateway import ADA, ADMIN, GRACE, NARROW, RunningGateway, running_gateway, service
@@ -32,25 +34,25 @@ def said(answer: httpx.Response, status: int, code: str) -> str:
 # who asks
 
 
-@pytest.mark.parametrize("endpoint", [e for e in ENDPOINTS if not e.quiet], ids=lambda e: e.path)
-async def test_every_endpoint_wants_a_token(gateway: RunningGateway, endpoint: Any) -> None:
-    """Taken from the list of endpoints itself, so that a new one is covered or fails."""
-    path = endpoint.path + ("x" if endpoint.path.endswith("/") else "")
+@pytest.mark.parametrize("route", [r for r in ROUTES if not r.quiet], ids=str)
+async def test_every_endpoint_wants_a_token(gateway: RunningGateway, route: Route) -> None:
+    """Taken from the list of routes itself, so that a new one is covered or fails."""
+    path = re.sub(r"\{.+?\}", "x", route.path)
     for prefix in ("", "/services/llm"):
         for extra in ("", f"?token={ADA}&access_token={ADA}&api_key={ADA}"):
-            answer = await gateway.http.request(endpoint.method, prefix + path + extra, content=b'{"model": "chat"}')
+            answer = await gateway.http.request(route.method, prefix + path + extra, content=b'{"model": "chat"}')
             message = said(answer, 401, "unauthorized")
             assert message.startswith('No token was sent. Send the header "Authorization: Bearer TOKEN".')
             assert answer.headers["www-authenticate"] == "Bearer"
     assert gateway.identity.asked == []
 
 
-@pytest.mark.parametrize("endpoint", [e for e in ENDPOINTS if e.quiet], ids=lambda e: e.path)
-async def test_only_these_need_none(gateway: RunningGateway, endpoint: Any) -> None:
-    assert endpoint.path in {"/health", "/ready", "/metrics"}
+@pytest.mark.parametrize("route", [r for r in ROUTES if r.quiet], ids=str)
+async def test_only_these_need_none(gateway: RunningGateway, route: Route) -> None:
+    assert route.path in {"/health", "/ready", "/metrics"}
     for prefix in ("", "/services/llm"):
-        hidden = prefix and endpoint.path == "/metrics"  # on the port itself alone
-        assert (await gateway.http.get(prefix + endpoint.path)).status_code == (404 if hidden else 200)
+        hidden = prefix and route.path == "/metrics"  # on the port itself alone
+        assert (await gateway.http.get(prefix + route.path)).status_code == (404 if hidden else 200)
 
 
 @pytest.mark.parametrize("value", ["", "Bearer", f"token {ADA}", "Basic YTpi", ADA, "Bearer \xe4"])
@@ -358,8 +360,8 @@ async def test_large_bodies_of_one_caller_keep_nobody_out(store: Store, upstream
 )
 async def test_unknown_routes_name_the_known(gateway: RunningGateway, method: str, path: str) -> None:
     message = said(await gateway.http.request(method, path), 404, "not_found")
-    for endpoint in ENDPOINTS:
-        assert f"{endpoint.method} {endpoint.path}" in message
+    for route in ROUTES:
+        assert f"{route.method} {route.path}" in message
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,52 @@
+"""The parts of the gateway that the handlers of requests work with."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from llmos_hub.gateway.discovery import Discovery
+from llmos_hub.gateway.metrics import Metrics
+from llmos_hub.gateway.options import GatewayOptions
+from llmos_hub.gateway.prompt_cache import PromptCaches
+from llmos_hub.gateway.request import Request
+from llmos_hub.gateway.routing import Table
+from llmos_hub.gateway.shares import Shares
+from llmos_hub.identity.base import Identity
+
+__all__ = ["Context", "Handler"]
+
+
+@dataclass(slots=True, eq=False)
+class Context:
+    """The parts of the gateway that handlers work with.
+
+    Attributes
+    ----------
+    budget
+        The budget of bytes for request bodies in memory.
+    receiving
+        The places for requests whose body is being received.
+    places
+        The places for requests that a model answers.
+    draining
+        True once the process is about to end.
+    settling
+        True while the process has just started and the Hub, which verifies tokens, is unreachable.
+    """
+
+    identity: Identity
+    table: Table
+    discovery: Discovery
+    metrics: Metrics
+    options: GatewayOptions
+    budget: Shares
+    receiving: Shares
+    places: Shares
+    prompt_caches: PromptCaches
+    draining: bool = False
+    settling: bool = False
+
+
+Handler = Callable[[Request, Context], Awaitable[None]]
+"""Answers the requests of a route. An `LLMOSError` that it raises is rendered in OpenAI's format by the application."""
