@@ -11,8 +11,8 @@ from typing import Any
 
 from llmos.cli.output import Live
 from llmos.cli.parser import VERBS
+from llmos.present.hints import Hints
 from llmos.present.text import Line, Renderable, clean_block
-from llmos.present.transcript import Hints
 from llmos.resources.base import utcnow
 from llmos_widgets.html import bundle, lines_html
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from contextlib import AbstractContextManager
 from typing import Protocol
 
+from llmos.present.hints import Hints
 from llmos.present.text import Line, Renderable
-from llmos.present.transcript import Hints
 
 __all__ = ["Live", "Output"]
 

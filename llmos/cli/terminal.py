@@ -11,8 +11,9 @@ from contextlib import contextmanager
 from typing import TextIO
 
 from llmos.cli.output import Live
+from llmos.present.hints import Hints
 from llmos.present.text import Line, Renderable, Tone, clean_block, fit, plain, wrap
-from llmos.present.transcript import Hints, Transcript
+from llmos.present.transcript import Transcript
 from llmos.resources.base import utcnow
 
 __all__ = ["TerminalOutput"]

@@ -17,7 +17,7 @@ from llmos.resources.modelservice import ENGINES
 
 if TYPE_CHECKING:
     from llmos.client.progress import Progress
-    from llmos.present.transcript import Hints
+    from llmos.present.hints import Hints
 
 __all__ = ["VIEW", "engine_of", "model_of", "ps_table", "reason_of", "state_of"]
 

@@ -2,36 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime
 
 from llmos.client.progress import Progress
 from llmos.present.amounts import done_of, next_try, rate, stopwatch, time_left
 from llmos.present.fields import tone_of
+from llmos.present.hints import Hints
 from llmos.present.text import Line, Span, clean, facts, fit, line, line_width, pad, plain
 from llmos.present.views import view_of
 
-__all__ = ["Hints", "Transcript"]
+__all__ = ["Transcript"]
 
 _PHASE_WIDTH = 12
 _PLAIN_EVERY = 10.0
 """Seconds between two lines about one download if lines can't be updated in place."""
-
-
-@dataclass(frozen=True)
-class Hints:
-    """Spelling of commands in hints, which differs between terminal and notebook.
-
-    Attributes
-    ----------
-    chat
-        Command to chat, with ``{name}`` in it: ``llmos chat {name}`` or ``%%chat {name}``.
-    command
-        ``llmos`` or ``%llmos``.
-    """
-
-    chat: str = "llmos chat {name}"
-    command: str = "llmos"
 
 
 class Transcript:

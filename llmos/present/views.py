@@ -13,8 +13,8 @@ from llmos.resources import Resource
 
 if TYPE_CHECKING:
     from llmos.client.progress import Progress
+    from llmos.present.hints import Hints
     from llmos.present.tables import Table
-    from llmos.present.transcript import Hints
 
 __all__ = ["View", "view_of"]
 

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import contextlib
 import difflib
-import json
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
 from llmos.errors import Cause, Conflict, Expired, Forbidden, Invalid, LLMOSError, NotFound, PayloadTooLarge
 from llmos.resources import MAIN_KIND, Resource
+from llmos_hub.managers.contents import check_texts, keeping_secrets, size_of, without_secrets
 from llmos_hub.managers.kinds import load_rules
 from llmos_hub.managers.locks import KeyedLocks
 from llmos_hub.managers.patches import patched
@@ -212,7 +212,7 @@ class ResourceManager:
                     continue
                 visible = await rules.present_event(event)
                 if visible.resource is not None:
-                    resource = _without_secrets(visible.resource)
+                    resource = without_secrets(visible.resource)
                     visible = WatchEvent(visible.type, resource, visible.resource_version)
                 yield visible
 
@@ -319,7 +319,7 @@ class ResourceManager:
             except NotFound:
                 old = None
             rules = self._rules_of(kind)
-            resource = _keeping_secrets(rules.prepared(resource), old)
+            resource = keeping_secrets(rules.prepared(resource), old)
             resource = _with_metadata(resource, finalizers=_finalizers(resource))
             permit(old, resource)
             quota = await self._admit(resource, old)
@@ -373,7 +373,7 @@ class ResourceManager:
                 except NotFound:
                     raise await self._not_found(kind, wanted.namespace, wanted.name) from None
                 changed = self._rules_of(kind).prepared(change(old))
-                new = _with_metadata(_keeping_secrets(changed, old), finalizers=old.metadata.finalizers)
+                new = _with_metadata(keeping_secrets(changed, old), finalizers=old.metadata.finalizers)
                 permit(old, new)
                 writes.updated(old, new)  # raises Conflict if the caller read another version
                 pinned = new.metadata.resource_version is not None
@@ -399,9 +399,9 @@ class ResourceManager:
         if namespace is not None and not _NAMESPACE.fullmatch(namespace):
             cause = Cause("metadata.namespace", f'"{namespace}" is none: use user-NAME, group-NAME or public')
             raise Invalid(str(cause), causes=[cause])
-        _check_texts(new)
-        size, limit = _size(new), await self._settings.value(MAX_RESOURCE_BYTES)
-        if size > limit and (old is None or size > _size(old)):
+        check_texts(new)
+        size, limit = size_of(new), await self._settings.value(MAX_RESOURCE_BYTES)
+        if size > limit and (old is None or size > size_of(old)):
             raise PayloadTooLarge(
                 f"{new.kind} {new.metadata.name} has {size} bytes, and {limit} are allowed. Leave something out, or ask an "
                 f"admin to raise the setting {MAX_RESOURCE_BYTES.name}."
@@ -423,10 +423,10 @@ class ResourceManager:
         while True:
             page = await self._store.page(type(new), new.metadata.namespace, limit=_PAGE, token=token)
             for resource in page.items:
-                usage = usage.plus(_size(resource))
+                usage = usage.plus(size_of(resource))
             if not (token := page.token):
                 break
-        writes.check_quota(new, quota, usage, before=_size(old) if old is not None else 0, after=_size(new))
+        writes.check_quota(new, quota, usage, before=size_of(old) if old is not None else 0, after=size_of(new))
 
     async def _settled(self, old: R | None, stored: R) -> R:
         """Write the status that follows from a write, if no controller does, and return the resource."""
@@ -439,7 +439,7 @@ class ResourceManager:
 
     async def _shown(self, resource: R) -> R:
         present: Callable[[R], Awaitable[R]] = self._rules_of(type(resource)).present
-        return _without_secrets(await present(resource))
+        return without_secrets(await present(resource))
 
     async def _not_found(self, kind: type[Resource], namespace: str | None, name: str) -> NotFound:
         """Return the error with a similar name; callers who may get resources may list their names, too."""
@@ -458,12 +458,6 @@ class ResourceManager:
         return self._rules.get(kind) or KindRules()
 
 
-def _size(resource: Resource) -> int:
-    """Return the size in bytes of metadata and spec as JSON."""
-    body = resource.dump()
-    return len(json.dumps([body["metadata"], body["spec"]], separators=(",", ":"), ensure_ascii=False).encode())
-
-
 def _lock_key(resource: Resource) -> tuple[type[Resource], str | None]:
     return (type(resource), resource.metadata.namespace)
 
@@ -475,50 +469,3 @@ def _with_metadata(resource: R, **changes: Any) -> R:
 def _finalizers(resource: Resource) -> list[str]:
     """Return the finalizers of a new resource: its kind's own."""
     return [resource.finalizer] if resource.finalizer else []
-
-
-def _without_secrets(resource: R) -> R:
-    """Return the resource with empty write-only fields."""
-    if not resource.write_only:
-        return resource
-    fields = type(resource.spec).model_fields
-    empty = {name: fields[name].get_default(call_default_factory=True) for name in resource.write_only}
-    return resource.model_copy(update={"spec": resource.spec.model_copy(update=empty)})
-
-
-def _keeping_secrets(new: R, old: R | None) -> R:
-    """Return `new` with the write-only fields of `old` that it doesn't set.
-
-    A client that sends back what it read, with another label, sends no secrets, since it read none; that must
-    not delete them. A field that is present, even if empty, replaces the stored one.
-    """
-    unsaid = [name for name in new.write_only if name not in new.spec.model_fields_set]
-    if old is None or not unsaid:
-        return new
-    refuse_change(old)
-    kept = {name: getattr(old.spec, name) for name in unsaid}
-    return new.model_copy(update={"spec": new.spec.model_copy(update=kept)})
-
-
-def _check_texts(resource: Resource) -> None:
-    """Refuse zero bytes in the spec: arguments, variables and file names can't hold one (execve(2)).
-
-    Raises
-    ------
-    Invalid
-        A text has one; the error names the field.
-    """
-    for path, text in _texts("spec", resource.spec.model_dump(by_alias=True)):
-        if "\0" in text:
-            cause = Cause(path, "has a zero byte (\\u0000) in it, which no program can be given")
-            raise Invalid(str(cause), causes=[cause])
-
-
-def _texts(path: str, value: Any) -> Sequence[tuple[str, str]]:
-    if isinstance(value, str):
-        return [(path, value)]
-    if isinstance(value, Mapping):
-        return [found for key, inner in value.items() for found in _texts(f"{path}.{key}", inner)]
-    if isinstance(value, list | tuple):
-        return [found for index, inner in enumerate(value) for found in _texts(f"{path}[{index}]", inner)]
-    return []

@@ -14,6 +14,7 @@ from llmos.present.amounts import done_of, duration, memory_of, stopwatch, time_
 from llmos.present.chat import chat_footer
 from llmos.present.describe import describe, events_table
 from llmos.present.explain import explain
+from llmos.present.hints import Hints
 from llmos.present.modelservices import ps_table
 from llmos.present.resources import as_yaml, resource_table
 from llmos.present.tables import Row, Table
@@ -30,7 +31,7 @@ from llmos.present.text import (
     text_width,
     wrap,
 )
-from llmos.present.transcript import Hints, Transcript
+from llmos.present.transcript import Transcript
 from llmos.resources import Credential, ModelService
 
 NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
