@@ -334,7 +334,7 @@ def test_the_api_server_is_killed(own: Cluster, release: Release, ada: Person, c
         restart_api_server(own, after=3)
         up = time.monotonic() - killed
         changed = time.monotonic()
-        since(changed, lambda: client.scale("chat", 2), "a change is taken")
+        since(changed, lambda: client.modelservices.scale("chat", 2), "a change is taken")
         taken = time.monotonic() - changed
         done = since(changed, lambda: client.modelservices.get("chat").status.ready_replicas == 2, "the second replica")
     print(f"\nAPI server away for {up:.1f} s: {loop.words(killed)}")
@@ -352,7 +352,7 @@ def test_etcd_is_compacted(own: Cluster, release: Release, ada: Person, client: 
         compacted = time.monotonic()
         for replicas in (1, 2):
             compact(own)
-            client.scale("chat", replicas)
+            client.modelservices.scale("chat", replicas)
             compact(own)
             took = since(
                 time.monotonic(),
@@ -387,7 +387,7 @@ def steady_gateway(release: Release, places: Places) -> Iterator[str]:
 def test_a_machine_is_lost_under_three_replicas(
     own: Cluster, release: Release, places: Places, ada: Person, client: llmos.Client, model: str, steady_gateway: str
 ) -> None:
-    client.scale(model, 3)
+    client.modelservices.scale(model, 3)
 
     def running() -> list[dict[str, Any]]:
         status = client.modelservices.get(model).status
