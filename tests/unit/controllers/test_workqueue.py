@@ -50,14 +50,20 @@ def test_a_key_added_often_comes_once() -> None:
 def test_a_key_added_while_worked_on_comes_again_afterwards_and_not_before() -> None:
     async def work() -> None:
         queue: WorkQueue[str] = WorkQueue()
+        assert queue.idle
         queue.add("a")
+        assert not queue.idle
         assert await queue.get() == "a"
+        assert not queue.idle
         queue.add("a")
         waiting = asyncio.create_task(queue.get())
         await asyncio.sleep(100)
         assert not waiting.done()
         queue.done("a")
         assert await waiting == "a"
+        queue.add_after("b", 10)
+        queue.done("a")
+        assert queue.idle, "a delayed key is none to work on yet"
 
     run(work())
 
