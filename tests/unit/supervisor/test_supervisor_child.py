@@ -249,5 +249,7 @@ async def test_a_full_disk_keeps_no_process_from_starting(bench, monkeypatch):
         await asyncio.wait_for(child.ready.wait(), 30)
         assert bench.files.records() == {}
         monkeypatch.setattr(bench.files, "write_record", real)
-        await eventually(lambda: bench.files.records()["api"].handle == child.handle if bench.files.records() else False)
+        await eventually(
+            lambda: bench.files.records()["api"].handle == child.handle if bench.files.records() else False
+        )
     assert bench.said == []
