@@ -211,7 +211,7 @@ async def test_metrics(ada: httpx.AsyncClient, root: httpx.AsyncClient, nobody: 
 async def test_metrics_at_a_port_of_their_own(api: Api) -> None:
     server = make_metrics_server(api.app.state.services, "127.0.0.1", 0)
     running = asyncio.create_task(server.serve())
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(30):
         while not server.started:
             await asyncio.sleep(0.01)
     url = f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"

@@ -259,10 +259,10 @@ class TestSlowWatches:
         store = make(bookmark_interval=0.05)
         start = await version(store)
         async with store.watch(Credential, resource_version=start) as events:
-            mark = await asyncio.wait_for(anext(events), 5)
+            mark = await asyncio.wait_for(anext(events), 10)
             assert (mark.type, mark.resource, mark.resource_version) == (BOOKMARK, None, start)
             newest = (await store.create(model())).metadata.resource_version
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(10):
                 while (mark := await anext(events)).resource_version != newest:
                     assert mark.type == BOOKMARK
 

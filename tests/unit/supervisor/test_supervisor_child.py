@@ -65,7 +65,7 @@ class Bench:
             yield child
         finally:
             await child.stop()
-            await asyncio.wait_for(task, 20)
+            await asyncio.wait_for(task, 30)
 
 
 @pytest.fixture
