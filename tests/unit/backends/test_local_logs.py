@@ -96,10 +96,11 @@ async def test_following_survives_rotations_and_loses_nothing(place):
     with place.log.open("a") as output:
         following = asyncio.create_task(follow())
         for start in range(0, 3000, 500):
-            output.writelines(f"{number}\n" for number in range(start, start + 500))
+            output.writelines(f"{number}\n" for number in range(start, start + 400))
             output.flush()
-            if start:
-                assert rotate(place.log, 1000), "before any of it was read"
+            assert rotate(place.log, 1000), "before most of it was read"
+            output.writelines(f"{number}\n" for number in range(start + 400, start + 500))
+            output.flush()
             await eventually(lambda last=start + 499: found and found[-1] == last)
         await following
     assert found == list(range(3000))
