@@ -95,6 +95,11 @@ class WorkQueue(Generic[K]):
         """The number of delayed keys."""
         return len(self._timers)
 
+    @property
+    def idle(self) -> bool:
+        """True if no key waits for a worker or is with one, whatever is delayed."""
+        return not self._queued and not self._working
+
     def failures(self, key: K) -> int:
         """Return the number of consecutive retries of the key."""
         return self._failures.get(key, 0)

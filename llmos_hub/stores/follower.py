@@ -135,6 +135,11 @@ class Follower(Generic[R]):
         await self._pause()
 
     async def _pause(self) -> None:
-        pause = min(self._longest_pause, _FIRST_PAUSE * 2.0 ** min(self._failures - 1, 16))
-        # half of it is random, so that many processes don't come back at the same moment
-        await asyncio.sleep(pause * random.uniform(0.5, 1))  # noqa: S311 - spreading, not a secret
+        await asyncio.sleep(_delay(self._failures, self._longest_pause))
+
+
+def _delay(failures: int, longest: float) -> float:
+    """Return the seconds to wait after that many consecutive failures (1 or more)."""
+    pause = min(longest, _FIRST_PAUSE * 2.0 ** min(failures - 1, 16))
+    # half of it is random, so that many processes don't come back at the same moment
+    return pause * random.uniform(0.5, 1)  # noqa: S311 - spreading, not a secret

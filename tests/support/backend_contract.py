@@ -226,7 +226,7 @@ class BackendContract:
         one = seen.replicas[0].id
         assert [line async for line in backend.logs(wanted.ref, replica=one)] == ["working"]
         assert [line async for line in backend.logs(wanted.ref, tail=0)] == []
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             assert [line async for line in backend.logs(wanted.ref, follow=True)] == ["working", "working"]
         with pytest.raises(NotFound):
             _ = [line async for line in backend.logs(wanted.ref, replica="replica-9-9")]
@@ -265,14 +265,17 @@ class BackendContract:
         wanted = workload(programs.serving("a"), count=2)
         await backend.apply(wanted)
         await until(backend, wanted.ref, ready(2))
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             assert await anext(changes) == wanted.ref
-        following = asyncio.ensure_future(anext(changes))
-        done, _ = await asyncio.wait([following], timeout=0.1)
-        assert not done, "several changes of one workload come as one, and nothing is told when nothing changes"
-        await backend.delete(wanted.ref)
-        async with asyncio.timeout(5):
-            assert await following == wanted.ref
+        other = workload(programs.serving("a"), name="other")
+        await backend.apply(other)
+        async with asyncio.timeout(30):
+            assert await anext(changes) == other.ref, (
+                "several changes come as one, and nothing is told without a change"
+            )
+            await backend.delete(wanted.ref)
+            while (changed := await anext(changes)) != wanted.ref:
+                assert changed == other.ref
 
     async def test_what_runs_goes_on_under_the_next_backend(self, backend: Backend, programs: Programs) -> None:
         wanted, job = workload(programs.serving("a"), count=2), workload(programs.job(0), name="job")
@@ -282,7 +285,7 @@ class BackendContract:
         done = await until(backend, job.ref, phase("Succeeded"))
         changes = backend.changes()
         successor = await programs.successor(backend)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             assert [ref async for ref in changes] == [], "closing ends the changes"
         after = await successor.observe(wanted.ref)
         assert after is not None

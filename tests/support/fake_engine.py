@@ -4,6 +4,7 @@
 
 GET /health responds with 200, or 503 after /unready; everything else with 200 and the name. Commands by GET:
 /unready /ready /hang (no more responses) /leak?MB /crash?CODE /say?TEXT (to the log) /slow?SECONDS
+/hold?PATH (logs "holding" and responds once the file exists)
 /child (starts a process that leaves the session) /env?NAME.
 On SIGTERM it stops listening, completes running responses, and exits with 0.
 """
@@ -43,6 +44,10 @@ def respond(path: str, name: str) -> tuple[int, str]:
         print(value, flush=True)
     elif verb == "slow":
         time.sleep(float(value))
+    elif verb == "hold":
+        print("holding", flush=True)
+        while not os.path.exists(value):  # noqa: PTH110 - it starts faster without pathlib
+            time.sleep(0.005)
     elif verb == "child":
         child = subprocess.Popen([sys.executable, "-ISc", "import time; time.sleep(600)"], start_new_session=True)
         child.returncode = 0

@@ -50,6 +50,8 @@ class FakeKubernetes:
         Whether responses are held back.
     readers
         If set, the namespaces whose Secrets may be accessed.
+    refused
+        Number of requests that got 503.
     writes
         Number of changes, or attempts, by method and plural.
     """
@@ -59,6 +61,7 @@ class FakeKubernetes:
     logs: dict[tuple[str, str], str] = field(default_factory=dict)
     revision: int = 0
     down: bool = False
+    refused: int = 0
     silent: bool = False
     stopping: bool = False
     readers: set[str] | None = None
@@ -145,6 +148,7 @@ class FakeKubernetes:
         while self.silent and not self.stopping:
             await asyncio.sleep(0.02)
         if self.down:
+            self.refused += 1
             return _status(503, "ServiceUnavailable", "etcd is away")
         if request.url.path == "/readyz":
             return JSONResponse({"ready": True})

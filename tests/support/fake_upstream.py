@@ -125,7 +125,7 @@ class FakeUpstream:
 
     async def next_call(self) -> Call:
         """Return the newest call; wait until there is one."""
-        await asyncio.wait_for(self.called.wait(), 10)
+        await asyncio.wait_for(self.called.wait(), 30)
         self.called.clear()
         return self.calls[-1]
 

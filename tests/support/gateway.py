@@ -114,7 +114,7 @@ class RunningGateway:
         """Wait until the routing table has this status."""
         key = (wanted.metadata.namespace, wanted.metadata.name)
         urls = [e.url for e in wanted.status.endpoints]
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while True:
                 model = self.gateway.context.table._models.get(key)
                 if model is not None and model.phase == wanted.status.phase and [r.url for r in model.replicas] == urls:
@@ -164,7 +164,7 @@ async def running_gateway(
     async with gateway.running(), running.http:
         task = running.httpd = asyncio.create_task(server.run_until_stopped())
         try:
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(30):
                 if until_ready:
                     await gateway.context.discovery.ready.wait()
                 while not server.started:

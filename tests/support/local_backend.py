@@ -37,7 +37,7 @@ async def ask(replica: ReplicaState, path: str) -> str:
         reader, writer = await asyncio.open_connection("127.0.0.1", int(replica.endpoint.rpartition(":")[2]))
     try:
         writer.write(f"GET {path} HTTP/1.1\r\n\r\n".encode())
-        answer = await asyncio.wait_for(reader.read(), 10)
+        answer = await asyncio.wait_for(reader.read(), 30)
     finally:
         writer.close()
     if not answer:

@@ -552,9 +552,14 @@ class _Watching:
 
     async def test_watch_sees_what_comes_while_it_waits(self, store: Store) -> None:
         start = (await store.list(ModelService)).resource_version
-        async with store.watch(ModelService, resource_version=start) as events:
+        settings = (await store.list(Setting)).resource_version
+        async with (
+            store.watch(ModelService, resource_version=start) as events,
+            store.watch(Setting, resource_version=settings) as others,
+        ):
             waiting = asyncio.create_task(next_change(events))
-            await asyncio.sleep(0.05)
+            await store.create(setting("another-kind"))
+            assert (await next_change(others)).type == ADDED
             assert not waiting.done()
             await store.create(model())
             assert (await waiting).type == ADDED

@@ -193,8 +193,11 @@ class _File:
             return None
         file, start, stop = self._backlog.popleft()
         file.seek(start)
-        data = file.read(min(stop - start, _BLOCK))
-        if data and start + len(data) < stop:
+        wanted = min(stop - start, _BLOCK)
+        data = file.read(wanted)
+        if file is self._file and len(data) < wanted:
+            self._offset = start + len(data)  # it was truncated meanwhile; the rest is in the older file
+        elif data and start + len(data) < stop:
             self._backlog.appendleft((file, start + len(data), stop))
         elif file is not self._file:
             file.close()
@@ -202,6 +205,7 @@ class _File:
 
     def _look(self) -> None:
         """Find new data, also in a file that was rotated meanwhile."""
+        size = self._size()  # before the check, so that it isn't the size after a truncation that isn't known yet
         inode = self._inode(_older(self.path))
         if inode not in {0, self._older} and not self._rotated:
             self._rotated = True  # the truncation follows immediately: look again at the next turn
@@ -211,7 +215,7 @@ class _File:
                 older = _older(self.path).open("rb")
                 self._add(older, self._offset, older.seek(0, os.SEEK_END))
             self._offset, self._older, self._rotated = 0, inode, False
-        size = self._size()
+            size = self._size()
         self._offset = min(self._offset, size)
         if self._file is not None:
             self._add(self._file, self._offset, size)

@@ -35,7 +35,7 @@ async def backend(api: Api, tmp_path_factory: pytest.TempPathFactory):
 async def run(backend: LocalBackend, ref: WorkloadRef, flag: Path, count: int = 1) -> None:
     template = ProcessTemplate(("/bin/sh", "-c", SCRIPT, "engine", str(flag)), grace=1.0)
     await backend.apply(Workload(ref, (Role("replica", count, template),)))
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(30):
         while (seen := await backend.observe(ref)) is None or [r.phase for r in seen.replicas] != ["Ready"] * count:
             await asyncio.sleep(0.02)
 
@@ -48,7 +48,7 @@ async def logs(client: httpx.AsyncClient, **query: str) -> list[str]:
 
 async def test_the_log_of_what_runs(backend, ref, ada, tmp_path) -> None:
     await run(backend, ref, tmp_path / "go")
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while len(await logs(ada)) < 5:
             await asyncio.sleep(0.02)
     assert await logs(ada) == [f"line {n} of engine" for n in range(1, 6)]
@@ -106,7 +106,7 @@ async def test_a_reader_that_leaves_leaves_nothing_behind(api: Api, backend, ref
     async with ada.stream("GET", models(name="chat") + "/logs", params={"follow": "1"}) as response:
         await anext(response.aiter_lines())
         assert api.app.state.services.streams._open == {"ada": 1}
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while api.app.state.services.streams._open:
             await asyncio.sleep(0.01)
 
@@ -114,7 +114,7 @@ async def test_a_reader_that_leaves_leaves_nothing_behind(api: Api, backend, ref
 async def test_the_download_is_shown_before_there_is_an_engine(backend, ref, ada, tmp_path) -> None:
     fetch = WorkloadRef(ref.kind, ref.namespace, ref.name, ref.uid, "fetch")
     await run(backend, fetch, tmp_path / "go")
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while len(await logs(ada)) < 5:
             await asyncio.sleep(0.02)
     assert await logs(ada) == [f"line {n} of engine" for n in range(1, 6)]

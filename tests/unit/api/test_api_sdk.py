@@ -66,10 +66,10 @@ async def test_watching(sdk: AsyncClient) -> None:
 
     await sdk.modelservices.create({"kind": "ModelService", **manifest("one")})
     watching = asyncio.create_task(watch())
-    await asyncio.wait_for(ready.wait(), 10)
+    await asyncio.wait_for(ready.wait(), 30)
     await sdk.modelservices.create({"kind": "ModelService", **manifest("two")})
     await sdk.modelservices.patch("two", {"spec": {"paused": True}})
-    await asyncio.wait_for(watching, 10)
+    await asyncio.wait_for(watching, 30)
     assert seen == [("ADDED", "one"), ("ADDED", "two"), ("MODIFIED", "two")]
 
 

@@ -82,7 +82,7 @@ async def test_it_stops_cleanly_with_streams_open(running: Running, number: sign
         assert (await watch.next())[0] == "BOOKMARK"
         running.process.send_signal(number)
         assert await watch.change() == ("ERROR", "unavailable")
-        assert await asyncio.wait_for(running.process.wait(), 5) == 0
+        assert await asyncio.wait_for(running.process.wait(), 30) == 0
     log = running.log.read_text()
     assert "Traceback" not in log
     assert "listens on http://127.0.0.1:" in log
@@ -108,7 +108,7 @@ async def test_it_is_small(running: Running) -> None:
 async def test_a_port_that_is_taken(running: Running, fake_hub: FakeHub, redis_url: str, tmp_path: Path) -> None:
     port = int(running.url.rpartition(":")[2])
     process = await start(environment(fake_hub, redis_url, "x" * 43 + "=", tmp_path, port), tmp_path / "second")
-    assert await asyncio.wait_for(process.wait(), 20) == 2
+    assert await asyncio.wait_for(process.wait(), 30) == 2
     text = (tmp_path / "second").read_text()
     assert (
         text
@@ -124,5 +124,5 @@ async def test_what_is_missing_is_named(missing: str, fake_hub: FakeHub, redis_u
     environ = environment(fake_hub, redis_url, "key", tmp_path, 1)
     del environ[missing]
     process = await start(environ, tmp_path / "log")
-    assert await asyncio.wait_for(process.wait(), 20) == 2
+    assert await asyncio.wait_for(process.wait(), 30) == 2
     assert missing in (tmp_path / "log").read_text()

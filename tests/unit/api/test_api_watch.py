@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 
 import httpx
@@ -10,6 +9,7 @@ import pytest
 
 from llmos_hub.names import SCOPE_INVOKE
 from tests.support.valkey import ValkeyServer
+from tests.support.waiting import eventually
 from tests.unit.api.conftest import BASE, SECRET, Api, credentials, manifest, models, status_of, token_of, watching
 
 MERGE = {"content-type": "application/merge-patch+json"}
@@ -149,8 +149,7 @@ async def test_a_client_that_leaves_leaves_nothing_behind(api: Api, ada: httpx.A
     async with watching(ada, models()) as watch:
         await watch.next()
         assert sum(streams._open.values()) == 1
-    while streams._open:
-        await asyncio.sleep(0.01)
+    await eventually(lambda: not streams._open)
 
 
 async def test_one_person_has_so_many_streams(api: Api, ada: httpx.AsyncClient, grace: httpx.AsyncClient) -> None:
@@ -163,7 +162,6 @@ async def test_one_person_has_so_many_streams(api: Api, ada: httpx.AsyncClient, 
         assert response.headers["retry-after"] == "1"
         async with watching(grace, models("grace")) as other:
             await other.next()
-    while api.app.state.services.streams._open:
-        await asyncio.sleep(0.01)
+    await eventually(lambda: not api.app.state.services.streams._open)
     async with watching(ada, models()) as again:
         await again.next()

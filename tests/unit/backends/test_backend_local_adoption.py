@@ -15,6 +15,7 @@ from llmos_hub.backends.local.process import ENV_REPLICA, marked_processes
 from llmos_hub.processes import ProcessHandle
 from tests.support.backend_contract import phase, ready, until, workload
 from tests.support.local_backend import alive, ask, backend, engine, kit, script
+from tests.support.waiting import eventually
 
 __all__ = ["backend", "kit"]
 
@@ -43,7 +44,7 @@ async def gone(pid):
 
 async def test_a_killed_controller_is_followed_by_another(kit):
     async with controller(kit, "--count", "2") as process:
-        assert await asyncio.wait_for(process.stdout.readline(), 20) == b"ready\n"
+        assert await asyncio.wait_for(process.stdout.readline(), 30) == b"ready\n"
         process.kill()
         await process.wait()
     backend = await kit.started()
@@ -72,11 +73,10 @@ async def test_a_killed_controller_is_followed_by_another(kit):
 
 async def test_one_killed_between_starting_and_writing_it_down_leaves_no_orphan(kit):
     async with controller(kit, "--die-after-spawn") as process:
-        assert await asyncio.wait_for(process.wait(), 20) == -signal.SIGKILL
+        assert await asyncio.wait_for(process.wait(), 30) == -signal.SIGKILL
     marker = kit.make()._marker
-    async with asyncio.timeout(5):  # the kernel shows an environment a moment after it has started the program
-        while not (found := marked_processes(marker)):
-            await asyncio.sleep(0.01)
+    # the kernel shows an environment a moment after it has started the program
+    found = await eventually(lambda: marked_processes(marker))
     (marked,) = found.values()
     backend = await kit.started()
     wanted = workload(engine())
@@ -149,10 +149,9 @@ async def test_a_job_that_was_ended_from_outside_is_run_again(kit, backend):
     await backend.apply(again)
     (before,) = (await until(backend, again.ref, ready(1))).replicas
     lines = backend.logs(again.ref, follow=True)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         assert await anext(lines) == "go"
-    while not (kit.directory / again.ref.id / before.id / "dir" / "once").exists():
-        await asyncio.sleep(0.01)
+    await eventually((kit.directory / again.ref.id / before.id / "dir" / "once").exists)
     await lines.aclose()
     await backend.close()
     os.killpg(before.pid, signal.SIGTERM)

@@ -8,6 +8,7 @@ import os
 import signal
 from dataclasses import replace
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 
@@ -16,6 +17,7 @@ from llmos_hub.backends.local import Options
 from llmos_hub.backends.local.memory import MachineMemory
 from tests.support.backend_contract import phase, ready, until, workload
 from tests.support.local_backend import HEALTH, QUICK, alive, ask, backend, engine, kit, script
+from tests.support.waiting import eventually
 
 __all__ = ["backend", "kit"]
 
@@ -167,8 +169,14 @@ async def test_it_starts_when_memory_comes_free(kit):
 
 
 async def test_where_there_is_no_room_for_two_the_old_one_goes_first(kit):
-    memory = MachineMemory(total=1000 * MI, available=300 * MI)
-    backend = await kit.started(memory=lambda: memory)
+    asked = 0
+
+    def memory() -> MachineMemory:
+        nonlocal asked
+        asked += 1
+        return MachineMemory(total=1000 * MI, available=300 * MI)
+
+    backend = await kit.started(memory=memory)
     await backend.apply(workload(engine("a", memory_request=200 * MI)))
     wanted = workload(engine("b", memory_request=210 * MI))
     await until(backend, wanted.ref, ready(1))
@@ -177,14 +185,15 @@ async def test_where_there_is_no_room_for_two_the_old_one_goes_first(kit):
     assert await ask(replica, "/") == "b"
     await backend.apply(workload(engine("c", memory_request=900 * MI)))
     await until(backend, wanted.ref, lambda o: any(r.reason == "InsufficientMemory" for r in o.replicas))
-    await asyncio.sleep(0.3)
+    asked = 0
+    await eventually(lambda: asked >= 3, "further attempts to start it")
     seen = await backend.observe(wanted.ref)
     assert [r.phase for r in seen.replicas] == ["Ready", "Waiting"], "what works stays where the new one can't run"
     assert await ask(seen.replicas[0], "/") == "b"
 
 
 async def test_a_rollout_drops_no_request(kit):
-    backend = await kit.started(options=replace(QUICK, drain=0.3))
+    backend = await kit.started(options=replace(QUICK, drain=1.0))
     names, failures, asked = set(), [], 0
     both = asyncio.Event()
     await backend.apply(workload(engine("old"), count=2))
@@ -212,37 +221,48 @@ async def test_a_rollout_drops_no_request(kit):
     clients = [asyncio.create_task(client(number)) for number in range(3)]
     await backend.apply(wanted)
     await until(backend, wanted.ref, ready(2))
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         await both.wait()
     done.set()
     await asyncio.gather(*clients)
     assert failures == [], f"of {asked} requests"
 
 
-async def test_what_is_being_answered_is_answered(backend):
-    wanted = workload(engine())
+async def test_what_is_being_answered_is_answered(backend, tmp_path):
+    go_on = tmp_path / "go on"
+    wanted = workload(engine(grace=60.0))
     await backend.apply(wanted)
     (replica,) = (await until(backend, wanted.ref, ready(1))).replicas
-    answer = asyncio.ensure_future(ask(replica, "/slow?0.5"))
-    await asyncio.sleep(0.1)
-    await backend.apply(workload(engine(), count=0))
-    (leaving,) = (await backend.observe(wanted.ref)).replicas
-    assert leaving.phase == "Stopping", "it is out of the ready ones at once"
+    answer = asyncio.ensure_future(ask(replica, f"/hold?{quote(str(go_on))}"))
+    lines = backend.logs(wanted.ref, follow=True)
+    async with asyncio.timeout(30):
+        while await anext(lines) != "holding":
+            pass
+        await backend.apply(workload(engine(grace=60.0), count=0))
+        (leaving,) = (await backend.observe(wanted.ref)).replicas
+        assert leaving.phase == "Stopping", "it is out of the ready ones at once"
+        while await anext(lines) != "fake stops":
+            pass
+    await lines.aclose()
+    assert not answer.done()
+    go_on.touch()
     assert await answer == "fake"
     await until(backend, wanted.ref, ready(0))
     assert not Path(replica.endpoint.removeprefix("unix://")).exists()
 
 
 async def test_one_that_leaves_still_answers_those_who_have_not_heard_of_it(kit):
-    backend = await kit.started(options=replace(QUICK, drain=0.5))
-    wanted = workload(engine())
+    backend = await kit.started(options=replace(QUICK, drain=600.0))
+    wanted, other = workload(engine()), workload(engine(), name="other")
     await backend.apply(wanted)
     (replica,) = (await until(backend, wanted.ref, ready(1))).replicas
     await backend.apply(workload(engine(), count=0))
-    await asyncio.sleep(0.2)
+    await backend.apply(other)
+    await until(backend, other.ref, ready(1))
     (leaving,) = (await backend.observe(wanted.ref)).replicas
     assert leaving.phase == "Stopping"
     assert await ask(replica, "/") == "fake"
+    os.kill(replica.pid, signal.SIGTERM)  # ends the draining, too
     await until(backend, wanted.ref, ready(0))
 
 
@@ -251,7 +271,7 @@ async def test_one_that_ignores_sigterm_is_killed_with_its_children(backend):
     wanted = workload(replace(script(text), grace=0.2))
     await backend.apply(wanted)
     (replica,) = (await until(backend, wanted.ref, ready(1))).replicas
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         child = int(await anext(backend.logs(wanted.ref, follow=True)))
     assert alive(child)
     await backend.delete(wanted.ref)
@@ -274,7 +294,7 @@ async def test_a_job_is_told_to_stop_and_may_finish(backend):
     wanted = workload(script('trap "echo bye; exit 0" TERM; echo go; while :; do sleep 0.02; done', completes=True))
     await backend.apply(wanted)
     lines = backend.logs(wanted.ref, follow=True)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         assert await anext(lines) == "go"
         await backend.apply(workload(wanted.roles[0].template, count=0))
         await backend.delete(wanted.ref)
@@ -288,7 +308,7 @@ async def test_logs_are_rotated_while_they_are_written(kit):
     (replica,) = (await until(backend, wanted.ref, ready(1))).replicas
     log = kit.directory / wanted.ref.id / replica.id / "log"
     number = 0
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while not log.with_name("log.1").exists() or log.stat().st_size > 5000:  # the copy is there before the cut
             number += 1
             await ask(replica, f"/say?{number:04}{'x' * 200}")
@@ -306,7 +326,7 @@ async def test_memory_alone_is_told_now_and_then(kit):
     await until(backend, wanted.ref, ready(1))
     changes = backend.changes()
     begun = asyncio.get_running_loop().time()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         for _ in range(3):
             assert await anext(changes) == wanted.ref
     assert asyncio.get_running_loop().time() - begun > 0.35

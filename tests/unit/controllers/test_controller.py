@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -13,10 +14,11 @@ import pytest
 from llmos.errors import Conflict, Expired, Unavailable
 from llmos.resources import Credential, ModelService
 from llmos_hub.controllers.reconciler import Controller, Result, Trigger
-from llmos_hub.stores import open_store
+from llmos_hub.stores import follower, open_store
 from llmos_hub.stores.base import Store
 from llmos_hub.stores.informer import Key
 from tests.support.valkey import ValkeyServer
+from tests.support.waiting import eventually
 
 NAMESPACE = "user-ada"
 Look = Callable[[ModelService], Awaitable[Result[ModelService]]]
@@ -52,7 +54,7 @@ class Recording:
         self.lost.append(key)
         self._changed.set()
 
-    async def until(self, holds: Callable[[], bool], timeout: float = 15.0) -> None:
+    async def until(self, holds: Callable[[], bool], timeout: float = 30.0) -> None:
         async with asyncio.timeout(timeout):
             while not holds():
                 self._changed.clear()
@@ -122,12 +124,13 @@ async def test_its_own_writes_are_not_looked_at_again_and_what_others_write_is(s
         return Result(resource=await store.patch_status(resource.model_copy(update={"status": status})))
 
     reconciler = Recording(count)
-    async with running(Controller(store, reconciler)):
+    controller = Controller(store, reconciler)
+    async with running(controller):
         await store.create(service("chat"))
         await reconciler.until(lambda: len(reconciler.seen) == 1)
         await store.create(service("other"))  # by the time this is seen, the write above has come by
         await reconciler.until(lambda: "other" in reconciler.names())
-        await asyncio.sleep(0.05)
+        await eventually(lambda: controller.queue.idle)
         assert reconciler.names().count("chat") == 1
         there = await store.get(ModelService, NAMESPACE, "chat")
         assert there.status.replicas == 1
@@ -146,9 +149,12 @@ async def test_a_slow_write_does_not_hide_what_the_watch_brought_meanwhile(store
         written = await store.patch_status(resource.model_copy(update={"status": status}))
         spec = written.spec.model_copy(update={"replicas": 3})
         await store.update(written.model_copy(update={"spec": spec}))
-        async with asyncio.timeout(10):
-            while (known := controller.informer.get((NAMESPACE, "chat"))) is None or known.spec.replicas != 3:
-                await asyncio.sleep(0.005)
+
+        def has_come() -> bool:
+            known = controller.informer.get((NAMESPACE, "chat"))
+            return known is not None and known.spec.replicas == 3
+
+        await eventually(has_come)
         return Result(resource=written)
 
     reconciler = Recording(write_and_dawdle)
@@ -177,24 +183,36 @@ async def test_a_failed_look_is_repeated_until_it_goes_well(store: Store) -> Non
     async with running(controller):
         await store.create(service("chat"))
         await reconciler.until(lambda: len(reconciler.seen) == 4)
-        await asyncio.sleep(0)
+        await eventually(lambda: controller.queue.idle)
         assert codes == ["conflict", "internal", "unavailable"]
         assert controller.queue.failures((NAMESPACE, "chat")) == 0
 
 
-async def test_it_comes_back_when_the_reconciler_says_so_and_at_every_resync(store: Store) -> None:
+async def test_it_comes_back_when_the_reconciler_says_so(store: Store) -> None:
+    looks: list[float] = []
+
     async def soon(resource: ModelService) -> Result[ModelService]:
-        return Result(requeue_after=0.02 if len(reconciler.seen) < 3 else None)
+        looks.append(asyncio.get_running_loop().time())
+        return Result(requeue_after=0.05 if len(looks) < 3 else None)
 
     reconciler = Recording(soon)
-    async with running(Controller(store, reconciler, resync=0.2)):
+    controller = Controller(store, reconciler)
+    async with running(controller):
         await store.create(service("chat"))
-        began = asyncio.get_running_loop().time()
         await reconciler.until(lambda: len(reconciler.seen) == 3)
-        assert asyncio.get_running_loop().time() - began >= 0.04, "it came back before its time"
+        assert all(later - earlier >= 0.05 for earlier, later in itertools.pairwise(looks)), "before its time"
         assert set(reconciler.names()) == {"chat"}
-        await reconciler.until(lambda: len(reconciler.seen) == 5)  # by resync alone
-        assert asyncio.get_running_loop().time() - began >= 0.2, "two looks by resync take one period at least"
+        await eventually(lambda: controller.queue.idle)
+        assert controller.queue.delayed == 0, "it comes back only as often as it was told to"
+
+
+async def test_everything_is_looked_at_at_every_resync(store: Store) -> None:
+    await store.create(service("chat"))
+    reconciler = Recording()
+    began = asyncio.get_running_loop().time()
+    async with running(Controller(store, reconciler, resync=0.1)):
+        await reconciler.until(lambda: reconciler.names() == ["chat"] * 3)  # one is the first, by the list
+        assert asyncio.get_running_loop().time() - began >= 0.2, "before its time"
 
 
 async def test_an_expired_watch_lists_again_and_misses_nothing(store: Store) -> None:
@@ -221,12 +239,29 @@ async def test_an_expired_watch_lists_again_and_misses_nothing(store: Store) -> 
         await reconciler.until(lambda: "later" in reconciler.names())
 
 
-async def test_a_watch_that_always_expires_is_not_followed_without_a_pause(store: Store) -> None:
+async def test_a_watch_that_always_expires_is_not_followed_without_a_pause(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+    paused = asyncio.Event()
+
+    def delay(failures: int, longest: float) -> float:
+        """Return short pauses, and then one without end."""
+        assert real(failures, longest) > 0
+        asked.append(failures)
+        if failures < 4:
+            return 0.001
+        paused.set()
+        return 1e6
+
+    real = follower._delay
+    monkeypatch.setattr(follower, "_delay", delay)
     interfering = Interfering(store)
     interfering.watch_errors = [Expired("Never known.") for _ in range(1000)]
     async with running(Controller(interfering, Recording())):
-        await asyncio.sleep(0.5)
-    assert 2 <= interfering.lists <= 5
+        await paused.wait()
+        assert (interfering.lists, interfering.watches) == (5, 5)
+    assert asked == [1, 2, 3, 4], "only the first list is followed by another at once"
 
 
 async def test_nothing_is_called_gone_before_everything_was_listed(store: Store) -> None:
@@ -284,36 +319,40 @@ async def test_another_kind_brings_those_it_concerns(store: Store) -> None:
 
 
 async def test_at_the_end_what_is_under_way_is_finished(store: Store) -> None:
-    begun, release, finished = asyncio.Event(), asyncio.Event(), []
+    begun, release = asyncio.Event(), asyncio.Event()
+    finished: list[tuple[str, bool]] = []
 
     async def slow(resource: ModelService) -> Result[ModelService]:
         begun.set()
         await release.wait()
-        finished.append(resource.metadata.name)
+        finished.append((resource.metadata.name, task.done()))
         return Result()
 
-    task = asyncio.create_task(Controller(store, Recording(slow)).run())
+    controller = Controller(store, Recording(slow))
+    task = asyncio.create_task(controller.run())
     await store.create(service("chat"))
     await begun.wait()
     task.cancel()
-    await asyncio.sleep(0.05)
-    assert not task.done()
+    await eventually(lambda: controller.queue._closed)
     release.set()
     with pytest.raises(asyncio.CancelledError):
         await task
-    assert finished == ["chat"]
+    assert finished == [("chat", False)]
 
 
 async def test_one_resource_is_never_with_two_workers_and_several_are_at_once(store: Store) -> None:
     busy: set[str] = set()
-    together = 0
+    together = asyncio.Event()
 
     async def check(resource: ModelService) -> Result[ModelService]:
-        nonlocal together
         assert resource.metadata.name not in busy
         busy.add(resource.metadata.name)
-        together = max(together, len(busy))
-        await asyncio.sleep(0.02)
+        if len(busy) == 3:
+            together.set()
+        async with asyncio.timeout(30):
+            await together.wait()
+        for _ in range(10):
+            await asyncio.sleep(0)
         busy.remove(resource.metadata.name)
         return Result()
 
@@ -323,9 +362,11 @@ async def test_one_resource_is_never_with_two_workers_and_several_are_at_once(st
     async with running(controller):
         for name in ("a", "b", "c"):
             await store.create(service(name))
-        for _ in range(20):
+        await together.wait()
+        for _ in range(100):
             for name in ("a", "b", "c"):
                 controller.enqueue((NAMESPACE, name))
-            await asyncio.sleep(0.005)
-        await reconciler.until(lambda: len(reconciler.seen) >= 9)
-    assert (codes, together) == ([], 3)
+            await asyncio.sleep(0)
+        await eventually(lambda: controller.queue.idle)
+    assert all(reconciler.names().count(name) >= 3 for name in ("a", "b", "c"))
+    assert codes == []

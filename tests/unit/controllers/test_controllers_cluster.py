@@ -155,7 +155,7 @@ async def test_a_person_who_is_new_gets_a_namespace_and_a_model(platform: Platfo
     assert annotations[PREPARED]
 
     standby.process.send_signal(signal.SIGTERM)
-    assert await asyncio.wait_for(standby.process.wait(), 20) == 0
+    assert await asyncio.wait_for(standby.process.wait(), 30) == 0
     lease = cluster.get("leases", "llmos-controllers", "llmos")
     assert lease is not None
     assert lease["spec"]["holderIdentity"] == ""

@@ -21,8 +21,12 @@ from llmos_hub.controllers.kubernetes_leases import KubernetesLeases, make_lease
 from llmos_hub.stores.base import Store
 from llmos_hub.workload import Workload, WorkloadRef
 from tests.support.fake_kubernetes import fake_kubernetes
+from tests.support.virtual_time import in_virtual_time
+from tests.support.waiting import eventually
 
-QUICK = Timing(duration=1.2, renew_within=0.8, period=0.15)
+TIMING = Timing()
+LONGEST_PAUSE = 1.2 * TIMING.period
+"""Maximum seconds between two attempts to acquire the lease."""
 
 
 class MemoryLeases:
@@ -106,11 +110,14 @@ class Worker:
         self.task.cancel()
 
 
-@pytest.fixture
+@contextlib.asynccontextmanager
 async def pair() -> AsyncIterator[tuple[MemoryLeases, Worker, Worker]]:
+    """Yield two elections that share a lease and the loop's time."""
     leases, working, log = MemoryLeases(), [], []
+    now = asyncio.get_running_loop().time
     workers = [
-        Worker(name, Election(leases.of(name), name, timing=QUICK), working, log) for name in ("first", "second")
+        Worker(name, Election(leases.of(name), name, timing=TIMING, clock=now), working, log)
+        for name in ("first", "second")
     ]
     yield leases, workers[0], workers[1]
     for worker in workers:
@@ -120,107 +127,111 @@ async def pair() -> AsyncIterator[tuple[MemoryLeases, Worker, Worker]]:
             await worker.end()
 
 
-async def lead(worker: Worker, within: float = 5.0) -> float:
+async def lead(worker: Worker) -> float:
+    """Wait until it leads; return the seconds that took."""
     began = asyncio.get_running_loop().time()
-    await asyncio.wait_for(worker.started.wait(), within)
+    await asyncio.wait_for(worker.started.wait(), 10 * TIMING.duration)
     return asyncio.get_running_loop().time() - began
 
 
-async def test_one_leads_and_the_other_waits(pair: tuple[MemoryLeases, Worker, Worker]) -> None:
-    _, first, second = pair
-    first.start()
-    await lead(first)
-    second.start()
-    await asyncio.sleep(2 * QUICK.duration)
-    assert first.log == [("first", 1)]
-    assert first.election.leading
-    assert not second.election.leading
-    assert second.election.leader == "first"
+@in_virtual_time
+async def test_one_leads_and_the_other_waits() -> None:
+    async with pair() as (_, first, second):
+        first.start()
+        await lead(first)
+        second.start()
+        await asyncio.sleep(20 * TIMING.duration)
+        assert first.log == [("first", 1)]
+        assert first.election.leading
+        assert not second.election.leading
+        assert second.election.leader == "first"
 
 
-async def test_who_ends_gives_the_lease_up_at_once(pair: tuple[MemoryLeases, Worker, Worker]) -> None:
-    leases, first, second = pair
-    first.start()
-    await lead(first)
-    second.start()
-    await asyncio.sleep(2 * QUICK.period)
-    await first.end()
-    assert leases.lease is not None
-    assert leases.lease.holder in ("", "second")
-    assert await lead(second) < QUICK.duration / 2
-    assert second.election.term == 2
+@in_virtual_time
+async def test_who_ends_gives_the_lease_up_at_once() -> None:
+    async with pair() as (leases, first, second):
+        first.start()
+        await lead(first)
+        second.start()
+        await asyncio.sleep(2.5 * TIMING.period)
+        await first.end()
+        assert leases.lease is not None
+        assert leases.lease.holder in ("", "second")
+        assert await lead(second) <= LONGEST_PAUSE
+        assert second.election.term == 2
 
 
-async def test_a_killed_leader_is_followed_within_the_leases_length(pair: tuple[MemoryLeases, Worker, Worker]) -> None:
-    _, first, second = pair
-    first.start()
-    await lead(first)
-    second.start()
-    await asyncio.sleep(2 * QUICK.period)
-    first.kill()
-    took = await lead(second)
-    assert QUICK.duration - 2 * QUICK.period < took + 2 * QUICK.period
-    assert took < QUICK.duration + 4 * QUICK.period
-    assert second.election.term == 2
+@in_virtual_time
+async def test_a_killed_leader_is_followed_within_the_leases_length() -> None:
+    async with pair() as (_, first, second):
+        first.start()
+        await lead(first)
+        second.start()
+        await asyncio.sleep(2.5 * TIMING.period)
+        first.kill()
+        took = await lead(second)
+        # the last renewal was up to a period before the end, and is seen and outlived with a pause each
+        assert TIMING.duration - TIMING.period <= took <= TIMING.duration + 2 * LONGEST_PAUSE
+        assert second.election.term == 2
 
 
 @pytest.mark.parametrize("fault", ["away", "hanging"])
-async def test_a_leader_that_cannot_renew_stops_before_another_begins(
-    pair: tuple[MemoryLeases, Worker, Worker], fault: str
-) -> None:
-    leases, first, second = pair
-    first.start()
-    await lead(first)
-    second.start()
-    await asyncio.sleep(2 * QUICK.period)
-    getattr(leases, fault).add("first")
-    await lead(second)  # `Worker.work` fails where both work
-    assert not first.election.leading
-    assert first.working == ["second"]
-    getattr(leases, fault).clear()
-    await second.end()
-    second.task = None
-    await lead(first)
-    assert [term for _, term in first.log] == [1, 2, 3]
+@in_virtual_time
+async def test_a_leader_that_cannot_renew_stops_before_another_begins(fault: str) -> None:
+    async with pair() as (leases, first, second):
+        first.start()
+        await lead(first)
+        second.start()
+        await asyncio.sleep(2.5 * TIMING.period)
+        getattr(leases, fault).add("first")
+        await lead(second)  # `Worker.work` fails where both work
+        assert not first.election.leading
+        assert first.working == ["second"]
+        getattr(leases, fault).clear()
+        await second.end()
+        second.task = None
+        await lead(first)
+        assert [term for _, term in first.log] == [1, 2, 3]
 
 
-async def test_a_lost_answer_is_not_a_lost_lease(pair: tuple[MemoryLeases, Worker, Worker]) -> None:
-    leases, first, _ = pair
-    first.start()
-    await lead(first)
-    assert leases.lease is not None
-    # written, but the answer was lost: the known version is old
-    leases.version += 1
-    leases.lease = replace(leases.lease, version=str(leases.version))
-    await asyncio.sleep(2 * QUICK.duration)
-    assert first.election.leading
-    assert first.log == [("first", 1)]
+@in_virtual_time
+async def test_a_lost_answer_is_not_a_lost_lease() -> None:
+    async with pair() as (leases, first, _):
+        first.start()
+        await lead(first)
+        assert leases.lease is not None
+        # written, but the answer was lost: the known version is old
+        leases.version += 1
+        leases.lease = replace(leases.lease, version=str(leases.version))
+        await asyncio.sleep(20 * TIMING.duration)
+        assert first.election.leading
+        assert first.log == [("first", 1)]
 
 
-async def test_who_finds_another_holder_stops_at_once(pair: tuple[MemoryLeases, Worker, Worker]) -> None:
-    leases, first, _ = pair
-    first.start()
-    await lead(first)
-    leases.version += 1
-    leases.lease = Lease("somebody", 60.0, utcnow(), utcnow(), 7, str(leases.version))
-    async with asyncio.timeout(QUICK.renew_within):
-        while first.working:
-            await asyncio.sleep(0.01)
-    assert not first.election.leading
-    assert first.election.leader in ("", "somebody")
+@in_virtual_time
+async def test_who_finds_another_holder_stops_at_once() -> None:
+    async with pair() as (leases, first, _):
+        first.start()
+        await lead(first)
+        leases.version += 1
+        leases.lease = Lease("somebody", 60.0, utcnow(), utcnow(), 7, str(leases.version))
+        await asyncio.sleep(1.01 * TIMING.period)  # the next renewal finds it
+        assert not first.working
+        assert not first.election.leading
+        assert first.election.leader in ("", "somebody")
 
 
 async def test_what_the_work_raises_ends_the_run_and_the_lease() -> None:
     leases = MemoryLeases()
     told: list[tuple[bool, int]] = []
-    election = Election(leases.of("a"), "a", timing=QUICK, told=lambda *now: told.append(now))
+    election = Election(leases.of("a"), "a", timing=TIMING, told=lambda *now: told.append(now))
 
     async def fail() -> None:
         message = "no"
         raise KeyError(message)
 
     with pytest.raises(KeyError):
-        await asyncio.wait_for(election.run(fail), 5)
+        await asyncio.wait_for(election.run(fail), 30)
     assert told == [(True, 1), (False, 1)]
     assert leases.lease is not None
     assert leases.lease.holder == ""
@@ -267,7 +278,7 @@ async def test_after_a_freeze_nothing_is_written_any_more() -> None:
         await asyncio.sleep(60)
 
     task = asyncio.create_task(election.run(work))
-    await asyncio.wait_for(done.wait(), 5)
+    await asyncio.wait_for(done.wait(), 30)
     task.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await task
@@ -320,22 +331,36 @@ def test_the_object() -> None:
     assert (empty.holder, empty.duration, empty.transitions) == ("", 0.0, 0)
 
 
+class CountingLeases(KubernetesLeases):
+    """A lease on an API server that counts its operations."""
+
+    reads = writes = 0
+
+    async def read(self) -> Lease | None:
+        self.reads += 1
+        return await super().read()
+
+    async def write(self, lease: Lease) -> Lease:
+        self.writes += 1
+        return await super().write(lease)
+
+
 async def test_on_an_api_server_one_of_two_gets_it(tmp_path: Path) -> None:
+    timing = Timing(duration=60, renew_within=40, period=0.05)  # no answer is too late, however busy the machine is
     async with fake_kubernetes(tmp_path) as (cluster, api):
         cluster.put("namespaces", {"metadata": {"name": "llmos"}})
         working: list[str] = []
         log: list[tuple[str, int]] = []
-        workers = [
-            Worker(name, Election(KubernetesLeases(api, "llmos"), name, timing=QUICK), working, log)
-            for name in ("a", "b")
-        ]
+        leases = {name: CountingLeases(api, "llmos") for name in ("a", "b")}
+        workers = [Worker(name, Election(leases[name], name, timing=timing), working, log) for name in leases]
         for worker in workers:
             worker.start()
         await cluster.until(lambda: log, "a leader")
-        await asyncio.sleep(2 * QUICK.duration)
-        assert len(log) == 1
         leader = next(worker for worker in workers if worker.name == log[0][0])
         (other,) = (worker for worker in workers if worker is not leader)
+        await cluster.until(lambda: leases[leader.name].writes > 10, "renewals", timeout=30)
+        await eventually(lambda: leases[other.name].reads > 10, "attempts of the other")
+        assert len(log) == 1
         await leader.end()
         await lead(other)
         lease = cluster.get("leases", "llmos-controllers", "llmos")

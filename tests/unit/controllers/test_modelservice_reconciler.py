@@ -26,6 +26,7 @@ from llmos_hub.names import DataDir
 from llmos_hub.sources.base import Header, ModelFiles
 from llmos_hub.stores.base import Store
 from llmos_hub.workload import Probe, ProcessTemplate, Role, Workload, WorkloadRef
+from tests.support.waiting import eventually
 
 NAMESPACE = "user-ada"
 REVISION = "sha256:b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
@@ -686,7 +687,7 @@ async def test_pausing_a_download_ends_it_and_resuming_goes_on(bench: Bench) -> 
     await bench.look()
     await bench.change(paused=True)
     await bench.look()
-    await until(lambda: bench.parts() == [])
+    await eventually(lambda: bench.parts() == [])
     assert (await bench.settled()).status.phase == "Paused"
     assert bench.requeued == [(NAMESPACE, "chat")]
     bench.starts = bench.all_go_well
@@ -844,9 +845,9 @@ async def test_deleting_empties_the_endpoints_then_stops_everything_then_lets_go
     assert (resource.status.phase, resource.status.endpoints) == ("Deleting", [])
     assert resource.metadata.finalizers == [ModelService.finalizer]
     assert "Deleting" in await bench.reasons()
-    await until(lambda: bench.parts() == ["serve"])
+    await eventually(lambda: bench.parts() == ["serve"])
     await bench.look()
-    await until(lambda: bench.parts() == [])
+    await eventually(lambda: bench.parts() == [])
     await bench.reconciler.reconcile(await bench.get())
     with pytest.raises(NotFound):
         await bench.get()
@@ -878,7 +879,7 @@ async def test_what_runs_for_a_resource_that_is_gone_is_stopped(bench: Bench) ->
     await bench.plain.delete(ModelService, NAMESPACE, "chat")
     assert bench.parts() == ["fetch", "serve"]
     await bench.start().gone((NAMESPACE, "chat"))
-    await until(lambda: bench.parts() == [])
+    await eventually(lambda: bench.parts() == [])
     assert {(ref.part, ref.uid) for ref in bench.backend.deleted} == {
         (part, resource.metadata.uid) for part in ("fetch", "serve")
     }
@@ -887,8 +888,9 @@ async def test_what_runs_for_a_resource_that_is_gone_is_stopped(bench: Bench) ->
 async def test_a_resource_that_is_only_said_to_be_gone_keeps_what_runs_for_it(bench: Bench) -> None:
     await bench.create()
     await bench.settled()
-    await bench.start().gone((NAMESPACE, "chat"))
-    await asyncio.sleep(0.01)
+    reconciler = bench.start()
+    await reconciler.gone((NAMESPACE, "chat"))
+    assert not [ref for ref in bench.backend.world.entries if reconciler._teardown.busy(ref)]
     assert bench.parts() == ["fetch", "serve"]
 
 
@@ -900,7 +902,7 @@ async def test_a_name_used_anew_starts_afresh(bench: Bench) -> None:
     await bench.plain.delete(ModelService, NAMESPACE, "chat")
     second = await bench.create()
     await bench.look()
-    await until(lambda: {ref.uid for ref in bench.backend.world.entries} == {second.metadata.uid})
+    await eventually(lambda: {ref.uid for ref in bench.backend.world.entries} == {second.metadata.uid})
     assert (await bench.settled()).status.phase == "Ready"
 
 
@@ -911,9 +913,3 @@ async def test_a_backend_that_can_not_record_is_an_error_to_be_repeated(bench: B
         await bench.look()
     bench.backend.failure = None
     assert (await bench.settled()).status.phase == "Ready"
-
-
-async def until(holds: Callable[[], bool]) -> None:
-    async with asyncio.timeout(5):
-        while not holds():
-            await asyncio.sleep(0.001)

@@ -17,17 +17,47 @@ from llmos.resources import KINDS, ModelService, Resource
 from llmos.resources.credential import CredentialSpec, CredentialStatus
 from llmos_hub.controllers.cluster_informer import covers
 from llmos_hub.controllers.namespace_sweep import Sweep
-from llmos_hub.controllers.namespaces import NamespaceController, owner_of
+from llmos_hub.controllers.namespaces import CONTENTS, NamespaceController, owner_of
 from llmos_hub.kubernetes_api import KubernetesAPI
 from llmos_hub.managers.namespace_objects import MISSING_SINCE, PREPARED, Owner, make_namespace
 from llmos_hub.managers.namespace_options import Binding, NamespaceOptions, Network
 from llmos_hub.stores.base import Store
 from tests.support.fake_kubernetes import FakeKubernetes, fake_kubernetes
 from tests.support.fake_people import FakePeople
+from tests.support.waiting import eventually
 
 ADA = Owner("user", "ada", "2026-01-01T00:00:00Z")
 OPTIONS = NamespaceOptions(bindings=[Binding(cluster_role="in-namespace", service_account="hub")])
 POLICIES = ["llmos-default-deny", "llmos-engines", "llmos-names", "llmos-outside", "llmos-servers"]
+
+
+class Recorded(NamespaceController):
+    """A controller that records which namespaces it has reconciled."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.reconciled: set[str] = set()
+
+    async def reconcile(self, name: str) -> None:
+        await super().reconcile(name)
+        self.reconciled.add(name)
+
+    def settled(self, cluster: FakeKubernetes) -> bool:
+        """Return whether it has reconciled all namespaces, knows every object as it is now, and has nothing to do."""
+        if self._queue is None or not self._queue.idle or not self.reconciled >= {name for _, name in self._namespaces}:
+            return False
+        informers = {CONTENTS[kind][1]: informer for kind, informer in self._contents.items()}
+        for plural, informer in {"namespaces": self._namespaces, **informers}.items():
+            reflector = informer._reflector
+            selector = dict(part.split("=") for part in reflector._params["labelSelector"].split(","))
+            stored = {
+                key[1:]: obj["metadata"]["resourceVersion"]
+                for key, obj in cluster.objects.items()
+                if key[0] == plural and selector.items() <= obj["metadata"].get("labels", {}).items()
+            }
+            if stored != {key: obj["metadata"]["resourceVersion"] for key, obj in reflector.objects.items()}:
+                return False
+        return True
 
 
 @dataclass
@@ -35,13 +65,14 @@ class Bench:
     cluster: FakeKubernetes
     api: KubernetesAPI
     leading: bool = True
+    running: Recorded | None = None
     tasks: list[asyncio.Task[None]] = field(default_factory=list)
 
-    def controller(self, options: NamespaceOptions = OPTIONS) -> NamespaceController:
-        return NamespaceController(self.api, options, "llmos", leading=lambda: self.leading)
+    def controller(self, options: NamespaceOptions = OPTIONS) -> Recorded:
+        return Recorded(self.api, options, "llmos", leading=lambda: self.leading)
 
     def start(self, options: NamespaceOptions = OPTIONS) -> None:
-        controller = self.controller(options)
+        self.running = controller = self.controller(options)
         self.tasks = [asyncio.create_task(work) for work in (controller.follow(), controller.work())]
 
     async def stop(self) -> None:
@@ -62,12 +93,11 @@ class Bench:
     async def filled(self, name: str = "user-ada") -> None:
         await self.cluster.until(lambda: self.prepared(name), f"{name} prepared")
 
-    async def calm(self) -> None:
-        """Wait until nothing is written for a while."""
-        before = -1
-        while before != self.cluster.revision:
-            before = self.cluster.revision
-            await asyncio.sleep(0.3)
+    async def settled(self) -> None:
+        """Wait until the controller has seen all objects as they are now, and has nothing to do."""
+        assert self.running is not None
+        controller = self.running
+        await eventually(lambda: controller.settled(self.cluster), "a settled controller")
 
 
 @pytest.fixture
@@ -110,11 +140,11 @@ async def test_what_is_as_it_should_be_is_not_written_again(bench: Bench) -> Non
     bench.put()
     await bench.filled()
     await bench.filled("public")
-    await bench.calm()
+    await bench.settled()
     await bench.stop()
     bench.cluster.writes.clear()
     bench.start()
-    await bench.calm()
+    await bench.settled()
     assert bench.cluster.writes == {}
 
 
@@ -146,7 +176,7 @@ async def test_what_somebody_edits_or_deletes_is_put_right(bench: Bench) -> None
         )
     )
     assert enforced == "baseline"
-    await bench.calm()
+    await bench.settled()
     assert cluster.names("networkpolicies", "user-ada") == POLICIES
     assert cluster.objects["networkpolicies", "user-ada", "llmos-default-deny"]["spec"]["egress"] == []
     assert cluster.objects["resourcequotas", "user-ada", "llmos"]["spec"]["hard"]["pods"] == "50"
@@ -180,7 +210,7 @@ async def test_other_namespaces_are_left_alone(bench: Bench) -> None:
     bench.cluster.put("namespaces", going)
     bench.start()
     await bench.filled("public")
-    await bench.calm()
+    await bench.settled()
     assert {key[1] for key in bench.cluster.objects if key[1]} == {"public"}
 
 
@@ -206,7 +236,9 @@ async def test_who_does_not_lead_writes_nothing(bench: Bench) -> None:
     bench.leading = False
     bench.start()
     bench.put()
-    await bench.calm()
+    assert bench.running is not None
+    running = bench.running
+    await eventually(lambda: running._queue is not None and running._queue.failures("user-ada") >= 2, "attempts")
     assert bench.cluster.writes == {}
     with pytest.raises(Conflict):
         await bench.controller()._apply(make_namespace("x", ADA, OPTIONS))
@@ -219,7 +251,7 @@ async def test_it_goes_on_after_the_api_server_was_away(bench: Bench) -> None:
     await bench.filled("public")
     bench.cluster.down = True
     bench.put()
-    await asyncio.sleep(0.5)
+    await eventually(lambda: bench.cluster.refused >= 2, "attempts")
     assert not bench.prepared(), "it can't be: nobody was reached"
     bench.cluster.down = False
     await bench.filled()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from llmos_hub.settings import ProcessSettings
 from llmos_hub.stores.kubernetes import KubernetesStore
 from llmos_hub.stores.kubernetes_namespaces import ReleaseNamespaces
 from tests.support.fake_kubernetes import FakeKubernetes, fake_kubernetes
+from tests.support.waiting import eventually
 
 
 def service(name: str, namespace: str) -> ModelService:
@@ -46,7 +47,7 @@ class Release:
         settings = ProcessSettings(
             DataDir(self.directory), "", store="kubernetes", backend="kubernetes", namespace=self.name
         )
-        controllers = Controllers(
+        self.controllers = Controllers(
             KubernetesStore(self.api),
             self.backend,
             settings,
@@ -56,13 +57,21 @@ class Release:
             ),
             namespaces=self.namespaces,
         )
-        self.task = asyncio.create_task(controllers.run())
+        self.task = asyncio.create_task(self.controllers.run())
 
     async def stop(self) -> None:
         if self.task is not None:
             self.task.cancel()
             await asyncio.gather(self.task, return_exceptions=True)
             await self.namespaces.close()
+
+    def settled(self, name: str, namespace: str, version: str | None) -> bool:
+        """Return whether it knows this version of a model, and has nothing to do now or later."""
+        controller = self.controllers._controllers["ModelService"]
+        known = controller.informer.get((namespace, name))
+        if known is None or known.metadata.resource_version != version:
+            return False
+        return controller.queue.idle and controller.queue.delayed == 0
 
     @property
     def serves(self) -> set[str]:
@@ -86,11 +95,6 @@ class Bench:
         found = self.cluster.get("modelservices", name, namespace)
         return (found or {}).get("status") or {}
 
-    async def until(self, holds: Callable[[], Any]) -> None:
-        async with asyncio.timeout(10):
-            while not holds():
-                await asyncio.sleep(0.02)
-
 
 @pytest.fixture
 async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
@@ -110,13 +114,13 @@ async def test_each_release_serves_its_own_and_nothing_else(bench: Bench) -> Non
         release.start()
     for namespace in ("user-ada", "user-grace"):
         await bench.store.create(service("chat", namespace))
-    await bench.until(lambda: all(bench.status(ns).get("phase") == "Ready" for ns in ("user-ada", "user-grace")))
+    await eventually(lambda: all(bench.status(ns).get("phase") == "Ready" for ns in ("user-ada", "user-grace")))
     assert (bench.first.serves, bench.second.serves) == ({"user-ada/chat"}, {"user-grace/chat"})
     (applied,) = {workload.ref for workload in bench.first.backend.applied}
     assert bench.status("user-ada")["selector"] == f"llmos.ai/workload={applied.id}"
     for release, namespace in ((bench.first, "user-grace"), (bench.second, "user-ada")):
         await bench.store.delete(ModelService, namespace, "chat")
-        await bench.until(lambda namespace=namespace: bench.cluster.get("modelservices", "chat", namespace) is None)
+        await eventually(lambda namespace=namespace: bench.cluster.get("modelservices", "chat", namespace) is None)
         assert f"{namespace}/chat" not in release.serves
 
 
@@ -125,7 +129,7 @@ async def test_a_model_where_no_release_serves_says_so_once(bench: Bench) -> Non
     for release in (bench.first, bench.second):
         release.start()
     await bench.store.create(service("chat", "default"))
-    await bench.until(lambda: bench.status("default"))
+    await eventually(lambda: bench.status("default"))
     stored = await bench.store.get(ModelService, "default", "chat")
     assert stored.status.phase == "Failed"
     assert stored.status.observed_generation == 1
@@ -135,7 +139,8 @@ async def test_a_model_where_no_release_serves_says_so_once(bench: Bench) -> Non
     assert ready is not None
     assert (ready.status, ready.reason) == ("False", "NamespaceNotServed")
     assert stored.metadata.finalizers == [], "it can be deleted without us"
-    await asyncio.sleep(0.5)
+    version = stored.metadata.resource_version
+    await eventually(lambda: all(r.settled("chat", "default", version) for r in (bench.first, bench.second)))
     assert (await bench.store.get(ModelService, "default", "chat")) == stored, "they don't write against each other"
     assert bench.first.serves | bench.second.serves == set()
 
@@ -144,11 +149,11 @@ async def test_it_is_served_as_soon_as_its_namespace_is_handed_over(bench: Bench
     bench.namespace("team", None)
     bench.first.start()
     await bench.store.create(service("chat", "team"))
-    await bench.until(lambda: bench.status("team").get("phase") == "Failed")
+    await eventually(lambda: bench.status("team").get("phase") == "Failed")
     bench.namespace("team", bench.first)
-    await bench.until(lambda: bench.status("team").get("phase") == "Ready")
+    await eventually(lambda: bench.status("team").get("phase") == "Ready")
     assert bench.first.serves == {"team/chat"}
-    await bench.until(lambda: bench.status("team")["endpoints"])
+    await eventually(lambda: bench.status("team")["endpoints"])
 
 
 async def test_a_status_that_may_not_be_written_is_no_error_that_is_repeated(bench: Bench) -> None:

@@ -3,45 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import selectors
 from collections import defaultdict
-from collections.abc import Coroutine
-from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llmos_hub.controllers.workqueue import Backoff, ShutDown, WorkQueue
-
-
-class VirtualLoop(asyncio.SelectorEventLoop):
-    """An event loop in which waiting takes no time; waiting without a timer is an error."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-        super().__init__(_VirtualSelector(self))
-
-    def time(self) -> float:
-        return self.now
-
-
-class _VirtualSelector(selectors.SelectSelector):
-    def __init__(self, loop: VirtualLoop) -> None:
-        super().__init__()
-        self._loop = loop
-
-    def select(self, timeout: float | None = None) -> Any:
-        if timeout is None:
-            message = "everything waits for something that never comes"
-            raise RuntimeError(message)
-        self._loop.now += max(0.0, timeout)
-        return super().select(0)
-
-
-def run(work: Coroutine[Any, Any, None]) -> None:
-    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
-        runner.run(work)
+from tests.support.virtual_time import run
 
 
 class Recorder:
@@ -81,14 +50,20 @@ def test_a_key_added_often_comes_once() -> None:
 def test_a_key_added_while_worked_on_comes_again_afterwards_and_not_before() -> None:
     async def work() -> None:
         queue: WorkQueue[str] = WorkQueue()
+        assert queue.idle
         queue.add("a")
+        assert not queue.idle
         assert await queue.get() == "a"
+        assert not queue.idle
         queue.add("a")
         waiting = asyncio.create_task(queue.get())
         await asyncio.sleep(100)
         assert not waiting.done()
         queue.done("a")
         assert await waiting == "a"
+        queue.add_after("b", 10)
+        queue.done("a")
+        assert queue.idle, "a delayed key is none to work on yet"
 
     run(work())
 

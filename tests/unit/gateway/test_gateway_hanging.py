@@ -44,7 +44,7 @@ def chats(upstream: FakeUpstream) -> int:
 
 
 async def until_well(gateway: RunningGateway) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while (await gateway.chat()).status_code != 200:
             await asyncio.sleep(0.05)
 
@@ -109,15 +109,17 @@ async def test_an_engine_that_takes_its_time_is_waited_for(store: Store, upstrea
 @pytest.mark.parametrize("engine", ["custom", ""])
 async def test_a_command_of_a_users_is_never_given_up(store: Store, upstreams: MakeUpstream, engine: str) -> None:
     """It may have one thread for computing and for its health."""
-    upstream = await upstreams()
-
-    async def slowly(call: Call) -> None:
-        await asyncio.sleep(1.2)
-        await upstream.speak(call)
-
-    upstream.behave = slowly
-    async with running_gateway(store, QUICK, [service("chat", upstream, engine=engine)]) as gateway:
-        assert (await gateway.chat()).status_code == 200
+    upstream, hanging = await upstreams("a"), await upstreams("b")
+    awake, known = hang(upstream), hang(hanging)
+    services = [service("chat", upstream, engine=engine), service("hanging", hanging, engine="llamacpp")]
+    async with running_gateway(store, QUICK, services) as gateway:
+        answer = asyncio.create_task(gateway.chat())
+        await upstream.next_call()
+        assert (await gateway.chat("hanging")).status_code == 503, "asked later, and given up"
+        assert not answer.done()
+        awake.set()
+        assert (await answer).status_code == 200
+        known.set()
     assert len(upstream.calls) == 1
 
 

@@ -9,7 +9,6 @@ import shutil
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -22,6 +21,7 @@ from llmos_hub.gateway.options import GatewayOptions
 from llmos_hub.gateway.upstream import Upstreams
 from tests.support.fake_upstream import Call, MakeUpstream
 from tests.support.gateway import running_gateway, service
+from tests.support.waiting import wait_until
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="reads Linux' tcp_info")
 
@@ -40,8 +40,7 @@ def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
 def test_what_a_machine_has_acknowledged_is_not_waited_for(pair: tuple[socket.socket, socket.socket]) -> None:
     near, _ = pair
     near.sendall(b"x" * 1000)  # nobody reads it, but the kernel has it
-    time.sleep(0.1)
-    assert unacknowledged(near) == 0.0
+    wait_until(lambda: unacknowledged(near) == 0.0)
 
 
 @linux
@@ -53,8 +52,7 @@ def test_an_engine_that_leaves_a_large_body_unread_is_not_lost(pair: tuple[socke
         while True:
             sent += near.send(b"x" * 65536)
     assert sent > 65536
-    time.sleep(0.8)
-    assert unacknowledged(near) < 0.5
+    wait_until(lambda: unacknowledged(near) == 0.0, what="acknowledgement of all that was taken")
 
 
 _LOST_NETWORK = """
@@ -72,12 +70,11 @@ subprocess.run(["ip", "link", "set", "lo", "down"], check=True)
 busy.sendall(b"x")
 time.sleep(1.0)
 waited = unacknowledged(busy)
-idle.settimeout(15)
-began = time.monotonic()
+idle.settimeout(40)
 try:
     idle.recv(1)
 except OSError as error:
-    print(json.dumps([waited, error.errno, time.monotonic() - began]))
+    print(json.dumps([waited, error.errno]))
 """
 
 
@@ -91,10 +88,9 @@ def test_a_network_that_is_gone_is_noticed_with_and_without_something_under_way(
         [*words, sys.executable, "-c", _LOST_NETWORK], capture_output=True, text=True, timeout=60, check=False
     )
     assert done.returncode == 0, done.stderr
-    waited, number, took = json.loads(done.stdout)
+    waited, number = json.loads(done.stdout)
     assert waited >= 0.8
-    assert number in (errno.ETIMEDOUT, errno.ENETUNREACH, errno.EHOSTUNREACH)
-    assert took < 10
+    assert number in (errno.ETIMEDOUT, errno.ENETUNREACH, errno.EHOSTUNREACH), "the kernel ended it, not the time-out"
 
 
 def test_unix_sockets_are_left_alone() -> None:
@@ -133,11 +129,9 @@ async def test_a_request_on_a_lost_machine_goes_to_another_replica(
     async with running_gateway(store, GatewayOptions(lost_after=0.3)) as gateway:
         await gateway.add(service("chat", lost, alive))
         lost.behave = silence
-        began = time.monotonic()
         for _ in range(6):
             answer = await gateway.chat()
             assert answer.json()["choices"][0]["message"]["content"] == "alive heard chat"
-        assert time.monotonic() - began < 3.0
         assert len(lost.calls) == 1, "nothing more is sent to a machine that is lost"
 
 
@@ -163,6 +157,8 @@ async def test_an_unreachable_replica_is_tried_more_and_more_rarely_and_trusted_
 ) -> None:
     engine = await upstreams("a", tcp=True)
     known = Upstreams(GatewayOptions(aside=2.0))
+    now = known.loop.time()
+    monkeypatch.setattr(known.loop, "time", lambda: now)  # it stands still
     try:
         replica = known.replica("r0", engine.url)
         await engine.stop()
@@ -170,8 +166,8 @@ async def test_an_unreachable_replica_is_tried_more_and_more_rarely_and_trusted_
         for _ in range(5):
             with pytest.raises(ConnectFailed):
                 await replica.connect()
-            pauses.append(round(replica.aside_until - known.loop.time()))
-        assert pauses == [2, 4, 8, 16, 16]
+            pauses.append(replica.aside_until - now)
+        assert pauses == pytest.approx([2, 4, 8, 16, 16])
         again = await upstreams("b", tcp=True)
         monkeypatch.setattr(replica, "_port", int(again.url.rsplit(":", 1)[1]))
         (await replica.connect()).abort()
@@ -179,6 +175,6 @@ async def test_an_unreachable_replica_is_tried_more_and_more_rarely_and_trusted_
         await again.stop()
         with pytest.raises(ConnectFailed):
             await replica.connect()
-        assert round(replica.aside_until - known.loop.time()) == 2
+        assert replica.aside_until - now == pytest.approx(2)
     finally:
         known.close()

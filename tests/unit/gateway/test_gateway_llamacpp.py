@@ -67,7 +67,7 @@ async def test_a_client_that_leaves_frees_the_slot(chat: RunningGateway, engine:
         chunks = answer.aiter_raw()  # held: an iterator that is let go of closes the stream
         await anext(chunks)
         assert await busy(engine)
-    async with asyncio.timeout(2):
+    async with asyncio.timeout(30):
         while await busy(engine):
             await asyncio.sleep(0.01)
     assert "cancel" in engine.log.read_text()

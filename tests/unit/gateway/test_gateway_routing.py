@@ -52,10 +52,10 @@ async def test_names_made_to_be_compared_slowly_hold_nobody_up(table: Table) -> 
         return "".join(shuffled.sample("ab" * 64, 128))
 
     table.replace([aged(service(f"m{n}", aliases=[name() for _ in range(20)]), str(n)) for n in range(100)])
-    began = time.perf_counter()
+    began = time.thread_time()
     with pytest.raises(ModelNotFound):
         table.resolve(ADA, name())
-    assert time.perf_counter() - began < 0.5
+    assert time.thread_time() - began < 0.5
 
 
 async def test_a_name_beats_an_alias_and_the_older_beats_the_newer(table: Table) -> None:

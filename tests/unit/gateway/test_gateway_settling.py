@@ -17,7 +17,7 @@ async def test_others_are_better_asked_until_the_hub_is_there(gateway: RunningGa
         assert (await gateway.http.get("/health")).status_code == 200
         assert (await gateway.chat()).status_code == 200  # who asks all the same is answered
         there.set_result(True)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while (await gateway.http.get("/ready")).status_code != 200:
                 await asyncio.sleep(0.01)
     async with gateway.gateway.settling(asyncio.Event().wait()):

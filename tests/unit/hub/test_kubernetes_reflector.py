@@ -72,7 +72,7 @@ async def following(server, monkeypatch):
 
     async def run(until):
         tasks.append(asyncio.create_task(reflector.run()))
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while not until():
                 await asyncio.sleep(0.001)
         return told

@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from llmos.cli.parser import VERBS, HelpRequested, build_parser, parse
 from llmos.errors import UsageError
 from tests.support.fake_api import FakePlatform, Serving, modelservice
 from tests.support.hub_endpoint import HubRepository, hub_endpoint
+from tests.support.waiting import wait_until
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -41,16 +41,9 @@ def run(environment: dict[str, str], capsys: pytest.CaptureFixture[str], monkeyp
     return run
 
 
-def _until(condition: Callable[[], Any], seconds: float = 10.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come to that"
-        time.sleep(0.01)
-
-
 def _ready_when_watched(platform: FakePlatform, name: str, **status: Any) -> threading.Thread:
     def act() -> None:
-        _until(lambda: platform.watches == 1)
+        wait_until(lambda: platform.watches == 1)
         platform.status(name, **({"phase": "Ready", "readyReplicas": 1, "task": "generate"} | status))
 
     thread = threading.Thread(target=act)
@@ -555,7 +548,7 @@ def _start(*words: str, **options: Any) -> subprocess.Popen[str]:
 
 def test_ctrl_c_stops_watching_and_never_the_model(environment: dict[str, str], platform: FakePlatform):
     with _start("serve", "demo://tiny") as process:
-        _until(lambda: platform.watches == 1)
+        wait_until(lambda: platform.watches == 1)
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=20)
     assert process.returncode == 130
@@ -579,7 +572,7 @@ def test_get_watch_for_programs_is_a_line_per_change(environment: dict[str, str]
     with _start("get", "ms", "-w", "-o", "json") as process:
         assert process.stdout is not None
         assert json.loads(process.stdout.readline())["type"] == "ADDED"
-        _until(lambda: platform.watches == 1)
+        wait_until(lambda: platform.watches == 1)
         platform.status("chat", phase="Ready")
         changed = json.loads(process.stdout.readline())
         assert (changed["type"], changed["object"]["status"]["phase"]) == ("MODIFIED", "Ready")
@@ -588,14 +581,16 @@ def test_get_watch_for_programs_is_a_line_per_change(environment: dict[str, str]
     assert process.returncode == 130
 
 
-def _on_a_terminal(words: list[str], act: Callable[[], None], **environ: str) -> tuple[int, str]:
-    """Run a command on its own terminal; return the terminal's output."""
+def _on_a_terminal(
+    words: list[str], act: Callable[[], None], shown: bytearray | None = None, **environ: str
+) -> tuple[int, str]:
+    """Run a command on its own terminal; return the terminal's output, which is in `shown` as soon as it comes."""
+    shown = bytearray() if shown is None else shown
     controller, terminal = pty.openpty()
     with _start(*words, stdin=terminal, stdout=terminal, stderr=terminal, env=os.environ | environ) as process:
         os.close(terminal)
         thread = threading.Thread(target=act)
         thread.start()
-        shown = b""
         while True:
             try:
                 piece = os.read(controller, 65536)
@@ -611,13 +606,15 @@ def _on_a_terminal(words: list[str], act: Callable[[], None], **environ: str) ->
 
 
 def test_on_a_terminal_progress_is_redrawn_in_place(environment: dict[str, str], platform: FakePlatform):
+    so_far = bytearray()
+
     def act() -> None:
-        _until(lambda: platform.watches == 1)
+        wait_until(lambda: platform.watches == 1)
         platform.status("tiny", phase="Starting", message="llama.cpp on 2 threads")
-        time.sleep(0.7)  # long enough for the stopwatch to be redrawn
+        wait_until(lambda: so_far.count(b"Starting") >= 3)  # the stopwatch is redrawn
         platform.status("tiny", phase="Ready")
 
-    code, shown = _on_a_terminal(["serve", "demo://tiny"], act, TERM="xterm", COLUMNS="60")
+    code, shown = _on_a_terminal(["serve", "demo://tiny"], act, so_far, TERM="xterm", COLUMNS="60")
     assert code == 0
     assert shown.count("Starting") >= 3
     assert "\x1b[1A" in shown

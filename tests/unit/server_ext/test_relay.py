@@ -40,7 +40,7 @@ class Slow(RequestHandler):
         gone = self.application.settings["gone"]
         self.write(b'{"n": 0}\n')
         await self.flush()
-        await asyncio.wait_for(gone.wait(), 20)
+        await asyncio.wait_for(gone.wait(), 30)
 
     def on_connection_close(self):
         self.application.settings["gone"].set()
@@ -135,10 +135,10 @@ async def test_a_stream_comes_as_it_is_made_and_ends_upstream_when_the_page_leav
         f"Authorization: {jp_auth_header['Authorization']}\r\n\r\n".encode()
     )
     await writer.drain()
-    received = await asyncio.wait_for(reader.readuntil(b'{"n": 0}\n'), 10)
+    received = await asyncio.wait_for(reader.readuntil(b'{"n": 0}\n'), 30)
     assert b"200 OK" in received
     writer.close()
-    await asyncio.wait_for(upstream.settings["gone"].wait(), 10)
+    await asyncio.wait_for(upstream.settings["gone"].wait(), 30)
 
 
 async def test_a_platform_that_is_away_is_said_in_words(jp_fetch, jp_serverapp):

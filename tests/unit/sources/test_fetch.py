@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from llmos_hub.sources.base import ModelFiles
 from llmos_hub.sources.cache import explain_os_error
 from tests.support.gguf_builder import build_gguf
 from tests.support.hub_endpoint import HubEndpoint, HubRepository, hub_endpoint
+from tests.support.waiting import wait_until
 
 MODEL = build_gguf(tensors=[("token_embd.weight", (256, 8192), 12)])
 COMMAND = [sys.executable, "-I", "-m", "llmos_hub.sources.fetch"]
@@ -135,15 +135,11 @@ def test_sigterm_ends_it_at_once_and_the_next_goes_on(hub: HubEndpoint, tmp_path
     hub.gate.clear()
     process = start("hf://ada/tiny-GGUF", tmp_path, HF_ENDPOINT=hub.url)
     lines_until(process, "progress")
-    deadline = time.monotonic() + 10
-    while not any(p.stat().st_size for p in (tmp_path / "partial").iterdir()):
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    begin = time.monotonic()
+    wait_until(lambda: any(p.stat().st_size for p in (tmp_path / "partial").iterdir()))
     process.send_signal(signal.SIGTERM)
     code, _ = finish(process)
-    assert time.monotonic() - begin < 1
     assert code == -signal.SIGTERM
+    assert not hub.gate.is_set(), "it does not wait for what is still to come"
     hub.gate.set()
     code, lines = finish(start("hf://ada/tiny-GGUF", tmp_path, HF_ENDPOINT=hub.url))
     assert code == 0
@@ -182,12 +178,11 @@ def test_the_waiting_one_takes_over_when_the_first_is_killed(hub: HubEndpoint, t
     assert Path(lines[-1]["model"]["path"]).read_bytes() == MODEL
 
 
-def test_without_a_network_it_fails_within_seconds(tmp_path: Path):
-    begin = time.monotonic()
+def test_without_a_network_it_fails_and_says_so(tmp_path: Path):
     code, lines = finish(start("hf://ada/tiny-GGUF", tmp_path, HF_ENDPOINT="http://127.0.0.1:9"))
     assert code == 1
     assert "Is this machine online?" in lines[-1]["message"]
-    assert time.monotonic() - begin < 10
+    assert [line["type"] for line in lines] == ["error"], "it is not tried again and again"
 
 
 def test_offline_mode_is_named(tmp_path: Path):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -21,6 +20,7 @@ from llmos_hub.sources.base import ModelFiles, Progress
 from llmos_hub.sources.cache import Cache
 from tests.support.gguf_builder import build_gguf
 from tests.support.hub_endpoint import HubEndpoint, HubRepository, hub_endpoint
+from tests.support.waiting import wait_until
 
 # large enough that it comes in several pieces
 MODEL = build_gguf(tensors=[("token_embd.weight", (256, 8192), 12)])
@@ -125,8 +125,7 @@ def test_two_uris_of_one_file_do_not_spoil_each_other(hub: HubEndpoint, tmp_path
     uris = ["hf://ada/tiny-GGUF", "hf://ada/tiny-GGUF:Q4_K_M", "hf://ada/tiny-GGUF@main"]
     with ThreadPoolExecutor(3) as pool:
         fetches = [pool.submit(fetch, uri, tmp_path) for uri in uris]
-        while not hub.ranges:
-            time.sleep(0.01)
+        wait_until(lambda: hub.ranges)
         hub.gate.set()
         paths = {fetched.result(60).path for fetched in fetches}
     assert len(paths) == 1

@@ -46,7 +46,7 @@ async def start(spawner):
 
 
 async def begun(spawner):
-    await asyncio.wait_for(spawner.begun.wait(), 10)
+    await asyncio.wait_for(spawner.begun.wait(), 30)
 
 
 def waiting(pupils):

@@ -50,7 +50,7 @@ async def test_who_has_a_place_does_not_wait_for_another():
 async def test_without_a_bound_nobody_waits():
     queue = StartQueue(0)
     for who in range(500):
-        await asyncio.wait_for(queue.enter(who), 10)
+        await asyncio.wait_for(queue.enter(who), 30)
     assert queue.length == 0
 
 

@@ -310,7 +310,7 @@ async def play(url: str, scenario: dict[str, Any]) -> None:
         start = (await stores[0].list(ModelService)).resource_version
         run.versions.append(start)
         finish = asyncio.Event()
-        async with asyncio.timeout(20), asyncio.TaskGroup() as tasks:
+        async with asyncio.timeout(30), asyncio.TaskGroup() as tasks:
             plans = enumerate(scenario["watches"])
             watching = [tasks.create_task(run.watcher(stores[n % 3], plan, finish)) for n, plan in plans]
             others = [tasks.create_task(run.disturb(what)) for what in scenario["disturbances"]]

@@ -199,7 +199,7 @@ async def test_a_namespace_that_comes_after_what_is_in_it(bench: Bench) -> None:
         waiting = asyncio.create_task(next_change(events))
         bench.namespace("default", OURS)
         with pytest.raises(Expired, match="List again"):
-            await asyncio.wait_for(waiting, 10)
+            await asyncio.wait_for(waiting, 30)
     assert await bench.names() == ["apply", "ada"]
     async with watching(bench) as events:
         await bench.everything.delete(ModelService, "default", "apply")
@@ -257,6 +257,6 @@ async def test_whose_namespaces_are_is_asked_once(bench: Bench) -> None:
 
 
 async def _until(bench: Bench, namespace: str, ownership: Ownership) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while await bench.namespaces.ownership(namespace) != ownership:
             await asyncio.sleep(0.01)

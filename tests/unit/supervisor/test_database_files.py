@@ -105,7 +105,7 @@ def config():
 
 async def answer(check: StoreCheck) -> str | None:
     """Return the result of the check once the server is up."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(30):
         while isinstance(found := await check.check(), str) and ("No such file" in found or "refused" in found):
             await asyncio.sleep(0.02)
     return found

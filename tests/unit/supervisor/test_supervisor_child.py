@@ -20,6 +20,7 @@ from llmos_hub.supervisor import child as child_module
 from llmos_hub.supervisor.child import Child, State, exit_words, last_lines
 from llmos_hub.supervisor.plan import Program
 from llmos_hub.supervisor.state import StateFiles
+from tests.support.waiting import eventually
 
 SLEEP = (sys.executable, "-c", "import signal; print('here', flush=True); signal.pause()")
 
@@ -29,8 +30,10 @@ class Well:
 
     def __init__(self, trouble=None):
         self.trouble = trouble
+        self.checks = 0
 
     async def check(self):
+        self.checks += 1
         return self.trouble
 
 
@@ -62,7 +65,7 @@ class Bench:
             yield child
         finally:
             await child.stop()
-            await asyncio.wait_for(task, 20)
+            await asyncio.wait_for(task, 30)
 
 
 @pytest.fixture
@@ -78,16 +81,10 @@ def quick(monkeypatch):
     monkeypatch.setattr(child_module, "_BACKOFF_FIRST", 0.02)
 
 
-async def until(condition, timeout=10.0):
-    async with asyncio.timeout(timeout):
-        while not condition():
-            await asyncio.sleep(0.01)
-
-
 async def test_it_runs_with_its_own_environment_log_and_session(bench):
     async with bench.running(bench.child()) as child:
-        await asyncio.wait_for(child.ready.wait(), 10)
-        await until(lambda: "here" in child.log.read_text())
+        await asyncio.wait_for(child.ready.wait(), 30)
+        await eventually(lambda: "here" in child.log.read_text())
         environ = Path(f"/proc/{child.handle.pid}/environ").read_text()
         assert "MARK=1" in environ
         assert "HOME=" not in environ
@@ -102,10 +99,10 @@ async def test_it_runs_with_its_own_environment_log_and_session(bench):
 
 async def test_a_killed_process_is_started_again_and_said_so(bench):
     async with bench.running(bench.child()) as child:
-        await asyncio.wait_for(child.ready.wait(), 10)
+        await asyncio.wait_for(child.ready.wait(), 30)
         first = child.handle
         first.send(signal.SIGKILL)
-        await until(lambda: bench.back == ["api"])
+        await eventually(lambda: bench.back == ["api"])
         assert child.handle.pid != first.pid
         assert child.restarts == 1
     assert bench.said[0] == "api stopped (killed by signal 9); starting again"
@@ -115,43 +112,51 @@ async def test_a_killed_process_is_started_again_and_said_so(bench):
 async def test_one_that_never_comes_up_is_given_up_at_the_start(bench):
     script = "import sys; print('no such thing', flush=True); sys.exit(3)"
     async with bench.running(bench.child((sys.executable, "-c", script), probe=Well("refused"))) as child:
-        assert await asyncio.wait_for(child.failed, 20) == "exit status 3"
+        assert await asyncio.wait_for(child.failed, 30) == "exit status 3"
         assert "no such thing" in last_lines(child.log)
         assert not child.ready.is_set()
 
 
 async def test_a_program_that_is_missing_is_words_not_a_traceback(bench):
     async with bench.running(bench.child(("/nowhere/at/all",))) as child:
-        assert "No such file" in await asyncio.wait_for(child.failed, 10)
+        assert "No such file" in await asyncio.wait_for(child.failed, 30)
 
 
-async def test_back_off_grows(bench):
-    times = []
+async def test_back_off_grows(bench, monkeypatch):
+    times, delays = [], []
     child = bench.child((sys.executable, "-c", "raise SystemExit(1)"), probe=Well("refused"))
-    child._say = lambda text: times.append(time.monotonic())
+    died = child._died
+
+    def record(words, delay):
+        times.append(time.monotonic())
+        delays.append(delay)
+        died(words, delay)
+
+    monkeypatch.setattr(child, "_died", record)
     async with bench.running(child):
-        await until(lambda: len(times) >= 5, 20)
+        await eventually(lambda: len(times) >= 5)
+    assert delays[:5] == pytest.approx([0.02, 0.04, 0.08, 0.16, 0.32])
     gaps = [later - earlier for earlier, later in itertools.pairwise(times)]
-    assert gaps[3] - gaps[0] > 0.02 * (8 - 1) * 0.5
+    assert all(gap >= delay for gap, delay in zip(gaps, delays, strict=False)), "it starts only after its delay"
 
 
 async def test_one_that_no_longer_answers_is_replaced(bench):
     probe = Well()
     async with bench.running(bench.child(probe=probe, patience=0.2)) as child:
-        await asyncio.wait_for(child.ready.wait(), 10)
+        await asyncio.wait_for(child.ready.wait(), 30)
         first = child.handle
         probe.trouble = "no answer"
-        await until(lambda: child.state is State.UNHEALTHY)
-        await until(lambda: not first.alive)
+        await eventually(lambda: child.state is State.UNHEALTHY)
+        await eventually(lambda: not first.alive)
         probe.trouble = None
-        await until(lambda: bench.back == ["api"])
+        await eventually(lambda: bench.back == ["api"])
     assert bench.said[0].startswith("api does not answer (no answer for ")
 
 
 async def test_a_process_is_adopted_and_watched_though_it_is_not_our_child(bench):
     first = bench.child()
     task = asyncio.create_task(first.run())
-    await asyncio.wait_for(first.ready.wait(), 10)
+    await asyncio.wait_for(first.ready.wait(), 30)
     record = bench.files.records()["api"]
     # as after the supervisor was killed: only the record is left
     task.cancel()
@@ -159,11 +164,11 @@ async def test_a_process_is_adopted_and_watched_though_it_is_not_our_child(bench
     second = bench.child()
     second.adopt(record)
     async with bench.running(second):
-        await asyncio.wait_for(second.ready.wait(), 10)
+        await asyncio.wait_for(second.ready.wait(), 30)
         assert second.handle == first.handle
         assert second.since == record.since
         first.handle.send(signal.SIGKILL)
-        await until(lambda: bench.back == ["api"])
+        await eventually(lambda: bench.back == ["api"])
         assert second.handle != first.handle
 
 
@@ -171,7 +176,7 @@ async def test_one_that_ignores_sigterm_is_killed(bench):
     script = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('deaf', flush=True)\nwhile True: signal.pause()"
     child = bench.child((sys.executable, "-c", script), grace=0.3)
     async with bench.running(child):
-        await until(lambda: "deaf" in (child.log.read_text() if child.log.exists() else ""))
+        await eventually(lambda: "deaf" in (child.log.read_text() if child.log.exists() else ""))
         handle: ProcessHandle = child.handle
     assert not handle.alive
 
@@ -182,14 +187,16 @@ async def test_ready_is_asked_until_it_is_well_and_health_after(bench):
     child = bench.child(probe=health)
     child.program = replace(child.program, ready=ready)
     async with bench.running(child):
-        await until(lambda: child.handle is not None)
-        await asyncio.sleep(0.2)
+        await eventually(lambda: ready.checks >= 3)
         assert not child.ready.is_set()
+        assert health.checks == 0
         ready.trouble = None
-        await asyncio.wait_for(child.ready.wait(), 10)
+        await asyncio.wait_for(child.ready.wait(), 30)
         ready.trouble = "the store is away"
-        await asyncio.sleep(0.2)
+        asked = ready.checks
+        await eventually(lambda: health.checks >= 3)
         assert child.state is State.READY
+        assert ready.checks == asked
 
 
 @pytest.mark.parametrize(("status", "words"), [(9, "killed by signal 9"), (3 << 8, "exit status 3"), (None, "ended")])
@@ -205,7 +212,7 @@ async def test_one_that_must_not_be_used_is_refused_with_its_sentence(bench):
     child = bench.child()
     child.program = replace(child.program, ready=Refusing())
     async with bench.running(child):
-        refused = await asyncio.wait_for(child.failed, 10)
+        refused = await asyncio.wait_for(child.failed, 30)
         assert refused.message == "It is not what it should be."
         assert not child.ready.is_set()
 
@@ -221,7 +228,7 @@ async def test_what_it_reads_is_in_no_file_and_no_argument(bench):
     child = bench.child((sys.executable, "-c", script))
     child.program = replace(child.program, stdin=f"{password}\n")
     async with bench.running(child):
-        await until(lambda: f"read {digest}" in (child.log.read_text() if child.log.exists() else ""))
+        await eventually(lambda: f"read {digest}" in (child.log.read_text() if child.log.exists() else ""))
         process = Path(f"/proc/{child.handle.pid}")
         data_dir = bench.files.data_dir
         files = [path for place in {data_dir.root, data_dir.run} for path in place.rglob("*") if path.is_file()]
@@ -239,8 +246,10 @@ async def test_a_full_disk_keeps_no_process_from_starting(bench, monkeypatch):
 
     monkeypatch.setattr(bench.files, "write_record", write_record)
     async with bench.running(bench.child()) as child:
-        await asyncio.wait_for(child.ready.wait(), 10)
+        await asyncio.wait_for(child.ready.wait(), 30)
         assert bench.files.records() == {}
         monkeypatch.setattr(bench.files, "write_record", real)
-        await until(lambda: bench.files.records()["api"].handle == child.handle if bench.files.records() else False)
+        await eventually(
+            lambda: bench.files.records()["api"].handle == child.handle if bench.files.records() else False
+        )
     assert bench.said == []

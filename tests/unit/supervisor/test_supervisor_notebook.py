@@ -12,6 +12,7 @@ from llmos.python import check
 from llmos_hub import app
 from llmos_hub.supervisor import doctor, notebook
 from llmos_hub.supervisor.notebook import NotebookSetup
+from tests.support.waiting import eventually
 
 
 def script(path, text):
@@ -45,8 +46,7 @@ async def test_a_platform_that_stops_ends_the_fetch(tmp_path):
     pid = tmp_path / "pid"
     code = f"import os, time\nopen({str(pid)!r} + '.new', 'w').write(str(os.getpid()))\nos.rename({str(pid)!r} + '.new', {str(pid)!r})\ntime.sleep(600)\n"
     task = asyncio.create_task(NotebookSetup(os.environ, print, script(tmp_path / "fetch.py", code)).run())
-    while not pid.exists():
-        await asyncio.sleep(0.01)
+    await eventually(pid.exists)
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
     with pytest.raises(ProcessLookupError):

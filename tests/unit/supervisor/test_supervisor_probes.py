@@ -77,7 +77,7 @@ async def test_redis_with_and_without_the_right_password(tmp_path):
     process.stdin.write(config.render().encode())
     process.stdin.close()
     try:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while await RedisProbe(config.url).check() is not None:
                 await asyncio.sleep(0.02)
         wrong = f"unix://:wrong@{tmp_path / 'v.sock'}"

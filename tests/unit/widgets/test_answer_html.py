@@ -108,6 +108,6 @@ def test_it_is_formatted():
 
 @pytest.mark.parametrize("piece", ["[", "*a ", "`a ", "![](", "<a ", "$a ", "> ", "| a ", "**_", "[a](<"])
 def test_no_text_takes_long(piece):
-    began = time.perf_counter()
+    began = time.thread_time()
     check(piece * 2_000)
-    assert time.perf_counter() - began < 5
+    assert time.thread_time() - began < 5

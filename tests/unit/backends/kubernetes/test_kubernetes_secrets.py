@@ -70,7 +70,7 @@ async def test_a_namespace_whose_right_is_gone_keeps_no_workload(tmp_path, monke
         async with running(api) as backend:
             changes = backend.changes()
             cluster.remove("namespaces", NAMESPACE)
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(30):
                 while await backend.refs():
                     await anext(changes)
             assert await backend.observe(WANTED.ref) is None
@@ -94,11 +94,11 @@ async def test_the_secret_of_another_process_is_known(tmp_path):
     async with readable_namespace(tmp_path) as (cluster, api), running(api) as standby:
         async with running(api) as leader:
             await leader.apply(WANTED)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             changes = standby.changes()
             while WANTED.ref not in await standby.refs():
                 await anext(changes)
-        await asyncio.wait_for(standby._secrets._followed[NAMESPACE][0].synced.wait(), 10)
+        await asyncio.wait_for(standby._secrets._followed[NAMESPACE][0].synced.wait(), 30)
         before = cluster.revision
         await standby.apply(WANTED)
         assert cluster.revision == before

@@ -1,0 +1,38 @@
+"""Waiting for a condition. The time limit only turns a hang into a failure."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Any
+
+__all__ = ["PATIENCE", "eventually", "wait_until"]
+
+PATIENCE = 30.0
+"""Seconds after which a wait fails: far more than anything needs, even on a busy machine."""
+_PAUSE = 0.01
+
+
+async def eventually(holds: Callable[[], Any], what: str = "", *, timeout: float = PATIENCE) -> Any:
+    """Wait for a true result of `holds` and return it."""
+    try:
+        async with asyncio.timeout(timeout):
+            while not (found := holds()):
+                await asyncio.sleep(_PAUSE)
+            return found
+    except TimeoutError:
+        raise AssertionError(_failure(what, timeout)) from None
+
+
+def wait_until(holds: Callable[[], Any], timeout: float = PATIENCE, what: str = "") -> Any:
+    """Wait for a true result of `holds` and return it, in a test without an event loop."""
+    deadline = time.monotonic() + timeout
+    while not (found := holds()):
+        assert time.monotonic() < deadline, _failure(what, timeout)
+        time.sleep(_PAUSE)
+    return found
+
+
+def _failure(what: str, timeout: float) -> str:
+    return f"{what or 'the condition'} not met within {timeout:g} s"
