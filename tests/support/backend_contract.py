@@ -270,9 +270,11 @@ class BackendContract:
         other = workload(programs.serving("a"), name="other")
         await backend.apply(other)
         async with asyncio.timeout(30):
-            assert await anext(changes) == other.ref, (
-                "several changes come as one, and nothing is told without a change"
-            )
+            late = 0  # a cluster's last word on what is ready already may come now
+            while (changed := await anext(changes)) != other.ref:
+                assert changed == wanted.ref
+                late += 1
+            assert late <= 1, "several changes come as one, and nothing is told without a change"
             await backend.delete(wanted.ref)
             while (changed := await anext(changes)) != wanted.ref:
                 assert changed == other.ref
