@@ -21,15 +21,20 @@ async def health(request: Request, services: Services) -> Response:
 
 
 async def ready(request: Request, services: Services) -> Response:
-    """Answer whether requests can be served, which needs the store; known callers are served without the Hub.
+    """Answer whether requests can be served: from the first answers of the store and of the Hub on.
 
     In a cluster a new process has no cached identities, so it is not ready until the Hub has answered once.
     """
-    settling = getattr(request.app.state, "settling", None)
+    state = request.app.state
+    settling = getattr(state, "settling", None)
     if settling is not None and not settling.done():
         raise Unavailable("The Hub, which knows the tokens, has not answered yet.")
-    if not await services.store.healthy():
-        raise Unavailable("The store does not answer. Is Valkey running? See: llmos status")
+    # later it stays ready while the store is away: all replicas have the same one, and without any of them clients would
+    # hang instead of being told
+    if not getattr(state, "store_answered", False):
+        if not await services.store.healthy():
+            raise Unavailable("The store does not answer. Is Valkey running? See: llmos status")
+        state.store_answered = True
     return JSONResponse({"status": "ok"})
 
 

@@ -176,18 +176,30 @@ async def test_a_websocket_is_not_opened(ada: httpx.AsyncClient) -> None:
 
 
 async def test_health_and_readiness(api: Api, nobody: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert (await nobody.get("/health")).json() == {"status": "ok"}
+    async def unwell() -> bool:
+        return False
+
+    with monkeypatch.context() as away:
+        away.setattr(api.store, "healthy", unwell)
+        response = await nobody.get("/ready")
+        assert status_of(response)[:2] == (503, "unavailable")
+        assert response.headers["retry-after"] == "1"
+        assert (await nobody.get("/health")).json() == {"status": "ok"}
     assert (await nobody.get("/ready")).json() == {"status": "ok"}
     assert (await nobody.head("/health")).status_code == 200
+
+
+async def test_a_store_that_goes_away_takes_no_replica_out_of_service(
+    api: Api, nobody: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All replicas have the same store: without any, clients would hang instead of being told."""
+    assert (await nobody.get("/ready")).status_code == 200
 
     async def unwell() -> bool:
         return False
 
     monkeypatch.setattr(api.store, "healthy", unwell)
-    response = await nobody.get("/ready")
-    assert status_of(response)[:2] == (503, "unavailable")
-    assert response.headers["retry-after"] == "1"
-    assert (await nobody.get("/health")).status_code == 200
+    assert (await nobody.get("/ready")).status_code == 200
 
 
 async def test_metrics(ada: httpx.AsyncClient, root: httpx.AsyncClient, nobody: httpx.AsyncClient) -> None:
