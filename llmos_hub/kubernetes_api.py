@@ -73,7 +73,7 @@ class APIError(Exception):
 
     @property
     def passing(self) -> bool:
-        """Whether the server did nothing and may accept the same request in a moment."""
+        """True if the server did nothing and may accept the same request in a moment."""
         return self.status == 429 or (self.status == 403 and is_uncounted(self.message))
 
     def because(self, reason: str) -> bool:

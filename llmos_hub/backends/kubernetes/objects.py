@@ -272,7 +272,7 @@ def _make_egress(settings: KubernetesSettings) -> Iterator[dict[str, Any]]:
         ],
         "ports": [{"port": 53, "protocol": "UDP"}, {"port": 53, "protocol": "TCP"}],
     }
-    excluded = (*settings.egress.except_cidrs, *METADATA_SERVICES)
+    excluded = (*settings.egress.except_cidrs, *METADATA_SERVICES)  # the latter give out a node's credentials
     blocks = [{"ipBlock": _make_block(cidr, excluded)} for cidr in settings.egress.cidrs]
     if blocks and settings.egress.enabled:
         yield {"to": blocks}
@@ -280,6 +280,7 @@ def _make_egress(settings: KubernetesSettings) -> Iterator[dict[str, Any]]:
 
 
 def _make_block(cidr: str, excluded: tuple[str, ...]) -> dict[str, Any]:
+    """Return a range without the excluded addresses in it."""
     inside = _find_inside(cidr, excluded)
     return {"cidr": cidr} | ({"except": list(inside)} if inside else {})
 
