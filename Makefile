@@ -28,7 +28,7 @@ test-browser:  ## The README's session in a real Chromium (installed by apt-get 
 
 test-kubernetes:  ## A real Kubernetes cluster on this machine (root, Debian, Go; an hour the first time), or LLMOS_TEST_KUBECONFIG's
 	@$(DEV)
-	$(RUN)/python -m pytest tests/kubernetes tests/unit/helm $(ARGS)
+	$(RUN)/python -m pytest tests/kubernetes tests/unit/helm --numprocesses 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 bench:  ## The figures of docs/benchmarks.md
 	@$(DEV)

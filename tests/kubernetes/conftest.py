@@ -3,18 +3,74 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Iterator, Sequence
+import shutil
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Generator, Iterator, Sequence
+from pathlib import Path
 
 import pytest
 
 from llmos_hub.kubernetes_api import KubernetesAPI
 from tests.support.cluster import Cluster, ClusterMissing, build_cluster, start_cluster
+from tests.support.turns import Turn
 
 NODES = int(os.environ.get("LLMOS_TEST_NODES", "3"))
 ADDONS = ("csi", "netpol", "metrics", "kuberay", "lws")
+SHARED = "LLMOS_TEST_TURNS"  # a directory for those who run tests on one cluster side by side
 
-
+CLUSTER_TESTS = Path(__file__).parent
 CLUSTER = pytest.StashKey[Cluster]()
+TURN = pytest.StashKey[Turn]()
+
+
+def _is_worker(config: pytest.Config) -> bool:
+    return hasattr(config, "workerinput")
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Name the directory of the locks, and start the cluster where workers will share it."""
+    config = session.config
+    if _is_worker(config):
+        return
+    os.environ[SHARED] = tempfile.mkdtemp(prefix="llmos-turns-")
+    if config.getoption("numprocesses", None) and not config.option.collectonly:
+        _start(config)
+
+
+def _start(config: pytest.Config) -> Cluster:
+    """Start the cluster unless it runs; without one there are no tests."""
+    try:
+        build_cluster()
+        cluster = config.stash[CLUSTER] = start_cluster(NODES)
+    except (ClusterMissing, AssertionError) as error:
+        pytest.exit(str(error), returncode=1)
+    return cluster
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the modules that others may run beside; the rest have the cluster to themselves, one after the other."""
+    items.sort(key=lambda item: _alone(item) and CLUSTER_TESTS in item.path.parents)
+
+
+def _alone(item: pytest.Item) -> bool:
+    """Return whether a module needs the cluster to itself, unless it says ``SIDE_BY_SIDE = True``."""
+    return not getattr(getattr(item, "module", None), "SIDE_BY_SIDE", False)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> Generator[None, object, object]:
+    """Wait for the module's turn before its first test, where no time-out runs yet; it ends after its last one."""
+    turn = item.config.stash.get(TURN, None)
+    if turn is None:
+        return (yield)
+    if not turn.held:
+        turn.begin(alone=_alone(item))
+    try:
+        return (yield)
+    finally:
+        if nextitem is None or nextitem.path != item.path:
+            turn.end()
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
@@ -27,13 +83,13 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         return
     needs = sorted({name for item in items for name in getattr(getattr(item, "module", None), "NEEDS", ())})
     capture = session.config.pluginmanager.getplugin("capturemanager")
+    turn = session.config.stash[TURN] = Turn(Path(os.environ[SHARED]))
+    turn.begin(alone=True)  # of several workers one brings it
     try:
         with capture.global_and_fixture_disabled():
-            build_cluster()
-            cluster = session.config.stash[CLUSTER] = start_cluster(NODES)
-            _bring(cluster, needs)
-    except (ClusterMissing, AssertionError) as error:
-        pytest.exit(str(error), returncode=1)
+            _bring(_start(session.config), needs)
+    finally:
+        turn.end()
 
 
 def _bring(cluster: Cluster, needs: Sequence[str]) -> None:
@@ -43,7 +99,7 @@ def _bring(cluster: Cluster, needs: Sequence[str]) -> None:
         return
     for kind, names, bring in (("addons", addons, cluster.addons), ("images", images, cluster.images)):
         if names:
-            print(f"\n{kind}: {', '.join(names)} …", flush=True)
+            print(f"\n{kind}: {', '.join(names)} …", file=sys.__stderr__, flush=True)  # a worker's stdout is nobody's
             bring(*names)
 
 
@@ -51,6 +107,8 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     """Stop it also where no test has used it."""
     if cluster := config.stash.get(CLUSTER, None):
         cluster.stop()
+    if not _is_worker(config) and (directory := os.environ.pop(SHARED, None)):
+        shutil.rmtree(directory)
 
 
 @pytest.fixture(scope="session")

@@ -13,6 +13,8 @@ from tests.support import backend_contract
 from tests.support.backend_contract import BackendContract, Programs, ready, until, workload
 from tests.support.kubernetes_backend import HEALTH, Placed, script, serving, settings_for
 
+SIDE_BY_SIDE = True
+
 
 @pytest.fixture(autouse=True)
 def _patience(monkeypatch: pytest.MonkeyPatch) -> None:
