@@ -1,8 +1,8 @@
 """Messages about what a start waits for and why it is refused, from Kubernetes' own messages."""
 
 import pytest
-from llmos_spawners.pods import phase_of, unschedulable
-from llmos_spawners.quotas import explain_refusal
+from llmos_spawners.kubernetes.pods import phase_of, unschedulable
+from llmos_spawners.kubernetes.quotas import explain_refusal
 from llmos_spawners.refusals import refusal
 
 

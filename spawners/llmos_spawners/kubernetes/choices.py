@@ -10,7 +10,7 @@ from kubernetes_asyncio.client import ApiException
 from traitlets import Bool, Dict, List, TraitError, Unicode, default, validate
 
 from llmos_spawners.environment import chosen_options
-from llmos_spawners.kubernetes_namespace import UNREACHABLE, NamespacedKubeSpawner
+from llmos_spawners.kubernetes.namespace import UNREACHABLE, NamespacedKubeSpawner
 from llmos_spawners.profile_config import read_profiles
 from llmos_spawners.profile_form import render_form
 from llmos_spawners.profiles import BadOptions, Choice, Profiles

@@ -8,9 +8,9 @@ import datetime as dt
 from types import SimpleNamespace
 
 from kubernetes_asyncio.client import ApiException
-from llmos_spawners import kubernetes
 from llmos_spawners.kubernetes import LLMOSKubeSpawner
-from llmos_spawners.kubernetes_namespace import CREATED, OWNER, PREPARED
+from llmos_spawners.kubernetes import spawner as module
+from llmos_spawners.kubernetes.namespace import CREATED, OWNER, PREPARED
 from llmos_spawners.profile_config import default_sizes
 from llmos_spawners.profiles import BadOptions
 from tornado import web
@@ -384,7 +384,7 @@ async def test_a_secret_left_by_a_dead_hub_is_replaced_and_one_that_is_gone_is_n
 
 async def test_after_a_stop_tokens_and_secret_are_gone_and_the_sites_hook_ran(make, cluster, monkeypatch):
     ended = []
-    monkeypatch.setattr(kubernetes, "revoke_tokens", ended.append)
+    monkeypatch.setattr(module, "revoke_tokens", ended.append)
     spawner = make(post_stop_hook=lambda spawner: ended.append("hook"))
     spawner.get_env()
     await spawner._write_secret()
@@ -398,7 +398,7 @@ async def test_after_a_stop_tokens_and_secret_are_gone_and_the_sites_hook_ran(ma
 
 
 async def start(spawner, monkeypatch, inner):
-    monkeypatch.setattr(kubernetes, "mint_invoke_token", lambda _: "minted")
+    monkeypatch.setattr(module, "mint_invoke_token", lambda _: "minted")
     monkeypatch.setattr("kubespawner.spawner.KubeSpawner._start", inner)
     return await spawner.start()
 

@@ -9,7 +9,7 @@ pytest.importorskip("kubespawner")
 
 from llmos_spawners.kubernetes import LLMOSKubeSpawner
 
-from tests.unit.spawners.test_spawner_kubernetes_manifest import cluster, make
+from tests.unit.spawners.kubernetes.test_manifest import cluster, make
 
 __all__ = ["cluster", "make"]
 
@@ -18,8 +18,8 @@ __all__ = ["cluster", "make"]
 async def pupils(make, monkeypatch):
     """Return spawners by user that share a queue of two places, and whose pods are ready when the test says so."""
     monkeypatch.setattr(LLMOSKubeSpawner, "_starts", None)
-    monkeypatch.setattr("llmos_spawners.kubernetes.mint_invoke_token", lambda _: "invoke")
-    monkeypatch.setattr("llmos_spawners.kubernetes.revoke_tokens", lambda _: 0)
+    monkeypatch.setattr("llmos_spawners.kubernetes.spawner.mint_invoke_token", lambda _: "invoke")
+    monkeypatch.setattr("llmos_spawners.kubernetes.spawner.revoke_tokens", lambda _: 0)
     found = {}
     for name in ("ada", "bob", "cy", "dee", "eve"):
         spawner = found[name] = make(name, concurrent_starts=2)

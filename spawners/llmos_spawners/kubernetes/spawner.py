@@ -24,12 +24,12 @@ from llmos.kubernetes_messages import is_uncounted
 from llmos.resources.quantities import format_bytes, parse_quantity
 from llmos.trust import ENV_CA_CERTIFICATES
 from llmos_spawners.environment import mint_invoke_token, past_proxies, platform_environment, revoke_tokens
-from llmos_spawners.kubernetes_choices import ChoosingKubeSpawner
-from llmos_spawners.kubernetes_namespace import UNREACHABLE
-from llmos_spawners.pods import phase_of
+from llmos_spawners.kubernetes.choices import ChoosingKubeSpawner
+from llmos_spawners.kubernetes.namespace import UNREACHABLE
+from llmos_spawners.kubernetes.pods import phase_of
+from llmos_spawners.kubernetes.quotas import explain_refusal
 from llmos_spawners.profiles import BadOptions
 from llmos_spawners.queued_starts import QueuedStarts
-from llmos_spawners.quotas import explain_refusal
 from llmos_spawners.refusals import refusal
 from llmos_spawners.start_phases import Phase
 
