@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 
 import pytest
 
-from llmos_hub.kubernetes_api import KubernetesAPI
+from llmos_hub.kubernetes.connection import KubernetesAPI
 from tests.support.cluster import Cluster, ClusterMissing, build_cluster, start_cluster
 
 NODES = int(os.environ.get("LLMOS_TEST_NODES", "3"))
