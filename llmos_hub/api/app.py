@@ -266,7 +266,7 @@ async def _opened(settings: ProcessSettings) -> AsyncIterator[Starlette]:
         # imported here, so that a workstation's API stays small
         from llmos_hub.identity.people import HubPeople
         from llmos_hub.identity.settling import until_settled
-        from llmos_hub.kubernetes_api import KubernetesAPI
+        from llmos_hub.kubernetes.connection import KubernetesAPI
         from llmos_hub.managers.namespace_options import NamespaceOptions
         from llmos_hub.managers.namespaces import KubernetesNamespaces
         from llmos_hub.managers.nodes import KubernetesNodes

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from llmos_hub.kubernetes_api import KubernetesAPI
-from llmos_hub.kubernetes_reflector import Key, Reflector
+from llmos_hub.kubernetes.connection import KubernetesAPI
+from llmos_hub.kubernetes.reflector import Key, Reflector
 
 __all__ = ["ClusterInformer", "Object", "ObjectKey", "covers"]
 

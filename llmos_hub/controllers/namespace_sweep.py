@@ -21,7 +21,7 @@ from llmos_hub.controllers.fencing import require_leadership
 from llmos_hub.controllers.namespaces import owner_of
 from llmos_hub.controllers.server_sweep import ServerSweep
 from llmos_hub.identity.people import People
-from llmos_hub.kubernetes_api import MERGE_PATCH, APIError, KubernetesAPI, path_of
+from llmos_hub.kubernetes.connection import MERGE_PATCH, APIError, KubernetesAPI, path_of
 from llmos_hub.managers.namespace_objects import CREATED, MISSING_SINCE, Owner
 from llmos_hub.managers.namespace_options import NamespaceOptions
 from llmos_hub.stores.base import Store

@@ -16,7 +16,7 @@ from llmos.errors import LLMOSError
 from llmos_hub.controllers.cluster_informer import ClusterInformer, Object, covers
 from llmos_hub.controllers.fencing import require_leadership
 from llmos_hub.controllers.workqueue import QueueMetrics, ShutDown, WorkQueue
-from llmos_hub.kubernetes_api import APIError, KubernetesAPI, path_of
+from llmos_hub.kubernetes.connection import APIError, KubernetesAPI, path_of
 from llmos_hub.managers.namespace_objects import (
     COMPONENT,
     CREATED,

@@ -26,10 +26,10 @@ from llmos_hub.names import ENV_RELEASE
 from llmos_hub.settings import ProcessSettings
 from llmos_hub.stores import open_store_for
 from llmos_hub.stores.base import Store
-from llmos_hub.stores.kubernetes_namespaces import ReleaseNamespaces
+from llmos_hub.stores.kubernetes.namespaces import ReleaseNamespaces
 
 if TYPE_CHECKING:
-    from llmos_hub.kubernetes_api import KubernetesAPI
+    from llmos_hub.kubernetes.connection import KubernetesAPI
 
 __all__ = ["ENV_LEASE_SECONDS", "ClusterMachines", "Companion", "Parts", "local_context", "opened"]
 
@@ -163,8 +163,8 @@ async def _in_cluster(settings: ProcessSettings) -> AsyncIterator[Parts]:
     from llmos_hub.backends.kubernetes.names import workload_selector
     from llmos_hub.backends.kubernetes.settings import KubernetesSettings
     from llmos_hub.controllers.election import Election, own_identity
-    from llmos_hub.controllers.kubernetes_leases import KubernetesLeases
-    from llmos_hub.kubernetes_api import KubernetesAPI
+    from llmos_hub.controllers.leases import KubernetesLeases
+    from llmos_hub.kubernetes.connection import KubernetesAPI
     from llmos_hub.managers.nodes import KubernetesNodes
 
     cluster = KubernetesSettings.from_environment()

@@ -32,7 +32,7 @@ from llmos_hub.controllers.unserved import InOwnNamespaces
 from llmos_hub.settings import ProcessSettings
 from llmos_hub.stores.base import Store
 from llmos_hub.stores.informer import Key
-from llmos_hub.stores.kubernetes_namespaces import ReleaseNamespaces
+from llmos_hub.stores.kubernetes.namespaces import ReleaseNamespaces
 
 __all__ = ["Controllers", "serve"]
 

@@ -17,7 +17,7 @@ from llmos.resources.base import set_condition, utcnow
 from llmos_hub.controllers.reconciler import Reconciler, Result
 from llmos_hub.stores.base import Store
 from llmos_hub.stores.informer import Key
-from llmos_hub.stores.kubernetes_namespaces import MANAGED_BY, ReleaseNamespaces
+from llmos_hub.stores.kubernetes.namespaces import MANAGED_BY, ReleaseNamespaces
 
 __all__ = ["InOwnNamespaces", "unserved"]
 

@@ -265,7 +265,7 @@ async def serve(settings: ProcessSettings, options: GatewayOptions | None = None
     from llmos_hub.identity.settling import until_settled
     from llmos_hub.identity.shared import SharedIdentities
     from llmos_hub.stores import open_store_for
-    from llmos_hub.stores.database import Database
+    from llmos_hub.valkey.database import Database
 
     options = options or GatewayOptions.from_environment()
     _log_to_stderr()

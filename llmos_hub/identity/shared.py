@@ -21,7 +21,7 @@ from typing import Final
 
 from llmos.errors import LLMOSError
 from llmos_hub.policy import Caller
-from llmos_hub.stores.database import Database
+from llmos_hub.valkey.database import Database
 
 __all__ = ["SharedIdentities"]
 

@@ -15,10 +15,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
-from llmos_hub.kubernetes_api import path_of
+from llmos_hub.kubernetes.connection import path_of
 from llmos_hub.managers.namespace_options import NamespaceOptions, Peer
 from llmos_hub.names import METADATA_SERVICES
-from llmos_hub.stores.kubernetes_namespaces import INSTANCE, MANAGED_BY
+from llmos_hub.stores.kubernetes.namespaces import INSTANCE, MANAGED_BY
 
 __all__ = [
     "COMPONENT",

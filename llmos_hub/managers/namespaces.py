@@ -16,7 +16,7 @@ from typing import Any, Final, Protocol
 
 from llmos.errors import Conflict, Forbidden, Internal, LLMOSError, NotFound, Unavailable
 from llmos_hub.identity.people import People
-from llmos_hub.kubernetes_api import FIELD_MANAGER, APIError, KubernetesAPI, path_of
+from llmos_hub.kubernetes.connection import FIELD_MANAGER, APIError, KubernetesAPI, path_of
 from llmos_hub.managers.namespace_objects import (
     CREATED,
     INSTANCE,

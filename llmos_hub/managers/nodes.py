@@ -24,7 +24,7 @@ from llmos.resources.workload import Resources
 from llmos_hub.engines.base import Machine
 from llmos_hub.engines.llamacpp_build import Build, find_build, gpu_summary
 from llmos_hub.engines.machine import detect
-from llmos_hub.kubernetes_api import APIError, KubernetesAPI, path_of
+from llmos_hub.kubernetes.connection import APIError, KubernetesAPI, path_of
 from llmos_hub.policy import Rights
 from llmos_hub.stores.base import Store
 

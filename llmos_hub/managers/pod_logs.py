@@ -9,7 +9,7 @@ from llmos.errors import Internal, NotFound
 from llmos.resources import Resource
 from llmos_hub.backends.kubernetes.logs import read_logs
 from llmos_hub.backends.kubernetes.names import workload_selector
-from llmos_hub.kubernetes_api import APIError, KubernetesAPI, path_of
+from llmos_hub.kubernetes.connection import APIError, KubernetesAPI, path_of
 from llmos_hub.managers.logs import nothing_has_run
 from llmos_hub.stores.base import Store
 from llmos_hub.workload import WorkloadRef

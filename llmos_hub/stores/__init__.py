@@ -48,9 +48,9 @@ def open_store(url: str, encryption_key: str = "") -> Store:
         The URL or a key can't be read.
     """
     # imported here, so that a process which only names the types doesn't load the client library
-    from llmos_hub.stores.database import Database
-    from llmos_hub.stores.redis import RedisStore
-    from llmos_hub.stores.sealing import Sealer
+    from llmos_hub.stores.redis.sealing import Sealer
+    from llmos_hub.stores.redis.store import RedisStore
+    from llmos_hub.valkey.database import Database
 
     return RedisStore(Database(url), Sealer(encryption_key))
 
@@ -80,10 +80,10 @@ def open_store_for(settings: ProcessSettings, *, secrets: bool = True, everywher
     if settings.store == "redis":
         assert database is not None, "settings without an address are refused"
         return database
-    from llmos_hub.kubernetes_api import KubernetesAPI
-    from llmos_hub.stores.kubernetes import KubernetesStore
-    from llmos_hub.stores.kubernetes_namespaces import ReleaseNamespaces
-    from llmos_hub.stores.kubernetes_release import ReleaseStore
+    from llmos_hub.kubernetes.connection import KubernetesAPI
+    from llmos_hub.stores.kubernetes.namespaces import ReleaseNamespaces
+    from llmos_hub.stores.kubernetes.release import ReleaseStore
+    from llmos_hub.stores.kubernetes.store import KubernetesStore
     from llmos_hub.stores.routed import RoutedStore
 
     api = KubernetesAPI()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 from llmos.errors import AlreadyExists, Cause, Conflict, Insufficient, Invalid, NotFound
 from llmos.resources.base import ObjectMeta, Resource, utcnow
@@ -33,11 +33,15 @@ __all__ = [
     "match",
     "not_found",
     "quota_exceeded",
+    "revision_of",
     "updated",
     "with_status",
 ]
 
 R = TypeVar("R", bound=Resource)
+
+_DIGITS: Final = 20
+"""Decimal digits of the largest 64-bit number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -299,3 +303,17 @@ def deleted(current: R, uid: str | None) -> Outcome[R]:
         return Outcome(current, changed=False)
     metadata = current.metadata.model_copy(update={"deletion_timestamp": utcnow()})
     return Outcome(current.model_copy(update={"metadata": metadata}))
+
+
+def revision_of(resource_version: str) -> int:
+    """Return the revision that a resourceVersion stands for.
+
+    Raises
+    ------
+    Invalid
+        It was not issued by a store.
+    """
+    if not (resource_version.isascii() and resource_version.isdigit() and len(resource_version) <= _DIGITS):
+        message = f'resourceVersion: "{resource_version[:40]}" is none that this store gave out. List again and watch from there.'
+        raise Invalid(message)
+    return int(resource_version)

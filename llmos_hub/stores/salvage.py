@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from llmos.errors import Internal, Invalid
 from llmos.resources.base import Resource, invalid
 
-__all__ = ["refuse_change", "refuse_unread", "salvaged"]
+__all__ = ["Unreadable", "refuse_change", "refuse_unread", "salvaged"]
 
 R = TypeVar("R", bound=Resource)
 
@@ -22,6 +22,10 @@ _TRIES: Final = 6
 """Maximum attempts; each removes the fields that the last one failed on, and a spec as a whole gets a placeholder."""
 _WORDS: Final = 1000
 """Maximum characters of the reason: it is shown within one sentence."""
+
+
+class Unreadable(Exception):
+    """A value that this version can't read: written by a newer one, sealed with another key, or damaged."""
 
 
 def salvaged(kind: type[R], data: Any, why: str = "") -> R | None:

@@ -59,7 +59,7 @@ def _proxy(options: list[str]) -> NoReturn:
 
 def _valkey(config: Path) -> NoReturn:
     """Execute Valkey with its configuration on standard input, the password as its last line."""
-    from llmos_hub.stores.valkey_binary import find_valkey
+    from llmos_hub.valkey.server import find_valkey
 
     escaped = os.environ.pop("VALKEY_PASSWORD").replace("\\", "\\\\").replace('"', '\\"')
     settings = f"{config.read_text(encoding='utf-8').rstrip()}\n{_memory(_CGROUP_LIMIT)}"

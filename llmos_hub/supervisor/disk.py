@@ -16,7 +16,7 @@ from typing import Final
 
 from llmos.errors import Unavailable
 from llmos_hub.supervisor.console import tilde
-from llmos_hub.supervisor.resp import ask
+from llmos_hub.valkey.resp import ask
 
 __all__ = ["DiskGuard", "FreeSpace", "free_space", "refuse_full"]
 

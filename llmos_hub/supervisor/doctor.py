@@ -19,13 +19,13 @@ from llmos.python.notebook import notebook_environment, setup_command
 from llmos_hub.engines.llamacpp_build import find_build, gpu_summary
 from llmos_hub.engines.machine import detect
 from llmos_hub.names import DataDir
-from llmos_hub.stores.valkey_binary import find_valkey
 from llmos_hub.supervisor.binaries import find_node, find_proxy
 from llmos_hub.supervisor.console import size
 from llmos_hub.supervisor.disk import free_space
 from llmos_hub.supervisor.notebook import notebook_state
 from llmos_hub.supervisor.ports import is_free, owner_of
 from llmos_hub.supervisor.state import StateFiles
+from llmos_hub.valkey.server import find_valkey
 
 __all__ = ["Finding", "doctor", "examine"]
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 from urllib.parse import urlsplit
 
-from llmos_hub.supervisor.resp import ask
+from llmos_hub.valkey.resp import ask
 
 __all__ = ["Answer", "HttpProbe", "Probe", "RedisProbe", "Silence", "error_words", "http_request"]
 

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Final
 
 from llmos.errors import Unavailable
-from llmos_hub.stores.keys import SCHEMA_VERSION, Keys
 from llmos_hub.supervisor.probes import error_words
-from llmos_hub.supervisor.resp import Refusal, Reply, ask
+from llmos_hub.valkey.resp import Refusal, Reply, ask
+from llmos_hub.valkey.schema import SCHEMA_VERSION, Keys
 
 __all__ = ["StoreCheck", "database_id", "refuse_newer_layout"]
 

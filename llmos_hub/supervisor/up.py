@@ -16,7 +16,6 @@ from typing import Final
 from llmos import __version__
 from llmos.errors import Conflict, LLMOSError, Unavailable
 from llmos_hub.names import ENV_DATA_DIR, ENV_REDIS_URL, default_data_dir
-from llmos_hub.stores.valkey_binary import ServerConfig, find_valkey
 from llmos_hub.supervisor.binaries import find_node, find_proxy
 from llmos_hub.supervisor.console import Console, llmos_command, tilde
 from llmos_hub.supervisor.detach import DETACHED_LOG
@@ -33,6 +32,7 @@ from llmos_hub.supervisor.secrets import Secrets
 from llmos_hub.supervisor.state import Record, StateFiles
 from llmos_hub.supervisor.store_check import database_id, refuse_newer_layout
 from llmos_hub.supervisor.supervisor import Supervisor, adoptable, base_environment, stop_recorded
+from llmos_hub.valkey.server import ServerConfig, find_valkey
 
 __all__ = ["up"]
 

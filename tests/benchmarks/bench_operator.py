@@ -36,7 +36,7 @@ from typing import Any
 
 import uvloop
 
-from llmos_hub.kubernetes_api import KubernetesAPI, path_of
+from llmos_hub.kubernetes.connection import KubernetesAPI, path_of
 from tests.benchmarks import operator_load as load
 from tests.benchmarks.control_plane import OPERATOR, Audit, ControlPlane, counted, running, what_of
 from tests.support.cluster import ClusterMissing

@@ -15,7 +15,7 @@ import uvloop
 
 from llmos.errors import LLMOSError
 from llmos_hub.controllers.workqueue import WorkQueue
-from llmos_hub.kubernetes_api import MERGE_PATCH, APIError, KubernetesAPI, path_of
+from llmos_hub.kubernetes.connection import MERGE_PATCH, APIError, KubernetesAPI, path_of
 
 WORKERS = 8
 _CAPACITY = {"cpu": "4000", "memory": "64Ti", "pods": "20000", "ephemeral-storage": "64Ti"}

@@ -17,7 +17,7 @@ from llmos_hub.controllers.layout import cluster_layout
 from llmos_hub.controllers.modelservice.workloads import SERVE, make_ref, make_serve
 from llmos_hub.engines.base import Machine
 from llmos_hub.engines.custom import Custom
-from llmos_hub.kubernetes_api import MERGE_PATCH, KubernetesAPI, path_of
+from llmos_hub.kubernetes.connection import MERGE_PATCH, KubernetesAPI, path_of
 from llmos_hub.managers.namespace_objects import PREPARED, Owner, make_contents, make_namespace, object_path
 from llmos_hub.managers.namespace_options import Binding, NamespaceOptions
 

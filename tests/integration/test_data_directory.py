@@ -11,7 +11,7 @@ import pytest
 import redis
 
 import llmos
-from llmos_hub.stores.keys import SCHEMA_VERSION, Keys
+from llmos_hub.valkey.schema import SCHEMA_VERSION, Keys
 from tests.support.platform import Platform, running_platform, wait_until
 
 AOF = Path("valkey") / "appendonlydir"

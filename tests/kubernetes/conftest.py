@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from llmos_hub.kubernetes_api import KubernetesAPI
+from llmos_hub.kubernetes.connection import KubernetesAPI
 from tests.support.cluster import Cluster, ClusterMissing, build_cluster, start_cluster
 from tests.support.turns import Turn
 

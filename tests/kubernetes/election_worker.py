@@ -20,17 +20,17 @@ from typing import Any, cast
 from llmos_hub.backends.kubernetes import KubernetesBackend
 from llmos_hub.backends.kubernetes.settings import KubernetesSettings
 from llmos_hub.controllers.election import Election, own_identity
-from llmos_hub.controllers.kubernetes_leases import KubernetesLeases
 from llmos_hub.controllers.layout import WorkloadContext, cluster_layout
+from llmos_hub.controllers.leases import KubernetesLeases
 from llmos_hub.controllers.metrics import Metrics
 from llmos_hub.controllers.parts import lease_timing
 from llmos_hub.controllers.runner import Controllers
 from llmos_hub.engines.base import Machine
-from llmos_hub.kubernetes_api import KubernetesAPI
+from llmos_hub.kubernetes.connection import KubernetesAPI
 from llmos_hub.names import DataDir
 from llmos_hub.settings import ProcessSettings
 from llmos_hub.stores.base import Store
-from llmos_hub.stores.kubernetes import KubernetesStore
+from llmos_hub.stores.kubernetes.store import KubernetesStore
 
 WRITES = ("create", "update", "apply", "patch_status", "delete")
 

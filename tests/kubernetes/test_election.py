@@ -17,9 +17,9 @@ from typing import Any
 import pytest
 
 from llmos.resources import ModelService
-from llmos_hub.kubernetes_api import KubernetesAPI
+from llmos_hub.kubernetes.connection import KubernetesAPI
 from llmos_hub.stores.base import Store
-from llmos_hub.stores.kubernetes import KubernetesStore
+from llmos_hub.stores.kubernetes.store import KubernetesStore
 from tests.support.cluster import Cluster
 
 SIDE_BY_SIDE = True

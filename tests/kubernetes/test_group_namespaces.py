@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from llmos_hub.kubernetes_api import KubernetesAPI
+from llmos_hub.kubernetes.connection import KubernetesAPI
 from llmos_hub.names import group_namespace
 from llmos_hub.stores import Store
 from tests.support.cluster import Cluster

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from llmos.resources import ModelService
-from llmos_hub.kubernetes_api import KubernetesAPI
+from llmos_hub.kubernetes.connection import KubernetesAPI
 from tests.support.cluster import Cluster
 from tests.support.live_controllers import LiveRelease, live_release, stand_in
 

@@ -20,14 +20,14 @@ from llmos.resources import ModelService
 from llmos.resources.base import utcnow
 from llmos_hub.controllers.namespace_sweep import Sweep
 from llmos_hub.controllers.namespaces import NamespaceController
-from llmos_hub.kubernetes_api import KubernetesAPI
+from llmos_hub.kubernetes.connection import KubernetesAPI
 from llmos_hub.managers.namespace_objects import MISSING_SINCE
 from llmos_hub.managers.namespace_options import Binding, NamespaceOptions
 from llmos_hub.managers.namespaces import KubernetesNamespaces
 from llmos_hub.managers.nodes import KubernetesNodes
 from llmos_hub.names import SCOPE_MANAGE, user_namespace
 from llmos_hub.policy import Caller
-from llmos_hub.stores.kubernetes import KubernetesStore
+from llmos_hub.stores.kubernetes.store import KubernetesStore
 from tests.support.cluster import Cluster
 from tests.support.fake_people import FakePeople
 

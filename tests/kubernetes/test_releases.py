@@ -12,8 +12,8 @@ from subprocess import CompletedProcess
 import pytest
 
 from llmos.resources import ModelService
-from llmos_hub.kubernetes_api import KubernetesAPI
-from llmos_hub.stores.kubernetes import KubernetesStore
+from llmos_hub.kubernetes.connection import KubernetesAPI
+from llmos_hub.stores.kubernetes.store import KubernetesStore
 from tests.support.cluster import Cluster, wait_for
 from tests.support.helm import render
 from tests.support.live_controllers import live_release, stand_in

@@ -17,10 +17,10 @@ import pytest
 
 from llmos.errors import Conflict, Expired, Forbidden, Insufficient, NotFound, Unavailable
 from llmos.resources import Credential, ModelService, Resource
-from llmos_hub.kubernetes_api import APIError, KubernetesAPI, path_of
+from llmos_hub.kubernetes.connection import APIError, KubernetesAPI, path_of
 from llmos_hub.stores import open_store
 from llmos_hub.stores.base import ADDED, BOOKMARK, MODIFIED, Listing, Page, Store, WatchEvent
-from llmos_hub.stores.kubernetes import KubernetesStore
+from llmos_hub.stores.kubernetes.store import KubernetesStore
 from llmos_hub.stores.routed import RoutedStore
 from tests.support.breaking import compact
 from tests.support.cluster import Cluster, wait_for

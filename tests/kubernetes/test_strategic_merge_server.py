@@ -8,7 +8,7 @@ from typing import Any
 from hypothesis import HealthCheck, Phase, given, settings
 
 from llmos_hub.backends.kubernetes.strategic_merge import POD_TEMPLATE, Schema, strategic_merge
-from llmos_hub.kubernetes_api import APIError, KubernetesAPI, path_of
+from llmos_hub.kubernetes.connection import APIError, KubernetesAPI, path_of
 from tests.support.pod_templates import ORIGINAL, patches
 
 SIDE_BY_SIDE = True

@@ -18,7 +18,7 @@ import yaml
 from llmos.names import slug
 from llmos_hub.controllers.server_sweep import ServerSweep
 from llmos_hub.identity.people import HubPeople
-from llmos_hub.kubernetes_api import KubernetesAPI
+from llmos_hub.kubernetes.connection import KubernetesAPI
 from tests.support.cluster import Cluster, wait_for
 from tests.support.images import image
 from tests.support.people import Kernel

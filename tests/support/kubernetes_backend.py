@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from llmos_hub.backends.changes import Subscription
 from llmos_hub.backends.kubernetes import KubernetesBackend, KubernetesSettings
-from llmos_hub.kubernetes_api import KubernetesAPI
+from llmos_hub.kubernetes.connection import KubernetesAPI
 from llmos_hub.workload import Observation, PodOptions, Probe, ProcessTemplate, ReplicaState, Workload, WorkloadRef
 
 IMAGE = "registry.local/busybox:1"

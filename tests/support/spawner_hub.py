@@ -23,7 +23,7 @@ from typing import Any, Self
 import httpx
 
 from llmos_hub.controllers.namespaces import NamespaceController
-from llmos_hub.kubernetes_api import KubernetesAPI
+from llmos_hub.kubernetes.connection import KubernetesAPI
 from llmos_hub.managers.namespace_options import Binding, NamespaceOptions, Network, Peer
 from tests.support.cluster import Cluster, wait_for
 from tests.support.images import image

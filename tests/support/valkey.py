@@ -24,7 +24,7 @@ from redis.retry import Retry
 
 from llmos_hub.stores import open_store
 from llmos_hub.stores.base import Store
-from llmos_hub.stores.valkey_binary import ServerConfig, find_valkey
+from llmos_hub.valkey.server import ServerConfig, find_valkey
 
 __all__ = ["ValkeyServer", "encryption_key", "redis_url", "store", "valkey_factory", "valkey_server"]
 

@@ -26,7 +26,7 @@ from llmos_hub.backends.kubernetes.watching import (
     make_reflectors,
 )
 from llmos_hub.backends.kubernetes.workloads import Applier, Entry
-from llmos_hub.kubernetes_api import APIError, KubernetesAPI
+from llmos_hub.kubernetes.connection import APIError, KubernetesAPI
 from llmos_hub.workload import Observation, Workload, WorkloadRef
 
 __all__ = ["KubernetesBackend"]

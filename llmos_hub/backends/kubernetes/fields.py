@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from llmos.resources.quantities import parse_quantity
 from llmos_hub.backends.kubernetes.names import digest
-from llmos_hub.kubernetes_api import FIELD_MANAGER
+from llmos_hub.kubernetes.connection import FIELD_MANAGER
 
 __all__ = ["fields_of", "values_of", "values_wanted"]
 

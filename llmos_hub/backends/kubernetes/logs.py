@@ -10,7 +10,7 @@ from typing import Any, Final
 from llmos.errors import LLMOSError, NotFound, Unavailable
 from llmos_hub.backends.kubernetes.names import workload_selector
 from llmos_hub.backends.kubernetes.states import init_running, main_status, role_of
-from llmos_hub.kubernetes_api import APIError, KubernetesAPI, path_of
+from llmos_hub.kubernetes.connection import APIError, KubernetesAPI, path_of
 from llmos_hub.workload import WorkloadRef
 
 __all__ = ["read_log", "read_logs"]

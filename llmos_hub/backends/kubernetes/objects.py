@@ -23,7 +23,7 @@ from llmos_hub.backends.kubernetes.names import (
 from llmos_hub.backends.kubernetes.pods import MODEL_CLAIM, make_pod_template, make_secret_data, uses_models
 from llmos_hub.backends.kubernetes.quotas import state_limits
 from llmos_hub.backends.kubernetes.settings import KubernetesSettings
-from llmos_hub.kubernetes_api import path_of
+from llmos_hub.kubernetes.connection import path_of
 from llmos_hub.names import METADATA_SERVICES
 from llmos_hub.workload import Role, Workload
 

@@ -15,7 +15,7 @@ from llmos_hub.backends.kubernetes.logs import read_log
 from llmos_hub.backends.kubernetes.names import ref_of, release_selector
 from llmos_hub.backends.kubernetes.settings import KubernetesSettings
 from llmos_hub.backends.kubernetes.states import init_running
-from llmos_hub.kubernetes_api import APIError, KubernetesAPI
+from llmos_hub.kubernetes.connection import APIError, KubernetesAPI
 from llmos_hub.workload import WorkloadRef
 
 __all__ = ["MEMORY_PERIOD", "Polls", "progress_words"]

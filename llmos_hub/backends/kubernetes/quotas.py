@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 from llmos_hub.backends.kubernetes.pods import pod_specs
-from llmos_hub.kubernetes_api import KubernetesAPI, path_of
-from llmos_hub.kubernetes_reflector import Reflector
+from llmos_hub.kubernetes.connection import KubernetesAPI, path_of
+from llmos_hub.kubernetes.reflector import Reflector
 
 __all__ = ["Demands", "state_limits"]
 

@@ -14,8 +14,8 @@ from llmos_hub.backends.kubernetes.objects import KINDS
 from llmos_hub.backends.kubernetes.pods import pod_specs
 from llmos_hub.backends.kubernetes.settings import KubernetesSettings
 from llmos_hub.backends.kubernetes.states import Notice
-from llmos_hub.kubernetes_api import KubernetesAPI, path_of
-from llmos_hub.kubernetes_reflector import Reflector
+from llmos_hub.kubernetes.connection import KubernetesAPI, path_of
+from llmos_hub.kubernetes.reflector import Reflector
 
 __all__ = [
     "FIELDS",

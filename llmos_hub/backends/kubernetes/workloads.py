@@ -25,8 +25,8 @@ from llmos_hub.backends.kubernetes.quotas import Demands
 from llmos_hub.backends.kubernetes.reasons import not_created
 from llmos_hub.backends.kubernetes.settings import KubernetesSettings
 from llmos_hub.backends.kubernetes.watching import FIELDS, IMAGES, VALUES, SecretReflector
-from llmos_hub.kubernetes_api import FIELD_MANAGER, MERGE_PATCH, APIError, KubernetesAPI, path_of
-from llmos_hub.kubernetes_reflector import Reflector
+from llmos_hub.kubernetes.connection import FIELD_MANAGER, MERGE_PATCH, APIError, KubernetesAPI, path_of
+from llmos_hub.kubernetes.reflector import Reflector
 from llmos_hub.workload import Observation, Workload, WorkloadRef
 
 __all__ = ["Applier", "Entry"]

@@ -12,7 +12,7 @@ import yaml
 
 from llmos.resources import Credential, ModelService
 from llmos_hub.stores import Store
-from llmos_hub.stores.database import Keys
+from llmos_hub.stores.redis.keys import ResourceKeys
 from tests.support.valkey import ValkeyServer
 from tests.unit.api.conftest import BASE, SECRET, Api, causes_of, credentials, manifest, models, status_of, token_of
 
@@ -530,7 +530,7 @@ async def test_what_this_version_cannot_read_is_seen_replaced_and_deleted(
 ) -> None:
     await ada.post(models(), json=manifest())
     with contextlib.closing(valkey_server.client()) as raw:
-        key = Keys().objects("modelservices", "user-ada")
+        key = ResourceKeys().objects("modelservices", "user-ada")
 
         def spoil() -> None:
             raw.hset(key, "chat", raw.hget(key, "chat").replace(b'"spec":{', b'"spec":{"fromTheFuture":1,'))

@@ -17,7 +17,7 @@ from llmos.resources.base import utcnow
 from llmos_hub.backends.base import Backend
 from llmos_hub.controllers.election import Alone, Election, Lease, Timing
 from llmos_hub.controllers.fencing import fenced_backend, fenced_store
-from llmos_hub.controllers.kubernetes_leases import KubernetesLeases, make_lease, read_lease
+from llmos_hub.controllers.leases import KubernetesLeases, make_lease, read_lease
 from llmos_hub.stores.base import Store
 from llmos_hub.workload import Workload, WorkloadRef
 from tests.support.fake_kubernetes import fake_kubernetes

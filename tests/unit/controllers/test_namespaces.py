@@ -18,7 +18,7 @@ from llmos.resources.credential import CredentialSpec, CredentialStatus
 from llmos_hub.controllers.cluster_informer import covers
 from llmos_hub.controllers.namespace_sweep import Sweep
 from llmos_hub.controllers.namespaces import CONTENTS, NamespaceController, owner_of
-from llmos_hub.kubernetes_api import KubernetesAPI
+from llmos_hub.kubernetes.connection import KubernetesAPI
 from llmos_hub.managers.namespace_objects import MISSING_SINCE, PREPARED, Owner, make_namespace
 from llmos_hub.managers.namespace_options import Binding, NamespaceOptions, Network
 from llmos_hub.stores.base import Store

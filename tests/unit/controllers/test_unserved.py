@@ -18,11 +18,11 @@ from llmos_hub.controllers.layout import WorkloadContext, cluster_layout
 from llmos_hub.controllers.runner import Controllers
 from llmos_hub.controllers.unserved import InOwnNamespaces
 from llmos_hub.engines.base import Machine
-from llmos_hub.kubernetes_api import KubernetesAPI
+from llmos_hub.kubernetes.connection import KubernetesAPI
 from llmos_hub.names import DataDir
 from llmos_hub.settings import ProcessSettings
-from llmos_hub.stores.kubernetes import KubernetesStore
-from llmos_hub.stores.kubernetes_namespaces import ReleaseNamespaces
+from llmos_hub.stores.kubernetes.namespaces import ReleaseNamespaces
+from llmos_hub.stores.kubernetes.store import KubernetesStore
 from tests.support.fake_kubernetes import FakeKubernetes, fake_kubernetes
 from tests.support.waiting import eventually
 

@@ -18,7 +18,7 @@ from llmos_hub.gateway.routing import Table
 from llmos_hub.gateway.upstream import Upstreams
 from llmos_hub.stores import Store, open_store
 from llmos_hub.stores.base import BOOKMARK, DELETED, MODIFIED, Listing, WatchEvent
-from llmos_hub.stores.database import Keys
+from llmos_hub.stores.redis.keys import ResourceKeys
 from tests.support.fake_upstream import MakeUpstream
 from tests.support.gateway import RunningGateway, running_gateway, service
 from tests.support.valkey import ValkeyServer
@@ -50,7 +50,7 @@ async def test_what_cannot_be_read_any_more_is_served_by_its_last_status(
     upstream = await upstreams()
     async with running_gateway(store, None, [service("chat", upstream)]):
         with contextlib.closing(valkey_server.client()) as raw:
-            key = Keys().objects("modelservices", "user-ada")
+            key = ResourceKeys().objects("modelservices", "user-ada")
             raw.hset(key, "chat", raw.hget(key, "chat").replace(b'"spec":{', b'"spec":{"fromTheFuture":1,'))
         assert (await store.get(ModelService, "user-ada", "chat")).unread
         async with running_gateway(store, None, []) as another:

@@ -15,7 +15,7 @@ from llmos_hub.identity import HubIdentity
 from llmos_hub.identity import shared as shared_module
 from llmos_hub.identity.shared import SharedIdentities
 from llmos_hub.policy import Caller
-from llmos_hub.stores.database import Database
+from llmos_hub.valkey.database import Database
 from tests.support.clock import Clock
 from tests.support.fake_hub import FakeHub, fake_hub
 from tests.support.valkey import ValkeyServer

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from llmos.errors import Conflict, Forbidden, NotFound, Unavailable
-from llmos_hub.kubernetes_api import KubernetesAPI
+from llmos_hub.kubernetes.connection import KubernetesAPI
 from llmos_hub.managers.namespace_objects import PREPARED, Owner, make_namespace
 from llmos_hub.managers.namespace_options import NamespaceOptions
 from llmos_hub.managers.namespaces import KubernetesNamespaces, LocalNamespaces

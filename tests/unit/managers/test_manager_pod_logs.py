@@ -11,7 +11,7 @@ import pytest
 
 from llmos.errors import NotFound
 from llmos.resources import ModelService
-from llmos_hub.kubernetes_api import KubernetesAPI
+from llmos_hub.kubernetes.connection import KubernetesAPI
 from llmos_hub.managers.pod_logs import PodLogReader
 from llmos_hub.stores.base import Store
 from llmos_hub.workload import WorkloadRef

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from llmos.errors import Unavailable
-from llmos_hub.stores.valkey_binary import ServerConfig, find_valkey
 from llmos_hub.supervisor.database_files import explain_exit, refuse_lost_files, repair, sound_length
 from llmos_hub.supervisor.store_check import StoreCheck
+from llmos_hub.valkey.server import ServerConfig, find_valkey
 
 SET = b"*3\r\n$3\r\nSET\r\n$1\r\na\r\n$4\r\n1\r\n2\r\n"
 MULTI, EXEC = b"*1\r\n$5\r\nMULTI\r\n", b"*1\r\n$4\r\nEXEC\r\n"

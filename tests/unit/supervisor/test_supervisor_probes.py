@@ -68,7 +68,7 @@ async def test_nobody_and_nothing():
 
 
 async def test_redis_with_and_without_the_right_password(tmp_path):
-    from llmos_hub.stores.valkey_binary import ServerConfig, find_valkey
+    from llmos_hub.valkey.server import ServerConfig, find_valkey
 
     config = ServerConfig(socket=tmp_path / "v.sock", directory=tmp_path, password="p@ss/word")
     process = await asyncio.create_subprocess_exec(

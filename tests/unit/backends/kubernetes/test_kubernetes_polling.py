@@ -12,7 +12,7 @@ from llmos_hub.backends.kubernetes import polling
 from llmos_hub.backends.kubernetes.names import make_metadata
 from llmos_hub.backends.kubernetes.polling import Polls
 from llmos_hub.backends.kubernetes.settings import KubernetesSettings
-from llmos_hub.kubernetes_api import APIError, KubernetesAPI
+from llmos_hub.kubernetes.connection import APIError, KubernetesAPI
 from llmos_hub.workload import ProcessTemplate, Role, Workload, WorkloadRef
 
 REF = WorkloadRef("ModelService", "user-ada", "chat", "u1")

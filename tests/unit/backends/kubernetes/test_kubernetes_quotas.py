@@ -16,7 +16,7 @@ from llmos_hub.backends.kubernetes import KubernetesBackend
 from llmos_hub.backends.kubernetes import backend as module
 from llmos_hub.backends.kubernetes.objects import make_objects
 from llmos_hub.backends.kubernetes.quotas import Demands
-from llmos_hub.kubernetes_api import KubernetesAPI
+from llmos_hub.kubernetes.connection import KubernetesAPI
 from llmos_hub.workload import Role, Workload, WorkloadRef
 from tests.support.fake_kubernetes import FakeKubernetes, fake_kubernetes
 from tests.support.kubernetes_backend import script, serving, settings_for

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from llmos_hub.backends.kubernetes import KubernetesBackend, watching
-from llmos_hub.kubernetes_api import KubernetesAPI
+from llmos_hub.kubernetes.connection import KubernetesAPI
 from llmos_hub.workload import Role, Workload, WorkloadRef
 from tests.support.fake_kubernetes import FakeKubernetes, fake_kubernetes
 from tests.support.kubernetes_backend import serving, settings_for

@@ -1,0 +1,1 @@
+"""The store of resources on Valkey or Redis."""

@@ -1,0 +1,45 @@
+"""The names of the keys that the store of resources has in the database."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from llmos_hub.valkey.schema import Keys
+
+__all__ = ["ResourceKeys"]
+
+
+@dataclass(frozen=True, slots=True)
+class ResourceKeys(Keys):
+    """The keys of resources, their changes and events, beside those of the database as a whole."""
+
+    @property
+    def revision(self) -> str:
+        """The counter of changes: the newest resourceVersion."""
+        return f"{self.prefix}:revision"
+
+    @property
+    def changes(self) -> str:
+        """The stream of changes."""
+        return f"{self.prefix}:changes"
+
+    @property
+    def written(self) -> str:
+        """The total bytes ever added to the stream of changes."""
+        return f"{self.prefix}:written"
+
+    def sizes(self, plural: str) -> str:
+        """Return the key of the kind's sizes in bytes, by namespace."""
+        return f"{self.prefix}:sizes:{plural}"
+
+    def objects(self, plural: str, namespace: str = "") -> str:
+        """Return the key of the resources of a kind in a namespace, by name."""
+        return f"{self.prefix}:objects:{plural}:{namespace}"
+
+    def namespaces(self, plural: str) -> str:
+        """Return the key of the namespaces in which the kind has resources."""
+        return f"{self.prefix}:namespaces:{plural}"
+
+    def events(self, plural: str, namespace: str, name: str) -> str:
+        """Return the key of a resource's events."""
+        return f"{self.prefix}:events:{plural}:{namespace}/{name}"

@@ -1,0 +1,52 @@
+"""The layout of the database: its version, its id and the prefix of all keys; imports no client library."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from llmos_hub.valkey.scripts import Script
+
+__all__ = ["INITIALIZE", "SCHEMA_VERSION", "Keys"]
+
+SCHEMA_VERSION: Final = 1
+"""Version of the database layout that this program writes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """The names of the keys that belong to the database as a whole.
+
+    Attributes
+    ----------
+    prefix
+        Prefix of each key; the braces put all keys on one node of a Redis Cluster, as scripts require.
+    """
+
+    prefix: str = "{llmos}"
+
+    @property
+    def schema(self) -> str:
+        """The layout's version."""
+        return f"{self.prefix}:schema"
+
+    @property
+    def epoch(self) -> str:
+        """The id of this database; a database that replaces it has another one."""
+        return f"{self.prefix}:epoch"
+
+    @property
+    def migration(self) -> str:
+        """The lock of the process that migrates."""
+        return f"{self.prefix}:migration"
+
+
+INITIALIZE: Final = Script("""
+-- KEYS epoch, schema; ARGV a new epoch, the schema version of this program
+if redis.call('EXISTS', KEYS[1]) == 0 then
+  redis.call('SET', KEYS[1], ARGV[1])
+  redis.call('SET', KEYS[2], ARGV[2])
+end
+return {redis.call('GET', KEYS[1]), redis.call('GET', KEYS[2])}
+""")
+"""Initialize an empty database; returns epoch and schema version."""
