@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from llmos.proc import meminfo
 from llmos_hub.engines.base import Machine
 
 __all__ = ["detect"]
@@ -42,8 +43,7 @@ def _read(path: Path) -> str | None:
 
 
 def _total_memory(root: Path) -> int:
-    found = re.search(r"^MemTotal:\s*(\d+) kB", _read(root / "proc/meminfo") or "", re.MULTILINE)
-    return int(found[1]) * 1024 if found else os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return meminfo(root).get("MemTotal") or os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def _control_groups(root: Path) -> Iterator[Path]:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+from llmos import proc
 
 __all__ = [
     "MachineMemory",
     "MemoryReader",
     "MemoryUsage",
-    "kernel_kills",
     "machine_memory",
     "memory_of",
     "proportional_set_size",
@@ -58,26 +57,12 @@ class MemoryUsage:
     pids: tuple[int, ...]
 
 
-def _fields(path: Path) -> dict[str, str]:
-    """Return a file's lines ``name value`` or ``name: value``; empty if it can't be read."""
-    try:
-        lines = path.read_text(encoding="ascii", errors="replace").splitlines()
-    except OSError:
-        return {}
-    pairs = (line.replace(":", " ", 1).split(None, 1) for line in lines)
-    return {pair[0]: pair[1] for pair in pairs if len(pair) == 2}
-
-
 def _number(path: Path) -> int | None:
     """Return the number in a file; None if there is none (``max``) or it can't be read."""
     try:
         return int(path.read_text(encoding="ascii"))
     except (OSError, ValueError):
         return None
-
-
-def _kilobytes(text: str) -> int:
-    return int(text.split(maxsplit=1)[0]) * 1024
 
 
 def _groups(root: Path) -> Iterator[tuple[Path, str, str, str]]:
@@ -113,67 +98,42 @@ def machine_memory(root: Path = Path("/")) -> MachineMemory:
     ``MemAvailable`` is the kernel's own estimate (proc(5)); for a group it is its limit minus its usage, where
     inactive file pages count as free.
     """
-    info = _fields(root / "proc/meminfo")
-    total, available = _kilobytes(info["MemTotal"]), _kilobytes(info["MemAvailable"])
+    info = proc.meminfo(root)
+    total, available = info["MemTotal"], info["MemAvailable"]
     for group, limit_name, usage_name, inactive_name in _groups(root):
         limit, usage = _number(group / limit_name), _number(group / usage_name)
         if limit is None or usage is None or limit >= total:
             continue
-        inactive = int(_fields(group / "memory.stat").get(inactive_name, "0"))
+        inactive = int(proc.fields(group / "memory.stat").get(inactive_name, "0"))
         total = limit
         available = min(available, max(0, limit - max(0, usage - inactive)))
     return MachineMemory(total, available)
 
 
-def kernel_kills() -> int:
-    """Return how many processes the kernel has killed since boot because memory ran out."""
-    return int(_fields(Path("/proc/vmstat")).get("oom_kill", "0"))
-
-
-def _processes() -> dict[int, tuple[int, int]]:
-    """Return parent and session of every process."""
-    found = {}
-    for entry in os.scandir("/proc"):
-        if entry.name.isdigit():
-            with contextlib.suppress(OSError):
-                text = Path(entry.path, "stat").read_bytes()
-                fields = text.rpartition(b")")[2].split(None, 4)
-                found[int(entry.name)] = (int(fields[1]), int(fields[3]))
-    return found
-
-
 def memory_of(leaders: Iterable[int]) -> dict[int, MemoryUsage]:
-    """Return the memory of each process with its session and descendants, in one pass over ``/proc`` for all."""
+    """Return the memory of each process with its session and descendants, in one pass over all processes."""
     wanted = set(leaders)
     if not wanted:
         return {}
-    processes = _processes()
-    members: dict[int, list[int]] = {leader: [] for leader in wanted if leader in processes}
-    for pid, (_, session) in processes.items():
-        owner, seen = session if session in members else pid, 0
-        while owner not in members and owner in processes and seen < 64:
-            owner, seen = processes[owner][0], seen + 1
-        if owner in members:
-            members[owner].append(pid)
-    return {leader: _sum(pids) for leader, pids in members.items()}
+    table = proc.families()
+    return {leader: _sum(pids) for leader, pids in proc.members(wanted & table.keys(), table).items()}
 
 
 def _sum(pids: list[int]) -> MemoryUsage:
     resident = held = 0
     for pid in pids:
-        status = _fields(Path(f"/proc/{pid}/status"))
+        status = proc.fields(f"/proc/{pid}/status")
         if "VmRSS" in status:
             resident += _kilobytes(status["VmRSS"])
             held += _kilobytes(status.get("RssAnon", status["VmRSS"])) + _kilobytes(status.get("RssShmem", "0"))
     return MemoryUsage(resident, held, tuple(pids))
 
 
+def _kilobytes(text: str) -> int:
+    return int(text.split(maxsplit=1)[0]) * 1024
+
+
 def proportional_set_size(usage: MemoryUsage) -> int:
     """Return the bytes of all the processes, counting shared memory once (PSS). This is slow, so use it rarely."""
-    total = 0
-    for pid in usage.pids:
-        rollup = _fields(Path(f"/proc/{pid}/smaps_rollup"))
-        if "Pss" not in rollup:
-            return usage.resident
-        total += _kilobytes(rollup["Pss"])
-    return total
+    shares = [proc.proportional(pid) for pid in usage.pids]
+    return usage.resident if None in shares else sum(share or 0 for share in shares)
