@@ -1,4 +1,4 @@
-"""Processes and memory of this machine as the kernel shows them (Linux, proc(5)).
+"""Processes and memory of this machine as the kernel shows them (Linux, proc(5), cgroups(7)).
 
 Processes end while they are read, and belong to other accounts: what can't be read is empty, zero or None, never an
 exception.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -16,6 +16,7 @@ __all__ = [
     "activity",
     "argv",
     "boot_id",
+    "control_groups",
     "environment_value",
     "families",
     "fields",
@@ -30,6 +31,7 @@ __all__ = [
     "session",
     "start_time",
     "stat",
+    "status",
     "uptime",
 ]
 
@@ -158,6 +160,32 @@ def meminfo(root: Path = Path("/")) -> dict[str, int]:
         The directory with ``proc``; another one in tests.
     """
     return {name: int(value.split()[0]) * 1024 for name, value in fields(root / "proc/meminfo").items()}
+
+
+def control_groups(root: Path = Path("/")) -> Iterator[Path]:
+    """Yield the directories of this process's control groups for CPU and memory, each from its own to the topmost.
+
+    Both versions are considered. In a container the path that the kernel reports may be the host's, which doesn't exist
+    there; the topmost directory does.
+
+    Parameters
+    ----------
+    root
+        The directory with ``proc`` and ``sys``; another one in tests.
+    """
+    for line in _read(root / "proc/self/cgroup").splitlines():
+        _, controllers, path = [*line.split(":", 2), "", ""][:3]
+        if controllers and not {"cpu", "memory"} & set(controllers.split(",")):
+            continue
+        base = root / "sys/fs/cgroup"
+        for mount in [base / controllers] if controllers else [base, base / "unified"]:
+            group = mount / path.strip("/")
+            yield from (group, *group.parents[: len(group.parts) - len(mount.parts)])
+
+
+def status(pid: int) -> dict[str, str]:
+    """Return the entries of ``/proc/PID/status``."""
+    return fields(f"/proc/{pid}/status")
 
 
 def resident(pid: int) -> int:

@@ -1,10 +1,12 @@
-"""Memory of the machine and of processes, read from ``/proc`` and the control groups."""
+"""Memory of the machine and of processes."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
+from typing import Final
 
 from llmos import proc
 
@@ -16,6 +18,12 @@ __all__ = [
     "memory_of",
     "proportional_set_size",
 ]
+
+_LIMITS: Final = (
+    # files of a control group of version 2 and 1: its limit, its usage, and the part of its ``memory.stat`` that is free
+    ("memory.max", "memory.current", "inactive_file"),
+    ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,33 +73,6 @@ def _number(path: Path) -> int | None:
         return None
 
 
-def _groups(root: Path) -> Iterator[tuple[Path, str, str, str]]:
-    """Yield the control groups of this process, from its own to the topmost, as directories with their file names.
-
-    In a container the path may be the host's, which doesn't exist there; then only the topmost directory does.
-    """
-    try:
-        lines = (root / "proc/self/cgroup").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return
-    for line in lines:
-        _, controllers, path = line.split(":", 2)
-        if controllers == "":
-            bases = [root / "sys/fs/cgroup", root / "sys/fs/cgroup/unified"]
-            names = ("memory.max", "memory.current", "inactive_file")
-        elif "memory" in controllers.split(","):
-            bases = [root / "sys/fs/cgroup/memory"]
-            names = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
-        else:
-            continue
-        for base in bases:
-            directory = base / path.lstrip("/")
-            for group in (directory, *directory.parents):
-                yield (group, *names)
-                if group == base:
-                    break
-
-
 def machine_memory(root: Path = Path("/")) -> MachineMemory:
     """Return the machine's memory, or the part that the control groups allow (cgroups v1 and v2).
 
@@ -100,7 +81,7 @@ def machine_memory(root: Path = Path("/")) -> MachineMemory:
     """
     info = proc.meminfo(root)
     total, available = info["MemTotal"], info["MemAvailable"]
-    for group, limit_name, usage_name, inactive_name in _groups(root):
+    for group, (limit_name, usage_name, inactive_name) in product(proc.control_groups(root), _LIMITS):
         limit, usage = _number(group / limit_name), _number(group / usage_name)
         if limit is None or usage is None or limit >= total:
             continue
@@ -122,7 +103,7 @@ def memory_of(leaders: Iterable[int]) -> dict[int, MemoryUsage]:
 def _sum(pids: list[int]) -> MemoryUsage:
     resident = held = 0
     for pid in pids:
-        status = proc.fields(f"/proc/{pid}/status")
+        status = proc.status(pid)
         if "VmRSS" in status:
             resident += _kilobytes(status["VmRSS"])
             held += _kilobytes(status.get("RssAnon", status["VmRSS"])) + _kilobytes(status.get("RssShmem", "0"))
