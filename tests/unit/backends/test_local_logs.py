@@ -62,12 +62,6 @@ async def test_empty_and_missing_logs(place):
     assert last_lines(place.log, 20) == []
 
 
-async def test_only_the_last_start_counts_for_a_status(place):
-    place.log.write_text("of the first start\nof the second\n")
-    assert last_lines(place.log, 20, start=19) == ["of the second"]
-    assert last_lines(place.log, 20, start=999) == ["of the first start", "of the second"]
-
-
 async def test_lines_have_a_limit(place):
     place.log.write_bytes(b"a" * 300_000 + b"\nshort\n" + b"\xff\xfe\n" + b"b" * 40_000)
     long, short, broken, last = await collect(place)

@@ -64,3 +64,10 @@ def test_a_line_is_added_at_the_end_and_a_log_that_cannot_be_written_is_no_error
     assert last_lines(path, 1) == ["two"]
     assert last_lines(tmp_path / "nowhere" / "x.log", 5) == []
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_only_the_newest_start_counts(tmp_path):
+    path = tmp_path / "x.log"
+    path.write_text("of the first start\nof the second\n")
+    assert last_lines(path, 20, start=19) == ["of the second"]
+    assert last_lines(path, 20, start=999) == ["of the first start", "of the second"]
