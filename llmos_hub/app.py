@@ -73,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _serve(name: str) -> int:
     import asyncio
 
-    from llmos_hub.processes import share_one_heap
+    from llmos_hub.processes.heap import share_one_heap
     from llmos_hub.settings import ProcessSettings
 
     share_one_heap()

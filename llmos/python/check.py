@@ -15,6 +15,8 @@ from base64 import urlsafe_b64encode
 from collections.abc import Iterator
 from pathlib import Path
 
+from llmos.files import replace_file
+
 __all__ = ["RECORD", "damage", "distrust", "record", "unchanged"]
 
 RECORD = ".llmos-record"
@@ -50,10 +52,7 @@ def record(prefix: str) -> None:
     """Save the state of an environment that was just made or checked."""
     site = _site(prefix)
     content = {"packages": sorted(_packages(site)), "folders": dict(_folders(site))}
-    path = Path(prefix, RECORD)
-    new = path.with_name(RECORD + ".new")
-    new.write_text(json.dumps(content), encoding="utf-8")
-    new.replace(path)
+    replace_file(Path(prefix, RECORD), json.dumps(content))
 
 
 def _packages(site: str) -> list[str]:

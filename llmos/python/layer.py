@@ -15,6 +15,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from llmos.files import replace_file
+
 __all__ = ["ENV_BASE", "Layer"]
 
 ENV_BASE = "LLMOS_NOTEBOOK_ENVIRONMENT"
@@ -189,7 +191,4 @@ def _write(path: Path, text: str, *, keep: bool = False, mode: int = 0o644) -> N
     with contextlib.suppress(OSError, ValueError):
         if (keep and path.exists()) or path.read_text(encoding="utf-8") == text:
             return
-    new = path.with_name(f"{path.name}.{os.getpid()}.new")
-    new.write_text(text, encoding="utf-8")
-    new.chmod(mode)
-    new.replace(path)
+    replace_file(path, text, mode=mode)

@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from llmos.proc import control_groups, meminfo
 from llmos_hub.engines.base import Machine
 
 __all__ = ["detect"]
@@ -26,7 +27,7 @@ def detect(root: Path = Path("/")) -> Machine:
     root
         The directory with ``proc`` and ``sys``; another one in tests.
     """
-    groups = list(_control_groups(root))
+    groups = list(control_groups(root))
     quota = min((q for q in map(_cpu_quota, groups) if q is not None), default=None)
     affinity = len(os.sched_getaffinity(0))
     cpus = affinity if quota is None else min(affinity, max(1, int(quota + 0.999)))
@@ -42,28 +43,7 @@ def _read(path: Path) -> str | None:
 
 
 def _total_memory(root: Path) -> int:
-    found = re.search(r"^MemTotal:\s*(\d+) kB", _read(root / "proc/meminfo") or "", re.MULTILINE)
-    return int(found[1]) * 1024 if found else os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-
-
-def _control_groups(root: Path) -> Iterator[Path]:
-    """Yield the directories of the control groups of this process, of both versions, with their parents.
-
-    In a container its own group is usually mounted as the root, so that the path which the kernel reports doesn't
-    exist; its parents end at the mount point, which does.
-    """
-    for line in (_read(root / "proc/self/cgroup") or "").splitlines():
-        number, controllers, path = [*line.split(":", 2), "", ""][:3]
-        mount = root / "sys/fs/cgroup"
-        if number != "0":
-            if not {"cpu", "memory"} & set(controllers.split(",")):
-                continue
-            mount = mount / controllers
-        group = mount / path.strip("/")
-        while group != mount:
-            yield group
-            group = group.parent
-        yield mount
+    return meminfo(root).get("MemTotal") or os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def _cpu_quota(group: Path) -> float | None:

@@ -13,10 +13,10 @@ import re
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, Final, Protocol
 
 from llmos.errors import Internal
+from llmos.proc import meminfo
 from llmos.resources import KINDS, MAIN_KIND, Resource
 from llmos.resources.node import Node, NodeList, NodeWork
 from llmos.resources.quantities import parse_quantity
@@ -105,7 +105,7 @@ class LocalNodes:
                 cpus=float(machine.cpus),
                 cpus_free=round(max(0.0, machine.cpus - os.getloadavg()[0]), 1),
                 memory=machine.memory,
-                memory_free=min(machine.memory, _available_memory(machine.memory)),
+                memory_free=min(machine.memory, meminfo().get("MemAvailable", machine.memory)),
                 gpus=len(machine.gpus),
                 gpus_free=max(0, len(machine.gpus) - gpus),
                 gpu_type=", ".join(sorted(set(machine.gpus))),
@@ -129,15 +129,6 @@ def _local_work(resource: Resource) -> NodeWork | None:
         memory=usage.memory,
         gpus=usage.gpus,
     )
-
-
-def _available_memory(total: int) -> int:
-    """Return the bytes of memory that are available to programs (proc(5), MemAvailable)."""
-    try:
-        found = re.search(r"^MemAvailable:\s*(\d+) kB", Path("/proc/meminfo").read_text(encoding="ascii"), re.MULTILINE)
-    except OSError:
-        return total
-    return int(found[1]) * 1024 if found else total
 
 
 # A cluster

@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from llmos.errors import SourceFailed
+from llmos.files import replace_file
 from llmos_hub.sources.base import ModelFiles, Progress
 
 __all__ = ["Cache", "explain_os_error"]
@@ -98,7 +99,7 @@ class Cache:
 
     def record(self, model: ModelFiles) -> ModelFiles:
         """Record the result of a fetch."""
-        self._write(self._in("refs") / f"{_key(model.uri)}.json", model.dump())
+        replace_file(self._in("refs") / f"{_key(model.uri)}.json", json.dumps(model.dump()))
         return model
 
     def publish(self, partial: Path, sha256: str) -> Path:
@@ -157,7 +158,7 @@ class Cache:
             def tell(progress: Progress) -> None:
                 report(progress)
                 with contextlib.suppress(OSError):
-                    self._write(shown, asdict(progress))
+                    replace_file(shown, json.dumps(asdict(progress)))
 
             try:
                 yield tell
@@ -183,13 +184,3 @@ class Cache:
                     seen = now
                     report(Progress(**now))
             time.sleep(_POLL)
-
-    @staticmethod
-    def _write(path: Path, data: Any) -> None:
-        """Write a small file atomically."""
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        try:
-            temporary.write_text(json.dumps(data), encoding="utf-8")
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)

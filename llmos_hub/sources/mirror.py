@@ -26,6 +26,7 @@ from typing import Any, Final, Self
 import httpx
 
 from llmos.errors import SourceFailed, UsageError
+from llmos.files import replace_file
 from llmos_hub.failures import reason
 from llmos_hub.sources.base import ModelFiles, Progress
 from llmos_hub.sources.cache import Cache
@@ -238,9 +239,7 @@ def add_to_mirror(model: ModelFiles, directory: Path) -> MirrorEntry:
     entry = MirrorEntry(replace(model, path=files[0].name), files)
     target = directory / MirrorEntry.path(model.uri)
     target.parent.mkdir(exist_ok=True)
-    partial = target.with_suffix(".part")
-    partial.write_text(json.dumps(entry.dump(), indent=1, sort_keys=True) + "\n", encoding="utf-8")
-    partial.replace(target)
+    replace_file(target, json.dumps(entry.dump(), indent=1, sort_keys=True) + "\n")
     return entry
 
 

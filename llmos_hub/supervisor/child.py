@@ -8,30 +8,34 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import signal
-import subprocess
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
+from typing import Any
 
 from llmos.errors import LLMOSError, Unavailable
-from llmos_hub.hanging import HangJudge
-from llmos_hub.processes import ProcessHandle
+from llmos_hub.processes.handle import ProcessHandle
+from llmos_hub.processes.hanging import HangJudge
+from llmos_hub.processes.logs import append, last_lines
+from llmos_hub.processes.restarts import BackOff
+from llmos_hub.processes.running import Exit, Running
+from llmos_hub.processes.spawn import spawn
 from llmos_hub.supervisor.plan import Program
 from llmos_hub.supervisor.probes import Silence
 from llmos_hub.supervisor.state import Record, StateFiles
 
-__all__ = ["Child", "State", "exit_words", "last_lines"]
+__all__ = ["Child", "State", "exit_words"]
 
 _PROBE_START = 0.05  # seconds between two probes while a process starts
 _PROBE = 5.0  # seconds between two probes once it is ready
 _BACKOFF_FIRST = 0.1  # seconds before the first restart; doubles with each further one
 _BACKOFF_MAX = 30.0
 _STEADY = 60.0  # seconds of running after which the back-off is reset
+_KILLED = 10.0  # seconds to wait for the end after SIGKILL
+_LINES = 50  # of its log that are searched
 _START_LINE = "--- "  # before the time and the name, in the log
 
 
@@ -47,70 +51,11 @@ class State(StrEnum):
     STOPPED = "Stopped"
 
 
-def exit_words(status: int | None) -> str:
-    """Return in words how a process ended; `status` is that of ``waitpid``, None if it wasn't our child."""
-    if status is None:
-        return "ended"
-    if os.WIFSIGNALED(status):
-        number = os.WTERMSIG(status)
-        return f"killed by signal {number}"
-    return f"exit status {os.waitstatus_to_exitcode(status)}"
-
-
-def last_lines(path: Path, count: int = 5) -> list[str]:
-    """Return the last non-empty lines of a log."""
-    try:
-        with path.open("rb") as file:
-            file.seek(0, os.SEEK_END)
-            file.seek(max(0, file.tell() - 8192))
-            lines = file.read().decode(errors="replace").splitlines()
-    except OSError:
-        return []
-    return [line for line in lines if line.strip()][-count:]
-
-
-def _input(text: str) -> int:
-    """Return a descriptor for a process's standard input that contains `text`."""
-    if not text:
-        return os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
-    # in memory, not in a file, as the text may contain a password
-    fd = os.memfd_create("stdin")
-    os.write(fd, text.encode())
-    os.lseek(fd, 0, os.SEEK_SET)
-    return fd
-
-
-@dataclass
-class _Watch:
-    """A wait for the end of a process through a pidfd, which also works if it isn't our child."""
-
-    handle: ProcessHandle
-    child: bool
-
-    async def ended(self) -> int | None:
-        """Wait until the process has ended; return its ``waitpid`` status, None if it wasn't our child."""
-        try:
-            fd = os.pidfd_open(self.handle.pid)
-        except OSError:
-            return self._status()
-        loop = asyncio.get_running_loop()
-        gone = asyncio.Event()
-        loop.add_reader(fd, gone.set)
-        try:
-            if self.handle.alive or self.child:
-                await gone.wait()
-        finally:
-            loop.remove_reader(fd)
-            os.close(fd)
-        return self._status()
-
-    def _status(self) -> int | None:
-        if not self.child:
-            return None
-        with contextlib.suppress(ChildProcessError):
-            pid, status = os.waitpid(self.handle.pid, os.WNOHANG)
-            return status if pid else None
-        return None
+def exit_words(ending: Exit) -> str:
+    """Return in words how a process ended."""
+    if ending.signal is not None:
+        return f"killed by signal {ending.signal}"
+    return "ended" if ending.code is None else f"exit status {ending.code}"
 
 
 class Child:
@@ -147,7 +92,6 @@ class Child:
         self.since = time.time()
         self.restarts = 0
         self.reason = ""
-        self.handle: ProcessHandle | None = None
         self.ready = asyncio.Event()
         self.failed: asyncio.Future[str | LLMOSError] = asyncio.get_running_loop().create_future()
         self._files = files
@@ -155,6 +99,7 @@ class Child:
         self._say = say
         self._changed = changed
         self._restarted = restarted
+        self._running: Running | None = None
         self._ours = False
         self._stopping = False
         self._ever_ready = False
@@ -162,40 +107,47 @@ class Child:
         self._hung = False
 
     @property
+    def handle(self) -> ProcessHandle | None:
+        """Its process, while it has one."""
+        return self._running.handle if self._running else None
+
+    @property
     def log(self) -> Path:
         """The path of its log."""
         return self._files.data_dir.logs / f"{self.program.name}.log"
 
+    def last_lines(self) -> list[str]:
+        """Return the last lines of its log, without empty ones."""
+        return [line for line in last_lines(self.log, _LINES) if line.strip()]
+
     def adopt(self, record: Record) -> None:
         """Take over a process that an earlier supervisor started."""
-        self.handle = record.handle
+        self._running = Running(record.handle)
         self.since = record.since
         self._ours = False
         self._ever_ready = True
 
     async def run(self) -> None:
         """Start the program unless it was adopted, and keep it running until `stop` is called."""
-        delay = _BACKOFF_FIRST
+        pauses = BackOff(_BACKOFF_FIRST, _BACKOFF_MAX, steady=_STEADY)
         while not self._stopping:
             started = time.monotonic()
-            if self.handle is None:
+            if self._running is None:
                 try:
                     self._start()
                 except OSError as exc:
                     self._died(f"can't be started: {exc.strerror or exc}")
-                    await asyncio.sleep(delay)
-                    delay = min(delay * 2, _BACKOFF_MAX)
+                    await asyncio.sleep(pauses.next())
                     continue
             words = await self._watch()
-            self.handle = None
+            self._running = None
             self.ready.clear()
             if self._stopping:
                 break
-            if time.monotonic() - started > _STEADY:
-                delay = _BACKOFF_FIRST
+            pauses.ran(time.monotonic() - started)
+            delay = pauses.next()
             self._died(words, delay)
             await asyncio.sleep(delay)
-            delay = min(delay * 2, _BACKOFF_MAX)
 
     def _died(self, words: str, delay: float = 0.0) -> None:
         self.restarts += 1
@@ -211,38 +163,20 @@ class Child:
             self.failed.set_result(words)
 
     def _lines_of_this_start(self) -> list[str]:
-        lines = last_lines(self.log, 50)
+        lines = self.last_lines()
         starts = [number for number, line in enumerate(lines) if line.startswith(_START_LINE)]
         return lines[starts[-1] + 1 :] if starts else lines
 
     def _start(self) -> None:
-        environment = {**self._base, **self.program.environment}
-        fd = os.open(self.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-        stdin = _input(self.program.stdin)
-        try:
-            stamp = datetime.now(UTC).isoformat(timespec="seconds")
-            with contextlib.suppress(OSError):  # start it also on a full disk
-                os.write(fd, f"{_START_LINE}{stamp} starting {self.program.name}\n".encode())
-            process = subprocess.Popen(
-                self.program.argv,
-                env=environment,
-                cwd=self.program.cwd,
-                stdin=stdin,
-                stdout=fd,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-        finally:
-            os.close(fd)
-            os.close(stdin)
-        # the process is watched through a pidfd; makes Popen neither wait for it nor warn that it still runs
-        process.returncode = 0
-        handle = ProcessHandle.of(process.pid)
-        assert handle is not None
-        self.handle = handle
+        program = self.program
+        stamp = datetime.now(UTC).isoformat(timespec="seconds")
+        append(self.log, f"{_START_LINE}{stamp} starting {program.name}\n")
+        environment = {**self._base, **program.environment}
+        self._running = spawn(program.argv, environment, program.cwd, self.log, stdin=program.stdin)
+        handle = self._running.handle
         self._ours = True
         self.since = time.time()
-        self._unrecorded = Record(handle.pid, handle.start_time, self.program.fingerprint, self.since, self._files.mark)
+        self._unrecorded = Record(handle.pid, handle.start_time, program.fingerprint, self.since, self._files.mark)
         self._record()
         self._set(State.STARTING)
 
@@ -255,40 +189,33 @@ class Child:
 
     async def _watch(self) -> str:
         """Wait until the process has ended, and end it if it no longer answers; return how it ended, in words."""
-        assert self.handle is not None
-        handle = self.handle
-        ended = asyncio.ensure_future(_Watch(handle, self._ours).ended())
-        health = asyncio.ensure_future(self._check_health())
+        running = self._running
+        assert running is not None
+        health = asyncio.ensure_future(self._check_health(running.pid))
+        either: set[asyncio.Future[Any]] = {running.exited, health}
         try:
-            await asyncio.wait({ended, health}, return_when=asyncio.FIRST_COMPLETED)
-            if not ended.done():
-                trouble = health.result()
-                self._say(f"{self.program.name} does not answer ({trouble}); stopping it")
-                # a process that hangs doesn't handle SIGTERM
-                await self._end(handle, ended, signal.SIGKILL if self._hung else signal.SIGTERM)
-                return trouble
-            return exit_words(ended.result())
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+            if running.exited.done():
+                return exit_words(running.exited.result())
+            trouble = health.result()
+            self._say(f"{self.program.name} does not answer ({trouble}); stopping it")
+            # a process that hangs doesn't handle SIGTERM
+            await self._end(running, signal.SIGKILL if self._hung else signal.SIGTERM)
+            return trouble
         finally:
-            for task in (ended, health):
-                task.cancel()
-            await asyncio.gather(ended, health, return_exceptions=True)
+            health.cancel()
+            await asyncio.gather(health, return_exceptions=True)
+            running.release()
 
-    async def _end(
-        self, handle: ProcessHandle, ended: asyncio.Future[int | None], number: signal.Signals = signal.SIGTERM
-    ) -> None:
-        handle.signal_group(number)
-        done, _ = await asyncio.wait({ended}, timeout=self.program.grace)
-        if not done:
-            handle.signal_group(signal.SIGKILL)
-            await asyncio.wait({ended}, timeout=10.0)
+    async def _end(self, running: Running, first: signal.Signals) -> None:
+        await running.stop(self.program.grace, first, patience=_KILLED)
 
-    async def _check_health(self) -> str:
+    async def _check_health(self, pid: int) -> str:
         """Probe the process until it has been unhealthy for too long; return what is wrong, in words."""
         well = time.monotonic()
         began = well
         self._hung = False
-        assert self.handle is not None
-        judge = HangJudge(self.handle.pid, spinning=True)
+        judge = HangJudge(pid, spinning=True)
         while True:
             coming_up = self.program.ready if self.program.ready and not self.ready.is_set() else self.program.probe
             try:
@@ -335,16 +262,11 @@ class Child:
     async def stop(self) -> None:
         """Stop the program and don't restart it; with SIGKILL if it doesn't end within its grace period."""
         self._stopping = True
-        handle = self.handle
-        if handle is None:
+        running = self._running
+        if running is None:
             self._set(State.STOPPED)
             return
         self._set(State.STOPPING)
-        ended = asyncio.ensure_future(_Watch(handle, child=False).ended())
-        try:
-            await self._end(handle, ended, self.program.end_signal)
-        finally:
-            ended.cancel()
-            await asyncio.gather(ended, return_exceptions=True)
+        await self._end(running, self.program.end_signal)
         self._files.drop_record(self.program.name)
         self._set(State.STOPPED)

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from llmos_hub.names import DataDir
+from llmos_hub.processes.logs import open_log
 from llmos_hub.supervisor.state import StateFiles
 
 __all__ = ["DETACHED_LOG", "ENV_DETACHED", "detach"]
@@ -38,7 +39,7 @@ def detach(data_dir: DataDir, arguments: Sequence[str]) -> int:
     files = StateFiles(data_dir)
     files.prepare()
     path = data_dir.logs / DETACHED_LOG
-    with open(path, "ab", opener=lambda name, flags: os.open(name, flags, 0o600)) as log:
+    with open(path, "ab", opener=open_log) as log:
         shown = log.tell()
         process = subprocess.Popen(
             [sys.executable, "-P", "-m", "llmos_hub.app", *arguments],

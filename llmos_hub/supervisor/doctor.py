@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
 
-from llmos import __version__
+from llmos import __version__, proc
 from llmos.errors import LLMOSError
 from llmos.python.check import RECORD, damage, distrust
 from llmos.python.damaged import told
@@ -148,13 +148,10 @@ def _disk(root: Path) -> Finding:
 
 
 def _memory() -> Finding:
-    values = {}
-    for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
-        name, _, rest = line.partition(":")
-        values[name] = int(rest.split()[0]) * 1024
-    available, limit = values.get("MemAvailable", 0), _cgroup_limit()
+    values = proc.meminfo()
+    available, limit = values.get("MemAvailable", 0), detect().memory
     detail = f"{size(available)} of {size(values.get('MemTotal', 0))} available"
-    if limit is not None and limit < available:
+    if limit < available:
         available = limit
         detail += f", of which this group may use {size(limit)}"
     if available < _MEMORY_LOW:
@@ -169,32 +166,6 @@ def _gpus() -> Finding:
     build = find_build()
     summary, _, advice = gpu_summary(found, build).partition("; ")
     return Finding("ok" if build.devices else "warn", "GPU", summary, advice)
-
-
-def _cgroup_limit() -> int | None:
-    """Return the memory limit of this process's control group (version 2 or 1); None if there is none."""
-    try:
-        entries = Path("/proc/self/cgroup").read_text(encoding="ascii").splitlines()
-    except OSError:
-        return None
-    for entry in entries:
-        _, controllers, path = entry.split(":", 2)
-        files = (
-            [Path(f"/sys/fs/cgroup{path}/memory.max")]
-            if not controllers
-            else [Path(f"/sys/fs/cgroup/memory{path}/memory.limit_in_bytes")]
-            if "memory" in controllers.split(",")
-            else []
-        )
-        for file in files:
-            try:
-                text = file.read_text(encoding="ascii").strip()
-            except OSError:
-                continue
-            # version 1 writes "no limit" as a number near 2^63
-            if text.isdigit() and int(text) < 2**60:
-                return int(text)
-    return None
 
 
 def _cgroup() -> Finding:

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Final
 
 from llmos.errors import Invalid, Unavailable
+from llmos.files import write_private
 from llmos_hub.accounts.password_rules import check_strength, make_password
 from llmos_hub.names import DataDir
 from llmos_hub.supervisor.console import llmos_command
-from llmos_hub.supervisor.secrets import write_private
 
 __all__ = ["FirstPassword", "prepare_first_password"]
 

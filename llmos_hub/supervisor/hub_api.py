@@ -8,10 +8,11 @@ from typing import Any
 from urllib.parse import quote
 
 from llmos.errors import Forbidden, Invalid, NotFound, Unavailable
+from llmos.files import write_private
 from llmos_hub.names import API_PREFIX, GATEWAY_PREFIX, SCOPE_INVOKE, SCOPE_MANAGE, DataDir
+from llmos_hub.processes.http import http_request
 from llmos_hub.supervisor.plan import Options
-from llmos_hub.supervisor.probes import http_request
-from llmos_hub.supervisor.secrets import Secrets, write_private
+from llmos_hub.supervisor.secrets import Secrets
 
 __all__ = ["HubApi", "ensure_client_file", "renew_client_token", "token_scopes"]
 

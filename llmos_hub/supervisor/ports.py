@@ -1,4 +1,4 @@
-"""Free TCP ports, and the processes that listen on the others (Linux, proc(5))."""
+"""Free TCP ports, and the processes that listen on the others."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import socket
 from dataclasses import dataclass
 from pathlib import Path
 
+from llmos import proc
 from llmos.errors import Unavailable
 
 __all__ = ["Owner", "find_free_port", "is_free", "is_loopback", "owner_of"]
 
 # Below Linux' range of ephemeral ports (32768 on), so that no outgoing connection takes one while its owner restarts.
 _INTERNAL = range(20000, 32000)
-_LISTEN = "0A"  # TCP_LISTEN in /proc/net/tcp
 
 
 @dataclass(frozen=True)
@@ -84,38 +84,14 @@ def find_free_port(avoid: frozenset[int] = frozenset()) -> int:
     raise Unavailable(f"No free port from {_INTERNAL.start} to {_INTERNAL.stop}. Stop what listens there.")
 
 
-def _listening_inodes(port: int) -> set[str]:
-    inodes = set()
-    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
-        with contextlib.suppress(OSError):
-            for line in Path(table).read_text(encoding="ascii").splitlines()[1:]:
-                fields = line.split()
-                if fields[3] == _LISTEN and int(fields[1].rpartition(":")[2], 16) == port:
-                    inodes.add(f"socket:[{fields[9]}]")
-    return inodes
-
-
 def owner_of(port: int) -> Owner | None:
     """Return the process that listens on a port; None if it can't be found, such as another account's."""
-    inodes = _listening_inodes(port)
-    if not inodes:
-        return None
-    for process in Path("/proc").iterdir():
-        if not process.name.isdigit():
-            continue
-        with contextlib.suppress(OSError):  # it has ended, or belongs to another account
-            for descriptor in (process / "fd").iterdir():
-                with contextlib.suppress(OSError):
-                    if str(descriptor.readlink()) in inodes:
-                        return _describe(int(process.name))
-    return None
+    sockets = proc.listening_sockets(port)
+    return next((_describe(pid) for pid in proc.pids() if proc.has_open(pid, sockets)), None) if sockets else None
 
 
 def _describe(pid: int) -> Owner:
-    try:
-        argv = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").strip("\0").split("\0")
-    except OSError:
-        argv = []
+    argv = proc.argv(pid)
     if not argv or not argv[0]:
         return Owner(pid, "a process", "")
     # `python3 -P -m http.server 8000` is known by "http.server", `node --max-old-space-size=256 proxy.js` by "proxy.js"

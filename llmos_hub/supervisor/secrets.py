@@ -13,20 +13,9 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
 from llmos.errors import Unavailable
+from llmos.files import write_private
 
-__all__ = ["Secrets", "write_private"]
-
-
-def write_private(path: Path, text: str) -> None:
-    """Write a file atomically, readable by its owner alone."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(fd, "w", encoding="utf-8") as file:
-        os.fchmod(file.fileno(), 0o600)
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+__all__ = ["Secrets"]
 
 
 def _token() -> str:

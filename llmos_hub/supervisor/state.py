@@ -20,11 +20,11 @@ from pathlib import Path
 from typing import Any, Final
 
 from llmos.errors import Conflict, Unavailable
+from llmos.files import write_private
 from llmos_hub.names import DataDir
-from llmos_hub.processes import ProcessHandle
+from llmos_hub.processes.handle import ProcessHandle
 from llmos_hub.supervisor.console import llmos_command
 from llmos_hub.supervisor.platform_mark import mark_of
-from llmos_hub.supervisor.secrets import write_private
 
 __all__ = ["SCHEMA", "Record", "StateFiles"]
 
@@ -46,7 +46,7 @@ class Record:
     Attributes
     ----------
     pid, start_time
-        The process (`llmos_hub.processes.ProcessHandle`).
+        The process (`llmos_hub.processes.handle.ProcessHandle`).
     fingerprint
         Hash of its command and environment; a process with another one is not adopted.
     since

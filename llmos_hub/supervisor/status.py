@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
-from llmos import __version__
+from llmos import __version__, proc
 from llmos_hub.names import ENV_INSTANCE, DataDir
-from llmos_hub.processes import processes_with_environment
+from llmos_hub.processes.handle import processes_with_environment
 from llmos_hub.supervisor.console import age, size, tilde
 from llmos_hub.supervisor.disk import free_space
 from llmos_hub.supervisor.notebook import notebook_state
@@ -21,39 +20,18 @@ __all__ = ["collect", "memory_of", "render", "status"]
 
 
 def memory_of(pid: int) -> int:
-    """Return the proportional set size of a process in bytes, which divides shared pages among processes (proc(5))."""
-    try:
-        for line in Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii").splitlines():
-            if line.startswith("Pss:"):
-                return int(line.split()[1]) * 1024
-    except (OSError, ValueError):
-        pass
-    try:
-        resident = int(Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()[1])
-    except (OSError, ValueError, IndexError):
-        return 0
-    return resident * os.sysconf("SC_PAGE_SIZE")
-
-
-def _session(pid: int) -> int:
-    try:
-        return os.getsid(pid)
-    except OSError:
-        return 0
+    """Return the bytes of a process, with shared pages divided among processes where that can be read."""
+    return proc.proportional(pid) or proc.resident(pid)
 
 
 def _memory_by_session(instance: str, leaders: set[int]) -> dict[int, int]:
     """Return bytes by session, of every process that carries the platform's mark or is in a session of `leaders`."""
     # both, as a program may overwrite its environment with its title (Valkey does), and a process may leave its session
     pids = {handle.pid for handle in processes_with_environment(ENV_INSTANCE, instance)} if instance else set()
-    pids |= {
-        int(entry.name)
-        for entry in os.scandir("/proc")
-        if entry.name.isdigit() and _session(int(entry.name)) in leaders
-    }
+    pids |= {pid for pid in proc.pids() if proc.session(pid) in leaders}
     sessions: dict[int, int] = {}
     for pid in pids:
-        session = _session(pid)
+        session = proc.session(pid)
         sessions[session] = sessions.get(session, 0) + memory_of(pid)
     return sessions
 

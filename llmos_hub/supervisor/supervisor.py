@@ -10,22 +10,27 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from llmos import proc
 from llmos.errors import BackendFailed, LLMOSError
 from llmos.proxies import LOOPBACK_HOSTS, with_no_proxy
 from llmos.python.variables import without_tool_settings
 from llmos_hub.names import ENV_INSTANCE
-from llmos_hub.processes import ProcessHandle, processes_with_environment
-from llmos_hub.supervisor.child import Child, State, last_lines
+from llmos_hub.processes.handle import ProcessHandle, end_all, processes_with_environment
+from llmos_hub.processes.http import http_request
+from llmos_hub.processes.logs import rotate_all
+from llmos_hub.processes.running import Running
+from llmos_hub.supervisor.child import Child, State
 from llmos_hub.supervisor.console import Console, tilde
 from llmos_hub.supervisor.disk import DiskGuard
-from llmos_hub.supervisor.logs import rotate_all
 from llmos_hub.supervisor.plan import Program
-from llmos_hub.supervisor.probes import http_request
 from llmos_hub.supervisor.state import Record, StateFiles
 
 __all__ = ["Supervisor", "adoptable", "base_environment", "stop_recorded", "sweep"]
 
+_SHOWN = 5  # last lines of a log in a message
 _ROTATE = 30.0  # seconds between two checks of the sizes of the logs
+_LOG_BYTES = 20 * 1024 * 1024  # at which a log is rotated: a few days of a busy gateway
+_LOGS_KEPT = 3  # older logs beside the current one
 # The plan sets these for each program; the values in the environment of `llmos up` may be meant for something else.
 _NOT_INHERITED = ("JUPYTERHUB_", "CONFIGPROXY_", "LLMOS_", "JPY_")
 
@@ -56,41 +61,33 @@ async def stop_recorded(
     """Stop processes of an earlier supervisor in reverse order, with SIGTERM unless `signals` has another signal."""
     known = [name for name in reversed(order) if name in records]
     for name in [*(name for name in records if name not in order), *known]:
-        await records[name].handle.stop_group(grace, (signals or {}).get(name, signal.SIGTERM))
+        first = (signals or {}).get(name, signal.SIGTERM)
+        handle = records[name].handle
+        await Running(handle).stop(grace, first, patience=5.0)
+        handle.signal_group(signal.SIGKILL)  # to what is left of its group
 
 
 async def sweep(instance: str, grace: float = 5.0) -> int:
     """End all processes that carry the platform's mark, such as servers and models; return their number."""
-    left = [handle for handle in processes_with_environment(ENV_INSTANCE, instance) if not _is_own(handle)]
+    left = await asyncio.to_thread(_marked, instance)
     total = len(left)
     for number, patience in ((signal.SIGTERM, grace), (signal.SIGKILL, 5.0)):
-        for handle in left:
-            handle.send(number)
-        deadline = time.monotonic() + patience
-        for handle in left:
-            await handle.wait(max(0.0, deadline - time.monotonic()))
-        # search again for processes started meanwhile
-        left = [handle for handle in processes_with_environment(ENV_INSTANCE, instance) if not _is_own(handle)]
-        if not left:
-            break
+        if left:
+            await asyncio.to_thread(end_all, left, number, patience)
+            left = await asyncio.to_thread(_marked, instance)  # again, for processes started meanwhile
     return total
 
 
-def _is_own(handle: ProcessHandle) -> bool:
-    """Return whether it is this process or one of its ancestors.
+def _marked(instance: str) -> list[ProcessHandle]:
+    """Return the processes with the platform's mark, without the ancestors of this one.
 
     ``llmos down`` may be typed in a terminal of a notebook server, which carries the mark.
     """
-    pid = os.getpid()
+    ancestors, pid = set(), os.getpid()
     while pid > 1:
-        if pid == handle.pid:
-            return True
-        parent = ProcessHandle.of(pid)
-        if parent is None:
-            return False
-        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:  # noqa: PTH123 - a plain read
-            pid = int(file.read().rpartition(")")[2].split()[1])
-    return False
+        ancestors.add(pid)
+        pid = int((proc.stat(pid) or ["", "0"])[1])
+    return [handle for handle in processes_with_environment(ENV_INSTANCE, instance) if handle.pid not in ancestors]
 
 
 class Supervisor:
@@ -210,7 +207,7 @@ class Supervisor:
         why = child.failed.result()
         if isinstance(why, LLMOSError):
             return why
-        lines = "".join(f"\n    {line[:200]}" for line in last_lines(child.log))
+        lines = "".join(f"\n    {line[:200]}" for line in child.last_lines()[-_SHOWN:])
         name = child.program.name
         return BackendFailed(f"{name} does not start ({why}). The end of {tilde(child.log)}:{lines}")
 
@@ -243,7 +240,7 @@ class Supervisor:
         directories = (self._files.data_dir.logs,)
         while True:
             await asyncio.sleep(_ROTATE)
-            await asyncio.to_thread(rotate_all, directories)
+            await asyncio.to_thread(rotate_all, directories, max_bytes=_LOG_BYTES, keep=_LOGS_KEPT)
 
     async def _child_restarted(self, name: str) -> None:
         """Make the Hub set the routes of a restarted proxy, which it would only check after five minutes."""

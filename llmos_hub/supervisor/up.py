@@ -16,6 +16,7 @@ from typing import Final
 from llmos import __version__
 from llmos.errors import Conflict, LLMOSError, Unavailable
 from llmos_hub.names import ENV_DATA_DIR, ENV_REDIS_URL, default_data_dir
+from llmos_hub.processes.http import http_request
 from llmos_hub.supervisor.binaries import find_node, find_proxy
 from llmos_hub.supervisor.console import Console, llmos_command, tilde
 from llmos_hub.supervisor.detach import DETACHED_LOG
@@ -26,7 +27,7 @@ from llmos_hub.supervisor.notebook import NotebookSetup
 from llmos_hub.supervisor.plan import INTERNAL_PORTS, Binaries, Options, make_plan
 from llmos_hub.supervisor.platform_mark import is_copy, location_of
 from llmos_hub.supervisor.ports import find_free_port, is_free, is_loopback, owner_of
-from llmos_hub.supervisor.probes import RedisProbe, http_request
+from llmos_hub.supervisor.probes import RedisProbe
 from llmos_hub.supervisor.recovery import check_people, check_secrets, check_store, recover
 from llmos_hub.supervisor.secrets import Secrets
 from llmos_hub.supervisor.state import Record, StateFiles

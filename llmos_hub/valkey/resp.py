@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from urllib.parse import unquote, urlsplit
 
-__all__ = ["Refusal", "Reply", "ask"]
+from llmos_hub.processes.http import connected
 
-_LIMIT = 64 * 1024  # bytes of one answer; the commands sent here have short ones
+__all__ = ["Refusal", "Reply", "ask"]
 
 
 class Refusal(str):
@@ -38,30 +37,18 @@ async def ask(url: str, *commands: tuple[str, ...], log_in: bool = True) -> list
         There is no answer, or it isn't RESP.
     """
     parts = urlsplit(url)
-    if parts.scheme == "unix":
-        reader, writer = await asyncio.open_unix_connection(unquote(parts.path), limit=_LIMIT)
-    else:
-        reader, writer = await asyncio.open_connection(
-            parts.hostname or "127.0.0.1",
-            parts.port or 6379,
-            ssl=True if parts.scheme == "rediss" else None,
-            limit=_LIMIT,
-        )
-    try:
-        if log_in and parts.password:
-            names = [unquote(parts.username)] if parts.username else []
-            writer.write(_command("AUTH", *names, unquote(parts.password)))
-            answer = await _reply(reader)
-            if isinstance(answer, Refusal):
-                return [answer]
-        writer.write(b"".join(_command(*words) for words in commands))
-        return [await _reply(reader) for _ in commands]
-    except (ValueError, asyncio.IncompleteReadError) as exc:
-        raise OSError("hung up, or speaks another protocol") from exc
-    finally:
-        writer.close()
-        with contextlib.suppress(OSError):
-            await writer.wait_closed()
+    async with connected(url, 6379, tls=parts.scheme == "rediss") as (reader, writer):
+        try:
+            if log_in and parts.password:
+                names = [unquote(parts.username)] if parts.username else []
+                writer.write(_command("AUTH", *names, unquote(parts.password)))
+                answer = await _reply(reader)
+                if isinstance(answer, Refusal):
+                    return [answer]
+            writer.write(b"".join(_command(*words) for words in commands))
+            return [await _reply(reader) for _ in commands]
+        except (ValueError, asyncio.IncompleteReadError) as exc:
+            raise OSError("hung up, or speaks another protocol") from exc
 
 
 def _command(*words: str) -> bytes:

@@ -20,6 +20,7 @@ from jupyterhub.spawner import LocalProcessSpawner
 from tornado import web
 from traitlets import Unicode, default
 
+from llmos.proc import start_time
 from llmos.proxies import LOOPBACK_HOSTS, hosts_of, with_no_proxy
 from llmos.python.layer import ENV_BASE
 from llmos.python.notebook import notebook_environment
@@ -65,19 +66,6 @@ async def _is_open(host: str, port: int) -> bool:
         return False
     writer.close()
     return True
-
-
-def _start_time(pid: int) -> int:
-    """Return the start time of a process (field 22 of ``/proc/PID/stat``, proc(5)); 0 if it has ended or is a zombie.
-
-    Pids are reused; pid and start time together identify a process.
-    """
-    try:
-        text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return 0
-    fields = text.rpartition(")")[2].split()
-    return 0 if fields[0] in "ZX" else int(fields[19])
 
 
 class LLMOSLocalSpawner(QueuedStarts, LocalProcessSpawner):
@@ -255,7 +243,7 @@ class LLMOSLocalSpawner(QueuedStarts, LocalProcessSpawner):
             with self._output() as output:
                 self.popen_kwargs = {**self.popen_kwargs, "cwd": str(self.home), "umask": 0o077, **output}
                 address: tuple[str, int] = await super().start()
-            self._start_time = _start_time(self.pid)
+            self._start_time = start_time(self.pid)
             # store the state now: if the Hub is killed from here on, the next one must find the process
             self.orm_spawner.state = self.get_state()
             self.db.commit()
@@ -310,7 +298,7 @@ class LLMOSLocalSpawner(QueuedStarts, LocalProcessSpawner):
 
     async def poll(self) -> int | None:
         """Return None while the server runs, otherwise its exit status; a reused pid is not the server."""
-        if self.proc is None and self.pid and self._start_time and _start_time(self.pid) != self._start_time:
+        if self.proc is None and self.pid and self._start_time and start_time(self.pid) != self._start_time:
             self.clear_state()
             return 0
         status: int | None = await super().poll()
@@ -342,7 +330,7 @@ class LLMOSLocalSpawner(QueuedStarts, LocalProcessSpawner):
         """Stop the server, then kill the rest of its process group."""
         pid, started = self.pid, self._start_time
         await super().stop(now=now)
-        if pid and started and _start_time(pid) in (0, started):
+        if pid and started and start_time(pid) in (0, started):
             # a process group exists as long as it has members, and its id isn't reused until then
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(pid, signal.SIGKILL)

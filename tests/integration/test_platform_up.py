@@ -22,7 +22,7 @@ from llmos_spawners.profiles import workstation
 
 import llmos
 from llmos_hub.names import DataDir
-from llmos_hub.processes import ProcessHandle
+from llmos_hub.processes.handle import ProcessHandle
 from llmos_hub.supervisor.state import StateFiles
 from tests.support.platform import ADMIN_PASSWORD, Platform, command_of, running_platform, wait_until
 

@@ -22,7 +22,7 @@ import pytest
 
 import llmos
 from llmos_hub.names import ENV_INSTANCE, DataDir
-from llmos_hub.processes import ProcessHandle, processes_with_environment
+from llmos_hub.processes.handle import ProcessHandle, processes_with_environment
 from llmos_hub.supervisor.platform_mark import mark_of
 from llmos_hub.supervisor.ports import find_free_port
 from tests.support.people import HubClient, wait_until

@@ -19,14 +19,15 @@ from llmos_hub.backends.kubernetes.reasons import (
     unschedulable,
 )
 from llmos_hub.backends.local.failures import (
-    Exit,
     Failure,
     crashed,
+    exit_words,
     killed_by_kernel,
     not_ready_in_time,
     out_of_memory,
     unhealthy,
 )
+from llmos_hub.processes.running import Exit
 from llmos_hub.workload import ReplicaState
 
 __all__ = ["Notice", "Object", "PodReader", "init_running", "main_status", "role_of"]
@@ -158,7 +159,7 @@ class PodReader:
                 return replace(base, reason="Initializing", message=f"{self.name} is {what}.")
             ended = ended or (status.get("lastState") or {}).get("terminated")
             if ended is not None:
-                words = Exit.from_shell(int(ended.get("exitCode", 1))).words
+                words = exit_words(Exit.from_shell(int(ended.get("exitCode", 1))))
                 lines = _lines(ended)
                 message = f"{self.name} can't start: {what} failed: {words}. See why: llmos logs {self.name}"
                 return replace(

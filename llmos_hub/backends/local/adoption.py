@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
-import os
 import shutil
 import signal
 from pathlib import Path
 
+from llmos import proc
 from llmos_hub.backends.local.deployment import Deployment
-from llmos_hub.backends.local.process import Running
+from llmos_hub.backends.local.process import ENV_REPLICA
 from llmos_hub.backends.local.records import KnownTemplate, ReplicaPaths, ReplicaRecord, boot_id, read_replica
 from llmos_hub.backends.local.replica import Replica
-from llmos_hub.processes import ProcessHandle
+from llmos_hub.processes.handle import ProcessHandle, end_all
+from llmos_hub.processes.running import Running
 
 __all__ = ["Found", "adopt", "clear_sockets", "kill_strangers"]
 
@@ -34,11 +34,7 @@ def _recorded(record: ReplicaRecord, boot: str) -> ProcessHandle | None:
 
 def _leader(handles: list[ProcessHandle]) -> ProcessHandle | None:
     """Return the process that leads the session: that is the one that was started."""
-    for handle in handles:
-        with contextlib.suppress(ProcessLookupError):
-            if os.getsid(handle.pid) == handle.pid:
-                return handle
-    return None
+    return next((handle for handle in handles if proc.session(handle.pid) == handle.pid), None)
 
 
 def _read(deployment: Deployment) -> list[tuple[Path, ReplicaRecord, KnownTemplate]]:
@@ -70,28 +66,24 @@ async def adopt(deployment: Deployment, runtime_dir: Path, found: Found) -> None
         if handle is None and record.pid is None:
             handle = _leader(marked)
         if handle is None:
-            _kill(marked)
+            for stray in marked:
+                stray.send(signal.SIGKILL)
             if record.pid is not None and not record.phase:
                 log.info("%s of %s ended while no controller was there", record.id, deployment.name)
         process = None
         if handle is not None:
             note = paths.exit if known.template.completes else None
-            process = Running(handle, marker=marker, note_exit=note)
+            process = Running(handle, mark=(ENV_REPLICA, marker), note_exit=note)
             log.info("%s of %s still runs (pid %d)", record.id, deployment.name, handle.pid)
         deployment.adopt(Replica(record, known, paths, deployment, process))
-
-
-def _kill(handles: list[ProcessHandle]) -> None:
-    for handle in handles:
-        handle.send(signal.SIGKILL)
 
 
 async def kill_strangers(found: Found) -> None:
     """Kill the processes that have the backend's marker but are in no record."""
     for marker, handles in found.items():
         log.warning("Killing a process that no record knows: %s, pid %d", marker, handles[0].pid)
-        _kill(handles)
-    await asyncio.gather(*(handle.wait(5.0) for handles in found.values() for handle in handles))
+    strangers = [handle for handles in found.values() for handle in handles]
+    await asyncio.to_thread(end_all, strangers, signal.SIGKILL, 5.0)
 
 
 def clear_sockets(runtime_dir: Path, used: set[Path]) -> None:

@@ -17,12 +17,14 @@ from llmos_hub.backends.changes import Changes, Subscription
 from llmos_hub.backends.local.adoption import adopt, clear_sockets, kill_strangers
 from llmos_hub.backends.local.deployment import BackendContext, Deployment
 from llmos_hub.backends.local.failures import Shortage
-from llmos_hub.backends.local.logs import read_logs, rotate
-from llmos_hub.backends.local.memory import MemoryReader, machine_memory, memory_of, proportional_set_size
+from llmos_hub.backends.local.logs import read_logs
 from llmos_hub.backends.local.options import Options
-from llmos_hub.backends.local.process import base_environment, marked_processes
+from llmos_hub.backends.local.process import ENV_REPLICA, base_environment
 from llmos_hub.backends.local.records import WorkloadRecord, load_workloads
 from llmos_hub.backends.local.replica import Replica
+from llmos_hub.processes.handle import processes_by_environment
+from llmos_hub.processes.logs import rotate
+from llmos_hub.processes.memory import MemoryReader, machine_memory, memory_of, proportional_set_size
 from llmos_hub.workload import Observation, Workload, WorkloadRef
 
 __all__ = ["LocalBackend"]
@@ -91,7 +93,7 @@ class LocalBackend:
             self._make_directories()
             await self._take_lock()
             records = await asyncio.to_thread(load_workloads, self._directory)
-            found = await asyncio.to_thread(marked_processes, self._marker)
+            found = await asyncio.to_thread(processes_by_environment, ENV_REPLICA, self._marker)
             for record in records.values():
                 deployment = self._deployments[record.ref] = Deployment(record, self._context, saved=True)
                 await adopt(deployment, self._runtime_dir, found)
@@ -260,4 +262,4 @@ class LocalBackend:
 
     def _rotate_logs(self, paths: list[Path]) -> None:
         for path in paths:
-            rotate(path, self._options.log_bytes)
+            rotate(path, max_bytes=self._options.log_bytes, keep=1)

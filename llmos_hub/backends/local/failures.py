@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from typing import Final
 
 from llmos.resources.quantities import format_bytes
+from llmos_hub.processes.running import Exit
 
 __all__ = [
-    "Exit",
     "Failure",
     "Shortage",
-    "back_off",
     "crashed",
     "credentials_needed",
+    "exit_words",
     "insufficient_memory",
     "killed_by_kernel",
     "missing",
@@ -26,50 +26,6 @@ __all__ = [
 
 _MI: Final = 2**20
 _GI: Final = 2**30
-
-
-@dataclass(frozen=True, slots=True)
-class Exit:
-    """The end of a process; without code and signal if no controller was running then.
-
-    Attributes
-    ----------
-    code
-        The exit status.
-    signal
-        The number of the signal that killed it.
-    """
-
-    code: int | None = None
-    signal: int | None = None
-
-    @classmethod
-    def from_return_code(cls, code: int) -> Exit:
-        """Return the end for a return code of `subprocess`, which is negative for a signal."""
-        return cls(signal=-code) if code < 0 else cls(code=code)
-
-    @classmethod
-    def from_shell(cls, code: int) -> Exit:
-        """Return the end for a shell's ``$?``, which is over 128 for a signal."""
-        return cls(signal=code - 128) if 128 < code <= 128 + signal.NSIG else cls(code=code)
-
-    @property
-    def number(self) -> int | None:
-        """One number for both, as in shells and Kubernetes: 137 for SIGKILL."""
-        return 128 + self.signal if self.signal is not None else self.code
-
-    @property
-    def words(self) -> str:
-        """The end as half a sentence."""
-        if self.signal is not None:
-            try:
-                name = signal.Signals(self.signal).name
-            except ValueError:
-                name = "a signal"
-            return f"killed by {name} ({self.signal})"
-        if self.code is not None:
-            return f"exit code {self.code}"
-        return "it ended while the controllers were away, so its exit code is not known"
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,13 +71,17 @@ class Shortage:
         return max(1, self.needed - self.free)
 
 
-def back_off(crashes: int, *, first: float, limit: float) -> float:
-    """Return the seconds to wait after a number of consecutive crashes.
-
-    >>> [back_off(n, first=1.0, limit=60.0) for n in (1, 2, 3, 7, 999)]
-    [1.0, 2.0, 4.0, 60.0, 60.0]
-    """
-    return float(min(limit, first * 2 ** min(max(0, crashes - 1), 30)))
+def exit_words(ending: Exit) -> str:
+    """Return how a replica's process ended, as half a sentence."""
+    if ending.signal is not None:
+        try:
+            name = signal.Signals(ending.signal).name
+        except ValueError:
+            name = "a signal"
+        return f"killed by {name} ({ending.signal})"
+    if ending.code is not None:
+        return f"exit code {ending.code}"
+    return "it ended while the controllers were away, so its exit code is not known"
 
 
 def _more(limit: int) -> str:
@@ -167,9 +127,9 @@ def insufficient_memory(name: str, shortage: Shortage) -> Failure:
 def crashed(name: str, ending: Exit, *, completes: bool) -> Failure:
     """Return the failure of a replica whose process ended by itself."""
     if completes:
-        return Failure("Crashed", f"{name} failed: {ending.words}. See why: llmos logs {name}")
+        return Failure("Crashed", f"{name} failed: {exit_words(ending)}. See why: llmos logs {name}")
     still = ", though it should go on serving" if ending.code == 0 else ""
-    return Failure("Crashed", f"{name} crashed: {ending.words}{still}. See why: llmos logs {name}")
+    return Failure("Crashed", f"{name} crashed: {exit_words(ending)}{still}. See why: llmos logs {name}")
 
 
 def not_ready_in_time(name: str, seconds: float, path: str, words: str) -> Failure:

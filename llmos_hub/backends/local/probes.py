@@ -1,13 +1,11 @@
-"""Probes of replicas by HTTP GET. Each has its own connection; a client library isn't needed for one status line."""
+"""Probes of replicas by HTTP GET."""
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 from dataclasses import dataclass
-from urllib.parse import unquote, urlsplit
 
 from llmos_hub.failures import reason
+from llmos_hub.processes.http import NoHTTP, http_request
 
 __all__ = ["ProbeResult", "http_get", "probe_delay"]
 
@@ -30,28 +28,6 @@ class ProbeResult:
     wants_key: bool = False
 
 
-async def _exchange(endpoint: str, path: str, key: str) -> ProbeResult:
-    address = urlsplit(endpoint)
-    if address.scheme == "unix":
-        reader, writer = await asyncio.open_unix_connection(unquote(address.path))
-    else:
-        reader, writer = await asyncio.open_connection(address.hostname, address.port)
-    try:
-        authorization = f"Authorization: Bearer {key}\r\n" if key else ""
-        writer.write(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n{authorization}Connection: close\r\n\r\n".encode())
-        line = await reader.readline()
-    finally:
-        writer.close()
-        with contextlib.suppress(OSError):
-            await writer.wait_closed()
-    words = line.split(None, 2)
-    if len(words) < 2 or not line.startswith(b"HTTP/") or not words[1].isdigit():
-        return ProbeResult(good=False, words="something else than HTTP" if line else "nothing, it hung up")
-    return ProbeResult(
-        good=words[1].startswith(b"2"), words=f"HTTP {words[1].decode()}", wants_key=words[1] in (b"401", b"403")
-    )
-
-
 async def http_get(endpoint: str, path: str, timeout: float, key: str = "") -> ProbeResult:
     """Probe once; any 2xx status is good. Failures are results too, never exceptions.
 
@@ -66,17 +42,18 @@ async def http_get(endpoint: str, path: str, timeout: float, key: str = "") -> P
     key
         Sent as a bearer token, unless empty.
     """
+    headers = {"Host": "localhost"} | ({"Authorization": f"Bearer {key}"} if key else {})
     try:
-        async with asyncio.timeout(timeout):
-            return await _exchange(endpoint, path, key)
+        answer = await http_request(endpoint, path, headers=headers, timeout=timeout, whole=False)
     except TimeoutError:
         return ProbeResult(good=False, words=f"nothing within {timeout:g} s", silent=True)
     except (FileNotFoundError, ConnectionRefusedError):
         return ProbeResult(good=False, words="nothing, it doesn't listen yet")
-    except ValueError:  # a line that never ends
-        return ProbeResult(good=False, words="something else than HTTP")
+    except NoHTTP as error:
+        return ProbeResult(good=False, words="nothing, it hung up" if error.empty else "something else than HTTP")
     except OSError as error:
         return ProbeResult(good=False, words=f"nothing ({reason(error)})")
+    return ProbeResult(good=answer.good, words=f"HTTP {answer.status}", wants_key=answer.status in (401, 403))
 
 
 def probe_delay(waited: float, *, first: float, period: float) -> float:

@@ -17,6 +17,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
+from llmos import proc
+from llmos.files import write_private
 from llmos_hub.names import ENV_INSTANCE
 from llmos_hub.workload import Probe, ProcessTemplate, Role, WorkloadRef
 
@@ -153,7 +155,7 @@ class ReplicaRecord:
 
     def write(self, paths: ReplicaPaths, known: KnownTemplate) -> None:
         """Write it to disk, with the replica's template."""
-        _replace_file(paths.record, {"schema": _SCHEMA, **asdict(self), "template": known.to_json()})
+        _write(paths.record, {"schema": _SCHEMA, **asdict(self), "template": known.to_json()})
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,17 +185,11 @@ class WorkloadRecord:
         roles = [{"name": name, "count": count, "template": known.to_json()} for name, count, known in self.roles]
         content = {"ref": asdict(self.ref), "labels": dict(self.labels), "roles": roles, "serial": self.serial}
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        _replace_file(directory / "workload.json", {"schema": _SCHEMA, **content})
+        _write(directory / "workload.json", {"schema": _SCHEMA, **content})
 
 
-def _replace_file(path: Path, content: Mapping[str, Any]) -> None:
-    aside = path.with_suffix(".new")
-    fd = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    with open(fd, "w", encoding="utf-8") as file:  # noqa: PTH123 - by descriptor, for its mode
-        json.dump(content, file, default=lambda value: value.isoformat())
-        file.flush()
-        os.fsync(file.fileno())
-    aside.replace(path)
+def _write(path: Path, content: Mapping[str, Any]) -> None:
+    write_private(path, json.dumps(content, default=lambda value: value.isoformat()))
 
 
 def _read(path: Path) -> dict[str, Any] | None:
@@ -245,8 +241,4 @@ def boot_id() -> str:
     After another boot a pid is meaningless, and in a copy of the data directory it is the original platform's.
     """
     platform = os.environ.get(ENV_INSTANCE, "")
-    try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-    except OSError:
-        boot = ""
-    return f"{boot}/{platform}"
+    return f"{proc.boot_id()}/{platform}"

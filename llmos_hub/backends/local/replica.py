@@ -14,18 +14,22 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final, Protocol
 from urllib.parse import quote
 
+from llmos.proc import oom_kills
 from llmos_hub.backends.local import failures
-from llmos_hub.backends.local.failures import Exit, Failure, Shortage
-from llmos_hub.backends.local.logs import last_lines
-from llmos_hub.backends.local.memory import MemoryUsage, kernel_kills
+from llmos_hub.backends.local.failures import Failure, Shortage
 from llmos_hub.backends.local.options import Options
 from llmos_hub.backends.local.probes import ProbeResult, http_get, probe_delay
-from llmos_hub.backends.local.process import ENV_REPLICA, Running, fill, find_program, free_port, noted_exit, spawn
+from llmos_hub.backends.local.process import ENV_REPLICA, fill, find_program, free_port
 from llmos_hub.backends.local.records import KnownTemplate, ReplicaPaths, ReplicaRecord, boot_id
 from llmos_hub.backends.local.rollout import Member
 from llmos_hub.backends.local.threads import in_thread
-from llmos_hub.hanging import HangJudge
 from llmos_hub.names import ENV_ENGINE_KEY
+from llmos_hub.processes.hanging import HangJudge
+from llmos_hub.processes.logs import last_lines
+from llmos_hub.processes.memory import MemoryUsage
+from llmos_hub.processes.restarts import BackOff
+from llmos_hub.processes.running import Exit, Running, noted_exit
+from llmos_hub.processes.spawn import spawn
 from llmos_hub.workload import Probe, ReplicaState
 
 __all__ = ["Owner", "Replica"]
@@ -33,6 +37,8 @@ __all__ = ["Owner", "Replica"]
 log = logging.getLogger(__name__)
 
 _FROM_OUTSIDE: Final = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGKILL})
+_STATUS_LINES: Final = 20  # last lines of a log that a status has
+_STATUS_LINE: Final = 500  # characters of each
 _SECRET_LENGTH: Final = 8  # shorter values are hardly secret, and masking them would mask common words
 
 
@@ -93,10 +99,11 @@ class Replica:
         self._process = process
         self._verdict: Failure | None = None  # why the controller ends the process
         self._failure: Failure | None = None  # why it is not running
-        self._crashes = 0
+        options = owner.options
+        self._pauses = BackOff(options.back_off_first, options.back_off_limit, steady=options.back_off_reset)
         self._retry = 0.0
         self._shortage: Shortage | None = None
-        self._kernel_kills = kernel_kills()
+        self._kernel_kills = oom_kills()
         self._secrets = asyncio.Event()
         self._life: asyncio.Task[None] | None = None
         self._stopping: asyncio.Task[None] | None = None
@@ -271,8 +278,8 @@ class Replica:
             await self._fail(failures.missing(self._owner.name, argv[0], why), None)
             return
         note = self._paths.exit if template.completes else None
-        self._verdict, self._kernel_kills = None, kernel_kills()
-        process = spawn(argv, environment, directory=self._paths.own, log=self._paths.log, note_exit=note)
+        self._verdict, self._kernel_kills = None, oom_kills()
+        process = spawn(argv, environment, self._paths.own, self._paths.log, note_exit=note, mark=ENV_REPLICA)
         self._process = process
         now = datetime.now(UTC)
         handle = process.handle
@@ -328,14 +335,14 @@ class Replica:
             log.info("%s of %s was ended from outside and is started again", self.state.id, self._owner.name)
             return
         await self._settle(ending)
-        self._crashes, self._retry = 0, 0.0
+        self._pauses.forget()
+        self._retry = 0.0
 
     async def _settle(self, ending: Exit) -> None:
         """Find out the reason of an end, and schedule the restart if there is one."""
         template = self._known.template
         ran = (datetime.now(UTC) - self._record.started_at).total_seconds() if self._record.started_at else 0.0
-        if ran >= self._owner.options.back_off_reset:
-            self._crashes = 0
+        self._pauses.ran(ran)
         if template.completes and ending.code == 0 and self._verdict is None:
             self._gone()
             self._record = replace(self._record, phase="Succeeded", exit_code=0)
@@ -343,7 +350,7 @@ class Replica:
             self._set(phase="Succeeded", exit_code=0, reason="", message="", last_log_lines=())
             return
         failure = self._verdict
-        if failure is None and ending.signal == 9 and kernel_kills() > self._kernel_kills:
+        if failure is None and ending.signal == 9 and oom_kills() > self._kernel_kills:
             failure = failures.killed_by_kernel(self._owner.name)
         failure = failure or failures.crashed(self._owner.name, ending, completes=template.completes)
         await self._fail(failure, ending)
@@ -351,7 +358,6 @@ class Replica:
     async def _fail(self, failure: Failure, ending: Exit | None) -> None:
         """Record a failure. A job is finished with it; anything else is restarted later."""
         self._gone()
-        options = self._owner.options
         code = ending.number if ending else None
         self._failure = failure
         lines = await in_thread(self._last_lines)
@@ -365,10 +371,9 @@ class Replica:
             self._record = replace(self._record, phase="Failed", **shown)
             self._set(phase="Failed", **shown)
         else:
-            self._crashes += 1
-            delay = failures.back_off(self._crashes, first=options.back_off_first, limit=options.back_off_limit)
+            delay = self._pauses.next()
             if failure.reason == "NotFound":
-                delay = options.missing_retry
+                delay = self._owner.options.missing_retry
             self._retry = time.monotonic() + delay
             self._record = replace(self._record, restarts=self._record.restarts + 1, pid=None, ready_at=None)
             retry_at = datetime.now(UTC) + timedelta(seconds=delay)
@@ -388,11 +393,11 @@ class Replica:
         """
         if not self._known.complete:
             return ()
-        lines = last_lines(self._paths.log, start=self._record.log_start)
+        lines = last_lines(self._paths.log, _STATUS_LINES, start=self._record.log_start)
         secrets = [value for value in self._known.template.secret_env.values() if len(value) >= _SECRET_LENGTH]
         for secret in secrets:
             lines = [line.replace(secret, "***") for line in lines]
-        return tuple(lines)
+        return tuple(line[:_STATUS_LINE] for line in lines)
 
     # Probes
 
@@ -481,6 +486,7 @@ class Replica:
             if drain > 0:
                 await asyncio.wait([process.exited], timeout=drain)
             await process.stop(self._known.template.grace)
+            await process.sweep()
         await in_thread(self._remove_files)
         self._process, self.admitted = None, False
         self._owner.gone(self)

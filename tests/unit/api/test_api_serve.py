@@ -15,7 +15,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from llmos_hub.processes import ProcessHandle, memory_of_group
+from llmos_hub.processes.handle import ProcessHandle
+from llmos_hub.processes.memory import memory_of
 from tests.support.fake_hub import FakeHub
 from tests.unit.api.conftest import manifest, models, token_of, watching
 
@@ -90,7 +91,7 @@ async def test_it_stops_cleanly_with_streams_open(running: Running, number: sign
 
 
 async def test_it_is_small(running: Running) -> None:
-    idle = memory_of_group(running.process.pid)
+    idle = memory_of([running.process.pid])[running.process.pid].resident
     assert idle < IDLE, f"{idle / 2**20:.1f} MiB"
     async with running.client() as client:
         for n in range(50):
@@ -101,7 +102,7 @@ async def test_it_is_small(running: Running) -> None:
             for _ in range(20):
                 watch = await stack.enter_async_context(watching(client, models()))
                 await watch.next()
-            used = memory_of_group(running.process.pid)
+            used = memory_of([running.process.pid])[running.process.pid].resident
     assert used < BUSY, f"{used / 2**20:.1f} MiB"
 
 

@@ -11,8 +11,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from llmos_hub.backends.local.process import ENV_REPLICA, marked_processes
-from llmos_hub.processes import ProcessHandle
+from llmos_hub.backends.local.process import ENV_REPLICA
+from llmos_hub.processes.handle import ProcessHandle, processes_by_environment
 from tests.support.backend_contract import phase, ready, until, workload
 from tests.support.local_backend import alive, ask, backend, engine, kit, script
 from tests.support.waiting import eventually
@@ -76,7 +76,7 @@ async def test_one_killed_between_starting_and_writing_it_down_leaves_no_orphan(
         assert await asyncio.wait_for(process.wait(), 30) == -signal.SIGKILL
     marker = kit.make()._marker
     # the kernel shows an environment a moment after it has started the program
-    found = await eventually(lambda: marked_processes(marker))
+    found = await eventually(lambda: processes_by_environment(ENV_REPLICA, marker))
     (marked,) = found.values()
     backend = await kit.started()
     wanted = workload(engine())

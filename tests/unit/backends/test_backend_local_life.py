@@ -14,7 +14,7 @@ import pytest
 
 from llmos.errors import BackendFailed
 from llmos_hub.backends.local import Options
-from llmos_hub.backends.local.memory import MachineMemory
+from llmos_hub.processes.memory import MachineMemory
 from tests.support.backend_contract import phase, ready, until, workload
 from tests.support.local_backend import HEALTH, QUICK, alive, ask, backend, engine, kit, script
 from tests.support.waiting import eventually
@@ -42,10 +42,16 @@ async def test_environment_is_clean_and_filled_in(backend, monkeypatch, kit):
 
 
 async def test_secrets_are_written_nowhere(backend, kit):
-    wanted = workload(script("echo my key is $KEY; exit 1", secret_env={"KEY": "s3cret-value"}, readiness=HEALTH))
+    wanted = workload(
+        script(
+            "echo my key is $KEY; printf %0496d 0; echo $KEY again; exit 1",
+            secret_env={"KEY": "s3cret-value"},
+            readiness=HEALTH,
+        )
+    )
     await backend.apply(wanted)
     (replica,) = (await until(backend, wanted.ref, phase("Waiting"))).replicas
-    assert list(replica.last_log_lines) == ["my key is ***"]
+    assert list(replica.last_log_lines) == ["my key is ***", "0" * 496 + "*** "], "in lines of limited length"
     await backend.delete(wanted.ref)
     wanted = workload(engine(secret_env={"KEY": "s3cret-value"}))
     await backend.apply(wanted)

@@ -7,12 +7,14 @@ import doctest
 import pytest
 
 from llmos_hub.backends.local import failures, probes, process
-from llmos_hub.backends.local.failures import Exit, Shortage
+from llmos_hub.backends.local.failures import Shortage, exit_words
+from llmos_hub.processes import restarts
+from llmos_hub.processes.running import Exit
 
 GI = 2**30
 
 
-@pytest.mark.parametrize("module", [failures, probes, process])
+@pytest.mark.parametrize("module", [probes, process, restarts])
 def test_examples_in_the_text(module):
     result = doctest.testmod(module)
     assert result.attempted
@@ -31,7 +33,7 @@ def test_examples_in_the_text(module):
     ],
 )
 def test_exits(ending, number, words):
-    assert (ending.number, ending.words) == (number, words)
+    assert (ending.number, exit_words(ending)) == (number, words)
 
 
 def test_out_of_memory_says_how_much_and_what_to_type():

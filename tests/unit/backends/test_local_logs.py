@@ -6,8 +6,9 @@ import asyncio
 
 import pytest
 
-from llmos_hub.backends.local.logs import last_lines, read_logs, rotate
+from llmos_hub.backends.local.logs import read_logs
 from llmos_hub.backends.local.records import KnownTemplate, ReplicaPaths, ReplicaRecord, WorkloadRecord
+from llmos_hub.processes.logs import last_lines, rotate
 from llmos_hub.workload import ProcessTemplate
 from tests.support.backend_contract import workload
 from tests.support.waiting import eventually
@@ -40,13 +41,13 @@ async def test_the_last_lines_in_order(place, tail, ending):
     lines = [f"{n} " + "x" * (n % 90) for n in range(5000)]
     place.log.write_text("\n".join(lines) + ending)
     assert await collect(place, tail=tail) == (lines if tail is None else lines[-tail:])
-    assert last_lines(place.log) == lines[-20:]
+    assert last_lines(place.log, 20) == lines[-20:]
 
 
 async def test_the_last_lines_reach_into_the_older_file(place):
     place.log.write_text("one\ntwo\n")
-    assert rotate(place.log, 5)
-    assert not rotate(place.log, 5)
+    assert rotate(place.log, max_bytes=5, keep=1)
+    assert not rotate(place.log, max_bytes=5, keep=1)
     with place.log.open("a") as file:
         file.write("three\n")
     assert await collect(place) == ["one", "two", "three"]
@@ -58,13 +59,7 @@ async def test_empty_and_missing_logs(place):
     assert await collect(place) == []
     place.log.write_text("")
     assert await collect(place) == []
-    assert last_lines(place.log) == []
-
-
-async def test_only_the_last_start_counts_for_a_status(place):
-    place.log.write_text("of the first start\nof the second\n")
-    assert last_lines(place.log, start=19) == ["of the second"]
-    assert last_lines(place.log, start=999) == ["of the first start", "of the second"]
+    assert last_lines(place.log, 20) == []
 
 
 async def test_lines_have_a_limit(place):
@@ -75,7 +70,7 @@ async def test_lines_have_a_limit(place):
     assert short == "short"
     assert broken == "��"
     assert last.endswith("b …")
-    assert max(map(len, last_lines(place.log))) <= 500
+    assert max(map(len, last_lines(place.log, 20))) < 17_000
 
 
 async def test_of_a_progress_bar_the_last_state(place):
@@ -98,7 +93,7 @@ async def test_following_survives_rotations_and_loses_nothing(place):
         for start in range(0, 3000, 500):
             output.writelines(f"{number}\n" for number in range(start, start + 400))
             output.flush()
-            assert rotate(place.log, 1000), "before most of it was read"
+            assert rotate(place.log, max_bytes=1000, keep=1), "before most of it was read"
             output.writelines(f"{number}\n" for number in range(start + 400, start + 500))
             output.flush()
             await eventually(lambda last=start + 499: found and found[-1] == last)

@@ -19,7 +19,7 @@ import pytest
 from llmos.errors import NotFound
 from llmos.resources import ModelService
 from llmos_hub.names import ENV_DATA_DIR, ENV_INSTANCE, ENV_REDIS_URL
-from llmos_hub.processes import ProcessHandle, processes_with_environment
+from llmos_hub.processes.handle import ProcessHandle, processes_with_environment
 from llmos_hub.stores import open_store
 from llmos_hub.stores.base import Store
 from tests.support.valkey import ValkeyServer

@@ -15,9 +15,10 @@ import pytest
 
 from llmos.errors import Unavailable
 from llmos_hub.names import DataDir
-from llmos_hub.processes import ProcessHandle
+from llmos_hub.processes.handle import ProcessHandle
+from llmos_hub.processes.running import Exit
 from llmos_hub.supervisor import child as child_module
-from llmos_hub.supervisor.child import Child, State, exit_words, last_lines
+from llmos_hub.supervisor.child import Child, State, exit_words
 from llmos_hub.supervisor.plan import Program
 from llmos_hub.supervisor.state import StateFiles
 from tests.support.waiting import eventually
@@ -113,7 +114,7 @@ async def test_one_that_never_comes_up_is_given_up_at_the_start(bench):
     script = "import sys; print('no such thing', flush=True); sys.exit(3)"
     async with bench.running(bench.child((sys.executable, "-c", script), probe=Well("refused"))) as child:
         assert await asyncio.wait_for(child.failed, 30) == "exit status 3"
-        assert "no such thing" in last_lines(child.log)
+        assert "no such thing" in child.last_lines()
         assert not child.ready.is_set()
 
 
@@ -199,9 +200,12 @@ async def test_ready_is_asked_until_it_is_well_and_health_after(bench):
         assert ready.checks == asked
 
 
-@pytest.mark.parametrize(("status", "words"), [(9, "killed by signal 9"), (3 << 8, "exit status 3"), (None, "ended")])
-def test_how_it_ended(status, words):
-    assert exit_words(status) == words
+@pytest.mark.parametrize(
+    ("ending", "words"),
+    [(Exit(signal=9), "killed by signal 9"), (Exit(code=3), "exit status 3"), (Exit(), "ended")],
+)
+def test_how_it_ended(ending, words):
+    assert exit_words(ending) == words
 
 
 async def test_one_that_must_not_be_used_is_refused_with_its_sentence(bench):

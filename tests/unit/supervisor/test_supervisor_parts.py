@@ -11,16 +11,16 @@ from pathlib import Path
 import pytest
 
 from llmos.errors import Conflict, Unavailable, UsageError
+from llmos.files import write_private
 from llmos_hub.accounts.password_rules import make_password
 from llmos_hub.names import DataDir
-from llmos_hub.processes import ProcessHandle
+from llmos_hub.processes.handle import ProcessHandle
 from llmos_hub.supervisor import container
 from llmos_hub.supervisor.account_commands import parse_span
 from llmos_hub.supervisor.console import llmos_command
-from llmos_hub.supervisor.logs import rotate
 from llmos_hub.supervisor.platform_mark import is_copy, mark_of
 from llmos_hub.supervisor.ports import find_free_port, is_free, is_loopback, owner_of
-from llmos_hub.supervisor.secrets import Secrets, write_private
+from llmos_hub.supervisor.secrets import Secrets
 from llmos_hub.supervisor.state import Record, StateFiles
 
 
@@ -229,22 +229,6 @@ def test_records_of_dead_or_other_processes_are_not_believed(files):
     files.write_record("hub", Record(own.pid, own.start_time + 1, "f", 1.0, files.mark))
     (files.data_dir.run / "processes" / "gateway.json").write_text("{half")
     assert list(files.records()) == ["api"]
-
-
-def test_a_log_is_rotated_under_its_writer(tmp_path):
-    path = tmp_path / "x.log"
-    with path.open("ab", buffering=0) as writer:
-        writer.write(b"a" * 100)
-        assert not rotate(path, max_bytes=100)
-        writer.write(b"b")
-        assert rotate(path, max_bytes=100)
-        writer.write(b"c")
-    assert path.read_bytes() == b"c"
-    assert (tmp_path / "x.log.1").read_bytes() == b"a" * 100 + b"b"
-    for _ in range(5):
-        path.write_bytes(b"d" * 101)
-        rotate(path, max_bytes=100)
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["x.log", "x.log.1", "x.log.2", "x.log.3"]
 
 
 @pytest.mark.parametrize(("text", "seconds"), [("", None), ("30m", 1800), ("12h", 43200), ("30d", 2592000)])

@@ -5,7 +5,8 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from llmos_hub.supervisor.probes import HttpProbe, RedisProbe, http_request
+from llmos_hub.processes.http import http_request
+from llmos_hub.supervisor.probes import HttpProbe, RedisProbe
 
 
 @asynccontextmanager

@@ -5,7 +5,7 @@ import sys
 
 SCRIPT = """
 import ctypes, sys, threading
-from llmos_hub.processes import share_one_heap
+from llmos_hub.processes.heap import share_one_heap
 if sys.argv[1] == "shared":
     share_one_heap()
 def work():

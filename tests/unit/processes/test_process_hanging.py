@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from llmos_hub.hanging import Effort, HangJudge, effort_of
+from llmos_hub.processes.hanging import Effort, HangJudge, effort_of
 
 
 class Told:

@@ -7,16 +7,15 @@ none of them; one in an endless loop uses more CPU time than any answer takes.
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
+
+from llmos import proc
 
 __all__ = ["Effort", "HangJudge", "effort_of"]
 
-_TICKS: Final = os.sysconf("SC_CLK_TCK")
 _QUIET: Final = 5.0  # seconds without an answer in which it hardly wanted to run
 _QUIET_SHARE: Final = 0.02  # of that time: background threads that wake up now and then
 _SPINNING: Final = 10.0  # seconds of CPU time without an answer; an answer about health takes milliseconds
@@ -42,43 +41,9 @@ class Effort:
 
 
 def effort_of(leader: int) -> Effort:
-    """Return the activity of the session that `leader` leads (proc(5): ``stat`` and ``schedstat``)."""
-    ran = waited = 0.0
-    busy = False
-    for entry in os.scandir("/proc"):
-        if not entry.name.isdigit() or _session(int(entry.name)) != leader:
-            continue
-        fields = _read(Path(entry.path, "stat")).rpartition(")")[2].split()
-        if not fields:
-            continue
-        ran += (int(fields[11]) + int(fields[12])) / _TICKS
-        for task in _tasks(Path(entry.path)):
-            numbers = _read(task / "schedstat").split()
-            waited += int(numbers[1]) / 1e9 if len(numbers) > 1 else 0.0
-            state = _read(task / "stat").rpartition(")")[2].split()[:1]
-            busy = busy or state in (["R"], ["D"])
-    return Effort(ran, waited, busy)
-
-
-def _session(pid: int) -> int:
-    try:
-        return os.getsid(pid)
-    except OSError:
-        return 0
-
-
-def _tasks(process: Path) -> list[Path]:
-    try:
-        return list((process / "task").iterdir())
-    except OSError:
-        return []
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return ""
+    """Return the activity of the session that `leader` leads."""
+    found = [proc.activity(pid) for pid in proc.pids() if proc.session(pid) == leader]
+    return Effort(sum(ran for ran, _, _ in found), sum(waited for _, waited, _ in found), any(b for _, _, b in found))
 
 
 class HangJudge:

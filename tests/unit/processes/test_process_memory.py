@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from llmos_hub.backends.local.memory import MachineMemory, MemoryUsage, machine_memory, memory_of, proportional_set_size
+from llmos_hub.processes.memory import MachineMemory, MemoryUsage, machine_memory, memory_of, proportional_set_size
 
 MI = 2**20
 
