@@ -23,6 +23,7 @@ from llmos_hub.backends.local.options import Options
 from llmos_hub.backends.local.process import base_environment, marked_processes
 from llmos_hub.backends.local.records import WorkloadRecord, load_workloads
 from llmos_hub.backends.local.replica import Replica
+from llmos_hub.backends.local.users import PASSABLE, find_user
 from llmos_hub.workload import Observation, Workload, WorkloadRef
 
 __all__ = ["LocalBackend"]
@@ -111,10 +112,12 @@ class LocalBackend:
             raise BackendFailed(message)
         for path in (self._directory, self._runtime_dir):
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if self._runtime_dir.stat().st_uid != os.geteuid():
+        status = self._runtime_dir.stat()
+        if status.st_uid != os.geteuid():
             message = f"{self._runtime_dir} belongs to somebody else; sockets in it would not be safe."
             raise BackendFailed(message)
-        self._runtime_dir.chmod(0o700)
+        if os.geteuid() or status.st_mode & 0o777 != PASSABLE:  # replicas of other users have sockets in it
+            self._runtime_dir.chmod(0o700)
 
     async def _take_lock(self) -> None:
         """Take the exclusive lock of the directory; it is released when the process ends, in whatever way."""
@@ -161,6 +164,8 @@ class LocalBackend:
 
     async def apply(self, workload: Workload) -> None:
         """Set the desired state of a workload, without waiting; see `Backend.apply`."""
+        for role in workload.roles:
+            find_user(role.template.user, workload.ref.name)
         while (current := self._deployments.get(workload.ref)) is not None and current.removal is not None:
             await asyncio.wait([current.removal])
             self._forget(current)
@@ -229,7 +234,9 @@ class LocalBackend:
         return Shortage(replica.memory_request, free, min(promised, machine.available), machine.total)
 
     def _port_taken(self, port: int) -> bool:
-        return any((replica.state.endpoint or "").endswith(f":{port}") for replica in self._replicas())
+        return any(deployment.has_port(port) for deployment in self._deployments.values()) or any(
+            (replica.state.endpoint or "").endswith(f":{port}") for replica in self._replicas()
+        )
 
     async def _watch(self) -> None:
         told = ""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import re
 import shutil
 import signal
 import socket
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from llmos_hub.backends.local.failures import Exit
+from llmos_hub.backends.local.users import User
 from llmos_hub.names import ENV_INSTANCE
 from llmos_hub.processes import ProcessHandle
 
@@ -22,9 +22,9 @@ __all__ = [
     "ENV_REPLICA",
     "Running",
     "base_environment",
-    "fill",
     "find_program",
     "free_port",
+    "is_free",
     "kill_leftovers",
     "marked_processes",
     "noted_exit",
@@ -35,7 +35,6 @@ ENV_REPLICA: Final = "LLMOS_REPLICA"
 """Variable that marks a replica's processes, so that one that was started but not recorded can be found."""
 
 _PASSED_ON = ("PATH", "HOME", "LANG", "TMPDIR", ENV_INSTANCE)
-_PLACEHOLDER = re.compile(r"\{(socket|port|index|dir)\}")
 
 # Records a job's exit code for a controller that wasn't running when it ended. The shell ignores a SIGTERM to the
 # group, which the job gets too, and exits as the job does.
@@ -50,20 +49,22 @@ def base_environment() -> dict[str, str]:
     return {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
 
 
-def fill(text: str, values: Mapping[str, str]) -> str:
-    """Replace ``{socket}``, ``{port}``, ``{index}`` and ``{dir}``; other braces are not changed.
-
-    >>> fill('{"a": {index}} {port} {x}', {"index": "2", "port": "8080"})
-    '{"a": 2} 8080 {x}'
-    """
-    return _PLACEHOLDER.sub(lambda found: values.get(found[1], found[0]), text)
-
-
 def free_port() -> int:
     """Return a loopback port that is free at the moment."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def is_free(port: int) -> bool:
+    """Return whether a server could listen on a loopback port at the moment."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # connections of a server that ended linger
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
 
 
 def find_program(program: str, environment: Mapping[str, str], directory: Path) -> str | None:
@@ -78,7 +79,13 @@ def find_program(program: str, environment: Mapping[str, str], directory: Path) 
 
 
 def spawn(
-    argv: Sequence[str], environment: Mapping[str, str], *, directory: Path, log: Path, note_exit: Path | None
+    argv: Sequence[str],
+    environment: Mapping[str, str],
+    *,
+    directory: Path,
+    log: Path,
+    note_exit: Path | None,
+    user: User | None = None,
 ) -> Running:
     """Start a process that leads its own session and writes to `log`.
 
@@ -86,6 +93,8 @@ def spawn(
     ----------
     note_exit
         A file to which its exit code is written; None: no file.
+    user
+        The user that it runs as; None: that of this process.
 
     Raises
     ------
@@ -106,6 +115,7 @@ def spawn(
             cwd=directory,
             env=dict(environment),
             start_new_session=True,
+            **({"user": user.uid, "group": user.gid, "extra_groups": user.groups} if user else {}),
         )
     finally:
         os.close(output)
@@ -122,7 +132,10 @@ def spawn(
 def noted_exit(note: Path) -> Exit | None:
     """Return the recorded end of a job; None if nothing was recorded."""
     try:
-        return Exit.from_shell(int(note.read_text(encoding="ascii")))
+        # the directory may be the process's own: neither follow a link nor wait for a pipe
+        fd = os.open(note, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        with open(fd, encoding="ascii") as file:  # noqa: PTH123 - by descriptor
+            return Exit.from_shell(int(file.read(16)))
     except (OSError, ValueError):
         return None
 
