@@ -409,7 +409,10 @@ def _find_mistakes(roles: Sequence[Role]) -> Iterator[tuple[str, str]]:
         yield "roles", "two have the same name"
     for role in roles:
         if not _ROLE.fullmatch(role.name) or role.name in _RESERVED:
-            yield f'role "{role.name}"', f"a name has 12 lowercase letters, digits and dashes at most and isn't {_listed(_RESERVED)}"
+            yield (
+                f'role "{role.name}"',
+                f"a name has 12 lowercase letters, digits and dashes at most and isn't {_listed(_RESERVED)}",
+            )
         for other in role.after:
             if other not in by_name:
                 yield f"role {role.name}", f'it starts after "{other}", which is none of the roles {_listed(by_name)}'

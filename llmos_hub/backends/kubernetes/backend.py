@@ -160,7 +160,9 @@ class KubernetesBackend:
             The cluster doesn't answer.
         """
         if workload.operator:
-            message = f"{workload.ref.name} can't be run by the {workload.operator} operator: LLMOS doesn't support it yet."
+            message = (
+                f"{workload.ref.name} can't be run by the {workload.operator} operator: LLMOS doesn't support it yet."
+            )
             raise Unsupported(message)
         entry = self._entries.get(workload.ref)
         while entry is not None and entry.deleting:

@@ -115,7 +115,9 @@ def spawn(
             cwd=directory,
             env=dict(environment),
             start_new_session=True,
-            **({"user": user.uid, "group": user.gid, "extra_groups": user.groups} if user else {}),
+            user=user.uid if user else None,
+            group=user.gid if user else None,
+            extra_groups=user.groups if user else None,
         )
     finally:
         os.close(output)
