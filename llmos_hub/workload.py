@@ -226,7 +226,8 @@ class Role:
         Lowercase letters, digits and dashes; 12 characters at most.
     after
         Roles whose replicas must all be ready, or succeeded, before this one is started. When they are not ready later,
-        replicas that run already are not stopped. Workloads are stopped in the reverse order.
+        replicas that run already are not stopped. When the workload is deleted, roles are stopped in the reverse order,
+        each within the grace of its own template.
     """
 
     name: str

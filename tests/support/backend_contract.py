@@ -45,10 +45,10 @@ class Programs:
         Becomes ready when it has reached the role ``head`` at its port ``hub``; writes ``met ID`` for each id it finds.
     restart
         Ends the process of a replica, so that the backend starts it or its like again.
+    shell
+        Runs a line of a shell script to its end, with the given mount as ``data``.
     mount
         A directory in which jobs can write.
-    shell
-        Runs a line of a shell script to its end, with the mount ``data``; may write to it or not.
     """
 
     serving: Callable[[str], ProcessTemplate]

@@ -31,7 +31,8 @@ def behave(workload: Workload, role: Role, _: int, world: World) -> Behaviour:
     if program == "head":
         name = next(NAMES)
         for id_, lines in world.entries[workload.ref].logs.items():
-            lines += [f"met {name}"] if id_.startswith("worker") else []
+            if id_.startswith("worker"):
+                lines.append(f"met {name}")
         return Behaviour(log=(f"I am {name}",))
     if program == "worker":
         (head,) = (lines for id_, lines in world.entries[workload.ref].logs.items() if id_.startswith("head"))
