@@ -26,13 +26,16 @@ class Backend(Protocol):
         """Set the desired state of a workload, without waiting until it is reached.
 
         Applying the same workload again changes nothing. A changed template is rolled out: if there are several
-        replicas, a new one has to be ready before an old one is stopped. A changed count scales the workload.
+        replicas, a new one has to be ready before an old one is stopped. A changed count scales the workload. The
+        replicas of a role that is started after others wait with the reason ``Dependency``.
 
         Raises
         ------
+        Unsupported
+            The backend can't run a workload of this operator.
         BackendFailed
-            The workload can't be recorded, for example because the disk is full. Failures of its processes are not
-            raised but observed.
+            The workload can't be recorded, for example because the disk is full, or can't run as its user. Failures
+            of its processes are not raised but observed.
         """
         ...
 
@@ -57,7 +60,10 @@ class Backend(Protocol):
         ...
 
     async def delete(self, ref: WorkloadRef) -> None:
-        """Stop all processes of a workload, wait until they are gone, and remove its records. Idempotent."""
+        """Stop all processes of a workload, wait until they are gone, and remove its records. Idempotent.
+
+        Those of a role that is started after others are gone before the others are stopped; each has its own grace.
+        """
         ...
 
     def changes(self) -> AsyncIterator[WorkloadRef]:

@@ -13,8 +13,9 @@ from typing import Any
 
 from llmos.errors import BackendFailed, NotFound
 from llmos_hub.backends.changes import Changes, Subscription
+from llmos_hub.backends.local.failures import DEPENDENCY, waits_for
 from llmos_hub.backends.local.rollout import Member, Start, decide
-from llmos_hub.workload import Observation, ReplicaState, Role, Workload, WorkloadRef
+from llmos_hub.workload import Observation, ReplicaState, Role, Workload, WorkloadRef, start_order
 
 __all__ = ["Behaviour", "FakeBackend", "World"]
 
@@ -199,13 +200,25 @@ class FakeBackend:
         names = {role.name for role in entry.workload.roles}
         for state in [s for s in entry.replicas.values() if s.role not in names]:
             self._stop(entry, state.id)
-        for role in entry.workload.roles:
-            while steps := decide(role.count, self._members(entry, role), completes=role.template.completes):
+        roles = {role.name: role for role in entry.workload.roles}
+        for name in itertools.chain(*start_order({role.name: role.after for role in entry.workload.roles})):
+            role = roles[name]
+            others = [other for other in role.after if self._available(entry, roles[other]) < roles[other].count]
+            waiting = [s for s in entry.replicas.values() if s.role == name and s.reason == DEPENDENCY]
+            for state in waiting if not others else ():
+                self._begin(entry, role, state)
+            exclusive = bool(role.template.ports)
+            while steps := decide(
+                role.count, self._members(entry, role), completes=role.template.completes, exclusive=exclusive
+            ):
                 for step in steps:
                     if isinstance(step, Start):
-                        self._start(entry, role, step.index)
+                        self._start(entry, role, step.index, others)
                     else:
                         self._stop(entry, step.id)
+
+    def _available(self, entry: _Entry, role: Role) -> int:
+        return sum(member.available for member in self._members(entry, role))
 
     @staticmethod
     def _members(entry: _Entry, role: Role) -> list[Member]:
@@ -215,21 +228,37 @@ class FakeBackend:
             if state.role == role.name
         ]
 
-    def _start(self, entry: _Entry, role: Role, index: int) -> None:
+    def _start(self, entry: _Entry, role: Role, index: int, others: Sequence[str]) -> None:
         entry.serial += 1
         name = f"{role.name}-{index}-{entry.serial}"
-        behaviour = self.behave(entry.workload, role, index)
-        now = datetime.now(UTC)
+        failure = waits_for(entry.workload.ref.name, role.name, others)
         state = ReplicaState(
             id=name,
             role=role.name,
             index=index,
+            phase="Waiting",
+            template=role.template.hash,
+            memory_limit=role.template.memory_limit,
+            reason=failure.reason,
+            message=failure.message,
+        )
+        if others:
+            entry.replicas[name] = state
+            entry.logs[name] = []
+        else:
+            self._begin(entry, role, state)
+
+    def _begin(self, entry: _Entry, role: Role, state: ReplicaState) -> None:
+        name, now = state.id, datetime.now(UTC)
+        behaviour = self.behave(entry.workload, role, state.index)
+        state = replace(
+            state,
             phase="Ready",
             endpoint=f"unix:///fake/{entry.workload.ref.id}/{name}.sock",
-            template=role.template.hash,
             pid=next(_PIDS),
             started_at=now,
-            memory_limit=role.template.memory_limit,
+            reason="",
+            message="",
         )
         state = replace(state, **behaviour.state)
         if state.phase in {"Ready", "NotReady"}:

@@ -49,7 +49,10 @@ class Exit:
 def noted_exit(note: Path) -> Exit | None:
     """Return the end that a process noted in a file (see `spawn`); None if it noted nothing."""
     try:
-        return Exit.from_shell(int(note.read_text(encoding="ascii")))
+        # the directory may be the process's own: neither follow a link nor wait for a pipe
+        fd = os.open(note, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        with open(fd, encoding="ascii") as file:  # noqa: PTH123 - by descriptor
+            return Exit.from_shell(int(file.read(16)))
     except (OSError, ValueError):
         return None
 

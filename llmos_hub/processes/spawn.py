@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from llmos_hub.processes.handle import ProcessHandle
 from llmos_hub.processes.logs import open_log
 from llmos_hub.processes.running import Running
+from llmos_hub.processes.users import User
 
 __all__ = ["spawn"]
 
@@ -30,7 +30,7 @@ def spawn(
     log: Path,
     *,
     stdin: str = "",
-    user: str | None = None,
+    user: User | None = None,
     note_exit: Path | None = None,
     mark: str = "",
 ) -> Running:
@@ -43,8 +43,8 @@ def spawn(
     stdin
         Text for its standard input; empty for none.
     user
-        The account under which it runs, with all groups of that account; None: this process's own. The log belongs to
-        this process; a file for `note_exit` must be in a directory in which that user can write.
+        The user that it runs as; None: that of this process. The log belongs to this process; a file for `note_exit` must
+        be in a directory in which the user can write.
     note_exit
         A file in which its exit code is noted; None: none.
     mark
@@ -59,7 +59,6 @@ def spawn(
     if note_exit is not None:
         note_exit.unlink(missing_ok=True)
         command = ["/bin/sh", "-c", _NOTE_EXIT, "llmos-job", str(note_exit), *command]
-    identity = _identity(user)
     output = open_log(log)
     try:
         given = _input(stdin)
@@ -72,7 +71,9 @@ def spawn(
                 cwd=directory,
                 env=dict(environment),
                 start_new_session=True,
-                **identity,
+                user=user.uid if user else None,
+                group=user.gid if user else None,
+                extra_groups=user.groups if user else None,
             )
         finally:
             os.close(given)
@@ -100,27 +101,3 @@ def _input(text: str) -> int:
     os.write(fd, text.encode())
     os.lseek(fd, 0, os.SEEK_SET)
     return fd
-
-
-def _identity(user: str | None) -> dict[str, Any]:
-    """Return the arguments with which `subprocess.Popen` starts a process as this user.
-
-    Raises
-    ------
-    OSError
-        There is no such account, or this process may not become it.
-    """
-    if user is None:
-        return {}
-    import pwd
-
-    try:
-        account = pwd.getpwnam(user)
-    except KeyError:
-        raise OSError(errno.ESRCH, f'there is no account "{user}" on this machine') from None
-    if os.geteuid() == 0:
-        groups = os.getgrouplist(account.pw_name, account.pw_gid)
-        return {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": groups}
-    if account.pw_uid != os.geteuid():
-        raise PermissionError(errno.EPERM, f'only root can start a process as "{user}"')
-    return {}

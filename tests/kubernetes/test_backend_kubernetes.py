@@ -8,10 +8,13 @@ import pytest
 
 from llmos_hub.backends.base import Backend
 from llmos_hub.backends.kubernetes import KubernetesBackend
-from llmos_hub.workload import ProcessTemplate
+from llmos_hub.kubernetes_api import path_of
+from llmos_hub.workload import Mount, ProcessTemplate, ReplicaState, WorkloadRef
 from tests.support import backend_contract
 from tests.support.backend_contract import BackendContract, Programs, ready, until, workload
-from tests.support.kubernetes_backend import HEALTH, Placed, script, serving, settings_for
+from tests.support.kubernetes_backend import CLAIM, HEAD, HEALTH, WORKER, Placed, script, serving, settings_for
+
+NEEDS = ("csi",)
 
 SIDE_BY_SIDE = True
 
@@ -36,8 +39,16 @@ async def backend(api, namespace, release):
 
 
 @pytest.fixture
-async def programs(api, namespace, release):
+async def programs(api, cluster, namespace, release):
     made = []
+    # a cluster that isn't ours has a default class
+    ours = {"storageClassName": "csi-shared"} if cluster.directory is not None else {}
+    spec = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Mi"}}, **ours}
+    claim = {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": CLAIM}, "spec": spec}
+    await api.request("POST", path_of("v1", "persistentvolumeclaims", namespace), body=claim)
+
+    async def restart(_: Backend, __: WorkloadRef, replica: ReplicaState) -> None:
+        await api.request("DELETE", path_of("v1", "pods", namespace, replica.id))
 
     async def successor(before: Placed) -> Placed:
         await before.close()
@@ -53,6 +64,11 @@ async def programs(api, namespace, release):
         job=lambda code: script(f"echo working; exit {code}", completes=True),
         missing=ProcessTemplate(("llmos-no-such-program",), grace=1.0),
         successor=successor,
+        head=HEAD,
+        worker=WORKER,
+        restart=restart,
+        shell=lambda text, mount: script(text, completes=True, mounts={"data": mount}),
+        mount=Mount(CLAIM, "/data"),
     )
     for placed in made:
         await placed.close(stop=True)

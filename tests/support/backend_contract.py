@@ -15,7 +15,7 @@ import pytest
 
 from llmos.errors import NotFound
 from llmos_hub.backends.base import Backend
-from llmos_hub.workload import Observation, ProcessTemplate, Role, Workload, WorkloadRef
+from llmos_hub.workload import Mount, Observation, ProcessTemplate, ReplicaState, Role, Workload, WorkloadRef
 
 PATIENCE = 15.0
 """Seconds until an expected state must be reached; a cluster takes longer than a machine."""
@@ -39,6 +39,16 @@ class Programs:
         Its program doesn't exist.
     successor
         Closes a backend and starts another in its place.
+    head
+        Writes ``I am ID``, with an id of this start, and tells it to those who ask at its port ``hub``.
+    worker
+        Becomes ready when it has reached the role ``head`` at its port ``hub``; writes ``met ID`` for each id it finds.
+    restart
+        Ends the process of a replica, so that the backend starts it or its like again.
+    shell
+        Runs a line of a shell script to its end, with the given mount as ``data``.
+    mount
+        A directory in which jobs can write.
     """
 
     serving: Callable[[str], ProcessTemplate]
@@ -47,6 +57,11 @@ class Programs:
     job: Callable[[int], ProcessTemplate]
     missing: ProcessTemplate
     successor: Callable[[Backend], Awaitable[Backend]]
+    head: ProcessTemplate
+    worker: ProcessTemplate
+    restart: Callable[[Backend, WorkloadRef, ReplicaState], Awaitable[None]]
+    shell: Callable[[str, Mount], ProcessTemplate]
+    mount: Mount
 
 
 def workload(
@@ -76,6 +91,24 @@ async def until(
                     pytest.fail("the changes ended")
     except TimeoutError:
         pytest.fail(f"not seen within {timeout} s; last: {seen}")
+
+
+async def said(backend: Backend, ref: WorkloadRef, replica: ReplicaState, line: str | None = None) -> str:
+    """Return the last line that a replica wrote; wait for one, and if `line` is given, for that one."""
+    lines: list[str] = []
+    try:
+        async with asyncio.timeout(PATIENCE):
+            while not lines or line not in {None, lines[-1]}:
+                await asyncio.sleep(0.05)
+                lines = [text async for text in backend.logs(ref, replica=replica.id)]
+    except TimeoutError:
+        pytest.fail(f"{replica.id} never wrote {line}, but {lines}")
+    return lines[-1]
+
+
+def of_role(seen: Observation, role: str) -> list[ReplicaState]:
+    """Return the replicas of a role."""
+    return [replica for replica in seen.replicas if replica.role == role]
 
 
 def ready(count: int) -> Callable[[Observation], bool]:
@@ -175,6 +208,76 @@ class BackendContract:
         await backend.apply(Workload(ref, (head,)))
         after = await until(backend, ref, ready(1))
         assert after.replicas[0].pid == seen.replicas[0].pid
+
+    async def test_workers_find_the_head_wherever_it_is_started(self, backend: Backend, programs: Programs) -> None:
+        ref = WorkloadRef("MLCluster", "user-ada", "ray", "u3")
+        workers = Role("worker", 2, programs.worker, after=("head",))
+        await backend.apply(Workload(ref, (workers, Role("head", 1, programs.head))))
+        seen = await until(backend, ref, ready(3))
+        (head,) = of_role(seen, "head")
+        pids = {replica.pid for replica in of_role(seen, "worker")}
+        assert all(replica.started_at >= head.ready_at for replica in of_role(seen, "worker"))
+        names = [await self._met(backend, seen)]
+
+        await programs.restart(backend, ref, head)
+        seen = await until(backend, ref, lambda o: ready(3)(o) and of_role(o, "head")[0].pid != head.pid)
+        names.append(await self._met(backend, seen))
+
+        changed = replace(programs.head, env={"CHANGED": "1"})
+        await backend.apply(Workload(ref, (workers, Role("head", 1, changed))))
+        seen = await until(backend, ref, lambda o: ready(3)(o) and of_role(o, "head")[0].template == changed.hash)
+        names.append(await self._met(backend, seen))
+        assert len(set(names)) == 3
+        assert {replica.pid for replica in of_role(seen, "worker")} == pids, "a worker is not stopped with the head"
+
+    @staticmethod
+    async def _met(backend: Backend, seen: Observation) -> str:
+        """Return the id of the head that all workers have met last."""
+        (head,) = of_role(seen, "head")
+        name = (await said(backend, seen.ref, head)).removeprefix("I am ")
+        for replica in of_role(seen, "worker"):
+            await said(backend, seen.ref, replica, f"met {name}")
+        return name
+
+    async def test_a_role_waits_for_those_before_it(self, backend: Backend, programs: Programs) -> None:
+        ref = WorkloadRef("MLCluster", "user-ada", "ray", "u4")
+        workers = Role("worker", 2, programs.serving("worker"), after=("head",))
+        await backend.apply(Workload(ref, (Role("head", 1, programs.unready), workers)))
+        seen = await until(
+            backend, ref, lambda o: len(o.replicas) == 3 and all(r.pid is not None for r in of_role(o, "head"))
+        )
+        for replica in of_role(seen, "worker"):
+            assert (replica.phase, replica.reason, replica.pid) == ("Waiting", "Dependency", None)
+            assert "head" in replica.message
+        await backend.apply(Workload(ref, (Role("head", 1, programs.serving("head")), workers)))
+        seen = await until(backend, ref, ready(3))
+        assert {replica.reason for replica in seen.replicas} == {""}
+
+    async def test_roles_are_stopped_in_the_reverse_order(self, backend: Backend, programs: Programs) -> None:
+        ref = WorkloadRef("MLCluster", "user-ada", "ray", "u5")
+        head, worker = Role("head", 1, programs.head), Role("worker", 2, programs.worker, after=("head",))
+        await backend.apply(Workload(ref, (head, worker)))
+        await until(backend, ref, ready(3))
+        changes = backend.changes()
+        removal = asyncio.create_task(backend.delete(ref))
+        async with asyncio.timeout(PATIENCE):
+            async for changed in changes:
+                seen = await backend.observe(ref) if changed == ref else None
+                if seen is None:
+                    break
+                if of_role(seen, "worker"):
+                    assert [replica.phase for replica in of_role(seen, "head")] == ["Ready"]
+            await removal
+        assert await backend.observe(ref) is None
+
+    async def test_mounts_outlive_replicas(self, backend: Backend, programs: Programs) -> None:
+        read_only = replace(programs.mount, read_only=True)
+        writes = workload(programs.shell("echo hello > {mount.data}/greeting", programs.mount), name="writes")
+        reads = workload(programs.shell("cat {mount.data}/greeting", read_only), name="reads")
+        for wanted in (writes, reads):
+            await backend.apply(wanted)
+            await until(backend, wanted.ref, phase("Succeeded"))
+        assert [line async for line in backend.logs(reads.ref)] == ["hello"]
 
     async def test_a_crash_is_told_with_its_last_lines(self, backend: Backend, programs: Programs) -> None:
         wanted = workload(programs.crashing)

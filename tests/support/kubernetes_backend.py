@@ -14,6 +14,7 @@ from llmos_hub.workload import Observation, PodOptions, Probe, ProcessTemplate, 
 IMAGE = "registry.local/busybox:1"
 """An image with a shell and a small web server; every test cluster of ours has it."""
 HEALTH = Probe("/health", period=1.0, timeout=1.0, failures=2)
+CLAIM = "data"
 _SERVE = "echo ok > /tmp/health; trap 'exit 0' TERM; httpd -f -p {port} -h /tmp & wait"
 
 
@@ -38,6 +39,24 @@ def script(text: str, **fields: object) -> ProcessTemplate:
 def serving(name: str = "a", **fields: object) -> ProcessTemplate:
     """Return a template that becomes ready."""
     return script(_SERVE, **{"env": {"NAME": name}, "readiness": HEALTH, **fields})
+
+
+HEAD = script(
+    "cat /proc/sys/kernel/random/uuid > /tmp/name; echo I am $(cat /tmp/name); httpd -p {port.hub} -h /tmp; " + _SERVE,
+    ports={"hub": 9000},
+    readiness=HEALTH,
+)
+"""Writes its id, and answers with it at its port ``hub``."""
+WORKER = script(
+    """trap 'exit 0' TERM; mkdir -p /tmp/www; httpd -p {port} -h /tmp/www; last=
+    while true; do
+        now=$(wget -q -T 2 -O - http://{head.address}:{head.port.hub}/name)
+        if [ -n "$now" ] && [ "$now" != "$last" ]; then echo "met $now"; last=$now; echo ok > /tmp/www/health; fi
+        sleep 1
+    done""",
+    readiness=HEALTH,
+)
+"""Writes the id of each head that it finds, and is ready from the first on."""
 
 
 def with_pod(template: ProcessTemplate, **options: object) -> ProcessTemplate:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +13,7 @@ import pytest
 
 from llmos_hub.backends.local import LocalBackend, Options
 from llmos_hub.workload import Probe, ProcessTemplate, ReplicaState
-from tests.support import fake_engine
+from tests.support import fake_engine, peers
 
 QUICK = Options(drain=0.05, back_off_first=0.2, memory_period=0.1, memory_retry=0.1, first_probe=0.02, memory_news=60.0)
 ENGINE = (sys.executable, "-IS", fake_engine.__file__, "--socket", "{socket}")
@@ -26,6 +28,19 @@ def engine(name: str = "fake", *arguments: str, **fields: object) -> ProcessTemp
 def script(text: str, **fields: object) -> ProcessTemplate:
     """Return a template that runs a shell script."""
     return ProcessTemplate(("/bin/sh", "-c", text), grace=2.0, **fields)
+
+
+HEAD = ProcessTemplate(
+    (sys.executable, "-IS", peers.__file__, "{port}", "{port.hub}"), ports={"hub": 9000}, readiness=HEALTH, grace=2.0
+)
+WORKER = ProcessTemplate(
+    (sys.executable, "-IS", peers.__file__, "{port}", "{head.address}:{head.port.hub}"), readiness=HEALTH, grace=2.0
+)
+
+
+async def kill(_: object, __: object, replica: ReplicaState) -> None:
+    """Kill a replica's process."""
+    os.kill(replica.pid, signal.SIGKILL)
 
 
 async def ask(replica: ReplicaState, path: str) -> str:

@@ -9,12 +9,12 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from llmos.errors import BackendFailed, LLMOSError, NotFound
+from llmos.errors import BackendFailed, LLMOSError, NotFound, Unsupported
 from llmos_hub.backends.changes import Changes, Subscription
 from llmos_hub.backends.kubernetes.logs import read_logs
 from llmos_hub.backends.kubernetes.names import ref_of
 from llmos_hub.backends.kubernetes.objects import KINDS, path_of_object
-from llmos_hub.backends.kubernetes.observation import View, make_observation
+from llmos_hub.backends.kubernetes.observation import View, find_waiting, make_observation
 from llmos_hub.backends.kubernetes.polling import Polls
 from llmos_hub.backends.kubernetes.quotas import Demands
 from llmos_hub.backends.kubernetes.settings import KubernetesSettings
@@ -43,6 +43,8 @@ _LOST: Final = 60.0
 _LOOK: Final = 10.0
 """Seconds between checks for such pods."""
 _RETRY: Final = 5.0
+_STEP: Final = 0.2
+"""Seconds between checks whether the pods of a role are gone, so that the roles they needed can be deleted."""
 
 logger = logging.getLogger(__name__)
 
@@ -148,6 +150,8 @@ class KubernetesBackend:
 
         Raises
         ------
+        Unsupported
+            The workload is for an operator.
         Invalid
             The cluster refuses an object as invalid; the error names ``spec.template``.
         BackendFailed
@@ -155,6 +159,11 @@ class KubernetesBackend:
         Unavailable
             The cluster doesn't answer.
         """
+        if workload.operator:
+            message = (
+                f"{workload.ref.name} can't be run by the {workload.operator} operator: LLMOS doesn't support it yet."
+            )
+            raise Unsupported(message)
         entry = self._entries.get(workload.ref)
         while entry is not None and entry.deleting:
             await entry.gone.wait()
@@ -196,19 +205,19 @@ class KubernetesBackend:
         entry = self._entries.get(ref)
         if entry is None:
             return
-        entry.deleting = True
+        entry.deleting, all_told = True, True
         async with entry.lock:
             entry.objects.clear()
             if entry.members:
-                await self._applier.take_down(entry)
+                all_told = await self._applier.take_down(entry)
         entry.wanted = None
         self._changed_members(entry)
         while not entry.gone.is_set():
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_RETRY):
+                async with asyncio.timeout(_RETRY if all_told else _STEP):
                     await entry.gone.wait()
                     return
-            await self._applier.take_down(entry)  # objects that appeared meanwhile
+            all_told = await self._applier.take_down(entry)  # roles that were needed, objects that appeared meanwhile
 
     def changes(self) -> Subscription:
         """Return the workloads whose observation changes, from this call on."""
@@ -275,6 +284,11 @@ class KubernetesBackend:
         if seen != entry.told:
             entry.told = seen
             self._changes.notify(entry.ref)
+        wanted = entry.wanted
+        if wanted is None or not entry.waiting or entry.deleting or entry.lock.locked():
+            return
+        if entry.waiting.difference(find_waiting(wanted, entry.members)):
+            self._spawn(self._apply_again(entry), f"next roles of {entry.ref.id}")
 
     # Repairs
 
@@ -325,16 +339,17 @@ class KubernetesBackend:
         """Schedule the workloads of a namespace to be applied again: its quota demands something else."""
         for ref, entry in self._entries.items():
             if ref.namespace == namespace and entry.wanted is not None and not entry.deleting:
-                self._spawn(self._meet_demands(entry), f"demands on {ref.id}")
+                self._spawn(self._apply_again(entry), f"demands on {ref.id}")
 
-    async def _meet_demands(self, entry: Entry) -> None:
+    async def _apply_again(self, entry: Entry) -> None:
+        """Apply a workload again whose quota demands something else, or that has roles which can be started now."""
         async with entry.lock:
             if entry.wanted is None or entry.deleting or not self._leads():
                 return
             try:
                 await self._applier.apply(entry, entry.wanted)
             except LLMOSError as error:  # the next reconciliation applies it
-                logger.warning("%s/%s can't follow its quota: %s", entry.ref.namespace, entry.ref.name, error)
+                logger.warning("%s/%s can't be applied again: %s", entry.ref.namespace, entry.ref.name, error)
         self._look_at_all(entry)
 
     async def _look_for_lost(self) -> None:

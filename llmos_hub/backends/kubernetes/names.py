@@ -12,6 +12,7 @@ from llmos_hub.backends.kubernetes.settings import KubernetesSettings
 from llmos_hub.workload import Role, Workload, WorkloadRef
 
 __all__ = [
+    "AFTER",
     "APPLIED",
     "LABELS",
     "MANAGED_BY",
@@ -24,6 +25,7 @@ __all__ = [
     "make_metadata",
     "make_selector",
     "object_name",
+    "peers_name",
     "ref_of",
     "release_selector",
     "workload_selector",
@@ -38,6 +40,8 @@ TEMPLATE: Final = "llmos.ai/template"
 """Label with the hash of the template that a pod was created from."""
 LABELS: Final = "llmos.ai/labels"
 """Annotation with the workload's labels, as JSON."""
+AFTER: Final = "llmos.ai/after"
+"""Annotation with the roles that a role is started after, which are stopped after it."""
 APPLIED: Final = "llmos.ai/applied"
 """Annotation with a hash of the object as it was applied."""
 
@@ -63,6 +67,11 @@ def object_name(ref: WorkloadRef, role: Role | None = None, suffix: str = "") ->
     return "-".join(parts)
 
 
+def peers_name(ref: WorkloadRef, role: Role) -> str:
+    """Return the name of the Service by which pods of the same workload reach those of a role."""
+    return object_name(ref, role, "peers")
+
+
 def make_metadata(
     workload: Workload, settings: KubernetesSettings, name: str, role: Role | None = None
 ) -> dict[str, Any]:
@@ -85,6 +94,7 @@ def make_metadata(
         labels[ROLE] = role.name
         labels[TEMPLATE] = role.template.hash
         metadata["annotations"] = {LABELS: json.dumps(dict(workload.labels), sort_keys=True)}
+        metadata["annotations"] |= {AFTER: ",".join(role.after)} if role.after else {}
     if settings.owned:
         metadata["ownerReferences"] = [
             {"apiVersion": API_VERSION, "kind": ref.kind, "name": ref.name, "uid": ref.uid, "controller": True}

@@ -19,6 +19,7 @@ from llmos_hub.backends.kubernetes.names import (
     make_metadata,
     make_selector,
     object_name,
+    peers_name,
 )
 from llmos_hub.backends.kubernetes.pods import MODEL_CLAIM, make_pod_template, make_secret_data, uses_models
 from llmos_hub.backends.kubernetes.quotas import state_limits
@@ -38,6 +39,7 @@ __all__ = [
     "make_network_policy",
     "make_objects",
     "make_pdb",
+    "make_peers_service",
     "make_pvc",
     "make_secret",
     "make_service",
@@ -101,6 +103,9 @@ def _make_objects(workload: Workload, settings: KubernetesSettings) -> Iterator[
     serving = [role for role in workload.roles if not role.template.completes]
     if serving:
         yield make_service(workload, settings)
+    for role in workload.roles:
+        if role.name in workload.addressed:
+            yield make_peers_service(workload, role, settings)
     for role in serving:
         if role.count > 1:
             yield make_pdb(workload, role, settings)
@@ -221,6 +226,28 @@ def make_service(workload: Workload, settings: KubernetesSettings) -> dict[str, 
     )
 
 
+def make_peers_service(workload: Workload, role: Role, settings: KubernetesSettings) -> dict[str, Any]:
+    """Return the headless Service that gives a role's pods a name in the DNS for the workload's other pods.
+
+    Pods have it before they are ready: they may need their own name to become so, and a name that disappeared during
+    a restart would be remembered as unknown by resolvers.
+    """
+    ports = [
+        {"name": name, "port": number, "targetPort": number, "protocol": "TCP"}
+        for name, number in role.template.ports.items()
+    ]
+    return _object(
+        _SERVICE,
+        make_metadata(workload, settings, peers_name(workload.ref, role)),
+        spec={
+            "clusterIP": "None",
+            "publishNotReadyAddresses": True,
+            "selector": make_selector(workload.ref, role),
+            **({"ports": ports} if ports else {}),
+        },
+    )
+
+
 def make_pdb(workload: Workload, role: Role, settings: KubernetesSettings) -> dict[str, Any]:
     """Return the PodDisruptionBudget that lets a drain evict only one of several pods at a time."""
     return _object(
@@ -242,7 +269,11 @@ def make_network_policy(workload: Workload, settings: KubernetesSettings) -> dic
     }
     own = {"podSelector": {"matchLabels": make_selector(workload.ref)}}
     pods = sum(role.count * role.template.pod.hosts for role in workload.roles)
-    together = len(workload.roles) > 1 or any(role.template.pod.hosts > 1 for role in workload.roles)
+    together = (
+        len(workload.roles) > 1
+        or bool(workload.addressed)
+        or any(role.template.pod.hosts > 1 for role in workload.roles)
+    )
     ingress: list[dict[str, Any]] = []
     if any(not role.template.completes for role in workload.roles):
         ingress.append({"from": [gateway], "ports": [{"port": settings.port, "protocol": "TCP"}]})

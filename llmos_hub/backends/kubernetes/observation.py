@@ -11,9 +11,10 @@ from llmos_hub.backends.kubernetes.names import TEMPLATE
 from llmos_hub.backends.kubernetes.objects import labels_of
 from llmos_hub.backends.kubernetes.reasons import not_created
 from llmos_hub.backends.kubernetes.states import Notice, Object, PodReader, role_of
-from llmos_hub.workload import Observation, ReplicaState, Workload, WorkloadRef
+from llmos_hub.backends.local.failures import waits_for
+from llmos_hub.workload import Observation, ReplicaState, Role, Workload, WorkloadRef
 
-__all__ = ["Members", "View", "make_observation"]
+__all__ = ["Members", "View", "find_waiting", "make_observation"]
 
 _INDEX: Final = "batch.kubernetes.io/job-completion-index"
 _JOB: Final = "batch.kubernetes.io/job-name"
@@ -60,6 +61,32 @@ class Members:
         return bool(self.pods or self.deployments or self.jobs or self.others)
 
 
+def find_waiting(workload: Workload, members: Members) -> dict[str, list[str]]:
+    """Return the roles that can't be started yet, each with the roles that must be ready before.
+
+    A role that was started isn't one of them, whatever happens to the others later.
+    """
+    owners = [*members.deployments.values(), *members.jobs.values(), *members.others.values()]
+    there = {role_of(obj) for obj in (*owners, *members.pods.values())}
+    unready = {role.name for role in workload.roles if not _is_ready(role, owners)}
+    return {
+        role.name: sorted(unready.intersection(role.after))
+        for role in workload.roles
+        if role.name not in there and unready.intersection(role.after)
+    }
+
+
+def _is_ready(role: Role, owners: Iterable[Object]) -> bool:
+    """Return whether all pods of a role are ready or, for a job, have succeeded."""
+    number = 0
+    for owner in owners:
+        if role_of(owner) == role.name and not owner["metadata"].get("deletionTimestamp"):
+            status = owner.get("status") or {}
+            done = status.get("succeeded", 0) if owner["metadata"]["labels"][TEMPLATE] == role.template.hash else 0
+            number += status.get("readyReplicas", 0) + done
+    return bool(number >= role.count)
+
+
 def make_observation(ref: WorkloadRef, wanted: Workload | None, members: Members, view: View) -> Observation:
     """Return the observation of a workload.
 
@@ -70,7 +97,7 @@ def make_observation(ref: WorkloadRef, wanted: Workload | None, members: Members
     """
     owners = {**members.deployments, **members.jobs}
     known = [role.name for role in wanted.roles] if wanted else sorted({role_of(o) for o in owners.values()})
-    states: list[ReplicaState] = []
+    states = _waiting(wanted, members) if wanted else []
     for role in [*known, *sorted({role_of(pod) for pod in members.pods.values()} - set(known))]:
         pods = [pod for pod in members.pods.values() if role_of(pod) == role and not _is_replaced(pod)]
         states += _states(ref.name, role, pods, members, view)
@@ -78,6 +105,20 @@ def make_observation(ref: WorkloadRef, wanted: Workload | None, members: Members
         states += [replace(missing, index=len(pods))] if missing is not None else []
     labels = wanted.labels if wanted else next((labels_of(o["metadata"]) for o in owners.values()), {})
     return Observation(ref, tuple(states), updated=_is_updated(wanted, members, states), labels=dict(labels))
+
+
+def _waiting(workload: Workload, members: Members) -> list[ReplicaState]:
+    """Return the replicas of roles that can't be started yet."""
+    waiting, states = find_waiting(workload, members), []
+    for role in workload.roles:
+        if role.name in waiting:
+            failure = waits_for(workload.ref.name, role.name, waiting[role.name])
+            state = ReplicaState("", role.name, 0, "Waiting", template=role.template.hash, reason=failure.reason)
+            states += [
+                replace(state, id=f"{role.name}-{index}", index=index, message=failure.message)
+                for index in range(role.count)
+            ]
+    return states
 
 
 def _is_replaced(pod: Object) -> bool:

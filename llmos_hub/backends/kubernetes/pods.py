@@ -14,9 +14,11 @@ from llmos_hub.backends.kubernetes.names import (
     make_metadata,
     make_selector,
     object_name,
+    peers_name,
 )
 from llmos_hub.backends.kubernetes.settings import KubernetesSettings
 from llmos_hub.backends.kubernetes.strategic_merge import strategic_merge
+from llmos_hub.placeholders import fill
 from llmos_hub.workload import Probe, ProcessTemplate, Role, Workload
 
 __all__ = [
@@ -90,11 +92,14 @@ def make_pod_template(workload: Workload, role: Role, settings: KubernetesSettin
     labels = metadata["labels"]
     template = role.template
     models = uses_models(role, settings)
-    make = partial(_make_container, workload=workload, role=role, settings=settings, index=index)
+    values = _make_values(workload, role, settings, index)
+    make = partial(_make_container, workload=workload, role=role, settings=settings, values=values)
     main = make(container_name(role), template)
     main |= _make_probes(template, settings)
+    ports = [*template.ports.items()] if template.completes else [("http", settings.port), *template.ports.items()]
+    if ports:
+        main["ports"] = [{"name": name, "containerPort": number, "protocol": "TCP"} for name, number in ports]
     if not template.completes:
-        main["ports"] = [{"name": "http", "containerPort": settings.port, "protocol": "TCP"}]
         main["lifecycle"] = {"preStop": {"sleep": {"seconds": settings.drain}}}
     spec: dict[str, Any] = {
         "restartPolicy": "Never" if template.completes else "Always",
@@ -121,27 +126,36 @@ def make_pod_template(workload: Workload, role: Role, settings: KubernetesSettin
 # Containers
 
 
-def _fill(text: str, settings: KubernetesSettings, index: str) -> str:
+def _make_values(workload: Workload, role: Role, settings: KubernetesSettings, index: str) -> dict[str, str]:
+    """Return the values of the placeholders in a role's processes."""
+    values = {"socket": f"0.0.0.0:{settings.port}", "port": str(settings.port), "dir": _TMP, "index": index}
+    values |= {f"port.{name}": str(number) for name, number in role.template.ports.items()}
+    values |= {f"mount.{name}": mount.path for name, mount in role.template.mounts.items()}
+    for other in workload.roles:
+        values[f"{other.name}.address"] = f"{peers_name(workload.ref, other)}.{workload.ref.namespace}.svc"
+        values |= {f"{other.name}.port.{name}": str(number) for name, number in other.template.ports.items()}
+    return values
+
+
+def _fill(text: str, values: Mapping[str, str]) -> str:
     """Return the text with placeholders filled in; ``$`` is doubled, since Kubernetes would expand ``$(NAME)``."""
-    text = text.replace("$", "$$")
-    for name, value in (
-        ("{socket}", f"0.0.0.0:{settings.port}"),
-        ("{port}", str(settings.port)),
-        ("{dir}", _TMP),
-        ("{index}", index),
-    ):
-        text = text.replace(name, value)
-    return text
+    return fill(text.replace("$", "$$"), values)
 
 
 def _make_container(
-    name: str, template: ProcessTemplate, *, workload: Workload, role: Role, settings: KubernetesSettings, index: str
+    name: str,
+    template: ProcessTemplate,
+    *,
+    workload: Workload,
+    role: Role,
+    settings: KubernetesSettings,
+    values: Mapping[str, str],
 ) -> dict[str, Any]:
     image = settings.image_for(template.pod.image)
     # this process's interpreter has another path in the image
     program = image.python if template.argv[0] == sys.executable else template.argv[0]
     env: list[dict[str, Any]] = [
-        {"name": variable, "value": _fill(value, settings, index)}
+        {"name": variable, "value": _fill(value, values)}
         for variable, value in ({"HOME": _TMP, "TMPDIR": _TMP} | dict(template.env)).items()
     ]
     secret = object_name(workload.ref)
@@ -155,17 +169,25 @@ def _make_container(
         mount: dict[str, Any] = {"name": MODEL_CLAIM, "mountPath": settings.models.mount_path}
         serves = template is role.template and not template.completes
         mounts.append(mount | ({"readOnly": True} if serves else {}))
+    for mount_name, mounted in role.template.mounts.items():
+        mount = {"name": _mount_volume(mount_name), "mountPath": mounted.path}
+        mounts.append(mount | ({"readOnly": True} if mounted.read_only else {}))
     if template.pod.gpus:
         mounts.append({"name": "shm", "mountPath": "/dev/shm"})  # noqa: S108 - the pod's own
+    user = {"runAsUser": int(template.user)} if template.user.isdigit() and int(template.user) else {}
     container = {
         "name": name,
         "image": settings.image_name(image.image),
         "imagePullPolicy": settings.image_pull_policy,
-        "command": [_fill(program, settings, index)],
-        "args": [_fill(argument, settings, index) for argument in template.argv[1:]],
+        "command": [_fill(program, values)],
+        "args": [_fill(argument, values) for argument in template.argv[1:]],
         "env": env,
         "volumeMounts": mounts,
-        "securityContext": {**container_security(), "readOnlyRootFilesystem": image.read_only_root_filesystem},
+        "securityContext": {
+            **container_security(),
+            "readOnlyRootFilesystem": image.read_only_root_filesystem,
+            **user,
+        },
         # after a crash, the pod's status contains the last lines of the log
         "terminationMessagePolicy": "FallbackToLogsOnError",
     }
@@ -222,8 +244,14 @@ def _make_volumes(role: Role, settings: KubernetesSettings, *, models: bool) -> 
         yield {"name": MODEL_CLAIM, "persistentVolumeClaim": {"claimName": MODEL_CLAIM}}
     elif models:
         yield {"name": MODEL_CLAIM, "emptyDir": {"sizeLimit": settings.models.size}}
+    for name, mount in role.template.mounts.items():
+        yield {"name": _mount_volume(name), "persistentVolumeClaim": {"claimName": mount.source}}
     if role.template.pod.gpus:
         yield {"name": "shm", "emptyDir": {"medium": "Memory"}}
+
+
+def _mount_volume(name: str) -> str:
+    return f"mount-{name}"
 
 
 def _make_tolerations(role: Role, settings: KubernetesSettings) -> list[dict[str, Any]]:

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from llmos.errors import BackendFailed, Cause, Invalid, LLMOSError
 from llmos_hub.backends.kubernetes.fields import fields_of, values_wanted
-from llmos_hub.backends.kubernetes.names import APPLIED, LABELS, TEMPLATE, object_name
+from llmos_hub.backends.kubernetes.names import AFTER, APPLIED, LABELS, TEMPLATE, object_name
 from llmos_hub.backends.kubernetes.objects import (
     KINDS,
     keep_images,
@@ -20,10 +20,11 @@ from llmos_hub.backends.kubernetes.objects import (
     needs_claim,
     path_of_object,
 )
-from llmos_hub.backends.kubernetes.observation import Members
+from llmos_hub.backends.kubernetes.observation import Members, find_waiting
 from llmos_hub.backends.kubernetes.quotas import Demands
 from llmos_hub.backends.kubernetes.reasons import not_created
 from llmos_hub.backends.kubernetes.settings import KubernetesSettings
+from llmos_hub.backends.kubernetes.states import role_of
 from llmos_hub.backends.kubernetes.watching import FIELDS, IMAGES, VALUES, SecretReflector
 from llmos_hub.kubernetes.connection import FIELD_MANAGER, MERGE_PATCH, APIError, KubernetesAPI, path_of
 from llmos_hub.kubernetes.reflector import Reflector
@@ -74,6 +75,8 @@ class Entry:
         The hash of our set of fields after that, by path: a different hash means that somebody changed one.
     demands
         The resources its containers had to state when it was applied.
+    waiting
+        The roles whose pods aren't created before other roles are ready.
     told
         The observation that subscribers were notified of last.
     deleting
@@ -90,6 +93,7 @@ class Entry:
     objects: dict[str, _Made] = field(default_factory=dict)
     fields: dict[str, str] = field(default_factory=dict)
     demands: frozenset[str] = frozenset()
+    waiting: frozenset[str] = frozenset()
     told: Observation | None = None
     deleting: bool = False
     found: bool = False
@@ -188,9 +192,14 @@ class Applier:
             The cluster doesn't answer.
         """
         demands = self._demands.of(workload.ref.namespace)
-        if workload != entry.wanted or not entry.objects or demands != entry.demands:
-            made = {path_of_object(obj): obj for obj in make_objects(workload, self._settings, demands)}
-            entry.demands = demands
+        waiting = frozenset(find_waiting(workload, entry.members))
+        if (workload, demands, waiting) != (entry.wanted, entry.demands, entry.waiting) or not entry.objects:
+            made = {
+                path_of_object(obj): obj
+                for obj in make_objects(workload, self._settings, demands)
+                if obj["kind"] not in _MAKE_PODS or role_of(obj) not in waiting
+            }
+            entry.demands, entry.waiting = demands, waiting
             entry.objects = {path: _Made.of(_undisturbed(obj, entry.live(path))) for path, obj in made.items()}
             entry.wanted = workload
         objects = entry.objects
@@ -229,7 +238,8 @@ class Applier:
             if obj["kind"] == "Job" and live is not None:
                 # a Job's template is immutable, and its hash is in the name; only the annotations can differ
                 annotations = obj["metadata"]["annotations"]
-                patch = {"metadata": {"annotations": {name: annotations[name] for name in (LABELS, APPLIED)}}}
+                ours = {name: annotations[name] for name in (LABELS, AFTER, APPLIED) if name in annotations}
+                patch = {"metadata": {"annotations": ours}}
                 answer = await self._api.request("PATCH", path, body=patch, content_type=MERGE_PATCH)
             else:
                 answer = await self._api.apply(obj, path, manager=FIELD_MANAGER)
@@ -266,14 +276,23 @@ class Applier:
                 message = f"{obj['metadata']['name']} can't be deleted: {error.message}"
                 raise BackendFailed(message) from None
 
-    async def take_down(self, entry: Entry) -> None:
-        """Delete all objects of a workload."""
-        for obj in list(entry.everything()):
-            if not obj["metadata"].get("deletionTimestamp"):
+    async def take_down(self, entry: Entry) -> bool:
+        """Delete the objects of a workload, and return True if that was all.
+
+        A role that others were started after is kept until their pods are gone, and with it what has no pods.
+        """
+        objects = list(entry.everything())
+        needed = _find_needed(objects)
+        for obj in objects:
+            keep = needed and (obj["kind"] not in _MAKE_PODS or role_of(obj) in needed)
+            if not keep and not obj["metadata"].get("deletionTimestamp"):
                 await self.remove(obj)
+        if needed:
+            return False
         if entry.found and not any(obj["kind"] == "Secret" for obj in entry.everything()):
             await self._remove_unknown_secret(entry.ref)
             entry.found = False
+        return True
 
     async def _remove_unknown_secret(self, ref: WorkloadRef) -> None:
         """Delete a workload's Secret by name: in namespaces where no workload uses one, they aren't watched."""
@@ -293,6 +312,14 @@ class Applier:
             await self._api.request("DELETE", path_of("v1", "pods", meta["namespace"], meta["name"]), body=body)
         except (APIError, LLMOSError) as error:
             logger.warning("%s/%s can't be removed: %s", meta["namespace"], meta["name"], error)
+
+
+def _find_needed(objects: Iterable[Object]) -> set[str]:
+    """Return the roles that existing others were started after; none if each needs another, which is a mistake."""
+    makers = [obj for obj in objects if obj["kind"] in _MAKE_PODS]
+    after = [(obj["metadata"].get("annotations") or {}).get(AFTER, "") for obj in makers]
+    needed = {role for text in after for role in text.split(",")} & {role_of(obj) for obj in makers}
+    return needed if any(role_of(obj) not in needed for obj in makers) else set()
 
 
 def _undisturbed(obj: Object, live: Object | None) -> Object:

@@ -12,7 +12,7 @@ from llmos import proc
 from llmos_hub.backends.local.deployment import Deployment
 from llmos_hub.backends.local.process import ENV_REPLICA
 from llmos_hub.backends.local.records import KnownTemplate, ReplicaPaths, ReplicaRecord, boot_id, read_replica
-from llmos_hub.backends.local.replica import Replica
+from llmos_hub.backends.local.replica import Replica, remove_socket
 from llmos_hub.processes.handle import ProcessHandle, end_all
 from llmos_hub.processes.running import Running
 
@@ -59,7 +59,7 @@ async def adopt(deployment: Deployment, runtime_dir: Path, found: Found) -> None
     """
     boot = boot_id()
     for entry, record, known in await asyncio.to_thread(_read, deployment):
-        paths = ReplicaPaths.of(deployment.directory, runtime_dir, entry.name)
+        paths = ReplicaPaths.of(deployment.directory, runtime_dir, entry.name, user=known.template.user)
         marker = f"{deployment.marker}{record.id}/{record.attempt}"
         handle = _recorded(record, boot)
         marked = found.pop(marker, [])
@@ -88,6 +88,6 @@ async def kill_strangers(found: Found) -> None:
 
 def clear_sockets(runtime_dir: Path, used: set[Path]) -> None:
     """Remove sockets that no replica uses."""
-    for path in runtime_dir.glob("*.sock"):
+    for path in (*runtime_dir.glob("*.sock"), *runtime_dir.glob("*/sock")):
         if path not in used:
-            path.unlink(missing_ok=True)
+            remove_socket(path)

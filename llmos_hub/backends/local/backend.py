@@ -22,6 +22,7 @@ from llmos_hub.backends.local.options import Options
 from llmos_hub.backends.local.process import ENV_REPLICA, base_environment
 from llmos_hub.backends.local.records import WorkloadRecord, load_workloads
 from llmos_hub.backends.local.replica import Replica
+from llmos_hub.backends.local.users import PASSABLE, user_for
 from llmos_hub.processes.handle import processes_by_environment
 from llmos_hub.processes.logs import rotate
 from llmos_hub.processes.memory import MemoryReader, machine_memory, memory_of, proportional_set_size
@@ -113,10 +114,12 @@ class LocalBackend:
             raise BackendFailed(message)
         for path in (self._directory, self._runtime_dir):
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if self._runtime_dir.stat().st_uid != os.geteuid():
+        status = self._runtime_dir.stat()
+        if status.st_uid != os.geteuid():
             message = f"{self._runtime_dir} belongs to somebody else; sockets in it would not be safe."
             raise BackendFailed(message)
-        self._runtime_dir.chmod(0o700)
+        if os.geteuid() or status.st_mode & 0o777 != PASSABLE:  # replicas of other users have sockets in it
+            self._runtime_dir.chmod(0o700)
 
     async def _take_lock(self) -> None:
         """Take the exclusive lock of the directory; it is released when the process ends, in whatever way."""
@@ -163,6 +166,8 @@ class LocalBackend:
 
     async def apply(self, workload: Workload) -> None:
         """Set the desired state of a workload, without waiting; see `Backend.apply`."""
+        for role in workload.roles:
+            user_for(role.template.user, workload.ref.name)
         while (current := self._deployments.get(workload.ref)) is not None and current.removal is not None:
             await asyncio.wait([current.removal])
             self._forget(current)
@@ -231,7 +236,9 @@ class LocalBackend:
         return Shortage(replica.memory_request, free, min(promised, machine.available), machine.total)
 
     def _port_taken(self, port: int) -> bool:
-        return any((replica.state.endpoint or "").endswith(f":{port}") for replica in self._replicas())
+        return any(deployment.has_port(port) for deployment in self._deployments.values()) or any(
+            (replica.state.endpoint or "").endswith(f":{port}") for replica in self._replicas()
+        )
 
     async def _watch(self) -> None:
         told = ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import signal
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -11,6 +12,7 @@ from llmos.resources.quantities import format_bytes
 from llmos_hub.processes.running import Exit
 
 __all__ = [
+    "DEPENDENCY",
     "Failure",
     "Shortage",
     "crashed",
@@ -19,10 +21,15 @@ __all__ = [
     "insufficient_memory",
     "killed_by_kernel",
     "missing",
+    "not_mounted",
     "not_ready_in_time",
     "out_of_memory",
     "unhealthy",
+    "waits_for",
 ]
+
+DEPENDENCY: Final = "Dependency"
+"""The reason of replicas that are started after other roles."""
 
 _MI: Final = 2**20
 _GI: Final = 2**30
@@ -158,6 +165,16 @@ def missing(name: str, program: str, why: str) -> Failure:
     """Return the failure of a replica whose program isn't found or can't be run."""
     message = f'{name} can\'t be started: the program "{program}" {why}. Is it installed on this machine?'
     return Failure("NotFound", message)
+
+
+def waits_for(name: str, role: str, others: Iterable[str]) -> Failure:
+    """Return the failure of a replica that isn't started before the replicas of other roles are ready."""
+    return Failure(DEPENDENCY, f"{name}: {role} is started as soon as {' and '.join(sorted(others))} is ready.")
+
+
+def not_mounted(name: str, mount: str, source: str) -> Failure:
+    """Return the failure of a replica whose mount is no directory of this machine."""
+    return Failure("Volume", f'{name} can\'t be started: there is no directory "{source}", which is its mount {mount}.')
 
 
 def credentials_needed(failure: Failure | None, name: str) -> Failure:

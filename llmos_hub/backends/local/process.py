@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import socket
 from collections.abc import Mapping
@@ -12,13 +11,12 @@ from typing import Final
 
 from llmos_hub.names import ENV_INSTANCE
 
-__all__ = ["ENV_REPLICA", "base_environment", "fill", "find_program", "free_port"]
+__all__ = ["ENV_REPLICA", "base_environment", "find_program", "free_port", "is_free"]
 
 ENV_REPLICA: Final = "LLMOS_REPLICA"
 """Variable that marks a replica's processes, so that one that was started but not recorded can be found."""
 
 _PASSED_ON = ("PATH", "HOME", "LANG", "TMPDIR", ENV_INSTANCE)
-_PLACEHOLDER = re.compile(r"\{(socket|port|index|dir)\}")
 
 
 def base_environment() -> dict[str, str]:
@@ -26,20 +24,22 @@ def base_environment() -> dict[str, str]:
     return {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
 
 
-def fill(text: str, values: Mapping[str, str]) -> str:
-    """Replace ``{socket}``, ``{port}``, ``{index}`` and ``{dir}``; other braces are not changed.
-
-    >>> fill('{"a": {index}} {port} {x}', {"index": "2", "port": "8080"})
-    '{"a": 2} 8080 {x}'
-    """
-    return _PLACEHOLDER.sub(lambda found: values.get(found[1], found[0]), text)
-
-
 def free_port() -> int:
     """Return a loopback port that is free at the moment."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def is_free(port: int) -> bool:
+    """Return whether a server could listen on a loopback port at the moment."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # connections of a server that ended linger
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
 
 
 def find_program(program: str, environment: Mapping[str, str], directory: Path) -> str | None:

@@ -12,7 +12,7 @@ import json
 import logging
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -20,12 +20,13 @@ from typing import Any, Literal
 from llmos import proc
 from llmos.files import write_private
 from llmos_hub.names import ENV_INSTANCE
-from llmos_hub.workload import Probe, ProcessTemplate, Role, WorkloadRef
+from llmos_hub.workload import Mount, Probe, ProcessTemplate, Role, WorkloadRef
 
 __all__ = [
     "KnownTemplate",
     "ReplicaPaths",
     "ReplicaRecord",
+    "RoleRecord",
     "WorkloadRecord",
     "boot_id",
     "load_workloads",
@@ -62,7 +63,7 @@ class KnownTemplate:
 
     def to_json(self) -> dict[str, Any]:
         """Return the data for a record, without secrets."""
-        content = asdict(replace(self.template, env=dict(self.template.env), secret_env={}))
+        content = replace(self.template, env=dict(self.template.env), secret_env={}).content()
         del content["secret_env"]
         return {**content, "hash": self.hash, "secrets": bool(self.template.secret_env) or not self.complete}
 
@@ -74,6 +75,7 @@ class KnownTemplate:
         fields["argv"] = tuple(fields["argv"])
         for probe in ("readiness", "liveness"):
             fields[probe] = Probe(**fields[probe]) if fields[probe] else None
+        fields["mounts"] = {name: Mount(**mount) for name, mount in fields.get("mounts", {}).items()}
         return cls(ProcessTemplate(**fields), digest, complete=not secrets)
 
 
@@ -87,16 +89,25 @@ class ReplicaPaths:
         The replica's own directory.
     socket
         The socket, in another directory, since its path must be short.
+    exit
+        The file to which a job's exit code is written, also while no controller runs.
     """
 
     directory: Path
     socket: Path
+    exit: Path
 
     @classmethod
-    def of(cls, workload: Path, runtime_dir: Path, replica: str) -> ReplicaPaths:
-        """Return the paths of a replica in the directory of its workload."""
+    def of(cls, workload: Path, runtime_dir: Path, replica: str, *, user: str = "") -> ReplicaPaths:
+        """Return the paths of a replica in the directory of its workload.
+
+        If it runs as another user, it writes the socket and the exit code into directories that belong to the user.
+        """
         digest = hashlib.sha256(f"{workload.name}/{replica}".encode()).hexdigest()[:16]
-        return cls(workload / replica, runtime_dir / f"{digest}.sock")
+        directory = workload / replica
+        if user:
+            return cls(directory, runtime_dir / digest / "sock", directory / "dir" / ".exit")
+        return cls(directory, runtime_dir / f"{digest}.sock", directory / "exit")
 
     @property
     def record(self) -> Path:
@@ -112,11 +123,6 @@ class ReplicaPaths:
     def own(self) -> Path:
         """Its working directory, ``{dir}``."""
         return self.directory / "dir"
-
-    @property
-    def exit(self) -> Path:
-        """The file to which a job's exit code is written, also while no controller runs."""
-        return self.directory / "exit"
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,31 +165,64 @@ class ReplicaRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class RoleRecord:
+    """A role with a template whose secrets may be unknown; see `Role`."""
+
+    name: str
+    count: int
+    known: KnownTemplate
+    after: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, role: Role) -> RoleRecord:
+        """Return the record of a role."""
+        return cls(role.name, role.count, KnownTemplate.of(role.template), role.after)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the data for a record, without secrets."""
+        content = {"name": self.name, "count": self.count, "template": self.known.to_json()}
+        return {**content, "after": self.after} if self.after else content
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> RoleRecord:
+        """Return the object from data of `to_json`."""
+        known = KnownTemplate.from_json(content["template"])
+        return cls(content["name"], content["count"], known, tuple(content.get("after", ())))
+
+    def same(self, other: RoleRecord) -> bool:
+        """Return whether it is the same, secrets apart: their hash is compared."""
+        return replace(self, known=other.known) == other and self.known.hash == other.known.hash
+
+
+@dataclass(frozen=True, slots=True)
 class WorkloadRecord:
     """The record of a workload's desired state.
 
     Attributes
     ----------
-    roles
-        Name, count and template of each role.
     serial
         The number of the newest replica; numbers are not reused.
+    ports
+        The named ports of each role's replicas, by role and index, such as ``head-0``. They are not those of a
+        replica's record, so that a replica and its successor have the same.
     """
 
     ref: WorkloadRef
     labels: Mapping[str, str]
-    roles: tuple[tuple[str, int, KnownTemplate], ...]
+    roles: tuple[RoleRecord, ...]
     serial: int = 0
+    ports: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
-    def same(self, roles: tuple[Role, ...], labels: Mapping[str, str]) -> bool:
+    def same(self, roles: tuple[RoleRecord, ...], labels: Mapping[str, str]) -> bool:
         """Return whether that is the desired state already."""
-        asked = [(role.name, role.count, role.template.hash) for role in roles]
-        return asked == [(name, count, known.hash) for name, count, known in self.roles] and labels == self.labels
+        same = len(roles) == len(self.roles) and all(map(RoleRecord.same, self.roles, roles))
+        return same and labels == self.labels
 
     def write(self, directory: Path) -> None:
         """Write it to disk."""
-        roles = [{"name": name, "count": count, "template": known.to_json()} for name, count, known in self.roles]
+        roles = [role.to_json() for role in self.roles]
         content = {"ref": asdict(self.ref), "labels": dict(self.labels), "roles": roles, "serial": self.serial}
+        content |= {"ports": self.ports} if self.ports else {}
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         _write(directory / "workload.json", {"schema": _SCHEMA, **content})
 
@@ -228,8 +267,9 @@ def load_workloads(directory: Path) -> dict[Path, WorkloadRecord]:
         if content is None:
             continue
         try:
-            roles = tuple((r["name"], r["count"], KnownTemplate.from_json(r["template"])) for r in content["roles"])
-            found[entry] = WorkloadRecord(WorkloadRef(**content["ref"]), content["labels"], roles, content["serial"])
+            roles = tuple(map(RoleRecord.from_json, content["roles"]))
+            ref, ports = WorkloadRef(**content["ref"]), content.get("ports", {})
+            found[entry] = WorkloadRecord(ref, content["labels"], roles, content["serial"], ports)
         except (KeyError, TypeError) as error:
             log.warning("The record in %s is not understood and is left out: %s", entry, error)
     return found

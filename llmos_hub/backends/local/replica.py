@@ -11,28 +11,33 @@ import time
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any, Final, Protocol
 from urllib.parse import quote
 
+from llmos.errors import BackendFailed
 from llmos.proc import oom_kills
 from llmos_hub.backends.local import failures
 from llmos_hub.backends.local.failures import Failure, Shortage
 from llmos_hub.backends.local.options import Options
 from llmos_hub.backends.local.probes import ProbeResult, http_get, probe_delay
-from llmos_hub.backends.local.process import ENV_REPLICA, fill, find_program, free_port
+from llmos_hub.backends.local.process import ENV_REPLICA, find_program
 from llmos_hub.backends.local.records import KnownTemplate, ReplicaPaths, ReplicaRecord, boot_id
 from llmos_hub.backends.local.rollout import Member
 from llmos_hub.backends.local.threads import in_thread
+from llmos_hub.backends.local.users import PASSABLE, user_for
 from llmos_hub.names import ENV_ENGINE_KEY
+from llmos_hub.placeholders import fill
 from llmos_hub.processes.hanging import HangJudge
 from llmos_hub.processes.logs import last_lines
 from llmos_hub.processes.memory import MemoryUsage
 from llmos_hub.processes.restarts import BackOff
 from llmos_hub.processes.running import Exit, Running, noted_exit
 from llmos_hub.processes.spawn import spawn
+from llmos_hub.processes.users import User
 from llmos_hub.workload import Probe, ReplicaState
 
-__all__ = ["Owner", "Replica"]
+__all__ = ["Owner", "Replica", "remove_socket"]
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +45,15 @@ _FROM_OUTSIDE: Final = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGKILL}
 _STATUS_LINES: Final = 20  # last lines of a log that a status has
 _STATUS_LINE: Final = 500  # characters of each
 _SECRET_LENGTH: Final = 8  # shorter values are hardly secret, and masking them would mask common words
+
+
+def remove_socket(path: Path) -> None:
+    """Remove a socket, and its directory if it has one of its own."""
+    with contextlib.suppress(OSError):
+        path.unlink()
+    if path.name == "sock":
+        with contextlib.suppress(OSError):
+            path.parent.rmdir()
 
 
 def _report(task: asyncio.Task[None]) -> None:
@@ -74,11 +88,20 @@ class Owner(Protocol):
     def shortage(self, replica: Replica) -> Shortage | None:
         """Return the memory that is missing for it to start; None if there is enough."""
 
-    def port_taken(self, port: int) -> bool:
-        """Return whether another replica uses that port."""
+    def choose_port(self) -> int:
+        """Return a free port that no other replica has."""
+
+    def waits_for(self, replica: Replica) -> list[str]:
+        """Return the roles that must be ready before it starts and aren't."""
+
+    async def turn(self) -> None:
+        """Wait until `waits_for` may have changed."""
+
+    def addresses(self, replica: Replica) -> dict[str, str]:
+        """Return the values of the placeholders for its ports, and for the addresses and ports of all roles."""
 
     async def save(self) -> None:
-        """Make sure that the workload is on disk, so that no number of a replica is reused."""
+        """Make sure that the workload is on disk, so that no number of a replica is reused and ports stay the same."""
 
 
 class Replica:
@@ -160,6 +183,16 @@ class Replica:
         """The expected memory in bytes."""
         return self._known.template.memory_request or 0
 
+    @property
+    def ports(self) -> Mapping[str, int]:
+        """Its named ports, with their numbers in a cluster."""
+        return self._known.template.ports
+
+    @property
+    def peers(self) -> frozenset[str]:
+        """The roles whose address or ports it needs."""
+        return self._known.template.peers
+
     def member(self, template: str) -> Member:
         """Return the replica as a `Member` for the rollout, where `template` is the newest template."""
         return Member(
@@ -237,8 +270,14 @@ class Replica:
                 await self._fail(Failure("Crashed", reason), None)
 
     async def _hold(self) -> None:
-        """Wait for the end of the back-off, for its secrets and for memory."""
+        """Wait for the end of the back-off, for other roles, for its secrets and for memory."""
         await asyncio.sleep(max(0.0, self._retry - time.monotonic()))
+        while others := self._owner.waits_for(self):
+            failure = failures.waits_for(self._owner.name, self.state.role, others)
+            self._set(phase="Waiting", reason=failure.reason, message=failure.message, retry_at=None)
+            await self._owner.turn()
+        if self.state.reason == failures.DEPENDENCY:
+            self._set(reason="", message="")
         if not self._known.complete:
             failure = failures.credentials_needed(self._failure, self._owner.name)
             self._set(phase="Waiting", reason=failure.reason, message=failure.message, retry_at=None)
@@ -254,16 +293,27 @@ class Replica:
     async def _spawn(self) -> None:
         """Start the process. The attempt is recorded before it, and the pid after it."""
         record, template = self._record, self._known.template
+        try:
+            user = user_for(template.user, self._owner.name)
+        except BackendFailed as error:
+            await self._fail(Failure("Refused", error.message), None)
+            return
+        for name, mount in template.mounts.items():
+            if not await in_thread(Path(mount.source).is_dir) or not mount.source.startswith("/"):
+                await self._fail(failures.not_mounted(self._owner.name, name, mount.source), None)
+                return
         values = {"index": str(record.index), "dir": str(self._paths.own), "socket": str(self._paths.socket)}
+        values |= {f"mount.{name}": mount.source for name, mount in template.mounts.items()}
+        values |= self._owner.addresses(self)
         texts = (*template.argv, *template.env.values())
         endpoint: str | None = None
         if any("{port}" in text for text in texts):
-            values["port"] = str(self._port())
+            values["port"] = str(self._owner.choose_port())
             endpoint = f"http://127.0.0.1:{values['port']}"
         elif template.readiness or template.liveness or any("{socket}" in text for text in texts):
             endpoint = f"unix://{quote(values['socket'])}"
         await self._owner.save()
-        await in_thread(self._prepare)
+        await in_thread(self._prepare, user)
         start = self._paths.log.stat().st_size if self._paths.log.exists() else 0
         attempt = record.attempt + 1
         self._record = replace(
@@ -272,14 +322,17 @@ class Replica:
         await self._write()
 
         argv = [fill(text, values) for text in template.argv]
-        environment = {**self._owner.environment, **{k: fill(v, values) for k, v in template.env.items()}}
+        home = {"HOME": user.home or str(self._paths.own)} if user else {}
+        environment = {**self._owner.environment, **home, **{k: fill(v, values) for k, v in template.env.items()}}
         environment |= {**template.secret_env, ENV_REPLICA: f"{self._owner.marker}{record.id}/{attempt}"}
         if why := find_program(argv[0], environment, self._paths.own):
             await self._fail(failures.missing(self._owner.name, argv[0], why), None)
             return
         note = self._paths.exit if template.completes else None
         self._verdict, self._kernel_kills = None, oom_kills()
-        process = spawn(argv, environment, self._paths.own, self._paths.log, note_exit=note, mark=ENV_REPLICA)
+        process = spawn(
+            argv, environment, self._paths.own, self._paths.log, user=user, note_exit=note, mark=ENV_REPLICA
+        )
         self._process = process
         now = datetime.now(UTC)
         handle = process.handle
@@ -289,14 +342,20 @@ class Replica:
         self._set(phase="Starting", pid=handle.pid, endpoint=endpoint, started_at=now, ready_at=None, retry_at=None)
         await self._note()
 
-    def _port(self) -> int:
-        while self._owner.port_taken(port := free_port()):
-            pass
-        return port
-
-    def _prepare(self) -> None:
-        self._paths.own.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._paths.socket.unlink(missing_ok=True)
+    def _prepare(self, user: User | None) -> None:
+        own, socket = self._paths.own, self._paths.socket
+        for directory in (own, socket.parent):
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        socket.unlink(missing_ok=True)
+        for name, mount in self._known.template.mounts.items():
+            (own / name).unlink(missing_ok=True)
+            (own / name).symlink_to(mount.source)
+        if user is None:
+            return
+        for directory in (*self._paths.directory.parents[:2], self._paths.directory, socket.parents[1]):
+            directory.chmod(PASSABLE)
+        user.own(own, mode=0o700)
+        user.own(socket.parent, mode=0o750, group=socket.parents[1].stat().st_gid)  # for the gateway's group
 
     async def _write(self) -> None:
         await in_thread(self._record.write, self._paths, self._known)
@@ -494,8 +553,7 @@ class Replica:
     def _remove_files(self) -> None:
         self._paths.record.unlink(missing_ok=True)
         shutil.rmtree(self._paths.directory, ignore_errors=True)
-        with contextlib.suppress(OSError):
-            self._paths.socket.unlink()
+        remove_socket(self._paths.socket)
 
     def _set(self, **fields: Any) -> None:
         """Change the state and notify the owner, unless it is stopping."""

@@ -10,7 +10,8 @@ The rules follow those of a Deployment with ``maxSurge: 1, maxUnavailable: 0``
   enough for the new one, and only while no other replica is missing.
 * When the count is reduced, replicas that aren't available are stopped first, then those of the old template, then
   those with the highest index.
-* A job never runs twice at the same time: the old one has to be gone before the new one starts.
+* A job never runs twice at the same time: the old one has to be gone before the new one starts. So it is with a
+  replica that has ports of its own, since its successor gets the same; such replicas are replaced one by one.
 """
 
 from __future__ import annotations
@@ -75,7 +76,9 @@ def _choose_slots(count: int, live: Sequence[Member]) -> list[int]:
     return sorted(kept)
 
 
-def decide(count: int, members: Sequence[Member], *, completes: bool = False) -> list[Start | Stop]:
+def decide(
+    count: int, members: Sequence[Member], *, completes: bool = False, exclusive: bool = False
+) -> list[Start | Stop]:
     """Return the next steps for one role; empty if nothing is to do, or not before something else has happened.
 
     Parameters
@@ -86,9 +89,11 @@ def decide(count: int, members: Sequence[Member], *, completes: bool = False) ->
         All existing replicas, including those that are being stopped.
     completes
         True if they are jobs.
+    exclusive
+        True if two of the same index can't run at the same time.
     """
     live = [member for member in members if not member.stopping]
-    slots = list(range(count)) if completes else _choose_slots(count, live)
+    slots = list(range(count)) if completes or exclusive else _choose_slots(count, live)
     steps: list[Start | Stop] = [Stop(member.id) for member in live if member.index not in slots]
     whole = {index for index in slots if any(m.available for m in live if m.index == index)}
     surges: list[int] = []
@@ -100,17 +105,15 @@ def decide(count: int, members: Sequence[Member], *, completes: bool = False) ->
             room = sum(member.memory for member in old) >= new.short_by > 0
             makes_way = room and len(whole - {index}) == count - 1
             steps += [Stop(m.id) for m in old if new.available or not m.available or makes_way]
-        elif completes:
-            steps += [Stop(member.id) for member in old]
-            if not any(member.index == index for member in members):
-                steps.append(Start(index))
-        elif any(member.available for member in old):
+        elif not completes and any(member.available for member in old):
             surges.append(index)
         else:
             steps += [Stop(member.id) for member in old]
-            steps.append(Start(index))
+            if not (completes or exclusive) or not any(member.index == index for member in members):
+                steps.append(Start(index))
     settled = all(member.available for member in live if member.current and member.index in slots)
     leaving = any(member.stopping and member.index in slots for member in members)
     if surges and settled and not leaving and not steps:
-        steps.append(Start(surges[0]))
+        index = surges[0]
+        steps += [Stop(member.id) for member in live if member.index == index] if exclusive else [Start(index)]
     return steps

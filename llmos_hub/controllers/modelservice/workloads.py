@@ -220,7 +220,10 @@ def make_serve(
             template = replace(template, init=(fetching,))
     count = wanted_replicas(service)
     labels = {"llmos.ai/replicas": str(count), "llmos.ai/template": template.hash}
-    return Workload(make_ref(service, SERVE), (Role(REPLICA, count, template),), labels)
+    try:
+        return Workload(make_ref(service, SERVE), (Role(REPLICA, count, template),), labels)
+    except ValueError as error:  # a placeholder in the service's own arguments or environment
+        raise Invalid(f"spec.args or spec.env: {error}") from None
 
 
 def _with_key(template: ProcessTemplate, key: str) -> ProcessTemplate:

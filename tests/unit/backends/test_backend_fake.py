@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import itertools
 from datetime import UTC, datetime
+from functools import partial
 
 import pytest
 
 from llmos.errors import BackendFailed
-from llmos_hub.backends.fake import Behaviour, FakeBackend
-from llmos_hub.workload import ProcessTemplate, Role, Workload
+from llmos_hub.backends.fake import Behaviour, FakeBackend, World
+from llmos_hub.workload import Mount, ProcessTemplate, ReplicaState, Role, Workload, WorkloadRef
 from tests.support.backend_contract import BackendContract, Programs, phase, ready, until, workload
 
 WORDS = ("last words",)
+NAMES = itertools.count()
 
 
-def behave(_: Workload, role: Role, __: int) -> Behaviour:
+def behave(workload: Workload, role: Role, _: int, world: World) -> Behaviour:
     program, *arguments = role.template.argv
     if program == "crashing":
         state = {"phase": "Waiting", "reason": "Crashed", "message": "chat crashed: exit code 3", "exit_code": 3}
@@ -25,6 +28,17 @@ def behave(_: Workload, role: Role, __: int) -> Behaviour:
         )
     if program == "unready":
         return Behaviour({"phase": "Starting"})
+    if program == "head":
+        name = next(NAMES)
+        for id_, lines in world.entries[workload.ref].logs.items():
+            if id_.startswith("worker"):
+                lines.append(f"met {name}")
+        return Behaviour(log=(f"I am {name}",))
+    if program == "worker":
+        (head,) = (lines for id_, lines in world.entries[workload.ref].logs.items() if id_.startswith("head"))
+        return Behaviour(log=(head[-1].replace("I am", "met"),))
+    if program == "shell":
+        return Behaviour({"phase": "Succeeded", "exit_code": 0}, ("hello",) if arguments[0].startswith("cat") else ())
     if program == "job" and arguments == ["0"]:
         return Behaviour({"phase": "Succeeded", "exit_code": 0}, ("working",))
     if program == "job":
@@ -33,9 +47,21 @@ def behave(_: Workload, role: Role, __: int) -> Behaviour:
     return Behaviour()
 
 
+def make(world: World) -> FakeBackend:
+    return FakeBackend(partial(behave, world=world), world=world)
+
+
+async def restart(backend: FakeBackend, ref: WorkloadRef, replica: ReplicaState) -> None:
+    wanted = backend.world.entries[ref].workload
+    role = next(role for role in wanted.roles if role.name == replica.role)
+    (line,) = backend.behave(wanted, role, replica.index).log
+    backend.say(ref, line, replica.id)
+    backend.set(ref, replica.id, pid=replica.pid + 1, restarts=1)
+
+
 @pytest.fixture
 async def backend():
-    backend = FakeBackend(behave)
+    backend = make(World())
     await backend.start()
     yield backend
     await backend.close(stop=True)
@@ -45,7 +71,7 @@ async def backend():
 def programs():
     async def successor(backend):
         await backend.close()
-        return FakeBackend(behave, world=backend.world)
+        return make(backend.world)
 
     return Programs(
         serving=lambda text: ProcessTemplate(("serving", text)),
@@ -54,6 +80,11 @@ def programs():
         job=lambda code: ProcessTemplate(("job", str(code)), completes=True),
         missing=ProcessTemplate(("missing",)),
         successor=successor,
+        head=ProcessTemplate(("head", "{port.hub}"), ports={"hub": 9000}),
+        worker=ProcessTemplate(("worker", "{head.address}:{head.port.hub}")),
+        restart=restart,
+        shell=lambda text, mount: ProcessTemplate(("shell", text), completes=True, mounts={"data": mount}),
+        mount=Mount("/data", "/data"),
     )
 
 

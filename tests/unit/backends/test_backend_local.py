@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from llmos_hub.workload import ProcessTemplate
+from llmos_hub.workload import Mount, ProcessTemplate
 from tests.support.backend_contract import BackendContract, Programs
-from tests.support.local_backend import HEALTH, backend, engine, kit, script
+from tests.support.local_backend import HEAD, HEALTH, WORKER, backend, engine, kill, kit, script
 
 __all__ = ["backend", "kit"]
 
 
 @pytest.fixture
-def programs(kit):
+def programs(kit, tmp_path):
     return Programs(
         serving=engine,
         unready=engine("unready", "--start-delay", "60"),
@@ -20,6 +20,11 @@ def programs(kit):
         job=lambda code: script(f"echo working; exit {code}", completes=True),
         missing=ProcessTemplate(("llmos-no-such-program",)),
         successor=kit.successor,
+        head=HEAD,
+        worker=WORKER,
+        restart=kill,
+        shell=lambda text, mount: script(text, completes=True, mounts={"data": mount}),
+        mount=Mount(str(tmp_path), "/data"),
     )
 
 

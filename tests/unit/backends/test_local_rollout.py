@@ -79,6 +79,45 @@ def test_a_job_never_runs_twice_at_once():
     assert decide(1, [new(0, available=False)], completes=True) == []
 
 
+def test_one_with_ports_of_its_own_goes_before_its_successor_comes():
+    assert decide(2, [], exclusive=True) == [Start(0), Start(1)]
+    assert decide(2, [old(0), old(1)], exclusive=True) == [Stop("old-0")]
+    assert decide(2, [old(0, stopping=True, available=False), old(1)], exclusive=True) == []
+    assert decide(2, [old(1)], exclusive=True) == [Start(0)]
+    assert decide(2, [new(0, available=False), old(1)], exclusive=True) == [], "one at a time"
+    assert decide(2, [new(0), old(1)], exclusive=True) == [Stop("old-1")]
+    assert decide(1, [old(0, available=False)], exclusive=True) == [Stop("old-0")]
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.data())
+def test_a_rollout_without_two_of_an_index_takes_one_away_at_a_time(data):
+    count = data.draw(st.integers(1, 4))
+    states = st.tuples(st.integers(0, 5), st.booleans(), st.booleans())
+    members = {
+        f"m{index}": Member(f"m{index}", index, current=current, available=available)
+        for index, current, available in data.draw(st.lists(states, max_size=6, unique_by=lambda s: s[0]))
+    }
+    floor = sum(member.available and member.index < count for member in members.values()) - 1
+    for serial in range(200):
+        for step in decide(count, list(members.values()), exclusive=True):
+            if isinstance(step, Start):
+                members[f"n{serial}-{step.index}"] = Member(f"n{serial}-{step.index}", step.index, current=True)
+            else:
+                members[step.id] = replace(members[step.id], stopping=True, available=False)
+        assert len({member.index for member in members.values()}) == len(members)
+        assert sum(member.available and member.index < count for member in members.values()) >= floor
+        pending = [member for member in members.values() if member.stopping or not member.available]
+        if not pending:
+            break
+        chosen = data.draw(st.sampled_from(pending))
+        if chosen.stopping:
+            del members[chosen.id]
+        else:
+            members[chosen.id] = replace(chosen, available=True)
+    assert sorted((member.index, member.current) for member in members.values()) == [(n, True) for n in range(count)]
+
+
 @settings(max_examples=200, deadline=None)
 @given(st.data())
 def test_every_rollout_ends_well_and_is_never_short_of_a_working_replica(data):

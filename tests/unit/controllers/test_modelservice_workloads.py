@@ -96,6 +96,13 @@ def test_a_command_that_listens_on_a_socket_is_refused_in_a_cluster(spec: dict[s
     assert make_serve(service(args=SOCKET), plan(), {}, layout=pods, engine="llamacpp").roles
 
 
+def test_a_placeholder_that_names_nothing_is_refused() -> None:
+    wanted = plan(env={"PEER": "{head.address}"})
+    with pytest.raises(Invalid, match=r"spec\.args or spec\.env: chat, role replica, env\.PEER: .* none of the roles"):
+        make_serve(service(), wanted, {}, layout=HERE)
+    assert make_serve(service(), plan(env={"TEMPLATE": "{{head.address}} {other}"}), {}, layout=HERE).roles
+
+
 def test_what_a_credential_opened_is_kept_apart() -> None:
     assert cache_directory(service(), HERE) == Path("/data/models/shared")
     assert cache_directory(service(credentialRef="hf"), HERE) == Path("/data/models/private/user-ada")

@@ -14,7 +14,7 @@ from llmos_hub.backends.kubernetes.names import APPLIED, ref_of
 from llmos_hub.backends.kubernetes.objects import make_objects, make_pvc, path_of_object
 from llmos_hub.backends.kubernetes.settings import KubernetesSettings
 from llmos_hub.names import METADATA_SERVICES
-from llmos_hub.workload import PodOptions, Probe, ProcessTemplate, Role, Workload, WorkloadRef
+from llmos_hub.workload import Mount, PodOptions, Probe, ProcessTemplate, Role, Workload, WorkloadRef
 
 METADATA_V4 = [cidr for cidr in METADATA_SERVICES if ":" not in cidr]
 GOLDEN = Path(__file__).parent / "golden"
@@ -80,6 +80,17 @@ WORKER = ProcessTemplate(
     env={"RANK": "{index}"},
     pod=PodOptions(image="vllm", gpus=8),
 )
+HEAD = ProcessTemplate(
+    ("ray", "start", "--head", "--port={port.gcs}", "--dashboard-port={port}", "--storage={mount.data}"),
+    env={"RAY_NODE": "{head.address}"},
+    readiness=HEALTH,
+    ports={"gcs": 6379, "client": 10001},
+    mounts={"data": Mount("results", "/data"), "code": Mount("code", "/code", read_only=True)},
+    user="2000",
+)
+FOLLOWER = ProcessTemplate(
+    ("ray", "start", "--block", "--address={head.address}:{head.port.gcs}"), env={"PRICE": "$5"}, user="ada"
+)
 SETTINGS = KubernetesSettings.load(
     {
         "registry": "registry.example.org/llmos",
@@ -99,6 +110,10 @@ CASES = {
     "llamacpp": (Workload(REF, (Role("replica", 2, LLAMACPP),), {"llmos.ai/replicas": "2"}), SETTINGS),
     "gpu": (Workload(REF, (Role("replica", 1, VLLM),)), SETTINGS),
     "several-hosts": (Workload(REF, (Role("leader", 1, LEADER), Role("worker", 1, WORKER))), SETTINGS),
+    "peers": (
+        Workload(REF, (Role("head", 1, HEAD), Role("worker", 2, FOLLOWER, after=("head",)))),
+        KubernetesSettings(),
+    ),
     "fetch": (
         Workload(
             replace(REF, part="fetch"),

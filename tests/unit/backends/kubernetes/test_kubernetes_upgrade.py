@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import copy
+import hashlib
+import json
+import sys
+from pathlib import Path
 
 import pytest
 
-from llmos_hub.backends.kubernetes import KubernetesBackend
-from llmos_hub.workload import Role, Workload, WorkloadRef
+from llmos.resources import ModelService
+from llmos_hub.backends.kubernetes import KubernetesBackend, KubernetesSettings
+from llmos_hub.backends.kubernetes.objects import make_objects
+from llmos_hub.controllers.layout import cluster_layout
+from llmos_hub.controllers.modelservice.workloads import make_fetch, make_serve
+from llmos_hub.engines.base import Plan
+from llmos_hub.workload import Probe, ProcessTemplate, Role, Workload, WorkloadRef
 from tests.support.fake_kubernetes import fake_kubernetes
 from tests.support.kubernetes_backend import serving, settings_for
 
@@ -67,3 +76,26 @@ async def test_what_does_not_run_gets_the_new_image(running):
     set_ready(cluster, 0)
     await apply(api, "2", wanted())
     assert images(cluster) == {"engine:2"}
+
+
+def test_the_objects_of_a_model_are_byte_for_byte_those_of_the_version_before(monkeypatch):
+    """A Deployment that differs restarts every model in an upgrade."""
+    monkeypatch.setattr(sys, "executable", "/opt/llmos/bin/python")
+    meta = {"name": "chat", "namespace": "user-ada", "uid": "u-1", "generation": 3}
+    spec = {"model": "demo://tiny", "replicas": 2}
+    service = ModelService.parse({"kind": "ModelService", "metadata": meta, "spec": spec})
+    argv = ("server", "--listen", "{port}", "{other}")
+    template = ProcessTemplate(argv, env={"A": "{index}"}, readiness=Probe("/health"))
+    pods, none = cluster_layout(Path("/models")), {}
+    serve = make_serve(
+        service, Plan(template, "generate", "", 2**30, ""), {"KEY": "secret"}, layout=pods, engine="llamacpp"
+    )
+    fetch = make_fetch(service, Path("/models"), pods, attempt=1, environment=none, secrets=none)
+    digests = [
+        hashlib.sha256(json.dumps(make_objects(workload, KubernetesSettings())).encode()).hexdigest()
+        for workload in (serve, fetch)
+    ]
+    assert digests == [
+        "1670f99bbfafceca5e0c5039ab744cdab8211270494291f00c45465d6c4e9ab8",
+        "0b1730f283bf772d4d50b025d5f15f2ecf5964f8ff58dcc6328f5110e6e715f8",
+    ]
