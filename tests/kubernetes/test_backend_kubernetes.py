@@ -8,7 +8,7 @@ import pytest
 
 from llmos_hub.backends.base import Backend
 from llmos_hub.backends.kubernetes import KubernetesBackend
-from llmos_hub.kubernetes_api import path_of
+from llmos_hub.kubernetes.connection import path_of
 from llmos_hub.workload import Mount, ProcessTemplate, ReplicaState, WorkloadRef
 from tests.support import backend_contract
 from tests.support.backend_contract import BackendContract, Programs, ready, until, workload

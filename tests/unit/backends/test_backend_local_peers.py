@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from llmos.errors import BackendFailed
-from llmos_hub.backends.local.process import noted_exit
+from llmos_hub.processes.running import noted_exit
 from llmos_hub.workload import Mount, Role, Workload, WorkloadRef
 from tests.support.backend_contract import of_role, phase, ready, said, until, workload
 from tests.support.local_backend import HEAD, QUICK, WORKER, alive, ask, backend, engine, kill, kit, script
