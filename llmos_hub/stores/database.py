@@ -170,8 +170,8 @@ class Database:
         self._epoch = None
 
     async def _prepare(self) -> str:
-        sizes = [self.keys.sizes(kind.plural) for kind in KINDS.values()]
-        keys = [self.keys.epoch, self.keys.revision, self.keys.schema, *sizes]
+        derived = [key(kind.plural) for kind in KINDS.values() for key in (self.keys.sizes, self.keys.indexed)]
+        keys = [self.keys.epoch, self.keys.revision, self.keys.schema, *derived]
         epoch, schema = await self.script(PREPARE, keys, [uuid.uuid4().hex, SCHEMA_VERSION], repeatable=True)
         version = int(schema or 0)
         if version > SCHEMA_VERSION:
