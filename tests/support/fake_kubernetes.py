@@ -48,6 +48,8 @@ class FakeKubernetes:
         Logs by namespace and pod.
     silent
         Whether responses are held back.
+    finalizers
+        Whether a deletion waits for finalizers; if not, whoever removes them need not run.
     readers
         If set, the namespaces whose Secrets may be accessed.
     refused
@@ -64,6 +66,7 @@ class FakeKubernetes:
     refused: int = 0
     silent: bool = False
     stopping: bool = False
+    finalizers: bool = False
     readers: set[str] | None = None
     writes: Counter[str] = field(default_factory=Counter)
     changed: asyncio.Event = field(default_factory=asyncio.Event)
@@ -192,7 +195,7 @@ class FakeKubernetes:
             uid = (body.get("preconditions") or {}).get("uid")
             if uid not in (None, old["metadata"]["uid"]):
                 return _status(409, "Conflict", "the UID in the precondition does not match")
-            if old["metadata"].get("finalizers"):
+            if self.finalizers and old["metadata"].get("finalizers"):
                 metadata = {**old["metadata"], "deletionTimestamp": datetime.now(UTC).isoformat()}
                 return JSONResponse(self._store(key, old, {**old, "metadata": metadata}))
             self.remove(key[0], key[2], key[1])
