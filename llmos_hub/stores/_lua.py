@@ -60,9 +60,9 @@ return {redis.call('GET', KEYS[1]), redis.call('GET', KEYS[3])}
 """)
 """Initialize an empty database; returns epoch and schema version.
 
-The byte counts and the lists of indexed namespaces are deleted, and made again by the first write that needs them: an
-older version, which keeps neither, may have written meanwhile. If the server refuses writes at the moment (its disk is nearly full) they stay, and
-everything can still be read.
+The byte counts and the sets of indexed namespaces are deleted, and made again by the first write that needs them: an
+older version, which keeps neither, may have written meanwhile. If the server refuses writes at the moment (its disk is
+nearly full) they stay, and everything can still be read.
 """
 
 STATE: Final = Script("""

@@ -166,11 +166,9 @@ class KubernetesStore:
         before, after = (
             _size(form_of(kind).write(r)) if r is not None and quota is not None else 0 for r in (old, new)
         )
+        lease = self._claims.holding(kind, meta.namespace or "") if names else contextlib.nullcontext()
         with self._words(kind, meta.namespace, meta.name):
-            async with contextlib.AsyncExitStack() as stack:
-                left = (
-                    await stack.enter_async_context(self._claims.holding(kind, meta.namespace or "")) if names else None
-                )
+            async with lease as left:
                 if names or after > before:
                     usage, holders = await self._others(new)
                     rules.check_claims(old, new, holders)

@@ -7,6 +7,7 @@ seen it for its whole duration by its own clock, so that clocks needn't agree.
 A write is given up `MARGIN` seconds before its lease can be taken over. The API server can't check the lease in
 the write itself, so one gap remains: a request that is sent in time but arrives more than `MARGIN` seconds later, because
 its process was suspended or the network held it back, can claim a name that another resource has got meanwhile.
+Nor does a lease stop those who write with kubectl; the names of their resources count like all others.
 """
 
 from __future__ import annotations

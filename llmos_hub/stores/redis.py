@@ -318,7 +318,7 @@ class RedisStore:
         spec_changed: bool,
         quota: NamespaceQuota | None = None,
     ) -> tuple[R | None, bytes | None]:
-        """Write it if `before`, which holds `current`, is still stored, and return the new resource; else return None and the current value."""
+        """Write it if `before` (as read: `current`) is still stored; return the new resource, or None and what is stored."""
         kind, meta, keys = type(resource), resource.metadata, self._keys
         body = self._encode(resource, before, spec_changed=spec_changed, removed=operation == DELETED)
         # a resource that could not be read back is refused before it is stored
@@ -365,7 +365,7 @@ class RedisStore:
                 self._database.forget()
 
     async def _index(self, kind: type[Resource], namespace: str | None) -> None:
-        """Index the claimed names in a namespace: since a process was started, none was claimed there."""
+        """Index the names in a namespace, since none was claimed there after the last start of a process."""
         keys, place = self._keys, namespace or ""
         for _ in range(attempts.ATTEMPTS):
             _, values = await self._read_all(kind, namespace)
