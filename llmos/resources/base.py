@@ -330,6 +330,14 @@ class Resource(Model):
         """Return the kind's name: ``ModelService``."""
         return str(cls.model_fields["kind"].default)
 
+    @property
+    def claims(self) -> Mapping[str, str]:
+        """Names that only one resource of the kind in a namespace can have, each with the path of its field.
+
+        The store refuses a write that claims a name of another resource.
+        """
+        return {}
+
     def usage(self) -> Usage | None:
         """Return what its processes on this machine use; None if it has none. Only for kinds with logs."""
         return None

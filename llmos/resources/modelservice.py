@@ -314,5 +314,14 @@ class ModelService(Resource):
     @property
     def model_names(self) -> tuple[str, ...]:
         """All names that clients in the namespace can ask for, the resource's own first."""
-        names = [self.metadata.name, self.spec.served_model_name, *self.spec.aliases]
-        return tuple(dict.fromkeys(n for n in names if n))
+        return tuple(self.claims)
+
+    @property
+    def claims(self) -> Mapping[str, str]:
+        """The model names, each with its field: clients could not tell two models of one name apart."""
+        found = {self.metadata.name: "metadata.name"}
+        if self.spec.served_model_name:
+            found.setdefault(self.spec.served_model_name, "spec.servedModelName")
+        for index, alias in enumerate(self.spec.aliases):
+            found.setdefault(alias, f"spec.aliases[{index}]")
+        return found

@@ -11,11 +11,20 @@ import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
-from llmos.errors import Cause, Conflict, Expired, Forbidden, Invalid, LLMOSError, NotFound, PayloadTooLarge
-from llmos.resources import MAIN_KIND, Resource
+from llmos.errors import (
+    AlreadyExists,
+    Cause,
+    Conflict,
+    Expired,
+    Forbidden,
+    Invalid,
+    LLMOSError,
+    NotFound,
+    PayloadTooLarge,
+)
+from llmos.resources import MAIN_KIND, ObjectMeta, Resource
 from llmos_hub.managers.contents import check_texts, keeping_secrets, size_of, without_secrets
 from llmos_hub.managers.kinds import load_rules
-from llmos_hub.managers.locks import KeyedLocks
 from llmos_hub.managers.patches import patched
 from llmos_hub.managers.rules import KindRules
 from llmos_hub.managers.settings import (
@@ -27,6 +36,7 @@ from llmos_hub.managers.settings import (
 from llmos_hub.names import PUBLIC_NAMESPACE
 from llmos_hub.stores import rules as writes
 from llmos_hub.stores.base import Event, NamespaceQuota, Page, Selector, Store, WatchEvent
+from llmos_hub.stores.locks import KeyedLocks
 from llmos_hub.stores.salvage import refuse_change
 
 __all__ = ["Permit", "ResourceManager", "anything"]
@@ -244,19 +254,17 @@ class ResourceManager:
         Invalid
             It is not valid in its namespace.
         """
-        rules = self._rules_of(type(resource))
-        async with self._locks.holding(_lock_key(resource)):
-            resource = rules.prepared(resource)
-            resource = _with_metadata(resource, finalizers=_finalizers(resource), uid=None, resource_version=None)
-            quota = await self._admit(resource, None)
-            if dry_run:
-                await self._check_quota(resource, None, quota)
-                with contextlib.suppress(NotFound):
-                    await self._store.get(type(resource), resource.metadata.namespace, resource.metadata.name)
-                    meta = resource.metadata
-                    raise writes.already_exists(type(resource), meta.namespace, meta.name)
-                return await self._shown(writes.created(resource))
-            return await self._settled(None, await self._store.create(resource, quota=quota))
+        resource = self._rules_of(type(resource)).prepared(resource)
+        resource = _with_metadata(resource, finalizers=_finalizers(resource), uid=None, resource_version=None)
+        quota = await self._admit(resource, None)
+        if dry_run:
+            await self._compare(resource, None, quota)
+            with contextlib.suppress(NotFound):
+                await self._store.get(type(resource), resource.metadata.namespace, resource.metadata.name)
+                meta = resource.metadata
+                raise writes.already_exists(type(resource), meta.namespace, meta.name)
+            return await self._shown(writes.created(resource))
+        return await self._settled(None, await self._store.create(resource, quota=quota))
 
     async def update(self, resource: R, *, dry_run: bool = False, permit: Permit = anything) -> R:
         """Replace spec, labels and annotations of an existing resource; finalizers are not changed.
@@ -269,7 +277,7 @@ class ResourceManager:
             It carries a resourceVersion or uid that differs from the stored one.
         """
         metadata = resource.metadata
-        return await self._change(type(resource), metadata, lambda _: resource, dry_run=dry_run, permit=permit)
+        return await self._update(type(resource), metadata, lambda _: resource, dry_run=dry_run, permit=permit)
 
     async def merge(
         self,
@@ -297,10 +305,8 @@ class ResourceManager:
             refuse_change(current)
             return _with_metadata(patched(current, patch), resource_version=version)
 
-        key = kind.model_fields["metadata"].annotation
-        assert key is not None
-        wanted = key(name=name, namespace=namespace)
-        return await self._change(kind, wanted, change, dry_run=dry_run, permit=permit)
+        wanted = ObjectMeta(name=name, namespace=namespace)
+        return await self._update(kind, wanted, change, dry_run=dry_run, permit=permit)
 
     async def apply(self, resource: R, *, dry_run: bool = False, permit: Permit = anything) -> tuple[R, bool]:
         """Create it or replace spec, and merge labels and annotations; returns also whether it is new.
@@ -313,21 +319,22 @@ class ResourceManager:
             As for `create`.
         """
         kind, metadata = type(resource), resource.metadata
-        async with self._locks.holding(_lock_key(resource)):
+        for attempt in range(_TRIES):
+            with contextlib.suppress(NotFound):
+                changed = await self._change(
+                    kind, metadata, lambda _: resource, writes.applied, dry_run=dry_run, permit=permit
+                )
+                return changed, False
+            if metadata.uid or metadata.resource_version:
+                raise writes.gone(kind, metadata.namespace, metadata.name)
+            permit(None, resource)
             try:
-                old: R | None = await self._store.get(kind, metadata.namespace, metadata.name)
-            except NotFound:
-                old = None
-            rules = self._rules_of(kind)
-            resource = keeping_secrets(rules.prepared(resource), old)
-            resource = _with_metadata(resource, finalizers=_finalizers(resource))
-            permit(old, resource)
-            quota = await self._admit(resource, old)
-            if dry_run:
-                await self._check_quota(resource, old, quota)
-                outcome = writes.created(resource) if old is None else writes.applied(old, resource).resource
-                return await self._shown(outcome), old is None
-            return await self._settled(old, await self._store.apply(resource, quota=quota)), old is None
+                return await self.create(resource, dry_run=dry_run), True
+            except AlreadyExists as error:
+                if error.causes or attempt == _TRIES - 1:  # causes: others have names that it claims
+                    raise
+        message = "unreachable: the last try returns or raises"
+        raise AssertionError(message)
 
     async def delete(
         self, kind: type[R], namespace: str | None, name: str, *, uid: str | None = None, dry_run: bool = False
@@ -361,29 +368,45 @@ class ResourceManager:
 
     # inside
 
-    async def _change(
-        self, kind: type[R], wanted: Any, change: Callable[[R], R], *, dry_run: bool, permit: Permit
+    async def _update(
+        self, kind: type[R], wanted: ObjectMeta, change: Callable[[R], R], *, dry_run: bool, permit: Permit
     ) -> R:
-        """Read, change and store; retry if it was changed meanwhile, unless the caller gave a version."""
-        key = (kind, wanted.namespace)
-        async with self._locks.holding(key):
+        try:
+            return await self._change(kind, wanted, change, writes.updated, dry_run=dry_run, permit=permit)
+        except NotFound:
+            raise await self._not_found(kind, wanted.namespace, wanted.name) from None
+
+    async def _change(
+        self,
+        kind: type[R],
+        wanted: ObjectMeta,
+        change: Callable[[R], R],
+        decide: Callable[[R, R], writes.Outcome[R]],
+        *,
+        dry_run: bool,
+        permit: Permit,
+    ) -> R:
+        """Read, change and store; retry if it was changed meanwhile, unless the caller gave a version.
+
+        So what was permitted and admitted is what is stored, whichever process writes at the same time. The lock only
+        spares writers in this process from retrying.
+        """
+        async with self._locks.holding((kind, wanted.namespace, wanted.name)):
             for attempt in range(_TRIES):
-                try:
-                    old = await self._store.get(kind, wanted.namespace, wanted.name)
-                except NotFound:
-                    raise await self._not_found(kind, wanted.namespace, wanted.name) from None
+                old = await self._store.get(kind, wanted.namespace, wanted.name)
                 changed = self._rules_of(kind).prepared(change(old))
                 new = _with_metadata(keeping_secrets(changed, old), finalizers=old.metadata.finalizers)
                 permit(old, new)
-                writes.updated(old, new)  # raises Conflict if the caller read another version
+                outcome = decide(old, new)  # raises Conflict if the caller read another version
                 pinned = new.metadata.resource_version is not None
                 new = _with_metadata(new, resource_version=old.metadata.resource_version, uid=old.metadata.uid)
                 quota = await self._admit(new, old)
                 if dry_run:
-                    await self._check_quota(new, old, quota)
-                    return await self._shown(writes.updated(old, new).resource)
+                    await self._compare(new, old, quota)
+                    return await self._shown(outcome.resource)
+                write = self._store.update if decide is writes.updated else self._store.apply
                 try:
-                    stored = await self._store.update(new, quota=quota)
+                    stored = await write(new, quota=quota)
                 except Conflict:
                     if pinned or attempt == _TRIES - 1:
                         raise
@@ -406,26 +429,26 @@ class ResourceManager:
                 f"{new.kind} {new.metadata.name} has {size} bytes, and {limit} are allowed. Leave something out, or ask an "
                 f"admin to raise the setting {MAX_RESOURCE_BYTES.name}."
             )
-        rules, others = self._rules_of(kind), []
-        if rules.asks_others(new, old):
-            listing = await self._store.list(kind, namespace)
-            others = [r for r in listing.items if r.metadata.name != new.metadata.name]
-        rules.admit(new, old, others)
+        await self._rules_of(kind).admit(new, old, self._store)
         return NamespaceQuota(
             await self._settings.value(MAX_RESOURCES),
             await self._settings.value(MAX_NAMESPACE_BYTES),
             f"Delete some, or ask an admin to raise the setting {MAX_RESOURCES.name} or {MAX_NAMESPACE_BYTES.name}.",
         )
 
-    async def _check_quota(self, new: R, old: R | None, quota: NamespaceQuota) -> None:
-        """Check the limits for a dry run, approximately: stored sizes differ slightly."""
+    async def _compare(self, new: R, old: R | None, quota: NamespaceQuota) -> None:
+        """Check claimed names and limits for a dry run, the limits approximately: stored sizes differ slightly."""
         usage, token = writes.Usage(0, 0), ""
+        holders: dict[str, str] = {}
         while True:
             page = await self._store.page(type(new), new.metadata.namespace, limit=_PAGE, token=token)
             for resource in page.items:
                 usage = usage.plus(size_of(resource))
+                if resource.metadata.name != new.metadata.name:
+                    holders |= dict.fromkeys(resource.claims, resource.metadata.name)
             if not (token := page.token):
                 break
+        writes.check_claims(old, new, holders)
         writes.check_quota(new, quota, usage, before=size_of(old) if old is not None else 0, after=size_of(new))
 
     async def _settled(self, old: R | None, stored: R) -> R:
@@ -447,19 +470,16 @@ class ResourceManager:
             return NotFound(f'The {kind.singular} "{name}" has its default, so nothing is stored. Set it with apply.')
         where = f" in {namespace}" if namespace else ""
         try:
-            names = [r.metadata.name for r in (await self._store.list(kind, namespace)).items]
+            page = await self._store.page(kind, namespace, limit=_NAMES_COMPARED)
+            names = [r.metadata.name for r in page.items]
         except LLMOSError:
             names = []
-        close = difflib.get_close_matches(name[:80], names[:_NAMES_COMPARED], n=1)
+        close = difflib.get_close_matches(name[:80], names, n=1)
         hint = f' Did you mean "{close[0]}"?' if close else f" There is: {', '.join(names[:10])}." if names else ""
         return NotFound(f'There is no {kind.singular} "{name[:80]}"{where}.{hint}')
 
     def _rules_of(self, kind: type[Resource]) -> KindRules[Any]:
         return self._rules.get(kind) or KindRules()
-
-
-def _lock_key(resource: Resource) -> tuple[type[Resource], str | None]:
-    return (type(resource), resource.metadata.namespace)
 
 
 def _with_metadata(resource: R, **changes: Any) -> R:

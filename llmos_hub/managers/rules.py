@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 from llmos.resources import Resource
 from llmos_hub.stores.base import WatchEvent
 
-__all__ = ["KindRules"]
+__all__ = ["KindRules", "Reader"]
 
 R = TypeVar("R", bound=Resource)
+Other = TypeVar("Other", bound=Resource)
+
+
+class Reader(Protocol):
+    """The part of the store that rules can use: single resources, of any kind."""
+
+    async def get(self, kind: type[Other], namespace: str | None, name: str) -> Other:
+        """Read one resource; see `llmos_hub.stores.base.Store.get`."""
+        ...
 
 
 class KindRules(Generic[R]):
     """Hooks that `ResourceManager` calls for a kind; the defaults change nothing."""
-
-    def asks_others(self, new: R, old: R | None) -> bool:
-        """Return whether `admit` needs the other resources of the kind in the namespace, which then are all read."""
-        del new, old
-        return False
 
     def prepared(self, new: R) -> R:
         """Return the resource as it is to be stored, for example without stray white space.
@@ -31,8 +35,11 @@ class KindRules(Generic[R]):
         """
         return new
 
-    def admit(self, new: R, old: R | None, others: Sequence[R]) -> None:
+    async def admit(self, new: R, old: R | None, reader: Reader) -> None:
         """Refuse a resource that is valid for its type but not in its namespace, before it is stored.
+
+        What is read may change before the write. Names that only one resource can have are claimed in the write itself
+        (`Resource.claims`).
 
         Parameters
         ----------
@@ -40,8 +47,8 @@ class KindRules(Generic[R]):
             The resource to store.
         old
             The stored one; None if it is new.
-        others
-            The other resources of the kind in the namespace, if `asks_others` returned True.
+        reader
+            Reads what the resource refers to.
         """
 
     def restrict(self, new: R, old: R | None) -> None:

@@ -35,8 +35,11 @@ async def apply(resource: R, change: ChangeFunction[R], create: Callable[[R], Aw
             return await change(kind, meta.namespace, meta.name, lambda current: rules.applied(current, resource))
         if meta.uid or meta.resource_version:
             raise rules.gone(kind, meta.namespace, meta.name)
-        with contextlib.suppress(AlreadyExists):
+        try:
             return await create(resource)
+        except AlreadyExists as error:
+            if error.causes:  # not the resource itself exists, but one with a name that it claims
+                raise
     raise too_busy(kind, meta.namespace, meta.name)
 
 

@@ -222,7 +222,8 @@ class Store(Protocol):
         Raises
         ------
         AlreadyExists
-            A resource of that name exists.
+            A resource of that name exists; or another one has a name that it claims (`Resource.claims`), and the error
+            has a cause for each. Of concurrent writes that claim a name, from any number of processes, one succeeds.
         Invalid
             It is not valid for its type and could not be read back.
         PayloadTooLarge
@@ -246,6 +247,8 @@ class Store(Protocol):
             It doesn't exist.
         Conflict
             `resource` carries a resourceVersion (or uid) that differs from the stored one.
+        AlreadyExists
+            Another resource has a name that it claims and the stored one doesn't.
         Invalid
             A finalizer is added to a resource that is being deleted; or as for `create`.
         Insufficient
@@ -260,7 +263,7 @@ class Store(Protocol):
         ------
         Conflict
             As for `update`; or it is being deleted; or it carries a resourceVersion or uid and no longer exists.
-        Insufficient
+        AlreadyExists, Insufficient
             As for `create` and `update`.
         """
         ...

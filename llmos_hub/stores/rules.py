@@ -22,8 +22,10 @@ __all__ = [
     "Usage",
     "already_exists",
     "applied",
+    "check_claims",
     "check_namespace",
     "check_quota",
+    "claimed",
     "conflict",
     "created",
     "deleted",
@@ -34,6 +36,7 @@ __all__ = [
     "not_found",
     "quota_exceeded",
     "revision_of",
+    "taken",
     "updated",
     "with_status",
 ]
@@ -106,6 +109,36 @@ def quota_exceeded(resource: Resource, quota: NamespaceQuota, usage: Usage, *, n
     else:
         held = f"{usage.count} {resource.plural} of together {usage.size} bytes already, and {quota.size} bytes are allowed"
     return Insufficient(f"{where} holds {held}. {quota.advice}")
+
+
+def claimed(old: Resource | None, new: Resource) -> set[str]:
+    """Return the names that a write of `new` claims and the stored resource, None if there is none, doesn't have."""
+    if new.unread:  # its spec is not written
+        return set()
+    return new.claims.keys() - (old.claims.keys() if old is not None and not old.unread else set())
+
+
+def check_claims(old: Resource | None, new: Resource, holders: Mapping[str, str]) -> None:
+    """Refuse a write that claims a name of another resource.
+
+    Raises
+    ------
+    AlreadyExists
+        There is a cause for each such name.
+    """
+    if names := claimed(old, new) & holders.keys():
+        raise taken(new, {name: holders[name] for name in names})
+
+
+def taken(resource: Resource, holders: Mapping[str, str]) -> AlreadyExists:
+    """Return the error for names of which other resources are the holders; with a cause for each."""
+    causes = [
+        Cause(field, f'"{name}" is a name of {holders[name]} already')
+        for name, field in resource.claims.items()
+        if name in holders
+    ]
+    advice = "Clients could not tell them apart: choose another name."
+    return AlreadyExists(f"{'; '.join(map(str, causes))}. {advice}", causes=causes)
 
 
 def match(labels: Mapping[str, str], selector: Mapping[str, str] | None) -> bool:

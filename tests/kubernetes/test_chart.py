@@ -284,6 +284,13 @@ def test_secrets_are_read_in_peoples_namespaces_alone(release, person):
             assert not release.can(account, verb, "secrets", "default")
 
 
+def test_names_are_claimed_in_peoples_namespaces_alone(release, person):
+    for verb in ("get", "create", "delete"):
+        assert release.can("api", verb, "leases.coordination.k8s.io", person)
+        assert not release.can("api", verb, "leases.coordination.k8s.io", "default")
+        assert not release.can("api", verb, "leases.coordination.k8s.io", release.namespace)
+
+
 def test_nothing_is_written_outside_of_llmos_own_namespaces(release, person):
     role = f"{release.namespace}.{release.name}-controllers-in-namespace"
     objects = {

@@ -1,7 +1,7 @@
 """A small API server in this process, over real HTTP, for tests of code that reads and writes Kubernetes objects.
 
 It supports objects of any kind: create, replace, merge, server-side apply (objects by field, lists as a whole), delete,
-list, watch, resourceVersions, conflicts. It validates nothing and runs nothing.
+list, watch, resourceVersions, conflicts, finalizers. It validates nothing and runs nothing.
 """
 
 from __future__ import annotations
@@ -48,6 +48,8 @@ class FakeKubernetes:
         Logs by namespace and pod.
     silent
         Whether responses are held back.
+    finalizers
+        Whether a deletion waits for finalizers; if not, whoever removes them need not run.
     readers
         If set, the namespaces whose Secrets may be accessed.
     refused
@@ -64,6 +66,7 @@ class FakeKubernetes:
     refused: int = 0
     silent: bool = False
     stopping: bool = False
+    finalizers: bool = False
     readers: set[str] | None = None
     writes: Counter[str] = field(default_factory=Counter)
     changed: asyncio.Event = field(default_factory=asyncio.Event)
@@ -174,14 +177,14 @@ class FakeKubernetes:
         if key in self.objects:
             return _status(409, "AlreadyExists", f"{key[2]} already exists")
         if namespace and ("namespaces", "", namespace) not in self.objects:
-            return _status(404, "NotFound", f'namespaces "{namespace}" not found')
+            return _status(404, "NotFound", f'namespaces "{namespace}" not found', kind="namespaces", name=namespace)
         return JSONResponse(self._store(key, None, body), status_code=201)
 
     def _one(self, request: Request, key: Key, body: dict[str, Any], sub: str | None) -> Response:
         old = self.objects.get(key)
         applied = request.headers.get("content-type", "").startswith("application/apply-patch")
         if old is None and not (request.method == "PATCH" and applied):
-            return _status(404, "NotFound", f"{key[0]} {key[2]} not found")
+            return _status(404, "NotFound", f"{key[0]} {key[2]} not found", kind=key[0], name=key[2])
         if old is None:
             return self._create(key[0], key[1], body)
         if request.method == "GET" and sub == "log":
@@ -192,6 +195,9 @@ class FakeKubernetes:
             uid = (body.get("preconditions") or {}).get("uid")
             if uid not in (None, old["metadata"]["uid"]):
                 return _status(409, "Conflict", "the UID in the precondition does not match")
+            if self.finalizers and old["metadata"].get("finalizers"):
+                metadata = {**old["metadata"], "deletionTimestamp": datetime.now(UTC).isoformat()}
+                return JSONResponse(self._store(key, old, {**old, "metadata": metadata}))
             self.remove(key[0], key[2], key[1])
             return JSONResponse({"kind": "Status", "status": "Success"})
         json_patch = isinstance(body, list)
@@ -211,6 +217,9 @@ class FakeKubernetes:
             new["status"] = old["status"]
         if new.get("spec") != old.get("spec"):
             new["metadata"]["generation"] = old["metadata"].get("generation", 1) + 1
+        if old["metadata"].get("deletionTimestamp") and not new["metadata"].get("finalizers"):
+            self.remove(key[0], key[2], key[1])
+            return JSONResponse(new)
         return JSONResponse(self._store(key, old, new))
 
     def _list(self, request: Request, plural: str, namespace: str) -> Response:
@@ -320,5 +329,6 @@ def _line(type_: str, obj: Any, revision: int) -> bytes:
     return json.dumps({"type": type_, "object": {**obj, "metadata": metadata}}).encode() + b"\n"
 
 
-def _status(code: int, reason: str, message: str) -> Response:
-    return JSONResponse({"kind": "Status", "code": code, "reason": reason, "message": message}, status_code=code)
+def _status(code: int, reason: str, message: str, **details: str) -> Response:
+    body = {"kind": "Status", "code": code, "reason": reason, "message": message, "details": details}
+    return JSONResponse(body, status_code=code)

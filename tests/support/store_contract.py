@@ -11,7 +11,7 @@ If namespaces must exist first (on a cluster), the fixture creates `ADA` and `GR
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any, TypeVar
 
 import pytest
@@ -20,7 +20,7 @@ from llmos.errors import AlreadyExists, BadRequest, Conflict, Insufficient, Inva
 from llmos.resources import Condition, Credential, ModelService, Resource, Setting
 from llmos_hub.stores.base import ADDED, BOOKMARK, DELETED, MODIFIED, NamespaceQuota, Page, Store, WatchEvent
 
-__all__ = ["ADA", "GRACE", "StoreContract", "follow", "model", "next_change", "setting"]
+__all__ = ["ADA", "GRACE", "Claims", "Quotas", "StoreContract", "follow", "model", "next_change", "setting"]
 
 ADA = "user-ada"
 GRACE = "user-grace"
@@ -28,13 +28,15 @@ HOLD = "llmos.ai/hold"
 R = TypeVar("R", bound=Resource)
 
 
-def model(name: str = "chat", namespace: str = ADA, *, replicas: int = 1, **metadata: Any) -> ModelService:
+def model(
+    name: str = "chat", namespace: str = ADA, *, replicas: int = 1, aliases: Sequence[str] = (), **metadata: Any
+) -> ModelService:
     """Return a service as a user sends it."""
     return ModelService.parse(
         {
             "kind": "ModelService",
             "metadata": {"name": name, "namespace": namespace, **metadata},
-            "spec": {"model": "demo://tiny", "replicas": replicas},
+            "spec": {"model": "demo://tiny", "replicas": replicas, "aliases": list(aliases)},
         }
     )
 
@@ -486,7 +488,9 @@ class _Paging:
             await store.page(ModelService, limit=1, token=token)
 
 
-class _Quotas:
+class Quotas:
+    """Limits of the resources in a namespace."""
+
     async def test_a_full_namespace_takes_no_more(self, store: Store) -> None:
         quota = NamespaceQuota(2, 1_000_000, "Ask ada.")
         await store.create(model("one"), quota=quota)
@@ -517,6 +521,51 @@ class _Quotas:
         one.metadata.annotations = {"a": "x" * 9_500}
         await store.update(one)  # the platform's own writes have no quota
         await store.create(model("four"), quota=quota)
+
+
+class Claims:
+    """Names that only one resource of a kind in a namespace can have."""
+
+    async def test_a_name_of_another_is_refused_and_its_field_named(self, store: Store) -> None:
+        await store.create(model("one", aliases=["a", "b"]))
+        for write in (store.create, store.apply):
+            with pytest.raises(AlreadyExists, match=r'metadata\.name: "a" is a name of one already') as error:
+                await write(model("a", aliases=["free", "one"]))
+            assert [cause.field for cause in error.value.causes] == ["metadata.name", "spec.aliases[1]"]
+        two = await store.create(model("two", aliases=["c"]))
+        two.spec.aliases = ["c", "b"]
+        for write in (store.update, store.apply):
+            with pytest.raises(AlreadyExists, match=r'spec\.aliases\[1\]: "b" is a name of one'):
+                await write(two)
+        assert (await store.get(ModelService, ADA, "two")).spec.aliases == ["c"]
+        await store.create(model("a", GRACE, aliases=["b"]))
+
+    async def test_a_name_that_is_given_up_is_free(self, store: Store) -> None:
+        one = await store.create(model("one", aliases=["a", "b"]))
+        one.spec.aliases = ["b", "c"]
+        one = await store.update(one)
+        await store.create(model("two", aliases=["a"]))
+        with pytest.raises(AlreadyExists):
+            await store.create(model("three", aliases=["c"]))
+        await store.delete(ModelService, ADA, "one")
+        await store.create(model("three", aliases=["one", "b", "c"]))
+        await store.apply(model("two", aliases=[]))
+        await store.apply(model("three", aliases=["a"]))
+
+    async def test_it_is_held_until_the_last_finalizer_is_removed(self, store: Store) -> None:
+        await store.create(model("one", aliases=["a"], finalizers=[HOLD]))
+        one = await store.delete(ModelService, ADA, "one")
+        with pytest.raises(AlreadyExists):
+            await store.create(model("a"))
+        one.metadata.finalizers = []
+        await store.update(one)
+        await store.create(model("a", aliases=["one"]))
+
+    async def test_of_concurrent_writes_one_has_the_name(self, store: Store) -> None:
+        for number in range(10):
+            writes = [store.create(model(f"m{number}-{n}", aliases=[f"shared{number}"])) for n in range(4)]
+            done = await asyncio.gather(*writes, return_exceptions=True)
+            assert sorted(type(result).__name__ for result in done) == ["AlreadyExists"] * 3 + ["ModelService"]
 
 
 class _Watching:
@@ -675,5 +724,7 @@ class _Recording:
         assert await store.healthy()
 
 
-class StoreContract(_Creating, _Updating, _Applying, _Deleting, _Listing, _Paging, _Quotas, _Watching, _Recording):
+class StoreContract(
+    _Creating, _Updating, _Applying, _Deleting, _Listing, _Paging, Quotas, Claims, _Watching, _Recording
+):
     """The complete suite; see the module's docstring."""

@@ -118,9 +118,8 @@ def _permit(call: Call) -> Permit:
 async def _make_room(call: Call, *, dry_run: bool) -> None:
     """Create the resource's namespace if it doesn't exist yet."""
     if call.namespace is not None and not dry_run:
-        # storing Secrets there needs a right that the controllers grant
-        prepared = call.kind.stored_as == "Secret"
-        await call.services.namespaces.needed(call.caller, call.namespace, prepared=prepared)
+        # Secrets, and the leases under which names are claimed, need rights there that the controllers grant
+        await call.services.namespaces.needed(call.caller, call.namespace, prepared=True)
 
 
 async def _body(call: Call, *, empty: Any = None, maybe_yaml: bool = False) -> Any:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from llmos.errors import Cause, Invalid, NotFound
 from llmos.resources import ObjectMeta, Setting
 from llmos.resources.setting import SettingStatus
-from llmos_hub.managers.rules import KindRules
+from llmos_hub.managers.rules import KindRules, Reader
 from llmos_hub.managers.settings import DEFINITIONS, Definition, PlatformSettings
 from llmos_hub.stores.base import WatchEvent
 
@@ -28,7 +28,7 @@ class SettingRules(KindRules[Setting]):
     def __init__(self, settings: PlatformSettings) -> None:
         self._settings = settings
 
-    def admit(self, new: Setting, old: Setting | None, others: Sequence[Setting]) -> None:
+    async def admit(self, new: Setting, old: Setting | None, reader: Reader) -> None:
         """Refuse unknown settings and invalid values.
 
         Raises
@@ -36,7 +36,7 @@ class SettingRules(KindRules[Setting]):
         Invalid
             The setting is unknown, or its value is not valid; the error names the field.
         """
-        del old, others
+        del old, reader
         definition = _defined(new.metadata.name)
         if new.spec.value is not None:
             try:

@@ -3,13 +3,15 @@
 Kubernetes itself provides resourceVersions, generations, finalizers and watches. A custom
 resource is written by one request that carries its preconditions; a Secret, and an ``apply``, whose
 outcome depends on the stored object, by reading, deciding (`llmos_hub.stores.rules`) and writing on the
-condition that nothing changed in between.
+condition that nothing changed in between. So is one that people write or that claims names: only what grows or claims
+other names than before has to be compared with the other resources of the namespace.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import json
 import logging
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -20,6 +22,7 @@ from llmos.resources.base import Resource
 from llmos_hub.kubernetes.connection import FIELD_MANAGER, JSON_PATCH, APIError, KubernetesAPI
 from llmos_hub.stores import attempts, rules
 from llmos_hub.stores.base import Event, Listing, NamespaceQuota, Page, Selector, WatchEvent
+from llmos_hub.stores.kubernetes.claims import ClaimLeases
 from llmos_hub.stores.kubernetes.errors import expired, translate
 from llmos_hub.stores.kubernetes.events import Recorder
 from llmos_hub.stores.kubernetes.objects import CUSTOM, Foreign, form_of
@@ -76,6 +79,8 @@ class KubernetesStore:
         Seconds after which a quiet watch gets a bookmark.
     watch_patience
         Seconds without the API server after which watches end.
+    claims
+        The leases under which names are claimed.
 
     Attributes
     ----------
@@ -83,8 +88,16 @@ class KubernetesStore:
         Number of objects in lists and watches that this version couldn't read (completely).
     """
 
-    def __init__(self, api: KubernetesAPI, *, bookmark_interval: float = 15.0, watch_patience: float = 30.0) -> None:
+    def __init__(
+        self,
+        api: KubernetesAPI,
+        *,
+        bookmark_interval: float = 15.0,
+        watch_patience: float = 30.0,
+        claims: ClaimLeases | None = None,
+    ) -> None:
         self._api = api
+        self._claims = claims or ClaimLeases(api)
         self._bookmark_interval, self._watch_patience = bookmark_interval, watch_patience
         self._recorder = Recorder(api)
         self._watches: set[ClusterWatch[Any]] = set()
@@ -138,26 +151,45 @@ class KubernetesStore:
         items = await self._all_readable(kind, found.get("items") or [])
         return Page(items, found["metadata"]["resourceVersion"], found["metadata"].get("continue") or "")
 
-    async def _check_quota(self, resource: Resource, quota: NamespaceQuota | None) -> None:
-        """Refuse a write that exceeds `quota`.
+    @contextlib.asynccontextmanager
+    async def _admitted(
+        self, new: R, old: R | None, quota: NamespaceQuota | None
+    ) -> AsyncIterator[Mapping[str, float]]:
+        """Refuse a write that exceeds `quota` or claims a name of another resource; yields the write's time limit.
 
-        Others may write at the same time; the number of resources is limited exactly by the namespace's ResourceQuota,
-        which the API server enforces.
+        The others are read only if the resource grows or claims a name. While they are compared with `quota` they may
+        grow, too; the number of resources is limited exactly by the namespace's ResourceQuota, which the API server
+        enforces.
         """
-        if quota is None:
-            return
-        kind, meta = type(resource), resource.metadata
-        usage, before = rules.Usage(0, 0), 0
-        with self._words(kind, meta.namespace, ""):
-            async for page in self._api.list_pages(
-                form_of(kind).path(kind, meta.namespace), params=form_of(kind).params(kind, None), page=_ROOM_PAGE
-            ):
-                for obj in page.get("items") or []:
-                    size = _size(obj)
-                    usage = usage.plus(size)
-                    if obj["metadata"]["name"] == meta.name:
-                        before = size
-        rules.check_quota(resource, quota, usage, before=before, after=_size(form_of(kind).write(resource)))
+        kind, meta = type(new), new.metadata
+        names = rules.claimed(old, new)
+        before, after = (
+            _size(form_of(kind).write(r)) if r is not None and quota is not None else 0 for r in (old, new)
+        )
+        lease = self._claims.holding(kind, meta.namespace or "") if names else contextlib.nullcontext()
+        with self._words(kind, meta.namespace, meta.name):
+            async with lease as left:
+                if names or after > before:
+                    usage, holders = await self._others(new)
+                    rules.check_claims(old, new, holders)
+                    if quota is not None:
+                        usage = usage.plus(before) if old is not None else usage
+                        rules.check_quota(new, quota, usage, before=before, after=after)
+                yield {"timeout": left()} if left is not None else {}
+
+    async def _others(self, resource: Resource) -> tuple[rules.Usage, Mapping[str, str]]:
+        """Return the usage of the other resources in the namespace, and who has which claimed name."""
+        kind, meta, form = type(resource), resource.metadata, form_of(type(resource))
+        usage = rules.Usage(0, 0)
+        holders: dict[str, str] = {}
+        path, params = form.path(kind, meta.namespace), form.params(kind, None)
+        async for page in self._api.list_pages(path, params=params, page=_ROOM_PAGE):
+            others = [obj for obj in page.get("items") or [] if obj["metadata"]["name"] != meta.name]
+            for obj in others:
+                usage = usage.plus(_size(obj))
+            for other in await self._all_readable(kind, others) if resource.claims else ():
+                holders |= dict.fromkeys(other.claims, other.metadata.name)
+        return usage, holders
 
     async def _pages(
         self, kind: type[Resource], namespace: str | None, labels: Selector | None
@@ -241,17 +273,17 @@ class KubernetesStore:
         rules.check_namespace(kind, meta.namespace)
         new = rules.created(resource)
         self._check(new)
-        await self._check_quota(new, quota)
         path = form_of(kind).path(kind, meta.namespace)
-        return await self._write("POST", path, new, body=form_of(kind).write(new))
+        async with self._admitted(new, None, quota) as limit:
+            return await self._write("POST", path, new, body=form_of(kind).write(new), **limit)
 
     async def update(self, resource: R, *, quota: NamespaceQuota | None = None) -> R:
         """Replace everything except status; see `llmos_hub.stores.base.Store.update`."""
         kind, meta = type(resource), resource.metadata
         rules.check_namespace(kind, meta.namespace)
-        await self._check_quota(resource, quota)
-        if form_of(kind) is not CUSTOM:
-            return await self._change(kind, meta.namespace, meta.name, lambda current: rules.updated(current, resource))
+        if form_of(kind) is not CUSTOM or quota is not None or resource.claims:
+            decide = functools.partial(rules.updated, wanted=resource)
+            return await self._change(kind, meta.namespace, meta.name, decide, quota=quota)
         self._check(resource)
         obj = CUSTOM.write(resource)
         # a spec that this version can't read completely must not be overwritten
@@ -278,8 +310,9 @@ class KubernetesStore:
 
     async def apply(self, resource: R, *, quota: NamespaceQuota | None = None) -> R:
         """Create the resource or replace its spec; see `llmos_hub.stores.base.Store.apply`."""
-        await self._check_quota(resource, quota)
-        return await attempts.apply(resource, self._change, self.create)
+        return await attempts.apply(
+            resource, functools.partial(self._change, quota=quota), functools.partial(self.create, quota=quota)
+        )
 
     async def delete(self, kind: type[R], namespace: str | None, name: str, *, uid: str | None = None) -> R:
         """Delete the resource, or mark it for deletion; see `llmos_hub.stores.base.Store.delete`."""
@@ -295,7 +328,13 @@ class KubernetesStore:
         raise attempts.too_busy(kind, namespace, name)
 
     async def _change(
-        self, kind: type[R], namespace: str | None, name: str, decide: Callable[[R], rules.Outcome[R]]
+        self,
+        kind: type[R],
+        namespace: str | None,
+        name: str,
+        decide: Callable[[R], rules.Outcome[R]],
+        *,
+        quota: NamespaceQuota | None = None,
     ) -> R:
         """Write the outcome of `decide` on the stored resource; decide again when another write came first."""
         for _ in range(attempts.ATTEMPTS):
@@ -310,14 +349,15 @@ class KubernetesStore:
             if outcome.spec_changed:
                 parts[f"/{content}"] = obj[content]
             operations = [_set(path, value) for path, value in parts.items()]
-            with contextlib.suppress(Conflict):
-                return await self._patch(outcome.resource, [*_preconditions(current), *operations])
+            async with self._admitted(outcome.resource, current, quota) as limit:
+                with contextlib.suppress(Conflict):
+                    return await self._patch(outcome.resource, [*_preconditions(current), *operations], **limit)
         raise attempts.too_busy(kind, namespace, name)
 
-    async def _patch(self, resource: R, operations: _Operations, *more: str) -> R:
+    async def _patch(self, resource: R, operations: _Operations, *more: str, **limit: float) -> R:
         kind, meta = type(resource), resource.metadata
         path = form_of(kind).path(kind, meta.namespace, meta.name, *more)
-        return await self._write("PATCH", path, resource, body=operations, content_type=JSON_PATCH)
+        return await self._write("PATCH", path, resource, body=operations, content_type=JSON_PATCH, **limit)
 
     async def _write(self, method: str, path: str, resource: R, **request: Any) -> R:
         """Send a write and return the resource in the answer, or `resource` itself if the answer doesn't contain it."""

@@ -32,6 +32,14 @@ class ResourceKeys(Keys):
         """Return the key of the kind's sizes in bytes, by namespace."""
         return f"{self.prefix}:sizes:{plural}"
 
+    def indexed(self, plural: str) -> str:
+        """Return the key of the namespaces in which all claimed names of the kind are known."""
+        return f"{self.prefix}:indexed:{plural}"
+
+    def claims(self, plural: str, namespace: str) -> str:
+        """Return the key of a namespace's claimed names (``n:NAME``) and of the resources that have them (``o:NAME``)."""
+        return f"{self.prefix}:claims:{plural}:{namespace}"
+
     def objects(self, plural: str, namespace: str = "") -> str:
         """Return the key of the resources of a kind in a namespace, by name."""
         return f"{self.prefix}:objects:{plural}:{namespace}"

@@ -12,11 +12,11 @@ from typing import Final
 
 from llmos_hub.valkey.scripts import Script
 
-__all__ = ["CHANGES", "COMMIT", "COMMIT_ALWAYS", "FETCH", "LIST", "NAMES", "PREPARE", "RECORD", "STATE"]
+__all__ = ["CHANGES", "COMMIT", "COMMIT_ALWAYS", "FETCH", "INDEX", "LIST", "NAMES", "PREPARE", "RECORD", "STATE"]
 
 
 PREPARE: Final = Script("""
--- KEYS revision, sizes...
+-- KEYS revision, sizes and indexed namespaces...
 if redis.call('EXISTS', KEYS[1]) == 0 then
   local now = redis.call('TIME')
   redis.call('SET', KEYS[1], string.format('%.0f', now[1] * 1000000 + now[2]))
@@ -27,9 +27,9 @@ end
 """)
 """Write the first revision of an empty database.
 
-The byte counts are deleted, and counted again by the first write that needs them: an older version, which keeps no
-counts, may have written meanwhile. If the server refuses writes at the moment (its disk is nearly full) they stay, and
-everything can still be read.
+The byte counts and the sets of indexed namespaces are deleted, and made again by the first write that needs them: an
+older version, which keeps neither, may have written meanwhile. If the server refuses writes at the moment (its disk is
+nearly full) they stay, and everything can still be read.
 """
 
 STATE: Final = Script("""
@@ -40,14 +40,31 @@ return {redis.call('GET', KEYS[1]), redis.call('GET', KEYS[2]), first[1] and fir
 """Returns epoch, revision, and the id of the oldest change in the stream."""
 
 COMMIT: Final = Script("""
--- KEYS epoch, revision, changes, objects, namespaces, events, sizes, written
+-- KEYS epoch, revision, changes, objects, namespaces, events, sizes, written, indexed, claims
 -- ARGV operation (ADDED, MODIFIED, DELETED), name, expected revision ('' if it must not exist), uid, JSON,
 --      plural, namespace, labels, labels before ('' if unchanged), length of the stream, bytes of the stream,
---      maximum number and bytes of the resources ('' for no limit)
+--      maximum number and bytes of the resources ('' for no limit), claimed names as JSON ('' if unchanged)
 if redis.call('EXISTS', KEYS[1], KEYS[2]) < 2 then return {-1} end
 local current = redis.call('HGET', KEYS[4], ARGV[2])
 local found = current and string.match(current, '^%d+') or ''
 if found ~= ARGV[3] then return {0, current} end
+local claims = ARGV[14] ~= '' and cjson.decode(ARGV[14])
+local indexed = claims and redis.call('SISMEMBER', KEYS[9], ARGV[7]) == 1
+local own = {}
+if indexed then
+  for _, name in ipairs(cjson.decode(redis.call('HGET', KEYS[10], 'o:' .. ARGV[2]) or '[]')) do own[name] = true end
+  local taken = {4}
+  for _, name in ipairs(claims) do
+    local holder = redis.call('HGET', KEYS[10], 'n:' .. name)
+    if holder and holder ~= ARGV[2] and not own[name] then
+      taken[#taken + 1] = name
+      taken[#taken + 1] = holder
+    end
+  end
+  if #taken > 1 then return taken end
+elseif claims and #claims > 0 and redis.call('EXISTS', KEYS[4]) == 1 then
+  return {3}
+end
 local revision = string.format('%.0f', redis.call('GET', KEYS[2]) + 1)
 local value = revision .. ' ' .. ARGV[4] .. '\\n' .. ARGV[5]
 local size = redis.call('HGET', KEYS[7], ARGV[7])
@@ -64,12 +81,27 @@ if ARGV[12] ~= '' and grown > 0 then
 end
 redis.call('INCR', KEYS[2])
 redis.call('HSET', KEYS[7], ARGV[7], string.format('%.0f', size + grown))
+if claims and not indexed and #claims > 0 then
+  redis.call('DEL', KEYS[10])
+  redis.call('SADD', KEYS[9], ARGV[7])
+  indexed = true
+end
+if indexed then
+  for name in pairs(own) do
+    if redis.call('HGET', KEYS[10], 'n:' .. name) == ARGV[2] then redis.call('HDEL', KEYS[10], 'n:' .. name) end
+  end
+  redis.call('HDEL', KEYS[10], 'o:' .. ARGV[2])
+  if #claims > 0 then redis.call('HSET', KEYS[10], 'o:' .. ARGV[2], ARGV[14]) end
+  for _, name in ipairs(claims) do redis.call('HSET', KEYS[10], 'n:' .. name, ARGV[2]) end
+end
 if ARGV[1] == 'DELETED' then
   redis.call('HDEL', KEYS[4], ARGV[2])
   redis.call('DEL', KEYS[6])
   if redis.call('EXISTS', KEYS[4]) == 0 then
     redis.call('SREM', KEYS[5], ARGV[7])
     redis.call('HDEL', KEYS[7], ARGV[7])
+    redis.call('SREM', KEYS[9], ARGV[7])
+    redis.call('DEL', KEYS[10])
   end
 else
   redis.call('HSET', KEYS[4], ARGV[2], value)
@@ -90,8 +122,9 @@ end
 return {1, revision}
 """)
 """Check, count, write and publish in one step. Returns ``{1, revision}``; ``{0, current value}`` if the stored
-revision is not the expected one; ``{2, count, bytes}`` if it exceeds the quota; ``{-1}`` if the database was emptied
-meanwhile.
+revision is not the expected one; ``{2, count, bytes}`` if it exceeds the quota; ``{3}`` if the namespace has to be
+indexed first; ``{4, name, holder, …}`` if other resources have names that it claims; ``{-1}`` if the database was
+emptied meanwhile.
 
 Each change in the stream records the total bytes written up to it, so that the oldest can be deleted when there are
 too many, and no separate count can be wrong. An entry without it, from a version that didn't count, is deleted too.
@@ -99,6 +132,23 @@ too many, and no separate count can be wrong. An entry without it, from a versio
 
 COMMIT_ALWAYS: Final = Script(f"#!lua flags=allow-oom{COMMIT.text}")
 """The same, also when the server's memory is full: for writes that free memory, and the platform's own."""
+
+INDEX: Final = Script("""
+-- KEYS objects, indexed, claims; ARGV namespace, then name, revision ('' if unreadable), claims as JSON of each resource
+if redis.call('HLEN', KEYS[1]) ~= (#ARGV - 1) / 3 then return 0 end
+for index = 2, #ARGV, 3 do
+  local current = redis.call('HGET', KEYS[1], ARGV[index])
+  if not current or (string.match(current, '^%d+') or '') ~= ARGV[index + 1] then return 0 end
+end
+redis.call('DEL', KEYS[3])
+for index = 2, #ARGV, 3 do
+  redis.call('HSET', KEYS[3], 'o:' .. ARGV[index], ARGV[index + 2])
+  for _, name in ipairs(cjson.decode(ARGV[index + 2])) do redis.call('HSETNX', KEYS[3], 'n:' .. name, ARGV[index]) end
+end
+redis.call('SADD', KEYS[2], ARGV[1])
+return 1
+""")
+"""Index the claimed names of a namespace, from then on kept by `COMMIT`; returns 0 if a resource was written meanwhile."""
 
 _READ_KIND: Final = """
 -- KEYS revision, namespaces; ARGV prefix of the objects' keys, optionally a namespace (otherwise all)

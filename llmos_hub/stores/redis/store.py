@@ -38,7 +38,7 @@ from llmos_hub.stores.redis.changes import Change, Scope
 from llmos_hub.stores.redis.continuing import Position
 from llmos_hub.stores.redis.keys import ResourceKeys
 from llmos_hub.stores.redis.records import Codec, Record
-from llmos_hub.stores.redis.scripts import COMMIT, COMMIT_ALWAYS, FETCH, LIST, NAMES, PREPARE, RECORD
+from llmos_hub.stores.redis.scripts import COMMIT, COMMIT_ALWAYS, FETCH, INDEX, LIST, NAMES, PREPARE, RECORD
 from llmos_hub.stores.redis.sealing import Sealer
 from llmos_hub.stores.redis.tail import Tail
 from llmos_hub.stores.salvage import Unreadable
@@ -116,13 +116,8 @@ class RedisStore:
         """Read all resources of a kind; see `llmos_hub.stores.base.Store.list`."""
         rules.check_namespace(kind, namespace, required=False)
         revision, values = await self._read_all(kind, namespace)
-        items: list[R] = []
-        for count, (key, raw) in enumerate(sorted(values)):
-            if count % _PARSE_AT_ONCE == _PARSE_AT_ONCE - 1:
-                await asyncio.sleep(0)
-            resource = self._readable(kind, "/".join(filter(None, key)), raw)
-            if resource is not None and rules.match(resource.metadata.labels, labels):
-                items.append(resource)
+        found = [resource async for _, _, resource in self._parsed(kind, values)]
+        items = [r for r in found if r is not None and rules.match(r.metadata.labels, labels)]
         return Listing(items, revision)
 
     async def page(
@@ -178,6 +173,13 @@ class RedisStore:
                 break
             self._database.forget()
         return revision.decode(), list(zip(parts[::2], parts[1::2], strict=True))
+
+    async def _parsed(self, kind: type[R], values: _Values) -> AsyncIterator[tuple[str, bytes, R | None]]:
+        """Yield name, value and resource (None if this version can't read it), sorted."""
+        for count, (key, raw) in enumerate(sorted(values)):
+            if count % _PARSE_AT_ONCE == _PARSE_AT_ONCE - 1:
+                await asyncio.sleep(0)
+            yield key[1], raw, self._readable(kind, "/".join(filter(None, key)), raw)
 
     def _readable(self, kind: type[R], path: str, raw: bytes) -> R | None:
         """Return the resource; None if this version can't read it, which is logged and counted."""
@@ -253,7 +255,7 @@ class RedisStore:
     async def create(self, resource: R, *, quota: NamespaceQuota | None = None) -> R:
         """Store a new resource; see `llmos_hub.stores.base.Store.create`."""
         rules.check_namespace(type(resource), resource.metadata.namespace)
-        stored, _ = await self._commit(ADDED, rules.created(resource), None, spec_changed=True, quota=quota)
+        stored, _ = await self._commit(ADDED, rules.created(resource), None, None, spec_changed=True, quota=quota)
         if stored is None:
             raise rules.already_exists(type(resource), resource.metadata.namespace, resource.metadata.name)
         return stored
@@ -302,8 +304,8 @@ class RedisStore:
                 DELETED if outcome.removed else MODIFIED,
                 outcome.resource,
                 record,
+                current,
                 spec_changed=outcome.spec_changed,
-                labels_before=current.metadata.labels,
                 quota=quota,
             )
             if stored is not None:
@@ -316,18 +318,18 @@ class RedisStore:
         operation: Literal["ADDED", "MODIFIED", "DELETED"],
         resource: R,
         before: Record | None,
+        current: R | None,
         *,
         spec_changed: bool,
-        labels_before: Selector | None = None,
         quota: NamespaceQuota | None = None,
     ) -> tuple[R | None, bytes | None]:
-        """Write it if `before` is still stored, and return the new resource; else return None and the current value."""
+        """Write it if `before` (as read: `current`) is still stored; return the new resource, or None and what is stored."""
         kind, meta, keys = type(resource), resource.metadata, self._keys
         body = self._encode(resource, before, spec_changed=spec_changed, removed=operation == DELETED)
         # a resource that could not be read back is refused before it is stored
         parsed = kind.parse(resource.dump()).marked_unread(resource.unread)
         namespace, labels = meta.namespace or "", json.dumps(meta.labels)
-        changed_labels = labels_before is not None and labels_before != meta.labels
+        labels_before = current.metadata.labels if current is not None else meta.labels
         arguments = [
             *(
                 operation,
@@ -338,13 +340,14 @@ class RedisStore:
                 kind.plural,
                 namespace,
             ),
-            *(labels, json.dumps(dict(labels_before or {})) if changed_labels else ""),
+            *(labels, json.dumps(labels_before) if labels_before != meta.labels else ""),
             *(self._keep_changes, self._keep_bytes, *((quota.count, quota.size) if quota is not None else ("", ""))),
+            _claims(operation, current, resource, spec_changed=spec_changed),
         ]
         script_keys = [
             *(keys.epoch, keys.revision, keys.changes, keys.objects(kind.plural, namespace)),
             *(keys.namespaces(kind.plural), keys.events(kind.plural, namespace, meta.name)),
-            *(keys.sizes(kind.plural), keys.written),
+            *(keys.sizes(kind.plural), keys.written, keys.indexed(kind.plural), keys.claims(kind.plural, namespace)),
         ]
         # people's writes have a limit; deletions and the platform's own have none, and must work when memory is full
         script = COMMIT if quota is not None else COMMIT_ALWAYS
@@ -358,7 +361,28 @@ class RedisStore:
                 raise rules.quota_exceeded(resource, quota, rules.Usage(int(rest[0]), int(rest[1])), new=before is None)
             if done == 0:
                 return None, rest[0] if rest else None
-            self._database.forget()
+            if done == 4:
+                names = [raw.decode() for raw in rest]
+                raise rules.taken(resource, dict(zip(names[::2], names[1::2], strict=True)))
+            if done == 3:
+                await self._index(kind, meta.namespace)
+            else:
+                self._database.forget()
+
+    async def _index(self, kind: type[Resource], namespace: str | None) -> None:
+        """Index the names in a namespace, since none was claimed there after the last start of a process."""
+        keys, place = self._keys, namespace or ""
+        for _ in range(attempts.ATTEMPTS):
+            _, values = await self._read_all(kind, namespace)
+            arguments = [place]
+            async for name, raw, resource in self._parsed(kind, values):
+                revision = Record.split(raw).revision
+                names = list(resource.claims) if resource is not None else []
+                arguments += [name, str(revision) if revision >= 0 else "", json.dumps(names)]
+            script_keys = [keys.objects(kind.plural, place), keys.indexed(kind.plural), keys.claims(kind.plural, place)]
+            if await self._database.script(INDEX, script_keys, arguments, repeatable=True):
+                return
+        raise attempts.too_busy(kind, namespace, "")
 
     def _encode(self, resource: Resource, before: Record | None, *, spec_changed: bool, removed: bool) -> bytes:
         """Return the JSON to store; secrets of an unchanged spec are kept sealed as they are."""
@@ -394,8 +418,8 @@ class RedisStore:
     # -- the connection
 
     async def _prepare(self) -> None:
-        sizes = [self._keys.sizes(kind.plural) for kind in KINDS.values()]
-        await self._database.script(PREPARE, [self._keys.revision, *sizes], [], repeatable=True)
+        derived = [key(kind.plural) for kind in KINDS.values() for key in (self._keys.sizes, self._keys.indexed)]
+        await self._database.script(PREPARE, [self._keys.revision, *derived], [], repeatable=True)
 
     async def healthy(self) -> bool:
         """Return whether the database answers within two seconds."""
@@ -405,6 +429,15 @@ class RedisStore:
         """Close all connections; watches end with `Unavailable`."""
         await self._tail.close()
         await self._database.close()
+
+
+def _claims(operation: str, old: Resource | None, new: Resource, *, spec_changed: bool) -> str:
+    """Return the names that a resource claims after a write, as JSON; empty if that doesn't change."""
+    if operation == DELETED:
+        return "[]" if new.claims else ""
+    before = old.claims if old is not None and not old.unread else {}
+    changed = old is None or (spec_changed and before.keys() != new.claims.keys())
+    return json.dumps(list(new.claims)) if changed and (before or new.claims) else ""
 
 
 def _event(data: dict[str, Any]) -> Event:

@@ -441,7 +441,12 @@ def test_roles_are_the_least(plain):
     assert not [r for r in hub if {"secrets", "persistentvolumeclaims"} & set(r["resources"])]
     everywhere = {o["roleRef"]["name"] for o in plain if o["kind"] == "ClusterRoleBinding"}
     for name in everywhere:
-        assert not [r for r in find(plain, "ClusterRole", name)["rules"] if "secrets" in r["resources"]], name
+        rules = find(plain, "ClusterRole", name)["rules"]
+        assert not [r for r in rules if {"secrets", "leases"} & set(r["resources"])], name
+    leases = [r for r in find(plain, "ClusterRole", "llmos-api-in-namespace")["rules"] if "leases" in r["resources"]]
+    assert leases == [
+        {"apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": ["get", "create", "delete"]}
+    ]
     private = render({"images": {"pullSecrets": ["pull"]}})
     assert [r for r in find(private, "Role", "llmos-controllers")["rules"] if "secrets" in r["resources"]] == [
         {"apiGroups": [""], "resources": ["secrets"], "resourceNames": ["pull"], "verbs": ["get"]}

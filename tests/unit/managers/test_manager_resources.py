@@ -5,19 +5,21 @@ from __future__ import annotations
 import asyncio
 import random
 import time
+from collections.abc import Awaitable
 from typing import Any
 
 import pytest
 
-from llmos.errors import AlreadyExists, Conflict, Insufficient, Invalid, NotFound, Unavailable
+from llmos.errors import AlreadyExists, Conflict, Forbidden, Insufficient, Invalid, NotFound, Unavailable
 from llmos.resources import Credential, ModelService, ObjectMeta, Setting
 from llmos.resources.credential import CredentialSpec
 from llmos.resources.modelservice import ModelServiceSpec
 from llmos.resources.setting import SettingSpec
-from llmos_hub.managers.locks import KeyedLocks
 from llmos_hub.managers.resources import ResourceManager
+from llmos_hub.managers.rules import KindRules, Reader
 from llmos_hub.managers.settings import DEFINITIONS, MAX_RESOURCES, MAX_STREAMS, PlatformSettings
-from llmos_hub.stores import Store
+from llmos_hub.stores import Store, open_store
+from llmos_hub.stores.locks import KeyedLocks
 
 
 def service(name: str = "chat", **spec: Any) -> ModelService:
@@ -138,6 +140,96 @@ async def test_two_namespaces_do_not_wait_for_each_other() -> None:
         assert not waiting.done()
     await waiting
     assert len(locks._locks) == 1
+
+
+async def test_of_two_processes_one_has_the_name(redis_url: str, encryption_key: str) -> None:
+    stores = [open_store(redis_url, encryption_key) for _ in range(2)]
+    managers = [ResourceManager(store, PlatformSettings(store, {})) for store in stores]
+    for number in range(50):
+        writes = [m.create(service(f"m{number}-{n}", aliases=[f"a{number}"])) for n, m in enumerate(managers)]
+        done = await asyncio.gather(*writes, return_exceptions=True)
+        assert {type(result) for result in done} == {ModelService, AlreadyExists}
+    for store in stores:
+        await store.close()
+
+
+@pytest.mark.parametrize("how", ["apply", "update"])
+async def test_what_is_stored_was_permitted_and_admitted_whatever_another_process_writes(
+    store: Store, manager: ResourceManager, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    """A shared cache may stay if an admin set it, but not come back after an admin took it out."""
+    await store.create(service(prompt_cache="shared"))
+    read, overtaken = store.get, False
+
+    async def overtake(kind: type[ModelService], *place: str) -> ModelService:
+        nonlocal overtaken
+        found = await read(kind, *place)
+        if not overtaken:
+            overtaken = True
+            await store.update(service())
+        return found
+
+    monkeypatch.setattr(store, "get", overtake)
+    shared = service(prompt_cache="shared", replicas=2)
+    with pytest.raises(Forbidden):
+        await getattr(manager, how)(shared, permit=manager.restrict)
+    assert (await read(ModelService, "user-ada", "chat")).spec.replicas == 1
+
+
+async def test_applies_at_once_are_one_creation(store: Store) -> None:
+    managers = [ResourceManager(store, PlatformSettings(store, {})) for _ in range(3)]
+    done = await asyncio.gather(*(m.apply(service(replicas=n)) for n, m in enumerate(managers)))
+    assert sorted(created for _, created in done) == [False, False, True]
+
+
+async def test_a_rule_can_ask_for_other_resources(
+    store: Store, manager: ResourceManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class NeedsItsCredential(KindRules[ModelService]):
+        async def admit(self, new: ModelService, old: ModelService | None, reader: Reader) -> None:
+            try:
+                await reader.get(Credential, new.metadata.namespace, new.spec.credential_ref or "")
+            except NotFound as error:
+                raise Invalid(error.message) from None
+
+    monkeypatch.setitem(manager._rules, ModelService, NeedsItsCredential())
+    with pytest.raises(Invalid, match="hub"):
+        await manager.create(service(credential_ref="hub"))
+    metadata = ObjectMeta(name="hub", namespace="user-ada")
+    await store.create(Credential(metadata=metadata, spec=CredentialSpec(data={"A": "x"})))
+    await manager.create(service(credential_ref="hub"))
+
+
+async def test_a_write_reads_no_more_than_its_resource(
+    store: Store, manager: ResourceManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = PlatformSettings(store, {})
+    await settings.value(MAX_STREAMS)  # the settings in effect are known for some seconds
+    manager = ResourceManager(store, settings)
+    calls: list[str] = []
+
+    def counting(name: str) -> Any:
+        call = getattr(store, name)
+
+        def counted(*args: Any, **more: Any) -> Any:
+            calls.append(name)
+            return call(*args, **more)
+
+        return counted
+
+    for name in ("get", "list", "page", "create", "update", "apply"):
+        monkeypatch.setattr(store, name, counting(name))
+
+    async def made(call: Awaitable[Any]) -> list[str]:
+        calls.clear()
+        await call
+        return calls.copy()
+
+    assert await made(manager.create(service(aliases=["a"]))) == ["create"]
+    assert await made(manager.update(service(aliases=["b"]))) == ["get", "update"]
+    assert await made(manager.merge(ModelService, "user-ada", "chat", {"spec": {"replicas": 9}})) == ["get", "update"]
+    assert await made(manager.apply(service(aliases=["c"]))) == ["get", "apply"]
+    assert await made(manager.apply(service("new"))) == ["get", "create"]
 
 
 async def test_names_are_checked_over_all_that_is_there(manager: ResourceManager) -> None:

@@ -14,6 +14,7 @@ import redis
 from cryptography.fernet import Fernet
 
 from llmos.errors import (
+    AlreadyExists,
     Conflict,
     Expired,
     Forbidden,
@@ -527,6 +528,105 @@ class TestQuota:
         for number in range(4):
             await store.delete(ModelService, ADA, f"m{number}")
         assert not raw.exists(KEYS.sizes("modelservices"))
+
+
+class TestClaims:
+    async def test_of_two_processes_one_has_the_name(self, make: Make) -> None:
+        stores = [make(), make()]
+        for number in range(50):
+            writes = [s.create(model(f"m{number}-{n}", aliases=[f"a{number}"])) for n, s in enumerate(stores)]
+            done = await asyncio.gather(*writes, return_exceptions=True)
+            assert {type(result) for result in done} == {ModelService, AlreadyExists}
+
+    async def test_names_stored_by_an_older_version_are_indexed_by_the_first_claim(
+        self, make: Make, raw: redis.Redis
+    ) -> None:
+        store = make()
+        for name, alias in (("one", "a"), ("two", "b")):
+            await store.create(model(name, aliases=[alias]))
+        raw.hset(KEYS.objects("modelservices", ADA), "damaged", b"12 u\n{")
+        raw.delete(KEYS.indexed("modelservices"), KEYS.claims("modelservices", ADA))
+        await store.delete(ModelService, ADA, "two")
+        with pytest.raises(AlreadyExists, match="is a name of one"):
+            await store.create(model("a"))
+        await store.create(model("b", aliases=["two"]))
+        # an older version, which keeps no index, wrote while it ran
+        old = raw.hget(KEYS.objects("modelservices", ADA), "one")
+        raw.hset(KEYS.objects("modelservices", ADA), "one", old.replace(b'"aliases":["a"]', b'"aliases":["z"]'))
+        restarted = make()
+        with pytest.raises(AlreadyExists, match="is a name of one"):
+            await restarted.create(model("z"))
+        await restarted.create(model("a"))
+
+    async def test_two_that_had_one_name_before_keep_it_until_one_gives_it_up(
+        self, make: Make, raw: redis.Redis
+    ) -> None:
+        store = make()
+        for name in ("one", "two"):
+            await store.create(model(name, aliases=[name[0]]))
+        objects = KEYS.objects("modelservices", ADA)
+        raw.hset(objects, "two", raw.hget(objects, "two").replace(b'"aliases":["t"]', b'"aliases":["o"]'))
+        raw.delete(KEYS.indexed("modelservices"))
+        two = await store.get(ModelService, ADA, "two")
+        two.spec.aliases = ["o", "new"]
+        two = await store.update(two)
+        await store.delete(ModelService, ADA, "one")
+        with pytest.raises(AlreadyExists):
+            await store.create(model("o"))
+        two.spec.aliases = []
+        await store.update(two)
+        await store.create(model("o"))
+
+    async def test_an_index_is_built_although_others_write(
+        self, make: Make, raw: redis.Redis, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        store, other = make(), make()
+        await store.create(model("one", aliases=["a"]))
+        raw.delete(KEYS.indexed("modelservices"))
+        read, changes = store._read_all, iter(("b", "c"))
+
+        async def overtaken(*place: Any) -> Any:
+            found = await read(*place)
+            if message := next(changes, ""):
+                changed = await other.get(ModelService, ADA, "one")
+                changed.status.message = message
+                await other.patch_status(changed)
+            return found
+
+        monkeypatch.setattr(store, "_read_all", overtaken)
+        with pytest.raises(AlreadyExists):
+            await store.create(model("a"))
+
+    async def test_the_last_one_leaves_no_index(self, make: Make, raw: redis.Redis) -> None:
+        store = make()
+        for name in ("one", "two"):
+            await store.create(model(name, aliases=[f"{name}-a"]))
+        for name in ("one", "two"):
+            await store.delete(ModelService, ADA, name)
+        assert not raw.exists(KEYS.indexed("modelservices"), KEYS.claims("modelservices", ADA))
+
+    async def test_only_a_write_that_changes_names_has_to_do_with_the_index(
+        self, make: Make, raw: redis.Redis, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        store = make()
+        one = await store.create(model("one", aliases=["a"]))
+        raw.delete(KEYS.indexed("modelservices"))
+        one.spec.replicas = 3
+        one.status.message = "x"
+        one = await store.patch_status(await store.update(one, quota=NamespaceQuota(10, 100_000)))
+        assert not raw.exists(KEYS.indexed("modelservices")), "it would have been built"
+        one.spec.aliases = ["b"]
+        await store.update(one)
+        scripts: list[str] = []
+        run = store._database.run
+
+        async def counted(*command: Any, **more: Any) -> Any:
+            scripts.append(command[0])
+            return await run(*command, **more)
+
+        monkeypatch.setattr(store._database, "run", counted)
+        await store.create(model("two", aliases=["c"]), quota=NamespaceQuota(10, 100_000))
+        assert scripts == ["EVALSHA"]
 
 
 class TestLimits:
