@@ -28,7 +28,7 @@ from llmos_hub.managers.namespace_objects import (
     make_namespace,
 )
 from llmos_hub.managers.namespace_options import NamespaceOptions
-from llmos_hub.policy import Caller, Rights
+from llmos_hub.policy import Rights
 
 __all__ = ["KubernetesNamespaces", "LocalNamespaces", "NamespaceState", "Namespaces"]
 
@@ -64,13 +64,13 @@ class NamespaceState:
 class Namespaces(Protocol):
     """A creator of namespaces."""
 
-    async def ensure(self, caller: Caller, namespace: str, *, prepared: bool = False) -> NamespaceState:
+    async def ensure(self, rights: Rights, namespace: str, *, prepared: bool = False) -> NamespaceState:
         """Ensure that the namespace exists; idempotent.
 
         Parameters
         ----------
-        caller
-            The caller who needs it.
+        rights
+            The caller who needs it, with their rights.
         namespace
             Its name.
         prepared
@@ -89,7 +89,7 @@ class Namespaces(Protocol):
         """
         ...
 
-    async def needed(self, caller: Caller, namespace: str, *, prepared: bool = False) -> None:
+    async def needed(self, rights: Rights, namespace: str, *, prepared: bool = False) -> None:
         """Ensure that it exists before a resource is stored in it; the caller is authorized already."""
         ...
 
@@ -97,12 +97,12 @@ class Namespaces(Protocol):
 class LocalNamespaces:
     """The namespaces of a workstation: every name exists."""
 
-    async def ensure(self, caller: Caller, namespace: str, *, prepared: bool = False) -> NamespaceState:
+    async def ensure(self, rights: Rights, namespace: str, *, prepared: bool = False) -> NamespaceState:
         """Return the namespace as existing and prepared."""
         del prepared
-        return NamespaceState(namespace, Owner(*Rights(caller).owner_of(namespace)), prepared=True)
+        return NamespaceState(namespace, Owner(*rights.owner_of(namespace)), prepared=True)
 
-    async def needed(self, caller: Caller, namespace: str, *, prepared: bool = False) -> None:
+    async def needed(self, rights: Rights, namespace: str, *, prepared: bool = False) -> None:
         """Do nothing: every namespace exists."""
 
 
@@ -139,30 +139,30 @@ class KubernetesNamespaces:
         self._clock = clock
         self._seen: dict[tuple[str, str, bool], float] = {}
 
-    async def needed(self, caller: Caller, namespace: str, *, prepared: bool = False) -> None:
+    async def needed(self, rights: Rights, namespace: str, *, prepared: bool = False) -> None:
         """Call `ensure`, but ignore an unknown owner: then the store's own error follows."""
-        key = (namespace, caller.name, prepared)
+        key = (namespace, rights.caller.name, prepared)
         if self._clock() < self._seen.get(key, float("-inf")):
             return
         try:
-            await self.ensure(caller, namespace, prepared=prepared)
+            await self.ensure(rights, namespace, prepared=prepared)
         except NotFound:
             return
         if len(self._seen) >= _MOST:
             self._seen.clear()
         self._seen[key] = self._clock() + _REMEMBERED
 
-    async def ensure(self, caller: Caller, namespace: str, *, prepared: bool = False) -> NamespaceState:
+    async def ensure(self, rights: Rights, namespace: str, *, prepared: bool = False) -> NamespaceState:
         """Ensure that it exists; see `Namespaces`."""
         there = await self._read(namespace)
-        owner = await self._owner(caller, namespace, there)
+        owner = await self._owner(rights, namespace, there)
         obj = there if there is not None else await self._create(namespace, owner)
         self._check(obj, owner, namespace)
         if prepared and PREPARED not in _annotations(obj):
             obj = await self._prepared(namespace)
         return self._state(obj, created=there is None)
 
-    async def _owner(self, caller: Caller, namespace: str, obj: Mapping[str, Any] | None) -> Owner:
+    async def _owner(self, rights: Rights, namespace: str, obj: Mapping[str, Any] | None) -> Owner:
         """Return the current or future owner, with the time the Hub created the user.
 
         Raises
@@ -170,9 +170,9 @@ class KubernetesNamespaces:
         Forbidden, NotFound
             As for `Rights.owner_of`.
         """
-        if obj is not None and caller.admin and namespace != caller.namespace:
-            return _owner_of(obj)  # an admin may use any existing namespace
-        owner = Owner(*Rights(caller).owner_of(namespace))
+        if obj is not None and rights.may_use_any(namespace):
+            return _owner_of(obj)
+        owner = Owner(*rights.owner_of(namespace))
         if owner.kind == "user":
             with contextlib.suppress(Unavailable):  # the creation time can be added later by the controllers
                 person = await self._people.user(owner.name)

@@ -25,7 +25,7 @@ from llmos_hub.engines.base import Machine
 from llmos_hub.engines.llamacpp_build import Build, find_build, gpu_summary
 from llmos_hub.engines.machine import detect
 from llmos_hub.kubernetes_api import APIError, KubernetesAPI, path_of
-from llmos_hub.policy import Rights
+from llmos_hub.policy import Ref, Rights
 from llmos_hub.stores.base import Store
 
 __all__ = ["KubernetesNodes", "LocalNodes", "Nodes", "largest_machine", "read_nodes", "visible_to"]
@@ -54,14 +54,12 @@ class Nodes(Protocol):
 
 def visible_to(rights: Rights, nodes: Iterable[Node]) -> NodeList:
     """Return the nodes as the caller may see them: all with their usage, but only workloads that they may list."""
-    within = rights.namespaces("list", MAIN_KIND)
-    if within is None:
-        return NodeList(items=list(nodes))
+
+    def listed(work: NodeWork) -> bool:
+        return rights.may("list", Ref(KINDS.get(work.kind, MAIN_KIND), work.namespace, work.name))
+
     return NodeList(
-        items=[
-            node.model_copy(update={"running": [work for work in node.running if work.namespace in within]})
-            for node in nodes
-        ]
+        items=[node.model_copy(update={"running": [w for w in node.running if listed(w)]}) for node in nodes]
     )
 
 

@@ -20,9 +20,9 @@ from tests.support.fake_kubernetes import FakeKubernetes, fake_kubernetes
 from tests.support.fake_people import FakePeople
 
 BOTH = frozenset({SCOPE_MANAGE, SCOPE_INVOKE})
-ADA = Caller("ada", groups=frozenset({"vision"}), scopes=BOTH)
-GRACE = Caller("grace", scopes=BOTH)
-ROOT = Caller("root", admin=True, scopes=BOTH)
+ADA = Rights(Caller("ada", groups=frozenset({"vision"}), scopes=BOTH))
+GRACE = Rights(Caller("grace", scopes=BOTH))
+ROOT = Rights(Caller("root", admin=True, scopes=BOTH))
 OPTIONS = NamespaceOptions()
 
 
@@ -88,17 +88,17 @@ async def test_a_namespace_of_another_release_is_left_alone(bench: Bench) -> Non
 
 
 def test_whose_it_is() -> None:
-    assert Rights(ADA).owner_of("user-ada") == ("user", "ada")
-    assert Rights(ADA).owner_of("group-vision") == ("group", "vision")
-    assert Rights(ROOT).owner_of("user-ada") == ("user", "ada")
-    assert Rights(ROOT).owner_of("group-vision") == ("group", "vision")
-    assert Rights(ROOT).owner_of("public") == ("platform", "public")
+    assert ADA.owner_of("user-ada") == ("user", "ada")
+    assert ADA.owner_of("group-vision") == ("group", "vision")
+    assert ROOT.owner_of("user-ada") == ("user", "ada")
+    assert ROOT.owner_of("group-vision") == ("group", "vision")
+    assert ROOT.owner_of("public") == ("platform", "public")
     for namespace in ("user-grace", "group-nlp", "public", "kube-system"):
         with pytest.raises(Forbidden, match="Yours is user-ada"):
-            Rights(ADA).owner_of(namespace)
+            ADA.owner_of(namespace)
     for namespace in ("kube-system", user_namespace("Ada.L@example.org"), "user-"):
         with pytest.raises(NotFound, match="does not tell whose it would be"):
-            Rights(ROOT).owner_of(namespace)
+            ROOT.owner_of(namespace)
     with pytest.raises(Forbidden, match="lacks the scope"):
         Rights(Caller("ada", scopes=frozenset({SCOPE_INVOKE}))).owner_of("user-ada")
 
