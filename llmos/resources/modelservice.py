@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import AfterValidator, ConfigDict, Field, model_validator
 
 from llmos.errors import ModelNotReady, NotReady
-from llmos.names import PERSONAL
+from llmos.names import PERSONAL, WORKLOADS_FINALIZER
 from llmos.resources import cel
 from llmos.resources.base import Condition, Meaning, Model, Name, ObjectMeta, Resource, Timestamp, Titles, Unit, Usage
 from llmos.resources.modeluri import ModelURI
@@ -275,7 +275,7 @@ class ModelService(Resource):
         {"InsufficientResources", "Invalid", "Unsupported", "DownloadFailed"}
     )
     not_ready: ClassVar[type[NotReady]] = ModelNotReady
-    finalizer: ClassVar[str] = "llmos.ai/workloads"
+    finalizer: ClassVar[str] = WORKLOADS_FINALIZER
     placeholder: ClassVar[Mapping[str, Any]] = {"engine": "custom", "args": ["unreadable"], "paused": True}
     columns: ClassVar[tuple[tuple[str, str], ...]] = (
         ("MODEL", "spec.model"),
@@ -292,6 +292,14 @@ class ModelService(Resource):
     def usage(self) -> Usage | None:
         """Return what its replicas on this machine use; None if it has none."""
         return usage_of(self.spec.resources, self.status.replica_statuses)
+
+    @property
+    def wanted_replicas(self) -> int:
+        """The wanted number of replicas: none while paused, else what the autoscaler wants, or else the spec."""
+        if self.spec.paused:
+            return 0
+        desired = self.status.desired_replicas
+        return self.spec.replicas if desired is None else desired
 
     @property
     def served_name(self) -> str:

@@ -17,21 +17,20 @@ from llmos_hub.controllers.cluster_informer import ClusterInformer, Object, cove
 from llmos_hub.controllers.fencing import require_leadership
 from llmos_hub.controllers.workqueue import QueueMetrics, ShutDown, WorkQueue
 from llmos_hub.kubernetes_api import APIError, KubernetesAPI, path_of
-from llmos_hub.managers.namespace_objects import (
-    COMPONENT,
-    CREATED,
-    MANAGED_BY,
-    OWNER,
-    OWNER_KIND,
-    PREPARED,
-    Owner,
-    contents_hash,
-    make_contents,
-    make_namespace,
-    object_path,
-)
+from llmos_hub.managers.namespace_objects import Owner, contents_hash, make_contents, make_namespace, object_path
 from llmos_hub.managers.namespace_options import NamespaceOptions
-from llmos_hub.names import PUBLIC_NAMESPACE, group_namespace, user_namespace
+from llmos_hub.names import (
+    KEY_COMPONENT,
+    KEY_INSTANCE,
+    KEY_MANAGED_BY,
+    KEY_OWNER,
+    KEY_OWNER_CREATED,
+    KEY_OWNER_KIND,
+    KEY_PREPARED,
+    PUBLIC_NAMESPACE,
+    group_namespace,
+    user_namespace,
+)
 
 __all__ = ["CONTENTS", "NamespaceController", "owner_of"]
 
@@ -64,15 +63,15 @@ class Sweeper(Protocol):
 def owner_of(obj: Object) -> Owner | None:
     """Return the owner of a namespace; None if it isn't one of ours, or the owner is unknown."""
     labels, annotations = obj["metadata"].get("labels") or {}, obj["metadata"].get("annotations") or {}
-    kind, name = labels.get(OWNER_KIND), annotations.get(OWNER, "")
-    if labels.get(MANAGED_BY) != "llmos" or kind not in ("user", "group", "platform"):
+    kind, name = labels.get(KEY_OWNER_KIND), annotations.get(KEY_OWNER, "")
+    if labels.get(KEY_MANAGED_BY) != "llmos" or kind not in ("user", "group", "platform"):
         return None
     if not name:  # the annotation was removed; a simple name can be derived from the namespace's
         name = obj["metadata"]["name"].removeprefix(f"{kind}-")
         made = user_namespace(name) if kind == "user" else group_namespace(name) if kind == "group" else name
         if made != obj["metadata"]["name"]:
             return None
-    return Owner(kind, name, annotations.get(CREATED, ""))
+    return Owner(kind, name, annotations.get(KEY_OWNER_CREATED, ""))
 
 
 class NamespaceController:
@@ -113,11 +112,11 @@ class NamespaceController:
         self._metrics = metrics
         self._failed = failed
         self._queue: WorkQueue[str] | None = None
-        ours = f"{MANAGED_BY}=llmos,app.kubernetes.io/instance={options.instance}"
+        ours = f"{KEY_MANAGED_BY}=llmos,{KEY_INSTANCE}={options.instance}"
         self._namespaces = ClusterInformer(api, path_of("v1", "namespaces"), ours, lambda key: self._add(key[1]))
         self._contents = {
             kind: ClusterInformer(
-                api, path_of(version, plural), f"{ours},{COMPONENT}=namespace", lambda key: self._add(key[0])
+                api, path_of(version, plural), f"{ours},{KEY_COMPONENT}=namespace", lambda key: self._add(key[0])
             )
             for kind, (version, plural) in CONTENTS.items()
         }
@@ -211,7 +210,7 @@ class NamespaceController:
             logger.warning("Namespace %s: it can't be told whose it is; it is left as it is", name)
             return
         wanted = make_contents(name, owner, self._release, self._options, await self._pull_secrets())
-        repaired = PREPARED in (there["metadata"].get("annotations") or {})
+        repaired = KEY_PREPARED in (there["metadata"].get("annotations") or {})
         for obj in wanted:
             known = self._contents.get(obj["kind"])
             found = known.get((name, obj["metadata"]["name"])) if known is not None else None
@@ -222,7 +221,7 @@ class NamespaceController:
                 logger.info("Namespace %s: put %s %s right", name, obj["kind"], obj["metadata"]["name"])
         await self._remove_others(name, wanted)
         whole = make_namespace(name, owner, self._options)
-        whole["metadata"]["annotations"][PREPARED] = contents_hash(wanted)
+        whole["metadata"]["annotations"][KEY_PREPARED] = contents_hash(wanted)
         if not covers(there, whole):
             await self._apply(whole)
 

@@ -12,6 +12,7 @@ from pydantic import Field, ValidationError
 
 from llmos.errors import UsageError
 from llmos.resources.base import Model, invalid
+from llmos_hub.names import KEY_COMPONENT
 
 __all__ = ["ENV_NAMESPACE_SETTINGS", "Binding", "Limits", "NamespaceOptions", "Network", "Peer"]
 
@@ -58,13 +59,13 @@ class Network(Model):
     """The cluster's DNS."""
     dns_cidrs: list[CIDR] = Field(default_factory=lambda: ["169.254.20.10/32"])
     """Further addresses of DNS servers, such as a node's own cache."""
-    hub: Peer = Field(default_factory=lambda: Peer(labels={"app.kubernetes.io/component": "hub"}, ports=[8081]))
+    hub: Peer = Field(default_factory=lambda: Peer(labels={KEY_COMPONENT: "hub"}, ports=[8081]))
     """The Hub: receives requests of servers, and checks that they answer."""
-    proxy: Peer = Field(default_factory=lambda: Peer(labels={"app.kubernetes.io/component": "proxy"}, ports=[8000]))
+    proxy: Peer = Field(default_factory=lambda: Peer(labels={KEY_COMPONENT: "proxy"}, ports=[8000]))
     """The Hub's proxy: connects people to their servers."""
-    api: Peer = Field(default_factory=lambda: Peer(labels={"app.kubernetes.io/component": "api"}, ports=[8080]))
+    api: Peer = Field(default_factory=lambda: Peer(labels={KEY_COMPONENT: "api"}, ports=[8080]))
     """The API."""
-    gateway: Peer = Field(default_factory=lambda: Peer(labels={"app.kubernetes.io/component": "gateway"}, ports=[8080]))
+    gateway: Peer = Field(default_factory=lambda: Peer(labels={KEY_COMPONENT: "gateway"}, ports=[8080]))
     """The gateway: receives requests of servers, and is the only component that connects to engines."""
     server_ports: list[Port] = Field(default_factory=lambda: [8888])
     """Ports that notebook servers listen on."""

@@ -17,17 +17,9 @@ from typing import Any, Final, Protocol
 from llmos.errors import Conflict, Forbidden, Internal, LLMOSError, NotFound, Unavailable
 from llmos_hub.identity.people import People
 from llmos_hub.kubernetes_api import FIELD_MANAGER, APIError, KubernetesAPI, path_of
-from llmos_hub.managers.namespace_objects import (
-    CREATED,
-    INSTANCE,
-    MANAGED_BY,
-    OWNER,
-    OWNER_KIND,
-    PREPARED,
-    Owner,
-    make_namespace,
-)
+from llmos_hub.managers.namespace_objects import Owner, make_namespace
 from llmos_hub.managers.namespace_options import NamespaceOptions
+from llmos_hub.names import KEY_INSTANCE, KEY_MANAGED_BY, KEY_OWNER, KEY_OWNER_CREATED, KEY_OWNER_KIND, KEY_PREPARED
 from llmos_hub.policy import Rights
 
 __all__ = ["KubernetesNamespaces", "LocalNamespaces", "NamespaceState", "Namespaces"]
@@ -158,7 +150,7 @@ class KubernetesNamespaces:
         owner = await self._owner(rights, namespace, there)
         obj = there if there is not None else await self._create(namespace, owner)
         self._check(obj, owner, namespace)
-        if prepared and PREPARED not in _annotations(obj):
+        if prepared and KEY_PREPARED not in _annotations(obj):
             obj = await self._prepared(namespace)
         return self._state(obj, created=there is None)
 
@@ -188,36 +180,36 @@ class KubernetesNamespaces:
             The message says what can be done.
         """
         labels, annotations = obj["metadata"].get("labels") or {}, _annotations(obj)
-        release, instance = self._options.instance, labels.get(INSTANCE, "")
-        if labels.get(MANAGED_BY) != "llmos" or not labels.get(OWNER_KIND):
+        release, instance = self._options.instance, labels.get(KEY_INSTANCE, "")
+        if labels.get(KEY_MANAGED_BY) != "llmos" or not labels.get(KEY_OWNER_KIND):
             raise Conflict(
                 f'The cluster has a namespace "{namespace}" that is not LLMOS\'. An administrator of the cluster can '
-                f"remove it, or hand it over: kubectl label namespace {namespace} {MANAGED_BY}=llmos "
-                f"{INSTANCE}={release} {OWNER_KIND}={owner.kind}"
+                f"remove it, or hand it over: kubectl label namespace {namespace} {KEY_MANAGED_BY}=llmos "
+                f"{KEY_INSTANCE}={release} {KEY_OWNER_KIND}={owner.kind}"
             )
         if instance != release:
             raise Conflict(
                 f'The namespace {namespace} belongs to another LLMOS of this cluster, "{instance}", which knows somebody '
                 "of the same name. An administrator of the cluster can hand it over, with all that is in it: "
-                f"kubectl label --overwrite namespace {namespace} {INSTANCE}={release}"
+                f"kubectl label --overwrite namespace {namespace} {KEY_INSTANCE}={release}"
             )
         if obj["metadata"].get("deletionTimestamp"):
             raise Conflict(f"The namespace {namespace} is being deleted. Try again in a minute.")
-        if annotations.get(OWNER, owner.name) != owner.name:
+        if annotations.get(KEY_OWNER, owner.name) != owner.name:
             raise Forbidden(f"The namespace {namespace} belongs to somebody else.")
-        known = annotations.get(CREATED, "")
+        known = annotations.get(KEY_OWNER_CREATED, "")
         if owner.created and known and known != owner.created:
             raise Conflict(
                 f'The namespace {namespace} belongs to an earlier account "{owner.name}", made on {known[:10]}; yours is '
                 "another one of the same name. An administrator of the cluster can hand it over, with all that is in it: "
-                f"kubectl annotate namespace {namespace} {CREATED}-"
+                f"kubectl annotate namespace {namespace} {KEY_OWNER_CREATED}-"
             )
 
     def _state(self, obj: Mapping[str, Any], *, created: bool) -> NamespaceState:
         return NamespaceState(
             obj["metadata"]["name"],
             _owner_of(obj),
-            prepared=PREPARED in _annotations(obj),
+            prepared=KEY_PREPARED in _annotations(obj),
             service_account=self._options.service_account,
             created=created,
         )
@@ -234,7 +226,7 @@ class KubernetesNamespaces:
         while self._clock() < deadline:
             await asyncio.sleep(_LOOK)
             obj = await self._read(namespace)
-            if obj is not None and PREPARED in _annotations(obj):
+            if obj is not None and KEY_PREPARED in _annotations(obj):
                 return obj
         raise Unavailable(
             f"The namespace {namespace} was made, but its quota and network policies are not in it after "
@@ -265,9 +257,11 @@ class KubernetesNamespaces:
 
 def _owner_of(obj: Mapping[str, Any]) -> Owner:
     labels, annotations = obj["metadata"].get("labels") or {}, _annotations(obj)
-    kind = labels.get(OWNER_KIND)
+    kind = labels.get(KEY_OWNER_KIND)
     return Owner(
-        kind if kind in ("group", "platform") else "user", annotations.get(OWNER, ""), annotations.get(CREATED, "")
+        kind if kind in ("group", "platform") else "user",
+        annotations.get(KEY_OWNER, ""),
+        annotations.get(KEY_OWNER_CREATED, ""),
     )
 
 

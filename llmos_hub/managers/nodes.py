@@ -25,6 +25,7 @@ from llmos_hub.engines.base import Machine
 from llmos_hub.engines.llamacpp_build import Build, find_build, gpu_summary
 from llmos_hub.engines.machine import detect
 from llmos_hub.kubernetes_api import APIError, KubernetesAPI, path_of
+from llmos_hub.names import KEY_GPU_TYPE, KEY_KIND, KEY_NAME, KEY_PART
 from llmos_hub.policy import Ref, Rights
 from llmos_hub.stores.base import Store
 
@@ -36,7 +37,7 @@ _ROLE_PREFIX: Final = "node-role.kubernetes.io/"
 _GPU: Final = re.compile(r"[a-z0-9.-]+/(gpu|i915|xe|mig-.+|.*gpu.*)")
 """Extended resources that are GPUs: ``nvidia.com/gpu``, ``amd.com/gpu``, ``gpu.intel.com/i915``, ``nvidia.com/mig-1g.5gb``."""
 _GPU_TYPE_LABELS: Final = (
-    "llmos.ai/gpu-type",
+    KEY_GPU_TYPE,
     "nvidia.com/gpu.product",
     "amd.com/gpu.product-name",
     "cloud.google.com/gke-accelerator",
@@ -253,7 +254,7 @@ def _pressure(status: Mapping[str, Any]) -> str:
 
 def _work(pod: Mapping[str, Any], release: str) -> NodeWork:
     meta, labels = pod["metadata"], pod["metadata"].get("labels") or {}
-    kind, name = _kind(meta["namespace"], labels, release), labels.get("llmos.ai/name") or meta["name"]
+    kind, name = _kind(meta["namespace"], labels, release), labels.get(KEY_NAME) or meta["name"]
     asked = _asked(pod["spec"])
     return NodeWork(
         kind=kind,
@@ -266,8 +267,8 @@ def _work(pod: Mapping[str, Any], release: str) -> NodeWork:
 
 
 def _kind(namespace: str, labels: Mapping[str, str], release: str) -> str:
-    if "llmos.ai/kind" in labels:
-        return "Download" if labels.get("llmos.ai/part") == "fetch" else labels["llmos.ai/kind"]
+    if KEY_KIND in labels:
+        return "Download" if labels.get(KEY_PART) == "fetch" else labels[KEY_KIND]
     if labels.get("component") == "singleuser-server":  # KubeSpawner's, in every version
         return "Server"
     return "System" if namespace in (release, *_SYSTEM_NAMESPACES) else "Other"

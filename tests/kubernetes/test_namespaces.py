@@ -21,11 +21,10 @@ from llmos.resources.base import utcnow
 from llmos_hub.controllers.namespace_sweep import Sweep
 from llmos_hub.controllers.namespaces import NamespaceController
 from llmos_hub.kubernetes_api import KubernetesAPI
-from llmos_hub.managers.namespace_objects import MISSING_SINCE
 from llmos_hub.managers.namespace_options import Binding, NamespaceOptions
 from llmos_hub.managers.namespaces import KubernetesNamespaces
 from llmos_hub.managers.nodes import KubernetesNodes
-from llmos_hub.names import SCOPE_MANAGE, user_namespace
+from llmos_hub.names import KEY_MISSING_SINCE, SCOPE_MANAGE, user_namespace
 from llmos_hub.policy import Caller, Rights
 from llmos_hub.stores.kubernetes import KubernetesStore
 from tests.support.cluster import Cluster
@@ -242,10 +241,10 @@ async def test_it_goes_with_its_owner_but_not_before_and_not_with_volumes(
         await sweep.look([platform.cluster.get("namespace", platform.namespace)])
 
     await look()
-    assert MISSING_SINCE not in platform.cluster.get("namespace", platform.namespace)["metadata"]["annotations"]
+    assert KEY_MISSING_SINCE not in platform.cluster.get("namespace", platform.namespace)["metadata"]["annotations"]
     del platform.people.users[platform.rights.caller.name]
     await look()
-    assert MISSING_SINCE in platform.cluster.get("namespace", platform.namespace)["metadata"]["annotations"]
+    assert KEY_MISSING_SINCE in platform.cluster.get("namespace", platform.namespace)["metadata"]["annotations"]
     await store.get(ModelService, platform.namespace, "chat")
     now += timedelta(hours=100)
     await look()

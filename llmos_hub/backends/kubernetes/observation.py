@@ -7,10 +7,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from llmos_hub.backends.kubernetes.names import TEMPLATE
 from llmos_hub.backends.kubernetes.objects import labels_of
 from llmos_hub.backends.kubernetes.reasons import not_created
 from llmos_hub.backends.kubernetes.states import Notice, Object, PodReader, role_of
+from llmos_hub.names import KEY_TEMPLATE
 from llmos_hub.workload import Observation, ReplicaState, Workload, WorkloadRef
 
 __all__ = ["Members", "View", "make_observation"]
@@ -127,7 +127,7 @@ def _missing(name: str, role: str, owners: Mapping[str, Object], there: int, vie
     for id_, owner in owners.items():
         if role_of(owner) != role or owner["metadata"].get("deletionTimestamp"):
             continue
-        template = str(owner["metadata"]["labels"].get(TEMPLATE, ""))
+        template = str(owner["metadata"]["labels"].get(KEY_TEMPLATE, ""))
         conditions = {c["type"]: c for c in owner.get("status", {}).get("conditions") or () if c["status"] == "True"}
         state = ReplicaState(id=id_, role=role, index=0, phase="Waiting", template=template)
         refusal = conditions.get("ReplicaFailure", {}).get("message", "")
@@ -156,7 +156,7 @@ def _is_updated(wanted: Workload | None, members: Members, states: Sequence[Repl
     if wanted is None:
         owners = [*members.deployments.values(), *members.jobs.values()]
         expected = Counter(
-            (role_of(o), o["metadata"]["labels"].get(TEMPLATE, ""))
+            (role_of(o), o["metadata"]["labels"].get(KEY_TEMPLATE, ""))
             for o in owners
             for _ in range(o["spec"].get("replicas", o["spec"].get("completions", 1)))
         )

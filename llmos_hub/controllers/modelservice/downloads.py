@@ -28,6 +28,7 @@ from llmos_hub.controllers.modelservice.workloads import (
     make_fetch,
     make_ref,
 )
+from llmos_hub.names import KEY_ATTEMPT, KEY_GENERATION, KEY_SECRETS, KEY_SOURCE
 from llmos_hub.sources.base import ModelFiles
 from llmos_hub.workload import Observation, ReplicaState, WorkloadRef
 
@@ -120,7 +121,7 @@ class Downloads:
         """Start the download unless it is done or running, and return its state."""
         directory = cache_directory(service, self._layout)
         seen = await self._backend.observe(make_ref(service, FETCH))
-        if seen is None or seen.labels.get("llmos.ai/source") != fetch_source(service, directory):
+        if seen is None or seen.labels.get(KEY_SOURCE) != fetch_source(service, directory):
             return await self._start(service, directory, secrets, attempt=1)
         attempt = _attempt(seen)
         job = _newest(seen)
@@ -164,8 +165,8 @@ class Downloads:
     ) -> Download:
         attempt = _attempt(seen)
         directory = cache_directory(service, self._layout)
-        if seen.labels.get("llmos.ai/generation") != str(service.metadata.generation) or seen.labels.get(
-            "llmos.ai/secrets"
+        if seen.labels.get(KEY_GENERATION) != str(service.metadata.generation) or seen.labels.get(
+            KEY_SECRETS
         ) != fetch_secrets_digest(service, secrets):
             return await self._start(service, directory, secrets, attempt=1)
         known = condition(service.status.conditions, "Downloaded")
@@ -245,7 +246,7 @@ def _progress(message: Mapping[str, Any]) -> DownloadProgress:
 
 
 def _attempt(seen: Observation) -> int:
-    text = seen.labels.get("llmos.ai/attempt", "1")
+    text = seen.labels.get(KEY_ATTEMPT, "1")
     return int(text) if text.isdecimal() else 1
 
 

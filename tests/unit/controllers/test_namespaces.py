@@ -19,8 +19,9 @@ from llmos_hub.controllers.cluster_informer import covers
 from llmos_hub.controllers.namespace_sweep import Sweep
 from llmos_hub.controllers.namespaces import CONTENTS, NamespaceController, owner_of
 from llmos_hub.kubernetes_api import KubernetesAPI
-from llmos_hub.managers.namespace_objects import MISSING_SINCE, PREPARED, Owner, make_namespace
+from llmos_hub.managers.namespace_objects import Owner, make_namespace
 from llmos_hub.managers.namespace_options import Binding, NamespaceOptions, Network
+from llmos_hub.names import KEY_MISSING_SINCE, KEY_PREPARED
 from llmos_hub.stores.base import Store
 from tests.support.fake_kubernetes import FakeKubernetes, fake_kubernetes
 from tests.support.fake_people import FakePeople
@@ -88,7 +89,7 @@ class Bench:
 
     def prepared(self, name: str = "user-ada") -> str:
         obj = self.cluster.get("namespaces", name)
-        return str((obj or {"metadata": {}})["metadata"].get("annotations", {}).get(PREPARED, ""))
+        return str((obj or {"metadata": {}})["metadata"].get("annotations", {}).get(KEY_PREPARED, ""))
 
     async def filled(self, name: str = "user-ada") -> None:
         await self.cluster.until(lambda: self.prepared(name), f"{name} prepared")
@@ -120,7 +121,7 @@ async def test_a_new_namespace_is_filled_and_only_then_said_to_be_prepared(bench
     assert cluster.names("serviceaccounts", "user-ada") == ["llmos"]
     assert cluster.names("rolebindings", "user-ada") == ["llmos:in-namespace:hub"]
     last = next(
-        n for n, (_, key, _, new) in enumerate(cluster.history) if key[2] == "user-ada" and PREPARED in str(new)
+        n for n, (_, key, _, new) in enumerate(cluster.history) if key[2] == "user-ada" and KEY_PREPARED in str(new)
     )
     filled = [n for n, (_, key, _, _) in enumerate(cluster.history) if key[1] == "user-ada"]
     assert max(filled) < last
@@ -332,7 +333,7 @@ def cleaning(bench: Bench, store: Store) -> Cleaning:
 async def test_a_person_who_is_gone_is_cleaned_up_after_the_grace_period(cleaning: Cleaning) -> None:
     await cleaning.model()
     await cleaning.look()
-    assert cleaning.annotations()[MISSING_SINCE] == "2026-05-01T00:00:00+00:00"
+    assert cleaning.annotations()[KEY_MISSING_SINCE] == "2026-05-01T00:00:00+00:00"
     cleaning.now += timedelta(hours=71)
     await cleaning.look()
     assert await cleaning.store.get(ModelService, "user-ada", "chat")
@@ -349,7 +350,7 @@ async def test_who_comes_back_finds_everything(cleaning: Cleaning) -> None:
     cleaning.people.users["ada"] = ADA.created
     cleaning.now += timedelta(days=30)
     await cleaning.look()
-    assert MISSING_SINCE not in cleaning.annotations()
+    assert KEY_MISSING_SINCE not in cleaning.annotations()
     assert await cleaning.store.get(ModelService, "user-ada", "chat")
 
 
@@ -412,7 +413,7 @@ async def test_a_cache_of_models_keeps_no_namespace(cleaning: Cleaning) -> None:
 async def test_a_name_made_anew_is_somebody_else(cleaning: Cleaning) -> None:
     cleaning.people.users["ada"] = "2026-04-30T00:00:00Z"
     await cleaning.look()
-    assert MISSING_SINCE in cleaning.annotations()
+    assert KEY_MISSING_SINCE in cleaning.annotations()
 
 
 async def test_when_somebody_was_made_is_noted_where_it_was_not_known(cleaning: Cleaning) -> None:
@@ -428,7 +429,7 @@ async def test_a_hub_that_says_nothing_says_nothing_about_anyone(cleaning: Clean
     cleaning.people.away = False
     cleaning.people.users.clear()
     await cleaning.look()
-    assert MISSING_SINCE not in cleaning.annotations()
+    assert KEY_MISSING_SINCE not in cleaning.annotations()
 
 
 async def test_groups_and_what_is_nobodys(cleaning: Cleaning) -> None:
@@ -439,7 +440,7 @@ async def test_groups_and_what_is_nobodys(cleaning: Cleaning) -> None:
     cleaning.bench.cluster.put("namespaces", {"metadata": {"name": "user-foreign", "labels": {}}})
     await cleaning.look()
     marked = {
-        name for name in cleaning.bench.cluster.names("namespaces") if MISSING_SINCE in cleaning.annotations(name)
+        name for name in cleaning.bench.cluster.names("namespaces") if KEY_MISSING_SINCE in cleaning.annotations(name)
     }
     assert marked == {"group-nlp", "user-ada"}
     cleaning.now += timedelta(hours=73)

@@ -11,10 +11,10 @@ import pytest
 
 from llmos.errors import Conflict, Forbidden, NotFound, Unavailable
 from llmos_hub.kubernetes_api import KubernetesAPI
-from llmos_hub.managers.namespace_objects import PREPARED, Owner, make_namespace
+from llmos_hub.managers.namespace_objects import Owner, make_namespace
 from llmos_hub.managers.namespace_options import NamespaceOptions
 from llmos_hub.managers.namespaces import KubernetesNamespaces, LocalNamespaces
-from llmos_hub.names import SCOPE_INVOKE, SCOPE_MANAGE, user_namespace
+from llmos_hub.names import KEY_PREPARED, SCOPE_INVOKE, SCOPE_MANAGE, user_namespace
 from llmos_hub.policy import Caller, Rights
 from tests.support.fake_kubernetes import FakeKubernetes, fake_kubernetes
 from tests.support.fake_people import FakePeople
@@ -70,7 +70,9 @@ async def test_prepared_is_waited_for(bench: Bench) -> None:
     waiting = asyncio.create_task(bench.namespaces.ensure(ADA, "user-ada", prepared=True))
     await bench.cluster.until(lambda: bench.cluster.names("namespaces"))
     assert not waiting.done()
-    bench.cluster.edit("namespaces", "user-ada", "", lambda obj: obj["metadata"]["annotations"].update({PREPARED: "x"}))
+    bench.cluster.edit(
+        "namespaces", "user-ada", "", lambda obj: obj["metadata"]["annotations"].update({KEY_PREPARED: "x"})
+    )
     assert (await waiting).prepared
     with pytest.raises(Unavailable, match=r"not in it after 1 s. Do the controllers run\?"):
         await bench.namespaces.ensure(GRACE, "user-grace", prepared=True)
