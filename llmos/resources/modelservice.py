@@ -14,12 +14,10 @@ from llmos.resources import cel
 from llmos.resources.base import Condition, Meaning, Model, Name, ObjectMeta, Resource, Timestamp, Titles, Unit, Usage
 from llmos.resources.modeluri import ModelURI
 from llmos.resources.podtemplate import check_pod_template
-from llmos.resources.workload import ReplicaStatus, Resources, usage_of
+from llmos.resources.workload import DownloadProgress, Endpoint, ReplicaStatus, Resources, usage_of
 
 __all__ = [
     "ENGINES",
-    "DownloadProgress",
-    "Endpoint",
     "Engine",
     "ModelInfo",
     "ModelService",
@@ -164,19 +162,6 @@ class ModelServiceSpec(Model):
         return self
 
 
-class DownloadProgress(Model):
-    """The progress of a download."""
-
-    file: str = ""
-    """File being downloaded."""
-    done: int = 0
-    """Bytes downloaded."""
-    total: int | None = None
-    """Size in bytes, if known."""
-    rate: float | None = None
-    """Bytes per second, over the last seconds."""
-
-
 class ModelInfo(Model):
     """Properties of the model, read from its files."""
 
@@ -198,15 +183,6 @@ class ModelInfo(Model):
     """The file chosen from the repository, and the reason."""
     chat_template: bool = False
     """True if the files contain a chat template."""
-
-
-class Endpoint(Model):
-    """The address at which the gateway reaches a replica; not usable from elsewhere."""
-
-    replica: str
-    """Id of the replica."""
-    url: str
-    """``unix:///path/to.sock`` or ``http://127.0.0.1:PORT``."""
 
 
 class ModelServiceStatus(Model):
@@ -258,6 +234,7 @@ class ModelService(Resource):
     plural: ClassVar[str] = "modelservices"
     singular: ClassVar[str] = "modelservice"
     short_names: ClassVar[tuple[str, ...]] = ("ms", "model", "models")
+    nouns: ClassVar[tuple[str, str]] = ("model", "models")
     has_logs: ClassVar[bool] = True
     log_parts: ClassVar[tuple[str, ...]] = ("serve", "fetch")
     scalable: ClassVar[bool] = True

@@ -11,7 +11,8 @@ import yaml
 from pydantic import Field, ValidationError
 
 from llmos.errors import UsageError
-from llmos.resources.base import Model, invalid
+from llmos.resources import KINDS
+from llmos.resources.base import API_VERSION, Model, invalid
 from llmos_hub.names import KEY_COMPONENT
 
 __all__ = ["ENV_NAMESPACE_SETTINGS", "Binding", "Limits", "NamespaceOptions", "Network", "Peer"]
@@ -22,6 +23,13 @@ ENV_NAMESPACE_SETTINGS: Final = "LLMOS_NAMESPACE_SETTINGS"
 CIDR = Annotated[str, Field(pattern=r"^[0-9a-fA-F.:]+/[0-9]{1,3}$")]
 Port = Annotated[int, Field(ge=1, le=65535)]
 Quantities = dict[str, str]
+
+
+def _custom_resources() -> dict[str, str]:
+    """Return the default maximum number of custom resources of each kind."""
+    group = API_VERSION.partition("/")[0]
+    kinds = [kind for kind in KINDS.values() if kind.scope == "Namespaced" and kind.stored_as == "CustomResource"]
+    return {f"count/{kind.plural}.{group}": "100" for kind in kinds}
 
 
 class Peer(Model):
@@ -107,7 +115,7 @@ class NamespaceOptions(Model):
     ``requests.storage``; empty for none."""
     group_quota: Quantities | None = None
     """A group's ResourceQuota; by default the same as a person's."""
-    counts: Quantities = Field(default_factory=lambda: {"count/modelservices.llmos.ai": "100", "count/secrets": "500"})
+    counts: Quantities = Field(default_factory=lambda: {**_custom_resources(), "count/secrets": "500"})
     """Maximum number of objects in a person's or a group's namespace, since all share the cluster's database; part of
     the ResourceQuota, which takes precedence. (A model has up to two Secrets, a server one.)"""
     limits: Limits = Field(default_factory=Limits)

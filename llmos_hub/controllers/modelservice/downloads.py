@@ -17,7 +17,7 @@ from typing import Any, Literal
 from llmos.errors import Invalid, NotFound
 from llmos.resources import ModelService
 from llmos.resources.base import condition
-from llmos.resources.modelservice import DownloadProgress
+from llmos.resources.workload import DownloadProgress
 from llmos_hub.backends.base import Backend
 from llmos_hub.controllers.layout import Layout
 from llmos_hub.controllers.modelservice.workloads import (
