@@ -18,13 +18,13 @@ from llmos.resources import KINDS, Resource
 from llmos.resources.base import utcnow
 from llmos_hub.controllers.cluster_informer import Object
 from llmos_hub.controllers.fencing import require_leadership
-from llmos_hub.controllers.namespaces import owner_of
+from llmos_hub.controllers.namespaces.reconciler import owner_of
 from llmos_hub.controllers.server_sweep import ServerSweep
 from llmos_hub.identity.people import People
 from llmos_hub.kubernetes_api import MERGE_PATCH, APIError, KubernetesAPI, path_of
 from llmos_hub.managers.namespace_objects import Owner
 from llmos_hub.managers.namespace_options import NamespaceOptions
-from llmos_hub.names import KEY_MISSING_SINCE, KEY_OWNER_CREATED, MODELS_CLAIM
+from llmos_hub.names import KEY_INSTANCE, KEY_MANAGED_BY, KEY_MISSING_SINCE, KEY_OWNER_CREATED, MODELS_CLAIM
 from llmos_hub.stores.base import Store
 
 __all__ = ["Sweep"]
@@ -76,11 +76,16 @@ class Sweep:
         self._clock = clock
         self._servers = ServerSweep(api, people, options.instance, clock=clock)
 
-    async def run(self, namespaces: Callable[[], list[Object]]) -> None:
-        """Check all namespaces periodically until cancelled."""
+    async def follow(self) -> None:
+        """Do nothing while another process leads."""
+
+    async def work(self) -> None:
+        """Check all namespaces of the release periodically until cancelled."""
+        ours = {"labelSelector": f"{KEY_MANAGED_BY}=llmos,{KEY_INSTANCE}={self._options.instance}"}
         while True:
             try:
-                await self.look(namespaces())
+                found = await self._api.request("GET", path_of("v1", "namespaces"), params=ours)
+                await self.look(found["items"])
             except (LLMOSError, APIError) as error:
                 logger.warning("Whether people are gone can't be told now: %s", error)
             await asyncio.sleep(self._period)

@@ -19,7 +19,8 @@ from llmos.errors import Conflict, NotFound
 from llmos.resources import ModelService
 from llmos.resources.base import utcnow
 from llmos_hub.controllers.namespace_sweep import Sweep
-from llmos_hub.controllers.namespaces import NamespaceController
+from llmos_hub.controllers.namespaces.reconciler import namespace_controller
+from llmos_hub.controllers.reconciler import Controller
 from llmos_hub.kubernetes_api import KubernetesAPI
 from llmos_hub.managers.namespace_options import Binding, NamespaceOptions
 from llmos_hub.managers.namespaces import KubernetesNamespaces
@@ -43,7 +44,7 @@ class Platform:
     options: NamespaceOptions
     people: FakePeople
     rights: Rights
-    controller: NamespaceController
+    controller: Controller[Any]
 
     @property
     def namespace(self) -> str:
@@ -82,7 +83,7 @@ async def platform(cluster: Cluster, api: KubernetesAPI) -> AsyncIterator[Platfo
         counts={"count/modelservices.llmos.ai": "1", "count/secrets": "500"},
         bindings=[Binding(cluster_role="view", service_account="hub")],
     )
-    controller = NamespaceController(api, options, release, leading=lambda: True)
+    controller = namespace_controller(api, options, release, leading=lambda: True)
     rights = Rights(Caller(name, scopes=frozenset({SCOPE_MANAGE})))
     people = FakePeople({name: CREATED, "somebody": CREATED})
     platform = Platform(cluster, api, release, options, people, rights, controller)

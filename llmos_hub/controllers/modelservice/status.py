@@ -15,14 +15,9 @@ from typing import Literal
 from llmos.errors import LLMOSError
 from llmos.resources import Condition, ModelService
 from llmos.resources.base import set_condition
-from llmos.resources.modelservice import (
-    Endpoint,
-    ModelInfo,
-    ModelServiceStatus,
-    Phase,
-)
+from llmos.resources.modelservice import ModelInfo, ModelServiceStatus, Phase
 from llmos.resources.quantities import format_bytes
-from llmos.resources.workload import ReplicaStatus
+from llmos.resources.workload import Endpoint, ReplicaStatus
 from llmos_hub.controllers.modelservice.downloads import DOWNLOAD_FAILED, Download
 from llmos_hub.engines.base import Plan
 from llmos_hub.workload import Observation, ReplicaState
