@@ -10,7 +10,7 @@ from llmos_hub.backends.base import Backend
 from llmos_hub.backends.kubernetes import KubernetesBackend
 from llmos_hub.workload import ProcessTemplate
 from tests.support import backend_contract
-from tests.support.backend_contract import BackendContract, Programs, ready, until, workload
+from tests.support.backend_contract import REPORT, BackendContract, Programs, ready, until, workload
 from tests.support.kubernetes_backend import HEALTH, Placed, script, serving, settings_for
 
 
@@ -49,6 +49,7 @@ async def programs(api, namespace, release):
         unready=script("sleep 3600", readiness=HEALTH),
         crashing=script("echo last words; exit 3", readiness=HEALTH),
         job=lambda code: script(f"echo working; exit {code}", completes=True),
+        reporting=script("; ".join(f"echo '{line}'" for line in REPORT), completes=True),
         missing=ProcessTemplate(("llmos-no-such-program",), grace=1.0),
         successor=successor,
     )

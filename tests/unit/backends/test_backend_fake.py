@@ -9,7 +9,7 @@ import pytest
 from llmos.errors import BackendFailed
 from llmos_hub.backends.fake import Behaviour, FakeBackend
 from llmos_hub.workload import ProcessTemplate, Role, Workload
-from tests.support.backend_contract import BackendContract, Programs, phase, ready, until, workload
+from tests.support.backend_contract import REPORT, BackendContract, Programs, phase, ready, until, workload
 
 WORDS = ("last words",)
 
@@ -23,6 +23,8 @@ def behave(_: Workload, role: Role, __: int) -> Behaviour:
         return Behaviour(
             {"phase": "Waiting", "reason": "NotFound", "message": "missing", "retry_at": datetime.now(UTC)}
         )
+    if program == "reporting":
+        return Behaviour({"phase": "Succeeded", "exit_code": 0}, REPORT)
     if program == "unready":
         return Behaviour({"phase": "Starting"})
     if program == "job" and arguments == ["0"]:
@@ -52,6 +54,7 @@ def programs():
         unready=ProcessTemplate(("unready",)),
         crashing=ProcessTemplate(("crashing",)),
         job=lambda code: ProcessTemplate(("job", str(code)), completes=True),
+        reporting=ProcessTemplate(("reporting",), completes=True),
         missing=ProcessTemplate(("missing",)),
         successor=successor,
     )
