@@ -12,12 +12,12 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from llmos.errors import BadRequest, LLMOSError, MethodNotAllowed, Unauthorized
+from llmos.errors import BadRequest, LLMOSError, MethodNotAllowed, NotFound, Unauthorized
 from llmos.resources import Resource
 from llmos_hub.api.audit import Action
 from llmos_hub.api.dependencies import Call, Services
 from llmos_hub.managers.settings import MAX_WRITES
-from llmos_hub.policy import Rights, Verb
+from llmos_hub.policy import Ref, Rights, Verb
 
 __all__ = ["Endpoint", "Operation", "route"]
 
@@ -133,6 +133,8 @@ class Endpoint:
             outcome = str(response.status_code)
         except LLMOSError as error:
             outcome = error.code
+            if isinstance(error, NotFound) and verb and not rights.may("list", Ref(self.kind, call.namespace)):
+                raise NotFound(f"There is no such {self.kind.singular} here.") from None  # without similar names
             raise
         finally:
             services.audit(self._action(call, verb, outcome))
