@@ -6,10 +6,49 @@ import hashlib
 import re
 from typing import Final
 
-__all__ = ["PERSONAL", "group_namespace", "slug", "user_namespace"]
+__all__ = [
+    "KEY_INSTANCE",
+    "KEY_KIND",
+    "KEY_MANAGED_BY",
+    "KEY_NAME",
+    "KEY_OWNER",
+    "KEY_OWNER_CREATED",
+    "KEY_OWNER_KIND",
+    "KEY_PART",
+    "KEY_PREPARED",
+    "MODELS_CLAIM",
+    "PERSONAL",
+    "WORKLOADS_FINALIZER",
+    "group_namespace",
+    "slug",
+    "user_namespace",
+]
 
 PERSONAL: Final = "user-"
 """Prefix of the namespaces that belong to one user."""
+
+KEY_KIND: Final = "llmos.ai/kind"
+"""Label with the kind that a pod runs for: a resource's, or ``Server``."""
+KEY_NAME: Final = "llmos.ai/name"
+"""Label with the name of the resource or server that a pod runs for."""
+KEY_PART: Final = "llmos.ai/part"
+"""Label with the part of a resource's workloads; pods that people start don't have it."""
+KEY_OWNER_KIND: Final = "llmos.ai/owner-kind"
+"""Label with the kind of a namespace's owner: ``user``, ``group`` or ``platform``."""
+KEY_OWNER: Final = "llmos.ai/owner"
+"""Annotation with the Hub's name of the user or group; a label value can't hold every name."""
+KEY_OWNER_CREATED: Final = "llmos.ai/owner-created"
+"""Annotation with the time the Hub created the user: a name may be deleted and created again for another person."""
+KEY_PREPARED: Final = "llmos.ai/prepared"
+"""Annotation with the hash of the contents applied last; without it no pods should be started in the namespace."""
+KEY_INSTANCE: Final = "app.kubernetes.io/instance"
+"""Label with the release's name; on the objects of a workload, with its resource's."""
+KEY_MANAGED_BY: Final = "app.kubernetes.io/managed-by"
+
+MODELS_CLAIM: Final = "llmos-models"
+"""Volume claim of a namespace for downloaded models: a cache, which may be deleted with the namespace."""
+WORKLOADS_FINALIZER: Final = "llmos.ai/workloads"
+"""Finalizer of resources with workloads."""
 
 _PLAIN: Final = re.compile(r"[a-z0-9]([-a-z0-9]{0,46}[a-z0-9])?")
 

@@ -11,7 +11,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from llmos.names import group_namespace, user_namespace
+from llmos.names import (
+    KEY_INSTANCE,
+    KEY_KIND,
+    KEY_MANAGED_BY,
+    KEY_NAME,
+    KEY_OWNER,
+    KEY_OWNER_CREATED,
+    KEY_OWNER_KIND,
+    KEY_PART,
+    KEY_PREPARED,
+    MODELS_CLAIM,
+    group_namespace,
+    user_namespace,
+)
 
 __all__ = [
     "API_PREFIX",
@@ -29,7 +42,37 @@ __all__ = [
     "GATEWAY_PREFIX",
     "HEADER_REQUEST_ID",
     "INVOKE_NOTE",
+    "KEY_AFTER",
+    "KEY_ANNOTATIONS",
+    "KEY_APP",
+    "KEY_APPLIED",
+    "KEY_ATTEMPT",
+    "KEY_COMPONENT",
+    "KEY_GENERATION",
+    "KEY_GPU_TYPE",
+    "KEY_INSTANCE",
+    "KEY_KIND",
+    "KEY_LABELS",
+    "KEY_MANAGED_BY",
+    "KEY_MISSING_SINCE",
+    "KEY_MODELS",
+    "KEY_NAME",
+    "KEY_OWNER",
+    "KEY_OWNER_CREATED",
+    "KEY_OWNER_KIND",
+    "KEY_PART",
+    "KEY_PART_OF",
+    "KEY_PREPARED",
+    "KEY_REPLICAS",
+    "KEY_ROLE",
+    "KEY_SECRETS",
+    "KEY_SOURCE",
+    "KEY_STATUS",
+    "KEY_TEMPLATE",
+    "KEY_UID",
+    "KEY_WORKLOAD",
     "METADATA_SERVICES",
+    "MODELS_CLAIM",
     "PUBLIC_NAMESPACE",
     "RECOVERABLE",
     "SCOPE_ACCOUNTS",
@@ -60,6 +103,42 @@ SCOPE_ACCOUNTS: Final = "custom:llmos:accounts"
 """Hub scope of the platform's own service: create admins and set their passwords, for the platform's operator."""
 INVOKE_NOTE: Final = "llmos-invoke {user}/{server}"
 """Note on the token that a server gets for models, by which the token is found to delete it."""
+
+KEY_APP: Final = "app.kubernetes.io/name"
+KEY_COMPONENT: Final = "app.kubernetes.io/component"
+KEY_PART_OF: Final = "app.kubernetes.io/part-of"
+KEY_MISSING_SINCE: Final = "llmos.ai/owner-missing-since"
+"""Annotation with the time when a namespace's owner was first missing in the Hub."""
+KEY_WORKLOAD: Final = "llmos.ai/workload"
+"""Label with the workload's id, which selects its pods."""
+KEY_ROLE: Final = "llmos.ai/role"
+KEY_TEMPLATE: Final = "llmos.ai/template"
+"""Label with the hash of the template that a pod was created from."""
+KEY_UID: Final = "llmos.ai/uid"
+KEY_APPLIED: Final = "llmos.ai/applied"
+"""Annotation with a hash of the object as it was applied."""
+KEY_AFTER: Final = "llmos.ai/after"
+"""Annotation with the roles that a role is started after, which are stopped after it."""
+KEY_LABELS: Final = "llmos.ai/labels"
+"""Annotation with the labels of a workload or resource, as JSON."""
+KEY_ANNOTATIONS: Final = "llmos.ai/annotations"
+"""Annotation with the annotations of a resource that is stored as a Secret, as JSON."""
+KEY_STATUS: Final = "llmos.ai/status"
+"""Annotation with the status of a resource that is stored as a Secret, as JSON."""
+KEY_GENERATION: Final = "llmos.ai/generation"
+"""Annotation with the generation of a resource that is stored as a Secret; label with that of a download's resource."""
+KEY_SOURCE: Final = "llmos.ai/source"
+"""Label with a hash of what a download fetches, and to where."""
+KEY_SECRETS: Final = "llmos.ai/secrets"
+"""Label with a hash of the secrets that a download uses."""
+KEY_ATTEMPT: Final = "llmos.ai/attempt"
+"""Label with the number of a download's attempt."""
+KEY_REPLICAS: Final = "llmos.ai/replicas"
+"""Label with the number of replicas that a workload was applied with."""
+KEY_MODELS: Final = "llmos.ai/models"
+"""Label of pods that share a volume which only one node can mount."""
+KEY_GPU_TYPE: Final = "llmos.ai/gpu-type"
+"""Label of nodes with the type of their GPUs, set by the cluster's administrators."""
 
 PUBLIC_NAMESPACE: Final = "public"
 API_PREFIX: Final = "/services/llmos"

@@ -59,12 +59,12 @@ class LLMOSMagics(Magics):
 
         %llmos serve demo://smollm2 --name chat     serve a model and wait until it is ready
         %llmos ps                                   show model services: state, memory, replicas
-        %llmos describe modelservice chat           show everything about one
+        %llmos describe ms chat                     show everything about one
         %llmos logs chat                            show the log of its processes
         %llmos stop chat · start chat               stop it but keep it · start it again
         %llmos scale chat 2                         set the number of replicas
         %llmos set chat --memory 6Gi                change it
-        %llmos delete modelservice chat             delete it
+        %llmos delete ms chat                       delete it
         %llmos models                               show the names that clients can ask for
         %llmos get KIND · events · apply · whoami   as in kubectl
 

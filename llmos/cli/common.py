@@ -67,7 +67,7 @@ def add_target(parser: argparse.ArgumentParser, able: Callable[[type[Resource]],
 
 
 def examples_of_kinds() -> str:
-    """Return the kinds as a help text lists them: ``modelservice, credential, setting``."""
+    """Return the kinds as a help text lists them, with commas."""
     return ", ".join(kind.singular for kind in KINDS.values())
 
 

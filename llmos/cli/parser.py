@@ -141,15 +141,13 @@ VERBS = _verbs(
         "get",
         "show resources",
         "get",
-        ("get modelservices", "get modelservice chat -o yaml", "get credentials -w", "get ms -l team=vision -o wide"),
+        ("get ms", "get ms chat -o yaml", "get credentials -w", "get ms -l team=vision -o wide"),
     ),
-    Verb("describe", "show everything about one resource", "describe", ("describe modelservice chat",)),
-    Verb("events", "show the events of a resource", "describe", ("events modelservice chat",)),
+    Verb("describe", "show everything about one resource", "describe", ("describe ms chat",)),
+    Verb("events", "show the events of a resource", "describe", ("events ms chat",)),
     Verb("apply", "create or change resources from files", "apply", ("apply -f chat.yaml", "apply -f - --dry-run")),
-    Verb("delete", "delete resources", "delete", ("delete modelservice chat", "delete -f chat.yaml --yes")),
-    Verb(
-        "explain", "explain a kind or a field", "explain", ("explain modelservice.spec.resources",), needs_client=False
-    ),
+    Verb("delete", "delete resources", "delete", ("delete ms chat", "delete -f chat.yaml --yes")),
+    Verb("explain", "explain a kind or a field", "explain", ("explain ms.spec.resources",), needs_client=False),
     Verb("nodes", "show the nodes and their free capacity", "nodes", ("nodes", "nodes node1")),
     Verb(
         "python",

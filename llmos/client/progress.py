@@ -8,7 +8,7 @@ from datetime import datetime
 from llmos.errors import LLMOSError
 from llmos.resources import MAIN_KIND, Resource
 from llmos.resources.base import condition
-from llmos.resources.modelservice import DownloadProgress
+from llmos.resources.workload import DownloadProgress
 
 __all__ = ["Progress", "ProgressTracker", "failure", "spelled", "too_slow"]
 

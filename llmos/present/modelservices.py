@@ -74,9 +74,7 @@ def _memory(service: ModelService) -> str:
 
 
 def _replicas(service: ModelService) -> str:
-    desired = service.status.desired_replicas
-    wanted = 0 if service.spec.paused else desired if desired is not None else service.spec.replicas
-    return f"{service.status.ready_replicas}/{wanted}"
+    return f"{service.status.ready_replicas}/{service.wanted_replicas}"
 
 
 def ps_table(

@@ -7,17 +7,24 @@ from collections.abc import Sequence
 from llmos.present.amounts import memory_of
 from llmos.present.tables import Row, Table
 from llmos.present.text import Tone
+from llmos.resources import KINDS
 from llmos.resources.node import Node
 
 __all__ = ["node_table", "work_table"]
 
 _WORDS = {
-    "ModelService": ("model", "models"),
     "Server": ("server", "servers"),
     "Download": ("download", "downloads"),
     "System": ("of the system", "of the system"),
     "Other": ("other", "others"),
 }
+
+
+def _words(kind: str) -> tuple[str, str]:
+    """Return the words for one and for several workloads of a kind."""
+    if kind in KINDS and KINDS[kind].nouns[0]:
+        return KINDS[kind].nouns
+    return _WORDS.get(kind, (kind, kind))
 
 
 def node_table(nodes: Sequence[Node]) -> Table:
@@ -49,12 +56,12 @@ def _row(node: Node, headings: Sequence[str]) -> Row:
 def _counted(counts: dict[str, int]) -> str:
     """Return the numbers of workloads in words.
 
-    >>> _counted({"ModelService": 2, "Server": 1, "System": 9})
-    '2 models, 1 server, 9 of the system'
+    >>> _counted({"Other": 2, "Server": 1, "System": 9})
+    '1 server, 9 of the system, 2 others'
     """
     words = [
-        f"{counts[kind]} {_WORDS.get(kind, (kind, kind))[counts[kind] != 1]}"
-        for kind in sorted(counts, key=lambda kind: [*_WORDS, kind].index(kind))
+        f"{counts[kind]} {_words(kind)[counts[kind] != 1]}"
+        for kind in sorted(counts, key=[*KINDS, *_WORDS, *counts].index)
         if counts[kind]
     ]
     return ", ".join(words) or "-"
@@ -66,7 +73,7 @@ def work_table(node: Node) -> Table:
         Row(
             [
                 work.name,
-                _WORDS.get(work.kind, (work.kind, ""))[0] if work.kind != "System" else "system",
+                _words(work.kind)[0] if work.kind != "System" else "system",
                 work.namespace,
                 f"{work.cpus:g}" if work.cpus else "-",
                 memory_of(work.memory, None) if work.memory else "-",

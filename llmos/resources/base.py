@@ -249,6 +249,8 @@ class Resource(Model):
     plural: ClassVar[str]
     singular: ClassVar[str]
     short_names: ClassVar[tuple[str, ...]] = ()
+    nouns: ClassVar[tuple[str, str]] = ("", "")
+    """Words for one and for several of its workloads, as in "2 models"; empty for the kind's name."""
     scope: ClassVar[Scope] = "Namespaced"
     columns: ClassVar[tuple[tuple[str, str], ...]] = ()
     """Columns of lists beside NAME and AGE: (heading, path such as ``status.phase``)."""
@@ -327,7 +329,7 @@ class Resource(Model):
 
     @classmethod
     def kind_name(cls) -> str:
-        """Return the kind's name: ``ModelService``."""
+        """Return the kind's name: ``Setting``."""
         return str(cls.model_fields["kind"].default)
 
     @property

@@ -9,17 +9,15 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import AfterValidator, ConfigDict, Field, model_validator
 
 from llmos.errors import ModelNotReady, NotReady
-from llmos.names import PERSONAL
+from llmos.names import PERSONAL, WORKLOADS_FINALIZER
 from llmos.resources import cel
 from llmos.resources.base import Condition, Meaning, Model, Name, ObjectMeta, Resource, Timestamp, Titles, Unit, Usage
 from llmos.resources.modeluri import ModelURI
 from llmos.resources.podtemplate import check_pod_template
-from llmos.resources.workload import ReplicaStatus, Resources, usage_of
+from llmos.resources.workload import DownloadProgress, Endpoint, ReplicaStatus, Resources, usage_of
 
 __all__ = [
     "ENGINES",
-    "DownloadProgress",
-    "Endpoint",
     "Engine",
     "ModelInfo",
     "ModelService",
@@ -164,19 +162,6 @@ class ModelServiceSpec(Model):
         return self
 
 
-class DownloadProgress(Model):
-    """The progress of a download."""
-
-    file: str = ""
-    """File being downloaded."""
-    done: int = 0
-    """Bytes downloaded."""
-    total: int | None = None
-    """Size in bytes, if known."""
-    rate: float | None = None
-    """Bytes per second, over the last seconds."""
-
-
 class ModelInfo(Model):
     """Properties of the model, read from its files."""
 
@@ -198,15 +183,6 @@ class ModelInfo(Model):
     """The file chosen from the repository, and the reason."""
     chat_template: bool = False
     """True if the files contain a chat template."""
-
-
-class Endpoint(Model):
-    """The address at which the gateway reaches a replica; not usable from elsewhere."""
-
-    replica: str
-    """Id of the replica."""
-    url: str
-    """``unix:///path/to.sock`` or ``http://127.0.0.1:PORT``."""
 
 
 class ModelServiceStatus(Model):
@@ -258,6 +234,7 @@ class ModelService(Resource):
     plural: ClassVar[str] = "modelservices"
     singular: ClassVar[str] = "modelservice"
     short_names: ClassVar[tuple[str, ...]] = ("ms", "model", "models")
+    nouns: ClassVar[tuple[str, str]] = ("model", "models")
     has_logs: ClassVar[bool] = True
     log_parts: ClassVar[tuple[str, ...]] = ("serve", "fetch")
     scalable: ClassVar[bool] = True
@@ -275,7 +252,7 @@ class ModelService(Resource):
         {"InsufficientResources", "Invalid", "Unsupported", "DownloadFailed"}
     )
     not_ready: ClassVar[type[NotReady]] = ModelNotReady
-    finalizer: ClassVar[str] = "llmos.ai/workloads"
+    finalizer: ClassVar[str] = WORKLOADS_FINALIZER
     placeholder: ClassVar[Mapping[str, Any]] = {"engine": "custom", "args": ["unreadable"], "paused": True}
     columns: ClassVar[tuple[tuple[str, str], ...]] = (
         ("MODEL", "spec.model"),
@@ -292,6 +269,14 @@ class ModelService(Resource):
     def usage(self) -> Usage | None:
         """Return what its replicas on this machine use; None if it has none."""
         return usage_of(self.spec.resources, self.status.replica_statuses)
+
+    @property
+    def wanted_replicas(self) -> int:
+        """The wanted number of replicas: none while paused, else what the autoscaler wants, or else the spec."""
+        if self.spec.paused:
+            return 0
+        desired = self.status.desired_replicas
+        return self.spec.replicas if desired is None else desired
 
     @property
     def served_name(self) -> str:

@@ -16,7 +16,7 @@ class NodeWork(Model):
     """A workload on a node."""
 
     kind: str
-    """``ModelService``, ``Server`` (a notebook server), ``Download``, ``System``, ``Other``."""
+    """Kind of its resource, or ``Server`` (a notebook server), ``Download``, ``System``, ``Other``."""
     namespace: str
     """Namespace of the workload."""
     name: str

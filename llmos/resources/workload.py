@@ -10,7 +10,7 @@ from pydantic import Field
 from llmos.resources.base import Model, Timestamp, Unit, Usage
 from llmos.resources.quantities import CPU, Memory, parse_quantity
 
-__all__ = ["ReplicaStatus", "Resources", "usage_of"]
+__all__ = ["DownloadProgress", "Endpoint", "ReplicaStatus", "Resources", "usage_of"]
 
 
 class Resources(Model):
@@ -44,6 +44,28 @@ class ReplicaStatus(Model):
     """Time when the process was started."""
     message: str = ""
     """Reason why the replica is not ready."""
+
+
+class DownloadProgress(Model):
+    """The progress of a download."""
+
+    file: str = ""
+    """File being downloaded."""
+    done: int = 0
+    """Bytes downloaded."""
+    total: int | None = None
+    """Size in bytes, if known."""
+    rate: float | None = None
+    """Bytes per second, over the last seconds."""
+
+
+class Endpoint(Model):
+    """The address at which the gateway reaches a replica; not usable from elsewhere."""
+
+    replica: str
+    """Id of the replica."""
+    url: str
+    """``unix:///path/to.sock`` or ``http://127.0.0.1:PORT``."""
 
 
 def usage_of(each: Resources, replicas: Sequence[ReplicaStatus]) -> Usage | None:

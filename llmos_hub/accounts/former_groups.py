@@ -20,6 +20,7 @@ from tornado.log import app_log
 from traitlets.config import Application
 
 from llmos.names import group_namespace
+from llmos.resources import MAIN_KIND
 
 __all__ = ["NAME_RULE", "FormerGroupRow", "forget_group", "keep_names_of_groups"]
 
@@ -118,6 +119,6 @@ def _what_is_left(name: str, row: FormerGroupRow | None) -> str:
     since = f", deleted on {row.deleted:%Y-%m-%d}" if row is not None and row.deleted else ""
     return (
         f'There was a group "{name}" before{since}: what is in the namespace {namespace} is kept. Is it the same group? '
-        f"Hand it over: llmos group add {name} --inherit. For another one first look (llmos get modelservices -n "
+        f"Hand it over: llmos group add {name} --inherit. For another one first look (llmos get {MAIN_KIND.plural} -n "
         f"{namespace}, the same for credentials), delete what is left, then run the same command."
     )

@@ -13,6 +13,7 @@ from sqlalchemy import Column, DateTime, Unicode
 from sqlalchemy.orm import Session
 
 from llmos.names import slug, user_namespace
+from llmos.resources import MAIN_KIND
 
 __all__ = ["FormerPersonRow", "forget", "remember", "what_is_left"]
 
@@ -58,6 +59,6 @@ def what_is_left(db: Session, name: str, homes: Path) -> str:
     kept = f"the home {home} and " if home.exists() else ""
     return (
         f'There was a user "{name}" before{since}: {kept}what is in the namespace {namespace} are kept. Is it the same '
-        f"person? Hand it over: llmos user add {name} --inherit. For another one first look (llmos get modelservices -n "
+        f"person? Hand it over: llmos user add {name} --inherit. For another one first look (llmos get {MAIN_KIND.plural} -n "
         f"{namespace}, the same for credentials), delete what is left and move the home away."
     )

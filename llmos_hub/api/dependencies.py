@@ -19,7 +19,7 @@ from llmos_hub.managers.namespaces import Namespaces
 from llmos_hub.managers.nodes import Nodes
 from llmos_hub.managers.resources import ResourceManager
 from llmos_hub.managers.settings import PlatformSettings
-from llmos_hub.policy import Caller, Rights, Verb
+from llmos_hub.policy import Caller, Ref, Rights, Verb, Within
 from llmos_hub.stores.base import Store
 
 __all__ = ["Addresses", "Call", "Services", "label_selector"]
@@ -65,27 +65,54 @@ class Call:
 
     Attributes
     ----------
-    caller
-        The authenticated caller.
+    rights
+        The authenticated caller, with their rights.
     token
         Its token; kept only to check later whether it is still valid.
     kind
         The kind of the route.
     within
-        The namespaces to which a request for all of them is restricted; None if it isn't.
+        The resources to which a request for many is restricted; None if it isn't.
     """
 
     request: Request
     services: Services
-    caller: Caller
+    rights: Rights
     token: str
     kind: type[Resource]
-    within: frozenset[str] | None = None
+    within: Within | None = None
 
     @property
-    def rights(self) -> Rights:
-        """What the caller may do."""
-        return Rights(self.caller)
+    def caller(self) -> Caller:
+        """The authenticated caller."""
+        return self.rights.caller
+
+    async def authorise(self, verb: Verb) -> Within | None:
+        """Require the right to do it to the resource in the path, or to some of the resources.
+
+        Returns
+        -------
+        Within, or None
+            The resources to which the request is restricted, if it is.
+
+        Raises
+        ------
+        Forbidden
+            With the reason.
+        NotFound
+            The right depends on the labels of the resource, which doesn't exist.
+        """
+        return await self._authorise(self.rights, verb)
+
+    async def _authorise(self, rights: Rights, verb: Verb) -> Within | None:
+        name = self.request.path_params.get("name")
+        ref = Ref(self.kind, self.namespace, name)
+        if name is None:
+            return rights.require_some(verb, ref)
+        if rights.needs_labels(verb, ref):
+            ref = Ref.of(await self.services.resources.get(self.kind, self.namespace, name))
+        rights.require(verb, ref)
+        return None
 
     async def still_may(self, verb: Verb) -> None:
         """Check again, for an answer that takes long, that the token is valid and that its owner may do this.
@@ -93,12 +120,12 @@ class Call:
         Raises
         ------
         Unauthorized, Forbidden
-            It isn't, or they may not any more, or in other namespaces than at the beginning.
+            It isn't, or they may not any more, or for other resources than at the beginning.
         """
-        caller = await self.services.identity.authenticate(self.token)
-        within = Rights(caller).require_somewhere(verb, self.kind, self.namespace)
+        rights = await self.services.identity.authenticate(self.token)
+        within = await self._authorise(rights, verb)
         if within is not None and (self.within is None or not self.within <= within):
-            raise Forbidden("You may see other namespaces than when this began. Ask again.")
+            raise Forbidden("You may see other resources than when this began. Ask again.")
 
     @property
     def namespace(self) -> str | None:

@@ -12,12 +12,12 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from llmos.errors import BadRequest, LLMOSError, MethodNotAllowed, Unauthorized
+from llmos.errors import BadRequest, LLMOSError, MethodNotAllowed, NotFound, Unauthorized
 from llmos.resources import Resource
 from llmos_hub.api.audit import Action
 from llmos_hub.api.dependencies import Call, Services
 from llmos_hub.managers.settings import MAX_WRITES
-from llmos_hub.policy import Verb
+from llmos_hub.policy import Ref, Rights, Verb
 
 __all__ = ["Endpoint", "Operation", "route"]
 
@@ -41,8 +41,10 @@ class Operation:
     summary
         The summary on the OpenAPI page.
     verb
-        The verb that the caller needs for the endpoint's kind; ``list`` becomes ``watch`` with ``?watch=1``. Empty: any
-        valid token will do.
+        The verb that the caller needs for the endpoint's kind; ``list`` becomes ``watch`` with ``?watch=1``. Empty: only
+        `requires` is checked.
+    requires
+        Raises an error unless the caller has the rights that the operation needs beside the verb.
     parameters
         The query's parameters, by name in `llmos_hub.api.openapi.PARAMETERS`.
     body, returns
@@ -58,6 +60,7 @@ class Operation:
     body: Body = ""
     returns: Returns = "resource"
     created: bool = False
+    requires: Callable[[Rights], None] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,21 +117,24 @@ class Endpoint:
     async def _authorised(self, request: Request, services: Services, operation: Operation) -> Response:
         """Answer an authenticated caller who has the right; every such request is audited once."""
         token = bearer_token(request, services)
-        caller = await services.identity.authenticate(token)
-        request.scope["llmos.caller"] = caller.name
-        call, verb, outcome = Call(request, services, caller, token, self.kind), operation.verb, "internal"
+        rights = await services.identity.authenticate(token)
+        request.scope["llmos.caller"] = caller = rights.caller.name
+        call, verb, outcome = Call(request, services, rights, token, self.kind), operation.verb, "internal"
         try:
             if request.method != "GET":  # before its body is read
-                services.writes.take(caller.name, await services.settings.value(MAX_WRITES))
+                services.writes.take(caller, await services.settings.value(MAX_WRITES))
             if verb == "list" and call.flag("watch"):
                 verb = "watch"
+            if operation.requires is not None:
+                operation.requires(rights)
             if verb:
-                within = call.rights.require_somewhere(verb, self.kind, call.namespace)
-                call = replace(call, within=within)
+                call = replace(call, within=await call.authorise(verb))
             response = await operation.handler(call)
             outcome = str(response.status_code)
         except LLMOSError as error:
             outcome = error.code
+            if isinstance(error, NotFound) and verb and not rights.may("list", Ref(self.kind, call.namespace)):
+                raise NotFound(f"There is no such {self.kind.singular} here.") from None  # without similar names
             raise
         finally:
             services.audit(self._action(call, verb, outcome))

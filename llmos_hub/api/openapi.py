@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from starlette.routing import BaseRoute, Route
 
-from llmos.resources import API_VERSION, KINDS, Resource, json_schema
+from llmos.resources import API_VERSION, KINDS, MAIN_KIND, Resource, json_schema
 from llmos_hub.api.endpoints import Endpoint, OpenOperation, Operation
 
 __all__ = ["PARAMETERS", "make_document", "make_page"]
@@ -210,10 +210,10 @@ def _example(address: str) -> str:
     url = f"{address}/apis/{API_VERSION}"
     shell = f"""export TOKEN=...      # from the Hub's token page, or: llmos token
 curl -H "Authorization: Bearer $TOKEN" {url}/whoami
-curl -H "Authorization: Bearer $TOKEN" {url}/namespaces/user-ada/modelservices
+curl -H "Authorization: Bearer $TOKEN" {url}/namespaces/user-ada/{MAIN_KIND.plural}
 curl -H "Authorization: Bearer $TOKEN" -H "Content-Type: application/apply-patch+yaml" -X PATCH \\
-     {url}/namespaces/user-ada/modelservices/chat --data-binary @- <<EOF
-kind: ModelService
+     {url}/namespaces/user-ada/{MAIN_KIND.plural}/chat --data-binary @- <<EOF
+kind: {MAIN_KIND.kind_name()}
 metadata: {{name: chat}}
 spec: {{model: "demo://smollm2"}}
 EOF"""

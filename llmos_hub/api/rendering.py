@@ -11,7 +11,7 @@ from starlette.responses import JSONResponse
 
 from llmos.errors import LLMOSError
 from llmos.resources import API_VERSION, Resource
-from llmos_hub.policy import Rights
+from llmos_hub.policy import Ref, Rights
 from llmos_hub.stores.base import Event, Page, WatchEvent
 
 __all__ = ["error_line", "event_list", "listing", "rendered", "respond", "watch_line", "whole_list"]
@@ -25,7 +25,7 @@ _LOG_LINES = "lastLogLines"
 def rendered(resource: Resource, rights: Rights) -> dict[str, Any]:
     """Return the resource as JSON, without write-only fields, nor log lines that the caller may not read."""
     body = resource.dump()
-    if resource.has_logs and not rights.may("logs", type(resource), resource.metadata.namespace):
+    if resource.has_logs and not rights.may("logs", Ref.of(resource)):
         body["status"].pop(_LOG_LINES, None)
     for name in resource.write_only:
         field = type(resource.spec).model_fields[name]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from starlette.routing import Route
 
 from llmos.resources import API_VERSION, KINDS, Resource
@@ -17,6 +19,7 @@ from llmos_hub.api.handlers.resources import (
     patch_resource,
     replace_resource,
 )
+from llmos_hub.policy import Rights
 
 __all__ = ["make_routes"]
 
@@ -41,7 +44,6 @@ def _open_endpoints() -> list[Endpoint]:
         Endpoint("/openapi.json", {"GET": OpenOperation(documents.openapi_document, "The API in OpenAPI 3.1")}),
         Endpoint("/health", _with_head(OpenOperation(health.health, "Return whether the process is alive"))),
         Endpoint("/ready", _with_head(OpenOperation(health.ready, "Return whether requests can be served"))),
-        Endpoint("/metrics", {"GET": OpenOperation(health.metrics, "Metrics for Prometheus, for admins", "text")}),
     ]
 
 
@@ -51,7 +53,14 @@ def _with_head(operation: OpenOperation) -> dict[str, OpenOperation]:
 
 def _discovery_endpoints() -> list[Endpoint]:
     group = API_VERSION.partition("/")[0]
+    metrics = Operation(
+        health.metrics,
+        "Metrics for Prometheus, for admins",  # a notebook server can reach the process itself, too
+        returns="text",
+        requires=partial(Rights.require_admin, what="read the platform's metrics"),
+    )
     return [
+        Endpoint("/metrics", {"GET": metrics}),
         Endpoint("/apis", {"GET": Operation(discovery.api_groups, "The API's groups", returns="object")}),
         Endpoint(f"/apis/{group}", {"GET": Operation(discovery.api_group, "The group's versions", returns="object")}),
         Endpoint(_BASE, {"GET": Operation(discovery.api_resources, "The kinds and their verbs", returns="object")}),
@@ -61,7 +70,14 @@ def _discovery_endpoints() -> list[Endpoint]:
         ),
         Endpoint(
             f"{_BASE}/nodes",
-            {"GET": Operation(platform.list_nodes, "The nodes and their free resources", returns="object")},
+            {
+                "GET": Operation(
+                    platform.list_nodes,
+                    "The nodes and their free resources",
+                    returns="object",
+                    requires=Rights.require_manage,
+                )
+            },
         ),
         Endpoint(
             f"{_BASE}/namespaces/{{namespace}}",

@@ -8,11 +8,36 @@ rollouts, restart back-off and health. Reconcilers only `apply` and `observe`. O
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
+from llmos_hub.sources.base import ModelFiles, Progress
 from llmos_hub.workload import Observation, Workload, WorkloadRef
 
-__all__ = ["Backend"]
+__all__ = ["Backend", "Report"]
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """The last that a job has reported of each type.
+
+    Attributes
+    ----------
+    progress
+        The progress of a download.
+    files
+        The downloaded model.
+    code, message
+        The error, for programs and for people.
+    info
+        The current activity, if it is not a download.
+    """
+
+    progress: Progress | None = None
+    files: ModelFiles | None = None
+    code: str = ""
+    message: str = ""
+    info: str = ""
 
 
 class Backend(Protocol):
@@ -57,6 +82,10 @@ class Backend(Protocol):
         NotFound
             There is no such workload or replica.
         """
+        ...
+
+    async def progress(self, ref: WorkloadRef, *, replica: str | None = None) -> Report:
+        """Return what a workload's job has reported; an empty report if it hasn't, or if it doesn't exist."""
         ...
 
     async def delete(self, ref: WorkloadRef) -> None:

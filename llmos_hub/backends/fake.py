@@ -12,9 +12,11 @@ from datetime import UTC, datetime
 from typing import Any
 
 from llmos.errors import BackendFailed, NotFound
+from llmos_hub.backends.base import Report
 from llmos_hub.backends.changes import Changes, Subscription
 from llmos_hub.backends.local.failures import DEPENDENCY, waits_for
 from llmos_hub.backends.local.rollout import Member, Start, decide
+from llmos_hub.backends.reports import REPORT_LINES, read_report
 from llmos_hub.workload import Observation, ReplicaState, Role, Workload, WorkloadRef, start_order
 
 __all__ = ["Behaviour", "FakeBackend", "World"]
@@ -176,6 +178,10 @@ class FakeBackend:
             return True
         states = [state for state in entry.replicas.values() if replica in {None, state.id}]
         return bool(states) and all(state.phase in {"Succeeded", "Failed"} for state in states)
+
+    async def progress(self, ref: WorkloadRef, *, replica: str | None = None) -> Report:
+        """Return what a workload's job has reported; see `Backend.progress`."""
+        return await read_report(self.logs(ref, replica=replica, tail=REPORT_LINES))
 
     async def delete(self, ref: WorkloadRef) -> None:
         """Remove a workload."""

@@ -6,13 +6,13 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from llmos_hub.kubernetes.connection import KubernetesAPI
-from llmos_hub.kubernetes.reflector import Key, Reflector
+from llmos_hub.kubernetes.reflector import Key as ObjectKey
+from llmos_hub.kubernetes.reflector import Reflector
+from llmos_hub.stores.informer import Key
 
-__all__ = ["ClusterInformer", "Object", "ObjectKey", "covers"]
+__all__ = ["ClusterInformer", "Object", "covers"]
 
 Object = Mapping[str, Any]
-ObjectKey = Key
-"""Namespace (empty for cluster-scoped objects) and name."""
 
 
 class ClusterInformer:
@@ -36,24 +36,34 @@ class ClusterInformer:
         self._taking = False
         self._reflector = Reflector(api, path, params={"labelSelector": selector}, keep=_kept, changed=self._changed)
         self.synced = self._reflector.synced
+        """Set once all objects are listed."""
         self.run = self._reflector.run
 
-    def get(self, key: ObjectKey) -> Object | None:
+    @property
+    def connected(self) -> bool:
+        """True once all objects are listed: a watch that breaks is opened again."""
+        return self.synced.is_set()
+
+    def get(self, key: Key) -> Object | None:
         """Return the last known object; None if it doesn't exist."""
-        return self._reflector.objects.get(key)
+        return self._reflector.objects.get((key[0] or "", key[1]))
+
+    def items(self) -> list[tuple[Key, Object]]:
+        """Return all objects with their keys."""
+        return list(self._reflector.objects.items())
 
     def within(self, namespace: str) -> list[Object]:
         """Return all objects in a namespace."""
         return [self._reflector.objects[namespace, name] for name in self._names.get(namespace, ())]
 
-    def __iter__(self) -> Iterator[ObjectKey]:
+    def __iter__(self) -> Iterator[Key]:
         return iter(list(self._reflector.objects))
 
-    def take(self, obj: dict[str, Any]) -> None:
+    def written(self, obj: Object, /) -> None:
         """Store an object that the server has just returned, without calling `on_change` for it."""
         self._taking = True
         try:
-            self._reflector.take(obj)
+            self._reflector.take(dict(obj))
         finally:
             self._taking = False
 

@@ -10,6 +10,7 @@ from llmos.errors import AlreadyExists, Conflict, Internal
 from llmos.resources.base import utcnow
 from llmos_hub.controllers.election import Lease
 from llmos_hub.kubernetes.connection import APIError, KubernetesAPI, path_of
+from llmos_hub.names import KEY_APP, KEY_MANAGED_BY
 
 __all__ = ["LEASE_NAME", "KubernetesLeases", "make_lease", "read_lease"]
 
@@ -24,7 +25,7 @@ def make_lease(namespace: str, name: str, lease: Lease) -> dict[str, Any]:
     metadata: dict[str, Any] = {
         "name": name,
         "namespace": namespace,
-        "labels": {"app.kubernetes.io/name": "llmos", "app.kubernetes.io/managed-by": "llmos"},
+        "labels": {KEY_APP: "llmos", KEY_MANAGED_BY: "llmos"},
     }
     if lease.version:
         metadata["resourceVersion"] = lease.version

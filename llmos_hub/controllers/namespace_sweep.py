@@ -18,18 +18,17 @@ from llmos.resources import KINDS, Resource
 from llmos.resources.base import utcnow
 from llmos_hub.controllers.cluster_informer import Object
 from llmos_hub.controllers.fencing import require_leadership
-from llmos_hub.controllers.namespaces import owner_of
+from llmos_hub.controllers.namespaces.reconciler import owner_of
 from llmos_hub.controllers.server_sweep import ServerSweep
 from llmos_hub.identity.people import People
 from llmos_hub.kubernetes.connection import MERGE_PATCH, APIError, KubernetesAPI, path_of
-from llmos_hub.managers.namespace_objects import CREATED, MISSING_SINCE, Owner
+from llmos_hub.managers.namespace_objects import Owner
 from llmos_hub.managers.namespace_options import NamespaceOptions
+from llmos_hub.names import KEY_INSTANCE, KEY_MANAGED_BY, KEY_MISSING_SINCE, KEY_OWNER_CREATED, MODELS_CLAIM
 from llmos_hub.stores.base import Store
 
-__all__ = ["MODELS_VOLUME", "Sweep"]
+__all__ = ["Sweep"]
 
-MODELS_VOLUME: Final = "llmos-models"
-"""The volume of downloaded models: a cache, which may be deleted with the namespace."""
 _PERIOD: Final = 600.0
 """Seconds between checks; each sends the Hub one request per namespace."""
 
@@ -77,11 +76,16 @@ class Sweep:
         self._clock = clock
         self._servers = ServerSweep(api, people, options.instance, clock=clock)
 
-    async def run(self, namespaces: Callable[[], list[Object]]) -> None:
-        """Check all namespaces periodically until cancelled."""
+    async def follow(self) -> None:
+        """Do nothing while another process leads."""
+
+    async def work(self) -> None:
+        """Check all namespaces of the release periodically until cancelled."""
+        ours = {"labelSelector": f"{KEY_MANAGED_BY}=llmos,{KEY_INSTANCE}={self._options.instance}"}
         while True:
             try:
-                await self.look(namespaces())
+                found = await self._api.request("GET", path_of("v1", "namespaces"), params=ours)
+                await self.look(found["items"])
             except (LLMOSError, APIError) as error:
                 logger.warning("Whether people are gone can't be told now: %s", error)
             await asyncio.sleep(self._period)
@@ -107,13 +111,13 @@ class Sweep:
 
     async def _look_at(self, obj: Object, owner: Owner) -> None:
         name = obj["metadata"]["name"]
-        since = (obj["metadata"].get("annotations") or {}).get(MISSING_SINCE)
+        since = (obj["metadata"].get("annotations") or {}).get(KEY_MISSING_SINCE)
         there, created = await self._find(owner)
         if there:
             if since:
                 logger.info("Namespace %s: %s is back", name, owner.name)
             if since or (created and not owner.created):
-                await self._annotate(name, {MISSING_SINCE: None, CREATED: created or None})
+                await self._annotate(name, {KEY_MISSING_SINCE: None, KEY_OWNER_CREATED: created or None})
             if owner.kind == "user":
                 await self._servers.look(name, owner.name, self._check)
             return
@@ -124,7 +128,7 @@ class Sweep:
                 "Namespace %s: the Hub has no %s %s any more; it is kept for %g h",
                 name, owner.kind, owner.name, self._options.orphan_grace_hours,
             )  # fmt: skip
-            await self._annotate(name, {MISSING_SINCE: now.isoformat(timespec="seconds")})
+            await self._annotate(name, {KEY_MISSING_SINCE: now.isoformat(timespec="seconds")})
         elif now - missing >= timedelta(hours=self._options.orphan_grace_hours):
             await self._clean(name, obj["metadata"]["uid"])
 
@@ -174,7 +178,7 @@ class Sweep:
         ]
         pages = self._api.list_pages(path_of("v1", "persistentvolumeclaims", namespace))
         names = [item["metadata"]["name"] async for page in pages for item in page["items"]]
-        return sorted([*found, *(f"persistentvolumeclaim/{name}" for name in names if name != MODELS_VOLUME)])
+        return sorted([*found, *(f"persistentvolumeclaim/{name}" for name in names if name != MODELS_CLAIM)])
 
     async def _annotate(self, namespace: str, annotations: Mapping[str, str | None]) -> None:
         body = {"metadata": {"annotations": dict(annotations)}}

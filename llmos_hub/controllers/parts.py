@@ -19,6 +19,7 @@ from llmos_hub.backends.base import Backend
 from llmos_hub.controllers.election import Leadership, Timing
 from llmos_hub.controllers.layout import WorkloadContext, cluster_layout, local_layout
 from llmos_hub.controllers.metrics import Metrics
+from llmos_hub.controllers.registry import Cluster
 from llmos_hub.engines.base import Machine
 from llmos_hub.engines.machine import detect
 from llmos_hub.managers.nodes import Nodes, largest_machine
@@ -30,6 +31,7 @@ from llmos_hub.stores.kubernetes.namespaces import ReleaseNamespaces
 
 if TYPE_CHECKING:
     from llmos_hub.kubernetes.connection import KubernetesAPI
+    from llmos_hub.managers.namespace_options import NamespaceOptions
 
 __all__ = ["ENV_LEASE_SECONDS", "ClusterMachines", "Companion", "Parts", "local_context", "opened"]
 
@@ -64,6 +66,7 @@ class Parts:
     leadership: Leadership | None = None
     companions: Sequence[Companion] = ()
     namespaces: ReleaseNamespaces | None = None
+    cluster: Cluster | None = None
     metrics: Metrics = field(default_factory=Metrics)
 
 
@@ -187,9 +190,11 @@ async def _in_cluster(settings: ProcessSettings) -> AsyncIterator[Parts]:
         stack.push_async_callback(backend.close)
         machines = ClusterMachines(KubernetesNodes(api, settings.namespace))
         await _known(machines)
-        namespaces = await _namespaces(stack, settings, api=api, store=store, leadership=leadership, metrics=metrics)
+        options = _namespace_options(settings)
+        companions = [machines, *_sweeps(stack, settings, options, api=api, store=store, leadership=leadership)]
         context = WorkloadContext(cluster_layout(Path(cluster.models.mount_path)), machines, workload_selector)
-        yield Parts(store, backend, context, leadership, (machines, *namespaces), owners, metrics)
+        parts = Cluster(api, options, settings.namespace, leading=lambda: leadership.leading)
+        yield Parts(store, backend, context, leadership, companions, owners, parts, metrics)
         logger.info("Ending; workloads keep running")
 
 
@@ -225,20 +230,14 @@ async def _known(machines: ClusterMachines) -> None:
             return
 
 
-async def _namespaces(
-    stack: contextlib.AsyncExitStack,
-    settings: ProcessSettings,
-    *,
-    api: KubernetesAPI,
-    store: Store,
-    leadership: Leadership,
-    metrics: Metrics,
-) -> Sequence[Companion]:
-    """Return the controller of people's namespaces; without a Hub address it doesn't clean up after deleted people."""
-    from llmos_hub.controllers.fencing import fenced_store
-    from llmos_hub.controllers.namespace_sweep import Sweep
-    from llmos_hub.controllers.namespaces import NamespaceController
-    from llmos_hub.identity.people import HubPeople
+def _namespace_options(settings: ProcessSettings) -> NamespaceOptions:
+    """Return the settings of namespaces.
+
+    Raises
+    ------
+    UsageError
+        They can't be read, or are another release's.
+    """
     from llmos_hub.managers.namespace_options import ENV_NAMESPACE_SETTINGS, NamespaceOptions
 
     options = NamespaceOptions.from_environment()
@@ -247,21 +246,25 @@ async def _namespaces(
             f'{ENV_RELEASE} is "{settings.release}", but {ENV_NAMESPACE_SETTINGS} says instance: "{options.instance}". '
             "Both are the release's name; the chart sets them."
         )
-    sweep = None
-    if settings.hub_api_url and settings.hub_token:
-        people = HubPeople(settings.hub_api_url, settings.hub_token)
-        stack.push_async_callback(people.close)
-        guarded = fenced_store(store, leadership)
-        sweep = Sweep(api, guarded, people, options, leading=lambda: leadership.leading)
-    counted = metrics.of("Namespace")
-    return (
-        NamespaceController(
-            api,
-            options,
-            settings.namespace,
-            leading=lambda: leadership.leading,
-            sweeper=sweep,
-            metrics=counted,
-            failed=counted.failed,
-        ),
-    )
+    return options
+
+
+def _sweeps(
+    stack: contextlib.AsyncExitStack,
+    settings: ProcessSettings,
+    options: NamespaceOptions,
+    *,
+    api: KubernetesAPI,
+    store: Store,
+    leadership: Leadership,
+) -> Sequence[Companion]:
+    """Return the clean-up after deleted people and groups; there is none without the Hub's address."""
+    from llmos_hub.controllers.fencing import fenced_store
+    from llmos_hub.controllers.namespace_sweep import Sweep
+    from llmos_hub.identity.people import HubPeople
+
+    if not (settings.hub_api_url and settings.hub_token):
+        return ()
+    people = HubPeople(settings.hub_api_url, settings.hub_token)
+    stack.push_async_callback(people.close)
+    return (Sweep(api, fenced_store(store, leadership), people, options, leading=lambda: leadership.leading),)

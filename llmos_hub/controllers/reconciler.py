@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -19,9 +19,21 @@ from llmos_hub.controllers.workqueue import QueueMetrics, ShutDown, WorkQueue
 from llmos_hub.stores.base import Store
 from llmos_hub.stores.informer import Informer, Key
 
-__all__ = ["WORKERS", "Controller", "Reconciler", "Result", "Trigger"]
+__all__ = [
+    "WORKERS",
+    "Controller",
+    "Followed",
+    "ObjectReconciler",
+    "Objects",
+    "Queueing",
+    "Reconciler",
+    "Result",
+    "Trigger",
+    "resource_controller",
+]
 
 R = TypeVar("R", bound=Resource)
+T = TypeVar("T")
 
 WORKERS = 4
 """Resources reconciled concurrently: a reconcile waits for little other than the database."""
@@ -36,7 +48,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Result(Generic[R]):
+class Result(Generic[T]):
     """The result of a reconcile.
 
     Attributes
@@ -48,18 +60,13 @@ class Result(Generic[R]):
     """
 
     requeue_after: float | None = None
-    resource: R | None = None
+    resource: T | None = None
 
 
-class Reconciler(Protocol[R]):
-    """A reconciler of one kind of resource."""
+class ObjectReconciler(Protocol[T]):
+    """A reconciler of one kind of objects: of resources, or of Kubernetes' own."""
 
-    @property
-    def kind(self) -> type[R]:
-        """The kind."""
-        ...
-
-    async def reconcile(self, resource: R) -> Result[R]:
+    async def reconcile(self, resource: T, /) -> Result[T]:
         """Bring the actual state closer to the resource's spec, and its status closer to the actual state.
 
         `resource` belongs to the caller and is not modified. It may raise `Conflict` if the resource was outdated.
@@ -73,6 +80,72 @@ class Reconciler(Protocol[R]):
     async def close(self) -> None:
         """Stop what runs in the background; the next leader finds again what is unfinished. It may be used again."""
         ...
+
+
+class Reconciler(ObjectReconciler[R], Protocol[R]):
+    """A reconciler of one kind of resources."""
+
+    @property
+    def kind(self) -> type[R]:
+        """The kind."""
+        ...
+
+
+class Followed(Protocol):
+    """A local copy that is kept up to date by `run`."""
+
+    @property
+    def run(self) -> Callable[[], Any]:
+        """Follow the changes until cancelled."""
+        ...
+
+
+class Objects(Followed, Protocol[T]):
+    """A local copy of the objects that a controller reconciles: an `Informer` or a `ClusterInformer`."""
+
+    synced: asyncio.Event
+    """Set once all objects are listed."""
+
+    @property
+    def connected(self) -> bool:
+        """True while changes are followed."""
+        ...
+
+    def get(self, key: Key) -> T | None:
+        """Return the last known object; None if it doesn't exist."""
+        ...
+
+    def items(self) -> Iterable[tuple[Key, T]]:
+        """Return all objects with their keys."""
+        ...
+
+    def written(self, resource: T, /) -> None:
+        """Store an object that the caller has just written."""
+        ...
+
+    def __iter__(self) -> Iterator[Key]:
+        """Iterate over the keys of all objects."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Queueing:
+    """The settings of a controller's queue.
+
+    Attributes
+    ----------
+    metrics
+        The metrics of the queue.
+    failed
+        Called with an error's code for each reconcile that raised.
+    workers, resync
+        Number of concurrent reconciles; seconds between reconciles of all objects.
+    """
+
+    metrics: QueueMetrics | None = None
+    failed: Callable[[str], None] | None = None
+    workers: int = WORKERS
+    resync: float = _RESYNC
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,44 +164,46 @@ class Trigger:
     keys: Callable[[Key], Iterable[Key]]
 
 
-class Controller(Generic[R]):
-    """A controller that calls a reconciler for each resource of its kind that may need it.
+class Controller(Generic[T]):
+    """A controller that calls a reconciler for each object of a kind that may need it.
 
     Parameters
     ----------
-    store
-        The store of the resources.
+    name
+        The kind in logs, in the singular.
+    informer
+        The objects; it calls `enqueue` with the key of each changed one.
     reconciler
         The reconciler to call.
-    triggers
-        Other kinds whose changes trigger reconciles.
-    metrics
-        The metrics of the queue.
-    failed
-        Called with an error's code for each reconcile that raised.
-    workers, resync
-        Number of concurrent reconciles; seconds between reconciles of all resources.
+    others
+        The objects of other kinds to follow; they call `enqueue` too.
+    keys
+        The keys of objects that should exist; the reconciler is called for them even if they don't.
+    queueing
+        The settings of the queue.
     """
 
     def __init__(
         self,
-        store: Store,
-        reconciler: Reconciler[R],
+        name: str,
+        informer: Objects[T],
+        reconciler: ObjectReconciler[T],
         *,
-        triggers: Iterable[Trigger] = (),
-        metrics: QueueMetrics | None = None,
-        failed: Callable[[str], None] | None = None,
-        workers: int = WORKERS,
-        resync: float = _RESYNC,
+        others: Iterable[Followed] = (),
+        keys: Iterable[Key] = (),
+        queueing: Queueing | None = None,
     ) -> None:
+        queueing = queueing or Queueing()
+        self.name = name
         self.reconciler = reconciler
-        self.queue: WorkQueue[Key] = WorkQueue(metrics=metrics)
-        self.informer: Informer[R] = Informer(store, reconciler.kind, self.enqueue)
-        self._metrics = metrics
-        self._others = [self._follow(store, trigger) for trigger in triggers]
-        self._failed = failed
-        self._workers = workers
-        self._resync = resync
+        self.queue: WorkQueue[Key] = WorkQueue(metrics=queueing.metrics)
+        self.informer = informer
+        self._metrics = queueing.metrics
+        self._others = tuple(others)
+        self._keys = tuple(keys)
+        self._failed = queueing.failed
+        self._workers = queueing.workers
+        self._resync = queueing.resync
 
     @property
     def connected(self) -> bool:
@@ -155,10 +230,7 @@ class Controller(Generic[R]):
     async def work(self) -> None:
         """Reconcile resources from the queue until cancelled; running reconciles are finished first."""
         queue = self.queue
-        workers = [
-            asyncio.create_task(self._work(queue), name=f"{self.informer.kind.plural}-{n}")
-            for n in range(self._workers)
-        ]
+        workers = [asyncio.create_task(self._work(queue), name=f"{self.name}-{n}") for n in range(self._workers)]
         try:
             await self._look_at_all()
         finally:
@@ -186,16 +258,10 @@ class Controller(Generic[R]):
         """Stop what the reconciler runs in the background."""
         await self.reconciler.close()
 
-    def _follow(self, store: Store, trigger: Trigger) -> Informer[Any]:
-        def changed(key: Key) -> None:
-            for concerned in trigger.keys(key):
-                self.enqueue(concerned)
-
-        # only the names are needed, and a Credential's values should not stay in memory
-        return Informer(store, trigger.kind, changed, keep=_without_spec)
-
     async def _look_at_all(self) -> None:
         while True:
+            for key in self._keys:
+                self.queue.add(key)
             await asyncio.sleep(self._resync)
             for key in self.informer:
                 self.queue.add(key)
@@ -229,7 +295,7 @@ class Controller(Generic[R]):
             queue.add_after(key, result.requeue_after)
 
     def _report(self, key: Key, error: Exception, delay: float) -> None:
-        name = f"{self.informer.kind.singular} {'/'.join(part for part in key if part)}"
+        name = f"{self.name} {'/'.join(part for part in key if part)}"
         if self._failed is not None:
             self._failed(error.code if isinstance(error, LLMOSError) else "internal")
         if isinstance(error, Conflict | NotFound):
@@ -242,6 +308,44 @@ class Controller(Generic[R]):
             logger.error("%s: looking at it took over %.0f s. Trying again in %.1f s", name, _TIMEOUT, delay)
         else:
             logger.error("%s: looking at it failed. Trying again in %.1f s", name, delay, exc_info=error)
+
+
+def resource_controller(
+    store: Store,
+    reconciler: Reconciler[R],
+    *,
+    triggers: Iterable[Trigger] = (),
+    queueing: Queueing | None = None,
+) -> Controller[R]:
+    """Return the controller of a kind of resources.
+
+    Parameters
+    ----------
+    store
+        The store of the resources.
+    reconciler
+        The reconciler to call.
+    triggers
+        Other kinds whose changes trigger reconciles.
+    queueing
+        The settings of the queue.
+    """
+
+    def enqueue(key: Key) -> None:
+        controller.enqueue(key)
+
+    def follow(trigger: Trigger) -> Informer[Any]:
+        def changed(key: Key) -> None:
+            for concerned in trigger.keys(key):
+                enqueue(concerned)
+
+        # only the names are needed, and a Credential's values should not stay in memory
+        return Informer(store, trigger.kind, changed, keep=_without_spec)
+
+    informer = Informer(store, reconciler.kind, enqueue)
+    others = [follow(trigger) for trigger in triggers]
+    controller = Controller(reconciler.kind.singular, informer, reconciler, others=others, queueing=queueing)
+    return controller
 
 
 def _without_spec(resource: Any) -> Any:

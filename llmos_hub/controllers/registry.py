@@ -7,17 +7,21 @@ import os
 import pkgutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from llmos.resources import Resource
 from llmos_hub import controllers
 from llmos_hub.backends.base import Backend
 from llmos_hub.controllers.layout import WorkloadContext
-from llmos_hub.controllers.reconciler import Reconciler
+from llmos_hub.controllers.reconciler import Controller, Queueing, Reconciler
 from llmos_hub.stores.base import Store
 from llmos_hub.stores.informer import Key
 
-__all__ = ["ControllerSpec", "Dependencies", "Reference", "load_specs"]
+if TYPE_CHECKING:  # not loaded on a workstation
+    from llmos_hub.kubernetes.connection import KubernetesAPI
+    from llmos_hub.managers.namespace_options import NamespaceOptions
+
+__all__ = ["Cluster", "ClusterControllerSpec", "ControllerSpec", "Dependencies", "Reference", "load_specs"]
 
 R = TypeVar("R", bound=Resource)
 
@@ -82,8 +86,51 @@ class ControllerSpec(Generic[R]):
     make: Callable[[Dependencies], Reconciler[R]]
     references: Sequence[Reference[R]] = ()
 
+    @property
+    def name(self) -> str:
+        """The kind's name."""
+        return self.kind.kind_name()
 
-def load_specs() -> list[ControllerSpec[Any]]:
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """The parts of the process that a controller of Kubernetes' own objects may use.
+
+    Attributes
+    ----------
+    api
+        The connection to the cluster.
+    options
+        The settings of namespaces.
+    release
+        The release's own namespace.
+    leading
+        Returns whether this process may write.
+    """
+
+    api: KubernetesAPI
+    options: NamespaceOptions
+    release: str
+    leading: Callable[[], bool]
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterControllerSpec:
+    """The controller of a kind of Kubernetes' own objects, which runs in a cluster only.
+
+    Attributes
+    ----------
+    name
+        The kind.
+    make
+        Makes the controller.
+    """
+
+    name: str
+    make: Callable[[Cluster, Queueing], Controller[Any]]
+
+
+def load_specs() -> list[ControllerSpec[Any] | ClusterControllerSpec]:
     """Return the controllers of all kinds, sorted by the packages' names."""
     packages = sorted(module.name for module in pkgutil.iter_modules(controllers.__path__) if module.ispkg)
     return [importlib.import_module(f"{controllers.__name__}.{name}").SPEC for name in packages]

@@ -26,8 +26,15 @@ from llmos_hub.controllers.health import serve_pages
 from llmos_hub.controllers.layout import WorkloadContext
 from llmos_hub.controllers.metrics import Metrics
 from llmos_hub.controllers.parts import Companion, local_context, opened
-from llmos_hub.controllers.reconciler import WORKERS, Controller, Reconciler, Trigger
-from llmos_hub.controllers.registry import ControllerSpec, Dependencies, Reference, load_specs
+from llmos_hub.controllers.reconciler import WORKERS, Controller, Queueing, Reconciler, Trigger, resource_controller
+from llmos_hub.controllers.registry import (
+    Cluster,
+    ClusterControllerSpec,
+    ControllerSpec,
+    Dependencies,
+    Reference,
+    load_specs,
+)
 from llmos_hub.controllers.unserved import InOwnNamespaces
 from llmos_hub.settings import ProcessSettings
 from llmos_hub.stores.base import Store
@@ -61,6 +68,8 @@ class Controllers:
         Further tasks with parts that run always or only while leading.
     namespaces
         In a cluster, the owners of namespaces. Resources in other releases' namespaces are ignored.
+    cluster
+        In a cluster, the parts for the controllers of Kubernetes' own objects; without it they don't run.
     metrics
         The metrics to update.
     specs
@@ -78,8 +87,9 @@ class Controllers:
         leadership: Leadership | None = None,
         companions: Sequence[Companion] = (),
         namespaces: ReleaseNamespaces | None = None,
+        cluster: Cluster | None = None,
         metrics: Metrics | None = None,
-        specs: Iterable[ControllerSpec[Any]] | None = None,
+        specs: Iterable[ControllerSpec[Any] | ClusterControllerSpec] | None = None,
     ) -> None:
         self.metrics = metrics or Metrics()
         self.leadership = leadership or Alone()
@@ -97,10 +107,18 @@ class Controllers:
         if namespaces is not None:
             namespaces.subscribe(self._look_at_all_in)
         found = load_specs() if specs is None else specs
-        self._controllers = {spec.kind.kind_name(): self._make(spec) for spec in found}
+        self._controllers: dict[str, Controller[Any]] = {}
+        for spec in found:
+            counted = self.metrics.of(spec.name)
+            workers = _CLUSTER_WORKERS if settings.in_cluster else WORKERS
+            queueing = Queueing(counted, counted.failed, workers)
+            if isinstance(spec, ControllerSpec):
+                self._controllers[spec.name] = self._make(spec, queueing)
+            elif cluster is not None:
+                self._controllers[spec.name] = spec.make(cluster, queueing)
 
-    def _make(self, spec: ControllerSpec[Any]) -> Controller[Any]:
-        name = spec.kind.kind_name()
+    def _make(self, spec: ControllerSpec[Any], queueing: Queueing) -> Controller[Any]:
+        name = spec.name
         reconciler: Reconciler[Any] = spec.make(
             Dependencies(
                 self._store,
@@ -113,9 +131,8 @@ class Controllers:
         )
         if self._namespaces is not None:
             reconciler = InOwnNamespaces(reconciler, self._store, self._namespaces)
-        counted = self.metrics.of(name)
         in_cluster = self._settings.in_cluster
-        return Controller(
+        return resource_controller(
             self._store,
             reconciler,
             triggers=[
@@ -124,9 +141,7 @@ class Controllers:
                 # in a cluster no process may watch all Secrets: reconcilers read those named in a spec
                 if not (in_cluster and reference.kind.stored_as == "Secret")
             ],
-            metrics=counted,
-            failed=counted.failed,
-            workers=_CLUSTER_WORKERS if in_cluster else WORKERS,
+            queueing=queueing,
         )
 
     def _requeue(self, name: str, key: Key) -> None:
@@ -222,6 +237,7 @@ async def serve(settings: ProcessSettings) -> None:
                 leadership=parts.leadership,
                 companions=parts.companions,
                 namespaces=parts.namespaces,
+                cluster=parts.cluster,
                 metrics=parts.metrics,
             )
             async with _pages(settings, parts.store, controllers):

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from llmos_hub.identity.people import People
 from llmos_hub.kubernetes.connection import APIError, KubernetesAPI, path_of
+from llmos_hub.names import KEY_INSTANCE, KEY_KIND
 
 __all__ = ["ServerSweep"]
 
@@ -53,7 +54,7 @@ class ServerSweep:
     ) -> None:
         self._api = api
         self._people = people
-        self._selector = f"llmos.ai/kind=Server,app.kubernetes.io/instance={instance}"
+        self._selector = f"{KEY_KIND}=Server,{KEY_INSTANCE}={instance}"
         self._clock = clock
         self._skew = skew
         self._warned: dict[str, datetime] = {}

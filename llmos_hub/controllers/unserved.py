@@ -15,9 +15,10 @@ from llmos.errors import Forbidden
 from llmos.resources import Condition, Resource
 from llmos.resources.base import set_condition, utcnow
 from llmos_hub.controllers.reconciler import Reconciler, Result
+from llmos_hub.names import KEY_MANAGED_BY
 from llmos_hub.stores.base import Store
 from llmos_hub.stores.informer import Key
-from llmos_hub.stores.kubernetes.namespaces import MANAGED_BY, ReleaseNamespaces
+from llmos_hub.stores.kubernetes.namespaces import ReleaseNamespaces
 
 __all__ = ["InOwnNamespaces", "unserved"]
 
@@ -30,7 +31,7 @@ def unserved(resource: Resource, now: datetime) -> Any:
     """Return the status of a resource in a namespace that no release serves: nothing of it runs."""
     message = (
         f"LLMOS serves only namespaces that it has made, and {resource.metadata.namespace} is none. Create this in one of "
-        f"those instead (kubectl get namespaces -l {MANAGED_BY}=llmos); yours is made when you first start a server."
+        f"those instead (kubectl get namespaces -l {KEY_MANAGED_BY}=llmos); yours is made when you first start a server."
     )
     old = resource.status
     ready = Condition(

@@ -51,7 +51,7 @@ class Gateway:
     Parameters
     ----------
     store
-        Holds the ModelServices.
+        Holds the models.
     identity
         Tells the caller by their token.
     options

@@ -12,7 +12,7 @@ from difflib import get_close_matches
 from itertools import islice
 from typing import Final
 
-from llmos.errors import Forbidden, ModelNotFound, ModelNotReady, Unsupported
+from llmos.errors import ModelNotFound, ModelNotReady, Unsupported
 from llmos.resources import ModelService
 from llmos_hub.engine_keys import engine_key
 from llmos_hub.gateway.balancers import Balancer, LeastOutstanding
@@ -20,7 +20,7 @@ from llmos_hub.gateway.hanging import HEALTH_PATHS
 from llmos_hub.gateway.metrics import Metrics, ModelMetrics
 from llmos_hub.gateway.upstream import Replica, Upstreams
 from llmos_hub.names import PUBLIC_NAMESPACE
-from llmos_hub.policy import Caller, may
+from llmos_hub.policy import Ref, Rights
 
 __all__ = ["ServedModel", "Table", "not_ready", "wrong_task"]
 
@@ -45,6 +45,8 @@ class ServedModel:
 
     Attributes
     ----------
+    ref
+        Reference to the resource, to ask for the right to invoke it.
     namespace, name, uid
         Namespace, name and uid of the resource.
     names
@@ -69,6 +71,7 @@ class ServedModel:
         The header line that authenticates the gateway to its engine; empty if the engine needs none.
     """
 
+    ref: Ref
     namespace: str
     name: str
     uid: str
@@ -142,6 +145,7 @@ class Table:
         health = HEALTH_PATHS.get(status.engine, b"")
         label = service.key if namespace == PUBLIC_NAMESPACE else uid
         return ServedModel(
+            ref=Ref.of(service),
             namespace=namespace,
             name=meta.name,
             uid=uid,
@@ -186,48 +190,44 @@ class Table:
 
     # used for every request
 
-    def resolve(self, caller: Caller, asked: str) -> ServedModel:
-        """Return the model that `caller` means by `asked`: ``namespace/name``, or a name on their search path.
+    def resolve(self, rights: Rights, asked: str) -> ServedModel:
+        """Return the model that a caller means by `asked`: ``namespace/name``, or a name on their search path.
 
         Raises
         ------
-        Forbidden
-            The token may invoke nothing at all.
         ModelNotFound
             There is no model of that name that they may invoke.
         """
-        require_invoke(caller)
         if "/" in asked:
             namespace, _, name = asked.partition("/")
             model = self._index.get(namespace, {}).get(name)
-            if model is not None and may(caller, "invoke", ModelService, namespace).allowed:
+            if model is not None and rights.may("invoke", model.ref):
                 return model
             if namespace == PUBLIC_NAMESPACE or namespace.startswith(("user-", "group-")):
-                raise self._not_found(caller, asked)  # never an alias of that name elsewhere
+                raise self._not_found(rights, asked)  # never an alias of that name elsewhere
         found = [
             model
-            for namespace in caller.search_path
-            if (model := self._index.get(namespace, {}).get(asked)) is not None
-            and may(caller, "invoke", ModelService, namespace).allowed
+            for namespace in rights.search_path
+            if (model := self._index.get(namespace, {}).get(asked)) is not None and rights.may("invoke", model.ref)
         ]
         if not found:
-            raise self._not_found(caller, asked)
-        if found[0].namespace in caller.group_namespaces and len(found) > 1:
+            raise self._not_found(rights, asked)
+        if len(found) > 1 and found[0].namespace in rights.caller.group_namespaces:
             raise self._ambiguous(asked, found)
         return found[0]
 
-    def visible(self, caller: Caller, *, everywhere: bool = False) -> Iterator[ServedModel]:
-        """Yield the models that `caller` may invoke: those on their search path, or in all namespaces."""
-        path = caller.search_path
+    def visible(self, rights: Rights, *, everywhere: bool = False) -> Iterator[ServedModel]:
+        """Yield the models that a caller may invoke: those on their search path, or in all namespaces."""
+        path = rights.search_path
         others = sorted(set(self._index) - set(path)) if everywhere else []
         for namespace in (*path, *others):
-            if namespace in self._index and may(caller, "invoke", ModelService, namespace).allowed:
-                own = (m for (ns, _), m in self._models.items() if ns == namespace)
+            if namespace in self._index:
+                own = (m for (ns, _), m in self._models.items() if ns == namespace and rights.may("invoke", m.ref))
                 yield from sorted(own, key=lambda m: m.name)
 
-    def suggestions(self, caller: Caller) -> str:
-        """Return a sentence with the models that `caller` can use."""
-        names = [display_name(caller, model, model.name) for model in self.visible(caller)]
+    def suggestions(self, rights: Rights) -> str:
+        """Return a sentence with the models that a caller can use."""
+        names = [display_name(rights, model, model.name) for model in self.visible(rights)]
         if not names:
             return "You have no model yet. Start one: llmos serve demo://smollm2 --name chat"
         more = f" and {len(names) - _NAMES_SHOWN} more (GET /v1/models)" if len(names) > _NAMES_SHOWN else ""
@@ -239,37 +239,24 @@ class Table:
         names = " or ".join(f"{model.namespace}/{printable(asked)}" for model in models)
         return ModelNotFound(f'Several of your groups have a model "{printable(asked)}". Say which: {names}.')
 
-    def _not_found(self, caller: Caller, asked: str) -> ModelNotFound:
+    def _not_found(self, rights: Rights, asked: str) -> ModelNotFound:
         meant: dict[str, str] = {}
-        for model in self.visible(caller):
+        for model in self.visible(rights):
             for name in model.names:
-                shown = display_name(caller, model, name)
+                shown = display_name(rights, model, name)
                 meant.setdefault(name, shown)
                 meant.setdefault(shown, shown)
         compared = islice((name for name in meant if len(name) <= _NAME_COMPARED), _NAMES_COMPARED)
         close = get_close_matches(asked[:_NAME_COMPARED], compared, n=1)
         hint = f' Did you mean "{meant[close[0]]}"?' if close else ""
         return ModelNotFound(
-            f'No model "{printable(asked)}" that you may use. {self.suggestions(caller)}{hint}',
+            f'No model "{printable(asked)}" that you may use. {self.suggestions(rights)}{hint}',
         )
 
 
-def require_invoke(caller: Caller) -> None:
-    """Refuse a token that may invoke nothing, with the reason, before any other check.
-
-    Raises
-    ------
-    Forbidden
-        The token may not invoke models even in the caller's own namespace.
-    """
-    decision = may(caller, "invoke", ModelService, caller.namespace)
-    if not decision.allowed:
-        raise Forbidden(decision.reason)
-
-
-def display_name(caller: Caller, model: ServedModel, name: str) -> str:
-    """Return the name by which `caller` can address the model: without the namespace if it is their own."""
-    return name if model.namespace == caller.namespace else f"{model.namespace}/{name}"
+def display_name(rights: Rights, model: ServedModel, name: str) -> str:
+    """Return the name by which a caller can address the model: without the namespace if it is their own."""
+    return name if model.namespace == rights.search_path[0] else f"{model.namespace}/{name}"
 
 
 def printable(text: str) -> str:

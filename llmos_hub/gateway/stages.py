@@ -31,9 +31,9 @@ from llmos_hub.gateway.heads import EngineRequest
 from llmos_hub.gateway.media import check_media
 from llmos_hub.gateway.renaming import Renaming
 from llmos_hub.gateway.request import CLIENT_CLOSED, ClientGone, Request, bearer_token, read_body
-from llmos_hub.gateway.routing import ServedModel, not_ready, require_invoke, wrong_task
+from llmos_hub.gateway.routing import ServedModel, not_ready, wrong_task
 from llmos_hub.gateway.taps import Tap
-from llmos_hub.policy import Caller
+from llmos_hub.policy import Rights
 
 __all__ = [
     "ModelRequest",
@@ -57,6 +57,8 @@ class ModelRequest:
 
     Attributes
     ----------
+    rights
+        The caller, with their rights.
     task
         The task that a model must have, so that its engine can answer.
     body, data, content_type
@@ -77,7 +79,7 @@ class ModelRequest:
 
     request: Request
     context: Context
-    caller: Caller
+    rights: Rights
     task: str
     body: bytes = b""
     data: dict[str, Any] | None = None
@@ -90,8 +92,8 @@ class ModelRequest:
     status: int = 0
 
 
-async def authenticate(request: Request, context: Context) -> Caller:
-    """Return the caller, who may invoke models at least in their own namespace.
+async def authenticate(request: Request, context: Context) -> Rights:
+    """Return the caller, whose token may invoke models, with their rights.
 
     Raises
     ------
@@ -102,12 +104,12 @@ async def authenticate(request: Request, context: Context) -> Caller:
     Unavailable
         The Hub doesn't answer, or the models aren't known yet.
     """
-    caller = await context.identity.authenticate(bearer_token(request.headers))
-    request.caller = caller.name
-    require_invoke(caller)
+    rights = await context.identity.authenticate(bearer_token(request.headers))
+    request.caller = rights.caller.name
+    rights.require_invoke()
     if not context.discovery.ready.is_set():
         raise Unavailable("The gateway has just started and does not know the models yet. Try again in a second.")
-    return caller
+    return rights
 
 
 async def parse(call: ModelRequest) -> None:
@@ -125,7 +127,7 @@ async def parse(call: ModelRequest) -> None:
     asked, call.data = await parse_body(call.body)
     if asked is None:
         raise BadRequest(
-            f"`model` is missing: say which model is asked. {call.context.table.suggestions(call.caller)}",
+            f"`model` is missing: say which model is asked. {call.context.table.suggestions(call.rights)}",
             causes=[Cause("model", "is required")],
         )
     call.asked = asked
@@ -156,7 +158,7 @@ def resolve(call: ModelRequest) -> None:
     ModelNotFound
         There is no model of that name that the caller may invoke.
     """
-    call.model = call.context.table.resolve(call.caller, call.asked)
+    call.model = call.context.table.resolve(call.rights, call.asked)
     call.request.model = call.model.key
 
 
@@ -186,7 +188,7 @@ def admit(call: ModelRequest) -> None:
     Unavailable
         No place is left.
     """
-    places, caller = call.context.places, call.caller.name
+    places, caller = call.context.places, call.request.caller
     if places.take(caller):
         call.context.metrics.running += 1
         call.placed = True
@@ -222,7 +224,7 @@ async def rewrite(call: ModelRequest) -> None:
         taps = (Renaming(model.served_name, call.asked),)
         body = await replace_model(body, model.served_name)
     if model.parts_prompts:
-        fields = call.context.prompt_caches.fields(model.engine, model.uid, call.caller.name)
+        fields = call.context.prompt_caches.fields(model.engine, model.uid, request.caller)
         body = add_fields(body, fields)
     call.body, call.data = body, None  # an answer may take minutes; what it doesn't need is not kept in memory
     route = request.route
@@ -245,7 +247,7 @@ async def forward(call: ModelRequest) -> None:
 
 def settle(call: ModelRequest) -> None:
     """Count a request that was forwarded, and give back what the request holds."""
-    request, context, caller = call.request, call.context, call.caller.name
+    request, context, caller = call.request, call.context, call.request.caller
     if call.status:
         request.counted = True
         seconds = asyncio.get_running_loop().time() - request.began

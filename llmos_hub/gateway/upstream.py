@@ -26,7 +26,7 @@ class Replica:
     Attributes
     ----------
     id, url
-        As in `llmos.resources.modelservice.Endpoint`.
+        As in `llmos.resources.workload.Endpoint`.
     outstanding
         Requests under way.
     aside_until

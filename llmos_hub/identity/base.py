@@ -1,10 +1,10 @@
-"""The interface of authentication: a bearer token becomes a `Caller`."""
+"""The interface of authentication: a bearer token becomes the `Rights` of its owner."""
 
 from __future__ import annotations
 
 from typing import Protocol
 
-from llmos_hub.policy import Caller
+from llmos_hub.policy import Rights
 
 __all__ = ["Identity"]
 
@@ -12,8 +12,8 @@ __all__ = ["Identity"]
 class Identity(Protocol):
     """An identity provider, which tells whose a token is."""
 
-    async def authenticate(self, token: str) -> Caller:
-        """Return the caller whose token it is.
+    async def authenticate(self, token: str) -> Rights:
+        """Return the caller whose token it is, with their rights.
 
         Raises
         ------

@@ -10,7 +10,7 @@ from collections import OrderedDict
 from dataclasses import dataclass
 
 from llmos.errors import LLMOSError
-from llmos_hub.policy import Caller
+from llmos_hub.policy import Caller, Rights
 
 __all__ = ["TokenCache", "fingerprint"]
 
@@ -22,7 +22,7 @@ def fingerprint(token: str) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class _Known:
-    caller: Caller
+    rights: Rights
     checked_at: float
 
 
@@ -34,7 +34,7 @@ class _Refused:
 
 
 class TokenCache:
-    """A cache of callers and refusals by token fingerprint; the least recently used ones are dropped first.
+    """A cache of callers, with their rights, and refusals by token fingerprint; the least recently used ones are dropped first.
 
     Parameters
     ----------
@@ -56,8 +56,8 @@ class TokenCache:
     def __len__(self) -> int:
         return len(self._known) + len(self._refused)
 
-    def fresh(self, key: bytes, now: float) -> Caller | None:
-        """Return the caller if the cached identity is fresh, otherwise None.
+    def fresh(self, key: bytes, now: float) -> Rights | None:
+        """Return the caller's rights if the cached identity is fresh, otherwise None.
 
         Raises
         ------
@@ -67,24 +67,26 @@ class TokenCache:
         known = self._known.get(key)
         if known is not None and now - known.checked_at < self._ttl:
             self._known.move_to_end(key)
-            return known.caller
+            return known.rights
         refused = self._refused.get(key)
         if refused is not None and now - refused.checked_at < self._negative_ttl:
             raise refused.error(refused.message)
         return None
 
-    def stale(self, key: bytes, now: float) -> Caller | None:
-        """Return the last known caller, for use while the Hub is unreachable; None if unknown or too old."""
+    def stale(self, key: bytes, now: float) -> Rights | None:
+        """Return the rights of the last known caller, for use while the Hub is unreachable; None if unknown or too old."""
         known = self._known.get(key)
-        return known.caller if known is not None and now - known.checked_at < self._stale_for else None
+        return known.rights if known is not None and now - known.checked_at < self._stale_for else None
 
-    def remember(self, key: bytes, caller: Caller, now: float) -> None:
-        """Cache an identity."""
+    def remember(self, key: bytes, caller: Caller, now: float) -> Rights:
+        """Cache an identity, and return the rights that are cached with it."""
         self._refused.pop(key, None)
-        self._known[key] = _Known(caller, now)
+        rights = Rights(caller)
+        self._known[key] = _Known(rights, now)
         self._known.move_to_end(key)
         while len(self._known) > self._size:
             self._known.popitem(last=False)
+        return rights
 
     def refuse(self, key: bytes, error: LLMOSError, now: float) -> None:
         """Cache a refusal, and drop the identity that was cached for the token."""

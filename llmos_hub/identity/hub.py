@@ -22,7 +22,7 @@ import httpcore
 from llmos.errors import Forbidden, TooManyRequests, Unauthorized, Unavailable
 from llmos_hub.identity.cache import TokenCache, fingerprint
 from llmos_hub.names import SCOPE_INVOKE, SCOPE_MANAGE
-from llmos_hub.policy import Caller
+from llmos_hub.policy import Caller, Rights
 
 if TYPE_CHECKING:  # a process that shares nothing needn't load the database client
     from llmos_hub.identity.shared import SharedIdentities
@@ -84,7 +84,7 @@ class HubIdentity:
         self._cache = TokenCache(ttl=ttl, negative_ttl=min(ttl, _NEGATIVE_TTL), stale_for=stale_for, size=_REMEMBERED)
         self._clock = clock
         self._hub_token = hub_token
-        self._flights: dict[bytes, asyncio.Task[Caller]] = {}
+        self._flights: dict[bytes, asyncio.Task[Rights]] = {}
         self._returning = asyncio.Semaphore(_AT_ONCE)
         self._new = asyncio.Semaphore(_AT_ONCE)
         self._waiting = 0
@@ -96,8 +96,8 @@ class HubIdentity:
             max_connections=2 * _AT_ONCE + 2, max_keepalive_connections=2 * _AT_ONCE, keepalive_expiry=30.0
         )
 
-    async def authenticate(self, token: str) -> Caller:
-        """Return the caller whose token it is.
+    async def authenticate(self, token: str) -> Rights:
+        """Return the caller whose token it is, with their rights.
 
         Raises
         ------
@@ -114,9 +114,9 @@ class HubIdentity:
             raise Unauthorized("This is not a token of the Hub. Make one on the Hub's token page.")
         key = fingerprint(token)
         now = self._clock()
-        caller = self._cache.fresh(key, now)
-        if caller is not None:
-            return caller
+        rights = self._cache.fresh(key, now)
+        if rights is not None:
+            return rights
         stale = self._cache.stale(key, now)
         if self._retry_at:
             if now < self._retry_at:
@@ -153,12 +153,12 @@ class HubIdentity:
         if self._shared is not None:
             await self._shared.close()
 
-    def _landed(self, key: bytes, flight: asyncio.Task[Caller]) -> None:
+    def _landed(self, key: bytes, flight: asyncio.Task[Rights]) -> None:
         self._flights.pop(key, None)
         if not flight.cancelled():
             flight.exception()  # retrieved, even if nobody waits for it any more: asyncio would log it otherwise
 
-    async def _without_hub(self, key: bytes, token: str) -> Caller:
+    async def _without_hub(self, key: bytes, token: str) -> Rights:
         stale = self._cache.stale(key, self._clock())
         if stale is None and self._shared is not None:
             stale = await self._find_shared(key, token)
@@ -166,8 +166,8 @@ class HubIdentity:
             return stale
         raise Unavailable("The Hub does not answer, so this token can't be checked. Try again in some seconds.")
 
-    async def _find_shared(self, key: bytes, token: str) -> Caller | None:
-        """Return the caller that another process cached for the token within the hour; None if unknown."""
+    async def _find_shared(self, key: bytes, token: str) -> Rights | None:
+        """Return the rights of the caller that another process cached for the token within the hour; None if unknown."""
         assert self._shared is not None
         async with self._turn(returning=False):
             known = self._cache.stale(key, self._clock())
@@ -180,7 +180,7 @@ class HubIdentity:
         self._cache.remember(key, caller, self._clock() - max(age, self._ttl))
         return self._cache.stale(key, self._clock())
 
-    async def _ask(self, key: bytes, token: str, *, returning: bool) -> Caller:
+    async def _ask(self, key: bytes, token: str, *, returning: bool) -> Rights:
         async with self._turn(returning=returning):
             try:
                 try:
@@ -194,10 +194,10 @@ class HubIdentity:
                 if self._shared is not None:
                     self._shared.forget(token)
                 raise
-        self._cache.remember(key, caller, self._clock())
+        rights = self._cache.remember(key, caller, self._clock())
         if self._shared is not None:
             self._shared.share(token, caller)
-        return caller
+        return rights
 
     async def _confirm_refusal(self, token: str, *, returning: bool) -> None:
         """Check that a refusal is meant, and not the effect of a broken Hub.

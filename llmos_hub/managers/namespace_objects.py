@@ -17,18 +17,19 @@ from typing import Any, Final, Literal
 
 from llmos_hub.kubernetes.connection import path_of
 from llmos_hub.managers.namespace_options import NamespaceOptions, Peer
-from llmos_hub.names import METADATA_SERVICES
-from llmos_hub.stores.kubernetes.namespaces import INSTANCE, MANAGED_BY
+from llmos_hub.names import (
+    KEY_APP,
+    KEY_COMPONENT,
+    KEY_INSTANCE,
+    KEY_MANAGED_BY,
+    KEY_OWNER,
+    KEY_OWNER_CREATED,
+    KEY_OWNER_KIND,
+    KEY_PART,
+    METADATA_SERVICES,
+)
 
 __all__ = [
-    "COMPONENT",
-    "CREATED",
-    "INSTANCE",
-    "MANAGED_BY",
-    "MISSING_SINCE",
-    "OWNER",
-    "OWNER_KIND",
-    "PREPARED",
     "Owner",
     "contents_hash",
     "make_contents",
@@ -44,16 +45,6 @@ __all__ = [
 
 Object = dict[str, Any]
 
-COMPONENT: Final = "app.kubernetes.io/component"
-OWNER_KIND: Final = "llmos.ai/owner-kind"
-OWNER: Final = "llmos.ai/owner"
-"""Annotation with the Hub's name of the user or group; a label value can't hold every name."""
-CREATED: Final = "llmos.ai/owner-created"
-"""Annotation with the time the Hub created the user: a name may be deleted and created again for another person."""
-PREPARED: Final = "llmos.ai/prepared"
-"""Annotation with the hash of the contents applied last; without it no pods should be started in the namespace."""
-MISSING_SINCE: Final = "llmos.ai/owner-missing-since"
-"""Annotation with the time when the owner was first missing in the Hub."""
 
 _PLURALS: Final = {
     "Namespace": "namespaces",
@@ -64,7 +55,7 @@ _PLURALS: Final = {
     "RoleBinding": "rolebindings",
     "Secret": "secrets",
 }
-_NOT_OURS: Final = {"key": "llmos.ai/part", "operator": "DoesNotExist"}
+_NOT_OURS: Final = {"key": KEY_PART, "operator": "DoesNotExist"}
 """Selects pods other than the controllers' workloads: people's servers and the pods they start."""
 
 
@@ -95,10 +86,10 @@ def object_path(obj: Mapping[str, Any]) -> str:
 
 def _labels(options: NamespaceOptions) -> dict[str, str]:
     return {
-        "app.kubernetes.io/name": "llmos",
-        INSTANCE: options.instance,
-        MANAGED_BY: "llmos",
-        COMPONENT: "namespace",
+        KEY_APP: "llmos",
+        KEY_INSTANCE: options.instance,
+        KEY_MANAGED_BY: "llmos",
+        KEY_COMPONENT: "namespace",
     }
 
 
@@ -113,9 +104,9 @@ def _object(api_version: str, kind: str, namespace: str, name: str, options: Nam
 def make_namespace(name: str, owner: Owner, options: NamespaceOptions) -> Object:
     """Return the namespace itself."""
     security = {f"pod-security.kubernetes.io/{mode}": options.pod_security for mode in ("enforce", "warn")}
-    annotations = {OWNER: owner.name}
+    annotations = {KEY_OWNER: owner.name}
     if owner.created:
-        annotations[CREATED] = owner.created
+        annotations[KEY_OWNER_CREATED] = owner.created
     return {
         "apiVersion": "v1",
         "kind": "Namespace",
@@ -124,7 +115,7 @@ def make_namespace(name: str, owner: Owner, options: NamespaceOptions) -> Object
             "labels": {
                 **options.labels,
                 **_labels(options),
-                OWNER_KIND: owner.kind,
+                KEY_OWNER_KIND: owner.kind,
                 **(security if options.pod_security else {}),
             },
             "annotations": annotations,
@@ -211,7 +202,7 @@ def make_network_policies(namespace: str, release: str, options: NamespaceOption
     net = options.network
     every: Object = {}
     servers: Object = {"matchExpressions": [_NOT_OURS]}
-    engines: Object = {"matchLabels": {"llmos.ai/part": "serve"}}
+    engines: Object = {"matchLabels": {KEY_PART: "serve"}}
     names = [{"to": [_peer(net.dns, release)], "ports": _ports(net.dns.ports, "UDP", "TCP")}]
     if net.dns_cidrs:
         blocks = [{"ipBlock": {"cidr": cidr}} for cidr in net.dns_cidrs]

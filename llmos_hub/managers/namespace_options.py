@@ -11,7 +11,9 @@ import yaml
 from pydantic import Field, ValidationError
 
 from llmos.errors import UsageError
-from llmos.resources.base import Model, invalid
+from llmos.resources import KINDS
+from llmos.resources.base import API_VERSION, Model, invalid
+from llmos_hub.names import KEY_COMPONENT
 
 __all__ = ["ENV_NAMESPACE_SETTINGS", "Binding", "Limits", "NamespaceOptions", "Network", "Peer"]
 
@@ -21,6 +23,13 @@ ENV_NAMESPACE_SETTINGS: Final = "LLMOS_NAMESPACE_SETTINGS"
 CIDR = Annotated[str, Field(pattern=r"^[0-9a-fA-F.:]+/[0-9]{1,3}$")]
 Port = Annotated[int, Field(ge=1, le=65535)]
 Quantities = dict[str, str]
+
+
+def _custom_resources() -> dict[str, str]:
+    """Return the default maximum number of custom resources of each kind."""
+    group = API_VERSION.partition("/")[0]
+    kinds = [kind for kind in KINDS.values() if kind.scope == "Namespaced" and kind.stored_as == "CustomResource"]
+    return {f"count/{kind.plural}.{group}": "100" for kind in kinds}
 
 
 class Peer(Model):
@@ -58,13 +67,13 @@ class Network(Model):
     """The cluster's DNS."""
     dns_cidrs: list[CIDR] = Field(default_factory=lambda: ["169.254.20.10/32"])
     """Further addresses of DNS servers, such as a node's own cache."""
-    hub: Peer = Field(default_factory=lambda: Peer(labels={"app.kubernetes.io/component": "hub"}, ports=[8081]))
+    hub: Peer = Field(default_factory=lambda: Peer(labels={KEY_COMPONENT: "hub"}, ports=[8081]))
     """The Hub: receives requests of servers, and checks that they answer."""
-    proxy: Peer = Field(default_factory=lambda: Peer(labels={"app.kubernetes.io/component": "proxy"}, ports=[8000]))
+    proxy: Peer = Field(default_factory=lambda: Peer(labels={KEY_COMPONENT: "proxy"}, ports=[8000]))
     """The Hub's proxy: connects people to their servers."""
-    api: Peer = Field(default_factory=lambda: Peer(labels={"app.kubernetes.io/component": "api"}, ports=[8080]))
+    api: Peer = Field(default_factory=lambda: Peer(labels={KEY_COMPONENT: "api"}, ports=[8080]))
     """The API."""
-    gateway: Peer = Field(default_factory=lambda: Peer(labels={"app.kubernetes.io/component": "gateway"}, ports=[8080]))
+    gateway: Peer = Field(default_factory=lambda: Peer(labels={KEY_COMPONENT: "gateway"}, ports=[8080]))
     """The gateway: receives requests of servers, and is the only component that connects to engines."""
     server_ports: list[Port] = Field(default_factory=lambda: [8888])
     """Ports that notebook servers listen on."""
@@ -106,7 +115,7 @@ class NamespaceOptions(Model):
     ``requests.storage``; empty for none."""
     group_quota: Quantities | None = None
     """A group's ResourceQuota; by default the same as a person's."""
-    counts: Quantities = Field(default_factory=lambda: {"count/modelservices.llmos.ai": "100", "count/secrets": "500"})
+    counts: Quantities = Field(default_factory=lambda: {**_custom_resources(), "count/secrets": "500"})
     """Maximum number of objects in a person's or a group's namespace, since all share the cluster's database; part of
     the ResourceQuota, which takes precedence. (A model has up to two Secrets, a server one.)"""
     limits: Limits = Field(default_factory=Limits)

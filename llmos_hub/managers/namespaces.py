@@ -18,17 +18,12 @@ from llmos.errors import Conflict, Forbidden, Internal, LLMOSError, NotFound, Un
 from llmos_hub.identity.people import People
 from llmos_hub.kubernetes.connection import FIELD_MANAGER, APIError, KubernetesAPI, path_of
 from llmos_hub.managers.namespace_objects import (
-    CREATED,
-    INSTANCE,
-    MANAGED_BY,
-    OWNER,
-    OWNER_KIND,
-    PREPARED,
     Owner,
     make_namespace,
 )
 from llmos_hub.managers.namespace_options import NamespaceOptions
-from llmos_hub.policy import Caller, Rights
+from llmos_hub.names import KEY_INSTANCE, KEY_MANAGED_BY, KEY_OWNER, KEY_OWNER_CREATED, KEY_OWNER_KIND, KEY_PREPARED
+from llmos_hub.policy import Rights
 
 __all__ = ["KubernetesNamespaces", "LocalNamespaces", "NamespaceState", "Namespaces"]
 
@@ -64,13 +59,13 @@ class NamespaceState:
 class Namespaces(Protocol):
     """A creator of namespaces."""
 
-    async def ensure(self, caller: Caller, namespace: str, *, prepared: bool = False) -> NamespaceState:
+    async def ensure(self, rights: Rights, namespace: str, *, prepared: bool = False) -> NamespaceState:
         """Ensure that the namespace exists; idempotent.
 
         Parameters
         ----------
-        caller
-            The caller who needs it.
+        rights
+            The caller who needs it, with their rights.
         namespace
             Its name.
         prepared
@@ -89,7 +84,7 @@ class Namespaces(Protocol):
         """
         ...
 
-    async def needed(self, caller: Caller, namespace: str, *, prepared: bool = False) -> None:
+    async def needed(self, rights: Rights, namespace: str, *, prepared: bool = False) -> None:
         """Ensure that it exists before a resource is stored in it; the caller is authorized already."""
         ...
 
@@ -97,12 +92,12 @@ class Namespaces(Protocol):
 class LocalNamespaces:
     """The namespaces of a workstation: every name exists."""
 
-    async def ensure(self, caller: Caller, namespace: str, *, prepared: bool = False) -> NamespaceState:
+    async def ensure(self, rights: Rights, namespace: str, *, prepared: bool = False) -> NamespaceState:
         """Return the namespace as existing and prepared."""
         del prepared
-        return NamespaceState(namespace, Owner(*Rights(caller).owner_of(namespace)), prepared=True)
+        return NamespaceState(namespace, Owner(*rights.owner_of(namespace)), prepared=True)
 
-    async def needed(self, caller: Caller, namespace: str, *, prepared: bool = False) -> None:
+    async def needed(self, rights: Rights, namespace: str, *, prepared: bool = False) -> None:
         """Do nothing: every namespace exists."""
 
 
@@ -139,30 +134,30 @@ class KubernetesNamespaces:
         self._clock = clock
         self._seen: dict[tuple[str, str, bool], float] = {}
 
-    async def needed(self, caller: Caller, namespace: str, *, prepared: bool = False) -> None:
+    async def needed(self, rights: Rights, namespace: str, *, prepared: bool = False) -> None:
         """Call `ensure`, but ignore an unknown owner: then the store's own error follows."""
-        key = (namespace, caller.name, prepared)
+        key = (namespace, rights.caller.name, prepared)
         if self._clock() < self._seen.get(key, float("-inf")):
             return
         try:
-            await self.ensure(caller, namespace, prepared=prepared)
+            await self.ensure(rights, namespace, prepared=prepared)
         except NotFound:
             return
         if len(self._seen) >= _MOST:
             self._seen.clear()
         self._seen[key] = self._clock() + _REMEMBERED
 
-    async def ensure(self, caller: Caller, namespace: str, *, prepared: bool = False) -> NamespaceState:
+    async def ensure(self, rights: Rights, namespace: str, *, prepared: bool = False) -> NamespaceState:
         """Ensure that it exists; see `Namespaces`."""
         there = await self._read(namespace)
-        owner = await self._owner(caller, namespace, there)
+        owner = await self._owner(rights, namespace, there)
         obj = there if there is not None else await self._create(namespace, owner)
         self._check(obj, owner, namespace)
-        if prepared and PREPARED not in _annotations(obj):
+        if prepared and KEY_PREPARED not in _annotations(obj):
             obj = await self._prepared(namespace)
         return self._state(obj, created=there is None)
 
-    async def _owner(self, caller: Caller, namespace: str, obj: Mapping[str, Any] | None) -> Owner:
+    async def _owner(self, rights: Rights, namespace: str, obj: Mapping[str, Any] | None) -> Owner:
         """Return the current or future owner, with the time the Hub created the user.
 
         Raises
@@ -170,9 +165,9 @@ class KubernetesNamespaces:
         Forbidden, NotFound
             As for `Rights.owner_of`.
         """
-        if obj is not None and caller.admin and namespace != caller.namespace:
-            return _owner_of(obj)  # an admin may use any existing namespace
-        owner = Owner(*Rights(caller).owner_of(namespace))
+        if obj is not None and rights.may_use_any(namespace):
+            return _owner_of(obj)
+        owner = Owner(*rights.owner_of(namespace))
         if owner.kind == "user":
             with contextlib.suppress(Unavailable):  # the creation time can be added later by the controllers
                 person = await self._people.user(owner.name)
@@ -188,36 +183,36 @@ class KubernetesNamespaces:
             The message says what can be done.
         """
         labels, annotations = obj["metadata"].get("labels") or {}, _annotations(obj)
-        release, instance = self._options.instance, labels.get(INSTANCE, "")
-        if labels.get(MANAGED_BY) != "llmos" or not labels.get(OWNER_KIND):
+        release, instance = self._options.instance, labels.get(KEY_INSTANCE, "")
+        if labels.get(KEY_MANAGED_BY) != "llmos" or not labels.get(KEY_OWNER_KIND):
             raise Conflict(
                 f'The cluster has a namespace "{namespace}" that is not LLMOS\'. An administrator of the cluster can '
-                f"remove it, or hand it over: kubectl label namespace {namespace} {MANAGED_BY}=llmos "
-                f"{INSTANCE}={release} {OWNER_KIND}={owner.kind}"
+                f"remove it, or hand it over: kubectl label namespace {namespace} {KEY_MANAGED_BY}=llmos "
+                f"{KEY_INSTANCE}={release} {KEY_OWNER_KIND}={owner.kind}"
             )
         if instance != release:
             raise Conflict(
                 f'The namespace {namespace} belongs to another LLMOS of this cluster, "{instance}", which knows somebody '
                 "of the same name. An administrator of the cluster can hand it over, with all that is in it: "
-                f"kubectl label --overwrite namespace {namespace} {INSTANCE}={release}"
+                f"kubectl label --overwrite namespace {namespace} {KEY_INSTANCE}={release}"
             )
         if obj["metadata"].get("deletionTimestamp"):
             raise Conflict(f"The namespace {namespace} is being deleted. Try again in a minute.")
-        if annotations.get(OWNER, owner.name) != owner.name:
+        if annotations.get(KEY_OWNER, owner.name) != owner.name:
             raise Forbidden(f"The namespace {namespace} belongs to somebody else.")
-        known = annotations.get(CREATED, "")
+        known = annotations.get(KEY_OWNER_CREATED, "")
         if owner.created and known and known != owner.created:
             raise Conflict(
                 f'The namespace {namespace} belongs to an earlier account "{owner.name}", made on {known[:10]}; yours is '
                 "another one of the same name. An administrator of the cluster can hand it over, with all that is in it: "
-                f"kubectl annotate namespace {namespace} {CREATED}-"
+                f"kubectl annotate namespace {namespace} {KEY_OWNER_CREATED}-"
             )
 
     def _state(self, obj: Mapping[str, Any], *, created: bool) -> NamespaceState:
         return NamespaceState(
             obj["metadata"]["name"],
             _owner_of(obj),
-            prepared=PREPARED in _annotations(obj),
+            prepared=KEY_PREPARED in _annotations(obj),
             service_account=self._options.service_account,
             created=created,
         )
@@ -234,7 +229,7 @@ class KubernetesNamespaces:
         while self._clock() < deadline:
             await asyncio.sleep(_LOOK)
             obj = await self._read(namespace)
-            if obj is not None and PREPARED in _annotations(obj):
+            if obj is not None and KEY_PREPARED in _annotations(obj):
                 return obj
         raise Unavailable(
             f"The namespace {namespace} was made, but its quota and network policies are not in it after "
@@ -265,9 +260,11 @@ class KubernetesNamespaces:
 
 def _owner_of(obj: Mapping[str, Any]) -> Owner:
     labels, annotations = obj["metadata"].get("labels") or {}, _annotations(obj)
-    kind = labels.get(OWNER_KIND)
+    kind = labels.get(KEY_OWNER_KIND)
     return Owner(
-        kind if kind in ("group", "platform") else "user", annotations.get(OWNER, ""), annotations.get(CREATED, "")
+        kind if kind in ("group", "platform") else "user",
+        annotations.get(KEY_OWNER, ""),
+        annotations.get(KEY_OWNER_CREATED, ""),
     )
 
 

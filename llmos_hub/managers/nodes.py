@@ -25,7 +25,8 @@ from llmos_hub.engines.base import Machine
 from llmos_hub.engines.llamacpp_build import Build, find_build, gpu_summary
 from llmos_hub.engines.machine import detect
 from llmos_hub.kubernetes.connection import APIError, KubernetesAPI, path_of
-from llmos_hub.policy import Rights
+from llmos_hub.names import KEY_GPU_TYPE, KEY_KIND, KEY_NAME, KEY_PART
+from llmos_hub.policy import Ref, Rights
 from llmos_hub.stores.base import Store
 
 __all__ = ["KubernetesNodes", "LocalNodes", "Nodes", "largest_machine", "read_nodes", "visible_to"]
@@ -36,7 +37,7 @@ _ROLE_PREFIX: Final = "node-role.kubernetes.io/"
 _GPU: Final = re.compile(r"[a-z0-9.-]+/(gpu|i915|xe|mig-.+|.*gpu.*)")
 """Extended resources that are GPUs: ``nvidia.com/gpu``, ``amd.com/gpu``, ``gpu.intel.com/i915``, ``nvidia.com/mig-1g.5gb``."""
 _GPU_TYPE_LABELS: Final = (
-    "llmos.ai/gpu-type",
+    KEY_GPU_TYPE,
     "nvidia.com/gpu.product",
     "amd.com/gpu.product-name",
     "cloud.google.com/gke-accelerator",
@@ -54,14 +55,12 @@ class Nodes(Protocol):
 
 def visible_to(rights: Rights, nodes: Iterable[Node]) -> NodeList:
     """Return the nodes as the caller may see them: all with their usage, but only workloads that they may list."""
-    within = rights.namespaces("list", MAIN_KIND)
-    if within is None:
-        return NodeList(items=list(nodes))
+
+    def listed(work: NodeWork) -> bool:
+        return rights.may("list", Ref(KINDS.get(work.kind, MAIN_KIND), work.namespace, work.name))
+
     return NodeList(
-        items=[
-            node.model_copy(update={"running": [work for work in node.running if work.namespace in within]})
-            for node in nodes
-        ]
+        items=[node.model_copy(update={"running": [w for w in node.running if listed(w)]}) for node in nodes]
     )
 
 
@@ -246,7 +245,7 @@ def _pressure(status: Mapping[str, Any]) -> str:
 
 def _work(pod: Mapping[str, Any], release: str) -> NodeWork:
     meta, labels = pod["metadata"], pod["metadata"].get("labels") or {}
-    kind, name = _kind(meta["namespace"], labels, release), labels.get("llmos.ai/name") or meta["name"]
+    kind, name = _kind(meta["namespace"], labels, release), labels.get(KEY_NAME) or meta["name"]
     asked = _asked(pod["spec"])
     return NodeWork(
         kind=kind,
@@ -259,8 +258,8 @@ def _work(pod: Mapping[str, Any], release: str) -> NodeWork:
 
 
 def _kind(namespace: str, labels: Mapping[str, str], release: str) -> str:
-    if "llmos.ai/kind" in labels:
-        return "Download" if labels.get("llmos.ai/part") == "fetch" else labels["llmos.ai/kind"]
+    if KEY_KIND in labels:
+        return "Download" if labels.get(KEY_PART) == "fetch" else labels[KEY_KIND]
     if labels.get("component") == "singleuser-server":  # KubeSpawner's, in every version
         return "Server"
     return "System" if namespace in (release, *_SYSTEM_NAMESPACES) else "Other"

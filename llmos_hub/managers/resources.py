@@ -34,6 +34,7 @@ from llmos_hub.managers.settings import (
     PlatformSettings,
 )
 from llmos_hub.names import PUBLIC_NAMESPACE
+from llmos_hub.policy import Within
 from llmos_hub.stores import rules as writes
 from llmos_hub.stores.base import Event, NamespaceQuota, Page, Selector, Store, WatchEvent
 from llmos_hub.stores.locks import KeyedLocks
@@ -104,11 +105,11 @@ class ResourceManager:
         token: str = "",
         labels: Selector | None = None,
         name: str | None = None,
-        within: frozenset[str] | None = None,
+        within: Within | None = None,
     ) -> Page[R]:
         """Return a page of a kind, in one namespace or (None) in all; with `name` only the resource of that name.
 
-        `within` restricts all namespaces to these.
+        `within` restricts it to these resources.
 
         Raises
         ------
@@ -116,16 +117,16 @@ class ResourceManager:
             As for the store's `page`.
         """
         if kind.scope == "Cluster":  # there are few, and some are not stored but have defaults
-            return await self._all(kind, labels, name)
-        if within is not None:
-            return await self._page_within(sorted(within), kind, limit=limit, token=token, labels=labels, name=name)
+            return await self._all(kind, labels, name, within)
+        if within is not None and namespace is None and within.namespaces is not None:
+            return await self._page_within(within, kind, limit=limit, token=token, labels=labels, name=name)
         page = await self._store.page(kind, namespace, limit=max(1, min(limit, _PAGE)), token=token, labels=labels)
-        items = [await self._shown(r) for r in page.items if name in (None, r.metadata.name)]
+        items = [await self._shown(r) for r in page.items if _wanted(r, name, within)]
         return Page(items, page.resource_version, page.token)
 
     async def _page_within(
         self,
-        namespaces: Sequence[str],
+        within: Within,
         kind: type[R],
         *,
         limit: int,
@@ -138,6 +139,7 @@ class ResourceManager:
         The token is a namespace and the store's token in it. The version is that of the first namespace, so that a
         watch from there repeats changes rather than skips one.
         """
+        namespaces = sorted(within.namespaces or ())
         begin, _, inner = token.partition(":") if token else (namespaces[0], "", "")
         if begin not in namespaces:
             raise Expired("The rest of this list is no longer what you may see.")
@@ -152,7 +154,7 @@ class ResourceManager:
             except Forbidden:  # a namespace that doesn't exist yet, in which the controllers have granted nothing
                 continue
             version = version or page.resource_version
-            items += [await self._shown(r) for r in page.items if name in (None, r.metadata.name)]
+            items += [await self._shown(r) for r in page.items if _wanted(r, name, within)]
             if page.token:
                 return Page(items, version, f"{namespace}:{page.token}")
             if len(items) >= most and number + 1 < len(left):
@@ -161,14 +163,14 @@ class ResourceManager:
             version = (await self._store.page(MAIN_KIND, PUBLIC_NAMESPACE, limit=1)).resource_version
         return Page(items, version)
 
-    async def _all(self, kind: type[R], labels: Selector | None, name: str | None) -> Page[R]:
+    async def _all(self, kind: type[R], labels: Selector | None, name: str | None, within: Within | None) -> Page[R]:
         """Return all resources of a cluster-scoped kind."""
         listing = await self._store.list(kind, labels=labels)
         items = [await self._shown(r) for r in listing.items]
         if not labels:
             items += await self._rules_of(kind).all_absent(items)
             items.sort(key=lambda r: r.metadata.name)
-        return Page([r for r in items if name in (None, r.metadata.name)], listing.resource_version)
+        return Page([r for r in items if _wanted(r, name, within)], listing.resource_version)
 
     async def rest(
         self,
@@ -178,7 +180,7 @@ class ResourceManager:
         *,
         labels: Selector | None = None,
         name: str | None = None,
-        within: frozenset[str] | None = None,
+        within: Within | None = None,
     ) -> AsyncIterator[Sequence[R]]:
         """Yield the pages after a first one, so that never all are in memory at once.
 
@@ -202,9 +204,9 @@ class ResourceManager:
         resource_version: str,
         labels: Selector | None = None,
         name: str | None = None,
-        within: frozenset[str] | None = None,
+        within: Within | None = None,
     ) -> AsyncIterator[AsyncIterator[WatchEvent[R]]]:
-        """Follow every change after `resource_version`; `within` restricts all namespaces to these.
+        """Follow every change after `resource_version`; `within` restricts it to these resources.
 
         Raises
         ------
@@ -215,10 +217,7 @@ class ResourceManager:
 
         async def shown(events: AsyncIterator[WatchEvent[R]]) -> AsyncIterator[WatchEvent[R]]:
             async for event in events:
-                meta = event.resource.metadata if event.resource is not None else None
-                if meta is not None and name not in (None, meta.name):
-                    continue
-                if meta is not None and within is not None and meta.namespace not in within:
+                if event.resource is not None and not _wanted(event.resource, name, within):
                     continue
                 visible = await rules.present_event(event)
                 if visible.resource is not None:
@@ -480,6 +479,11 @@ class ResourceManager:
 
     def _rules_of(self, kind: type[Resource]) -> KindRules[Any]:
         return self._rules.get(kind) or KindRules()
+
+
+def _wanted(resource: Resource, name: str | None, within: Within | None) -> bool:
+    """Return whether a list or watch shows the resource."""
+    return name in (None, resource.metadata.name) and (within is None or within.keeps(resource))
 
 
 def _with_metadata(resource: R, **changes: Any) -> R:

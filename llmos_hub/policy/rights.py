@@ -1,45 +1,87 @@
-"""The rights of a caller, in one object that every part of the API asks."""
+"""The rights of a caller, in one object that API and gateway ask."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from llmos.errors import Forbidden, NotFound
 from llmos.resources import Resource
-from llmos_hub.names import PUBLIC_NAMESPACE, SCOPE_MANAGE, group_namespace, user_namespace
-from llmos_hub.policy.rules import Caller, Decision, Verb, may
+from llmos_hub.names import PUBLIC_NAMESPACE, SCOPE_INVOKE, SCOPE_MANAGE, group_namespace, user_namespace
+from llmos_hub.policy.rules import VERBS, Caller, Decision, Ref, Rule, Verb, lacks_scope, refusal, rules_of, scope_of
 
-__all__ = ["NamespaceOwner", "Rights"]
+__all__ = ["NamespaceOwner", "Rights", "Within"]
 
 NamespaceOwner = tuple[Literal["user", "group", "platform"], str]
 """Kind and name of a namespace's owner."""
 
 
 @dataclass(frozen=True, slots=True)
+class Within:
+    """The resources of a kind to which a request for many of them is restricted.
+
+    Attributes
+    ----------
+    verb
+        The verb that the request needs.
+    namespaces
+        The namespaces in which they are; None for all namespaces.
+    rules
+        The rules that allow it, each for some of the resources.
+    """
+
+    verb: Verb
+    namespaces: frozenset[str] | None
+    rules: tuple[Rule, ...]
+
+    def keeps(self, resource: Resource) -> bool:
+        """Return whether a resource is among them."""
+        ref = Ref.of(resource)
+        return any(rule.covers(self.verb, ref) for rule in self.rules)
+
+    def __le__(self, other: Within) -> bool:
+        """Return whether the others include all of these."""
+        return all(rule in other.rules for rule in self.rules)
+
+
+@dataclass(frozen=True, slots=True)
 class Rights:
-    """What a caller may do; immutable, made for each request.
+    """What a caller may do; immutable, made once for an identity and cached with it.
 
     Attributes
     ----------
     caller
         The caller, with their groups and the scopes of their token.
+    granted
+        Rules that allow this caller more than everybody.
+    search_path
+        As `Caller.search_path`.
     """
 
     caller: Caller
+    granted: tuple[Rule, ...] = ()
+    search_path: tuple[str, ...] = field(init=False, repr=False, compare=False)
+    _rules: tuple[Rule, ...] = field(init=False, repr=False, compare=False)
 
-    def explain(self, verb: Verb, kind: type[Resource], namespace: str | None) -> Decision:
-        """Return whether the caller may do `verb` to resources of `kind` in `namespace`, and why.
+    def __post_init__(self) -> None:
+        """Find the rules that hold for the caller with this token."""
+        verbs = frozenset(verb for verb in VERBS if scope_of(verb) in self.caller.scopes)
+        rules = (replace(rule, verbs=rule.verbs & verbs) for rule in (*rules_of(self.caller), *self.granted))
+        object.__setattr__(self, "_rules", tuple(rule for rule in rules if rule.verbs))
+        object.__setattr__(self, "search_path", self.caller.search_path)
 
-        `namespace` is None for cluster-scoped kinds, and for all namespaces together.
-        """
-        return may(self.caller, verb, kind, namespace)
+    def explain(self, verb: Verb, ref: Ref) -> Decision:
+        """Return whether the caller may do `verb` to all of the resources, and why."""
+        rule = self._deciding(verb, ref)
+        if rule is None:
+            return Decision(False, refusal(self.caller, verb, ref))
+        return Decision(True, rule.reason, rule)
 
-    def may(self, verb: Verb, kind: type[Resource], namespace: str | None) -> bool:
-        """Return whether the caller may do it."""
-        return self.explain(verb, kind, namespace).allowed
+    def may(self, verb: Verb, ref: Ref) -> bool:
+        """Return whether the caller may do `verb` to all of the resources."""
+        return self._deciding(verb, ref) is not None
 
-    def require(self, verb: Verb, kind: type[Resource], namespace: str | None) -> None:
+    def require(self, verb: Verb, ref: Ref) -> None:
         """Raise an error unless the caller may do it.
 
         Raises
@@ -47,34 +89,56 @@ class Rights:
         Forbidden
             With the reason.
         """
-        decision = self.explain(verb, kind, namespace)
-        if not decision.allowed:
-            raise Forbidden(decision.reason)
+        if not self.may(verb, ref):
+            raise Forbidden(refusal(self.caller, verb, ref))
+
+    def needs_labels(self, verb: Verb, ref: Ref) -> bool:
+        """Return whether the answer depends on the resource's labels, which are not known."""
+        if ref.labels is not None or self.may(verb, ref):
+            return False
+        return any(rule.covers(verb, replace(ref, labels=rule.labels)) for rule in self._rules)
 
     def namespaces(self, verb: Verb, kind: type[Resource]) -> frozenset[str] | None:
-        """Return the namespaces in which the caller may do `verb` to resources of `kind`; None for all of them."""
-        if self.may(verb, kind, None):
-            return None
-        return frozenset(each for each in self.caller.search_path if self.may(verb, kind, each))
+        """Return the namespaces in which the caller may do it to some resources of `kind`; None for all of them."""
+        ref = Ref(kind)
+        found: set[str] = set()
+        for rule in self._rules:
+            if rule.concerns(verb, ref):
+                if rule.namespaces is None:
+                    return None
+                found |= rule.namespaces
+        return frozenset(found)
 
-    def require_somewhere(self, verb: Verb, kind: type[Resource], namespace: str | None) -> frozenset[str] | None:
-        """Return the namespaces to which a request is restricted: all that the caller may see, if it names none.
+    def require_some(self, verb: Verb, ref: Ref) -> Within | None:
+        """Return those of the resources to which a request is restricted: all for which the caller may do it.
 
         Returns
         -------
-        frozenset of str, or None
+        Within, or None
             None if the request needs no restriction.
 
         Raises
         ------
         Forbidden
-            The caller may do it nowhere, or not in the named namespace.
+            The caller may do it to none of them.
         """
-        within = self.namespaces(verb, kind) if namespace is None and kind.scope == "Namespaced" else None
-        if not within:
-            self.require(verb, kind, namespace)
+        if self.may(verb, ref):
             return None
-        return within
+        rules = tuple(rule for rule in self._rules if rule.concerns(verb, ref))
+        if not rules:
+            raise Forbidden(refusal(self.caller, verb, ref))
+        namespaces = self.namespaces(verb, ref.kind) if ref.namespace is None else frozenset({ref.namespace})
+        return Within(verb, namespaces, rules)
+
+    def _deciding(self, verb: Verb, ref: Ref) -> Rule | None:
+        """Return the first rule that allows it; None if none does."""
+        # called several times for each request to a model: a loop, which makes no object
+        for rule in self._rules:
+            if rule.covers(verb, ref):
+                return rule
+        return None
+
+    # without a kind of resources
 
     def require_manage(self) -> None:
         """Let tokens through that may use the API.
@@ -84,8 +148,21 @@ class Rights:
         Forbidden
             The token may only call models.
         """
-        if SCOPE_MANAGE not in self.caller.scopes:
-            raise Forbidden(f"This token lacks the scope {SCOPE_MANAGE}. Make one that has it on the Hub's token page.")
+        self._require_scope(SCOPE_MANAGE)
+
+    def require_invoke(self) -> None:
+        """Let tokens through that may call models.
+
+        Raises
+        ------
+        Forbidden
+            The token may call none at all.
+        """
+        self._require_scope(SCOPE_INVOKE)
+
+    def _require_scope(self, scope: str) -> None:
+        if scope not in self.caller.scopes:
+            raise Forbidden(lacks_scope(scope))
 
     def require_admin(self, what: str) -> None:
         """Let admins through, with a token that may use the API.
@@ -103,6 +180,14 @@ class Rights:
         self.require_manage()
         if not self.caller.admin:
             raise Forbidden(f"Only admins may {what}.")
+
+    def may_set_reserved(self, namespace: str | None) -> bool:
+        """Return whether the caller may set values there that are reserved for admins: at home everybody may."""
+        return self.caller.admin or namespace == self.caller.namespace
+
+    def may_use_any(self, namespace: str) -> bool:
+        """Return whether the caller may use an existing namespace whoever its owner is."""
+        return self.caller.admin and namespace != self.caller.namespace
 
     def owner_of(self, namespace: str) -> NamespaceOwner:
         """Return the owner of a namespace that the caller may use, from its name; admins may use any.

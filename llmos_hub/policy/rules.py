@@ -7,16 +7,20 @@ below) may do. Whatever isn't allowed explicitly is refused.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Final, Literal, Self, get_args
 
-from llmos.resources import Resource
+from llmos.resources import KINDS, Resource
 from llmos_hub.names import PUBLIC_NAMESPACE, SCOPE_INVOKE, SCOPE_MANAGE, group_namespace, user_namespace
 
-__all__ = ["Caller", "Decision", "Verb", "may"]
+__all__ = ["VERBS", "Caller", "Decision", "Ref", "Rule", "Verb", "lacks_scope", "refusal", "rules_of", "scope_of"]
 
 Verb = Literal["get", "list", "watch", "create", "update", "delete", "logs", "invoke", "connect", "spawn", "approve"]
-READING: frozenset[str] = frozenset({"get", "list", "watch", "logs"})
+VERBS: Final[frozenset[Verb]] = frozenset(get_args(Verb))
+_READING: Final[frozenset[Verb]] = frozenset({"get", "list", "watch", "logs"})
+_USING: Final[frozenset[Verb]] = frozenset({"get", "list", "watch", "invoke"})
+_ADMINS_ONLY: Final[frozenset[Verb]] = frozenset({"approve"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,44 +65,134 @@ class Caller:
 
 
 @dataclass(frozen=True, slots=True)
+class Ref:
+    """A reference to the resources that a right is about: one of them, or all that it doesn't tell apart.
+
+    Attributes
+    ----------
+    kind
+        Their kind.
+    namespace
+        Their namespace; None for cluster-scoped kinds, and for all namespaces together.
+    name
+        The name; None for all of them, and as long as it isn't known.
+    labels
+        The labels; None for all of them, and as long as they aren't known.
+    """
+
+    kind: type[Resource]
+    namespace: str | None = None
+    name: str | None = None
+    labels: Mapping[str, str] | None = None
+
+    @classmethod
+    def of(cls, resource: Resource) -> Self:
+        """Return the reference to a resource."""
+        meta = resource.metadata
+        return cls(type(resource), meta.namespace, meta.name, meta.labels)
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """A rule that allows something; what no rule allows is refused.
+
+    Attributes
+    ----------
+    reason
+        A sentence for people.
+    verbs
+        The verbs that it allows.
+    kinds
+        Plurals of the kinds; None for all kinds.
+    namespaces
+        The namespaces; None for all of them, and for cluster-scoped kinds.
+    names
+        Names of the resources; empty for all names.
+    labels
+        Labels that a resource must have; empty for all resources.
+    """
+
+    reason: str
+    verbs: frozenset[Verb]
+    kinds: frozenset[str] | None = None
+    namespaces: frozenset[str] | None = None
+    names: frozenset[str] = frozenset()
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+    def concerns(self, verb: Verb, ref: Ref) -> bool:
+        """Return whether it allows the verb for some of the resources."""
+        return (
+            verb in self.verbs
+            and (self.kinds is None or ref.kind.plural in self.kinds)
+            and (self.namespaces is None or ref.namespace is None or ref.namespace in self.namespaces)
+            and (not self.names or ref.name is None or ref.name in self.names)
+            and (not self.labels or ref.labels is None or self.labels.items() <= ref.labels.items())
+        )
+
+    def covers(self, verb: Verb, ref: Ref) -> bool:
+        """Return whether it allows the verb for all of the resources."""
+        return (
+            self.concerns(verb, ref)
+            and (self.namespaces is None or ref.namespace is not None)
+            and (not self.names or ref.name is not None)
+            and (not self.labels or ref.labels is not None)
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class Decision:
-    """A decision, with its reason in a sentence for people."""
+    """A decision, with its reason in a sentence for people, and the rule that allows it; None if none does."""
 
     allowed: bool
     reason: str
+    rule: Rule | None = None
 
 
-def may(caller: Caller, verb: Verb, kind: type[Resource], namespace: str | None) -> Decision:
-    """Decide whether `caller` may do `verb` to resources of `kind` in `namespace`; deny by default.
+def scope_of(verb: Verb) -> str:
+    """Return the Hub scope that a token needs for a verb."""
+    return SCOPE_INVOKE if verb == "invoke" else SCOPE_MANAGE
 
-    `namespace` is None for cluster-scoped kinds, and for all namespaces together.
-    """
-    needed = SCOPE_INVOKE if verb == "invoke" else SCOPE_MANAGE
-    if needed not in caller.scopes:
-        return Decision(False, f"This token lacks the scope {needed}. Make one that has it on the Hub's token page.")
+
+def rules_of(caller: Caller) -> tuple[Rule, ...]:
+    """Return the rules that hold for everybody, for a caller; the caller's token is not taken into account."""
     if caller.admin:
-        return Decision(True, "admins may everything")
-    if verb == "approve":
-        return Decision(False, f"Only admins may approve {kind.plural}.")
-    if kind.scope == "Cluster":
-        if verb in READING:
-            return Decision(True, "everyone may read what holds for the whole platform")
-        return Decision(False, f"Only admins may {verb} {kind.plural}.")
+        return (Rule("admins may everything", VERBS),)
+    kinds = KINDS.values()
+    namespaced = frozenset(kind.plural for kind in kinds if kind.scope == "Namespaced")
+    of_platform = frozenset(kind.plural for kind in kinds if kind.scope == "Cluster")
+    readable = frozenset(kind.plural for kind in kinds if kind.plural in namespaced and not kind.write_only)
+    full = VERBS - _ADMINS_ONLY
+    own, groups = frozenset({caller.namespace}), frozenset(caller.group_namespaces)
+    rules = (
+        Rule("it is the caller's own namespace", full, namespaced, own),
+        Rule(
+            f"everyone may read and use what is in {PUBLIC_NAMESPACE}", _USING, readable, frozenset({PUBLIC_NAMESPACE})
+        ),
+        Rule("it is the namespace of a group that the caller is in", full, namespaced, groups),
+        Rule("everyone may read what holds for the whole platform", _READING, of_platform),
+    )
+    return tuple(rule for rule in rules if rule.namespaces is None or rule.namespaces)
+
+
+def refusal(caller: Caller, verb: Verb, ref: Ref) -> str:
+    """Return the reason for which no rule allows it, in a sentence for people."""
+    if scope_of(verb) not in caller.scopes:
+        return lacks_scope(scope_of(verb))
+    kind, namespace = ref.kind, ref.namespace
+    if verb in _ADMINS_ONLY or kind.scope == "Cluster":
+        return f"Only admins may {verb} {kind.plural}."
     if namespace is None:
-        return Decision(False, f"Only admins may {verb} {kind.plural} of all namespaces. {_yours(caller)}")
-    if namespace == caller.namespace:
-        return Decision(True, "it is the caller's own namespace")
-    if namespace in caller.group_namespaces:
-        return Decision(True, "it is the namespace of a group that the caller is in")
-    if namespace == PUBLIC_NAMESPACE and not kind.write_only and verb in (READING - {"logs"}) | {"invoke"}:
-        return Decision(True, f"everyone may read and use what is in {PUBLIC_NAMESPACE}")
+        return f"Only admins may {verb} {kind.plural} of all namespaces. {_yours(caller)}"
     if namespace == PUBLIC_NAMESPACE and verb == "logs":
-        return Decision(
-            False, f"Only admins may read the logs of what is in {PUBLIC_NAMESPACE}: others' prompts may be in them."
-        )
+        return f"Only admins may read the logs of what is in {PUBLIC_NAMESPACE}: others' prompts may be in them."
     if namespace == PUBLIC_NAMESPACE:
-        return Decision(False, f"Only admins may {verb} {kind.plural} in {PUBLIC_NAMESPACE}.")
-    return Decision(False, f"You may not {verb} {kind.plural} in {namespace}. {_yours(caller)}")
+        return f"Only admins may {verb} {kind.plural} in {PUBLIC_NAMESPACE}."
+    return f"You may not {verb} {kind.plural} in {namespace}. {_yours(caller)}"
+
+
+def lacks_scope(scope: str) -> str:
+    """Return the reason for which a token without the scope is refused."""
+    return f"This token lacks the scope {scope}. Make one that has it on the Hub's token page."
 
 
 def _yours(caller: Caller) -> str:

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from llmos.errors import Conflict, Forbidden, NotFound, UsageError
+from llmos.resources import MAIN_KIND
 from llmos_hub.names import DataDir, group_namespace, user_namespace
 from llmos_hub.supervisor.hub_api import HubApi, renew_client_token, token_scopes
 from llmos_hub.supervisor.secrets import Secrets
@@ -159,7 +160,7 @@ def delete_user(data_dir: DataDir, name: str, *, yes: bool) -> int:
     namespace = user_namespace(wanted)
     sys.stdout.write(
         f"{wanted} is deleted. Their home and what is in {namespace} stay, models run on, and the name is not given again "
-        f"before you say so. See it: llmos get modelservices -n {namespace}\n"
+        f"before you say so. See it: llmos get {MAIN_KIND.plural} -n {namespace}\n"
     )
     return 0
 

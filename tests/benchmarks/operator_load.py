@@ -18,8 +18,9 @@ from llmos_hub.controllers.modelservice.workloads import SERVE, make_ref, make_s
 from llmos_hub.engines.base import Machine
 from llmos_hub.engines.custom import Custom
 from llmos_hub.kubernetes.connection import MERGE_PATCH, KubernetesAPI, path_of
-from llmos_hub.managers.namespace_objects import PREPARED, Owner, make_contents, make_namespace, object_path
+from llmos_hub.managers.namespace_objects import Owner, make_contents, make_namespace, object_path
 from llmos_hub.managers.namespace_options import Binding, NamespaceOptions
+from llmos_hub.names import KEY_PREPARED
 
 RELEASE = "llmos"
 OPTIONS = NamespaceOptions(
@@ -219,7 +220,7 @@ class Watched:
 
 
 def is_prepared(namespace: dict[str, Any]) -> bool:
-    return PREPARED in (namespace["metadata"].get("annotations") or {})
+    return KEY_PREPARED in (namespace["metadata"].get("annotations") or {})
 
 
 def is_ready(service: dict[str, Any]) -> bool:

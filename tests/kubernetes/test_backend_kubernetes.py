@@ -11,7 +11,7 @@ from llmos_hub.backends.kubernetes import KubernetesBackend
 from llmos_hub.kubernetes.connection import path_of
 from llmos_hub.workload import Mount, ProcessTemplate, ReplicaState, WorkloadRef
 from tests.support import backend_contract
-from tests.support.backend_contract import BackendContract, Programs, ready, until, workload
+from tests.support.backend_contract import REPORT, BackendContract, Programs, ready, until, workload
 from tests.support.kubernetes_backend import CLAIM, HEAD, HEALTH, WORKER, Placed, script, serving, settings_for
 
 NEEDS = ("csi",)
@@ -62,6 +62,7 @@ async def programs(api, cluster, namespace, release):
         unready=script("sleep 3600", readiness=HEALTH),
         crashing=script("echo last words; exit 3", readiness=HEALTH),
         job=lambda code: script(f"echo working; exit {code}", completes=True),
+        reporting=script("; ".join(f"echo '{line}'" for line in REPORT), completes=True),
         missing=ProcessTemplate(("llmos-no-such-program",), grace=1.0),
         successor=successor,
         head=HEAD,

@@ -19,14 +19,14 @@ from llmos.errors import Conflict, NotFound
 from llmos.resources import ModelService
 from llmos.resources.base import utcnow
 from llmos_hub.controllers.namespace_sweep import Sweep
-from llmos_hub.controllers.namespaces import NamespaceController
+from llmos_hub.controllers.namespaces.reconciler import namespace_controller
+from llmos_hub.controllers.reconciler import Controller
 from llmos_hub.kubernetes.connection import KubernetesAPI
-from llmos_hub.managers.namespace_objects import MISSING_SINCE
 from llmos_hub.managers.namespace_options import Binding, NamespaceOptions
 from llmos_hub.managers.namespaces import KubernetesNamespaces
 from llmos_hub.managers.nodes import KubernetesNodes
-from llmos_hub.names import SCOPE_MANAGE, user_namespace
-from llmos_hub.policy import Caller
+from llmos_hub.names import KEY_MISSING_SINCE, SCOPE_MANAGE, user_namespace
+from llmos_hub.policy import Caller, Rights
 from llmos_hub.stores.kubernetes.store import KubernetesStore
 from tests.support.cluster import Cluster
 from tests.support.fake_people import FakePeople
@@ -44,12 +44,12 @@ class Platform:
     release: str
     options: NamespaceOptions
     people: FakePeople
-    caller: Caller
-    controller: NamespaceController
+    rights: Rights
+    controller: Controller[Any]
 
     @property
     def namespace(self) -> str:
-        return self.caller.namespace
+        return self.rights.caller.namespace
 
     @property
     def namespaces(self) -> KubernetesNamespaces:
@@ -84,10 +84,10 @@ async def platform(cluster: Cluster, api: KubernetesAPI) -> AsyncIterator[Platfo
         counts={"count/modelservices.llmos.ai": "1", "count/secrets": "500"},
         bindings=[Binding(cluster_role="view", service_account="hub")],
     )
-    controller = NamespaceController(api, options, release, leading=lambda: True)
-    caller = Caller(name, scopes=frozenset({SCOPE_MANAGE}))
+    controller = namespace_controller(api, options, release, leading=lambda: True)
+    rights = Rights(Caller(name, scopes=frozenset({SCOPE_MANAGE})))
     people = FakePeople({name: CREATED, "somebody": CREATED})
-    platform = Platform(cluster, api, release, options, people, caller, controller)
+    platform = Platform(cluster, api, release, options, people, rights, controller)
     tasks = [asyncio.create_task(work) for work in (controller.follow(), controller.work())]
     try:
         yield platform
@@ -101,13 +101,13 @@ async def platform(cluster: Cluster, api: KubernetesAPI) -> AsyncIterator[Platfo
 @pytest.mark.timeout(120)
 async def test_a_namespace_is_made_on_first_need_and_filled_before_pods_start(platform: Platform) -> None:
     began = time.monotonic()
-    state = await platform.namespaces.ensure(platform.caller, platform.namespace, prepared=True)
+    state = await platform.namespaces.ensure(platform.rights, platform.namespace, prepared=True)
     print(f"\nmade and prepared in {time.monotonic() - began:.2f} s")
     assert (state.created, state.prepared, state.service_account) == (True, True, "llmos")
     meta = platform.cluster.get("namespace", platform.namespace)["metadata"]
     assert meta["labels"]["app.kubernetes.io/managed-by"] == "llmos"
     assert meta["labels"]["llmos.ai/owner-kind"] == "user"
-    assert meta["annotations"]["llmos.ai/owner"] == platform.caller.name
+    assert meta["annotations"]["llmos.ai/owner"] == platform.rights.caller.name
     assert meta["annotations"]["llmos.ai/owner-created"] == CREATED
     names = {item["metadata"]["name"] for item in platform.get("networkpolicies")["items"]}
     assert names == {"llmos-default-deny", "llmos-names", "llmos-servers", "llmos-engines", "llmos-outside"}
@@ -128,7 +128,7 @@ async def test_a_namespace_is_made_on_first_need_and_filled_before_pods_start(pl
 
 @pytest.mark.timeout(120)
 async def test_nobody_fills_the_cluster_s_database(platform: Platform) -> None:
-    await platform.namespaces.ensure(platform.caller, platform.namespace, prepared=True)
+    await platform.namespaces.ensure(platform.rights, platform.namespace, prepared=True)
     await platform.until(lambda: platform.get("resourcequota", "llmos").get("status", {}).get("used"), "the quota")
 
     def make(name: str) -> str:
@@ -142,7 +142,7 @@ async def test_nobody_fills_the_cluster_s_database(platform: Platform) -> None:
 
 @pytest.mark.timeout(120)
 async def test_the_cluster_holds_pods_to_it(platform: Platform) -> None:
-    await platform.namespaces.ensure(platform.caller, platform.namespace, prepared=True)
+    await platform.namespaces.ensure(platform.rights, platform.namespace, prepared=True)
 
     def pod(name: str, **spec: Any) -> str:
         container = {
@@ -181,7 +181,7 @@ async def test_the_cluster_holds_pods_to_it(platform: Platform) -> None:
 
 @pytest.mark.timeout(120)
 async def test_what_somebody_edits_is_put_right(platform: Platform) -> None:
-    await platform.namespaces.ensure(platform.caller, platform.namespace, prepared=True)
+    await platform.namespaces.ensure(platform.rights, platform.namespace, prepared=True)
     took = []
     platform.kubectl("patch", "networkpolicy", "llmos-default-deny", "--type=merge", "-p", '{"spec":{"egress":[{}]}}')
     took.append(
@@ -212,7 +212,7 @@ async def test_what_somebody_edits_is_put_right(platform: Platform) -> None:
 @pytest.mark.timeout(120)
 async def test_what_is_as_it_should_be_is_applied_no_more(platform: Platform) -> None:
     """The comparison knows what a real API server makes of our objects."""
-    await platform.namespaces.ensure(platform.caller, platform.namespace, prepared=True)
+    await platform.namespaces.ensure(platform.rights, platform.namespace, prepared=True)
     await asyncio.sleep(2.0)
     before = platform.api.calls.get("PATCH", 0)
     for _ in range(3):
@@ -224,7 +224,7 @@ async def test_what_is_as_it_should_be_is_applied_no_more(platform: Platform) ->
 async def test_it_goes_with_its_owner_but_not_before_and_not_with_volumes(
     platform: Platform, api: KubernetesAPI, tmp_path: Path
 ) -> None:
-    await platform.namespaces.ensure(platform.caller, platform.namespace, prepared=True)
+    await platform.namespaces.ensure(platform.rights, platform.namespace, prepared=True)
     store = KubernetesStore(api)
     meta = {"name": "chat", "namespace": platform.namespace}
     await store.create(
@@ -243,10 +243,10 @@ async def test_it_goes_with_its_owner_but_not_before_and_not_with_volumes(
         await sweep.look([platform.cluster.get("namespace", platform.namespace)])
 
     await look()
-    assert MISSING_SINCE not in platform.cluster.get("namespace", platform.namespace)["metadata"]["annotations"]
-    del platform.people.users[platform.caller.name]
+    assert KEY_MISSING_SINCE not in platform.cluster.get("namespace", platform.namespace)["metadata"]["annotations"]
+    del platform.people.users[platform.rights.caller.name]
     await look()
-    assert MISSING_SINCE in platform.cluster.get("namespace", platform.namespace)["metadata"]["annotations"]
+    assert KEY_MISSING_SINCE in platform.cluster.get("namespace", platform.namespace)["metadata"]["annotations"]
     await store.get(ModelService, platform.namespace, "chat")
     now += timedelta(hours=100)
     await look()
@@ -266,9 +266,9 @@ async def test_it_goes_with_its_owner_but_not_before_and_not_with_volumes(
 async def test_a_namespace_of_the_clusters_own_is_refused(platform: Platform) -> None:
     platform.cluster.kubectl("create", "namespace", platform.namespace)
     with pytest.raises(Conflict, match="is not LLMOS'"):
-        await platform.namespaces.ensure(platform.caller, platform.namespace)
+        await platform.namespaces.ensure(platform.rights, platform.namespace)
     assert platform.get("networkpolicies")["items"] == []
-    assert platform.namespace == user_namespace(platform.caller.name)
+    assert platform.namespace == user_namespace(platform.rights.caller.name)
 
 
 @pytest.mark.timeout(60)

@@ -14,9 +14,18 @@ from typing import ClassVar
 import pytest
 
 from llmos.errors import NotFound
-from llmos_hub.backends.base import Backend
+from llmos_hub.backends.base import Backend, Report
+from llmos_hub.sources.base import Progress
 from llmos_hub.workload import Mount, Observation, ProcessTemplate, ReplicaState, Role, Workload, WorkloadRef
 
+REPORT = (
+    '{"type": "info", "message": "waiting"}',
+    '{"type": "progress", "file": "a.gguf", "done": 1, "total": 4, "rate": 2}',
+    "not a report",
+    '{"type": "progress", "file": "a.gguf", "done": 3, "total": 4, "rate": 2}',
+    '{"type": "error", "code": "source_failed", "message": "gone"}',
+)
+"""The lines that `Programs.reporting` writes."""
 PATIENCE = 15.0
 """Seconds until an expected state must be reached; a cluster takes longer than a machine."""
 
@@ -35,6 +44,8 @@ class Programs:
         Writes ``last words`` and exits with code 3.
     job
         Writes ``working`` and exits with the given code.
+    reporting
+        Writes `REPORT` and exits with code 0.
     missing
         Its program doesn't exist.
     successor
@@ -55,6 +66,7 @@ class Programs:
     unready: ProcessTemplate
     crashing: ProcessTemplate
     job: Callable[[int], ProcessTemplate]
+    reporting: ProcessTemplate
     missing: ProcessTemplate
     successor: Callable[[Backend], Awaitable[Backend]]
     head: ProcessTemplate
@@ -335,6 +347,21 @@ class BackendContract:
             _ = [line async for line in backend.logs(wanted.ref, replica="replica-9-9")]
         with pytest.raises(NotFound):
             _ = [line async for line in backend.logs(replace(wanted.ref, name="other"))]
+
+    async def test_progress(self, backend: Backend, programs: Programs) -> None:
+        wanted = workload(programs.reporting)
+        await backend.apply(wanted)
+        seen = await until(backend, wanted.ref, phase("Succeeded"))
+        for replica in (None, seen.replicas[0].id):
+            report = await backend.progress(wanted.ref, replica=replica)
+            assert report.progress == Progress("a.gguf", done=3, total=4, rate=2)
+            assert (report.info, report.code, report.message) == ("waiting", "source_failed", "gone")
+            assert report.files is None
+        plain = workload(programs.job(0), name="plain")
+        await backend.apply(plain)
+        await until(backend, plain.ref, phase("Succeeded"))
+        for silent in (plain.ref, replace(wanted.ref, name="other")):
+            assert await backend.progress(silent) == Report()
 
     async def test_delete_removes_all(self, backend: Backend, programs: Programs) -> None:
         wanted = workload(programs.serving("a"), count=2)

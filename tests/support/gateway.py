@@ -17,7 +17,7 @@ from llmos_hub.gateway.options import GatewayOptions
 from llmos_hub.gateway.server import Server, listen
 from llmos_hub.identity import Identity
 from llmos_hub.names import SCOPE_INVOKE, SCOPE_MANAGE
-from llmos_hub.policy import Caller
+from llmos_hub.policy import Caller, Rights
 from llmos_hub.stores import Store
 from tests.support.fake_upstream import FakeUpstream
 
@@ -31,22 +31,23 @@ class FakeIdentity:
 
     def __init__(self) -> None:
         invoke = frozenset({SCOPE_INVOKE})
-        self.callers = {
+        callers = {
             ADA: Caller("ada", scopes=invoke),
             GRACE: Caller("grace", scopes=invoke),
             ADMIN: Caller("root", admin=True, scopes=invoke),
             NARROW: Caller("ada", scopes=frozenset({SCOPE_MANAGE})),
         }
+        self.rights = {token: Rights(caller) for token, caller in callers.items()}
         self.error: LLMOSError | None = None
         self.asked: list[str] = []
 
-    async def authenticate(self, token: str) -> Caller:
+    async def authenticate(self, token: str) -> Rights:
         self.asked.append(token)
         if self.error is not None:
             raise self.error
-        if token not in self.callers:
+        if token not in self.rights:
             raise Unauthorized("Nobody has this token (any more).")
-        return self.callers[token]
+        return self.rights[token]
 
     async def close(self) -> None:
         pass

@@ -13,7 +13,7 @@ import httpx
 
 from llmos.resources import API_VERSION
 from llmos_hub.api.app import make_app
-from llmos_hub.controllers.namespaces import NamespaceController
+from llmos_hub.controllers.namespaces.reconciler import namespace_controller
 from llmos_hub.identity import HubIdentity
 from llmos_hub.kubernetes.connection import KubernetesAPI
 from llmos_hub.managers.logs import LocalLogReader
@@ -81,7 +81,7 @@ async def group_platform(
         namespaces=KubernetesNamespaces(api, options, people),
         check_streams_every=0.05,
     )
-    controller = NamespaceController(api, options, release, leading=lambda: True)
+    controller = namespace_controller(api, options, release, leading=lambda: True)
     tasks = [asyncio.create_task(work) for work in (controller.follow(), controller.work())]
     try:
         async with serving(app) as url:

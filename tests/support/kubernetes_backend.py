@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field, replace
 
+from llmos_hub.backends.base import Report
 from llmos_hub.backends.changes import Subscription
 from llmos_hub.backends.kubernetes import KubernetesBackend, KubernetesSettings
 from llmos_hub.kubernetes.connection import KubernetesAPI
@@ -112,6 +113,9 @@ class Placed:
 
     def logs(self, ref: WorkloadRef, **options: object) -> AsyncIterator[str]:
         return self.backend.logs(self._there(ref), **options)
+
+    async def progress(self, ref: WorkloadRef, *, replica: str | None = None) -> Report:
+        return await self.backend.progress(self._there(ref), replica=replica)
 
     async def delete(self, ref: WorkloadRef) -> None:
         await self.backend.delete(self._there(ref))

@@ -22,7 +22,7 @@ from typing import Any, Self
 
 import httpx
 
-from llmos_hub.controllers.namespaces import NamespaceController
+from llmos_hub.controllers.namespaces.reconciler import namespace_controller
 from llmos_hub.kubernetes.connection import KubernetesAPI
 from llmos_hub.managers.namespace_options import Binding, NamespaceOptions, Network, Peer
 from tests.support.cluster import Cluster, wait_for
@@ -89,7 +89,7 @@ class NamespaceControllerThread:
 
     async def _main(self) -> None:
         api = KubernetesAPI(kubeconfig=self._cluster.kubeconfig)
-        controller = NamespaceController(api, self._options, self._release, leading=lambda: True)
+        controller = namespace_controller(api, self._options, self._release, leading=lambda: True)
         tasks = [asyncio.create_task(controller.follow()), asyncio.create_task(controller.work())]
         self._ready.set()
         try:

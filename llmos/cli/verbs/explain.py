@@ -9,7 +9,7 @@ from llmos.cli.output import Output
 from llmos.cli.parser import Parser
 from llmos.present.explain import explain
 from llmos.present.text import line
-from llmos.resources import KINDS
+from llmos.resources import KINDS, MAIN_KIND
 
 __all__ = ["configure_explain", "run_explain"]
 
@@ -17,7 +17,10 @@ __all__ = ["configure_explain", "run_explain"]
 def configure_explain(parser: Parser) -> None:
     """Add the arguments of ``explain``."""
     parser.add_argument(
-        "path", metavar="KIND[.FIELD]", nargs="?", help="such as modelservice.spec.resources (default: all kinds)"
+        "path",
+        metavar="KIND[.FIELD]",
+        nargs="?",
+        help=f"such as {MAIN_KIND.singular}.spec.resources (default: all kinds)",
     )
 
 

@@ -35,8 +35,7 @@ class AsyncClient:
     With no argument it finds the platform as `llmos.configuration` says: in a server that the Hub spawned and
     next to ``llmos up`` nothing has to be set. The client makes no request before the first call.
 
-    Every kind of resource is an attribute by its plural: ``client.modelservices``, ``client.credentials``,
-    ``client.settings`` (see `AsyncCollection`).
+    Every kind of resource is an attribute by its plural: ``client.credentials``, ``client.settings`` (see `AsyncCollection`).
 
     Parameters
     ----------
@@ -58,8 +57,8 @@ class AsyncClient:
     --------
     >>> async with AsyncClient() as client:  # doctest: +SKIP
     ...     await client.serve("demo://smollm2", name="chat")
-    ...     for service in await client.modelservices.list():
-    ...         print(service.metadata.name, service.status.phase)
+    ...     for credential in await client.credentials.list():
+    ...         print(credential.metadata.name)
     """
 
     def __init__(

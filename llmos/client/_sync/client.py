@@ -36,8 +36,7 @@ class Client:
     With no argument it finds the platform as `llmos.configuration` says: in a server that the Hub spawned and
     next to ``llmos up`` nothing has to be set. The client makes no request before the first call.
 
-    Every kind of resource is an attribute by its plural: ``client.modelservices``, ``client.credentials``,
-    ``client.settings`` (see `Collection`).
+    Every kind of resource is an attribute by its plural: ``client.credentials``, ``client.settings`` (see `Collection`).
 
     Parameters
     ----------
@@ -59,8 +58,8 @@ class Client:
     --------
     >>> with Client() as client:  # doctest: +SKIP
     ...     client.serve("demo://smollm2", name="chat")
-    ...     for service in client.modelservices.list():
-    ...         print(service.metadata.name, service.status.phase)
+    ...     for credential in client.credentials.list():
+    ...         print(credential.metadata.name)
     """
 
     def __init__(

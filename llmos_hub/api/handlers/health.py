@@ -6,10 +6,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from llmos.errors import Unavailable
-from llmos_hub.api.dependencies import Services
-from llmos_hub.api.endpoints import bearer_token
+from llmos_hub.api.dependencies import Call, Services
 from llmos_hub.api.metrics import Metrics
-from llmos_hub.policy import Rights
 
 __all__ = ["health", "metrics", "ready", "rendered_metrics"]
 
@@ -38,11 +36,9 @@ async def ready(request: Request, services: Services) -> Response:
     return JSONResponse({"status": "ok"})
 
 
-async def metrics(request: Request, services: Services) -> Response:
-    """Return the metrics for Prometheus; only to admins, since notebook servers can reach the process too."""
-    caller = await services.identity.authenticate(bearer_token(request, services))
-    Rights(caller).require_admin("read the platform's metrics")
-    return rendered_metrics(services.metrics)
+async def metrics(call: Call) -> Response:
+    """Return the metrics for Prometheus."""
+    return rendered_metrics(call.services.metrics)
 
 
 def rendered_metrics(metrics: Metrics) -> Response:

@@ -16,8 +16,9 @@ from llmos_hub.api.dependencies import Call
 from llmos_hub.api.handlers.watches import watch_resources
 from llmos_hub.api.rendering import event_list, listing, respond, whole_list
 from llmos_hub.api.streams import WholeList
-from llmos_hub.managers.resources import Permit, anything
+from llmos_hub.managers.resources import Permit
 from llmos_hub.managers.settings import MAX_BODY_BYTES, MAX_STREAMS
+from llmos_hub.policy import Ref
 
 __all__ = [
     "create_resource",
@@ -94,7 +95,7 @@ async def patch_resource(call: Call) -> Response:
         merge = call.services.resources.merge
         merged = await merge(call.kind, call.namespace, call.name, patch, dry_run=dry_run, permit=_permit(call))
         return respond(merged, call.rights)
-    call.rights.require("create", call.kind, call.namespace)  # it may be new
+    call.rights.require_some("create", Ref(call.kind, call.namespace, call.name))  # it may be new
     wanted = _resource(call, await _body(call, maybe_yaml=True), name=call.name)
     await _make_room(call, dry_run=dry_run)
     resource, created = await call.services.resources.apply(wanted, dry_run=dry_run, permit=_permit(call))
@@ -110,16 +111,24 @@ async def delete_resource(call: Call) -> Response:
 
 
 def _permit(call: Call) -> Permit:
-    """Return the check of a write by this caller: values for admins are refused to others, except at home."""
-    own = call.namespace == call.caller.namespace
-    return anything if own or call.caller.admin else call.services.resources.restrict
+    """Return the check of a write by this caller."""
+    rights, restrict = call.rights, call.services.resources.restrict
+
+    def permit(old: Resource | None, new: Resource) -> None:
+        if old is not None:
+            rights.require("update", Ref.of(old))  # its labels may have changed since the request was authorised
+        rights.require("create" if old is None else "update", Ref.of(new))
+        if not rights.may_set_reserved(call.namespace):
+            restrict(old, new)
+
+    return permit
 
 
 async def _make_room(call: Call, *, dry_run: bool) -> None:
     """Create the resource's namespace if it doesn't exist yet."""
     if call.namespace is not None and not dry_run:
         # Secrets, and the leases under which names are claimed, need rights there that the controllers grant
-        await call.services.namespaces.needed(call.caller, call.namespace, prepared=True)
+        await call.services.namespaces.needed(call.rights, call.namespace, prepared=True)
 
 
 async def _body(call: Call, *, empty: Any = None, maybe_yaml: bool = False) -> Any:

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from llmos.errors import BackendFailed, LLMOSError, NotFound, Unsupported
+from llmos_hub.backends.base import Report
 from llmos_hub.backends.changes import Changes, Subscription
 from llmos_hub.backends.kubernetes.logs import read_logs
 from llmos_hub.backends.kubernetes.names import ref_of
@@ -26,6 +27,7 @@ from llmos_hub.backends.kubernetes.watching import (
     make_reflectors,
 )
 from llmos_hub.backends.kubernetes.workloads import Applier, Entry
+from llmos_hub.backends.reports import REPORT_LINES, read_report
 from llmos_hub.kubernetes.connection import APIError, KubernetesAPI
 from llmos_hub.workload import Observation, Workload, WorkloadRef
 
@@ -199,6 +201,10 @@ class KubernetesBackend:
         async with contextlib.aclosing(lines) as stream:
             async for line in stream:
                 yield line
+
+    async def progress(self, ref: WorkloadRef, *, replica: str | None = None) -> Report:
+        """Return what a workload's job has reported; see `Backend.progress`."""
+        return await read_report(self.logs(ref, replica=replica, tail=REPORT_LINES))
 
     async def delete(self, ref: WorkloadRef) -> None:
         """Delete all objects of a workload, and wait until its pods are gone."""

@@ -9,17 +9,25 @@ from typing import Any, Final
 
 from llmos.resources.base import API_VERSION
 from llmos_hub.backends.kubernetes.settings import KubernetesSettings
+from llmos_hub.names import (
+    KEY_AFTER,
+    KEY_APP,
+    KEY_COMPONENT,
+    KEY_INSTANCE,
+    KEY_KIND,
+    KEY_LABELS,
+    KEY_MANAGED_BY,
+    KEY_NAME,
+    KEY_PART,
+    KEY_PART_OF,
+    KEY_ROLE,
+    KEY_TEMPLATE,
+    KEY_UID,
+    KEY_WORKLOAD,
+)
 from llmos_hub.workload import Role, Workload, WorkloadRef
 
 __all__ = [
-    "AFTER",
-    "APPLIED",
-    "LABELS",
-    "MANAGED_BY",
-    "PART_OF",
-    "ROLE",
-    "TEMPLATE",
-    "WORKLOAD",
     "container_name",
     "digest",
     "make_metadata",
@@ -31,24 +39,7 @@ __all__ = [
     "workload_selector",
 ]
 
-MANAGED_BY: Final = "app.kubernetes.io/managed-by"
-PART_OF: Final = "app.kubernetes.io/part-of"
-WORKLOAD: Final = "llmos.ai/workload"
-"""Label with the workload's id, which selects its pods."""
-ROLE: Final = "llmos.ai/role"
-TEMPLATE: Final = "llmos.ai/template"
-"""Label with the hash of the template that a pod was created from."""
-LABELS: Final = "llmos.ai/labels"
-"""Annotation with the workload's labels, as JSON."""
-AFTER: Final = "llmos.ai/after"
-"""Annotation with the roles that a role is started after, which are stopped after it."""
-APPLIED: Final = "llmos.ai/applied"
-"""Annotation with a hash of the object as it was applied."""
 
-_KIND: Final = "llmos.ai/kind"
-_NAME: Final = "llmos.ai/name"
-_PART: Final = "llmos.ai/part"
-_UID: Final = "llmos.ai/uid"
 _PLAIN_ROLES: Final = ("replica", "fetch")
 
 
@@ -78,23 +69,23 @@ def make_metadata(
     """Return the metadata of an object: name, labels, annotations and owner."""
     ref = workload.ref
     labels = {
-        "app.kubernetes.io/name": ref.kind.lower(),
-        "app.kubernetes.io/instance": ref.name,
-        "app.kubernetes.io/component": container_name(role) if role is not None else ref.part,
-        PART_OF: settings.release,
-        MANAGED_BY: "llmos",
-        _KIND: ref.kind,
-        _NAME: ref.name,
-        _PART: ref.part,
-        _UID: ref.uid,
-        WORKLOAD: ref.id,
+        KEY_APP: ref.kind.lower(),
+        KEY_INSTANCE: ref.name,
+        KEY_COMPONENT: container_name(role) if role is not None else ref.part,
+        KEY_PART_OF: settings.release,
+        KEY_MANAGED_BY: "llmos",
+        KEY_KIND: ref.kind,
+        KEY_NAME: ref.name,
+        KEY_PART: ref.part,
+        KEY_UID: ref.uid,
+        KEY_WORKLOAD: ref.id,
     }
     metadata: dict[str, Any] = {"name": name, "namespace": ref.namespace, "labels": labels}
     if role is not None:
-        labels[ROLE] = role.name
-        labels[TEMPLATE] = role.template.hash
-        metadata["annotations"] = {LABELS: json.dumps(dict(workload.labels), sort_keys=True)}
-        metadata["annotations"] |= {AFTER: ",".join(role.after)} if role.after else {}
+        labels[KEY_ROLE] = role.name
+        labels[KEY_TEMPLATE] = role.template.hash
+        metadata["annotations"] = {KEY_LABELS: json.dumps(dict(workload.labels), sort_keys=True)}
+        metadata["annotations"] |= {KEY_AFTER: ",".join(role.after)} if role.after else {}
     if settings.owned:
         metadata["ownerReferences"] = [
             {"apiVersion": API_VERSION, "kind": ref.kind, "name": ref.name, "uid": ref.uid, "controller": True}
@@ -104,25 +95,27 @@ def make_metadata(
 
 def make_selector(ref: WorkloadRef, role: Role | None = None) -> dict[str, str]:
     """Return the labels that select a workload's pods, or those of a role."""
-    return {WORKLOAD: ref.id} | ({ROLE: role.name} if role is not None else {})
+    return {KEY_WORKLOAD: ref.id} | ({KEY_ROLE: role.name} if role is not None else {})
 
 
 def release_selector(settings: KubernetesSettings) -> str:
     """Return the selector of all objects of the release's workloads."""
-    return f"{MANAGED_BY}=llmos,{PART_OF}={settings.release},{WORKLOAD}"
+    return f"{KEY_MANAGED_BY}=llmos,{KEY_PART_OF}={settings.release},{KEY_WORKLOAD}"
 
 
 def workload_selector(ref: WorkloadRef) -> str:
     """Return the selector of all objects of a workload."""
-    return f"{WORKLOAD}={ref.id}"
+    return f"{KEY_WORKLOAD}={ref.id}"
 
 
 def ref_of(metadata: Mapping[str, Any]) -> WorkloadRef | None:
     """Return the workload that an object belongs to, from its labels; None if it has none."""
     labels = metadata.get("labels") or {}
-    if not all(name in labels for name in (_KIND, _NAME, _PART, _UID)):
+    if not all(name in labels for name in (KEY_KIND, KEY_NAME, KEY_PART, KEY_UID)):
         return None
-    return WorkloadRef(labels[_KIND], str(metadata.get("namespace") or ""), labels[_NAME], labels[_UID], labels[_PART])
+    return WorkloadRef(
+        labels[KEY_KIND], str(metadata.get("namespace") or ""), labels[KEY_NAME], labels[KEY_UID], labels[KEY_PART]
+    )
 
 
 def digest(value: Any) -> str:

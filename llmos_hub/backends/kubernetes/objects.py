@@ -11,21 +11,26 @@ from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Any, Final
 
 from llmos_hub.backends.kubernetes.names import (
-    APPLIED,
-    LABELS,
-    MANAGED_BY,
-    PART_OF,
     digest,
     make_metadata,
     make_selector,
     object_name,
     peers_name,
 )
-from llmos_hub.backends.kubernetes.pods import MODEL_CLAIM, make_pod_template, make_secret_data, uses_models
+from llmos_hub.backends.kubernetes.pods import make_pod_template, make_secret_data, uses_models
 from llmos_hub.backends.kubernetes.quotas import state_limits
 from llmos_hub.backends.kubernetes.settings import KubernetesSettings
 from llmos_hub.kubernetes.connection import path_of
-from llmos_hub.names import METADATA_SERVICES
+from llmos_hub.names import (
+    KEY_APP,
+    KEY_APPLIED,
+    KEY_COMPONENT,
+    KEY_LABELS,
+    KEY_MANAGED_BY,
+    KEY_PART_OF,
+    METADATA_SERVICES,
+    MODELS_CLAIM,
+)
 from llmos_hub.workload import Role, Workload
 
 __all__ = [
@@ -123,7 +128,7 @@ def _make_objects(workload: Workload, settings: KubernetesSettings) -> Iterator[
 def _stamped(obj: dict[str, Any]) -> dict[str, Any]:
     """Return the object with its own hash as an annotation, to detect that nothing needs to be applied."""
     metadata = obj["metadata"]
-    stamp = {APPLIED: digest(obj)}
+    stamp = {KEY_APPLIED: digest(obj)}
     return {**obj, "metadata": {**metadata, "annotations": {**metadata.get("annotations", {}), **stamp}}}
 
 
@@ -136,7 +141,7 @@ def keep_images(deployment: Mapping[str, Any], images: Mapping[str, str]) -> dic
             pod[part] = [{**c, "image": images.get(c["name"], c["image"])} for c in pod[part]]
     spec = {**deployment["spec"], "template": {**template, "spec": pod}}
     metadata = dict(deployment["metadata"])
-    metadata["annotations"] = {name: v for name, v in metadata.get("annotations", {}).items() if name != APPLIED}
+    metadata["annotations"] = {name: v for name, v in metadata.get("annotations", {}).items() if name != KEY_APPLIED}
     return _stamped({**deployment, "metadata": metadata, "spec": spec})
 
 
@@ -265,7 +270,7 @@ def make_network_policy(workload: Workload, settings: KubernetesSettings) -> dic
     """Return the NetworkPolicy: only gateways reach the engine's port, and the pods of one workload each other."""
     gateway = {
         "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": settings.namespace}},
-        "podSelector": {"matchLabels": {"app.kubernetes.io/component": "gateway"}},
+        "podSelector": {"matchLabels": {KEY_COMPONENT: "gateway"}},
     }
     own = {"podSelector": {"matchLabels": make_selector(workload.ref)}}
     pods = sum(role.count * role.template.pod.hosts for role in workload.roles)
@@ -344,9 +349,9 @@ def make_pvc(namespace: str, settings: KubernetesSettings) -> dict[str, Any]:
     return _object(
         _CLAIM,
         {
-            "name": MODEL_CLAIM,
+            "name": MODELS_CLAIM,
             "namespace": namespace,
-            "labels": {"app.kubernetes.io/name": MODEL_CLAIM, PART_OF: settings.release, MANAGED_BY: "llmos"},
+            "labels": {KEY_APP: MODELS_CLAIM, KEY_PART_OF: settings.release, KEY_MANAGED_BY: "llmos"},
         },
         spec={
             "accessModes": [settings.models.access_mode],
@@ -364,7 +369,7 @@ def needs_claim(workload: Workload, settings: KubernetesSettings) -> bool:
 def labels_of(metadata: Mapping[str, Any]) -> dict[str, str]:
     """Return the workload's labels, from an annotation of an object of one of its roles."""
     try:
-        labels = json.loads((metadata.get("annotations") or {}).get(LABELS, "{}"))
+        labels = json.loads((metadata.get("annotations") or {}).get(KEY_LABELS, "{}"))
     except ValueError:
         return {}
     return labels if isinstance(labels, dict) else {}

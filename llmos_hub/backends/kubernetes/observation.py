@@ -7,11 +7,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from llmos_hub.backends.kubernetes.names import TEMPLATE
 from llmos_hub.backends.kubernetes.objects import labels_of
 from llmos_hub.backends.kubernetes.reasons import not_created
 from llmos_hub.backends.kubernetes.states import Notice, Object, PodReader, role_of
 from llmos_hub.backends.local.failures import waits_for
+from llmos_hub.names import KEY_TEMPLATE
 from llmos_hub.workload import Observation, ReplicaState, Role, Workload, WorkloadRef
 
 __all__ = ["Members", "View", "find_waiting", "make_observation"]
@@ -82,7 +82,7 @@ def _is_ready(role: Role, owners: Iterable[Object]) -> bool:
     for owner in owners:
         if role_of(owner) == role.name and not owner["metadata"].get("deletionTimestamp"):
             status = owner.get("status") or {}
-            done = status.get("succeeded", 0) if owner["metadata"]["labels"][TEMPLATE] == role.template.hash else 0
+            done = status.get("succeeded", 0) if owner["metadata"]["labels"][KEY_TEMPLATE] == role.template.hash else 0
             number += status.get("readyReplicas", 0) + done
     return bool(number >= role.count)
 
@@ -168,7 +168,7 @@ def _missing(name: str, role: str, owners: Mapping[str, Object], there: int, vie
     for id_, owner in owners.items():
         if role_of(owner) != role or owner["metadata"].get("deletionTimestamp"):
             continue
-        template = str(owner["metadata"]["labels"].get(TEMPLATE, ""))
+        template = str(owner["metadata"]["labels"].get(KEY_TEMPLATE, ""))
         conditions = {c["type"]: c for c in owner.get("status", {}).get("conditions") or () if c["status"] == "True"}
         state = ReplicaState(id=id_, role=role, index=0, phase="Waiting", template=template)
         refusal = conditions.get("ReplicaFailure", {}).get("message", "")
@@ -197,7 +197,7 @@ def _is_updated(wanted: Workload | None, members: Members, states: Sequence[Repl
     if wanted is None:
         owners = [*members.deployments.values(), *members.jobs.values()]
         expected = Counter(
-            (role_of(o), o["metadata"]["labels"].get(TEMPLATE, ""))
+            (role_of(o), o["metadata"]["labels"].get(KEY_TEMPLATE, ""))
             for o in owners
             for _ in range(o["spec"].get("replicas", o["spec"].get("completions", 1)))
         )

@@ -18,11 +18,11 @@ from llmos_hub.backends.kubernetes.names import (
 )
 from llmos_hub.backends.kubernetes.settings import KubernetesSettings
 from llmos_hub.backends.kubernetes.strategic_merge import strategic_merge
+from llmos_hub.names import KEY_MODELS, MODELS_CLAIM
 from llmos_hub.placeholders import fill
 from llmos_hub.workload import Probe, ProcessTemplate, Role, Workload
 
 __all__ = [
-    "MODEL_CLAIM",
     "init_name",
     "make_pod_template",
     "make_secret_data",
@@ -31,12 +31,8 @@ __all__ = [
     "uses_models",
 ]
 
-MODEL_CLAIM: Final = "llmos-models"
-"""The claim for model files in each namespace, and the name of its volume in pods."""
 _TMP: Final = "/tmp"  # noqa: S108 - the pod's own
 _MIB: Final = 2**20
-_SAME_MACHINE: Final = "llmos.ai/models"
-"""Label of pods that share a volume which only one node can mount."""
 
 
 def init_name(index: int, template: ProcessTemplate) -> str:
@@ -115,7 +111,7 @@ def make_pod_template(workload: Workload, role: Role, settings: KubernetesSettin
     spec |= {"initContainers": inits} if inits else {}
     spec |= _make_placement(workload, role, settings)
     if models and settings.models.storage_class is not None and settings.models.access_mode == "ReadWriteOnce":
-        labels[_SAME_MACHINE] = settings.release
+        labels[KEY_MODELS] = settings.release
         spec["affinity"] = _make_same_machine(settings)
     pod = {"metadata": {"labels": labels}, "spec": spec}
     if template.pod.overrides:
@@ -166,7 +162,7 @@ def _make_container(
     ]
     mounts: list[dict[str, Any]] = [{"name": SCRATCH, "mountPath": _TMP}]
     if uses_models(role, settings):
-        mount: dict[str, Any] = {"name": MODEL_CLAIM, "mountPath": settings.models.mount_path}
+        mount: dict[str, Any] = {"name": MODELS_CLAIM, "mountPath": settings.models.mount_path}
         serves = template is role.template and not template.completes
         mounts.append(mount | ({"readOnly": True} if serves else {}))
     for mount_name, mounted in role.template.mounts.items():
@@ -241,9 +237,9 @@ def _make_probes(template: ProcessTemplate, settings: KubernetesSettings) -> dic
 def _make_volumes(role: Role, settings: KubernetesSettings, *, models: bool) -> Iterator[dict[str, Any]]:
     yield {"name": SCRATCH, "emptyDir": {}}
     if models and settings.models.storage_class is not None:
-        yield {"name": MODEL_CLAIM, "persistentVolumeClaim": {"claimName": MODEL_CLAIM}}
+        yield {"name": MODELS_CLAIM, "persistentVolumeClaim": {"claimName": MODELS_CLAIM}}
     elif models:
-        yield {"name": MODEL_CLAIM, "emptyDir": {"sizeLimit": settings.models.size}}
+        yield {"name": MODELS_CLAIM, "emptyDir": {"sizeLimit": settings.models.size}}
     for name, mount in role.template.mounts.items():
         yield {"name": _mount_volume(name), "persistentVolumeClaim": {"claimName": mount.source}}
     if role.template.pod.gpus:
@@ -295,7 +291,7 @@ def _make_placement(workload: Workload, role: Role, settings: KubernetesSettings
 
 def _make_same_machine(settings: KubernetesSettings) -> dict[str, Any]:
     term = {
-        "labelSelector": {"matchLabels": {_SAME_MACHINE: settings.release}},
+        "labelSelector": {"matchLabels": {KEY_MODELS: settings.release}},
         "topologyKey": "kubernetes.io/hostname",
     }
     return {"podAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [term]}}

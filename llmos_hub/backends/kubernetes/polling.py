@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import logging
 from collections.abc import Callable, Mapping
 from typing import Any, Final
@@ -15,6 +14,7 @@ from llmos_hub.backends.kubernetes.logs import read_log
 from llmos_hub.backends.kubernetes.names import ref_of, release_selector
 from llmos_hub.backends.kubernetes.settings import KubernetesSettings
 from llmos_hub.backends.kubernetes.states import init_running
+from llmos_hub.backends.reports import make_report
 from llmos_hub.kubernetes.connection import APIError, KubernetesAPI
 from llmos_hub.workload import WorkloadRef
 
@@ -39,17 +39,12 @@ def progress_words(lines: list[str]) -> str:
     >>> progress_words(['{"type": "progress", "file": "a.gguf", "done": 1200000, "total": 2500000, "rate": 58000000}'])
     'a.gguf, 1.2 MB of 2.5 MB at 58 MB/s.'
     """
-    for line in reversed(lines):
-        try:
-            said = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(said, dict) and said.get("type") == "progress" and isinstance(said.get("done"), int):
-            total, rate = said.get("total"), said.get("rate")
-            of = f" of {format_bytes(total, binary=False)}" if total else ""
-            speed = f" at {format_bytes(rate, binary=False)}/s" if rate else ""
-            return f"{said.get('file', '')}, {format_bytes(said['done'], binary=False)}{of}{speed}."
-    return ""
+    progress = make_report(lines).progress
+    if progress is None:
+        return ""
+    of = f" of {format_bytes(progress.total, binary=False)}" if progress.total else ""
+    speed = f" at {format_bytes(progress.rate, binary=False)}/s" if progress.rate else ""
+    return f"{progress.file}, {format_bytes(progress.done, binary=False)}{of}{speed}."
 
 
 class Polls:

@@ -13,6 +13,7 @@ from typing import Final
 from llmos.kubernetes_messages import NodeCause, parse_limits, parse_quota, parse_unplaced
 from llmos.resources.quantities import format_bytes, parse_quantity
 from llmos_hub.backends.local.failures import Failure
+from llmos_hub.names import MODELS_CLAIM
 
 __all__ = ["image_pull", "not_created", "not_mounted", "probe_failing", "start_failed", "unschedulable"]
 
@@ -112,7 +113,7 @@ def _other(cause: NodeCause) -> str:
     if cause.kind == "taint":
         return f"{nodes}kept for others by {f'the taint {cause.taint}' if cause.taint else 'a taint'}"
     if cause.kind == "volume-unbound":
-        return "the claim llmos-models is not bound to a volume"
+        return f"the claim {MODELS_CLAIM} is not bound to a volume"
     return f"{nodes}{_CAUSES.get(cause.kind) or cause.text.removeprefix('node(s) ')}"
 
 

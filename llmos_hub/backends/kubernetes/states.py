@@ -10,7 +10,6 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from llmos.resources.quantities import parse_quantity
-from llmos_hub.backends.kubernetes.names import ROLE, TEMPLATE
 from llmos_hub.backends.kubernetes.reasons import (
     image_pull,
     not_mounted,
@@ -27,6 +26,7 @@ from llmos_hub.backends.local.failures import (
     out_of_memory,
     unhealthy,
 )
+from llmos_hub.names import KEY_ROLE, KEY_TEMPLATE
 from llmos_hub.processes.running import Exit
 from llmos_hub.workload import ReplicaState
 
@@ -51,7 +51,7 @@ class Notice:
 
 def role_of(obj: Object) -> str:
     """Return the role that an object belongs to."""
-    return str((obj["metadata"].get("labels") or {}).get(ROLE, ""))
+    return str((obj["metadata"].get("labels") or {}).get(KEY_ROLE, ""))
 
 
 def init_running(pod: Object) -> str | None:
@@ -99,7 +99,7 @@ class PodReader:
             role="",
             index=0,
             phase="Starting",
-            template=str((meta.get("labels") or {}).get(TEMPLATE, "")),
+            template=str((meta.get("labels") or {}).get(KEY_TEMPLATE, "")),
             started_at=_time(running.get("startedAt")),
             restarts=int(self.main.get("restartCount", 0)),
             memory_limit=self._memory_limit(),

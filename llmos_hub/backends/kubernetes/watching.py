@@ -9,13 +9,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from llmos_hub.backends.kubernetes.fields import fields_of, values_of
-from llmos_hub.backends.kubernetes.names import APPLIED, release_selector
+from llmos_hub.backends.kubernetes.names import release_selector
 from llmos_hub.backends.kubernetes.objects import KINDS
 from llmos_hub.backends.kubernetes.pods import pod_specs
 from llmos_hub.backends.kubernetes.settings import KubernetesSettings
 from llmos_hub.backends.kubernetes.states import Notice
 from llmos_hub.kubernetes.connection import KubernetesAPI, path_of
 from llmos_hub.kubernetes.reflector import Reflector
+from llmos_hub.names import KEY_APPLIED
 
 __all__ = [
     "FIELDS",
@@ -104,7 +105,7 @@ def _use_secret(pods: Iterable[Mapping[str, Any]]) -> bool:
 
 
 def _stamp(obj: Mapping[str, Any]) -> str:
-    return str((obj["metadata"].get("annotations") or {}).get(APPLIED, ""))
+    return str((obj["metadata"].get("annotations") or {}).get(KEY_APPLIED, ""))
 
 
 def _keep_pod(obj: dict[str, Any]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from llmos.errors import BackendFailed, Cause, Invalid, LLMOSError
 from llmos_hub.backends.kubernetes.fields import fields_of, values_wanted
-from llmos_hub.backends.kubernetes.names import AFTER, APPLIED, LABELS, TEMPLATE, object_name
+from llmos_hub.backends.kubernetes.names import object_name
 from llmos_hub.backends.kubernetes.objects import (
     KINDS,
     keep_images,
@@ -28,6 +28,7 @@ from llmos_hub.backends.kubernetes.states import role_of
 from llmos_hub.backends.kubernetes.watching import FIELDS, IMAGES, VALUES, SecretReflector
 from llmos_hub.kubernetes.connection import FIELD_MANAGER, MERGE_PATCH, APIError, KubernetesAPI, path_of
 from llmos_hub.kubernetes.reflector import Reflector
+from llmos_hub.names import KEY_AFTER, KEY_APPLIED, KEY_LABELS, KEY_TEMPLATE
 from llmos_hub.workload import Observation, Workload, WorkloadRef
 
 __all__ = ["Applier", "Entry"]
@@ -52,7 +53,7 @@ class _Made:
 
     @classmethod
     def of(cls, obj: Object) -> _Made:
-        return cls(obj["metadata"]["annotations"][APPLIED], json.dumps(obj, separators=(",", ":")).encode())
+        return cls(obj["metadata"]["annotations"][KEY_APPLIED], json.dumps(obj, separators=(",", ":")).encode())
 
     def read(self) -> Object:
         found: Object = json.loads(self.text)
@@ -132,7 +133,7 @@ class Entry:
         if live is None:
             return True
         annotations = live["metadata"].get("annotations") or {}
-        if annotations.get(APPLIED) != self.objects[path].stamp:
+        if annotations.get(KEY_APPLIED) != self.objects[path].stamp:
             return True
         if live["kind"] == "Job":
             return False
@@ -238,7 +239,8 @@ class Applier:
             if obj["kind"] == "Job" and live is not None:
                 # a Job's template is immutable, and its hash is in the name; only the annotations can differ
                 annotations = obj["metadata"]["annotations"]
-                ours = {name: annotations[name] for name in (LABELS, AFTER, APPLIED) if name in annotations}
+                kept = (KEY_LABELS, KEY_AFTER, KEY_APPLIED)
+                ours = {name: annotations[name] for name in kept if name in annotations}
                 patch = {"metadata": {"annotations": ours}}
                 answer = await self._api.request("PATCH", path, body=patch, content_type=MERGE_PATCH)
             else:
@@ -330,7 +332,7 @@ def _undisturbed(obj: Object, live: Object | None) -> Object:
     """
     if obj["kind"] != "Deployment" or live is None or not live["status"].get("readyReplicas"):
         return obj
-    same = live["metadata"].get("labels", {}).get(TEMPLATE) == obj["metadata"]["labels"][TEMPLATE]
+    same = live["metadata"].get("labels", {}).get(KEY_TEMPLATE) == obj["metadata"]["labels"][KEY_TEMPLATE]
     return keep_images(obj, live[IMAGES]) if same else obj
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from llmos.errors import BackendFailed
+from llmos_hub.backends.base import Report
 from llmos_hub.backends.changes import Changes, Subscription
 from llmos_hub.backends.local.adoption import adopt, clear_sockets, kill_strangers
 from llmos_hub.backends.local.deployment import BackendContext, Deployment
@@ -23,6 +24,7 @@ from llmos_hub.backends.local.process import ENV_REPLICA, base_environment
 from llmos_hub.backends.local.records import WorkloadRecord, load_workloads
 from llmos_hub.backends.local.replica import Replica
 from llmos_hub.backends.local.users import PASSABLE, user_for
+from llmos_hub.backends.reports import REPORT_LINES, read_report
 from llmos_hub.processes.handle import processes_by_environment
 from llmos_hub.processes.logs import rotate
 from llmos_hub.processes.memory import MemoryReader, machine_memory, memory_of, proportional_set_size
@@ -197,6 +199,10 @@ class LocalBackend:
     ) -> AsyncIterator[str]:
         """Yield lines of the log; see `Backend.logs`. In another process, use `read_logs`."""
         return read_logs(self._directory, ref, replica=replica, tail=tail, follow=follow)
+
+    async def progress(self, ref: WorkloadRef, *, replica: str | None = None) -> Report:
+        """Return what a workload's job has reported; see `Backend.progress`."""
+        return await read_report(self.logs(ref, replica=replica, tail=REPORT_LINES))
 
     async def delete(self, ref: WorkloadRef) -> None:
         """Stop all processes of a workload, wait until they are gone, and remove its records."""

@@ -1,4 +1,4 @@
-"""Downloads of models through jobs of a backend, with progress read from the jobs' logs.
+"""Downloads of models through jobs of a backend, with the progress that the jobs report.
 
 The state of a download is only in the backend (the job, its labels, its log), so that another
 controller process can continue it.
@@ -7,18 +7,18 @@ controller process can continue it.
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from llmos.errors import Invalid, NotFound
+from llmos.errors import Invalid
 from llmos.resources import ModelService
 from llmos.resources.base import condition
-from llmos.resources.modelservice import DownloadProgress
+from llmos.resources.workload import DownloadProgress
 from llmos_hub.backends.base import Backend
+from llmos_hub.backends.reports import is_report
 from llmos_hub.controllers.layout import Layout
 from llmos_hub.controllers.modelservice.workloads import (
     FETCH,
@@ -28,17 +28,14 @@ from llmos_hub.controllers.modelservice.workloads import (
     make_fetch,
     make_ref,
 )
-from llmos_hub.sources.base import ModelFiles
+from llmos_hub.names import KEY_ATTEMPT, KEY_GENERATION, KEY_SECRETS, KEY_SOURCE
+from llmos_hub.sources.base import ModelFiles, Progress
 from llmos_hub.workload import Observation, ReplicaState, WorkloadRef
 
 __all__ = ["DOWNLOAD_FAILED", "Download", "Downloads", "retry_delay"]
 
 DOWNLOAD_FAILED = "DownloadFailed"
 """The reason in condition ``Downloaded`` while waiting for the next attempt."""
-_TAIL = 200
-"""Lines of a job's log that are read, enough for the last progress and the messages before an error."""
-_LOG_TIMEOUT = 5.0
-"""Maximum seconds for reading a log."""
 _MESSAGE = 2000
 """Maximum characters of an error message: it is stored in the status."""
 _FRESH = timedelta(seconds=10)
@@ -77,17 +74,6 @@ class Download:
     log_lines: tuple[str, ...] = ()
 
 
-@dataclass(slots=True)
-class _Report:
-    """The messages of a job's log."""
-
-    progress: DownloadProgress | None = None
-    files: ModelFiles | None = None
-    code: str = ""
-    message: str = ""
-    info: str = ""
-
-
 def retry_delay(attempt: int) -> float:
     """Return the seconds to wait after that many attempts, so that an unavailable server is not called every second.
 
@@ -120,7 +106,7 @@ class Downloads:
         """Start the download unless it is done or running, and return its state."""
         directory = cache_directory(service, self._layout)
         seen = await self._backend.observe(make_ref(service, FETCH))
-        if seen is None or seen.labels.get("llmos.ai/source") != fetch_source(service, directory):
+        if seen is None or seen.labels.get(KEY_SOURCE) != fetch_source(service, directory):
             return await self._start(service, directory, secrets, attempt=1)
         attempt = _attempt(seen)
         job = _newest(seen)
@@ -138,8 +124,8 @@ class Downloads:
             return await self._failed(service, seen, job, secrets, now)
         if job.phase == "Failed":
             return await self._failed(service, seen, job, secrets, now)
-        report = await self._report(seen.ref, job)
-        return Download("Running", progress=report.progress, message=report.info, attempt=attempt)
+        report = await self._backend.progress(seen.ref, replica=job.id)
+        return Download("Running", progress=_progress(report.progress), message=report.info, attempt=attempt)
 
     async def _there(self, files: ModelFiles) -> bool:
         """Return whether the files still exist; True if they aren't visible here, as replicas fetch missing files."""
@@ -164,13 +150,13 @@ class Downloads:
     ) -> Download:
         attempt = _attempt(seen)
         directory = cache_directory(service, self._layout)
-        if seen.labels.get("llmos.ai/generation") != str(service.metadata.generation) or seen.labels.get(
-            "llmos.ai/secrets"
+        if seen.labels.get(KEY_GENERATION) != str(service.metadata.generation) or seen.labels.get(
+            KEY_SECRETS
         ) != fetch_secrets_digest(service, secrets):
             return await self._start(service, directory, secrets, attempt=1)
         known = condition(service.status.conditions, "Downloaded")
         since = known.last_transition_time if known is not None and known.reason == DOWNLOAD_FAILED else now
-        report = await self._report(seen.ref, job)
+        report = await self._backend.progress(seen.ref, replica=job.id)
         # a file that is no valid model won't become one by another attempt; a changed spec is started above
         retry_at = None if report.code == Invalid.code else since + timedelta(seconds=retry_delay(attempt))
         if retry_at is not None and now >= retry_at:
@@ -183,69 +169,27 @@ class Downloads:
             attempt=attempt,
             retry_at=retry_at,
             # the backend has removed secrets from them
-            log_lines=tuple(line for line in job.last_log_lines if "type" not in _parse(line)),
+            log_lines=tuple(line for line in job.last_log_lines if not is_report(line)),
         )
 
     async def _files(self, ref: WorkloadRef, job: ReplicaState) -> ModelFiles | None:
         known = self._done.get(ref)
         if known is not None and known[0] == job.id:
             return known[1]
-        files = (await self._report(ref, job)).files
+        files = (await self._backend.progress(ref, replica=job.id)).files
         if files is not None:
             self._done[ref] = (job.id, files)
         return files
 
-    async def _report(self, ref: WorkloadRef, job: ReplicaState) -> _Report:
-        lines = []
-        try:
-            async with asyncio.timeout(_LOG_TIMEOUT):
-                async for line in self._backend.logs(ref, replica=job.id, tail=_TAIL):
-                    lines.append(line)  # noqa: PERF401 - keeps the lines before a time-out
-        except (NotFound, TimeoutError):
-            pass
-        return read_report(lines)
 
-
-def read_report(lines: list[str]) -> _Report:
-    """Return the messages in a job's log lines; the last of each type counts."""
-    report = _Report()
-    for line in lines:
-        message = _parse(line)
-        kind = message.get("type")
-        if kind == "progress":
-            report.progress = _progress(message)
-        elif kind == "info":
-            report.info = str(message.get("message", ""))
-        elif kind == "done" and isinstance(message.get("model"), dict):
-            report.files = ModelFiles.load(message["model"])
-        elif kind == "error":
-            report.code = str(message.get("code", ""))
-            report.message = str(message.get("message", ""))
-    return report
-
-
-def _parse(line: str) -> dict[str, Any]:
-    if not line.startswith("{"):
-        return {}
-    try:
-        message = json.loads(line)
-    except ValueError:
-        return {}
-    return message if isinstance(message, dict) else {}
-
-
-def _progress(message: Mapping[str, Any]) -> DownloadProgress:
-    total, rate = message.get("total"), message.get("rate")
-    return DownloadProgress(
-        file=str(message.get("file", "")),
-        done=int(message.get("done") or 0),
-        total=int(total) if total is not None else None,
-        rate=float(rate) if rate is not None else None,
-    )
+def _progress(reported: Progress | None) -> DownloadProgress | None:
+    if reported is None:
+        return None
+    return DownloadProgress(file=reported.file, done=reported.done, total=reported.total, rate=reported.rate)
 
 
 def _attempt(seen: Observation) -> int:
-    text = seen.labels.get("llmos.ai/attempt", "1")
+    text = seen.labels.get(KEY_ATTEMPT, "1")
     return int(text) if text.isdecimal() else 1
 
 

@@ -12,6 +12,7 @@ from typing import Literal
 from llmos.resources import ModelService
 from llmos.resources.base import condition
 from llmos.resources.modelservice import ModelServiceStatus, Phase
+from llmos_hub.names import KEY_REPLICAS
 from llmos_hub.workload import Observation, ReplicaState
 
 __all__ = ["Happening", "compare", "scaled"]
@@ -60,7 +61,7 @@ def _joined(happenings: list[Happening]) -> list[Happening]:
 
 def scaled(before: Mapping[str, str], count: int) -> list[Happening]:
     """Return the event for a changed number of replicas, compared with the workload's previous labels."""
-    text = before.get("llmos.ai/replicas", "")
+    text = before.get(KEY_REPLICAS, "")
     if not text or text == str(count):
         return []
     return [Happening("Normal", "Scaled", f"Scaled from {text} to {count} replicas.")]

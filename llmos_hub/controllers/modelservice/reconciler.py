@@ -23,7 +23,7 @@ from llmos_hub.controllers.layout import Layout
 from llmos_hub.controllers.modelservice import events
 from llmos_hub.controllers.modelservice.downloads import Downloads
 from llmos_hub.controllers.modelservice.status import Choice, Facts, deleting, make_status, settle
-from llmos_hub.controllers.modelservice.workloads import FETCH, SERVE, make_ref, make_serve, wanted_replicas
+from llmos_hub.controllers.modelservice.workloads import FETCH, SERVE, make_ref, make_serve
 from llmos_hub.controllers.reconciler import Result
 from llmos_hub.controllers.teardown import Teardown
 from llmos_hub.engine_keys import engine_key
@@ -138,7 +138,7 @@ class ModelServiceReconciler:
             finalizers = [*service.metadata.finalizers, ModelService.finalizer]
             meta = service.metadata.model_copy(update={"finalizers": finalizers})
             service = await self._store.update(service.model_copy(update={"metadata": meta}))
-        if wanted_replicas(service) == 0:
+        if service.wanted_replicas == 0:
             return await self._pause(service)
         found = await self._look(service)
         return await self._report(service, found)

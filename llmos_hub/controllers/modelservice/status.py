@@ -15,16 +15,10 @@ from typing import Literal
 from llmos.errors import LLMOSError
 from llmos.resources import Condition, ModelService
 from llmos.resources.base import set_condition
-from llmos.resources.modelservice import (
-    Endpoint,
-    ModelInfo,
-    ModelServiceStatus,
-    Phase,
-)
+from llmos.resources.modelservice import ModelInfo, ModelServiceStatus, Phase
 from llmos.resources.quantities import format_bytes
-from llmos.resources.workload import ReplicaStatus
+from llmos.resources.workload import Endpoint, ReplicaStatus
 from llmos_hub.controllers.modelservice.downloads import DOWNLOAD_FAILED, Download
-from llmos_hub.controllers.modelservice.workloads import wanted_replicas
 from llmos_hub.engines.base import Plan
 from llmos_hub.workload import Observation, ReplicaState
 
@@ -169,7 +163,7 @@ def settle(old: ModelServiceStatus, new: ModelServiceStatus) -> tuple[bool, bool
 def _judge(service: ModelService, facts: Facts) -> _Verdict:
     replicas = facts.observation.replicas if facts.observation else ()
     ready = [r for r in replicas if r.phase == "Ready"]
-    if wanted_replicas(service) == 0 and not service.unread:
+    if service.wanted_replicas == 0 and not service.unread:
         return _Verdict("Paused", "Paused", _paused_message(service))
     if facts.refusal is not None:
         return _held_up(facts.refusal.code, facts.refusal.message, ready)
@@ -193,7 +187,7 @@ def _held_up(reason: str, message: str, ready: Sequence[ReplicaState], log_lines
 def _judge_replicas(
     service: ModelService, facts: Facts, replicas: Sequence[ReplicaState], ready: Sequence[ReplicaState]
 ) -> _Verdict:
-    wanted = wanted_replicas(service)
+    wanted = service.wanted_replicas
     current = [r for r in ready if r.template == facts.template]
     trouble = _worst([r for r in replicas if r.phase not in ("Ready", "Stopping")])
     if len(current) >= wanted:

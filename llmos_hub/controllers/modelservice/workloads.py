@@ -14,7 +14,15 @@ from llmos.resources.quantities import parse_quantity
 from llmos.trust import ENV_CA_CERTIFICATES, ENV_CA_FILE
 from llmos_hub.controllers.layout import Layout
 from llmos_hub.engines.base import Plan
-from llmos_hub.names import ENV_ENGINE_KEY
+from llmos_hub.names import (
+    ENV_ENGINE_KEY,
+    KEY_ATTEMPT,
+    KEY_GENERATION,
+    KEY_REPLICAS,
+    KEY_SECRETS,
+    KEY_SOURCE,
+    KEY_TEMPLATE,
+)
 from llmos_hub.workload import PodOptions, ProcessTemplate, Role, Workload, WorkloadRef
 
 __all__ = [
@@ -28,7 +36,6 @@ __all__ = [
     "make_fetch",
     "make_ref",
     "make_serve",
-    "wanted_replicas",
 ]
 
 SERVE = "serve"
@@ -64,11 +71,6 @@ def make_ref(service: ModelService, part: str) -> WorkloadRef:
 def cache_directory(service: ModelService, layout: Layout) -> Path:
     """Return the directory of the service's model files; what a Credential opened is only for its namespace."""
     return layout.directory(service.metadata.namespace or "", private=service.spec.credential_ref is not None)
-
-
-def wanted_replicas(service: ModelService) -> int:
-    """Return the wanted number of serving processes."""
-    return 0 if service.spec.paused else service.spec.replicas
 
 
 def fetch_environment(environ: Mapping[str, str]) -> dict[str, str]:
@@ -127,10 +129,10 @@ def make_fetch(
     run = {"LLMOS_FETCH_RUN": f"{service.metadata.generation}.{attempt}"}
     template = replace(fetching, env={**fetching.env, **run}, completes=True)
     labels = {
-        "llmos.ai/source": fetch_source(service, directory),
-        "llmos.ai/secrets": fetch_secrets_digest(service, secrets),
-        "llmos.ai/generation": str(service.metadata.generation),
-        "llmos.ai/attempt": str(attempt),
+        KEY_SOURCE: fetch_source(service, directory),
+        KEY_SECRETS: fetch_secrets_digest(service, secrets),
+        KEY_GENERATION: str(service.metadata.generation),
+        KEY_ATTEMPT: str(attempt),
     }
     return Workload(make_ref(service, FETCH), (Role(FETCH, 1, template),), labels)
 
@@ -218,8 +220,8 @@ def make_serve(
         if service.spec.model is not None:
             fetching = _fetching(service, cache_directory(service, layout), layout, environment or {}, secrets)
             template = replace(template, init=(fetching,))
-    count = wanted_replicas(service)
-    labels = {"llmos.ai/replicas": str(count), "llmos.ai/template": template.hash}
+    count = service.wanted_replicas
+    labels = {KEY_REPLICAS: str(count), KEY_TEMPLATE: template.hash}
     try:
         return Workload(make_ref(service, SERVE), (Role(REPLICA, count, template),), labels)
     except ValueError as error:  # a placeholder in the service's own arguments or environment

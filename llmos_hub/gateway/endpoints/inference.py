@@ -39,8 +39,8 @@ class Inference:
 
     async def __call__(self, request: Request, context: Context) -> None:
         """Run a request through the stages, which `llmos_hub.gateway.stages` describes."""
-        caller = await authenticate(request, context)
-        call = ModelRequest(request, context, caller, self.task)
+        rights = await authenticate(request, context)
+        call = ModelRequest(request, context, rights, self.task)
         try:
             await parse(call)
             resolve(call)

@@ -11,19 +11,19 @@ from llmos_hub.gateway.request import Request
 from llmos_hub.gateway.routes import Route
 from llmos_hub.gateway.routing import ServedModel, display_name
 from llmos_hub.gateway.stages import authenticate
-from llmos_hub.policy import Caller
+from llmos_hub.policy import Rights
 
 __all__ = ["ROUTES"]
 
 
-def make_model(caller: Caller, model: ServedModel, name: str) -> dict[str, Any]:
+def make_model(rights: Rights, model: ServedModel, name: str) -> dict[str, Any]:
     """Make OpenAI's model object, with ``root`` as in vLLM, and the model's state."""
     return {
-        "id": display_name(caller, model, name),
+        "id": display_name(rights, model, name),
         "object": "model",
         "created": model.created,
         "owned_by": model.namespace,
-        "root": display_name(caller, model, model.name),
+        "root": display_name(rights, model, model.name),
         "task": model.task or None,
         "phase": model.phase,
         "ready": bool(model.replicas),
@@ -36,12 +36,12 @@ async def list_models(request: Request, context: Context) -> None:
     By default these are the models on the caller's search path; with ``?all=1`` those of all namespaces in which they
     may invoke models, which for an admin are all namespaces.
     """
-    caller = await authenticate(request, context)
+    rights = await authenticate(request, context)
     query = parse_qs(request.query.decode("ascii", "replace"), max_num_fields=20) if request.query else {}
     everywhere = query.get("all", ["0"])[-1] in {"1", "true"}
     models = [
-        make_model(caller, model, name)
-        for model in context.table.visible(caller, everywhere=everywhere)
+        make_model(rights, model, name)
+        for model in context.table.visible(rights, everywhere=everywhere)
         for name in model.names
     ]
     await request.answer_json({"object": "list", "data": models})
@@ -49,12 +49,12 @@ async def list_models(request: Request, context: Context) -> None:
 
 async def retrieve_model(request: Request, context: Context) -> None:
     """Answer with OpenAI's model object."""
-    caller = await authenticate(request, context)
+    rights = await authenticate(request, context)
     name = request.parameters["id"]
-    model = context.table.resolve(caller, name)
+    model = context.table.resolve(rights, name)
     request.model = model.key
     bare = name if name in model.names else name.removeprefix(f"{model.namespace}/")
-    await request.answer_json(make_model(caller, model, bare))
+    await request.answer_json(make_model(rights, model, bare))
 
 
 ROUTES: Final[Mapping[Route, Handler]] = {

@@ -14,14 +14,12 @@ from typing import Any, Final, Literal
 from llmos.errors import Internal, Unavailable
 from llmos_hub.kubernetes.connection import APIError, KubernetesAPI, path_of
 from llmos_hub.kubernetes.reflector import Reflector
+from llmos_hub.names import KEY_INSTANCE, KEY_MANAGED_BY
 
-__all__ = ["INSTANCE", "MANAGED_BY", "Ownership", "ReleaseNamespaces"]
+__all__ = ["Ownership", "ReleaseNamespaces"]
 
 Ownership = Literal["ours", "another's", "nobody's"]
 
-MANAGED_BY: Final = "app.kubernetes.io/managed-by"
-INSTANCE: Final = "app.kubernetes.io/instance"
-"""The label with the release's name."""
 
 _SYNC: Final = 20.0
 """Maximum seconds for the first list."""
@@ -38,7 +36,7 @@ class ReleaseNamespaces:
     api
         The connection to the cluster; not closed here.
     release
-        The release's name, the value of the label `INSTANCE`.
+        The release's name, the value of the label `KEY_INSTANCE`.
     """
 
     def __init__(self, api: KubernetesAPI, release: str) -> None:
@@ -50,7 +48,7 @@ class ReleaseNamespaces:
         self._reflector = Reflector(
             api,
             path_of("v1", "namespaces"),
-            params={"labelSelector": f"{MANAGED_BY}=llmos"},
+            params={"labelSelector": f"{KEY_MANAGED_BY}=llmos"},
             keep=_keep,
             changed=self._changed,
         )
@@ -116,7 +114,7 @@ class ReleaseNamespaces:
             if error.status != 404:
                 raise Internal(f"The namespace {namespace} can't be read: {error.message}.") from None
         else:
-            if (obj["metadata"].get("labels") or {}).get(MANAGED_BY) == "llmos":
+            if (obj["metadata"].get("labels") or {}).get(KEY_MANAGED_BY) == "llmos":
                 self._reflector.take(obj)
         known = self._reflector.objects.get(("", namespace))  # the watch may have added it meanwhile
         if known is not None:
@@ -129,7 +127,7 @@ class ReleaseNamespaces:
     def _label(self, obj: Mapping[str, Any] | None) -> Ownership:
         if obj is None:
             return "nobody's"
-        return "ours" if obj["metadata"]["labels"].get(INSTANCE) == self._release else "another's"
+        return "ours" if obj["metadata"]["labels"].get(KEY_INSTANCE) == self._release else "another's"
 
     def _changed(self, old: dict[str, Any] | None, new: dict[str, Any] | None) -> None:
         obj = new or old

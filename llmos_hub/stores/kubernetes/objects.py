@@ -21,6 +21,7 @@ from pydantic import ValidationError
 
 from llmos.resources.base import API_VERSION, Resource, invalid
 from llmos_hub.kubernetes.connection import path_of
+from llmos_hub.names import KEY_ANNOTATIONS, KEY_GENERATION, KEY_KIND, KEY_LABELS, KEY_STATUS
 from llmos_hub.stores import rules
 from llmos_hub.stores.base import Selector
 from llmos_hub.stores.salvage import Unreadable, salvaged
@@ -33,11 +34,6 @@ _METADATA: Final = (
     *("name", "namespace", "labels", "annotations", "uid", "resourceVersion", "generation"),
     *("creationTimestamp", "deletionTimestamp", "finalizers"),
 )
-_KIND_LABEL: Final = "llmos.ai/kind"
-_GENERATION: Final = "llmos.ai/generation"
-_STATUS: Final = "llmos.ai/status"
-_LABELS: Final = "llmos.ai/labels"
-_ANNOTATIONS: Final = "llmos.ai/annotations"
 _SELECTED: Final = "label.llmos.ai/"
 """Prefix of the labels that hold the value of a resource's label, named by a hash."""
 _DIGITS: Final = 16
@@ -141,20 +137,20 @@ class _Secret:
         return {"apiVersion": "v1", "kind": "Secret"}
 
     def params(self, kind: type[Resource], labels: Selector | None) -> dict[str, str]:
-        selected = {**_hashed(labels or {}), _KIND_LABEL: kind.kind_name()}
+        selected = {**_hashed(labels or {}), KEY_KIND: kind.kind_name()}
         return {"labelSelector": _selector(selected), "fieldSelector": f"type={_type(kind)}"}
 
     def write(self, resource: Resource) -> dict[str, Any]:
         metadata = _metadata(resource)
         labels, annotations = metadata["labels"], metadata["annotations"]
-        metadata["labels"] = {**_hashed(labels), _KIND_LABEL: resource.kind}
-        kept = metadata["annotations"] = {_GENERATION: str(resource.metadata.generation)}
+        metadata["labels"] = {**_hashed(labels), KEY_KIND: resource.kind}
+        kept = metadata["annotations"] = {KEY_GENERATION: str(resource.metadata.generation)}
         status = rules.dumped(resource.status)
         empty = rules.dumped(rules.empty_status(type(resource)))
         for name, value, there in (
-            (_LABELS, labels, labels),
-            (_ANNOTATIONS, annotations, annotations),
-            (_STATUS, status, status != empty),
+            (KEY_LABELS, labels, labels),
+            (KEY_ANNOTATIONS, annotations, annotations),
+            (KEY_STATUS, status, status != empty),
         ):
             if there:
                 kept[name] = json.dumps(value, separators=(",", ":"))
@@ -165,12 +161,12 @@ class _Secret:
     def read(self, kind: type[R], obj: Mapping[str, Any]) -> R:
         metadata = {key: obj["metadata"][key] for key in _METADATA if key in obj["metadata"]}
         there = metadata.get("labels") or {}
-        if obj.get("type") != _type(kind) or there.get(_KIND_LABEL) != kind.kind_name():
+        if obj.get("type") != _type(kind) or there.get(KEY_KIND) != kind.kind_name():
             message = f"it is a Secret of the type {obj.get('type')}"
             raise Foreign(message)
         kept = dict(metadata.get("annotations") or {})
-        generation = kept.pop(_GENERATION, "1")
-        status, labels, annotations = (_map(kept.pop(name, "{}")) for name in (_STATUS, _LABELS, _ANNOTATIONS))
+        generation = kept.pop(KEY_GENERATION, "1")
+        status, labels, annotations = (_map(kept.pop(name, "{}")) for name in (KEY_STATUS, KEY_LABELS, KEY_ANNOTATIONS))
         why = ""
         try:
             values = {key: base64.b64decode(value).decode() for key, value in (obj.get("data") or {}).items()}
@@ -202,7 +198,7 @@ def _type(kind: type[Resource]) -> str:
 
 
 def _is_ours(label: str) -> bool:
-    return label == _KIND_LABEL or label.startswith(_SELECTED)
+    return label == KEY_KIND or label.startswith(_SELECTED)
 
 
 def _hashed(labels: Mapping[str, str]) -> dict[str, str]:

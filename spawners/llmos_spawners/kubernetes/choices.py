@@ -9,6 +9,7 @@ from typing import Any, Final
 from kubernetes_asyncio.client import ApiException
 from traitlets import Bool, Dict, List, TraitError, Unicode, default, validate
 
+from llmos.names import MODELS_CLAIM
 from llmos_spawners.environment import chosen_options
 from llmos_spawners.kubernetes.namespace import UNREACHABLE, NamespacedKubeSpawner
 from llmos_spawners.profile_config import read_profiles
@@ -17,7 +18,6 @@ from llmos_spawners.profiles import BadOptions, Choice, Profiles
 
 __all__ = ["ChoosingKubeSpawner"]
 
-MODELS_CLAIM: Final = "llmos-models"
 
 # Traits that a choice changes; every start first resets them to the site's values.
 _CHOSEN_TRAITS: Final = (

@@ -11,16 +11,20 @@ from kubernetes_asyncio.client import ApiException
 from kubespawner import KubeSpawner
 from traitlets import Float, Unicode, default
 
-from llmos.names import user_namespace
+from llmos.names import (
+    KEY_INSTANCE,
+    KEY_MANAGED_BY,
+    KEY_OWNER,
+    KEY_OWNER_CREATED,
+    KEY_OWNER_KIND,
+    KEY_PREPARED,
+    user_namespace,
+)
 from llmos_spawners.refusals import refusal
 from llmos_spawners.start_phases import Phase
 
-__all__ = ["CREATED", "OWNER", "PREPARED", "UNREACHABLE", "NamespacedKubeSpawner"]
+__all__ = ["UNREACHABLE", "NamespacedKubeSpawner"]
 
-OWNER: Final = "llmos.ai/owner"
-CREATED: Final = "llmos.ai/owner-created"
-PREPARED: Final = "llmos.ai/prepared"
-"""Annotation that the controllers set once a namespace has quota, network policies and role bindings."""
 
 _KEPT: Final = "llmos"
 """Key in a spawner's state for values that other spawners don't know."""
@@ -73,14 +77,14 @@ class NamespacedKubeSpawner(KubeSpawner):
 
     @default("user_namespace_labels")
     def _default_user_namespace_labels(self) -> dict[str, str]:
-        ours = {"app.kubernetes.io/managed-by": "llmos", "app.kubernetes.io/instance": self.instance}
-        return {**ours, "llmos.ai/owner-kind": "user"}
+        ours = {KEY_MANAGED_BY: "llmos", KEY_INSTANCE: self.instance}
+        return {**ours, KEY_OWNER_KIND: "user"}
 
     @default("user_namespace_annotations")
     def _default_user_namespace_annotations(self) -> dict[str, str]:
-        annotations = {OWNER: "{unescaped_username}"}  # a template, as the name itself may contain braces
+        annotations = {KEY_OWNER: "{unescaped_username}"}  # a template, as the name itself may contain braces
         if created := self._owner_created():
-            annotations[CREATED] = created
+            annotations[KEY_OWNER_CREATED] = created
         return annotations
 
     def _owner_created(self) -> str:
@@ -140,7 +144,7 @@ class NamespacedKubeSpawner(KubeSpawner):
             found = await self._read_namespace()
             if found is not None:
                 self._check_owner(found)
-                if not self.namespace_timeout or PREPARED in (found.metadata.annotations or {}):
+                if not self.namespace_timeout or KEY_PREPARED in (found.metadata.annotations or {}):
                     return
             if loop.time() > deadline:
                 raise refusal(
@@ -187,7 +191,7 @@ class NamespacedKubeSpawner(KubeSpawner):
         annotations = found.metadata.annotations or {}
         if found.status and found.status.phase == "Terminating":
             raise refusal(f"{self.namespace} is being deleted. Try again in a minute.", reason="namespace", status=409)
-        owner, created = annotations.get(OWNER), annotations.get(CREATED)
+        owner, created = annotations.get(KEY_OWNER), annotations.get(KEY_OWNER_CREATED)
         if owner is None and not self.namespace_timeout:
             return  # created by a site without LLMOS' controllers
         if owner == self.user.name and (not created or created == self._owner_created()):

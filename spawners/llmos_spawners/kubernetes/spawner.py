@@ -21,6 +21,7 @@ from kubernetes_asyncio.client import ApiException
 from traitlets import List, Unicode, default
 
 from llmos.kubernetes_messages import is_uncounted
+from llmos.names import KEY_INSTANCE, KEY_KIND, KEY_NAME
 from llmos.resources.quantities import format_bytes, parse_quantity
 from llmos.trust import ENV_CA_CERTIFICATES
 from llmos_spawners.environment import mint_invoke_token, past_proxies, platform_environment, revoke_tokens
@@ -131,7 +132,7 @@ class LLMOSKubeSpawner(QueuedStarts, ChoosingKubeSpawner):
         one_each = "servername" in self.pvc_name_template or "user_server" in self.pvc_name_template
         if not self.enable_user_namespaces or one_each or self.storage_access_modes != ["ReadWriteOnce"]:
             return []
-        selector = {"matchLabels": {"llmos.ai/kind": "Server"}}
+        selector = {"matchLabels": {KEY_KIND: "Server"}}
         return [{"labelSelector": selector, "topologyKey": "kubernetes.io/hostname"}]
 
     @default("uid")
@@ -207,8 +208,8 @@ class LLMOSKubeSpawner(QueuedStarts, ChoosingKubeSpawner):
 
     def _labels(self) -> dict[str, str]:
         # without llmos.ai/part, the label of the controllers' own workloads
-        names = {"llmos.ai/kind": "Server", "llmos.ai/name": self.name or "default"}
-        return {**names, "app.kubernetes.io/instance": self.instance}
+        names = {KEY_KIND: "Server", KEY_NAME: self.name or "default"}
+        return {**names, KEY_INSTANCE: self.instance}
 
     def make_environment_secret(self, owner: dict[str, Any] | None = None) -> dict[str, Any]:
         """Return the Secret; with a pod as `owner` it is deleted with the pod."""

@@ -11,7 +11,7 @@ import pytest
 from llmos.errors import BackendFailed
 from llmos_hub.backends.fake import Behaviour, FakeBackend, World
 from llmos_hub.workload import Mount, ProcessTemplate, ReplicaState, Role, Workload, WorkloadRef
-from tests.support.backend_contract import BackendContract, Programs, phase, ready, until, workload
+from tests.support.backend_contract import REPORT, BackendContract, Programs, phase, ready, until, workload
 
 WORDS = ("last words",)
 NAMES = itertools.count()
@@ -26,6 +26,8 @@ def behave(workload: Workload, role: Role, _: int, world: World) -> Behaviour:
         return Behaviour(
             {"phase": "Waiting", "reason": "NotFound", "message": "missing", "retry_at": datetime.now(UTC)}
         )
+    if program == "reporting":
+        return Behaviour({"phase": "Succeeded", "exit_code": 0}, REPORT)
     if program == "unready":
         return Behaviour({"phase": "Starting"})
     if program == "head":
@@ -78,6 +80,7 @@ def programs():
         unready=ProcessTemplate(("unready",)),
         crashing=ProcessTemplate(("crashing",)),
         job=lambda code: ProcessTemplate(("job", str(code)), completes=True),
+        reporting=ProcessTemplate(("reporting",), completes=True),
         missing=ProcessTemplate(("missing",)),
         successor=successor,
         head=ProcessTemplate(("head", "{port.hub}"), ports={"hub": 9000}),

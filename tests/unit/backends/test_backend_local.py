@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from llmos_hub.workload import Mount, ProcessTemplate
-from tests.support.backend_contract import BackendContract, Programs
+from tests.support.backend_contract import REPORT, BackendContract, Programs
 from tests.support.local_backend import HEAD, HEALTH, WORKER, backend, engine, kill, kit, script
 
 __all__ = ["backend", "kit"]
@@ -18,6 +18,7 @@ def programs(kit, tmp_path):
         unready=engine("unready", "--start-delay", "60"),
         crashing=script("echo last words; exit 3", readiness=HEALTH),
         job=lambda code: script(f"echo working; exit {code}", completes=True),
+        reporting=script("; ".join(f"echo '{line}'" for line in REPORT), completes=True),
         missing=ProcessTemplate(("llmos-no-such-program",)),
         successor=kit.successor,
         head=HEAD,

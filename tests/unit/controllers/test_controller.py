@@ -13,7 +13,7 @@ import pytest
 
 from llmos.errors import Conflict, Expired, Unavailable
 from llmos.resources import Credential, ModelService
-from llmos_hub.controllers.reconciler import Controller, Result, Trigger
+from llmos_hub.controllers.reconciler import Controller, Queueing, Result, Trigger, resource_controller
 from llmos_hub.stores import follower, open_store
 from llmos_hub.stores.base import Store
 from llmos_hub.stores.informer import Key
@@ -106,7 +106,7 @@ async def running(controller: Controller[Any]) -> AsyncIterator[None]:
 async def test_what_is_there_and_what_comes_changes_and_goes_is_looked_at(store: Store) -> None:
     await store.create(service("first"))
     reconciler = Recording()
-    async with running(Controller(store, reconciler)):
+    async with running(resource_controller(store, reconciler)):
         await reconciler.until(lambda: reconciler.names() == ["first"])
         second = await store.create(service("second"))
         await reconciler.until(lambda: reconciler.names() == ["first", "second"])
@@ -124,7 +124,7 @@ async def test_its_own_writes_are_not_looked_at_again_and_what_others_write_is(s
         return Result(resource=await store.patch_status(resource.model_copy(update={"status": status})))
 
     reconciler = Recording(count)
-    controller = Controller(store, reconciler)
+    controller = resource_controller(store, reconciler)
     async with running(controller):
         await store.create(service("chat"))
         await reconciler.until(lambda: len(reconciler.seen) == 1)
@@ -158,7 +158,7 @@ async def test_a_slow_write_does_not_hide_what_the_watch_brought_meanwhile(store
         return Result(resource=written)
 
     reconciler = Recording(write_and_dawdle)
-    controller = Controller(store, reconciler)
+    controller = resource_controller(store, reconciler)
     async with running(controller):
         await store.create(service("chat"))
         await reconciler.until(lambda: len(reconciler.seen) == 2)
@@ -179,7 +179,7 @@ async def test_a_failed_look_is_repeated_until_it_goes_well(store: Store) -> Non
         return Result()
 
     reconciler = Recording(fail)
-    controller = Controller(store, reconciler, failed=codes.append)
+    controller = resource_controller(store, reconciler, queueing=Queueing(failed=codes.append))
     async with running(controller):
         await store.create(service("chat"))
         await reconciler.until(lambda: len(reconciler.seen) == 4)
@@ -196,7 +196,7 @@ async def test_it_comes_back_when_the_reconciler_says_so(store: Store) -> None:
         return Result(requeue_after=0.05 if len(looks) < 3 else None)
 
     reconciler = Recording(soon)
-    controller = Controller(store, reconciler)
+    controller = resource_controller(store, reconciler)
     async with running(controller):
         await store.create(service("chat"))
         await reconciler.until(lambda: len(reconciler.seen) == 3)
@@ -210,7 +210,7 @@ async def test_everything_is_looked_at_at_every_resync(store: Store) -> None:
     await store.create(service("chat"))
     reconciler = Recording()
     began = asyncio.get_running_loop().time()
-    async with running(Controller(store, reconciler, resync=0.1)):
+    async with running(resource_controller(store, reconciler, queueing=Queueing(resync=0.1))):
         await reconciler.until(lambda: reconciler.names() == ["chat"] * 3)  # one is the first, by the list
         assert asyncio.get_running_loop().time() - began >= 0.2, "before its time"
 
@@ -219,7 +219,7 @@ async def test_an_expired_watch_lists_again_and_misses_nothing(store: Store) -> 
     interfering = Interfering(store)
     gone = await store.create(service("gone"))
     reconciler = Recording()
-    controller = Controller(interfering, reconciler)
+    controller = resource_controller(interfering, reconciler)
     interfering.watch_errors.append(Expired("Those changes are not known any more."))
 
     original = interfering.list
@@ -258,7 +258,7 @@ async def test_a_watch_that_always_expires_is_not_followed_without_a_pause(
     monkeypatch.setattr(follower, "_delay", delay)
     interfering = Interfering(store)
     interfering.watch_errors = [Expired("Never known.") for _ in range(1000)]
-    async with running(Controller(interfering, Recording())):
+    async with running(resource_controller(interfering, Recording())):
         await paused.wait()
         assert (interfering.lists, interfering.watches) == (5, 5)
     assert asked == [1, 2, 3, 4], "only the first list is followed by another at once"
@@ -269,7 +269,7 @@ async def test_nothing_is_called_gone_before_everything_was_listed(store: Store)
     interfering.list_errors = [Unavailable("The database is loading."), Unavailable("Still.")]
     await store.create(service("there"))
     reconciler = Recording()
-    controller = Controller(interfering, reconciler)
+    controller = resource_controller(interfering, reconciler)
     async with running(controller):
         controller.enqueue((NAMESPACE, "there"))
         controller.enqueue((NAMESPACE, "nowhere"))
@@ -282,7 +282,7 @@ async def test_nothing_is_called_gone_before_everything_was_listed(store: Store)
 async def test_the_database_is_killed_and_comes_back(valkey_factory: ValkeyServer, encryption_key: str) -> None:
     store = open_store(valkey_factory.url, encryption_key)
     reconciler = Recording()
-    controller = Controller(store, reconciler)
+    controller = resource_controller(store, reconciler)
     try:
         await store.create(service("before"))
         async with running(controller):
@@ -303,11 +303,11 @@ async def test_another_kind_brings_those_it_concerns(store: Store) -> None:
     def users(key: Key) -> list[Key]:
         return [
             (r.metadata.namespace, r.metadata.name)
-            for r in controller.informer.values()
+            for r in dict(controller.informer.items()).values()
             if r.spec.credential_ref == key[1]
         ]
 
-    controller = Controller(store, reconciler, triggers=[Trigger(Credential, users)])
+    controller = resource_controller(store, reconciler, triggers=[Trigger(Credential, users)])
     async with running(controller):
         await store.create(service("gated", credentialRef="hf"))
         await store.create(service("open"))
@@ -328,7 +328,7 @@ async def test_at_the_end_what_is_under_way_is_finished(store: Store) -> None:
         finished.append((resource.metadata.name, task.done()))
         return Result()
 
-    controller = Controller(store, Recording(slow))
+    controller = resource_controller(store, Recording(slow))
     task = asyncio.create_task(controller.run())
     await store.create(service("chat"))
     await begun.wait()
@@ -358,7 +358,7 @@ async def test_one_resource_is_never_with_two_workers_and_several_are_at_once(st
 
     codes: list[str] = []
     reconciler = Recording(check)
-    controller = Controller(store, reconciler, failed=codes.append, workers=3)
+    controller = resource_controller(store, reconciler, queueing=Queueing(failed=codes.append, workers=3))
     async with running(controller):
         for name in ("a", "b", "c"):
             await store.create(service(name))

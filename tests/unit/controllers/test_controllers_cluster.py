@@ -17,7 +17,7 @@ import httpx
 import pytest
 
 from llmos.resources import API_VERSION
-from llmos_hub.managers.namespace_objects import PREPARED
+from llmos_hub.names import KEY_PREPARED
 from tests.support.fake_hub import FakeHub, fake_hub
 from tests.support.fake_kubernetes import FakeKubernetes, fake_kubernetes
 
@@ -152,7 +152,7 @@ async def test_a_person_who_is_new_gets_a_namespace_and_a_model(platform: Platfo
     assert await standby.metric("llmos_leader") == 1
     assert await standby.metric("llmos_leader_term") == 2
     annotations = cluster.objects["namespaces", "", "user-ada"]["metadata"]["annotations"]
-    assert annotations[PREPARED]
+    assert annotations[KEY_PREPARED]
 
     standby.process.send_signal(signal.SIGTERM)
     assert await asyncio.wait_for(standby.process.wait(), 30) == 0

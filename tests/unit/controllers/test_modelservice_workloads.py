@@ -15,7 +15,6 @@ from llmos_hub.controllers.modelservice.workloads import (
     fetch_environment,
     make_fetch,
     make_serve,
-    wanted_replicas,
 )
 from llmos_hub.engines.base import Plan
 from llmos_hub.names import DataDir
@@ -165,12 +164,20 @@ def test_on_this_machine_nothing_of_that_is_there() -> None:
 
 
 def test_paused_or_scaled_to_zero_nothing_is_wanted() -> None:
-    assert [wanted_replicas(service(**s)) for s in ({}, {"replicas": 3}, {"replicas": 0}, {"paused": True})] == [
+    assert [service(**s).wanted_replicas for s in ({}, {"replicas": 3}, {"replicas": 0}, {"paused": True})] == [
         1,
         3,
         0,
         0,
     ]
+
+
+def test_what_the_autoscaler_wants_comes_before_the_spec() -> None:
+    for desired, paused, wanted in ((None, False, 3), (0, False, 0), (5, False, 5), (5, True, 0)):
+        asked = service(replicas=3, paused=paused)
+        asked = asked.model_copy(update={"status": asked.status.model_copy(update={"desired_replicas": desired})})
+        assert asked.wanted_replicas == wanted
+        assert make_serve(asked, plan(), {}).roles[0].count == wanted
 
 
 def test_scaling_is_no_rollout() -> None:

@@ -15,12 +15,15 @@ import pytest
 from llmos.errors import Conflict, NotFound, Unavailable
 from llmos.resources import KINDS, ModelService, Resource
 from llmos.resources.credential import CredentialSpec, CredentialStatus
-from llmos_hub.controllers.cluster_informer import covers
+from llmos_hub.controllers.cluster_informer import Object, covers
 from llmos_hub.controllers.namespace_sweep import Sweep
-from llmos_hub.controllers.namespaces import CONTENTS, NamespaceController, owner_of
+from llmos_hub.controllers.namespaces.reconciler import CONTENTS, NamespaceReconciler, namespace_controller, owner_of
+from llmos_hub.controllers.reconciler import Controller, Queueing, Result
+from llmos_hub.controllers.registry import Cluster, ClusterControllerSpec, load_specs
 from llmos_hub.kubernetes.connection import KubernetesAPI
-from llmos_hub.managers.namespace_objects import MISSING_SINCE, PREPARED, Owner, make_namespace
+from llmos_hub.managers.namespace_objects import Owner, make_namespace
 from llmos_hub.managers.namespace_options import Binding, NamespaceOptions, Network
+from llmos_hub.names import KEY_MISSING_SINCE, KEY_PREPARED
 from llmos_hub.stores.base import Store
 from tests.support.fake_kubernetes import FakeKubernetes, fake_kubernetes
 from tests.support.fake_people import FakePeople
@@ -31,23 +34,24 @@ OPTIONS = NamespaceOptions(bindings=[Binding(cluster_role="in-namespace", servic
 POLICIES = ["llmos-default-deny", "llmos-engines", "llmos-names", "llmos-outside", "llmos-servers"]
 
 
-class Recorded(NamespaceController):
-    """A controller that records which namespaces it has reconciled."""
+class Recorded(NamespaceReconciler):
+    """A reconciler that records which namespaces it has reconciled."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.reconciled: set[str] = set()
 
-    async def reconcile(self, name: str) -> None:
-        await super().reconcile(name)
-        self.reconciled.add(name)
+    async def reconcile(self, there: Object) -> Result[Object]:
+        result = await super().reconcile(there)
+        self.reconciled.add(there["metadata"]["name"])
+        return result
 
     def settled(self, cluster: FakeKubernetes) -> bool:
-        """Return whether it has reconciled all namespaces, knows every object as it is now, and has nothing to do."""
-        if self._queue is None or not self._queue.idle or not self.reconciled >= {name for _, name in self._namespaces}:
+        """Return whether it has reconciled all namespaces and knows every object as it is now."""
+        if not self.reconciled >= {name for _, name in self.namespaces}:
             return False
-        informers = {CONTENTS[kind][1]: informer for kind, informer in self._contents.items()}
-        for plural, informer in {"namespaces": self._namespaces, **informers}.items():
+        informers = {CONTENTS[kind][1]: informer for kind, informer in self.contents.items()}
+        for plural, informer in {"namespaces": self.namespaces, **informers}.items():
             reflector = informer._reflector
             selector = dict(part.split("=") for part in reflector._params["labelSelector"].split(","))
             stored = {
@@ -65,11 +69,11 @@ class Bench:
     cluster: FakeKubernetes
     api: KubernetesAPI
     leading: bool = True
-    running: Recorded | None = None
+    running: Controller[Object] | None = None
     tasks: list[asyncio.Task[None]] = field(default_factory=list)
 
-    def controller(self, options: NamespaceOptions = OPTIONS) -> Recorded:
-        return Recorded(self.api, options, "llmos", leading=lambda: self.leading)
+    def controller(self, options: NamespaceOptions = OPTIONS) -> Controller[Object]:
+        return namespace_controller(self.api, options, "llmos", leading=lambda: self.leading, make=Recorded)
 
     def start(self, options: NamespaceOptions = OPTIONS) -> None:
         self.running = controller = self.controller(options)
@@ -88,7 +92,7 @@ class Bench:
 
     def prepared(self, name: str = "user-ada") -> str:
         obj = self.cluster.get("namespaces", name)
-        return str((obj or {"metadata": {}})["metadata"].get("annotations", {}).get(PREPARED, ""))
+        return str((obj or {"metadata": {}})["metadata"].get("annotations", {}).get(KEY_PREPARED, ""))
 
     async def filled(self, name: str = "user-ada") -> None:
         await self.cluster.until(lambda: self.prepared(name), f"{name} prepared")
@@ -96,8 +100,9 @@ class Bench:
     async def settled(self) -> None:
         """Wait until the controller has seen all objects as they are now, and has nothing to do."""
         assert self.running is not None
-        controller = self.running
-        await eventually(lambda: controller.settled(self.cluster), "a settled controller")
+        queue, reconciler = self.running.queue, self.running.reconciler
+        assert isinstance(reconciler, Recorded)
+        await eventually(lambda: queue.idle and reconciler.settled(self.cluster), "a settled controller")
 
 
 @pytest.fixture
@@ -120,7 +125,7 @@ async def test_a_new_namespace_is_filled_and_only_then_said_to_be_prepared(bench
     assert cluster.names("serviceaccounts", "user-ada") == ["llmos"]
     assert cluster.names("rolebindings", "user-ada") == ["llmos:in-namespace:hub"]
     last = next(
-        n for n, (_, key, _, new) in enumerate(cluster.history) if key[2] == "user-ada" and PREPARED in str(new)
+        n for n, (_, key, _, new) in enumerate(cluster.history) if key[2] == "user-ada" and KEY_PREPARED in str(new)
     )
     filled = [n for n, (_, key, _, _) in enumerate(cluster.history) if key[1] == "user-ada"]
     assert max(filled) < last
@@ -238,10 +243,10 @@ async def test_who_does_not_lead_writes_nothing(bench: Bench) -> None:
     bench.put()
     assert bench.running is not None
     running = bench.running
-    await eventually(lambda: running._queue is not None and running._queue.failures("user-ada") >= 2, "attempts")
+    await eventually(lambda: running.queue.failures(("", "user-ada")) >= 2, "attempts")
     assert bench.cluster.writes == {}
     with pytest.raises(Conflict):
-        await bench.controller()._apply(make_namespace("x", ADA, OPTIONS))
+        await running.reconciler._apply(make_namespace("x", ADA, OPTIONS))  # type: ignore[attr-defined]
     bench.leading = True
     await bench.filled()
 
@@ -332,7 +337,7 @@ def cleaning(bench: Bench, store: Store) -> Cleaning:
 async def test_a_person_who_is_gone_is_cleaned_up_after_the_grace_period(cleaning: Cleaning) -> None:
     await cleaning.model()
     await cleaning.look()
-    assert cleaning.annotations()[MISSING_SINCE] == "2026-05-01T00:00:00+00:00"
+    assert cleaning.annotations()[KEY_MISSING_SINCE] == "2026-05-01T00:00:00+00:00"
     cleaning.now += timedelta(hours=71)
     await cleaning.look()
     assert await cleaning.store.get(ModelService, "user-ada", "chat")
@@ -349,7 +354,7 @@ async def test_who_comes_back_finds_everything(cleaning: Cleaning) -> None:
     cleaning.people.users["ada"] = ADA.created
     cleaning.now += timedelta(days=30)
     await cleaning.look()
-    assert MISSING_SINCE not in cleaning.annotations()
+    assert KEY_MISSING_SINCE not in cleaning.annotations()
     assert await cleaning.store.get(ModelService, "user-ada", "chat")
 
 
@@ -412,7 +417,7 @@ async def test_a_cache_of_models_keeps_no_namespace(cleaning: Cleaning) -> None:
 async def test_a_name_made_anew_is_somebody_else(cleaning: Cleaning) -> None:
     cleaning.people.users["ada"] = "2026-04-30T00:00:00Z"
     await cleaning.look()
-    assert MISSING_SINCE in cleaning.annotations()
+    assert KEY_MISSING_SINCE in cleaning.annotations()
 
 
 async def test_when_somebody_was_made_is_noted_where_it_was_not_known(cleaning: Cleaning) -> None:
@@ -428,7 +433,7 @@ async def test_a_hub_that_says_nothing_says_nothing_about_anyone(cleaning: Clean
     cleaning.people.away = False
     cleaning.people.users.clear()
     await cleaning.look()
-    assert MISSING_SINCE not in cleaning.annotations()
+    assert KEY_MISSING_SINCE not in cleaning.annotations()
 
 
 async def test_groups_and_what_is_nobodys(cleaning: Cleaning) -> None:
@@ -439,7 +444,7 @@ async def test_groups_and_what_is_nobodys(cleaning: Cleaning) -> None:
     cleaning.bench.cluster.put("namespaces", {"metadata": {"name": "user-foreign", "labels": {}}})
     await cleaning.look()
     marked = {
-        name for name in cleaning.bench.cluster.names("namespaces") if MISSING_SINCE in cleaning.annotations(name)
+        name for name in cleaning.bench.cluster.names("namespaces") if KEY_MISSING_SINCE in cleaning.annotations(name)
     }
     assert marked == {"group-nlp", "user-ada"}
     cleaning.now += timedelta(hours=73)
@@ -449,3 +454,32 @@ async def test_groups_and_what_is_nobodys(cleaning: Cleaning) -> None:
     cleaning.bench.leading = True
     await cleaning.look()
     assert cleaning.bench.cluster.names("namespaces") == ["group-vision", "llmos", "public", "user-foreign"]
+
+
+async def test_the_sweep_checks_the_releases_namespaces_while_leading(cleaning: Cleaning) -> None:
+    bench = cleaning.bench
+    bench.put(Owner("user", "eve"), "user-eve", OPTIONS.model_copy(update={"instance": "another-release"}))
+    sweep = Sweep(
+        bench.api, cleaning.store, cleaning.people, OPTIONS, leading=lambda: bench.leading, clock=lambda: cleaning.now
+    )
+    working = asyncio.create_task(sweep.work())
+    try:
+        await bench.cluster.until(lambda: KEY_MISSING_SINCE in cleaning.annotations(), "user-ada marked")
+    finally:
+        working.cancel()
+        await asyncio.gather(working, return_exceptions=True)
+    assert KEY_MISSING_SINCE not in cleaning.annotations("user-eve")
+
+
+async def test_it_is_one_of_the_controllers(bench: Bench) -> None:
+    (spec,) = [spec for spec in load_specs() if isinstance(spec, ClusterControllerSpec)]
+    assert spec.name == "Namespace"
+    bench.running = controller = spec.make(Cluster(bench.api, OPTIONS, "llmos", lambda: True), Queueing(workers=2))
+    controller.stand_by()
+    bench.tasks = [asyncio.create_task(controller.follow())]
+    bench.put()
+    await eventually(lambda: controller.connected and controller.informer.get(("", "user-ada")), "a known namespace")
+    assert bench.cluster.writes == {}, "it doesn't lead"
+    controller.begin()
+    bench.tasks.append(asyncio.create_task(controller.work()))
+    await bench.filled()

@@ -63,12 +63,12 @@ async def test_a_route_of_any_method_and_type_reaches_the_engine(
     await gateway.add(service("chat", upstream))
 
     async def pass_on(request: Request, context: Context) -> None:
-        caller = await authenticate(request, context)
+        rights = await authenticate(request, context)
         body = await read_body(request, context.options, context.budget)
         target, kind = request.route.fill(request.parameters), request.headers.get(b"content-type", b"")
         outgoing = EngineRequest(request.route.method, target, kind, body)
-        await forward(request, context.table.resolve(caller, "chat"), outgoing)
-        context.budget.give(caller.name, len(body))
+        await forward(request, context.table.resolve(rights, "chat"), outgoing)
+        context.budget.give(rights.caller.name, len(body))
 
     made_up = (
         Route("GET", "/v1/responses/{id}"),

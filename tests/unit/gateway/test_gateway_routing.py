@@ -18,10 +18,10 @@ from llmos_hub.gateway.options import GatewayOptions
 from llmos_hub.gateway.routing import Table
 from llmos_hub.gateway.upstream import Replica, Upstreams
 from llmos_hub.names import SCOPE_INVOKE
-from llmos_hub.policy import Caller
+from llmos_hub.policy import Caller, Rights
 from tests.support.gateway import service
 
-ADA = Caller("ada", scopes=frozenset({SCOPE_INVOKE}))
+ADA = Rights(Caller("ada", scopes=frozenset({SCOPE_INVOKE})))
 NOON = dt.datetime(2026, 11, 1, 12, tzinfo=dt.UTC)
 
 
@@ -82,7 +82,7 @@ async def test_an_alias_can_not_stand_for_another_namespaces_model(table: Table)
 
 async def test_an_alias_does_not_stand_in_for_another_namespaces_model_that_is_gone(table: Table) -> None:
     table.put(aged(service("mine", namespace="group-vision", aliases=["public/chat", "user-grace/chat"]), "1"))
-    ada = Caller("ada", groups=frozenset({"vision"}), scopes=frozenset({SCOPE_INVOKE}))
+    ada = Rights(Caller("ada", groups=frozenset({"vision"}), scopes=frozenset({SCOPE_INVOKE})))
     for name in ("public/chat", "user-grace/chat"):
         with pytest.raises(ModelNotFound):
             table.resolve(ada, name)
@@ -90,7 +90,7 @@ async def test_an_alias_does_not_stand_in_for_another_namespaces_model_that_is_g
 
 async def test_what_all_may_use_comes_before_a_groups(table: Table) -> None:
     """Any member can create a model in the group's namespace, which would shadow the admins'."""
-    ada = Caller("ada", groups=frozenset({"vision"}), scopes=frozenset({SCOPE_INVOKE}))
+    ada = Rights(Caller("ada", groups=frozenset({"vision"}), scopes=frozenset({SCOPE_INVOKE})))
     table.replace(
         [aged(service("chat", namespace="group-vision"), "1"), aged(service("chat", namespace="public"), "2")]
     )
@@ -101,7 +101,7 @@ async def test_what_all_may_use_comes_before_a_groups(table: Table) -> None:
 
 
 async def test_no_group_goes_before_another(table: Table) -> None:
-    ada = Caller("ada", groups=frozenset({"nlp", "vision"}), scopes=frozenset({SCOPE_INVOKE}))
+    ada = Rights(Caller("ada", groups=frozenset({"nlp", "vision"}), scopes=frozenset({SCOPE_INVOKE})))
     table.replace(
         [aged(service("chat", namespace="group-vision"), "1"), aged(service("chat", namespace="group-nlp"), "2")]
     )

@@ -29,7 +29,7 @@ async def identity(fake_hub: FakeHub, clock: Clock) -> AsyncIterator[HubIdentity
 async def test_a_token_is_its_owners(fake_hub: FakeHub, identity: HubIdentity) -> None:
     fake_hub.add_user("ada", admin=True, groups=("vision",))
     fake_hub.add_token("ada", TOKEN)
-    caller = await identity.authenticate(TOKEN)
+    caller = (await identity.authenticate(TOKEN)).caller
     assert (caller.name, caller.admin, caller.groups) == ("ada", True, {"vision"})
     assert caller.scopes == {SCOPE_MANAGE, SCOPE_INVOKE}
 
@@ -49,14 +49,14 @@ async def test_only_our_scopes_count(
     fake_hub: FakeHub, identity: HubIdentity, reported: tuple[str, ...], expected: set[str]
 ) -> None:
     fake_hub.add_token("ada", TOKEN, scopes=reported)
-    assert (await identity.authenticate(TOKEN)).scopes == expected
+    assert (await identity.authenticate(TOKEN)).caller.scopes == expected
 
 
 async def test_what_the_hub_leaves_out_is_asked_with_our_own_token(fake_hub: FakeHub, identity: HubIdentity) -> None:
     fake_hub.terse = True
     fake_hub.add_user("ada", admin=True, groups=("vision",))
     fake_hub.add_token("ada", TOKEN)
-    caller = await identity.authenticate(TOKEN)
+    caller = (await identity.authenticate(TOKEN)).caller
     assert (caller.admin, caller.groups) == (True, {"vision"})
 
 
@@ -95,7 +95,7 @@ async def test_a_refusal_is_believed_for_less(fake_hub: FakeHub, identity: HubId
     assert fake_hub.asked[TOKEN] == 1
     fake_hub.add_token("ada", TOKEN)
     clock.now += 4
-    assert (await identity.authenticate(TOKEN)).name == "ada"
+    assert (await identity.authenticate(TOKEN)).caller.name == "ada"
 
 
 async def test_the_token_itself_is_kept_nowhere(fake_hub: FakeHub, identity: HubIdentity) -> None:
@@ -112,7 +112,7 @@ async def test_a_broken_hub_is_gone_on_without(
     await identity.authenticate(TOKEN)
     fake_hub.failing = status
     clock.now += 3000
-    assert (await identity.authenticate(TOKEN)).name == "ada"
+    assert (await identity.authenticate(TOKEN)).caller.name == "ada"
     clock.now += 601
     with pytest.raises(Unavailable, match="Hub does not answer"):
         await identity.authenticate(TOKEN)
@@ -124,7 +124,7 @@ async def test_a_hub_that_is_gone_is_gone_on_without(fake_hub: FakeHub, clock: C
         identity = HubIdentity(other.url, "service-token", clock=clock)
         await identity.authenticate(TOKEN)
     clock.now += 11
-    assert (await identity.authenticate(TOKEN)).name == "ada"
+    assert (await identity.authenticate(TOKEN)).caller.name == "ada"
     with pytest.raises(Unavailable):
         await identity.authenticate("b" * 32)
     await identity.close()
@@ -172,7 +172,7 @@ async def test_a_hundred_requests_with_one_new_token_ask_once(fake_hub: FakeHub,
     fake_hub.answering.set()
     results = await asyncio.gather(*flights, return_exceptions=True)
     assert isinstance(results[0], asyncio.CancelledError)
-    assert {r.name for r in results[1:]} == {"ada"}
+    assert {r.caller.name for r in results[1:]} == {"ada"}
     assert fake_hub.asked[TOKEN] == 1
 
 
@@ -188,7 +188,7 @@ async def test_random_tokens_neither_flood_the_hub_nor_keep_others_out(
     genuine = asyncio.create_task(identity.authenticate(TOKEN))
     await eventually(lambda: fake_hub.asked[TOKEN] >= 2)
     fake_hub.answering.set()
-    assert (await genuine).name == "ada"
+    assert (await genuine).caller.name == "ada"
     refusals = await asyncio.gather(*attack, return_exceptions=True)
     assert sum(isinstance(r, TooManyRequests) for r in refusals) == 400 - 256
     assert all(isinstance(r, TooManyRequests | Unauthorized) for r in refusals)
@@ -218,7 +218,7 @@ async def test_a_hub_that_says_nothing_is_not_waited_for_long(
     fake_hub.answering.clear()
     clock.now += 11
     async with asyncio.timeout(30):
-        assert (await identity.authenticate(TOKEN)).name == "ada"
+        assert (await identity.authenticate(TOKEN)).caller.name == "ada"
         with pytest.raises(Unavailable):
             await identity.authenticate("b" * 32)
     assert not fake_hub.answering.is_set()
@@ -236,14 +236,14 @@ async def test_a_hub_that_can_not_write_refuses_nobody_for_good(
         fake_hub.recorded.add(fake_hub.service_token)
     for _ in range(5):
         clock.now += 60
-        assert (await identity.authenticate(TOKEN)).name == "ada"
+        assert (await identity.authenticate(TOKEN)).caller.name == "ada"
     new = fake_hub.add_token("grace", "g" * 32)
     # nobody knows, and nobody says that it is wrong; while the Hub takes ours, one never seen is refused, for seconds
     with pytest.raises(Unauthorized if noted else Unavailable):
         await identity.authenticate(new)
     fake_hub.unwritable = False
     clock.now += 60
-    assert (await identity.authenticate(new)).name == "grace"
+    assert (await identity.authenticate(new)).caller.name == "grace"
 
 
 async def test_a_refusal_counts_at_once_where_the_hub_knows_what_it_says(

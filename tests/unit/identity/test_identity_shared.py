@@ -218,7 +218,7 @@ async def test_the_database_holds_no_token_and_makes_no_admin(
         with pytest.raises(Unavailable):
             await gateway().authenticate(TOKEN)
         client.set(key, value)
-        assert (await gateway().authenticate(TOKEN)).name == "ada"
+        assert (await gateway().authenticate(TOKEN)).caller.name == "ada"
         with pytest.raises(Unavailable):  # another platform's, on the same database
             await gateway("another secret").authenticate(TOKEN)
     finally:
@@ -256,10 +256,10 @@ async def test_without_a_database_everything_goes_on(fake_hub: FakeHub, clock: C
     shared = SharedIdentities(Database("unix:///nowhere/valkey.sock"), "s", clock=clock)
     identity = HubIdentity(fake_hub.url, fake_hub.service_token, clock=clock, shared=shared)
     fake_hub.add_token("ada", TOKEN)
-    assert (await identity.authenticate(TOKEN)).name == "ada"
+    assert (await identity.authenticate(TOKEN)).caller.name == "ada"
     fake_hub.failing = 503
     with pytest.raises(Unavailable, match="Hub does not answer"):
         await identity.authenticate("b" * 32)
     clock.now += 60
-    assert (await identity.authenticate(TOKEN)).name == "ada"
+    assert (await identity.authenticate(TOKEN)).caller.name == "ada"
     await identity.close()

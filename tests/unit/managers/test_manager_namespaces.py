@@ -11,18 +11,18 @@ import pytest
 
 from llmos.errors import Conflict, Forbidden, NotFound, Unavailable
 from llmos_hub.kubernetes.connection import KubernetesAPI
-from llmos_hub.managers.namespace_objects import PREPARED, Owner, make_namespace
+from llmos_hub.managers.namespace_objects import Owner, make_namespace
 from llmos_hub.managers.namespace_options import NamespaceOptions
 from llmos_hub.managers.namespaces import KubernetesNamespaces, LocalNamespaces
-from llmos_hub.names import SCOPE_INVOKE, SCOPE_MANAGE, user_namespace
+from llmos_hub.names import KEY_PREPARED, SCOPE_INVOKE, SCOPE_MANAGE, user_namespace
 from llmos_hub.policy import Caller, Rights
 from tests.support.fake_kubernetes import FakeKubernetes, fake_kubernetes
 from tests.support.fake_people import FakePeople
 
 BOTH = frozenset({SCOPE_MANAGE, SCOPE_INVOKE})
-ADA = Caller("ada", groups=frozenset({"vision"}), scopes=BOTH)
-GRACE = Caller("grace", scopes=BOTH)
-ROOT = Caller("root", admin=True, scopes=BOTH)
+ADA = Rights(Caller("ada", groups=frozenset({"vision"}), scopes=BOTH))
+GRACE = Rights(Caller("grace", scopes=BOTH))
+ROOT = Rights(Caller("root", admin=True, scopes=BOTH))
 OPTIONS = NamespaceOptions()
 
 
@@ -70,7 +70,9 @@ async def test_prepared_is_waited_for(bench: Bench) -> None:
     waiting = asyncio.create_task(bench.namespaces.ensure(ADA, "user-ada", prepared=True))
     await bench.cluster.until(lambda: bench.cluster.names("namespaces"))
     assert not waiting.done()
-    bench.cluster.edit("namespaces", "user-ada", "", lambda obj: obj["metadata"]["annotations"].update({PREPARED: "x"}))
+    bench.cluster.edit(
+        "namespaces", "user-ada", "", lambda obj: obj["metadata"]["annotations"].update({KEY_PREPARED: "x"})
+    )
     assert (await waiting).prepared
     with pytest.raises(Unavailable, match=r"not in it after 1 s. Do the controllers run\?"):
         await bench.namespaces.ensure(GRACE, "user-grace", prepared=True)
@@ -88,17 +90,17 @@ async def test_a_namespace_of_another_release_is_left_alone(bench: Bench) -> Non
 
 
 def test_whose_it_is() -> None:
-    assert Rights(ADA).owner_of("user-ada") == ("user", "ada")
-    assert Rights(ADA).owner_of("group-vision") == ("group", "vision")
-    assert Rights(ROOT).owner_of("user-ada") == ("user", "ada")
-    assert Rights(ROOT).owner_of("group-vision") == ("group", "vision")
-    assert Rights(ROOT).owner_of("public") == ("platform", "public")
+    assert ADA.owner_of("user-ada") == ("user", "ada")
+    assert ADA.owner_of("group-vision") == ("group", "vision")
+    assert ROOT.owner_of("user-ada") == ("user", "ada")
+    assert ROOT.owner_of("group-vision") == ("group", "vision")
+    assert ROOT.owner_of("public") == ("platform", "public")
     for namespace in ("user-grace", "group-nlp", "public", "kube-system"):
         with pytest.raises(Forbidden, match="Yours is user-ada"):
-            Rights(ADA).owner_of(namespace)
+            ADA.owner_of(namespace)
     for namespace in ("kube-system", user_namespace("Ada.L@example.org"), "user-"):
         with pytest.raises(NotFound, match="does not tell whose it would be"):
-            Rights(ROOT).owner_of(namespace)
+            ROOT.owner_of(namespace)
     with pytest.raises(Forbidden, match="lacks the scope"):
         Rights(Caller("ada", scopes=frozenset({SCOPE_INVOKE}))).owner_of("user-ada")
 

@@ -9,7 +9,7 @@ import pytest
 from llmos.errors import Forbidden
 from llmos.resources import KINDS, Credential, ModelService, Resource, Setting
 from llmos_hub.names import SCOPE_INVOKE, SCOPE_MANAGE
-from llmos_hub.policy import Caller, Rights, Verb, may
+from llmos_hub.policy import Caller, Ref, Rights, Rule, Verb
 
 BOTH = frozenset({SCOPE_MANAGE, SCOPE_INVOKE})
 ADA = Caller("ada", scopes=BOTH)
@@ -20,7 +20,8 @@ WRITE: tuple[Verb, ...] = ("create", "update", "delete")
 
 
 def allowed(caller: Caller, kind: type[Resource], namespace: str | None) -> set[Verb]:
-    return {verb for verb in VERBS if may(caller, verb, kind, namespace).allowed}
+    rights = Rights(caller)
+    return {verb for verb in VERBS if rights.may(verb, Ref(kind, namespace))}
 
 
 @pytest.mark.parametrize("kind", KINDS.values())
@@ -51,7 +52,7 @@ def test_a_groups_namespace_is_its_members(kind: type[Resource]) -> None:
     assert allowed(member, kind, other) == set(VERBS) - {"approve"}
     assert member.search_path == ("user-ada", "public", *member.group_namespaces)
     with pytest.raises(Forbidden, match=r"Yours are user-ada, group-speech-text--[0-9a-f]{16}, group-vision\."):
-        Rights(member).require("get", kind, "group-nlp")
+        Rights(member).require("get", Ref(kind, "group-nlp"))
     assert allowed(Caller("ada", groups=member.groups, scopes=frozenset({SCOPE_INVOKE})), kind, "group-vision") == {
         "invoke"
     }
@@ -60,7 +61,7 @@ def test_a_groups_namespace_is_its_members(kind: type[Resource]) -> None:
 def test_public_is_to_read_and_to_use() -> None:
     assert allowed(ADA, ModelService, "public") == {*READ, "invoke"} - {"logs"}
     with pytest.raises(Forbidden, match="Only admins may read the logs of what is in public: others' prompts"):
-        Rights(ADA).require("logs", ModelService, "public")
+        Rights(ADA).require("logs", Ref(ModelService, "public"))
     assert allowed(ADA, Credential, "public") == set()
 
 
@@ -83,7 +84,7 @@ def test_a_token_may_not_more_than_its_scopes(caller: Caller) -> None:
 
 def test_a_refusal_says_whose_it_would_be() -> None:
     with pytest.raises(Forbidden, match=r"You may not delete modelservices in user-grace\. Yours is user-ada\."):
-        Rights(ADA).require("delete", ModelService, "user-grace")
+        Rights(ADA).require("delete", Ref(ModelService, "user-grace"))
     with pytest.raises(Forbidden, match="Only admins may look at this"):
         Rights(ADA).require_admin("look at this")
     Rights(ROOT).require_admin("look at this")
@@ -103,8 +104,84 @@ def test_all_that_one_may_see_are_these_namespaces() -> None:
     narrow = Rights(Caller("ada", scopes=frozenset({SCOPE_INVOKE})))
     assert narrow.namespaces("list", ModelService) == frozenset()
     with pytest.raises(Forbidden, match=SCOPE_MANAGE):
-        narrow.require_somewhere("list", ModelService, None)
-    assert Rights(member).require_somewhere("list", ModelService, "public") is None
+        narrow.require_some("list", Ref(ModelService))
+    assert Rights(member).require_some("list", Ref(ModelService, "public")) is None
     with pytest.raises(Forbidden, match="You may not list modelservices in user-grace"):
-        Rights(member).require_somewhere("list", ModelService, "user-grace")
-    assert Rights(ADA).require_somewhere("list", Setting, None) is None
+        Rights(member).require_some("list", Ref(ModelService, "user-grace"))
+    assert Rights(ADA).require_some("list", Ref(Setting)) is None
+
+
+def model(name: str, namespace: str = "user-grace", **labels: str) -> ModelService:
+    return ModelService.parse(
+        {"metadata": {"name": name, "namespace": namespace, "labels": labels}, "spec": {"model": "demo://smollm2"}}
+    )
+
+
+def test_a_decision_names_the_rule() -> None:
+    own = Rights(ADA).explain("delete", Ref(ModelService, "user-ada", "chat"))
+    assert (own.allowed, own.reason) == (True, "it is the caller's own namespace")
+    assert own.rule is not None
+    assert own.rule.namespaces == {"user-ada"}
+    refused = Rights(ADA).explain("delete", Ref(ModelService, "public", "chat"))
+    assert (refused.allowed, refused.rule) == (False, None)
+    assert refused.reason == "Only admins may delete modelservices in public."
+
+
+def test_a_rule_for_names_decides_by_name() -> None:
+    rule = Rule(
+        "shared by grace",
+        frozenset({"get", "list", "delete", "invoke"}),
+        kinds=frozenset({"modelservices"}),
+        namespaces=frozenset({"user-grace"}),
+        names=frozenset({"chat", "draft"}),
+    )
+    rights = Rights(ADA, (rule,))
+    decision = rights.explain("invoke", Ref(ModelService, "user-grace", "chat"))
+    assert (decision.allowed, decision.reason) == (True, "shared by grace")
+    assert decision.rule is not None
+    assert decision.rule.names == {"chat", "draft"}
+    assert rights.may("delete", Ref.of(model("draft")))
+    assert not rights.may("update", Ref(ModelService, "user-grace", "chat"))
+    assert not rights.may("get", Ref(ModelService, "user-grace", "other"))
+    assert not rights.may("get", Ref(ModelService, "user-grace"))  # not all of them
+    assert not rights.may("get", Ref(Credential, "user-grace", "chat"))
+    assert not rights.needs_labels("get", Ref(ModelService, "user-grace", "other"))
+    with pytest.raises(Forbidden):
+        rights.require_some("delete", Ref(Credential, "user-grace"))
+    narrow = Rights(Caller("ada", scopes=frozenset({SCOPE_INVOKE})), (rule,))
+    assert narrow.may("invoke", Ref.of(model("chat")))
+    assert not narrow.may("get", Ref.of(model("chat")))
+
+
+def test_a_rule_for_labels_decides_by_labels() -> None:
+    rule = Rule("by label", frozenset({"get", "list", "create"}), frozenset({"modelservices"}), labels={"team": "nlp"})
+    rights = Rights(ADA, (rule,))
+    assert rights.may("get", Ref.of(model("chat", team="nlp", tier="gold")))
+    assert not rights.may("get", Ref.of(model("chat", team="vision")))
+    unknown = Ref(ModelService, "user-grace", "chat")
+    assert not rights.may("get", unknown)
+    assert rights.needs_labels("get", unknown)
+    assert not rights.needs_labels("delete", unknown)
+    assert not rights.needs_labels("get", Ref(ModelService, "user-ada", "chat"))
+    rights.require_some("create", Ref(ModelService, "user-grace"))  # its labels decide, once they are known
+    with pytest.raises(Forbidden):
+        rights.require("create", Ref.of(model("chat")))
+
+
+def test_lists_are_filtered_by_item() -> None:
+    verbs: frozenset[Verb] = frozenset({"list"})
+    named = Rule("by name", verbs, namespaces=frozenset({"user-grace"}), names=frozenset({"chat"}))
+    labelled = Rule("by label", verbs, namespaces=frozenset({"user-bob"}), labels={"team": "nlp"})
+    within = Rights(ADA, (named, labelled)).require_some("list", Ref(ModelService))
+    assert within is not None
+    assert within.namespaces == {"user-ada", "public", "user-grace", "user-bob"}
+    shown = [model("chat"), model("a", "user-ada"), model("b", "public"), model("c", "user-bob", team="nlp")]
+    hidden = [model("other"), model("chat", "user-bob"), model("chat", "user-eve")]
+    assert [each.key for each in (*shown, *hidden) if within.keeps(each)] == [each.key for each in shown]
+    one = Rights(ADA, (named,)).require_some("list", Ref(ModelService, "user-grace"))
+    assert one is not None
+    assert [each.key for each in (*shown, *hidden) if one.keeps(each)] == ["user-grace/chat"]
+    fewer = Rights(ADA, (named,)).require_some("list", Ref(ModelService))
+    assert fewer is not None
+    assert fewer <= within
+    assert not within <= fewer

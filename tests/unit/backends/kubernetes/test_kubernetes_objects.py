@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from llmos_hub.backends.kubernetes.names import APPLIED, ref_of
+from llmos_hub.backends.kubernetes.names import ref_of
 from llmos_hub.backends.kubernetes.objects import make_objects, make_pvc, path_of_object
 from llmos_hub.backends.kubernetes.settings import KubernetesSettings
-from llmos_hub.names import METADATA_SERVICES
+from llmos_hub.names import KEY_APPLIED, METADATA_SERVICES
 from llmos_hub.workload import Mount, PodOptions, Probe, ProcessTemplate, Role, Workload, WorkloadRef
 
 METADATA_V4 = [cidr for cidr in METADATA_SERVICES if ":" not in cidr]
@@ -167,7 +167,7 @@ def test_every_object_tells_its_workload(case: str) -> None:
     workload, settings = CASES[case]
     for obj in make_objects(workload, settings):
         assert ref_of(obj["metadata"]) == workload.ref
-        assert obj["metadata"]["annotations"][APPLIED]
+        assert obj["metadata"]["annotations"][KEY_APPLIED]
         assert path_of_object(obj).endswith(
             f"/namespaces/user-ada/{path_of_object(obj).split('/')[-2]}/{obj['metadata']['name']}"
         )

@@ -7,11 +7,12 @@ from datetime import UTC, datetime
 
 import pytest
 
-from llmos_hub.backends.kubernetes.names import LABELS, make_metadata
+from llmos_hub.backends.kubernetes.names import make_metadata
 from llmos_hub.backends.kubernetes.observation import Members, View, make_observation
 from llmos_hub.backends.kubernetes.polling import progress_words
 from llmos_hub.backends.kubernetes.settings import KubernetesSettings
 from llmos_hub.backends.kubernetes.states import Notice
+from llmos_hub.names import KEY_LABELS
 from llmos_hub.workload import PodOptions, ProcessTemplate, ReplicaState, Role, Workload, WorkloadRef
 
 REF = WorkloadRef("ModelService", "user-ada", "chat", "u1")
@@ -245,7 +246,7 @@ def test_progress_in_words() -> None:
 
 def test_labels_that_cannot_be_read_are_none() -> None:
     broken = deployment()
-    broken["metadata"]["annotations"][LABELS] = "{"
+    broken["metadata"]["annotations"][KEY_LABELS] = "{"
     assert observe(Members(deployments={"d": broken}), None).labels == {}
 
 

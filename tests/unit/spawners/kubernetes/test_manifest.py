@@ -10,12 +10,13 @@ from types import SimpleNamespace
 from kubernetes_asyncio.client import ApiException
 from llmos_spawners.kubernetes import LLMOSKubeSpawner
 from llmos_spawners.kubernetes import spawner as module
-from llmos_spawners.kubernetes.namespace import CREATED, OWNER, PREPARED
 from llmos_spawners.profile_config import default_sizes
 from llmos_spawners.profiles import BadOptions
 from tornado import web
 from traitlets import TraitError
 from traitlets.config import Config
+
+from llmos.names import KEY_OWNER, KEY_OWNER_CREATED, KEY_PREPARED
 
 BORN = dt.datetime(2026, 1, 2, 3, 4, 5, tzinfo=dt.UTC).replace(tzinfo=None)
 BORN_TEXT = "2026-01-02T03:04:05Z"
@@ -119,7 +120,7 @@ async def test_each_person_has_the_namespace_that_the_rest_of_the_platform_means
 
 async def test_a_namespace_says_whose_it_is_whatever_the_name(make):
     made = make("{braces}", instance="prod").make_namespace()["metadata"]
-    assert made["annotations"] == {OWNER: "{braces}", CREATED: BORN_TEXT}
+    assert made["annotations"] == {KEY_OWNER: "{braces}", KEY_OWNER_CREATED: BORN_TEXT}
     assert made["labels"]["app.kubernetes.io/instance"] == "prod"
     assert made["labels"]["llmos.ai/owner-kind"] == "user"
 
@@ -311,7 +312,7 @@ async def test_a_missing_namespace_is_made_and_waited_for(make, cluster):
     async def create(body, **kwargs):
         found = await original(body, **kwargs)
         bare = found.metadata.annotations
-        cluster.add_namespace("user-ada", {**bare, PREPARED: "1"})  # as the controllers do a moment later
+        cluster.add_namespace("user-ada", {**bare, KEY_PREPARED: "1"})  # as the controllers do a moment later
         return SimpleNamespace(metadata=SimpleNamespace(annotations=bare), status=found.status)
 
     cluster.create_namespace = create
@@ -331,7 +332,7 @@ async def test_a_hub_that_may_not_make_namespaces_waits_for_whoever_may(make, cl
     cluster.forbidden = {"create_namespace"}
     with pytest.raises(web.HTTPError, match="not prepared"):
         await make(namespace_timeout=0.3)._ensure_namespace()
-    cluster.add_namespace("user-ada", {OWNER: "ada", CREATED: BORN_TEXT, PREPARED: "1"})
+    cluster.add_namespace("user-ada", {KEY_OWNER: "ada", KEY_OWNER_CREATED: BORN_TEXT, KEY_PREPARED: "1"})
     await make()._ensure_namespace()
 
 
@@ -346,12 +347,12 @@ async def test_a_site_without_controllers_uses_what_there_is(make, cluster):
     ("annotations", "words"),
     [
         ({}, "belongs to somebody else"),
-        ({OWNER: "grace"}, "belongs to grace"),
-        ({OWNER: "ada", CREATED: "2001-01-01T00:00:00Z"}, "belongs to an earlier person of that name"),
+        ({KEY_OWNER: "grace"}, "belongs to grace"),
+        ({KEY_OWNER: "ada", KEY_OWNER_CREATED: "2001-01-01T00:00:00Z"}, "belongs to an earlier person of that name"),
     ],
 )
 async def test_somebody_elses_namespace_is_never_used(make, cluster, annotations, words):
-    cluster.add_namespace("user-ada", {**annotations, PREPARED: "1"})
+    cluster.add_namespace("user-ada", {**annotations, KEY_PREPARED: "1"})
     with pytest.raises(web.HTTPError) as caught:
         await make()._ensure_namespace()
     assert words in caught.value.jupyterhub_message
@@ -359,7 +360,7 @@ async def test_somebody_elses_namespace_is_never_used(make, cluster, annotations
 
 
 async def test_a_namespace_on_its_way_out_is_not_used(make, cluster):
-    cluster.add_namespace("user-ada", {OWNER: "ada", PREPARED: "1"}, phase="Terminating")
+    cluster.add_namespace("user-ada", {KEY_OWNER: "ada", KEY_PREPARED: "1"}, phase="Terminating")
     with pytest.raises(web.HTTPError, match="is being deleted"):
         await make()._ensure_namespace()
 
