@@ -6,13 +6,14 @@ import doctest
 
 import pytest
 
-from llmos_hub.backends.local import failures, probes, process
+from llmos_hub import placeholders, workload
+from llmos_hub.backends.local import failures, probes
 from llmos_hub.backends.local.failures import Exit, Shortage
 
 GI = 2**30
 
 
-@pytest.mark.parametrize("module", [failures, probes, process])
+@pytest.mark.parametrize("module", [failures, probes, placeholders, workload])
 def test_examples_in_the_text(module):
     result = doctest.testmod(module)
     assert result.attempted
