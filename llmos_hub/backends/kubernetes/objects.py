@@ -108,8 +108,9 @@ def _make_objects(workload: Workload, settings: KubernetesSettings) -> Iterator[
     serving = [role for role in workload.roles if not role.template.completes]
     if serving:
         yield make_service(workload, settings)
+    addressed = workload.addressed
     for role in workload.roles:
-        if role.name in workload.addressed:
+        if role.name in addressed:
             yield make_peers_service(workload, role, settings)
     for role in serving:
         if role.count > 1:

@@ -66,6 +66,8 @@ def find_waiting(workload: Workload, members: Members) -> dict[str, list[str]]:
 
     A role that was started isn't one of them, whatever happens to the others later.
     """
+    if not any(role.after for role in workload.roles):
+        return {}
     owners = [*members.deployments.values(), *members.jobs.values(), *members.others.values()]
     there = {role_of(obj) for obj in (*owners, *members.pods.values())}
     unready = {role.name for role in workload.roles if not _is_ready(role, owners)}

@@ -6,7 +6,7 @@ import doctest
 
 import pytest
 
-from llmos_hub import placeholders
+from llmos_hub import placeholders, workload
 from llmos_hub.backends.local import failures, probes
 from llmos_hub.backends.local.failures import Shortage, exit_words
 from llmos_hub.processes import restarts
@@ -15,7 +15,7 @@ from llmos_hub.processes.running import Exit
 GI = 2**30
 
 
-@pytest.mark.parametrize("module", [placeholders, probes, restarts])
+@pytest.mark.parametrize("module", [placeholders, probes, restarts, workload])
 def test_examples_in_the_text(module):
     result = doctest.testmod(module)
     assert result.attempted
