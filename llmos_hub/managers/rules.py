@@ -49,6 +49,11 @@ class KindRules(Generic[R]):
             The stored one; None if it is new.
         reader
             Reads what the resource refers to.
+
+        Raises
+        ------
+        Invalid
+            A value is not valid, or names a resource that doesn't exist; the error names the field.
         """
 
     def restrict(self, new: R, old: R | None) -> None:
