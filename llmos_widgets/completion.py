@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
 import re
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from llmos.cli.parser import Parser, Verb
 
 __all__ = ["complete", "register_completion"]
 
@@ -48,13 +50,13 @@ def complete(shell: Any, line: str) -> list[str]:
 
 
 def _candidates(shell: Any, words: Sequence[str], last: str) -> list[str]:
+    from llmos.cli.completion import fixed_words
     from llmos.cli.parser import ALIASES, VERBS, build_parser
 
     if words[:1] == ["%%chat"]:
         from llmos_widgets.magics import chat_parser
 
-        parser = chat_parser()
-        return _values(parser, words, last) or [*_names(shell, "models"), *_options(parser)]
+        return [*_names(shell, "models"), *_options(chat_parser())]
     if words[:1] == ["%%llmos"] and len(words) == 1:
         return ["apply"]
     verbs = {name: verb for name, verb in VERBS.items() if verb.notebook}
@@ -66,38 +68,28 @@ def _candidates(shell: Any, words: Sequence[str], last: str) -> list[str]:
     parser = build_parser(verb, "%llmos")
     if last.startswith("-"):
         return _options(parser)
+    values = [
+        word for action in parser.actions if words[-1] in action.option_strings for word in fixed_words(verb, action)
+    ]
     given = [word for word in words[2:] if not word.startswith("-")]
-    return _values(parser, words, last) or [*_positional(shell, verb.name, given), *_options(parser)]
+    return values or [*_positional(shell, verb, parser, given), *_options(parser)]
 
 
-def _positional(shell: Any, verb: str, given: Sequence[str]) -> list[str]:
+def _positional(shell: Any, verb: Verb, parser: Parser, given: Sequence[str]) -> list[str]:
     """Return the candidates for a verb's next positional argument."""
-    from llmos.resources import KINDS, MAIN_KIND
+    from llmos.cli.completion import OF_KIND, fixed_words, kind_of_names
 
-    if verb == "serve":
-        return [] if given else ["demo://tiny", "demo://smollm2", "demo://minilm", "hf://", "file:///"]
-    kinds = [name for cls in KINDS.values() for name in (cls.singular, cls.plural)]
-    if verb in {"get", "describe", "events", "delete", "explain"}:
-        if not given:
-            return [*(_names(shell, MAIN_KIND.plural) if verb in {"describe", "events", "delete"} else []), *kinds]
-        return _names(shell, given[0]) if given[0] in kinds and verb != "explain" else []
-    if verb in {"logs", "stop", "start", "scale", "wait", "set"} and not given:
-        return _names(shell, MAIN_KIND.plural)
-    return []
-
-
-def _options(parser: argparse.ArgumentParser) -> list[str]:
-    return [option for action in parser._actions for option in action.option_strings if option.startswith("--")]  # noqa: SLF001 - argparse has no public list
-
-
-def _values(parser: argparse.ArgumentParser, words: Sequence[str], last: str) -> list[str]:
-    """Return the known values of the option in front of the last word."""
-    if last.startswith("-") or not words:
+    actions = [action for action in parser.actions if not action.option_strings]
+    action = next(iter(actions[len(given) :]), actions[-1] if actions else None)
+    if action is None or (len(given) >= len(actions) and action.nargs != "*"):
         return []
-    for action in parser._actions:  # noqa: SLF001 - as above
-        if words[-1] in action.option_strings and action.choices is not None:
-            return [str(choice) for choice in action.choices]
-    return []
+    kind = kind_of_names(verb, action)
+    names = _names(shell, given[0] if kind == OF_KIND else kind) if kind else []
+    return [*names, *fixed_words(verb, action)]
+
+
+def _options(parser: Parser) -> list[str]:
+    return [option for action in parser.actions for option in action.option_strings if option.startswith("--")]
 
 
 def _variables(shell: Any, text: str) -> tuple[str, list[str]]:

@@ -1,196 +1,98 @@
-"""Completion scripts for bash, zsh and fish, made from the verbs' parsers.
+"""Tab completion: the possible words of each argument, and scripts for shells, which shtab makes from the parsers.
 
-The scripts contain all fixed words. Names of resources come from ``llmos get KIND -o name`` at completion, so that
-only those are suggested that the caller may see.
+The scripts contain all fixed words, so that most of them need no process. Names of resources come from
+``llmos get KIND -o name`` at completion, so that only those are suggested that the caller may see.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
-from dataclasses import dataclass
+from typing import Final
 
-from llmos.cli.parser import PLATFORM_VERBS, VERBS, build_parser
+from llmos.cli.parser import PLATFORM_VERBS, VERBS, Verb, build_parser
 from llmos.resources import KINDS, MAIN_KIND
 
-__all__ = ["SHELLS", "Completion", "completions"]
+__all__ = ["OF_KIND", "SHELLS", "fixed_words", "kind_of_names", "script"]
+
+SHELLS: Final = ("bash", "fish", "zsh")
+OF_KIND: Final = "KIND"
+"""Stands for the kind that is the word after the verb."""
+_MODELS: Final = ("demo://tiny", "demo://smollm2", "demo://minilm", "hf://", "file:///")
 
 
-@dataclass(frozen=True)
-class Completion:
-    """The possible words after a verb.
-
-    Attributes
-    ----------
-    verb, summary
-        The verb and its summary.
-    options
-        Its options with their help texts.
-    positional
-        Type of the first argument: ``kind``, ``name`` (of a model service), ``shell`` or empty for any.
-    """
-
-    verb: str
-    summary: str
-    options: tuple[tuple[str, str], ...]
-    positional: str
+def fixed_words(verb: Verb, action: argparse.Action) -> list[str]:
+    """Return the fixed words that are possible for an argument of a verb."""
+    if action.dest in {"kind", "path"}:
+        return sorted(kind.plural if verb.name == "get" else kind.singular for kind in KINDS.values())
+    if action.dest == "model" and verb.name in {"serve", "set"}:
+        return list(_MODELS)
+    return [str(choice) for choice in action.choices or ()]
 
 
-def completions() -> list[Completion]:
-    """Return the possible words after each verb."""
-    found = []
+def kind_of_names(verb: Verb, action: argparse.Action) -> str:
+    """Return the plural of the kind whose names are possible for an argument, `OF_KIND`, or an empty string."""
+    if action.dest == "names":
+        return OF_KIND
+    named = action.dest == "name" or (action.dest, verb.name) == ("model", "chat")
+    either = action.dest == "kind" and verb.name != "get"  # a single word is the name of a model service
+    return MAIN_KIND.plural if (named or either) and not action.option_strings else ""
+
+
+_NAMES: Final = {
+    MAIN_KIND.plural: {
+        "bash": "_llmos_names_of_main",
+        "zsh": "_llmos_names_of_main",
+        "fish": f"(__llmos_names {MAIN_KIND.plural})",
+    },
+    OF_KIND: {
+        "bash": "_llmos_names_of_kind",
+        "zsh": "_llmos_names_of_kind",
+        "fish": "(__llmos_names (commandline -opc)[3])",
+    },
+}
+_FUNCTIONS: Final = {
+    "bash": f"""\
+_llmos_names() {{
+  compgen -W "$(llmos get "$1" -o name 2>/dev/null | sed 's|^[^/]*/||')" -- "$2"
+}}
+_llmos_names_of_main() {{ _llmos_names {MAIN_KIND.plural} "$1"; }}
+_llmos_names_of_kind() {{ _llmos_names "${{COMP_WORDS[2]}}" "$1"; }}
+""",
+    "zsh": f"""\
+_llmos_names() {{
+  compadd -- ${{(f)"$(llmos get $1 -o name 2>/dev/null | sed 's|^[^/]*/||')"}}
+}}
+_llmos_names_of_main() {{ _llmos_names {MAIN_KIND.plural} }}
+_llmos_names_of_kind() {{ _llmos_names $words[2] }}
+""",
+    "fish": """\
+function __llmos_names
+  llmos get $argv[1] -o name 2>/dev/null | string replace -r '^[^/]*/' ''
+end
+""",
+}
+
+
+def script(shell: str) -> str:
+    """Return the completion script for a shell of `SHELLS`."""
+    import shtab
+
+    root = argparse.ArgumentParser("llmos")
+    verbs = root.add_subparsers()
     for verb in VERBS.values():
         parser = build_parser(verb)
-        options: list[tuple[str, str]] = []
-        positional = ""
-        for action in parser._actions:  # noqa: SLF001 - argparse has no public list of them
-            options += [(option, action.help or "") for option in action.option_strings]
-            if not action.option_strings and not positional:
-                positional = _positional(action)
-        found.append(Completion(verb.name, verb.summary, tuple(options), positional))
-    found += [Completion(name, summary, (), "") for name, summary in PLATFORM_VERBS.items()]
-    return found
-
-
-def _positional(action: argparse.Action) -> str:
-    if action.dest in {"kind", "path"}:
-        return "kind"
-    if action.dest == "shell":
-        return "shell"
-    return "name" if action.dest == "name" or action.metavar == "MODEL" else ""
-
-
-def _kinds() -> list[str]:
-    return sorted(cls.plural for cls in KINDS.values())
-
-
-_BASH = """\
-# bash completion for llmos; made by: llmos completion bash
-_llmos_names() {{
-    llmos get "$1" -o name 2>/dev/null | sed 's|^[^/]*/||'
-}}
-_llmos() {{
-    local word="${{COMP_WORDS[COMP_CWORD]}}" verb="${{COMP_WORDS[1]}}" options="" words=""
-    if [ "$COMP_CWORD" -eq 1 ]; then
-        COMPREPLY=($(compgen -W "{verbs}" -- "$word"))
-        return
-    fi
-    case "$verb" in
-{cases}
-    esac
-    if [[ "$word" == -* ]]; then
-        COMPREPLY=($(compgen -W "$options" -- "$word"))
-        return
-    fi
-    case "$words" in
-        kind)
-            if [ "$COMP_CWORD" -eq 2 ]; then
-                COMPREPLY=($(compgen -W "{kinds}" -- "$word"))
-            else
-                COMPREPLY=($(compgen -W "$(_llmos_names "${{COMP_WORDS[2]}}")" -- "$word"))
-            fi ;;
-        name) COMPREPLY=($(compgen -W "$(_llmos_names {main})" -- "$word")) ;;
-        shell) COMPREPLY=($(compgen -W "bash fish zsh" -- "$word")) ;;
-        *) COMPREPLY=($(compgen -f -- "$word")) ;;
-    esac
-}}
-complete -F _llmos llmos
-"""
-
-
-def bash() -> str:
-    """Return the completion script for bash."""
-    found = completions()
-    cases = "\n".join(
-        f'        {c.verb}) options="{" ".join(option for option, _ in c.options)}" words="{c.positional}" ;;'
-        for c in found
-    )
-    return _BASH.format(
-        verbs=" ".join(c.verb for c in found), kinds=" ".join(_kinds()), main=MAIN_KIND.plural, cases=cases
-    )
-
-
-_ZSH = """\
-#compdef llmos
-# zsh completion for llmos; made by: llmos completion zsh
-_llmos_names() {{
-    local -a names
-    names=(${{(f)"$(llmos get $1 -o name 2>/dev/null | sed 's|^[^/]*/||')"}})
-    compadd -a names
-}}
-_llmos() {{
-    local -a verbs options
-    local words_are=""
-    verbs=(
-{verbs}
-    )
-    if (( CURRENT == 2 )); then
-        _describe verb verbs
-        return
-    fi
-    case "$words[2]" in
-{cases}
-    esac
-    if [[ "$words[CURRENT]" == -* ]]; then
-        _describe option options
-        return
-    fi
-    case "$words_are" in
-        kind) if (( CURRENT == 3 )); then compadd {kinds}; else _llmos_names "$words[3]"; fi ;;
-        name) _llmos_names {main} ;;
-        shell) compadd bash fish zsh ;;
-        *) _files ;;
-    esac
-}}
-if [ "$funcstack[1]" = "_llmos" ]; then _llmos "$@"; else compdef _llmos llmos; fi
-"""
-
-
-def _zsh_pair(word: str, text: str) -> str:
-    escaped = text.replace("'", "'\\''").replace(":", "\\:")
-    return f"'{word}:{escaped}'"
-
-
-def zsh() -> str:
-    """Return the completion script for zsh."""
-    found = completions()
-    verbs = "\n".join(f"        {_zsh_pair(c.verb, c.summary)}" for c in found)
-    cases = "\n".join(
-        f"        {c.verb}) options=({' '.join(_zsh_pair(o, t) for o, t in c.options)}) words_are={c.positional or 'files'} ;;"
-        for c in found
-    )
-    return _ZSH.format(verbs=verbs, cases=cases, kinds=" ".join(_kinds()), main=MAIN_KIND.plural)
-
-
-def _fish_text(text: str) -> str:
-    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
-
-
-def fish() -> str:
-    """Return the completion script for fish."""
-    lines = [
-        "# fish completion for llmos; made by: llmos completion fish",
-        "function __llmos_names",
-        "    llmos get $argv[1] -o name 2>/dev/null | string replace -r '^[^/]*/' ''",
-        "end",
-        "complete -c llmos -f",
-    ]
-    for c in completions():
-        lines.append(f"complete -c llmos -n __fish_use_subcommand -a {c.verb} -d {_fish_text(c.summary)}")
-        seen = f"'__fish_seen_subcommand_from {c.verb}'"
-        for option, text in c.options:
-            flag = f"-l {option[2:]}" if option.startswith("--") else f"-s {option[1:]}"
-            lines.append(f"complete -c llmos -n {seen} {flag} -d {_fish_text(text)}")
-        if c.positional == "kind":
-            first = f"'__fish_seen_subcommand_from {c.verb}; and test (count (commandline -opc)) -eq 2'"
-            later = f"'__fish_seen_subcommand_from {c.verb}; and test (count (commandline -opc)) -gt 2'"
-            lines.append(f"complete -c llmos -n {first} -a '{' '.join(_kinds())}'")
-            lines.append(f"complete -c llmos -n {later} -a '(__llmos_names (commandline -opc)[3])'")
-        elif c.positional == "name":
-            lines.append(f"complete -c llmos -n {seen} -a '(__llmos_names {MAIN_KIND.plural})'")
-        elif c.positional == "shell":
-            lines.append(f"complete -c llmos -n {seen} -a 'bash fish zsh'")
-    return "\n".join(lines) + "\n"
-
-
-SHELLS: dict[str, Callable[[], str]] = {"bash": bash, "zsh": zsh, "fish": fish}
+        for action in parser.actions:
+            action.choices = fixed_words(verb, action) or None
+            names = kind_of_names(verb, action)
+            if action.choices is None and (names or action.dest == "filename"):
+                # shtab's own attribute
+                action.complete = _NAMES[names] if names else shtab.FILE  # type: ignore[attr-defined]
+        verbs.add_parser(verb.name, help=verb.summary, parents=[parser], add_help=False)
+    for name, summary in PLATFORM_VERBS.items():
+        words = verbs.add_parser(name, help=summary, add_help=False).add_argument("words", nargs="*")
+        words.complete = shtab.FILE  # type: ignore[attr-defined]
+    text = shtab.complete(root, shell, preamble=_FUNCTIONS[shell])
+    if shell == "zsh":
+        # all words of nargs="*" instead of the first, and `source <(llmos completion zsh)` beside eval
+        text = text.replace('"(*)::', '"*:').replace("[-1] == eval ]]", "[-1] == (eval|file) ]]")
+    return text

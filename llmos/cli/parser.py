@@ -51,6 +51,11 @@ class Parser(argparse.ArgumentParser):
         )
         self.add_argument("-h", "--help", action=_Help, nargs=0, help="show this help")
 
+    @property
+    def actions(self) -> list[argparse.Action]:
+        """The arguments and options, of which argparse has no public list."""
+        return self._actions
+
     def error(self, message: str) -> NoReturn:
         """Raise `UsageError` instead of exiting."""
         text = f"{self.prog}: {message}. More: {self.prog} --help"

@@ -3,6 +3,7 @@
 The formats are the OCI image layout 1.1 (https://github.com/opencontainers/image-spec/blob/main/image-layout.md) and
 Docker's (https://github.com/moby/docker-image-spec), which newer Docker versions write into the same file.
 `write_archive` writes both, so that containerd, Docker, Podman and skopeo can read it. Layers are copied unchanged.
+No library: skopeo isn't on PyPI, and oras for Python neither reads nor writes archives of images.
 """
 
 from __future__ import annotations

@@ -2,7 +2,8 @@
 
 This script is part of each bundle. It runs where LLMOS is not installed, and needs only Python 3.8 or newer. Blobs
 that the registry has already are not sent again. The protocol is the OCI distribution specification 1.1:
-https://github.com/opencontainers/distribution-spec/blob/main/spec.md
+https://github.com/opencontainers/distribution-spec/blob/main/spec.md. No library, since nothing can be installed there;
+oras for Python would also need requests and jsonschema, and pushes files rather than images of several platforms.
 """
 
 from __future__ import annotations

@@ -8,7 +8,8 @@ DIR/models/{uris,blobs}        a mirror of models (`llmos_hub.sources.mirror`)
 DIR/extra/                     additional files
 ```
 
-Its content doesn't depend on when and where it was written: the same input makes the same bytes.
+Its content doesn't depend on when and where it was written: the same input makes the same bytes. The layout is this
+project's own, so no library writes it; the archives in it follow the specifications in `llmos_hub.bundle.archives`.
 """
 
 from __future__ import annotations

@@ -136,7 +136,7 @@ class Server(BoundedServer):
         logger.setLevel(logging.WARNING)  # its start and stop messages would only repeat those of the gateway
         logger.addFilter(_unfinished)
         try:
-            await self._serve([self._sock])
+            await self.serve([self._sock])
         finally:
             logger.removeFilter(_unfinished)
             self._sock.close()
@@ -157,6 +157,11 @@ class Server(BoundedServer):
                     connection.end_with_answer()
         self.should_exit = True
         self._on_stop()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave signals to `stop_on_signals`."""
+        yield
 
     @contextlib.contextmanager
     def stop_on_signals(self) -> Iterator[None]:

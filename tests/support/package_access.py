@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import httpx
+import subprocess
+import sys
+
 import pytest
 
-from llmos_hub.sources.wheels import IndexSettings
+from llmos_hub.sources.wheels import pip_environment
 
 __all__ = ["require_project"]
 
 
 def require_project(project: str) -> None:
     """Skip the test unless the configured package index is reachable and has the project."""
-    index = IndexSettings.from_environment().indexes[0]
-    try:
-        status = httpx.get(f"{index.rstrip('/')}/{project}/", timeout=5, follow_redirects=True).status_code
-    except httpx.HTTPError as error:
-        pytest.skip(f"no package index can be reached: {error}")
-    if status != 200:
-        pytest.skip(f"the package index has no {project} (HTTP {status})")
+    command = [sys.executable, "-m", "pip", "index", "versions", "--retries", "0", "--timeout", "5", project]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, env=pip_environment())
+    if done.returncode != 0:
+        pytest.skip(f"no package index with {project} can be reached: {done.stderr[-300:]}")

@@ -21,6 +21,8 @@ class PackageIndex:
         Name to files, file name to content.
     html
         Whether it uses only the older HTML format.
+    refused
+        Beginning of the paths that are answered with 403; by default of none.
     paths
         Paths of all requests.
     """
@@ -28,6 +30,7 @@ class PackageIndex:
     def __init__(self) -> None:
         self.projects: dict[str, dict[str, bytes]] = {}
         self.html = False
+        self.refused = "-"
         self.paths: list[str] = []
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
         self._server.daemon_threads = True
@@ -63,6 +66,9 @@ def _handler(index: PackageIndex) -> type[BaseHTTPRequestHandler]:
         def do_GET(self) -> None:
             index.paths.append(self.path)
             *_, project, name = self.path.split("/")
+            if self.path.startswith(index.refused):
+                self._send(403, "text/plain", b"not for you")
+                return
             if self.path.startswith("/root/simple/") and project in index.projects:
                 self._page(index.projects[project])
             elif name in (files := index.projects.get(project, {})):

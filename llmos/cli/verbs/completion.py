@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from llmos.cli.completion import SHELLS
+from llmos.cli.completion import SHELLS, script
 from llmos.cli.output import Output
 from llmos.cli.parser import Parser
 
@@ -13,9 +13,9 @@ __all__ = ["configure_completion", "run_completion"]
 
 def configure_completion(parser: Parser) -> None:
     """Add the arguments of ``completion``."""
-    parser.add_argument("shell", choices=sorted(SHELLS), help="name of the shell")
+    parser.add_argument("shell", choices=SHELLS, help="name of the shell")
 
 
 def run_completion(client: None, args: argparse.Namespace, output: Output) -> None:  # noqa: ARG001 - every verb's signature
     """Print the completion script."""
-    output.text(SHELLS[args.shell]())
+    output.text(script(args.shell))

@@ -19,20 +19,20 @@ __all__ = ["configure_nodes", "run_nodes"]
 
 def configure_nodes(parser: Parser) -> None:
     """Add the arguments of ``nodes``."""
-    parser.add_argument("name", metavar="NAME", nargs="?", help="only this node, with its workloads")
+    parser.add_argument("node", metavar="NAME", nargs="?", help="only this node, with its workloads")
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
 def run_nodes(client: Client, args: argparse.Namespace, output: Output) -> Sequence[Node]:
     """Show all nodes, or one node with its workloads."""
     nodes = client.nodes()
-    if args.name is not None:
-        nodes = [node for node in nodes if node.name == args.name] or _unknown(args.name, nodes)
+    if args.node is not None:
+        nodes = [node for node in nodes if node.name == args.node] or _unknown(args.node, nodes)
     if args.json:
         output.text(as_json([node.model_dump(mode="json", by_alias=True) for node in nodes]))
         return nodes
     output.show(node_table(nodes))
-    for node in nodes if args.name is not None else ():
+    for node in nodes if args.node is not None else ():
         output.show(work_table(node))
         hidden = sum(node.counts.values()) - len(node.running)
         if node.running and hidden:

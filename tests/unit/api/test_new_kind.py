@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from llmos.cli.completion import SHELLS
+from llmos.cli.completion import SHELLS, script
 from llmos.cli.entry import main
 from llmos.client import AsyncClient
 from llmos.errors import NotReady, Unsupported
@@ -138,7 +138,7 @@ async def test_magics_and_completion(client: AsyncClient, run: Run) -> None:
     shell = SimpleNamespace()
     assert "crates" in complete(shell, "%llmos get cra")
     assert await asyncio.to_thread(complete, shell, "%llmos describe crate pho") == ["photos"]
-    assert all("crates" in script() for script in SHELLS.values())
+    assert all("crates" in script(shell) for shell in SHELLS)
 
 
 def test_definition_rights_uninstall_and_pages() -> None:

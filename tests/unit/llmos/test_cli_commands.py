@@ -520,7 +520,7 @@ def test_bash_completes_verbs_options_and_names(run: Run, platform: FakePlatform
     (bin_ / "llmos").chmod(0o755)
 
     def complete(*words: str) -> list[str]:
-        code = f"source {script}; COMP_WORDS=({' '.join(repr(w) for w in words)}); COMP_CWORD={len(words) - 1}; _llmos; echo ${{COMPREPLY[@]}}"
+        code = f"source {script}; COMP_WORDS=({' '.join(repr(w) for w in words)}); COMP_CWORD={len(words) - 1}; _shtab_llmos; echo ${{COMPREPLY[@]}}"
         environ = os.environ | {"PATH": f"{bin_}:{os.environ['PATH']}"}
         return subprocess.run(
             ["bash", "-c", code], capture_output=True, text=True, timeout=30, check=True, env=environ
@@ -531,6 +531,16 @@ def test_bash_completes_verbs_options_and_names(run: Run, platform: FakePlatform
     assert complete("llmos", "get", "mod") == ["modelservices"]
     assert complete("llmos", "get", "modelservices", "ch") == ["chat"]
     assert complete("llmos", "logs", "") == ["chat"]
+    assert complete("llmos", "describe", "modelservice", "x", "ch") == ["chat"]
+    assert complete("llmos", "get", "modelservices", "-o", "y") == ["yaml"]
+    assert complete("llmos", "delete", "-f", str(script)[:-1]) == [str(script)]
+    assert complete("llmos", "bundle", str(script)[:-1]) == [str(script)]
+
+
+def test_zsh_completes_several_names_and_can_source_the_script(run: Run):
+    script = run("completion", "zsh")[1]
+    assert '"*:names of resources (default\\: all):_llmos_names_of_kind"' in script
+    assert "$zsh_eval_context[-1] == (eval|file)" in script
 
 
 COMMAND = [sys.executable, "-c", "import sys; from llmos.cli import main; sys.exit(main())"]

@@ -297,6 +297,9 @@ def test_tab_completes_verbs_options_kinds_and_models(shell):
     assert complete(shell, "%llmos serve demo://s") == ["demo://smollm2"]
     assert "modelservice" in complete(shell, "%llmos describe ")
     assert complete(shell, "%llmos get modelservices -o y") == ["yaml"]
+    assert "--timeout" in complete(shell, "%llmos scale chat 2 --t")
+    assert complete(shell, "%llmos python s") == ["show"]
+    assert complete(shell, "%llmos set chat --model demo://t") == ["demo://tiny"]
     assert complete(shell, "%llmos scale x") == []  # no error although the platform can't be reached
     assert complete(shell, "%%chat chat --n") == ["--new"]
     assert complete(shell, "%llmos show mod") == complete(shell, "%llmos describe mod")
