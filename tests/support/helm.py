@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import json
 import os
 import shutil
@@ -15,9 +16,22 @@ from typing import Any
 import pytest
 import yaml
 
-__all__ = ["CHART", "HelmRefused", "containers", "find_helm", "merge_values", "pod_specs", "render", "render_notes"]
+__all__ = [
+    "CHART",
+    "HelmRefused",
+    "containers",
+    "find_helm",
+    "merge_values",
+    "needs_helm",
+    "pod_specs",
+    "render",
+    "render_notes",
+]
 
 CHART = Path(__file__).parents[2] / "helm" / "llmos"
+BUILD = Path(__file__).parents[1] / "kubernetes" / "cluster" / "helm.sh"
+needs_helm = pytest.mark.timeout(900)
+"""Mark of modules that call Helm: the first test of each may have to build it, or wait for another that does."""
 KUBERNETES = "1.34.0"
 
 
@@ -25,13 +39,23 @@ class HelmRefused(Exception):
     """Helm rejected the values; the message is Helm's."""
 
 
+@functools.cache
 def find_helm() -> str:
-    """Return the program's path; skip the test if it isn't installed."""
+    """Return the program's path; build it if it isn't installed, and skip the test if neither is possible."""
     cache = Path(os.environ.get("TESTCLUSTER_DIR") or Path.home() / ".cache" / "llmos-testcluster")
     found = shutil.which("helm") or shutil.which("helm", path=str(cache / "bin"))
-    if found is None:
-        pytest.skip("helm is not installed (https://helm.sh/docs/intro/install, or make test-kubernetes builds it)")
-    return found
+    if found is None and shutil.which("go") is None:
+        pytest.skip(
+            "neither helm nor go is installed: install Helm (https://helm.sh/docs/intro/install), or Go "
+            "(https://go.dev/dl), from whose modules the tests build Helm once"
+        )
+    return found or _build()
+
+
+def _build() -> str:
+    done = subprocess.run([BUILD], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"Helm can't be built with go (https://helm.sh/docs/intro/install): {done.stderr}"
+    return done.stdout.strip()
 
 
 def _template(values: dict[str, Any], namespace: str, release: str, *options: str, chart: Path = CHART) -> str:

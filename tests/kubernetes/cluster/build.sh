@@ -21,7 +21,7 @@ fi
 for c in kube-apiserver kube-controller-manager kube-scheduler kubelet kube-proxy kubectl; do ln -sf kube-allinone "$B/$c"; done
 [ -x "$B/etcd" ] || { say "etcd, from the same go.mod"; (cd "$S/programs" && go build -ldflags "-s -w" -o "$B/etcd" ./cmd/etcd); }
 [ -x "$B/coredns" ] || { say "coredns"; GOBIN=$B go install -ldflags "-s -w" github.com/coredns/coredns@v1.13.1; }
-[ -x "$B/helm" ] || { say "helm"; GOBIN=$B go install -ldflags "-s -w" helm.sh/helm/v3/cmd/helm@v3.19.0; }
+[ -x "$B/helm" ] || { say "helm"; "$S/helm.sh" >/dev/null; }
 [ -x "$B/kubeconform" ] || { say "kubeconform"; GOBIN=$B go install -ldflags "-s -w" github.com/yannh/kubeconform/cmd/kubeconform@v0.7.0; }
 say "images (debootstrap the first time, about a minute)"
 "$S/images.sh"

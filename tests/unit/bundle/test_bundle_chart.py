@@ -7,7 +7,9 @@ import pytest
 
 from llmos.errors import BadRequest
 from llmos_hub.bundle.chart import Chart, default_chart
-from tests.support.helm import containers, find_helm, pod_specs, render
+from tests.support.helm import containers, find_helm, needs_helm, pod_specs, render
+
+pytestmark = needs_helm
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,9 @@ from llmos_hub.backends.kubernetes.objects import make_network_policy
 from llmos_hub.backends.kubernetes.settings import KubernetesSettings
 from llmos_hub.controllers.modelservice.workloads import fetch_environment
 from llmos_hub.workload import ProcessTemplate, Role, Workload, WorkloadRef
-from tests.support.helm import render
+from tests.support.helm import needs_helm, render
+
+pytestmark = needs_helm
 
 
 def find(objects, kind, name):

@@ -5,7 +5,9 @@ import re
 
 import pytest
 
-from tests.support.helm import HelmRefused, pod_specs, render
+from tests.support.helm import HelmRefused, needs_helm, pod_specs, render
+
+pytestmark = needs_helm
 
 LONGEST = {
     # https://kubernetes.io/docs/concepts/overview/working-with-objects/names/ and what controllers put behind a name

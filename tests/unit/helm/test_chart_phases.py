@@ -4,8 +4,10 @@ import re
 
 import pytest
 
-from tests.support.helm import pod_specs, render
+from tests.support.helm import needs_helm, pod_specs, render
 from tests.support.phases import PHASES, phases, references
+
+pytestmark = needs_helm
 
 VALUES = {
     "plain": {},

@@ -18,7 +18,9 @@ from llmos_hub.managers.namespace_objects import Owner, make_namespace
 from llmos_hub.managers.namespace_options import NamespaceOptions
 from llmos_hub.names import METADATA_SERVICES
 from llmos_hub.settings import ProcessSettings
-from tests.support.helm import HelmRefused, containers, pod_specs, render, render_notes
+from tests.support.helm import HelmRefused, containers, needs_helm, pod_specs, render, render_notes
+
+pytestmark = needs_helm
 
 EVERYTHING = {
     "backup": {"enabled": True, "beforeUpgrade": True},
