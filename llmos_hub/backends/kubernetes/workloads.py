@@ -319,7 +319,7 @@ class Applier:
 def _find_needed(objects: Iterable[Object]) -> set[str]:
     """Return the roles that existing others were started after; none if each needs another, which is a mistake."""
     makers = [obj for obj in objects if obj["kind"] in _MAKE_PODS]
-    after = [(obj["metadata"].get("annotations") or {}).get(AFTER, "") for obj in makers]
+    after = [(obj["metadata"].get("annotations") or {}).get(KEY_AFTER, "") for obj in makers]
     needed = {role for text in after for role in text.split(",")} & {role_of(obj) for obj in makers}
     return needed if any(role_of(obj) not in needed for obj in makers) else set()
 
