@@ -60,7 +60,7 @@ class Teardown:
             logger.warning("%s/%s: its %s processes can't be stopped: %s", ref.namespace, ref.name, ref.part, error)
             self._errors[ref] = error
         finally:
-            del self._tasks[ref]
+            self._tasks.pop(ref, None)
         self._ended(ref)
 
     async def close(self) -> None:
@@ -69,3 +69,4 @@ class Teardown:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        self._tasks.clear()  # one that was cancelled before it began didn't remove itself
