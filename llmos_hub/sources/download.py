@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import ssl
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
@@ -23,7 +22,7 @@ from llmos_hub.failures import reason
 from llmos_hub.sources.base import Progress
 from llmos_hub.sources.cache import explain_os_error
 
-__all__ = ["Meter", "Refused", "Remote", "download", "download_beginning", "new_client", "unreachable"]
+__all__ = ["Meter", "Refused", "Remote", "download", "download_beginning", "new_client"]
 
 CONNECT_TIMEOUT: Final = 5.0
 READ_TIMEOUT: Final = 30.0
@@ -107,13 +106,13 @@ class Meter:
         self._report(Progress(self._name, 0, message=message))
 
 
-def new_client(verify: ssl.SSLContext | bool = True) -> httpx.Client:
+def new_client() -> httpx.Client:
     """Return an HTTP client with timeouts; it uses the usual proxy variables."""
     timeout = httpx.Timeout(READ_TIMEOUT, connect=CONNECT_TIMEOUT)
-    return httpx.Client(timeout=timeout, follow_redirects=True, verify=verify)
+    return httpx.Client(timeout=timeout, follow_redirects=True)
 
 
-def unreachable(url: str, error: Exception, what: str) -> SourceFailed:
+def _unreachable(url: str, error: Exception, what: str) -> SourceFailed:
     """Return the error for a server that can't be reached."""
     host = httpx.URL(url).host
     return SourceFailed(
@@ -166,7 +165,7 @@ def download(remote: Remote, partial: Path, meter: Meter, client: httpx.Client) 
             problem = error
         failures = 1 if done > before else failures + 1
         if failures >= _ATTEMPTS or (done == 0 and failures >= 2 and isinstance(problem, httpx.ConnectError)):
-            raise unreachable(remote.url, problem, remote.name) from problem
+            raise _unreachable(remote.url, problem, remote.name) from problem
         meter.say(f"{remote.name}: the transfer broke off ({_why(problem)}); going on from {done:,} bytes.")
         time.sleep(_PAUSE * 2 ** (failures - 1))
     meter.at(done, last=True)
