@@ -31,6 +31,7 @@ from llmos_hub.kubernetes_api import APPLY_PATCH, JSON_PATCH, MERGE_PATCH, Kuber
 from tests.support import kubernetes_semantics as semantics
 from tests.support.asgi import serving
 from tests.support.kubernetes_semantics import Refused
+from tests.support.waiting import PATIENCE
 
 __all__ = ["FakeKubernetes", "fake_kubernetes"]
 
@@ -128,7 +129,7 @@ class FakeKubernetes:
         """Discard the history, as etcd does when it is compacted."""
         self.oldest = self.revision
 
-    async def until(self, holds: Any, what: str = "that", timeout: float = 10.0) -> Any:
+    async def until(self, holds: Any, what: str = "that", timeout: float = PATIENCE) -> Any:
         """Wait for a true result of `holds` and return it."""
         try:
             async with asyncio.timeout(timeout):
