@@ -20,5 +20,7 @@ async def test_members_have_it_made_and_share_it_and_nobody_else(
         obj = cluster.get("namespaces", "group-vision")
         assert obj is not None
         assert obj["metadata"]["labels"]["llmos.ai/owner-kind"] == "group"
-        assert cluster.names("modelservices", "group-vision") == []
+        deleted = cluster.get("modelservices", "chat", "group-vision")
+        assert deleted is not None, "its finalizer is the model controller's, which doesn't run here"
+        assert deleted["metadata"]["deletionTimestamp"]
         assert "llmos-default-deny" in cluster.names("networkpolicies", "group-vision")

@@ -427,15 +427,15 @@ async def test_an_engine_that_dies_in_its_stream(
     async def die(call: Call) -> None:
         await call.start_events()
         await call.event(delta("first"))
+        await eventually(lambda: words)
         if partial:
-            await asyncio.sleep(0.05)
             await call.chunk(partial)
-        await asyncio.sleep(0.05)
+            await asyncio.sleep(0.05)  # nobody shows that half an event has arrived
         call.die()
 
     upstream.behave = die
     await gateway.add(service("chat", upstream, await upstreams("other")))
-    words = []
+    words: list[str] = []
 
     async def read(stream) -> None:
         async for chunk in stream:

@@ -6,7 +6,6 @@ import sqlite3
 import subprocess
 import sys
 import tarfile
-import time
 from pathlib import Path
 
 import pytest
@@ -14,6 +13,7 @@ import redis
 
 from llmos_hub.supervisor import backup, container
 from tests.support.helm import CHART
+from tests.support.waiting import wait_until
 
 PASSWORD = 'pass"word\\1'
 
@@ -23,6 +23,14 @@ def program(*words, **environment):
     return subprocess.run(
         command, env={**os.environ, **environment}, capture_output=True, text=True, timeout=30, check=False
     )
+
+
+def answers(client: redis.Redis, process: subprocess.Popen) -> bool:
+    assert process.poll() is None
+    try:
+        return bool(client.ping())
+    except redis.ConnectionError:
+        return False
 
 
 @pytest.fixture(scope="module")
@@ -43,15 +51,7 @@ def valkey(tmp_path_factory):
     )
     client = redis.Redis(port=port, password=PASSWORD, socket_timeout=5, decode_responses=True)
     try:
-        deadline = time.monotonic() + 20
-        while True:
-            try:
-                client.ping()
-                break
-            except redis.ConnectionError:
-                assert time.monotonic() < deadline
-                assert process.poll() is None
-                time.sleep(0.05)
+        wait_until(lambda: answers(client, process), what="an answer of Valkey")
         yield client, directory, port, process.pid
     finally:
         client.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
@@ -39,12 +40,12 @@ from tests.support.fake_api import TOKEN, FakePlatform, Serving, modelservice
 from tests.support.waiting import wait_until
 
 
-def _later(*actions: object) -> threading.Thread:
-    """Run functions in a thread; numbers are pauses in seconds."""
+def _later(*actions: Callable[[], object]) -> threading.Thread:
+    """Run functions in a thread."""
 
     def run() -> None:
         for action in actions:
-            time.sleep(action) if isinstance(action, float) else action()  # type: ignore[operator]
+            action()
 
     thread = threading.Thread(target=run)
     thread.start()

@@ -48,7 +48,6 @@ class Bench:
 @pytest.fixture
 async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
     async with fake_kubernetes(tmp_path) as (cluster, api):
-        cluster.finalizers = True
         for name in (ADA, GRACE):
             cluster.put("namespaces", {"metadata": {"name": name}})
         yield Bench(cluster, api)
