@@ -23,6 +23,7 @@ from typing import Any, Final
 from llmos.errors import Unavailable
 from llmos.resources.base import Resource, utcnow
 from llmos_hub.kubernetes.connection import APIError, KubernetesAPI, path_of
+from llmos_hub.names import KEY_APP, KEY_MANAGED_BY
 from llmos_hub.stores.locks import KeyedLocks
 
 __all__ = ["DURATION", "MARGIN", "ClaimLeases", "make_claim_lease"]
@@ -44,7 +45,7 @@ def make_claim_lease(kind: type[Resource], namespace: str, holder: str, duration
         "metadata": {
             "name": f"llmos-{kind.plural}",
             "namespace": namespace,
-            "labels": {"app.kubernetes.io/name": "llmos", "app.kubernetes.io/managed-by": "llmos"},
+            "labels": {KEY_APP: "llmos", KEY_MANAGED_BY: "llmos"},
         },
         "spec": {
             "holderIdentity": holder,
