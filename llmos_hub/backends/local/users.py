@@ -24,4 +24,5 @@ def user_for(name: str, workload: str) -> User | None:
     try:
         return find_user(name)
     except OSError as error:
-        raise BackendFailed(f"{workload} can't run as {name}: {error.strerror}.") from None
+        shown = name if name.isdigit() else f'"{name}"'
+        raise BackendFailed(f"{workload} can't run as {shown}: {error.strerror}.") from None

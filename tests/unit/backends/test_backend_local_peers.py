@@ -102,8 +102,9 @@ async def test_a_mount_is_a_link_and_a_missing_one_is_told(backend, tmp_path):
 @pytest.fixture
 def reachable(tmp_path):
     """Let other users through the directories that pytest made for this one."""
-    for directory in (tmp_path, *tmp_path.parents[:2]):
-        directory.chmod(0o711)
+    for directory in (tmp_path, *tmp_path.parents):
+        if directory.stat().st_uid == os.getuid() and stat.S_IMODE(directory.stat().st_mode) == 0o700:
+            directory.chmod(0o711)
 
 
 @root_only
