@@ -31,7 +31,6 @@ from llmos_hub.stores.kubernetes.store import KubernetesStore
 from tests.support.cluster import Cluster
 from tests.support.fake_people import FakePeople
 
-SIDE_BY_SIDE = True
 CREATED = "2026-01-01T00:00:00.000000Z"
 
 

@@ -27,7 +27,6 @@ from tests.support.cluster import Cluster, wait_for
 from tests.support.store_contract import ADA, GRACE, HOLD, StoreContract, follow, model, next_change
 from tests.support.tcp_proxy import TCPProxy
 
-SIDE_BY_SIDE = True
 R = TypeVar("R", bound=Resource)
 PLACES = (ADA, GRACE, None)
 """The suite's namespaces; None for what belongs to the whole platform."""
