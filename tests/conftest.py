@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
+
 # Its plugin imports it after the last test, rewritten by pytest: CPython 3.11.7 fails at that now and then
 # ("AST constructor recursion depth mismatch", https://github.com/python/cpython/issues/106905).
 import hypothesis  # noqa: F401
@@ -13,3 +16,12 @@ pytest_plugins = ["tests.support.valkey", "tests.support.platform"]
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the integration tests: they take longest, and what runs beside them waits for them in the end."""
     items.sort(key=lambda item: "integration" not in item.path.parts)
+
+
+@pytest.fixture(autouse=True)
+def same_umask() -> Iterator[None]:
+    """Undo what a program does that a test runs in this process: the next test, or a cluster's node, would inherit it."""
+    before = os.umask(0o022)
+    os.umask(before)
+    yield
+    os.umask(before)

@@ -22,7 +22,6 @@ from llmos_hub.stores.base import Store
 from llmos_hub.stores.kubernetes.store import KubernetesStore
 from tests.support.cluster import Cluster
 
-SIDE_BY_SIDE = True
 LEASE = 5.0
 """Seconds; short, so that the tests are."""
 MANY = 15

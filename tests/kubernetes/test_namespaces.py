@@ -215,7 +215,7 @@ async def test_what_is_as_it_should_be_is_applied_no_more(platform: Platform) ->
     await asyncio.sleep(2.0)
     before = platform.api.calls.get("PATCH", 0)
     for _ in range(3):
-        await platform.controller.reconcile(platform.namespace)
+        await platform.controller.reconciler.reconcile(platform.cluster.get("namespace", platform.namespace))
     assert platform.api.calls.get("PATCH", 0) == before
 
 

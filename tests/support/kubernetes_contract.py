@@ -36,7 +36,7 @@ Object = dict[str, Any]
 
 def config(name: str = "", labels: dict[str, str] | None = None, **data: str) -> Object:
     """Return a ConfigMap, whose namespace is that of the request."""
-    meta: Object = {"labels": labels or {}, **({"name": name} if name else {})}
+    meta: Object = {**({"labels": labels} if labels else {}), **({"name": name} if name else {})}
     return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": meta, "data": data}
 
 
@@ -315,6 +315,7 @@ class KubernetesContract:
             {"op": "add", "path": "/none/x", "value": "1"},
         ):
             with refused(422, "Invalid"):
+                print(impossible)
                 await configs.patch("a", change, impossible)
         assert (await configs.get("a"))["data"] == {"y": "2"}
 

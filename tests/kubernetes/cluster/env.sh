@@ -1,4 +1,5 @@
 # Shared settings, sourced by the other scripts. NODE_NAME=nodeN has the address 10.200.0.(N+1); node1 also runs the control plane.
+umask 022   # what containerd unpacks and makes must be readable by all in a container, whoever starts it
 export S="$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")"           # these scripts
 export K="${TESTCLUSTER_DIR:-$HOME/.cache/llmos-testcluster}"    # binaries, images, certificates, state, logs
 export B=${KBIN:-$K/bin} PKI=$K/pki LOGS=$K/logs STATE=$K/state
