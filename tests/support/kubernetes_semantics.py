@@ -191,14 +191,10 @@ def _operate(node: Any, operation: Object) -> None:
         if (node[at] if isinstance(node, list) else node.get(at)) != value:
             message = "testing a value failed"
             raise ValueError(message)
-    elif name == "add":
-        node[at] = value
+    elif name == "remove":
+        del node[at]
     else:
-        node[at]  # raises where nothing is
-        if name == "replace":
-            node[at] = value
-        else:
-            del node[at]
+        node[at] = value  # the server's "replace" adds a member that is missing, against RFC 6902
 
 
 # Server-side apply
