@@ -124,12 +124,15 @@ class TestKubernetesStore(StoreContract):
 
 async def test_a_write_that_carries_its_version_is_one_request(cluster_store: KubernetesStore) -> None:
     api = cluster_store._api
-    created = await cluster_store.create(model())
+    new = model()
+    new.metadata.finalizers = [HOLD]
+    await cluster_store.create(new)
+    deleted = await cluster_store.delete(ModelService, ADA, new.metadata.name)
     before = dict(api.calls)
-    created.metadata.finalizers = [HOLD]
-    updated = await cluster_store.update(created)
-    updated.status.phase = "Ready"
-    await cluster_store.patch_status(updated)
+    deleted.status.phase = "Deleting"
+    deleted = await cluster_store.patch_status(deleted)
+    deleted.metadata.finalizers = []
+    await cluster_store.update(deleted)
     assert api.calls == {**before, "PATCH": before.get("PATCH", 0) + 2}
 
 

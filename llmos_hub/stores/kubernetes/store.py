@@ -281,7 +281,8 @@ class KubernetesStore:
         """Replace everything except status; see `llmos_hub.stores.base.Store.update`."""
         kind, meta = type(resource), resource.metadata
         rules.check_namespace(kind, meta.namespace)
-        if form_of(kind) is not CUSTOM or quota is not None or resource.claims:
+        claims = resource.claims and meta.deletion_timestamp is None  # a controller's last write needn't read first
+        if form_of(kind) is not CUSTOM or quota is not None or claims:
             decide = functools.partial(rules.updated, wanted=resource)
             return await self._change(kind, meta.namespace, meta.name, decide, quota=quota)
         self._check(resource)
