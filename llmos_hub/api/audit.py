@@ -16,7 +16,7 @@ logger = logging.getLogger("llmos.audit")
 
 @dataclass(frozen=True, slots=True)
 class Action:
-    """What a caller asked for, and what became of it.
+    """A request of a caller, with its outcome.
 
     Attributes
     ----------

@@ -46,7 +46,7 @@ class Within:
 
 @dataclass(frozen=True, slots=True)
 class Rights:
-    """What a caller may do; immutable, made once for an identity and cached with it.
+    """The rights of a caller; immutable, made once for an identity and cached with it.
 
     Attributes
     ----------

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import random
-import socket
 from dataclasses import dataclass
 from pathlib import Path
 
 from llmos import proc
 from llmos.errors import Unavailable
+from llmos_hub.processes.ports import listen_error
 
 __all__ = ["Owner", "find_free_port", "is_free", "is_loopback", "owner_of"]
 
@@ -53,19 +52,12 @@ def is_free(host: str, port: int) -> bool:
     Unavailable
         `host` is not an address of this machine, or the port needs root.
     """
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with contextlib.closing(socket.socket(family, socket.SOCK_STREAM)) as probe:
-        # set by servers as well: a port with connections in TIME_WAIT is free
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as exc:
-            if exc.errno == errno.EADDRINUSE:
-                return False
-            if exc.errno == errno.EACCES:
-                raise Unavailable(f"Port {port} is for root alone. Use one from 1024 on: --port 8000") from exc
-            raise Unavailable(f'"{host}" is no address of this machine. Use 127.0.0.1, or 0.0.0.0 for all.') from exc
-    return True
+    error = listen_error(host, port)
+    if error is None or error.errno == errno.EADDRINUSE:
+        return error is None
+    if error.errno == errno.EACCES:
+        raise Unavailable(f"Port {port} is for root alone. Use one from 1024 on: --port 8000") from error
+    raise Unavailable(f'"{host}" is no address of this machine. Use 127.0.0.1, or 0.0.0.0 for all.') from error
 
 
 def find_free_port(avoid: frozenset[int] = frozenset()) -> int:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from llmos_hub.names import ENV_INSTANCE
+from llmos_hub.processes.ports import listen_error
 
 __all__ = ["ENV_REPLICA", "base_environment", "find_program", "free_port", "is_free"]
 
@@ -33,13 +34,7 @@ def free_port() -> int:
 
 def is_free(port: int) -> bool:
     """Return whether a server could listen on a loopback port at the moment."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # connections of a server that ended linger
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-    return True
+    return listen_error("127.0.0.1", port) is None
 
 
 def find_program(program: str, environment: Mapping[str, str], directory: Path) -> str | None:
