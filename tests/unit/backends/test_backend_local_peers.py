@@ -18,6 +18,7 @@ from llmos_hub.processes.running import noted_exit
 from llmos_hub.workload import Mount, Role, Workload, WorkloadRef
 from tests.support.backend_contract import of_role, phase, ready, said, until, workload
 from tests.support.local_backend import HEAD, QUICK, WORKER, alive, ask, backend, engine, kill, kit, script
+from tests.support.waiting import eventually
 
 __all__ = ["backend", "kit"]
 
@@ -60,9 +61,8 @@ async def test_a_port_that_another_program_took_is_replaced_and_the_workers_are_
         while alive(head.pid):
             await asyncio.sleep(0.005)
         other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        with contextlib.suppress(OSError):  # somebody's outgoing connection may have got it just now: taken as well
-            other.bind(("127.0.0.1", port))
-            other.listen()
+        await eventually(lambda: _bound(other, port))  # connections of the dead head linger for a moment
+        other.listen()
         seen = await until(backend, REF, lambda o: ready(3)(o) and of_role(o, "head")[0].pid != head.pid)
         (head,) = of_role(seen, "head")
         name = (await said(backend, REF, head)).removeprefix("I am ")
@@ -72,8 +72,15 @@ async def test_a_port_that_another_program_took_is_replaced_and_the_workers_are_
             await said(backend, REF, worker, f"met {name}")
 
 
+def _bound(other: socket.socket, port: int) -> bool:
+    with contextlib.suppress(OSError):
+        other.bind(("127.0.0.1", port))
+        return True
+    return False
+
+
 def _all_told(seen, port: str) -> bool:
-    return all(arguments(worker)[-1].endswith(f":{port}") for worker in of_role(seen, "worker"))
+    return all(each.pid and arguments(each)[-1].endswith(f":{port}") for each in of_role(seen, "worker"))
 
 
 async def test_each_replica_has_ports_of_its_own(backend):
