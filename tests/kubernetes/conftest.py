@@ -19,7 +19,6 @@ NODES = int(os.environ.get("LLMOS_TEST_NODES", "3"))
 ADDONS = ("csi", "netpol", "metrics", "kuberay", "lws")
 SHARED = "LLMOS_TEST_TURNS"  # a directory for those who run tests on one cluster side by side
 
-CLUSTER_TESTS = Path(__file__).parent
 CLUSTER = pytest.StashKey[Cluster]()
 TURN = pytest.StashKey[Turn]()
 
@@ -49,13 +48,20 @@ def _start(config: pytest.Config) -> Cluster:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the modules that others may run beside; the rest have the cluster to themselves, one after the other."""
-    items.sort(key=lambda item: _alone(item) and CLUSTER_TESTS in item.path.parents)
+    """Begin with the longest of the modules that run side by side; those that run alone follow, one after the other.
+
+    The module whose tests may take longest counts as the longest.
+    """
+    limits: dict[Path, float] = {}
+    for item in items:
+        mark = item.get_closest_marker("timeout")
+        limits[item.path] = max(limits.get(item.path, 0.0), float(mark.args[0]) if mark else 0.0)
+    items.sort(key=lambda item: (_alone(item), -limits[item.path]))
 
 
 def _alone(item: pytest.Item) -> bool:
-    """Return whether a module needs the cluster to itself, unless it says ``SIDE_BY_SIDE = True``."""
-    return not getattr(getattr(item, "module", None), "SIDE_BY_SIDE", False)
+    """Return whether a module needs the cluster to itself; its ``ALONE`` says why."""
+    return hasattr(getattr(item, "module", None), "ALONE")
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)

@@ -14,8 +14,6 @@ from tests.support.cluster import Cluster, wait_for
 from tests.support.pod_templates import ALLOWED, REFUSED
 from tools import admission
 
-SIDE_BY_SIDE = True
-
 
 def service(name: str = "chat", **spec: Any) -> dict[str, Any]:
     return {"apiVersion": "llmos.ai/v1alpha1", "kind": "ModelService", "metadata": {"name": name}, "spec": spec}

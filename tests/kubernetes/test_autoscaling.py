@@ -14,6 +14,7 @@ import pytest
 from tests.support.release import IMAGES, Release, installed
 from tests.support.traffic import Traffic
 
+ALONE = "measures under load"
 pytestmark = pytest.mark.timeout(600)
 NEEDS = ("csi", "netpol", "metrics", *IMAGES)
 

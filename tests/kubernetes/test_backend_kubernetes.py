@@ -16,8 +16,6 @@ from tests.support.kubernetes_backend import CLAIM, HEAD, HEALTH, WORKER, Placed
 
 NEEDS = ("csi",)
 
-SIDE_BY_SIDE = True
-
 
 @pytest.fixture(autouse=True)
 def _patience(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,6 @@ from llmos_hub.workload import PodOptions, ProcessTemplate, Role, Workload, Work
 from tests.support.backend_contract import phase, ready, until
 from tests.support.kubernetes_backend import HEALTH, IMAGE, script, serving, settings_for, with_pod
 
-SIDE_BY_SIDE = True
 PATIENCE = 90.0
 MIB = 2**20
 

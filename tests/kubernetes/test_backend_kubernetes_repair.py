@@ -17,7 +17,6 @@ from tests.support.backend_contract import ready, until
 from tests.support.chart import write_schemas
 from tests.support.kubernetes_backend import serving, settings_for, with_pod
 
-SIDE_BY_SIDE = True
 PATIENCE = 90.0
 GOLDEN = Path(__file__).parents[1] / "unit/backends/kubernetes/golden"
 

@@ -12,7 +12,6 @@ from llmos_hub.workload import Role, Workload, WorkloadRef
 from tests.support.backend_contract import ready, until
 from tests.support.kubernetes_backend import script, serving, settings_for
 
-SIDE_BY_SIDE = True
 PATIENCE = 90.0
 
 

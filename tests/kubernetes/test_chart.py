@@ -20,7 +20,6 @@ from tests.support.cluster import wait_for
 from tests.support.helm import CHART, render
 from tests.support.release import Release
 
-SIDE_BY_SIDE = True
 pytestmark = pytest.mark.timeout(900)
 NEEDS = ("hub",)
 

@@ -22,6 +22,7 @@ from llmos_hub.stores.base import Store
 from llmos_hub.stores.kubernetes.store import KubernetesStore
 from tests.support.cluster import Cluster
 
+ALONE = "counts seconds and writes"
 LEASE = 5.0
 """Seconds; short, so that the tests are."""
 MANY = 15

@@ -19,6 +19,7 @@ from tests.support.looping import Loop, chat, stream_chat
 from tests.support.people import Kernel, wait_until
 from tests.support.release import IMAGES, Person, Release, installed
 
+ALONE = "breaks machines and the control plane"
 pytestmark = pytest.mark.timeout(400)
 NEEDS = ("csi", *IMAGES)
 

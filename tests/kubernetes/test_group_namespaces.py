@@ -14,9 +14,6 @@ from tests.support.cluster import Cluster
 from tests.support.fake_hub import FakeHub, fake_hub
 from tests.support.group_namespaces import check_group_namespace, group_platform
 
-SIDE_BY_SIDE = True
-
-
 __all__ = ["fake_hub"]
 
 

@@ -10,7 +10,6 @@ import pytest
 from tests.support.cluster import Cluster, wait_for
 from tests.support.images import image
 
-SIDE_BY_SIDE = True
 pytestmark = pytest.mark.timeout(600)
 NEEDS = ("hub", "notebook", "engine-cpu")
 

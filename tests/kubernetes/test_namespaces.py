@@ -31,6 +31,7 @@ from llmos_hub.stores.kubernetes.store import KubernetesStore
 from tests.support.cluster import Cluster
 from tests.support.fake_people import FakePeople
 
+ALONE = "sees and marks the namespaces of all"
 CREATED = "2026-01-01T00:00:00.000000Z"
 
 

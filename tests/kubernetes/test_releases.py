@@ -18,6 +18,7 @@ from tests.support.cluster import Cluster, wait_for
 from tests.support.helm import render
 from tests.support.live_controllers import live_release, stand_in
 
+ALONE = "sees and marks namespaces that are nobody's"
 pytestmark = pytest.mark.timeout(240)
 NEEDS = ("metrics",)
 

@@ -13,7 +13,6 @@ from tests.support.cluster import Cluster, ClusterMissing, wait_for
 from tests.support.images import image
 from tests.support.spawner_hub import HubPod, NamespaceControllerThread, WritableHomes
 
-SIDE_BY_SIDE = True
 pytestmark = pytest.mark.timeout(600)
 NEEDS = ("hub", "hub-5", "notebook")
 

@@ -27,6 +27,7 @@ from tests.support.cluster import Cluster, wait_for
 from tests.support.store_contract import ADA, GRACE, HOLD, StoreContract, follow, model, next_change
 from tests.support.tcp_proxy import TCPProxy
 
+ALONE = "counts writes and lists all namespaces"
 R = TypeVar("R", bound=Resource)
 PLACES = (ADA, GRACE, None)
 """The suite's namespaces; None for what belongs to the whole platform."""

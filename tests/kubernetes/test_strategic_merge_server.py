@@ -11,7 +11,6 @@ from llmos_hub.backends.kubernetes.strategic_merge import POD_TEMPLATE, Schema, 
 from llmos_hub.kubernetes.connection import APIError, KubernetesAPI, path_of
 from tests.support.pod_templates import ORIGINAL, patches
 
-SIDE_BY_SIDE = True
 STRATEGIC = "application/strategic-merge-patch+json"
 DRY = {"dryRun": "All"}
 
