@@ -57,6 +57,9 @@ class GatewayOptions:
         The time for the whole request body to arrive: 32 MiB take minutes on a slow line.
     connect_timeout
         The time to connect to a replica, which is on the same machine or in the same cluster.
+    ready_wait
+        The maximum time for which a request waits for a model that is about to be ready. This process may hear of a
+        replica a moment after the client, which sends its first request then.
     first_byte_timeout
         The maximum time from the request's last byte to the answer's first: a long prompt on a CPU takes minutes.
     idle_timeout
@@ -100,6 +103,7 @@ class GatewayOptions:
     body_gap_timeout: float = 60.0
     body_timeout: float = 600.0
     connect_timeout: float = 2.0
+    ready_wait: float = 2.0
     first_byte_timeout: float = 600.0
     idle_timeout: float = 300.0
     pool_idle: float = 4.0

@@ -6,6 +6,8 @@ waits. For a caller, a model that they may not invoke is not found, as if it did
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -22,7 +24,7 @@ from llmos_hub.gateway.upstream import Replica, Upstreams
 from llmos_hub.names import PUBLIC_NAMESPACE
 from llmos_hub.policy import Ref, Rights
 
-__all__ = ["ServedModel", "Table", "not_ready", "wrong_task"]
+__all__ = ["SOON_READY", "ServedModel", "Table", "not_ready", "wrong_task"]
 
 _NAMES_SHOWN: Final = 20
 _NAME_SHOWN: Final = 128
@@ -104,6 +106,7 @@ class Table:
         self._metrics = metrics
         self._models: dict[tuple[str, str], ServedModel] = {}
         self._index: dict[str, dict[str, ServedModel]] = {}
+        self._awaited: dict[str, asyncio.Event] = {}  # by uid
 
     # kept up to date by discovery
 
@@ -185,10 +188,18 @@ class Table:
             self._index.pop(namespace, None)
 
     def _retain(self) -> None:
-        self._upstreams.retain(replica for model in self._models.values() for replica in model.replicas)
-        self._metrics.retain(model.uid for model in self._models.values())
+        models = {model.uid: model for model in self._models.values()}
+        self._upstreams.retain(replica for model in models.values() for replica in model.replicas)
+        self._metrics.retain(models)
+        for uid in [uid for uid in self._awaited if uid not in models or models[uid].replicas]:
+            self._awaited.pop(uid).set()
 
-    # used for every request
+    # used for requests
+
+    async def wait_for_replica(self, model: ServedModel, seconds: float) -> None:
+        """Wait until a model without a replica has one, is deleted, or `seconds` have passed."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._awaited.setdefault(model.uid, asyncio.Event()).wait(), seconds)
 
     def resolve(self, rights: Rights, asked: str) -> ServedModel:
         """Return the model that a caller means by `asked`: ``namespace/name``, or a name on their search path.
@@ -264,6 +275,8 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else "?" for c in text[:_NAME_SHOWN]) + ("…" if len(text) > _NAME_SHOWN else "")
 
 
+SOON_READY: Final = frozenset({"Pending", "Starting", "Ready", "Degraded"})
+"""The phases of a model that may have a replica within a moment."""
 _HINTS: Final = {
     "Pending": (3, "It waits to be started"),
     "Downloading": (10, "Its files are being downloaded"),

@@ -8,7 +8,7 @@ parse          Receive the body, within the caller's share of memory, and find t
 resolve        Find the model of that name among those that the caller may invoke.
 authorise      Check that the model is made for the task, and that its engine would fetch media from allowed hosts only.
 admit          Take a place among the requests under way, within the caller's share.
-wait           Wait for a ready replica. This has no duration yet: a model without one is refused at once.
+wait           Wait a moment for a ready replica, if the model is about to have one.
 rewrite        Make the request for the engine: its own name of the model, and fields that separate callers' caches.
 forward        Send the request to a replica and pass the answer back, through the taps.
 settle         Count the request, and give back its place and memory. It runs however the request ends.
@@ -31,7 +31,7 @@ from llmos_hub.gateway.heads import EngineRequest
 from llmos_hub.gateway.media import check_media
 from llmos_hub.gateway.renaming import Renaming
 from llmos_hub.gateway.request import CLIENT_CLOSED, ClientGone, Request, bearer_token, read_body
-from llmos_hub.gateway.routing import ServedModel, not_ready, wrong_task
+from llmos_hub.gateway.routing import SOON_READY, ServedModel, not_ready, wrong_task
 from llmos_hub.gateway.taps import Tap
 from llmos_hub.policy import Rights
 
@@ -203,14 +203,19 @@ def admit(call: ModelRequest) -> None:
     )
 
 
-def wait(call: ModelRequest) -> None:
-    """Refuse a request to a model without a ready replica.
+async def wait(call: ModelRequest) -> None:
+    """Wait a moment for a ready replica: who has just seen that the model is ready may ask before this process knows it.
 
     Raises
     ------
     ModelNotReady
         The model has no ready replica.
+    ModelNotFound
+        It was deleted meanwhile.
     """
+    if not call.model.replicas and call.model.phase in SOON_READY:
+        await call.context.table.wait_for_replica(call.model, call.context.options.ready_wait)
+        resolve(call)
     if not call.model.replicas:
         error, call.request.retry_after = not_ready(call.model)
         raise error

@@ -46,7 +46,7 @@ class Inference:
             resolve(call)
             authorise(call)
             admit(call)
-            wait(call)
+            await wait(call)
             await rewrite(call)
             await forward(call)
         finally:

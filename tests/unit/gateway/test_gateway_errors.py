@@ -144,6 +144,7 @@ async def test_odd_names_are_shown_harmlessly(gateway: RunningGateway, asked: st
 async def test_a_model_that_is_not_ready(
     gateway: RunningGateway, phase: str, message: str, hint: str, seconds: str
 ) -> None:
+    gateway.gateway.context.options = GatewayOptions(ready_wait=0.01)
     await gateway.add(service("chat", phase=phase, message=message))
     answer = await gateway.chat()
     text = said(answer, 503, "model_not_ready")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
 
+from llmos.resources import ModelService
 from llmos_hub.gateway.options import GatewayOptions
 from llmos_hub.stores import Store
 from tests.support.fake_upstream import FakeUpstream, MakeUpstream
@@ -68,4 +70,30 @@ async def test_who_has_their_share_is_refused_before_anything_waits(store: Store
         gateway.gateway.context.places.give("grace")
         assert (await gateway.chat("paused")).json()["error"]["code"] == "model_not_ready"
         assert (await gateway.chat()).status_code == 200
+        assert nothing_is_held(gateway, options)
+
+
+async def test_who_asks_a_moment_too_early_waits(store: Store, upstreams: MakeUpstream) -> None:
+    """The client may hear that a model is ready before the gateway does."""
+    upstream = await upstreams()
+    options = GatewayOptions(ready_wait=30)
+    async with running_gateway(store, options, [service("chat", phase="Starting")]) as gateway:
+        early = asyncio.create_task(gateway.chat())
+        while not gateway.gateway.context.metrics.running:
+            await asyncio.sleep(0)
+        assert not early.done()
+        await gateway.change(service("chat", upstream))
+        assert (await early).status_code == 200
+        assert nothing_is_held(gateway, options)
+
+
+async def test_who_waits_for_a_model_that_is_deleted_is_told(store: Store) -> None:
+    options = GatewayOptions(ready_wait=30)
+    async with running_gateway(store, options, [service("chat", phase="Starting")]) as gateway:
+        early = asyncio.create_task(gateway.chat())
+        while not gateway.gateway.context.metrics.running:
+            await asyncio.sleep(0)
+        await store.delete(ModelService, "user-ada", "chat")
+        answer = await early
+        assert (answer.status_code, answer.json()["error"]["code"]) == (404, "model_not_found")
         assert nothing_is_held(gateway, options)
