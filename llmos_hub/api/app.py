@@ -25,14 +25,14 @@ from llmos.resources import API_VERSION, KINDS
 from llmos_hub.api.audit import Audit, log_changes
 from llmos_hub.api.dependencies import Addresses, Services
 from llmos_hub.api.handlers.health import rendered_metrics
-from llmos_hub.api.metrics import Metrics
+from llmos_hub.api.metrics import APIMetrics
 from llmos_hub.api.middleware import RequestMiddleware
 from llmos_hub.api.rates import WriteRates
 from llmos_hub.api.routes import make_routes
 from llmos_hub.api.streams import Streams
 from llmos_hub.bounded_http import BoundedServer, Bounds, give_up_silent_peers, make_protocol
 from llmos_hub.identity import HubIdentity, Identity
-from llmos_hub.managers.logs import LocalLogReader, LogReader
+from llmos_hub.managers.logs import LocalLogReader, ResourceLogReader
 from llmos_hub.managers.namespaces import LocalNamespaces, Namespaces
 from llmos_hub.managers.nodes import LocalNodes, Nodes
 from llmos_hub.managers.resources import ResourceManager
@@ -52,7 +52,7 @@ _GRACE = 5
 def make_app(
     store: Store,
     identity: Identity,
-    logs: LogReader,
+    logs: ResourceLogReader,
     *,
     addresses: Addresses | None = None,
     settings: PlatformSettings | None = None,
@@ -87,7 +87,7 @@ def make_app(
     check_streams_every
         Seconds between checks that the caller may still see an open stream.
     """
-    metrics = Metrics()
+    metrics = APIMetrics()
     settings = settings or PlatformSettings(store)
     app = Starlette(routes=make_routes(), middleware=[Middleware(RequestMiddleware, metrics=metrics, prefix=prefix)])
     app.router.redirect_slashes = False

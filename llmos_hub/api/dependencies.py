@@ -10,11 +10,11 @@ from starlette.requests import Request
 from llmos.errors import Forbidden, LLMOSError, UsageError
 from llmos.resources import Resource
 from llmos_hub.api.audit import Audit
-from llmos_hub.api.metrics import Metrics
+from llmos_hub.api.metrics import APIMetrics
 from llmos_hub.api.rates import WriteRates
 from llmos_hub.api.streams import Streams
 from llmos_hub.identity.base import Identity
-from llmos_hub.managers.logs import LogReader
+from llmos_hub.managers.logs import ResourceLogReader
 from llmos_hub.managers.namespaces import Namespaces
 from llmos_hub.managers.nodes import Nodes
 from llmos_hub.managers.resources import ResourceManager
@@ -49,10 +49,10 @@ class Services:
     identity: Identity
     resources: ResourceManager
     settings: PlatformSettings
-    logs: LogReader
+    logs: ResourceLogReader
     streams: Streams
     writes: WriteRates
-    metrics: Metrics
+    metrics: APIMetrics
     namespaces: Namespaces
     nodes: Nodes
     audit: Audit

@@ -19,7 +19,7 @@ from llmos_hub.api.dependencies import Call, Services
 from llmos_hub.managers.settings import MAX_WRITES
 from llmos_hub.policy import Ref, Rights, Verb
 
-__all__ = ["Endpoint", "Operation", "route"]
+__all__ = ["APIEndpoint", "Operation", "route"]
 
 Handler = Callable[[Call], Awaitable[Response]]
 OpenHandler = Callable[[Request, Services], Awaitable[Response]]
@@ -72,7 +72,7 @@ class OpenOperation:
     returns: Returns = "object"
 
 
-class Endpoint:
+class APIEndpoint:
     """The ASGI application of one endpoint.
 
     Parameters
@@ -166,6 +166,6 @@ def bearer_token(request: Request, services: Services) -> str:
     return found[1]
 
 
-def route(endpoint: Endpoint) -> Route:
+def route(endpoint: APIEndpoint) -> Route:
     """Return the route of an endpoint; the endpoint checks the method itself."""
     return Route(endpoint.template, endpoint, name=endpoint.template)

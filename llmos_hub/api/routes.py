@@ -7,7 +7,7 @@ from functools import partial
 from starlette.routing import Route
 
 from llmos.resources import API_VERSION, KINDS, Resource
-from llmos_hub.api.endpoints import Endpoint, OpenOperation, Operation, route
+from llmos_hub.api.endpoints import APIEndpoint, OpenOperation, Operation, route
 from llmos_hub.api.handlers import discovery, documents, health, platform
 from llmos_hub.api.handlers.logs import read_log
 from llmos_hub.api.handlers.resources import (
@@ -36,14 +36,14 @@ def make_routes() -> list[Route]:
     return [route(endpoint) for endpoint in endpoints]
 
 
-def _open_endpoints() -> list[Endpoint]:
+def _open_endpoints() -> list[APIEndpoint]:
     page = OpenOperation(documents.page, "This page", "html")
     return [
-        Endpoint("/", {"GET": page}),
-        Endpoint("/docs", {"GET": page}),
-        Endpoint("/openapi.json", {"GET": OpenOperation(documents.openapi_document, "The API in OpenAPI 3.1")}),
-        Endpoint("/health", _with_head(OpenOperation(health.health, "Return whether the process is alive"))),
-        Endpoint("/ready", _with_head(OpenOperation(health.ready, "Return whether requests can be served"))),
+        APIEndpoint("/", {"GET": page}),
+        APIEndpoint("/docs", {"GET": page}),
+        APIEndpoint("/openapi.json", {"GET": OpenOperation(documents.openapi_document, "The API in OpenAPI 3.1")}),
+        APIEndpoint("/health", _with_head(OpenOperation(health.health, "Return whether the process is alive"))),
+        APIEndpoint("/ready", _with_head(OpenOperation(health.ready, "Return whether requests can be served"))),
     ]
 
 
@@ -51,7 +51,7 @@ def _with_head(operation: OpenOperation) -> dict[str, OpenOperation]:
     return {"GET": operation, "HEAD": operation}
 
 
-def _discovery_endpoints() -> list[Endpoint]:
+def _discovery_endpoints() -> list[APIEndpoint]:
     group = API_VERSION.partition("/")[0]
     metrics = Operation(
         health.metrics,
@@ -60,15 +60,17 @@ def _discovery_endpoints() -> list[Endpoint]:
         requires=partial(Rights.require_admin, what="read the platform's metrics"),
     )
     return [
-        Endpoint("/metrics", {"GET": metrics}),
-        Endpoint("/apis", {"GET": Operation(discovery.api_groups, "The API's groups", returns="object")}),
-        Endpoint(f"/apis/{group}", {"GET": Operation(discovery.api_group, "The group's versions", returns="object")}),
-        Endpoint(_BASE, {"GET": Operation(discovery.api_resources, "The kinds and their verbs", returns="object")}),
-        Endpoint(
+        APIEndpoint("/metrics", {"GET": metrics}),
+        APIEndpoint("/apis", {"GET": Operation(discovery.api_groups, "The API's groups", returns="object")}),
+        APIEndpoint(
+            f"/apis/{group}", {"GET": Operation(discovery.api_group, "The group's versions", returns="object")}
+        ),
+        APIEndpoint(_BASE, {"GET": Operation(discovery.api_resources, "The kinds and their verbs", returns="object")}),
+        APIEndpoint(
             f"{_BASE}/whoami",
             {"GET": Operation(discovery.whoami, "The identity and scopes of the token", returns="object")},
         ),
-        Endpoint(
+        APIEndpoint(
             f"{_BASE}/nodes",
             {
                 "GET": Operation(
@@ -79,7 +81,7 @@ def _discovery_endpoints() -> list[Endpoint]:
                 )
             },
         ),
-        Endpoint(
+        APIEndpoint(
             f"{_BASE}/namespaces/{{namespace}}",
             {
                 "POST": Operation(
@@ -93,7 +95,7 @@ def _discovery_endpoints() -> list[Endpoint]:
     ]
 
 
-def _kind_endpoints(kind: type[Resource]) -> list[Endpoint]:
+def _kind_endpoints(kind: type[Resource]) -> list[APIEndpoint]:
     everywhere = f"{_BASE}/{kind.plural}"
     listing = Operation(list_resources, f"List or watch {kind.plural}", "list", _LIST_PARAMETERS, returns="list")
     if kind.scope == "Cluster":
@@ -106,12 +108,12 @@ def _kind_endpoints(kind: type[Resource]) -> list[Endpoint]:
         returns="list",
     )
     return [
-        Endpoint(everywhere, {"GET": of_all}, kind=kind),
+        APIEndpoint(everywhere, {"GET": of_all}, kind=kind),
         *_collection(kind, f"{_BASE}/namespaces/{{namespace}}/{kind.plural}", listing),
     ]
 
 
-def _collection(kind: type[Resource], collection: str, listing: Operation) -> list[Endpoint]:
+def _collection(kind: type[Resource], collection: str, listing: Operation) -> list[APIEndpoint]:
     item = f"{collection}/{{name}}"
     one = kind.singular
     create = Operation(create_resource, f"Create a {one}", "create", ("dryRun",), "resource", created=True)
@@ -126,12 +128,12 @@ def _collection(kind: type[Resource], collection: str, listing: Operation) -> li
     status = Operation(get_resource, f"Read a {one} with its status", "get")
     events = Operation(list_events, f"The events of a {one}", "get", returns="events")
     endpoints = [
-        Endpoint(collection, {"GET": listing, "POST": create}, kind=kind),
-        Endpoint(item, operations, kind=kind),
-        Endpoint(f"{item}/status", {"GET": status}, kind=kind, refusal=_STATUS_REFUSAL),
-        Endpoint(f"{item}/events", {"GET": events}, kind=kind),
+        APIEndpoint(collection, {"GET": listing, "POST": create}, kind=kind),
+        APIEndpoint(item, operations, kind=kind),
+        APIEndpoint(f"{item}/status", {"GET": status}, kind=kind, refusal=_STATUS_REFUSAL),
+        APIEndpoint(f"{item}/events", {"GET": events}, kind=kind),
     ]
     if kind.has_logs:
         logs = Operation(read_log, f"The log of a {one}", "logs", ("tailLines", "follow", "replica"), returns="text")
-        endpoints.append(Endpoint(f"{item}/logs", {"GET": logs}, kind=kind))
+        endpoints.append(APIEndpoint(f"{item}/logs", {"GET": logs}, kind=kind))
     return endpoints

@@ -17,7 +17,7 @@ from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from llmos.errors import Internal, LLMOSError, TooManyRequests, Unavailable
-from llmos_hub.api.metrics import Metrics
+from llmos_hub.api.metrics import APIMetrics
 
 __all__ = ["LineStream", "Streams", "WholeList", "begun"]
 
@@ -39,7 +39,7 @@ class Streams:
         Seconds between checks that the caller may still see a stream's content.
     """
 
-    def __init__(self, metrics: Metrics, *, check_every: float = _CHECK_EVERY) -> None:
+    def __init__(self, metrics: APIMetrics, *, check_every: float = _CHECK_EVERY) -> None:
         self._metrics = metrics
         self._open: Counter[str] = Counter()
         self.check_every = check_every

@@ -17,13 +17,13 @@ from llmos_hub.gateway.context import Context, Handler
 from llmos_hub.gateway.cors import Cors
 from llmos_hub.gateway.discovery import Discovery
 from llmos_hub.gateway.endpoints import ROUTES
-from llmos_hub.gateway.metrics import Metrics
+from llmos_hub.gateway.metrics import GatewayMetrics
 from llmos_hub.gateway.options import GatewayOptions
 from llmos_hub.gateway.prompt_cache import PromptCaches
 from llmos_hub.gateway.proxy import Truncated
 from llmos_hub.gateway.request import CLIENT_CLOSED, ClientGone, Headers, Request
 from llmos_hub.gateway.routes import Router
-from llmos_hub.gateway.routing import Table, printable
+from llmos_hub.gateway.routing import RoutingTable, printable
 from llmos_hub.gateway.server import Server, listen
 from llmos_hub.gateway.shares import Shares
 from llmos_hub.gateway.upstream import Upstreams
@@ -73,8 +73,8 @@ class Gateway:
     ) -> None:
         options = options or GatewayOptions()
         self._upstreams = Upstreams(options)
-        metrics = Metrics()
-        table = Table(self._upstreams, metrics, engine_secret)
+        metrics = GatewayMetrics()
+        table = RoutingTable(self._upstreams, metrics, engine_secret)
         discovery = Discovery(store, table)
         metrics.table_age = discovery.age
         self.context = Context(

@@ -6,11 +6,11 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from llmos_hub.gateway.discovery import Discovery
-from llmos_hub.gateway.metrics import Metrics
+from llmos_hub.gateway.metrics import GatewayMetrics
 from llmos_hub.gateway.options import GatewayOptions
 from llmos_hub.gateway.prompt_cache import PromptCaches
 from llmos_hub.gateway.request import Request
-from llmos_hub.gateway.routing import Table
+from llmos_hub.gateway.routing import RoutingTable
 from llmos_hub.gateway.shares import Shares
 from llmos_hub.identity.base import Identity
 
@@ -36,9 +36,9 @@ class Context:
     """
 
     identity: Identity
-    table: Table
+    table: RoutingTable
     discovery: Discovery
-    metrics: Metrics
+    metrics: GatewayMetrics
     options: GatewayOptions
     budget: Shares
     receiving: Shares

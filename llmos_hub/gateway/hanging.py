@@ -32,7 +32,7 @@ llama.cpp uses a thread for each request.
 
 
 class Watched(Protocol):
-    """A replica whose health can be asked; see `llmos_hub.gateway.upstream.Replica`."""
+    """A replica whose health can be asked; see `llmos_hub.gateway.upstream.UpstreamReplica`."""
 
     id: str
     outstanding: int

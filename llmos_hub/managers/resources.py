@@ -24,9 +24,9 @@ from llmos.errors import (
 )
 from llmos.resources import MAIN_KIND, ObjectMeta, Resource
 from llmos_hub.managers.contents import check_texts, keeping_secrets, size_of, without_secrets
+from llmos_hub.managers.kind_rules import KindRules
 from llmos_hub.managers.kinds import load_rules
 from llmos_hub.managers.patches import patched
-from llmos_hub.managers.rules import KindRules
 from llmos_hub.managers.settings import (
     MAX_NAMESPACE_BYTES,
     MAX_RESOURCE_BYTES,
@@ -35,7 +35,7 @@ from llmos_hub.managers.settings import (
 )
 from llmos_hub.names import PUBLIC_NAMESPACE
 from llmos_hub.policy import Within
-from llmos_hub.stores import rules as writes
+from llmos_hub.stores import writes
 from llmos_hub.stores.base import Event, NamespaceQuota, Page, Selector, Store, WatchEvent
 from llmos_hub.stores.locks import KeyedLocks
 from llmos_hub.stores.salvage import refuse_change
@@ -437,7 +437,7 @@ class ResourceManager:
 
     async def _compare(self, new: R, old: R | None, quota: NamespaceQuota) -> None:
         """Check claimed names and limits for a dry run, the limits approximately: stored sizes differ slightly."""
-        usage, token = writes.Usage(0, 0), ""
+        usage, token = writes.NamespaceUsage(0, 0), ""
         holders: dict[str, str] = {}
         while True:
             page = await self._store.page(type(new), new.metadata.namespace, limit=_PAGE, token=token)

@@ -8,7 +8,7 @@ from typing import Final, Protocol, TypeVar
 
 from llmos.errors import AlreadyExists, Conflict, NotFound
 from llmos.resources.base import Resource
-from llmos_hub.stores import rules
+from llmos_hub.stores import writes
 
 __all__ = ["ATTEMPTS", "ChangeFunction", "apply", "too_busy"]
 
@@ -22,7 +22,7 @@ class ChangeFunction(Protocol[R]):
     """A function that writes the outcome of `decide`; raises `NotFound`, or `Conflict` after too many attempts."""
 
     def __call__(
-        self, kind: type[R], namespace: str | None, name: str, decide: Callable[[R], rules.Outcome[R]], /
+        self, kind: type[R], namespace: str | None, name: str, decide: Callable[[R], writes.Outcome[R]], /
     ) -> Awaitable[R]:
         """Write, and return the stored resource."""
 
@@ -32,9 +32,9 @@ async def apply(resource: R, change: ChangeFunction[R], create: Callable[[R], Aw
     kind, meta = type(resource), resource.metadata
     for _ in range(ATTEMPTS):
         with contextlib.suppress(NotFound):
-            return await change(kind, meta.namespace, meta.name, lambda current: rules.applied(current, resource))
+            return await change(kind, meta.namespace, meta.name, lambda current: writes.applied(current, resource))
         if meta.uid or meta.resource_version:
-            raise rules.gone(kind, meta.namespace, meta.name)
+            raise writes.gone(kind, meta.namespace, meta.name)
         try:
             return await create(resource)
         except AlreadyExists as error:
@@ -45,4 +45,4 @@ async def apply(resource: R, change: ChangeFunction[R], create: Callable[[R], Aw
 
 def too_busy(kind: type[Resource], namespace: str | None, name: str) -> Conflict:
     """Return the error for a write that lost against others in every attempt."""
-    return rules.conflict(kind, namespace, name, f"was changed by others {ATTEMPTS} times meanwhile")
+    return writes.conflict(kind, namespace, name, f"was changed by others {ATTEMPTS} times meanwhile")

@@ -7,7 +7,7 @@ import pkgutil
 from typing import Any
 
 from llmos.resources import Resource
-from llmos_hub.managers.rules import KindRules
+from llmos_hub.managers.kind_rules import KindRules
 from llmos_hub.managers.settings import PlatformSettings
 
 __all__ = ["load_rules"]

@@ -8,7 +8,7 @@ from llmos.errors import Cause, Invalid
 from llmos.resources import Credential
 from llmos.resources.base import utcnow
 from llmos.resources.credential import CredentialStatus
-from llmos_hub.managers.rules import KindRules
+from llmos_hub.managers.kind_rules import KindRules
 from llmos_hub.managers.settings import PlatformSettings
 
 __all__ = ["KIND", "CredentialRules", "make_rules"]

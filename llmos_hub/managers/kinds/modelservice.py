@@ -5,7 +5,7 @@ from __future__ import annotations
 from llmos.errors import Cause, Forbidden
 from llmos.resources import ModelService
 from llmos_hub.engines.custom import check_listens
-from llmos_hub.managers.rules import KindRules, Reader
+from llmos_hub.managers.kind_rules import KindRules, Reader
 from llmos_hub.managers.settings import PlatformSettings
 
 __all__ = ["KIND", "ModelServiceRules", "make_rules"]

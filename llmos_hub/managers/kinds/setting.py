@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from llmos.errors import Cause, Invalid, NotFound
 from llmos.resources import ObjectMeta, Setting
 from llmos.resources.setting import SettingStatus
-from llmos_hub.managers.rules import KindRules, Reader
+from llmos_hub.managers.kind_rules import KindRules, Reader
 from llmos_hub.managers.settings import DEFINITIONS, Definition, PlatformSettings
 from llmos_hub.stores.base import WatchEvent
 

@@ -9,7 +9,7 @@ from typing import Any, Literal, cast
 
 from llmos.errors import Expired
 from llmos_hub.stores.base import ADDED, DELETED, MODIFIED, Selector
-from llmos_hub.stores.rules import match
+from llmos_hub.stores.writes import match
 
 __all__ = ["Change", "Scope", "StreamState", "changes_of", "expired", "revision_of_id"]
 

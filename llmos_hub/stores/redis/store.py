@@ -21,7 +21,7 @@ from typing import Any, Final, Literal, TypeVar
 from llmos.errors import Internal, PayloadTooLarge
 from llmos.resources import KINDS
 from llmos.resources.base import Resource, utcnow
-from llmos_hub.stores import attempts, rules
+from llmos_hub.stores import attempts, writes
 from llmos_hub.stores.base import (
     ADDED,
     DELETED,
@@ -35,9 +35,9 @@ from llmos_hub.stores.base import (
     WatchEvent,
 )
 from llmos_hub.stores.redis.changes import Change, Scope
+from llmos_hub.stores.redis.codec import Codec, StoredValue
 from llmos_hub.stores.redis.continuing import Position
 from llmos_hub.stores.redis.keys import ResourceKeys
-from llmos_hub.stores.redis.records import Codec, Record
 from llmos_hub.stores.redis.scripts import COMMIT, COMMIT_ALWAYS, FETCH, INDEX, LIST, NAMES, PREPARE, RECORD
 from llmos_hub.stores.redis.sealing import Sealer
 from llmos_hub.stores.redis.tail import Tail
@@ -109,15 +109,15 @@ class RedisStore:
         """Read one resource; see `llmos_hub.stores.base.Store.get`."""
         found = await self._read(kind, namespace, name)
         if found is None:
-            raise rules.not_found(kind, namespace, name)
+            raise writes.not_found(kind, namespace, name)
         return found[1]
 
     async def list(self, kind: type[R], namespace: str | None = None, *, labels: Selector | None = None) -> Listing[R]:
         """Read all resources of a kind; see `llmos_hub.stores.base.Store.list`."""
-        rules.check_namespace(kind, namespace, required=False)
+        writes.check_namespace(kind, namespace, required=False)
         revision, values = await self._read_all(kind, namespace)
         found = [resource async for _, _, resource in self._parsed(kind, values)]
-        items = [r for r in found if r is not None and rules.match(r.metadata.labels, labels)]
+        items = [r for r in found if r is not None and writes.match(r.metadata.labels, labels)]
         return Listing(items, revision)
 
     async def page(
@@ -130,7 +130,7 @@ class RedisStore:
         labels: Selector | None = None,
     ) -> Page[R]:
         """Read a page of resources; see `llmos_hub.stores.base.Store.page`."""
-        rules.check_namespace(kind, namespace, required=False)
+        writes.check_namespace(kind, namespace, required=False)
         begun = Position.parse(token) if token else None
         if begun is not None:  # a watch from the list's version must find all changes since the first page
             (await self._tail.state()).check(begun.revision)
@@ -145,7 +145,7 @@ class RedisStore:
         items = []
         for key, raw in zip(wanted, values, strict=False):  # fewer values if they are large
             resource = self._readable(kind, "/".join(filter(None, key)), raw) if raw is not None else None
-            if resource is not None and rules.match(resource.metadata.labels, labels):
+            if resource is not None and writes.match(resource.metadata.labels, labels):
                 items.append(resource)
         rest = "" if len(values) == len(keys) else str(Position(version, *keys[len(values) - 1]))
         return Page(items, str(version), rest)
@@ -185,10 +185,10 @@ class RedisStore:
         """Return the resource; None if this version can't read it, which is logged and counted."""
         revision = 0
         try:
-            record = Record.split(raw)
-            revision = record.revision
+            stored = StoredValue.split(raw)
+            revision = stored.revision
             namespace, _, name = path.rpartition("/")
-            resource = self._codec.decode(kind, record, namespace, name)
+            resource = self._codec.decode(kind, stored, namespace, name)
         except Unreadable as error:
             self._skipped(f"{kind.kind_name()} {path}", revision, error)
             return None
@@ -198,8 +198,8 @@ class RedisStore:
 
     def _of_change(self, kind: type[R], change: Change) -> R | None:
         try:
-            record = Record(change.revision, "", change.body)
-            return self._codec.decode(kind, record, change.namespace, change.name)
+            stored = StoredValue(change.revision, "", change.body)
+            return self._codec.decode(kind, stored, change.namespace, change.name)
         except Unreadable as error:
             path = "/".join(filter(None, (change.namespace, change.name)))
             self._skipped(f"{kind.kind_name()} {path}", change.revision, error)
@@ -214,18 +214,20 @@ class RedisStore:
             self._logged.add((what, revision))
             log.error("%s can't be read by this version: %s", what, why)
 
-    async def _read(self, kind: type[R], namespace: str | None, name: str) -> tuple[Record, R] | None:
-        """Return the stored record and resource of that name; None if there is none."""
-        rules.check_namespace(kind, namespace)
+    async def _read(self, kind: type[R], namespace: str | None, name: str) -> tuple[StoredValue, R] | None:
+        """Return the stored value and the resource of that name; None if there is none."""
+        writes.check_namespace(kind, namespace)
         raw = await self._database.run("HGET", self._keys.objects(kind.plural, namespace or ""), name, repeatable=True)
         return self._parse(kind, namespace, name, raw)
 
-    def _parse(self, kind: type[R], namespace: str | None, name: str, raw: bytes | None) -> tuple[Record, R] | None:
+    def _parse(
+        self, kind: type[R], namespace: str | None, name: str, raw: bytes | None
+    ) -> tuple[StoredValue, R] | None:
         if raw is None:
             return None
         try:
-            record = Record.split(raw)
-            return record, self._codec.decode(kind, record, namespace or "", name)
+            stored = StoredValue.split(raw)
+            return stored, self._codec.decode(kind, stored, namespace or "", name)
         except Unreadable as error:
             path = f"{namespace}/{name}" if namespace else name
             message = f'This version can\'t read {kind.kind_name()} "{path}": {error}. A newer one may have written it.'
@@ -243,8 +245,8 @@ class RedisStore:
         labels: Selector | None = None,
     ) -> AsyncIterator[AsyncIterator[WatchEvent[R]]]:
         """Follow changes; see `llmos_hub.stores.base.Store.watch`."""
-        rules.check_namespace(kind, namespace, required=False)
-        watch = await self._tail.open(kind, rules.revision_of(resource_version), Scope(namespace, labels))
+        writes.check_namespace(kind, namespace, required=False)
+        watch = await self._tail.open(kind, writes.revision_of(resource_version), Scope(namespace, labels))
         try:
             yield watch
         finally:
@@ -254,23 +256,25 @@ class RedisStore:
 
     async def create(self, resource: R, *, quota: NamespaceQuota | None = None) -> R:
         """Store a new resource; see `llmos_hub.stores.base.Store.create`."""
-        rules.check_namespace(type(resource), resource.metadata.namespace)
-        stored, _ = await self._commit(ADDED, rules.created(resource), None, None, spec_changed=True, quota=quota)
+        writes.check_namespace(type(resource), resource.metadata.namespace)
+        stored, _ = await self._commit(ADDED, writes.created(resource), None, None, spec_changed=True, quota=quota)
         if stored is None:
-            raise rules.already_exists(type(resource), resource.metadata.namespace, resource.metadata.name)
+            raise writes.already_exists(type(resource), resource.metadata.namespace, resource.metadata.name)
         return stored
 
     async def update(self, resource: R, *, quota: NamespaceQuota | None = None) -> R:
         """Replace everything except status; see `llmos_hub.stores.base.Store.update`."""
         kind, meta = type(resource), resource.metadata
         return await self._change(
-            kind, meta.namespace, meta.name, lambda current: rules.updated(current, resource), quota=quota
+            kind, meta.namespace, meta.name, lambda current: writes.updated(current, resource), quota=quota
         )
 
     async def patch_status(self, resource: R) -> R:
         """Replace status; see `llmos_hub.stores.base.Store.patch_status`."""
         kind, meta = type(resource), resource.metadata
-        return await self._change(kind, meta.namespace, meta.name, lambda current: rules.with_status(current, resource))
+        return await self._change(
+            kind, meta.namespace, meta.name, lambda current: writes.with_status(current, resource)
+        )
 
     async def apply(self, resource: R, *, quota: NamespaceQuota | None = None) -> R:
         """Create the resource or replace its spec; see `llmos_hub.stores.base.Store.apply`."""
@@ -280,14 +284,14 @@ class RedisStore:
 
     async def delete(self, kind: type[R], namespace: str | None, name: str, *, uid: str | None = None) -> R:
         """Delete the resource, or mark it for deletion; see `llmos_hub.stores.base.Store.delete`."""
-        return await self._change(kind, namespace, name, lambda current: rules.deleted(current, uid))
+        return await self._change(kind, namespace, name, lambda current: writes.deleted(current, uid))
 
     async def _change(
         self,
         kind: type[R],
         namespace: str | None,
         name: str,
-        decide: Callable[[R], rules.Outcome[R]],
+        decide: Callable[[R], writes.Outcome[R]],
         *,
         quota: NamespaceQuota | None = None,
     ) -> R:
@@ -295,15 +299,15 @@ class RedisStore:
         found = await self._read(kind, namespace, name)
         for _ in range(attempts.ATTEMPTS):
             if found is None:
-                raise rules.not_found(kind, namespace, name)
-            record, current = found
+                raise writes.not_found(kind, namespace, name)
+            before, current = found
             outcome = decide(current)
             if not outcome.changed:
                 return current
             stored, raw = await self._commit(
                 DELETED if outcome.removed else MODIFIED,
                 outcome.resource,
-                record,
+                before,
                 current,
                 spec_changed=outcome.spec_changed,
                 quota=quota,
@@ -317,7 +321,7 @@ class RedisStore:
         self,
         operation: Literal["ADDED", "MODIFIED", "DELETED"],
         resource: R,
-        before: Record | None,
+        before: StoredValue | None,
         current: R | None,
         *,
         spec_changed: bool,
@@ -358,12 +362,14 @@ class RedisStore:
                 parsed.metadata.resource_version = rest[0].decode()
                 return parsed, None
             if done == 2 and quota is not None:
-                raise rules.quota_exceeded(resource, quota, rules.Usage(int(rest[0]), int(rest[1])), new=before is None)
+                raise writes.quota_exceeded(
+                    resource, quota, writes.NamespaceUsage(int(rest[0]), int(rest[1])), new=before is None
+                )
             if done == 0:
                 return None, rest[0] if rest else None
             if done == 4:
                 names = [raw.decode() for raw in rest]
-                raise rules.taken(resource, dict(zip(names[::2], names[1::2], strict=True)))
+                raise writes.taken(resource, dict(zip(names[::2], names[1::2], strict=True)))
             if done == 3:
                 await self._index(kind, meta.namespace)
             else:
@@ -376,7 +382,7 @@ class RedisStore:
             _, values = await self._read_all(kind, namespace)
             arguments = [place]
             async for name, raw, resource in self._parsed(kind, values):
-                revision = Record.split(raw).revision
+                revision = StoredValue.split(raw).revision
                 names = list(resource.claims) if resource is not None else []
                 arguments += [name, str(revision) if revision >= 0 else "", json.dumps(names)]
             script_keys = [keys.objects(kind.plural, place), keys.indexed(kind.plural), keys.claims(kind.plural, place)]
@@ -384,7 +390,7 @@ class RedisStore:
                 return
         raise attempts.too_busy(kind, namespace, "")
 
-    def _encode(self, resource: Resource, before: Record | None, *, spec_changed: bool, removed: bool) -> bytes:
+    def _encode(self, resource: Resource, before: StoredValue | None, *, spec_changed: bool, removed: bool) -> bytes:
         """Return the JSON to store; secrets of an unchanged spec are kept sealed as they are."""
         kept = resource.write_only and not spec_changed and not resource.unread
         sealed = self._codec.sealed(before.body) if kept and before is not None else None
@@ -411,7 +417,7 @@ class RedisStore:
 
     async def events(self, kind: type[Resource], namespace: str | None, name: str) -> Sequence[Event]:
         """Return a resource's events; see `llmos_hub.stores.base.Store.events`."""
-        rules.check_namespace(kind, namespace)
+        writes.check_namespace(kind, namespace)
         key = self._keys.events(kind.plural, namespace or "", name)
         return [_event(json.loads(raw)) for raw in await self._database.run("LRANGE", key, 0, -1, repeatable=True)]
 

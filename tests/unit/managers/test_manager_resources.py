@@ -15,8 +15,8 @@ from llmos.resources import Credential, ModelService, ObjectMeta, Setting
 from llmos.resources.credential import CredentialSpec
 from llmos.resources.modelservice import ModelServiceSpec
 from llmos.resources.setting import SettingSpec
+from llmos_hub.managers.kind_rules import KindRules, Reader
 from llmos_hub.managers.resources import ResourceManager
-from llmos_hub.managers.rules import KindRules, Reader
 from llmos_hub.managers.settings import DEFINITIONS, MAX_RESOURCES, MAX_STREAMS, PlatformSettings
 from llmos_hub.stores import Store, open_store
 from llmos_hub.stores.locks import KeyedLocks

@@ -18,8 +18,8 @@ from llmos_hub.stores.base import NamespaceQuota
 from llmos_hub.stores.salvage import refuse_unread
 
 __all__ = [
+    "NamespaceUsage",
     "Outcome",
-    "Usage",
     "already_exists",
     "applied",
     "check_claims",
@@ -70,18 +70,18 @@ class Outcome(Generic[R]):
 
 
 @dataclass(frozen=True, slots=True)
-class Usage:
+class NamespaceUsage:
     """The resources of a kind in a namespace: their number, and their stored size in bytes."""
 
     count: int
     size: int
 
-    def plus(self, size: int) -> Usage:
+    def plus(self, size: int) -> NamespaceUsage:
         """Return the usage with one more resource of `size` bytes."""
-        return Usage(self.count + 1, self.size + size)
+        return NamespaceUsage(self.count + 1, self.size + size)
 
 
-def check_quota(resource: Resource, quota: NamespaceQuota, usage: Usage, *, before: int, after: int) -> None:
+def check_quota(resource: Resource, quota: NamespaceQuota, usage: NamespaceUsage, *, before: int, after: int) -> None:
     """Refuse a write that exceeds the quota.
 
     Parameters
@@ -101,7 +101,7 @@ def check_quota(resource: Resource, quota: NamespaceQuota, usage: Usage, *, befo
         raise quota_exceeded(resource, quota, usage, new=new)
 
 
-def quota_exceeded(resource: Resource, quota: NamespaceQuota, usage: Usage, *, new: bool) -> Insufficient:
+def quota_exceeded(resource: Resource, quota: NamespaceQuota, usage: NamespaceUsage, *, new: bool) -> Insufficient:
     """Return the error for a namespace that has reached its quota for a kind."""
     where = resource.metadata.namespace or "The platform"
     if new and usage.count >= quota.count:
