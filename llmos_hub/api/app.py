@@ -39,7 +39,8 @@ from llmos_hub.managers.resources import ResourceManager
 from llmos_hub.managers.settings import PlatformSettings
 from llmos_hub.names import API_PREFIX
 from llmos_hub.settings import ProcessSettings
-from llmos_hub.stores import Store, open_store_for
+from llmos_hub.stores import open_store_for
+from llmos_hub.stores.base import Store
 
 __all__ = ["make_app", "make_metrics_server", "make_server", "serve"]
 

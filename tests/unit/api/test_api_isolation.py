@@ -18,7 +18,7 @@ from llmos.resources import KINDS, ModelService, Setting
 from llmos_hub.api.endpoints import APIEndpoint, OpenOperation
 from llmos_hub.api.routes import make_routes
 from llmos_hub.names import API_PREFIX, SCOPE_INVOKE
-from llmos_hub.stores import Store
+from llmos_hub.stores.base import Store
 from tests.unit.api.conftest import SECRET, Api, Watching, credentials, manifest, models, token_of
 
 MARK = "only-ada-may-read-this"

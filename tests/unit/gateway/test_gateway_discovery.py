@@ -16,8 +16,8 @@ from llmos_hub.gateway.metrics import GatewayMetrics
 from llmos_hub.gateway.options import GatewayOptions
 from llmos_hub.gateway.routing import RoutingTable
 from llmos_hub.gateway.upstream import Upstreams
-from llmos_hub.stores import Store, open_store
-from llmos_hub.stores.base import BOOKMARK, DELETED, MODIFIED, Listing, WatchEvent
+from llmos_hub.stores import open_store
+from llmos_hub.stores.base import BOOKMARK, DELETED, MODIFIED, Listing, Store, WatchEvent
 from llmos_hub.stores.redis.keys import ResourceKeys
 from tests.support.fake_upstream import MakeUpstream
 from tests.support.gateway import RunningGateway, running_gateway, service

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from llmos_hub.gateway.options import GatewayOptions
-from llmos_hub.stores import Store
+from llmos_hub.stores.base import Store
 from tests.support.fake_upstream import FakeUpstream, MakeUpstream
 from tests.support.gateway import ADA, NARROW, RunningGateway, running_gateway, service
 

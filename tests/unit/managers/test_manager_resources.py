@@ -18,7 +18,8 @@ from llmos.resources.setting import SettingSpec
 from llmos_hub.managers.kind_rules import KindRules, Reader
 from llmos_hub.managers.resources import ResourceManager
 from llmos_hub.managers.settings import DEFINITIONS, MAX_RESOURCES, MAX_STREAMS, PlatformSettings
-from llmos_hub.stores import Store, open_store
+from llmos_hub.stores import open_store
+from llmos_hub.stores.base import Store
 from llmos_hub.stores.locks import KeyedLocks
 
 
