@@ -1,16 +1,19 @@
 """A uvicorn server with limits, as uvicorn itself limits neither the size nor the time of a head, nor connections.
 
-Used by every server of the platform that users reach; the gateway's extends it with its behaviour at shutdown.
+Used by every server of the platform that users reach; the gateway's extends it with its behaviour at shutdown. Beside
+it, what their processes do at their start: listen, log, and wait for the signal to stop.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import resource
+import signal
 import socket
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final, TypeVar, cast, overload
 
@@ -19,7 +22,15 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from llmos.errors import BadRequest, LLMOSError, PayloadTooLarge
 
-__all__ = ["BoundedProtocol", "BoundedServer", "Bounds", "give_up_silent_peers", "make_protocol"]
+__all__ = [
+    "BoundedProtocol",
+    "BoundedServer",
+    "Bounds",
+    "listen",
+    "log_to_stderr",
+    "make_protocol",
+    "stop_on_signals",
+]
 
 Render = Callable[[LLMOSError], tuple[str, bytes]]
 """A function that returns media type and body of the answer to an invalid request."""
@@ -61,10 +72,33 @@ class Bounds:
         return self.max_connections if soft < 0 else min(self.max_connections, max(16, soft - _SPARE_FILES))
 
 
-def give_up_silent_peers(listener: socket.socket) -> None:
+def listen(host: str, port: int) -> socket.socket:
+    """Return a socket to serve on.
+
+    Raises
+    ------
+    OSError
+        The address is taken or is not one of this machine.
+    """
+    # asyncio sets TCP_NODELAY only if the protocol is given, which it is here; without it answers take 40 ms
+    family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    listener = socket.socket(family, kind, protocol)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        _give_up_silent_peers(listener)
+        listener.bind(address)
+        listener.setblocking(False)
+    except OSError:
+        listener.close()
+        raise
+    return listener
+
+
+def _give_up_silent_peers(listener: socket.socket) -> None:
     """Make the kernel close connections whose peer is unreachable or accepts no data for two minutes.
 
-    The options are set on the listening socket; its connections inherit them.
+    The options are set on the listening socket; its connections inherit them. So nobody who doesn't read an answer
+    occupies an engine's slot for ever.
     """
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for option, value in (
@@ -75,6 +109,28 @@ def give_up_silent_peers(listener: socket.socket) -> None:
     ):
         with contextlib.suppress(OSError):  # a sandbox's kernel may lack an option
             listener.setsockopt(socket.IPPROTO_TCP, option, value)
+
+
+def log_to_stderr() -> None:
+    """Set up logging unless it is configured already."""
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    # INFO only for the platform's own loggers: httpx would write a line for each request to the Hub
+    ours = logging.getLogger("llmos_hub")
+    if ours.level == logging.NOTSET:
+        ours.setLevel(logging.INFO)
+
+
+@contextlib.contextmanager
+def stop_on_signals(stop: Callable[[], None]) -> Iterator[None]:
+    """Call `stop` on SIGTERM and SIGINT while the context lasts."""
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop)
+    try:
+        yield
+    finally:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)
 
 
 class _TooLarge(Exception):

@@ -8,7 +8,6 @@ import difflib
 import errno
 import json
 import logging
-import signal
 import socket
 from collections.abc import AsyncIterator, Iterator
 
@@ -30,7 +29,7 @@ from llmos_hub.api.middleware import RequestMiddleware
 from llmos_hub.api.rates import WriteRates
 from llmos_hub.api.routes import make_routes
 from llmos_hub.api.streams import Streams
-from llmos_hub.bounded_http import BoundedServer, Bounds, give_up_silent_peers, make_protocol
+from llmos_hub.bounded_http import BoundedServer, Bounds, listen, log_to_stderr, make_protocol, stop_on_signals
 from llmos_hub.identity import HubIdentity, Identity
 from llmos_hub.managers.logs import LocalLogReader, ResourceLogReader
 from llmos_hub.managers.namespaces import LocalNamespaces, Namespaces
@@ -195,7 +194,7 @@ async def serve(settings: ProcessSettings) -> None:
     UsageError
         A setting is missing, or the address can't be listened on.
     """
-    _log_to_stderr()
+    log_to_stderr()
     if not (settings.hub_api_url and settings.hub_token):
         raise UsageError("JUPYTERHUB_API_URL and JUPYTERHUB_API_TOKEN are not set. `llmos up` sets them.")
     if not settings.encryption_key and settings.store == "redis":
@@ -216,40 +215,18 @@ async def serve(settings: ProcessSettings) -> None:
             services.streams.closing.set()
             server.should_exit = True
 
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, stop)
+        stack.enter_context(stop_on_signals(stop))
         logger.info("The API listens on http://%s:%d", *listener.getsockname()[:2])
-        try:
-            await server.serve(sockets=[listener])
-        finally:
-            for number in (signal.SIGTERM, signal.SIGINT):
-                loop.remove_signal_handler(number)
-
-
-def _log_to_stderr() -> None:
-    """Set up logging unless it is configured already."""
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    # INFO only for the platform's own loggers: httpx would write a line for each request to the Hub
-    ours = logging.getLogger("llmos_hub")
-    if ours.level == logging.NOTSET:
-        ours.setLevel(logging.INFO)
+        await server.serve(sockets=[listener])
 
 
 def _listen(host: str, port: int) -> socket.socket:
     """Return the socket to serve on; if it can't be opened, raise an error with the reason."""
-    # asyncio sets TCP_NODELAY only if the protocol is given; without TCP_NODELAY answers take 40 ms
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        give_up_silent_peers(listener)
-        listener.bind((host, port))
+        return listen(host, port)
     except OSError as error:
-        listener.close()
         why = "is taken by another program" if error.errno == errno.EADDRINUSE else f"can't be had: {error.strerror}"
         raise UsageError(f"The API's address {host}:{port} {why}. LLMOS_HOST and LLMOS_PORT set another.") from None
-    return listener
 
 
 @contextlib.asynccontextmanager

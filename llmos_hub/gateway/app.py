@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Awaitable
 from typing import Any
 
 from llmos.errors import BadRequest, Cause, Internal, LLMOSError, MethodNotAllowed, NotFound
+from llmos_hub.bounded_http import log_to_stderr, stop_on_signals
 from llmos_hub.gateway.asgi import Receive, Scope, Send, make_request
 from llmos_hub.gateway.context import Context, Handler
 from llmos_hub.gateway.cors import Cors
@@ -268,7 +269,7 @@ async def serve(settings: ProcessSettings, options: GatewayOptions | None = None
     from llmos_hub.valkey.database import Database
 
     options = options or GatewayOptions.from_environment()
-    _log_to_stderr()
+    log_to_stderr()
     sock = listen(settings.host, settings.port)
     _allow_many_files()
     shared = SharedIdentities(Database(settings.redis_url), settings.hub_token) if settings.redis_url else None
@@ -277,7 +278,7 @@ async def serve(settings: ProcessSettings, options: GatewayOptions | None = None
     try:
         gateway = Gateway(store, identity, options, settings.hub_token, engine_secret=settings.engine_secret)
         server = Server(gateway, options, sock, gateway.drain)
-        with server.stop_on_signals():
+        with stop_on_signals(server.stop):
             async with contextlib.AsyncExitStack() as stack:
                 await stack.enter_async_context(gateway.running())
                 if settings.in_cluster:  # only there other replicas can take the requests meanwhile
@@ -289,15 +290,6 @@ async def serve(settings: ProcessSettings, options: GatewayOptions | None = None
         sock.close()
         await identity.close()
         await store.close()
-
-
-def _log_to_stderr() -> None:
-    """Log to stderr unless logging is configured already."""
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    # INFO only for this package: httpx would write a line for each request to the Hub.
-    ours = logging.getLogger("llmos_hub")
-    if ours.level == logging.NOTSET:
-        ours.setLevel(logging.INFO)
 
 
 def _allow_many_files() -> None:
