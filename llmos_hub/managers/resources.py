@@ -482,7 +482,7 @@ class ResourceManager:
         return NotFound(f'There is no {kind.singular} "{name[:80]}"{where}.{hint}')
 
     def _rules_of(self, kind: type[Resource]) -> KindRules[Any]:
-        return self._rules.get(kind) or KindRules()
+        return self._rules.get(kind) or KindRules(self._settings)
 
 
 def _with_metadata(resource: R, **changes: Any) -> R:

@@ -9,24 +9,14 @@ from llmos.errors import Cause, Invalid, NotFound
 from llmos.resources import ObjectMeta, Setting
 from llmos.resources.setting import SettingStatus
 from llmos_hub.managers.kind_rules import KindRules, Reader
-from llmos_hub.managers.settings import DEFINITIONS, Definition, PlatformSettings
+from llmos_hub.managers.settings import DEFINITIONS, Definition
 from llmos_hub.stores.base import WatchEvent
 
-__all__ = ["KIND", "SettingRules", "make_rules"]
-
-KIND = Setting
-
-
-def make_rules(settings: PlatformSettings) -> KindRules[Setting]:
-    """Return the rules, which know the values in effect."""
-    return SettingRules(settings)
+__all__ = ["KIND", "RULES", "SettingRules"]
 
 
 class SettingRules(KindRules[Setting]):
     """The rules for Settings: all defined ones are listed, others can't be set."""
-
-    def __init__(self, settings: PlatformSettings) -> None:
-        self._settings = settings
 
     async def admit(self, new: Setting, old: Setting | None, reader: Reader) -> None:
         """Refuse unknown settings and invalid values.
@@ -89,6 +79,9 @@ class SettingRules(KindRules[Setting]):
             fallback = await self.absent(event.resource.metadata.name)
             return WatchEvent("MODIFIED", fallback, event.resource_version)
         return await super().present_event(event)
+
+
+KIND, RULES = Setting, SettingRules
 
 
 def _defined(name: str) -> Definition[int]:

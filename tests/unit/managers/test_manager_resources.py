@@ -193,7 +193,7 @@ async def test_a_rule_can_ask_for_other_resources(
             except NotFound as error:
                 raise Invalid(error.message) from None
 
-    monkeypatch.setitem(manager._rules, ModelService, NeedsItsCredential())
+    monkeypatch.setitem(manager._rules, ModelService, NeedsItsCredential(manager._settings))
     with pytest.raises(Invalid, match="hub"):
         await manager.create(service(credential_ref="hub"))
     metadata = ObjectMeta(name="hub", namespace="user-ada")
