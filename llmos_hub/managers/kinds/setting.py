@@ -47,7 +47,7 @@ class SettingRules(KindRules[Setting]):
         status = SettingStatus.model_validate(
             {
                 "value": value,
-                "default": definition.default,
+                "default": str(definition.default),
                 "source": source,
                 "description": f"{definition.description} Environment: {definition.variable}.",
             }
@@ -84,7 +84,7 @@ class SettingRules(KindRules[Setting]):
 KIND, RULES = Setting, SettingRules
 
 
-def _defined(name: str) -> Definition[int]:
+def _defined(name: str) -> Definition:
     if name in DEFINITIONS:
         return DEFINITIONS[name]
     close = difflib.get_close_matches(name, DEFINITIONS, n=1)

@@ -248,7 +248,7 @@ async def test_names_are_checked_over_all_that_is_there(manager: ResourceManager
 async def test_every_setting_can_be_read_and_explains_itself(manager: ResourceManager, store: Store) -> None:
     settings = PlatformSettings(store, {})
     for definition in DEFINITIONS.values():
-        assert await settings.value(definition) == definition.parse(definition.default)
+        assert await settings.value(definition) == definition.parse(str(definition.default)) == definition.default
         assert len(definition.description) > 60
         shown = await manager.get(Setting, None, definition.name)
         assert definition.variable in shown.status.description
