@@ -335,6 +335,45 @@ class KubernetesAPI:
             finally:
                 _abort(response)
 
+    async def watch(
+        self, path: str, *, params: Mapping[str, str], version: str, seconds: int, idle: float
+    ) -> AsyncIterator[dict[str, Any]]:
+        """Send one watch request, and yield its events, bookmarks included.
+
+        Parameters
+        ----------
+        path, params
+            The collection to watch, and its selectors.
+        version
+            The resourceVersion after which it begins.
+        seconds
+            Seconds after which the server ends it. It sends a bookmark just before.
+        idle
+            As for `lines`.
+
+        Raises
+        ------
+        APIError
+            The server answered with an error, or sent one instead of an event.
+        Unavailable
+            As for `lines`; or it broke off within an event.
+        """
+        query = {
+            **params,
+            "watch": "1",
+            "allowWatchBookmarks": "true",
+            "resourceVersion": version,
+            "timeoutSeconds": str(seconds),
+        }
+        async with self.lines(path, params=query, idle=idle) as lines:
+            async for line in lines:
+                if not line.endswith(b"\n"):
+                    raise Unavailable("The API server broke off.")
+                event: dict[str, Any] = json.loads(line)
+                if event["type"] == "ERROR":
+                    raise APIError(int(event["object"].get("code") or 500), event["object"])
+                yield event
+
     async def _read_lines(self, response: ClientResponse) -> AsyncIterator[bytes]:
         from aiohttp import ClientError
 

@@ -8,7 +8,7 @@ answer. Objects are plain JSON, reduced to the fields that are used.
 from __future__ import annotations
 
 import asyncio
-import json
+import contextlib
 import logging
 import random
 from collections.abc import Callable, Mapping
@@ -123,19 +123,10 @@ class Reflector:
         return version
 
     async def _watch(self, version: str) -> Any:
-        params = {
-            **self._params,
-            "watch": "1",
-            "allowWatchBookmarks": "true",
-            "resourceVersion": version,
-            "timeoutSeconds": str(_WATCH),
-        }
-        async with self._api.lines(self._path, params=params, idle=_IDLE) as lines:
-            async for line in lines:
-                event = json.loads(line)
+        watch = self._api.watch(self._path, params=self._params, version=version, seconds=_WATCH, idle=_IDLE)
+        async with contextlib.aclosing(watch) as events:
+            async for event in events:
                 obj = event["object"]
-                if event["type"] == "ERROR":
-                    raise APIError(int(obj.get("code") or 500), obj)
                 if event["type"] == "DELETED":
                     self._remove(obj)
                 elif event["type"] != "BOOKMARK":
