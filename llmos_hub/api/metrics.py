@@ -28,20 +28,12 @@ class APIMetrics:
             buckets=_BUCKETS,
             registry=self._registry,
         )
-        self._streams = Gauge("llmos_api_open_streams", "Open watches and followed logs.", registry=self._registry)
+        self.streams = Gauge("llmos_api_open_streams", "Open watches and followed logs.", registry=self._registry)
 
     def answered(self, route: str, method: str, code: int, seconds: float) -> None:
         """Count a request; `route` is a template, not a path, since clients can send any number of different paths."""
         self._requests.labels(route, method, str(code)).inc()
         self._latency.labels(route, method).observe(seconds)
-
-    def stream_opened(self) -> None:
-        """Count one more open stream."""
-        self._streams.inc()
-
-    def stream_closed(self) -> None:
-        """Count one open stream less."""
-        self._streams.dec()
 
     def render(self) -> bytes:
         """Return the metrics in the text format 0.0.4."""

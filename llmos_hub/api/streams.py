@@ -58,11 +58,10 @@ class Streams:
         if self._open[owner] >= limit:
             raise TooManyRequests(f"You have {limit} watches and followed logs open, which is the most. Close some.")
         self._open[owner] += 1
-        self._metrics.stream_opened()
         try:
-            yield
+            with self._metrics.streams.track_inprogress():
+                yield
         finally:
-            self._metrics.stream_closed()
             self._open[owner] -= 1
             if not self._open[owner]:
                 del self._open[owner]
