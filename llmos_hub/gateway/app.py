@@ -107,17 +107,11 @@ class Gateway:
     @contextlib.asynccontextmanager
     async def settling(self, settled: Awaitable[bool]) -> AsyncIterator[None]:
         """Report not ready at /ready until `settled` is done; requests are answered all the same."""
-        self.context.settling = True
-        task = asyncio.ensure_future(settled)
-
-        def over(_: asyncio.Future[bool]) -> None:
-            self.context.settling = False
-
-        task.add_done_callback(over)
+        self.context.settling = asyncio.ensure_future(settled)
         try:
             yield
         finally:
-            await _cancel(task)
+            await _cancel(self.context.settling)
 
     def drain(self) -> None:
         """Report not ready at /ready, so that no new requests are sent here."""

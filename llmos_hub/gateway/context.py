@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
@@ -32,7 +33,7 @@ class Context:
     draining
         True once the process is about to end.
     settling
-        True while the process has just started and the Hub, which verifies tokens, is unreachable.
+        Done once the Hub, which verifies tokens, has answered since the start; None if nothing waits for it.
     """
 
     identity: Identity
@@ -45,7 +46,7 @@ class Context:
     places: Shares
     prompt_caches: PromptCaches
     draining: bool = False
-    settling: bool = False
+    settling: asyncio.Future[bool] | None = None
 
 
 Handler = Callable[[Request, Context], Awaitable[None]]
