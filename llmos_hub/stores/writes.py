@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Generic, TypeVar
 
-from llmos.errors import AlreadyExists, Cause, Conflict, Insufficient, Invalid, NotFound
+from llmos.errors import AlreadyExists, Cause, Conflict, Expired, Insufficient, Invalid, NotFound
 from llmos.resources.base import ObjectMeta, Resource, utcnow
 from llmos_hub.stores.base import NamespaceQuota
 from llmos_hub.stores.salvage import refuse_unread
@@ -31,6 +31,7 @@ __all__ = [
     "deleted",
     "dumped",
     "empty_status",
+    "expired",
     "gone",
     "match",
     "not_found",
@@ -336,6 +337,13 @@ def deleted(current: R, uid: str | None) -> Outcome[R]:
         return Outcome(current, changed=False)
     metadata = current.metadata.model_copy(update={"deletion_timestamp": utcnow()})
     return Outcome(current.model_copy(update={"metadata": metadata}))
+
+
+def expired(resource_version: int | str) -> Expired:
+    """Return the error for a watch from a version after which the changes are no longer stored."""
+    return Expired(
+        f"The changes since resourceVersion {resource_version} are not known any more. List again and watch from there."
+    )
 
 
 def revision_of(resource_version: str) -> int:

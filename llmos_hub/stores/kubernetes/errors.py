@@ -23,18 +23,11 @@ from llmos.resources.base import Resource
 from llmos_hub.kubernetes.connection import APIError
 from llmos_hub.stores import writes
 
-__all__ = ["expired", "translate"]
+__all__ = ["translate"]
 
 _TOO_LARGE: Final = ("request is too large", "larger than max", "limit is")  # etcd, gRPC, the API server
 _INVALID_VALUE: Final = re.compile(r'^(?:Invalid value|Forbidden|Required value)(?:: (?:"(?:[^"\\]|\\.)*"|[^": ]*))?: ')
 """The prefix of the API server's messages: the messages of our validation rules name the value themselves."""
-
-
-def expired(position: str) -> Expired:
-    """Return the error for a watch from a version that the cluster no longer has."""
-    return Expired(
-        f"The changes since resourceVersion {position} are not known any more. List again and watch from there."
-    )
 
 
 def translate(error: APIError, kind: type[Resource], namespace: str | None, name: str) -> LLMOSError:

@@ -17,9 +17,8 @@ from llmos.resources.base import Resource
 from llmos_hub.stores import writes
 from llmos_hub.stores.base import BOOKMARK, DELETED, Event, Listing, NamespaceQuota, Page, Selector, Store, WatchEvent
 from llmos_hub.stores.kubernetes.each import EachNamespace, list_each
-from llmos_hub.stores.kubernetes.errors import expired
 from llmos_hub.stores.kubernetes.namespaces import ReleaseNamespaces
-from llmos_hub.stores.writes import revision_of
+from llmos_hub.stores.writes import expired, revision_of
 
 __all__ = ["ReleaseStore"]
 

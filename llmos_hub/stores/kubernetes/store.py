@@ -23,12 +23,12 @@ from llmos_hub.kubernetes.connection import FIELD_MANAGER, JSON_PATCH, APIError,
 from llmos_hub.stores import attempts, writes
 from llmos_hub.stores.base import Event, Listing, NamespaceQuota, Page, Selector, WatchEvent
 from llmos_hub.stores.kubernetes.claims import ClaimLeases
-from llmos_hub.stores.kubernetes.errors import expired, translate
+from llmos_hub.stores.kubernetes.errors import translate
 from llmos_hub.stores.kubernetes.events import Recorder
 from llmos_hub.stores.kubernetes.objects import CUSTOM, Foreign, form_of
 from llmos_hub.stores.kubernetes.watch import ClusterWatch
 from llmos_hub.stores.salvage import Unreadable
-from llmos_hub.stores.writes import revision_of
+from llmos_hub.stores.writes import expired, revision_of
 
 __all__ = ["KubernetesStore"]
 

@@ -15,8 +15,9 @@ import itertools
 import json
 import logging
 from collections.abc import AsyncIterator, Callable, Sequence
-from datetime import datetime
-from typing import Any, Final, Literal, TypeVar
+from typing import Final, Literal, TypeVar
+
+from pydantic import TypeAdapter
 
 from llmos.errors import Internal, PayloadTooLarge
 from llmos.resources import KINDS
@@ -57,6 +58,7 @@ MAX_SIZE: Final = 1_500_000
 """Maximum size of a resource in bytes: etcd's limit, so that what fits here fits into a cluster."""
 MAX_EVENTS: Final = 100
 MAX_EVENT_MESSAGE: Final = 4096
+_EVENT: Final = TypeAdapter(Event)
 _PARSE_AT_ONCE: Final = 100  # resources between two turns of the event loop: a few milliseconds
 _LOGGED: Final = 1000  # unreadable values that were logged and are not logged again
 
@@ -419,7 +421,7 @@ class RedisStore:
         """Return a resource's events; see `llmos_hub.stores.base.Store.events`."""
         writes.check_namespace(kind, namespace)
         key = self._keys.events(kind.plural, namespace or "", name)
-        return [_event(json.loads(raw)) for raw in await self._database.run("LRANGE", key, 0, -1, repeatable=True)]
+        return [_EVENT.validate_json(raw) for raw in await self._database.run("LRANGE", key, 0, -1, repeatable=True)]
 
     # -- the connection
 
@@ -444,14 +446,3 @@ def _claims(operation: str, old: Resource | None, new: Resource, *, spec_changed
     before = old.claims if old is not None and not old.unread else {}
     changed = old is None or (spec_changed and before.keys() != new.claims.keys())
     return json.dumps(list(new.claims)) if changed and (before or new.claims) else ""
-
-
-def _event(data: dict[str, Any]) -> Event:
-    return Event(
-        type=data["type"],
-        reason=data["reason"],
-        message=data["message"],
-        first=datetime.fromisoformat(data["first"]),
-        last=datetime.fromisoformat(data["last"]),
-        count=int(data["count"]),
-    )

@@ -19,9 +19,10 @@ from typing import Any, Final, Generic, TypeVar
 from llmos.errors import LLMOSError, Unavailable
 from llmos.resources.base import Resource
 from llmos_hub.stores.base import BOOKMARK, WatchEvent
-from llmos_hub.stores.redis.changes import Change, Scope, StreamState, changes_of, expired, revision_of_id
+from llmos_hub.stores.redis.changes import Change, Scope, StreamState, changes_of, revision_of_id
 from llmos_hub.stores.redis.keys import ResourceKeys
 from llmos_hub.stores.redis.scripts import CHANGES, STATE
+from llmos_hub.stores.writes import expired
 from llmos_hub.valkey.database import Database
 
 __all__ = ["Decode", "StreamWatch", "Tail"]
