@@ -137,8 +137,7 @@ class KubernetesAPI:
 
     async def _connected(self) -> Any:
         if self._closed:
-            message = "The connection to the cluster was closed."
-            raise Unavailable(message)
+            raise Unavailable("The connection to the cluster was closed.")
         if self._client is None:
             async with self._opening:
                 self._client = self._client or await self._open()
@@ -163,8 +162,9 @@ class KubernetesAPI:
             else:
                 await config.load_kube_config(config_file=configured or None, client_configuration=settings)
         except (config.ConfigException, OSError) as error:
-            message = f"No Kubernetes cluster can be reached: {_configuration(error)}. Set KUBECONFIG, or run this in a pod with a service account."
-            raise UsageError(message) from None
+            raise UsageError(
+                f"No Kubernetes cluster can be reached: {_configuration(error)}. Set KUBECONFIG, or run this in a pod with a service account."
+            ) from None
         return ApiClient(settings)
 
     async def close(self) -> None:

@@ -336,8 +336,7 @@ class ResourceManager:
             except AlreadyExists as error:
                 if error.causes or attempt == _TRIES - 1:  # causes: others have names that it claims
                     raise
-        message = "unreachable: the last try returns or raises"
-        raise AssertionError(message)
+        raise AssertionError("unreachable: the last try returns or raises")
 
     async def delete(
         self, kind: type[R], namespace: str | None, name: str, *, uid: str | None = None, dry_run: bool = False
@@ -415,8 +414,7 @@ class ResourceManager:
                         raise
                     continue
                 return await self._settled(old, stored)
-        message = "unreachable: the last try returns or raises"
-        raise AssertionError(message)
+        raise AssertionError("unreachable: the last try returns or raises")
 
     async def _admit(self, new: R, old: R | None) -> NamespaceQuota:
         """Refuse a resource that is not valid in its namespace; returns the limits, which the store checks."""

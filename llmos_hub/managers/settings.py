@@ -72,8 +72,7 @@ class Definition:
         """
         low, high = self.bounds
         if not (text.isascii() and text.isdigit() and len(text) < 20 and low <= int(text) <= high):
-            message = f'"{text[:40]}" is not a whole number from {low} to {high}'
-            raise ValueError(message)
+            raise ValueError(f'"{text[:40]}" is not a whole number from {low} to {high}')
         return int(text)
 
 

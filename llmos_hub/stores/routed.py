@@ -40,8 +40,9 @@ class RoutedStore:
         if kind.stored_as != "Database":
             return self._cluster
         if self._database is None:
-            message = f"{kind.kind_name()}s live in the platform's database, whose address this process was not given: LLMOS_REDIS_URL is not set."
-            raise UsageError(message)
+            raise UsageError(
+                f"{kind.kind_name()}s live in the platform's database, whose address this process was not given: LLMOS_REDIS_URL is not set."
+            )
         return self._database
 
     get = _routed("get")

@@ -297,8 +297,7 @@ def applied(current: R, wanted: R) -> Outcome[R]:
     """
     _check(current, wanted)
     if current.metadata.deletion_timestamp:
-        message = f'{wanted.kind} "{wanted.key}" is being deleted. Apply it again when it is gone.'
-        raise Conflict(message)
+        raise Conflict(f'{wanted.kind} "{wanted.key}" is being deleted. Apply it again when it is gone.')
     metadata = {
         "labels": {**current.metadata.labels, **wanted.metadata.labels},
         "annotations": {**current.metadata.annotations, **wanted.metadata.annotations},
@@ -355,6 +354,7 @@ def revision_of(resource_version: str) -> int:
         It was not issued by a store.
     """
     if not (resource_version.isascii() and resource_version.isdigit() and len(resource_version) <= _DIGITS):
-        message = f'resourceVersion: "{resource_version[:40]}" is none that this store gave out. List again and watch from there.'
-        raise Invalid(message)
+        raise Invalid(
+            f'resourceVersion: "{resource_version[:40]}" is none that this store gave out. List again and watch from there.'
+        )
     return int(resource_version)

@@ -162,8 +162,7 @@ class _Secret:
         metadata = {key: obj["metadata"][key] for key in _METADATA if key in obj["metadata"]}
         there = metadata.get("labels") or {}
         if obj.get("type") != _type(kind) or there.get(KEY_KIND) != kind.kind_name():
-            message = f"it is a Secret of the type {obj.get('type')}"
-            raise Foreign(message)
+            raise Foreign(f"it is a Secret of the type {obj.get('type')}")
         kept = dict(metadata.get("annotations") or {})
         generation = kept.pop(KEY_GENERATION, "1")
         status, labels, annotations = (_map(kept.pop(name, "{}")) for name in (KEY_STATUS, KEY_LABELS, KEY_ANNOTATIONS))

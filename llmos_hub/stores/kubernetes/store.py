@@ -117,8 +117,7 @@ class KubernetesStore:
         except Foreign:
             raise writes.not_found(kind, namespace, name) from None
         except Unreadable as error:
-            message = f'This version can\'t read {kind.kind_name()} "{namespace}/{name}": {error}.'
-            raise Internal(message) from None
+            raise Internal(f'This version can\'t read {kind.kind_name()} "{namespace}/{name}": {error}.') from None
 
     async def list(self, kind: type[R], namespace: str | None = None, *, labels: Selector | None = None) -> Listing[R]:
         """Read all resources of a kind; see `llmos_hub.stores.base.Store.list`."""
@@ -131,8 +130,9 @@ class KubernetesStore:
                     raise translate(error, kind, namespace, "") from None
                 continue
             return Listing(await self._all_readable(kind, objects), version)
-        message = f"The cluster's {kind.plural} can't be listed: the API server forgets each list before it is read."
-        raise Unavailable(message)
+        raise Unavailable(
+            f"The cluster's {kind.plural} can't be listed: the API server forgets each list before it is read."
+        )
 
     async def page(
         self,
@@ -374,8 +374,7 @@ class KubernetesStore:
         type(resource).parse(data)
         size = len(resource.model_dump_json(exclude_none=True))
         if size > _MAX_SIZE:
-            message = f'{resource.kind} "{resource.key}" has {size} bytes, over the limit of {_MAX_SIZE}.'
-            raise PayloadTooLarge(message)
+            raise PayloadTooLarge(f'{resource.kind} "{resource.key}" has {size} bytes, over the limit of {_MAX_SIZE}.')
 
     @staticmethod
     @contextlib.contextmanager

@@ -106,10 +106,9 @@ class Codec:
 
     def _seal(self, resource: Resource, secrets: Mapping[str, Any]) -> dict[str, str]:
         if not self._sealer.has_key:
-            message = (
+            raise Forbidden(
                 f'{resource.kind} "{resource.key}" holds secrets, which this process may not write: it has no key.'
             )
-            raise Forbidden(message)
         return {
             name: self._sealer.seal(value, _place(resource.plural, resource.metadata.uid, name))
             for name, value in secrets.items()

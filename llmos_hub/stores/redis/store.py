@@ -232,8 +232,9 @@ class RedisStore:
             return stored, self._codec.decode(kind, stored, namespace or "", name)
         except Unreadable as error:
             path = f"{namespace}/{name}" if namespace else name
-            message = f'This version can\'t read {kind.kind_name()} "{path}": {error}. A newer one may have written it.'
-            raise Internal(message) from None
+            raise Internal(
+                f'This version can\'t read {kind.kind_name()} "{path}": {error}. A newer one may have written it.'
+            ) from None
 
     # -- watching
 
@@ -398,8 +399,9 @@ class RedisStore:
         sealed = self._codec.sealed(before.body) if kept and before is not None else None
         body = self._codec.encode(resource, sealed, over=before.body if before else b"", removed=removed)
         if len(body) > MAX_SIZE:
-            message = f'{resource.kind} "{resource.key}" has {len(body)} bytes, over the limit of {MAX_SIZE}.'
-            raise PayloadTooLarge(message)
+            raise PayloadTooLarge(
+                f'{resource.kind} "{resource.key}" has {len(body)} bytes, over the limit of {MAX_SIZE}.'
+            )
         return body
 
     # -- events

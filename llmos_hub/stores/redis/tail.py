@@ -166,8 +166,7 @@ class Tail:
             if epoch is not None and revision is not None:
                 return StreamState(epoch.decode(), int(revision), revision_of_id(first) if first else None)
             self._database.forget()
-        message = f"The database at {self._database} is being emptied."
-        raise Unavailable(message)
+        raise Unavailable(f"The database at {self._database} is being emptied.")
 
     async def open(self, kind: type[R], revision: int, scope: Scope) -> StreamWatch[R]:
         """Open a watch on the changes after `revision`; end it with `release`.
