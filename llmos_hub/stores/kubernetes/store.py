@@ -14,7 +14,7 @@ import contextlib
 import functools
 import json
 import logging
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, Final, Literal, TypeVar
 
 from llmos.errors import Conflict, Internal, LLMOSError, NotFound, PayloadTooLarge, Unavailable
@@ -59,6 +59,13 @@ def _preconditions(resource: Resource) -> _Operations:
     meta = resource.metadata
     found = [{"op": "test", "path": "/metadata/uid", "value": meta.uid}] if meta.uid else []
     return [*found, _set("/metadata/resourceVersion", meta.resource_version)] if meta.resource_version else found
+
+
+def _replacements(obj: Mapping[str, Any], *, content: bool) -> _Operations:
+    """Return the operations that replace metadata and, if wanted, the content of the stored object."""
+    found = [_set(f"/metadata/{part}", obj["metadata"][part]) for part in ("labels", "annotations", "finalizers")]
+    name = "data" if "data" in obj else "spec"
+    return [*found, _set(f"/{name}", obj[name])] if content else found
 
 
 def _size(obj: Mapping[str, Any]) -> int:
@@ -286,11 +293,8 @@ class KubernetesStore:
             decide = functools.partial(writes.updated, wanted=resource)
             return await self._change(kind, meta.namespace, meta.name, decide, quota=quota)
         self._check(resource)
-        obj = CUSTOM.write(resource)
         # a spec that this version can't read completely must not be overwritten
-        spec = {} if resource.unread else {"/spec": obj["spec"]}
-        parts = {f"/metadata/{part}": obj["metadata"][part] for part in ("labels", "annotations", "finalizers")}
-        operations = [_set(path, value) for path, value in {**spec, **parts}.items()]
+        operations = _replacements(CUSTOM.write(resource), content=not resource.unread)
         return await self._patch(resource, [*_preconditions(resource), *operations])
 
     async def patch_status(self, resource: R) -> R:
@@ -311,9 +315,9 @@ class KubernetesStore:
 
     async def apply(self, resource: R, *, quota: NamespaceQuota | None = None) -> R:
         """Create the resource or replace its spec; see `llmos_hub.stores.base.Store.apply`."""
-        return await attempts.apply(
-            resource, functools.partial(self._change, quota=quota), functools.partial(self.create, quota=quota)
-        )
+        kind, meta = type(resource), resource.metadata
+        change = functools.partial(self._change, kind, meta.namespace, meta.name, quota=quota)
+        return await attempts.apply(resource, change, functools.partial(self.create, quota=quota))
 
     async def delete(self, kind: type[R], namespace: str | None, name: str, *, uid: str | None = None) -> R:
         """Delete the resource, or mark it for deletion; see `llmos_hub.stores.base.Store.delete`."""
@@ -333,7 +337,7 @@ class KubernetesStore:
         kind: type[R],
         namespace: str | None,
         name: str,
-        decide: Callable[[R], writes.Outcome[R]],
+        decide: attempts.Decide[R],
         *,
         quota: NamespaceQuota | None = None,
     ) -> R:
@@ -344,12 +348,7 @@ class KubernetesStore:
             if not outcome.changed:
                 return current
             self._check(outcome.resource)
-            obj = form_of(kind).write(outcome.resource)
-            content = "data" if "data" in obj else "spec"
-            parts = {f"/metadata/{part}": obj["metadata"][part] for part in ("labels", "annotations", "finalizers")}
-            if outcome.spec_changed:
-                parts[f"/{content}"] = obj[content]
-            operations = [_set(path, value) for path, value in parts.items()]
+            operations = _replacements(form_of(kind).write(outcome.resource), content=outcome.spec_changed)
             async with self._admitted(outcome.resource, current, quota) as limit:
                 with contextlib.suppress(Conflict):
                     return await self._patch(outcome.resource, [*_preconditions(current), *operations], **limit)

@@ -14,7 +14,7 @@ import functools
 import itertools
 import json
 import logging
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import Final, Literal, TypeVar
 
 from pydantic import TypeAdapter
@@ -281,9 +281,9 @@ class RedisStore:
 
     async def apply(self, resource: R, *, quota: NamespaceQuota | None = None) -> R:
         """Create the resource or replace its spec; see `llmos_hub.stores.base.Store.apply`."""
-        return await attempts.apply(
-            resource, functools.partial(self._change, quota=quota), functools.partial(self.create, quota=quota)
-        )
+        kind, meta = type(resource), resource.metadata
+        change = functools.partial(self._change, kind, meta.namespace, meta.name, quota=quota)
+        return await attempts.apply(resource, change, functools.partial(self.create, quota=quota))
 
     async def delete(self, kind: type[R], namespace: str | None, name: str, *, uid: str | None = None) -> R:
         """Delete the resource, or mark it for deletion; see `llmos_hub.stores.base.Store.delete`."""
@@ -294,7 +294,7 @@ class RedisStore:
         kind: type[R],
         namespace: str | None,
         name: str,
-        decide: Callable[[R], writes.Outcome[R]],
+        decide: attempts.Decide[R],
         *,
         quota: NamespaceQuota | None = None,
     ) -> R:
