@@ -12,7 +12,7 @@ import contextlib
 import json
 import os
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -337,7 +337,7 @@ class KubernetesAPI:
 
     async def watch(
         self, path: str, *, params: Mapping[str, str], version: str, seconds: int, idle: float
-    ) -> AsyncIterator[dict[str, Any]]:
+    ) -> AsyncGenerator[dict[str, Any], None]:
         """Send one watch request, and yield its events, bookmarks included.
 
         Parameters
