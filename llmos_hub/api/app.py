@@ -10,6 +10,7 @@ import json
 import logging
 import socket
 from collections.abc import AsyncIterator, Iterator
+from typing import Any
 
 import uvicorn
 from starlette.applications import Starlette
@@ -140,17 +141,22 @@ def _rendered(error: LLMOSError) -> tuple[str, bytes]:
 
 def make_server(app: Starlette, bounds: Bounds | None = None) -> uvicorn.Server:
     """Return the server of the application, with limits on the resources a client may use."""
+    # the Hub's proxy keeps connections open; closing them earlier than the proxy does loses requests
+    return _make_server(app, bounds or Bounds(), timeout_graceful_shutdown=_GRACE, timeout_keep_alive=75)
+
+
+def _make_server(app: Starlette, bounds: Bounds, **options: Any) -> uvicorn.Server:
+    """Return a server of nothing but HTTP, which logs nothing by itself."""
+    protocol = make_protocol(bounds, _rendered)
     config = uvicorn.Config(
         app,
-        http=make_protocol(bounds or Bounds(), _rendered),
+        http=protocol,
         lifespan="off",
         ws="none",
         access_log=False,
         log_config=None,
         server_header=False,
-        timeout_graceful_shutdown=_GRACE,
-        # the Hub's proxy keeps connections open; closing them earlier than the proxy does loses requests
-        timeout_keep_alive=75,
+        **options,
     )
     return _Server(config)
 
@@ -161,13 +167,7 @@ def make_metrics_server(services: Services, host: str, port: int) -> uvicorn.Ser
     async def answer(_: Request) -> Response:
         return rendered_metrics(services.metrics)
 
-    protocol = make_protocol(Bounds(max_connections=64), _rendered)
-    app = Starlette(routes=[Route("/metrics", answer)])
-    return _Server(
-        uvicorn.Config(
-            app, host=host, port=port, http=protocol, lifespan="off", ws="none", access_log=False, log_config=None
-        )
-    )
+    return _make_server(Starlette(routes=[Route("/metrics", answer)]), Bounds(max_connections=64), host=host, port=port)
 
 
 @contextlib.asynccontextmanager
