@@ -184,31 +184,25 @@ class RedisStore:
             yield key[1], raw, self._readable(kind, "/".join(filter(None, key)), raw)
 
     def _readable(self, kind: type[R], path: str, raw: bytes) -> R | None:
-        """Return the resource; None if this version can't read it, which is logged and counted."""
-        revision = 0
-        try:
-            stored = StoredValue.split(raw)
-            revision = stored.revision
-            namespace, _, name = path.rpartition("/")
-            resource = self._codec.decode(kind, stored, namespace, name)
-        except Unreadable as error:
-            self._skipped(f"{kind.kind_name()} {path}", revision, error)
-            return None
-        if resource.unread:
-            self._noted(f"{kind.kind_name()} {path}", revision, resource.unread)
+        """Return the resource; None if this version can't read it. One that it can't read completely is logged, too."""
+        stored = StoredValue.split(raw)
+        namespace, _, name = path.rpartition("/")
+        resource = self._decoded(kind, stored, namespace, name)
+        if resource is not None and resource.unread:
+            self._noted(f"{kind.kind_name()} {path}", stored.revision, resource.unread)
         return resource
 
     def _of_change(self, kind: type[R], change: Change) -> R | None:
-        try:
-            stored = StoredValue(change.revision, "", change.body)
-            return self._codec.decode(kind, stored, change.namespace, change.name)
-        except Unreadable as error:
-            path = "/".join(filter(None, (change.namespace, change.name)))
-            self._skipped(f"{kind.kind_name()} {path}", change.revision, error)
-            return None
+        return self._decoded(kind, StoredValue(change.revision, "", change.body), change.namespace, change.name)
 
-    def _skipped(self, what: str, revision: int, error: Unreadable) -> None:
-        self._noted(f"{what} is left out of lists and watches:", revision, str(error))
+    def _decoded(self, kind: type[R], stored: StoredValue, namespace: str, name: str) -> R | None:
+        """Return the resource; None if this version can't read it, which is logged and counted."""
+        try:
+            return self._codec.decode(kind, stored, namespace, name)
+        except Unreadable as error:
+            what = f"{kind.kind_name()} {'/'.join(filter(None, (namespace, name)))} is left out of lists and watches:"
+            self._noted(what, stored.revision, str(error))
+            return None
 
     def _noted(self, what: str, revision: int, why: str) -> None:
         self.unreadable += 1
