@@ -15,7 +15,7 @@ import socket
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Final, TypeVar, cast, overload
+from typing import Any, ClassVar, Final, Self, cast
 
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -28,7 +28,6 @@ __all__ = [
     "Bounds",
     "listen",
     "log_to_stderr",
-    "make_protocol",
     "stop_on_signals",
 ]
 
@@ -138,7 +137,7 @@ class _TooLarge(Exception):
 
 
 class BoundedProtocol(HttpToolsProtocol):
-    """The protocol of one connection; `make_protocol` makes a subclass for each server."""
+    """The protocol of one connection; `within` makes a subclass for each server."""
 
     bounds: ClassVar[Bounds]
     render: ClassVar[Render]
@@ -147,6 +146,17 @@ class BoundedProtocol(HttpToolsProtocol):
     """Further headers of the answer to an invalid request."""
     idle: ClassVar[OrderedDict[BoundedProtocol, None]]
     """Connections without a request or with an incomplete head, the oldest first."""
+
+    @classmethod
+    def within(cls, bounds: Bounds, render: Render) -> type[Self]:
+        """Return the protocol of one server, for ``uvicorn.Config(http=…)``: a class of its own."""
+        attributes = {
+            "bounds": bounds,
+            "render": staticmethod(render),
+            "most": bounds.connections(),
+            "idle": OrderedDict(),
+        }
+        return type("ServerProtocol", (cls,), attributes)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -258,21 +268,8 @@ class BoundedProtocol(HttpToolsProtocol):
         return self._in_message and self.cycle.response_complete
 
 
-P = TypeVar("P", bound=BoundedProtocol)
-
-
-@overload
-def make_protocol(bounds: Bounds, render: Render) -> type[BoundedProtocol]: ...
-@overload
-def make_protocol(bounds: Bounds, render: Render, base: type[P]) -> type[P]: ...
-def make_protocol(bounds: Bounds, render: Render, base: type[BoundedProtocol] = BoundedProtocol) -> Any:
-    """Return the protocol of one server, for ``uvicorn.Config(http=…)``: a class of its own, below `base`."""
-    attributes = {"bounds": bounds, "render": staticmethod(render), "most": bounds.connections(), "idle": OrderedDict()}
-    return type("ServerProtocol", (base,), attributes)
-
-
 class BoundedServer(uvicorn.Server):
-    """A uvicorn server whose protocol was made by `make_protocol`."""
+    """A uvicorn server whose protocol is a `BoundedProtocol`."""
 
     async def on_tick(self, counter: int) -> bool:
         """Close overdue connections once a second; uvicorn calls this ten times a second."""

@@ -30,7 +30,7 @@ from llmos_hub.api.middleware import RequestMiddleware
 from llmos_hub.api.rates import WriteRates
 from llmos_hub.api.routes import make_routes
 from llmos_hub.api.streams import Streams
-from llmos_hub.bounded_http import BoundedServer, Bounds, listen, log_to_stderr, make_protocol, stop_on_signals
+from llmos_hub.bounded_http import BoundedProtocol, BoundedServer, Bounds, listen, log_to_stderr, stop_on_signals
 from llmos_hub.identity import HubIdentity, Identity
 from llmos_hub.managers.logs import LocalLogReader, ResourceLogReader
 from llmos_hub.managers.namespaces import LocalNamespaces, Namespaces
@@ -147,7 +147,7 @@ def make_server(app: Starlette, bounds: Bounds | None = None) -> uvicorn.Server:
 
 def _make_server(app: Starlette, bounds: Bounds, **options: Any) -> uvicorn.Server:
     """Return a server of nothing but HTTP, which logs nothing by itself."""
-    protocol = make_protocol(bounds, _rendered)
+    protocol = BoundedProtocol.within(bounds, _rendered)
     config = uvicorn.Config(
         app,
         http=protocol,

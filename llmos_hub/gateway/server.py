@@ -19,7 +19,7 @@ import uvicorn
 
 from llmos.errors import LLMOSError, UsageError
 from llmos_hub import bounded_http
-from llmos_hub.bounded_http import BoundedProtocol, BoundedServer, Bounds, make_protocol
+from llmos_hub.bounded_http import BoundedProtocol, BoundedServer, Bounds
 from llmos_hub.gateway.options import GatewayOptions
 from llmos_hub.gateway.request import ALWAYS
 
@@ -97,7 +97,7 @@ class Server(BoundedServer):
         on_stop: Callable[[], None] = lambda: None,
     ) -> None:
         bounds = Bounds(options.max_connections, options.max_head, options.head_timeout)
-        self._protocol = make_protocol(bounds, _render, GatewayProtocol)
+        self._protocol = GatewayProtocol.within(bounds, _render)
         config = uvicorn.Config(
             app,
             http=self._protocol,
