@@ -156,7 +156,7 @@ class BoundedProtocol(HttpToolsProtocol):
             "most": bounds.connections(),
             "idle": OrderedDict(),
         }
-        return type("ServerProtocol", (cls,), attributes)
+        return cast("type[Self]", type("ServerProtocol", (cls,), attributes))
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
