@@ -10,6 +10,7 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 
 from llmos.errors import LLMOSError, UsageError
@@ -25,7 +26,14 @@ from llmos_hub.names import (
 
 __all__ = ["build_parser", "main"]
 
-_PROCESSES = ("api", "gateway", "controllers")
+_PROGRAMS = {"fetch": "llmos_hub.sources.fetch", "mirror": "llmos_hub.mirror", "bundle": "llmos_hub.bundle.command"}
+"""Subcommands with arguments of their own, and the modules whose `main` takes them."""
+_PROCESSES = {
+    "api": "llmos_hub.api.app",
+    "gateway": "llmos_hub.gateway.app",
+    "controllers": "llmos_hub.controllers.runner",
+}
+"""Subcommands that only read the environment, and the modules whose `serve` takes its settings."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -33,18 +41,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     trust_site(os.environ)
     try:
-        if arguments[:1] == ["fetch"]:
-            from llmos_hub.sources.fetch import main as fetch
-
-            return fetch(arguments[1:])
-        if arguments[:1] == ["mirror"]:
-            from llmos_hub.mirror import main as mirror
-
-            return mirror(arguments[1:])
-        if arguments[:1] == ["bundle"]:
-            from llmos_hub.bundle.command import main as bundle
-
-            return bundle(arguments[1:])
+        if arguments and arguments[0] in _PROGRAMS:
+            return int(import_module(_PROGRAMS[arguments[0]]).main(arguments[1:]))
         if len(arguments) == 1 and arguments[0] in _PROCESSES:
             return _serve(arguments[0])
         options = build_parser().parse_args(arguments)
@@ -78,12 +76,7 @@ def _serve(name: str) -> int:
 
     share_one_heap()
     settings = ProcessSettings.from_environment()
-    if name == "api":
-        from llmos_hub.api.app import serve
-    elif name == "gateway":
-        from llmos_hub.gateway.app import serve
-    else:
-        from llmos_hub.controllers.runner import serve
+    serve = import_module(_PROCESSES[name]).serve
     try:
         import uvloop
     except ImportError:  # pragma: no cover - an extra on platforms that have it

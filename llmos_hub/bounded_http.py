@@ -1,25 +1,35 @@
 """A uvicorn server with limits, as uvicorn itself limits neither the size nor the time of a head, nor connections.
 
-Used by every server of the platform that users reach; the gateway's extends it with its behaviour at shutdown.
+Used by every server of the platform that users reach; the gateway's extends it with its behaviour at shutdown. Beside
+it, what their processes do at their start: listen, log, and wait for the signal to stop.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import resource
+import signal
 import socket
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Final, TypeVar, cast, overload
+from typing import Any, ClassVar, Final, Self, cast
 
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from llmos.errors import BadRequest, LLMOSError, PayloadTooLarge
 
-__all__ = ["BoundedProtocol", "BoundedServer", "Bounds", "give_up_silent_peers", "make_protocol"]
+__all__ = [
+    "BoundedProtocol",
+    "BoundedServer",
+    "Bounds",
+    "listen",
+    "log_to_stderr",
+    "stop_on_signals",
+]
 
 Render = Callable[[LLMOSError], tuple[str, bytes]]
 """A function that returns media type and body of the answer to an invalid request."""
@@ -61,10 +71,33 @@ class Bounds:
         return self.max_connections if soft < 0 else min(self.max_connections, max(16, soft - _SPARE_FILES))
 
 
-def give_up_silent_peers(listener: socket.socket) -> None:
+def listen(host: str, port: int) -> socket.socket:
+    """Return a socket to serve on.
+
+    Raises
+    ------
+    OSError
+        The address is taken or is not one of this machine.
+    """
+    # asyncio sets TCP_NODELAY only if the protocol is given, which it is here; without it answers take 40 ms
+    family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    listener = socket.socket(family, kind, protocol)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        _give_up_silent_peers(listener)
+        listener.bind(address)
+        listener.setblocking(False)
+    except OSError:
+        listener.close()
+        raise
+    return listener
+
+
+def _give_up_silent_peers(listener: socket.socket) -> None:
     """Make the kernel close connections whose peer is unreachable or accepts no data for two minutes.
 
-    The options are set on the listening socket; its connections inherit them.
+    The options are set on the listening socket; its connections inherit them. So nobody who doesn't read an answer
+    occupies an engine's slot for ever.
     """
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for option, value in (
@@ -77,12 +110,34 @@ def give_up_silent_peers(listener: socket.socket) -> None:
             listener.setsockopt(socket.IPPROTO_TCP, option, value)
 
 
+def log_to_stderr() -> None:
+    """Set up logging unless it is configured already."""
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    # INFO only for the platform's own loggers: httpx would write a line for each request to the Hub
+    ours = logging.getLogger("llmos_hub")
+    if ours.level == logging.NOTSET:
+        ours.setLevel(logging.INFO)
+
+
+@contextlib.contextmanager
+def stop_on_signals(stop: Callable[[], None]) -> Iterator[None]:
+    """Call `stop` on SIGTERM and SIGINT while the context lasts."""
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop)
+    try:
+        yield
+    finally:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)
+
+
 class _TooLarge(Exception):
     pass
 
 
 class BoundedProtocol(HttpToolsProtocol):
-    """The protocol of one connection; `make_protocol` makes a subclass for each server."""
+    """The protocol of one connection; `within` makes a subclass for each server."""
 
     bounds: ClassVar[Bounds]
     render: ClassVar[Render]
@@ -91,6 +146,17 @@ class BoundedProtocol(HttpToolsProtocol):
     """Further headers of the answer to an invalid request."""
     idle: ClassVar[OrderedDict[BoundedProtocol, None]]
     """Connections without a request or with an incomplete head, the oldest first."""
+
+    @classmethod
+    def within(cls, bounds: Bounds, render: Render) -> type[Self]:
+        """Return the protocol of one server, for ``uvicorn.Config(http=…)``: a class of its own."""
+        attributes = {
+            "bounds": bounds,
+            "render": staticmethod(render),
+            "most": bounds.connections(),
+            "idle": OrderedDict(),
+        }
+        return cast("type[Self]", type("ServerProtocol", (cls,), attributes))
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -202,21 +268,8 @@ class BoundedProtocol(HttpToolsProtocol):
         return self._in_message and self.cycle.response_complete
 
 
-P = TypeVar("P", bound=BoundedProtocol)
-
-
-@overload
-def make_protocol(bounds: Bounds, render: Render) -> type[BoundedProtocol]: ...
-@overload
-def make_protocol(bounds: Bounds, render: Render, base: type[P]) -> type[P]: ...
-def make_protocol(bounds: Bounds, render: Render, base: type[BoundedProtocol] = BoundedProtocol) -> Any:
-    """Return the protocol of one server, for ``uvicorn.Config(http=…)``: a class of its own, below `base`."""
-    attributes = {"bounds": bounds, "render": staticmethod(render), "most": bounds.connections(), "idle": OrderedDict()}
-    return type("ServerProtocol", (base,), attributes)
-
-
 class BoundedServer(uvicorn.Server):
-    """A uvicorn server whose protocol was made by `make_protocol`."""
+    """A uvicorn server whose protocol is a `BoundedProtocol`."""
 
     async def on_tick(self, counter: int) -> bool:
         """Close overdue connections once a second; uvicorn calls this ten times a second."""

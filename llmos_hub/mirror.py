@@ -18,7 +18,7 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from llmos.errors import UsageError
-from llmos_hub.bounded_http import BoundedServer, Bounds, make_protocol
+from llmos_hub.bounded_http import BoundedProtocol, BoundedServer, Bounds
 
 __all__ = ["main", "make_app", "make_server"]
 
@@ -66,7 +66,7 @@ def main(argv: Sequence[str]) -> int:
 
 def make_server(directory: Path, host: str, port: int, bounds: Bounds | None = None) -> uvicorn.Server:
     """Make the web server, with limits for its clients."""
-    protocol = make_protocol(bounds or Bounds(), lambda error: ("text/plain", f"{error.message}\n".encode()))
+    protocol = BoundedProtocol.within(bounds or Bounds(), lambda error: ("text/plain", f"{error.message}\n".encode()))
     config = uvicorn.Config(
         make_app(directory),
         host=host,

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -187,72 +186,47 @@ def default_data_dir() -> Path:
     return (Path(base).expanduser() / "llmos").resolve()
 
 
-@dataclass(frozen=True)
 class DataDir:
     """The data directory of a workstation, with the paths in it.
 
-    Attributes
+    Parameters
     ----------
     root
         The directory itself; its mode is 0700.
     """
 
-    root: Path
-
-    @property
-    def run(self) -> Path:
-        """Sockets and process records.
-
-        Below the data directory, unless its path is so long that a socket's path would not fit into
-        ``sun_path``; then a directory of the same owner in ``/tmp``, named by a hash of the path.
-        """
-        plain = self.root / "run"
-        if len(str(plain)) <= _SOCKET_PATH_MAX - 60:
-            return plain
-        digest = hashlib.sha256(str(self.root).encode()).hexdigest()[:16]
-        return Path("/tmp") / f"llmos-{os.geteuid()}-{digest}"  # noqa: S108 - made 0700 and its owner checked
-
-    @property
-    def logs(self) -> Path:
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.run = _run_directory(root)
+        """Sockets and process records."""
+        self.logs = root / "logs"
         """One log per process of the platform."""
-        return self.root / "logs"
-
-    @property
-    def valkey(self) -> Path:
+        self.valkey = root / "valkey"
         """Valkey's append-only files."""
-        return self.root / "valkey"
-
-    @property
-    def hub(self) -> Path:
+        self.hub = root / "hub"
         """JupyterHub's database and cookie secret."""
-        return self.root / "hub"
-
-    @property
-    def models(self) -> Path:
+        self.models = root / "models"
         """The model cache."""
-        return self.root / "models"
-
-    @property
-    def workloads(self) -> Path:
+        self.workloads = root / "workloads"
         """Records and logs of running workloads; their sockets are in `run`."""
-        return self.root / "workloads"
-
-    @property
-    def homes(self) -> Path:
+        self.homes = root / "homes"
         """One home per person."""
-        return self.root / "homes"
-
-    @property
-    def secrets(self) -> Path:
+        self.secrets = root / "secrets.json"
         """Passwords and tokens of the platform's parts, mode 0600."""
-        return self.root / "secrets.json"
-
-    @property
-    def client(self) -> Path:
+        self.client = root / "client.json"
         """Addresses and a token for the operator's CLI, mode 0600."""
-        return self.root / "client.json"
-
-    @property
-    def admin_password(self) -> Path:
+        self.admin_password = root / "admin-password"
         """The first admin's one-time password, mode 0600."""
-        return self.root / "admin-password"
+
+
+def _run_directory(root: Path) -> Path:
+    """Return the directory of sockets: below the data directory, unless a socket's path would not fit there.
+
+    With a path that is too long for ``sun_path`` it is a directory of the same owner in ``/tmp``, named by a hash of the
+    path.
+    """
+    plain = root / "run"
+    if len(str(plain)) <= _SOCKET_PATH_MAX - 60:
+        return plain
+    digest = hashlib.sha256(str(root).encode()).hexdigest()[:16]
+    return Path("/tmp") / f"llmos-{os.geteuid()}-{digest}"  # noqa: S108 - made 0700 and its owner checked

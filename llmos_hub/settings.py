@@ -112,8 +112,7 @@ class ProcessSettings:
         store, backend, namespace = _places(environ)
         redis_url = environ.get(ENV_REDIS_URL, "")
         if not redis_url and store == "redis":
-            message = f"{ENV_REDIS_URL} is not set. This process is started by `llmos up`, which sets it."
-            raise UsageError(message)
+            raise UsageError(f"{ENV_REDIS_URL} is not set. This process is started by `llmos up`, which sets it.")
         configured = environ.get(ENV_DATA_DIR)
         return cls(
             data_dir=DataDir(Path(configured) if configured else default_data_dir()),

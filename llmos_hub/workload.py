@@ -285,8 +285,9 @@ class Workload:
 
     def __post_init__(self) -> None:
         if self.operator not in _OPERATORS:
-            message = f'{self.ref.name}: there is no operator "{self.operator}", only {_listed(_OPERATORS[1:])}.'
-            raise ValueError(message)
+            raise ValueError(
+                f'{self.ref.name}: there is no operator "{self.operator}", only {_listed(_OPERATORS[1:])}.'
+            )
         for place, mistake in _find_mistakes(self.roles):
             raise ValueError(f"{self.ref.name}, {place}: {mistake}.")
         start_order({role.name: role.after for role in self.roles}, self.ref.name)

@@ -22,7 +22,7 @@ from llmos_hub.accounts.passwords import end_sessions, end_tokens, password_stat
 from llmos_hub.accounts.server_tokens import ServerTokens
 from llmos_hub.names import API_PREFIX, GATEWAY_PREFIX, SCOPE_ACCOUNTS
 
-__all__ = ["api_handlers", "error_handlers", "people_handlers", "spawn_handlers"]
+__all__ = ["api_handlers", "replacing_handlers"]
 
 
 def _may_make_admins(handler: APIHandler) -> bool:
@@ -256,20 +256,13 @@ def api_handlers() -> list[tuple[str, Any]]:
     ]
 
 
-def people_handlers() -> list[tuple[str, Any]]:
-    """Return the handlers that replace the Hub's own API for users, where a name and a password suffice to log in."""
-    return [("/api/users", GuardedUserListHandler), ("/api/users/([^/]+)", GuardedUserHandler)]
-
-
-def spawn_handlers() -> list[tuple[str, Any]]:
-    """Return the handlers that replace the Hub's spawn pages."""
+def replacing_handlers() -> list[tuple[str, Any]]:
+    """Return the handlers that replace the Hub's own, where a name and a password suffice to log in."""
     return [
+        ("/api/users", GuardedUserListHandler),
+        ("/api/users/([^/]+)", GuardedUserHandler),
         ("/spawn", ConfirmedSpawnHandler),
         ("/spawn/([^/]+)", ConfirmedSpawnHandler),
         ("/spawn/([^/]+)/([^/]+)", ConfirmedSpawnHandler),
+        (r"/error/(\d+)", ServiceErrorHandler),
     ]
-
-
-def error_handlers() -> list[tuple[str, Any]]:
-    """Return the handlers of the page for services that the proxy does not reach, in place of the Hub's own."""
-    return [(r"/error/(\d+)", ServiceErrorHandler)]

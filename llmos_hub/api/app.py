@@ -8,9 +8,9 @@ import difflib
 import errno
 import json
 import logging
-import signal
 import socket
 from collections.abc import AsyncIterator, Iterator
+from typing import Any
 
 import uvicorn
 from starlette.applications import Starlette
@@ -25,21 +25,22 @@ from llmos.resources import API_VERSION, KINDS
 from llmos_hub.api.audit import Audit, log_changes
 from llmos_hub.api.dependencies import Addresses, Services
 from llmos_hub.api.handlers.health import rendered_metrics
-from llmos_hub.api.metrics import Metrics
+from llmos_hub.api.metrics import APIMetrics
 from llmos_hub.api.middleware import RequestMiddleware
 from llmos_hub.api.rates import WriteRates
 from llmos_hub.api.routes import make_routes
 from llmos_hub.api.streams import Streams
-from llmos_hub.bounded_http import BoundedServer, Bounds, give_up_silent_peers, make_protocol
+from llmos_hub.bounded_http import BoundedProtocol, BoundedServer, Bounds, listen, log_to_stderr, stop_on_signals
 from llmos_hub.identity import HubIdentity, Identity
-from llmos_hub.managers.logs import LocalLogReader, LogReader
+from llmos_hub.managers.logs import LocalLogReader, ResourceLogReader
 from llmos_hub.managers.namespaces import LocalNamespaces, Namespaces
 from llmos_hub.managers.nodes import LocalNodes, Nodes
 from llmos_hub.managers.resources import ResourceManager
 from llmos_hub.managers.settings import PlatformSettings
 from llmos_hub.names import API_PREFIX
 from llmos_hub.settings import ProcessSettings
-from llmos_hub.stores import Store, open_store_for
+from llmos_hub.stores import open_store_for
+from llmos_hub.stores.base import Store
 
 __all__ = ["make_app", "make_metrics_server", "make_server", "serve"]
 
@@ -52,7 +53,7 @@ _GRACE = 5
 def make_app(
     store: Store,
     identity: Identity,
-    logs: LogReader,
+    logs: ResourceLogReader,
     *,
     addresses: Addresses | None = None,
     settings: PlatformSettings | None = None,
@@ -87,7 +88,7 @@ def make_app(
     check_streams_every
         Seconds between checks that the caller may still see an open stream.
     """
-    metrics = Metrics()
+    metrics = APIMetrics()
     settings = settings or PlatformSettings(store)
     app = Starlette(routes=make_routes(), middleware=[Middleware(RequestMiddleware, metrics=metrics, prefix=prefix)])
     app.router.redirect_slashes = False
@@ -140,17 +141,22 @@ def _rendered(error: LLMOSError) -> tuple[str, bytes]:
 
 def make_server(app: Starlette, bounds: Bounds | None = None) -> uvicorn.Server:
     """Return the server of the application, with limits on the resources a client may use."""
+    # the Hub's proxy keeps connections open; closing them earlier than the proxy does loses requests
+    return _make_server(app, bounds or Bounds(), timeout_graceful_shutdown=_GRACE, timeout_keep_alive=75)
+
+
+def _make_server(app: Starlette, bounds: Bounds, **options: Any) -> uvicorn.Server:
+    """Return a server of nothing but HTTP, which logs nothing by itself."""
+    protocol = BoundedProtocol.within(bounds, _rendered)
     config = uvicorn.Config(
         app,
-        http=make_protocol(bounds or Bounds(), _rendered),
+        http=protocol,
         lifespan="off",
         ws="none",
         access_log=False,
         log_config=None,
         server_header=False,
-        timeout_graceful_shutdown=_GRACE,
-        # the Hub's proxy keeps connections open; closing them earlier than the proxy does loses requests
-        timeout_keep_alive=75,
+        **options,
     )
     return _Server(config)
 
@@ -161,13 +167,7 @@ def make_metrics_server(services: Services, host: str, port: int) -> uvicorn.Ser
     async def answer(_: Request) -> Response:
         return rendered_metrics(services.metrics)
 
-    protocol = make_protocol(Bounds(max_connections=64), _rendered)
-    app = Starlette(routes=[Route("/metrics", answer)])
-    return _Server(
-        uvicorn.Config(
-            app, host=host, port=port, http=protocol, lifespan="off", ws="none", access_log=False, log_config=None
-        )
-    )
+    return _make_server(Starlette(routes=[Route("/metrics", answer)]), Bounds(max_connections=64), host=host, port=port)
 
 
 @contextlib.asynccontextmanager
@@ -194,7 +194,7 @@ async def serve(settings: ProcessSettings) -> None:
     UsageError
         A setting is missing, or the address can't be listened on.
     """
-    _log_to_stderr()
+    log_to_stderr()
     if not (settings.hub_api_url and settings.hub_token):
         raise UsageError("JUPYTERHUB_API_URL and JUPYTERHUB_API_TOKEN are not set. `llmos up` sets them.")
     if not settings.encryption_key and settings.store == "redis":
@@ -215,40 +215,18 @@ async def serve(settings: ProcessSettings) -> None:
             services.streams.closing.set()
             server.should_exit = True
 
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, stop)
+        stack.enter_context(stop_on_signals(stop))
         logger.info("The API listens on http://%s:%d", *listener.getsockname()[:2])
-        try:
-            await server.serve(sockets=[listener])
-        finally:
-            for number in (signal.SIGTERM, signal.SIGINT):
-                loop.remove_signal_handler(number)
-
-
-def _log_to_stderr() -> None:
-    """Set up logging unless it is configured already."""
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    # INFO only for the platform's own loggers: httpx would write a line for each request to the Hub
-    ours = logging.getLogger("llmos_hub")
-    if ours.level == logging.NOTSET:
-        ours.setLevel(logging.INFO)
+        await server.serve(sockets=[listener])
 
 
 def _listen(host: str, port: int) -> socket.socket:
     """Return the socket to serve on; if it can't be opened, raise an error with the reason."""
-    # asyncio sets TCP_NODELAY only if the protocol is given; without TCP_NODELAY answers take 40 ms
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        give_up_silent_peers(listener)
-        listener.bind((host, port))
+        return listen(host, port)
     except OSError as error:
-        listener.close()
         why = "is taken by another program" if error.errno == errno.EADDRINUSE else f"can't be had: {error.strerror}"
         raise UsageError(f"The API's address {host}:{port} {why}. LLMOS_HOST and LLMOS_PORT set another.") from None
-    return listener
 
 
 @contextlib.asynccontextmanager

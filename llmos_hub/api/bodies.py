@@ -124,8 +124,7 @@ def _too_large(limit: int) -> PayloadTooLarge:
 
 
 def _refuse_constant(name: str) -> Any:
-    message = f"{name} is not JSON"
-    raise ValueError(message)
+    raise ValueError(f"{name} is not JSON")
 
 
 def _json(body: bytes) -> Any:

@@ -10,14 +10,14 @@ from starlette.requests import Request
 from llmos.errors import Forbidden, LLMOSError, UsageError
 from llmos.resources import Resource
 from llmos_hub.api.audit import Audit
-from llmos_hub.api.metrics import Metrics
+from llmos_hub.api.metrics import APIMetrics
 from llmos_hub.api.rates import WriteRates
 from llmos_hub.api.streams import Streams
 from llmos_hub.identity.base import Identity
-from llmos_hub.managers.logs import LogReader
+from llmos_hub.managers.logs import ResourceLogReader
 from llmos_hub.managers.namespaces import Namespaces
 from llmos_hub.managers.nodes import Nodes
-from llmos_hub.managers.resources import ResourceManager
+from llmos_hub.managers.resources import ResourceManager, Selection
 from llmos_hub.managers.settings import PlatformSettings
 from llmos_hub.policy import Caller, Ref, Rights, Verb, Within
 from llmos_hub.stores.base import Store
@@ -49,10 +49,10 @@ class Services:
     identity: Identity
     resources: ResourceManager
     settings: PlatformSettings
-    logs: LogReader
+    logs: ResourceLogReader
     streams: Streams
     writes: WriteRates
-    metrics: Metrics
+    metrics: APIMetrics
     namespaces: Namespaces
     nodes: Nodes
     audit: Audit
@@ -193,32 +193,26 @@ class Call:
         return text is not None
 
     @property
-    def labels(self) -> dict[str, str] | None:
-        """The label selector.
+    def selection(self) -> Selection:
+        """The resources that a list or watch shows.
 
         Raises
         ------
         UsageError
-            It can't be read.
+            A selector can't be read, or is for another field than the name.
         """
-        return label_selector(self.query.get("labelSelector", ""))
+        labels = label_selector(self.query.get("labelSelector", ""))
+        return Selection(labels, _only_name(self.query.get("fieldSelector", "")), self.within)
 
-    @property
-    def only_name(self) -> str | None:
-        """The name in a field selector; selection by other fields is not supported.
 
-        Raises
-        ------
-        UsageError
-            The selector has another field.
-        """
-        text = self.query.get("fieldSelector", "")
-        if not text:
-            return None
-        field_, _, value = text.partition("=")
-        if field_ != "metadata.name" or not value or "," in value:
-            raise UsageError(f'fieldSelector: "{text[:80]}" is not known. The only one is metadata.name=NAME.')
-        return value.removeprefix("=")
+def _only_name(text: str) -> str | None:
+    """Return the name in a field selector; None if it is empty."""
+    if not text:
+        return None
+    field_, _, value = text.partition("=")
+    if field_ != "metadata.name" or not value or "," in value:
+        raise UsageError(f'fieldSelector: "{text[:80]}" is not known. The only one is metadata.name=NAME.')
+    return value.removeprefix("=")
 
 
 def label_selector(text: str) -> dict[str, str] | None:

@@ -9,7 +9,6 @@ from typing import Final, Literal
 
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from llmos.errors import BadRequest, LLMOSError, MethodNotAllowed, NotFound, Unauthorized
@@ -19,7 +18,7 @@ from llmos_hub.api.dependencies import Call, Services
 from llmos_hub.managers.settings import MAX_WRITES
 from llmos_hub.policy import Ref, Rights, Verb
 
-__all__ = ["Endpoint", "Operation", "route"]
+__all__ = ["APIEndpoint", "Operation"]
 
 Handler = Callable[[Call], Awaitable[Response]]
 OpenHandler = Callable[[Request, Services], Awaitable[Response]]
@@ -72,7 +71,7 @@ class OpenOperation:
     returns: Returns = "object"
 
 
-class Endpoint:
+class APIEndpoint:
     """The ASGI application of one endpoint.
 
     Parameters
@@ -164,8 +163,3 @@ def bearer_token(request: Request, services: Services) -> str:
         page = f": {services.addresses.public}/hub/token" if services.addresses.public else "."
         raise Unauthorized(f'Send "Authorization: Bearer TOKEN" with a token from the Hub\'s token page{page}')
     return found[1]
-
-
-def route(endpoint: Endpoint) -> Route:
-    """Return the route of an endpoint; the endpoint checks the method itself."""
-    return Route(endpoint.template, endpoint, name=endpoint.template)

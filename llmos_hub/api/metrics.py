@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 
-__all__ = ["Metrics"]
+__all__ = ["APIMetrics"]
 
 _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
 
 
-class Metrics:
+class APIMetrics:
     """The metrics of one application; each has its own registry, so that tests and reloads don't share any."""
 
     def __init__(self) -> None:
@@ -28,20 +28,12 @@ class Metrics:
             buckets=_BUCKETS,
             registry=self._registry,
         )
-        self._streams = Gauge("llmos_api_open_streams", "Open watches and followed logs.", registry=self._registry)
+        self.streams = Gauge("llmos_api_open_streams", "Open watches and followed logs.", registry=self._registry)
 
     def answered(self, route: str, method: str, code: int, seconds: float) -> None:
         """Count a request; `route` is a template, not a path, since clients can send any number of different paths."""
         self._requests.labels(route, method, str(code)).inc()
         self._latency.labels(route, method).observe(seconds)
-
-    def stream_opened(self) -> None:
-        """Count one more open stream."""
-        self._streams.inc()
-
-    def stream_closed(self) -> None:
-        """Count one open stream less."""
-        self._streams.dec()
 
     def render(self) -> bytes:
         """Return the metrics in the text format 0.0.4."""

@@ -13,8 +13,8 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from llmos.errors import Internal, LLMOSError, MethodNotAllowed, Unauthorized
-from llmos_hub.api.endpoints import Endpoint
-from llmos_hub.api.metrics import Metrics
+from llmos_hub.api.endpoints import APIEndpoint
+from llmos_hub.api.metrics import APIMetrics
 from llmos_hub.names import HEADER_REQUEST_ID
 
 __all__ = ["RequestMiddleware"]
@@ -44,7 +44,7 @@ class RequestMiddleware:
         The path under the Hub; requests are served with and without it.
     """
 
-    def __init__(self, app: ASGIApp, *, metrics: Metrics, prefix: str) -> None:
+    def __init__(self, app: ASGIApp, *, metrics: APIMetrics, prefix: str) -> None:
         self._app, self._metrics, self._prefix = app, metrics, prefix.rstrip("/")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -66,7 +66,7 @@ class RequestMiddleware:
 class _Exchange:
     """One request and its answer."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics, scope: Scope, receive: Receive, send: Send) -> None:
+    def __init__(self, app: ASGIApp, metrics: APIMetrics, scope: Scope, receive: Receive, send: Send) -> None:
         self._app, self._metrics, self._scope, self._receive, self._send = app, metrics, scope, receive, send
         given = Headers(scope=scope).get(HEADER_REQUEST_ID, "")
         self._id = given if _SANE_ID.fullmatch(given) else secrets.token_hex(6)
@@ -79,7 +79,7 @@ class _Exchange:
     @property
     def _route(self) -> str:
         endpoint = self._scope.get("endpoint")
-        return endpoint.template if isinstance(endpoint, Endpoint) else "none"
+        return endpoint.template if isinstance(endpoint, APIEndpoint) else "none"
 
     async def run(self) -> None:
         """Answer the request."""
@@ -121,7 +121,7 @@ class _Exchange:
         if isinstance(error, Unauthorized):
             headers["www-authenticate"] = "Bearer"
         endpoint = self._scope.get("endpoint")
-        if isinstance(error, MethodNotAllowed) and isinstance(endpoint, Endpoint):
+        if isinstance(error, MethodNotAllowed) and isinstance(endpoint, APIEndpoint):
             headers["allow"] = ", ".join(sorted(endpoint.operations))
         if error.status in {429, 503}:
             headers["retry-after"] = "1"

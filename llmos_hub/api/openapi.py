@@ -10,7 +10,7 @@ from typing import Any, Final
 from starlette.routing import BaseRoute, Route
 
 from llmos.resources import API_VERSION, KINDS, MAIN_KIND, Resource, json_schema
-from llmos_hub.api.endpoints import Endpoint, OpenOperation, Operation
+from llmos_hub.api.endpoints import APIEndpoint, OpenOperation, Operation
 
 __all__ = ["PARAMETERS", "make_document", "make_page"]
 
@@ -101,8 +101,8 @@ def make_document(routes: Iterable[BaseRoute], *, version: str, server: str) -> 
     }
 
 
-def _endpoints(routes: Iterable[BaseRoute]) -> list[Endpoint]:
-    return [r.endpoint for r in routes if isinstance(r, Route) and isinstance(r.endpoint, Endpoint)]
+def _endpoints(routes: Iterable[BaseRoute]) -> list[APIEndpoint]:
+    return [r.endpoint for r in routes if isinstance(r, Route) and isinstance(r.endpoint, APIEndpoint)]
 
 
 def _kind_schemas(kind: type[Resource]) -> dict[str, Any]:
@@ -131,7 +131,7 @@ def _moved(node: Any) -> Any:
     return [_moved(n) for n in node] if isinstance(node, list) else node
 
 
-def _path_item(endpoint: Endpoint) -> dict[str, Any]:
+def _path_item(endpoint: APIEndpoint) -> dict[str, Any]:
     item: dict[str, Any] = {}
     names = _PARAMETER.findall(endpoint.template)
     if names:
@@ -144,7 +144,7 @@ def _path_item(endpoint: Endpoint) -> dict[str, Any]:
     return item
 
 
-def _operation(endpoint: Endpoint, method: str, operation: Operation | OpenOperation) -> dict[str, Any]:
+def _operation(endpoint: APIEndpoint, method: str, operation: Operation | OpenOperation) -> dict[str, Any]:
     kind = endpoint.kind.kind_name() if endpoint.kind is not Resource else ""
     answer = {"description": operation.summary, "content": _content(kind, operation.returns)}
     responses: dict[str, Any] = {"200": answer}

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 from starlette.routing import Route
 
 from llmos.resources import API_VERSION, KINDS, Resource
-from llmos_hub.api.endpoints import Endpoint, OpenOperation, Operation, route
+from llmos_hub.api.endpoints import APIEndpoint, Handler, OpenOperation, Operation, Returns
 from llmos_hub.api.handlers import discovery, documents, health, platform
 from llmos_hub.api.handlers.logs import read_log
 from llmos_hub.api.handlers.resources import (
@@ -29,89 +31,76 @@ _LIST_PARAMETERS = ("labelSelector", "fieldSelector", "watch", "resourceVersion"
 
 
 def make_routes() -> list[Route]:
-    """Return all routes."""
-    endpoints = [*_open_endpoints(), *_discovery_endpoints()]
+    """Return all routes; each endpoint checks the method itself."""
+    endpoints = [*_open_endpoints(), *_platform_endpoints()]
     for kind in KINDS.values():
         endpoints += _kind_endpoints(kind)
-    return [route(endpoint) for endpoint in endpoints]
+    return [Route(endpoint.template, endpoint, name=endpoint.template) for endpoint in endpoints]
 
 
-def _open_endpoints() -> list[Endpoint]:
+def _open_endpoints() -> list[APIEndpoint]:
     page = OpenOperation(documents.page, "This page", "html")
+    document = OpenOperation(documents.openapi_document, "The API in OpenAPI 3.1")
+    alive = OpenOperation(health.health, "Return whether the process is alive")
+    ready = OpenOperation(health.ready, "Return whether requests can be served")
     return [
-        Endpoint("/", {"GET": page}),
-        Endpoint("/docs", {"GET": page}),
-        Endpoint("/openapi.json", {"GET": OpenOperation(documents.openapi_document, "The API in OpenAPI 3.1")}),
-        Endpoint("/health", _with_head(OpenOperation(health.health, "Return whether the process is alive"))),
-        Endpoint("/ready", _with_head(OpenOperation(health.ready, "Return whether requests can be served"))),
+        APIEndpoint("/", {"GET": page}),
+        APIEndpoint("/docs", {"GET": page}),
+        APIEndpoint("/openapi.json", {"GET": document}),
+        APIEndpoint("/health", {"GET": alive, "HEAD": alive}),
+        APIEndpoint("/ready", {"GET": ready, "HEAD": ready}),
     ]
 
 
-def _with_head(operation: OpenOperation) -> dict[str, OpenOperation]:
-    return {"GET": operation, "HEAD": operation}
-
-
-def _discovery_endpoints() -> list[Endpoint]:
+def _platform_endpoints() -> list[APIEndpoint]:
     group = API_VERSION.partition("/")[0]
-    metrics = Operation(
-        health.metrics,
-        "Metrics for Prometheus, for admins",  # a notebook server can reach the process itself, too
-        returns="text",
-        requires=partial(Rights.require_admin, what="read the platform's metrics"),
+    # a notebook server can reach the process itself, too
+    admins = partial(Rights.require_admin, what="read the platform's metrics")
+    make_namespace = Operation(
+        platform.make_namespace, "Create and prepare a namespace, if it isn't yet", returns="object", created=True
     )
     return [
-        Endpoint("/metrics", {"GET": metrics}),
-        Endpoint("/apis", {"GET": Operation(discovery.api_groups, "The API's groups", returns="object")}),
-        Endpoint(f"/apis/{group}", {"GET": Operation(discovery.api_group, "The group's versions", returns="object")}),
-        Endpoint(_BASE, {"GET": Operation(discovery.api_resources, "The kinds and their verbs", returns="object")}),
-        Endpoint(
-            f"{_BASE}/whoami",
-            {"GET": Operation(discovery.whoami, "The identity and scopes of the token", returns="object")},
-        ),
-        Endpoint(
+        _read("/metrics", health.metrics, "Metrics for Prometheus, for admins", returns="text", requires=admins),
+        _read("/apis", discovery.api_groups, "The API's groups"),
+        _read(f"/apis/{group}", discovery.api_group, "The group's versions"),
+        _read(_BASE, discovery.api_resources, "The kinds and their verbs"),
+        _read(f"{_BASE}/whoami", discovery.whoami, "The identity and scopes of the token"),
+        _read(
             f"{_BASE}/nodes",
-            {
-                "GET": Operation(
-                    platform.list_nodes,
-                    "The nodes and their free resources",
-                    returns="object",
-                    requires=Rights.require_manage,
-                )
-            },
+            platform.list_nodes,
+            "The nodes and their free resources",
+            requires=Rights.require_manage,
         ),
-        Endpoint(
-            f"{_BASE}/namespaces/{{namespace}}",
-            {
-                "POST": Operation(
-                    platform.make_namespace,
-                    "Create and prepare a namespace, if it isn't yet",
-                    returns="object",
-                    created=True,
-                )
-            },
-        ),
+        APIEndpoint(f"{_BASE}/namespaces/{{namespace}}", {"POST": make_namespace}),
     ]
 
 
-def _kind_endpoints(kind: type[Resource]) -> list[Endpoint]:
+def _read(
+    template: str,
+    handler: Handler,
+    summary: str,
+    *,
+    returns: Returns = "object",
+    requires: Callable[[Rights], None] | None = None,
+) -> APIEndpoint:
+    """Return an endpoint of no kind that can only be read."""
+    return APIEndpoint(template, {"GET": Operation(handler, summary, returns=returns, requires=requires)})
+
+
+def _kind_endpoints(kind: type[Resource]) -> list[APIEndpoint]:
     everywhere = f"{_BASE}/{kind.plural}"
     listing = Operation(list_resources, f"List or watch {kind.plural}", "list", _LIST_PARAMETERS, returns="list")
     if kind.scope == "Cluster":
         return _collection(kind, everywhere, listing)
-    of_all = Operation(
-        list_resources,
-        f"List or watch {kind.plural} of all namespaces that you may see",
-        "list",
-        _LIST_PARAMETERS,
-        returns="list",
-    )
+    summary = f"List or watch {kind.plural} of all namespaces that you may see"
+    of_all = replace(listing, summary=summary)
     return [
-        Endpoint(everywhere, {"GET": of_all}, kind=kind),
+        APIEndpoint(everywhere, {"GET": of_all}, kind=kind),
         *_collection(kind, f"{_BASE}/namespaces/{{namespace}}/{kind.plural}", listing),
     ]
 
 
-def _collection(kind: type[Resource], collection: str, listing: Operation) -> list[Endpoint]:
+def _collection(kind: type[Resource], collection: str, listing: Operation) -> list[APIEndpoint]:
     item = f"{collection}/{{name}}"
     one = kind.singular
     create = Operation(create_resource, f"Create a {one}", "create", ("dryRun",), "resource", created=True)
@@ -126,12 +115,12 @@ def _collection(kind: type[Resource], collection: str, listing: Operation) -> li
     status = Operation(get_resource, f"Read a {one} with its status", "get")
     events = Operation(list_events, f"The events of a {one}", "get", returns="events")
     endpoints = [
-        Endpoint(collection, {"GET": listing, "POST": create}, kind=kind),
-        Endpoint(item, operations, kind=kind),
-        Endpoint(f"{item}/status", {"GET": status}, kind=kind, refusal=_STATUS_REFUSAL),
-        Endpoint(f"{item}/events", {"GET": events}, kind=kind),
+        APIEndpoint(collection, {"GET": listing, "POST": create}, kind=kind),
+        APIEndpoint(item, operations, kind=kind),
+        APIEndpoint(f"{item}/status", {"GET": status}, kind=kind, refusal=_STATUS_REFUSAL),
+        APIEndpoint(f"{item}/events", {"GET": events}, kind=kind),
     ]
     if kind.has_logs:
         logs = Operation(read_log, f"The log of a {one}", "logs", ("tailLines", "follow", "replica"), returns="text")
-        endpoints.append(Endpoint(f"{item}/logs", {"GET": logs}, kind=kind))
+        endpoints.append(APIEndpoint(f"{item}/logs", {"GET": logs}, kind=kind))
     return endpoints

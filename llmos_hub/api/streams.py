@@ -17,7 +17,7 @@ from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from llmos.errors import Internal, LLMOSError, TooManyRequests, Unavailable
-from llmos_hub.api.metrics import Metrics
+from llmos_hub.api.metrics import APIMetrics
 
 __all__ = ["LineStream", "Streams", "WholeList", "begun"]
 
@@ -39,7 +39,7 @@ class Streams:
         Seconds between checks that the caller may still see a stream's content.
     """
 
-    def __init__(self, metrics: Metrics, *, check_every: float = _CHECK_EVERY) -> None:
+    def __init__(self, metrics: APIMetrics, *, check_every: float = _CHECK_EVERY) -> None:
         self._metrics = metrics
         self._open: Counter[str] = Counter()
         self.check_every = check_every
@@ -58,11 +58,10 @@ class Streams:
         if self._open[owner] >= limit:
             raise TooManyRequests(f"You have {limit} watches and followed logs open, which is the most. Close some.")
         self._open[owner] += 1
-        self._metrics.stream_opened()
         try:
-            yield
+            with self._metrics.streams.track_inprogress():
+                yield
         finally:
-            self._metrics.stream_closed()
             self._open[owner] -= 1
             if not self._open[owner]:
                 del self._open[owner]

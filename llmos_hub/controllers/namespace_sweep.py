@@ -22,9 +22,9 @@ from llmos_hub.controllers.namespaces.reconciler import owner_of
 from llmos_hub.controllers.server_sweep import ServerSweep
 from llmos_hub.identity.people import People
 from llmos_hub.kubernetes.connection import MERGE_PATCH, APIError, KubernetesAPI, path_of
-from llmos_hub.managers.namespace_objects import Owner
 from llmos_hub.managers.namespace_options import NamespaceOptions
 from llmos_hub.names import KEY_INSTANCE, KEY_MANAGED_BY, KEY_MISSING_SINCE, KEY_OWNER_CREATED, MODELS_CLAIM
+from llmos_hub.policy import NamespaceOwner
 from llmos_hub.stores.base import Store
 
 __all__ = ["Sweep"]
@@ -109,7 +109,7 @@ class Sweep:
             if not obj["metadata"].get("deletionTimestamp"):
                 await self._look_at(obj, owner)
 
-    async def _look_at(self, obj: Object, owner: Owner) -> None:
+    async def _look_at(self, obj: Object, owner: NamespaceOwner) -> None:
         name = obj["metadata"]["name"]
         since = (obj["metadata"].get("annotations") or {}).get(KEY_MISSING_SINCE)
         there, created = await self._find(owner)
@@ -132,7 +132,7 @@ class Sweep:
         elif now - missing >= timedelta(hours=self._options.orphan_grace_hours):
             await self._clean(name, obj["metadata"]["uid"])
 
-    async def _find(self, owner: Owner) -> tuple[bool, str]:
+    async def _find(self, owner: NamespaceOwner) -> tuple[bool, str]:
         """Return whether the owner exists in the Hub, and the time they were created there."""
         if owner.kind == "group":
             return await self._people.has_group(owner.name), ""

@@ -12,18 +12,19 @@ from collections.abc import AsyncIterator, Awaitable
 from typing import Any
 
 from llmos.errors import BadRequest, Cause, Internal, LLMOSError, MethodNotAllowed, NotFound
+from llmos_hub.bounded_http import log_to_stderr, stop_on_signals
 from llmos_hub.gateway.asgi import Receive, Scope, Send, make_request
 from llmos_hub.gateway.context import Context, Handler
 from llmos_hub.gateway.cors import Cors
 from llmos_hub.gateway.discovery import Discovery
 from llmos_hub.gateway.endpoints import ROUTES
-from llmos_hub.gateway.metrics import Metrics
+from llmos_hub.gateway.metrics import GatewayMetrics
 from llmos_hub.gateway.options import GatewayOptions
 from llmos_hub.gateway.prompt_cache import PromptCaches
 from llmos_hub.gateway.proxy import Truncated
 from llmos_hub.gateway.request import CLIENT_CLOSED, ClientGone, Headers, Request
 from llmos_hub.gateway.routes import Router
-from llmos_hub.gateway.routing import Table, printable
+from llmos_hub.gateway.routing import RoutingTable, printable
 from llmos_hub.gateway.server import Server, listen
 from llmos_hub.gateway.shares import Shares
 from llmos_hub.gateway.upstream import Upstreams
@@ -73,8 +74,8 @@ class Gateway:
     ) -> None:
         options = options or GatewayOptions()
         self._upstreams = Upstreams(options)
-        metrics = Metrics()
-        table = Table(self._upstreams, metrics, engine_secret)
+        metrics = GatewayMetrics()
+        table = RoutingTable(self._upstreams, metrics, engine_secret)
         discovery = Discovery(store, table)
         metrics.table_age = discovery.age
         self.context = Context(
@@ -106,17 +107,11 @@ class Gateway:
     @contextlib.asynccontextmanager
     async def settling(self, settled: Awaitable[bool]) -> AsyncIterator[None]:
         """Report not ready at /ready until `settled` is done; requests are answered all the same."""
-        self.context.settling = True
-        task = asyncio.ensure_future(settled)
-
-        def over(_: asyncio.Future[bool]) -> None:
-            self.context.settling = False
-
-        task.add_done_callback(over)
+        self.context.settling = asyncio.ensure_future(settled)
         try:
             yield
         finally:
-            await _cancel(task)
+            await _cancel(self.context.settling)
 
     def drain(self) -> None:
         """Report not ready at /ready, so that no new requests are sent here."""
@@ -268,7 +263,7 @@ async def serve(settings: ProcessSettings, options: GatewayOptions | None = None
     from llmos_hub.valkey.database import Database
 
     options = options or GatewayOptions.from_environment()
-    _log_to_stderr()
+    log_to_stderr()
     sock = listen(settings.host, settings.port)
     _allow_many_files()
     shared = SharedIdentities(Database(settings.redis_url), settings.hub_token) if settings.redis_url else None
@@ -277,7 +272,7 @@ async def serve(settings: ProcessSettings, options: GatewayOptions | None = None
     try:
         gateway = Gateway(store, identity, options, settings.hub_token, engine_secret=settings.engine_secret)
         server = Server(gateway, options, sock, gateway.drain)
-        with server.stop_on_signals():
+        with stop_on_signals(server.stop):
             async with contextlib.AsyncExitStack() as stack:
                 await stack.enter_async_context(gateway.running())
                 if settings.in_cluster:  # only there other replicas can take the requests meanwhile
@@ -289,15 +284,6 @@ async def serve(settings: ProcessSettings, options: GatewayOptions | None = None
         sock.close()
         await identity.close()
         await store.close()
-
-
-def _log_to_stderr() -> None:
-    """Log to stderr unless logging is configured already."""
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    # INFO only for this package: httpx would write a line for each request to the Hub.
-    ours = logging.getLogger("llmos_hub")
-    if ours.level == logging.NOTSET:
-        ours.setLevel(logging.INFO)
 
 
 def _allow_many_files() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Protocol
 
-from llmos_hub.gateway.upstream import Replica
+from llmos_hub.gateway.upstream import UpstreamReplica
 
 __all__ = ["Balancer", "LeastOutstanding"]
 
@@ -14,8 +14,12 @@ class Balancer(Protocol):
     """A strategy that chooses a replica; one instance per model, so that it may keep state."""
 
     def choose(
-        self, replicas: Sequence[Replica], tried: Collection[Replica], now: float, affinity: str | None = None
-    ) -> Replica | None:
+        self,
+        replicas: Sequence[UpstreamReplica],
+        tried: Collection[UpstreamReplica],
+        now: float,
+        affinity: str | None = None,
+    ) -> UpstreamReplica | None:
         """Choose a replica that is not in `tried`; None if none is left.
 
         Parameters
@@ -46,16 +50,16 @@ class LeastOutstanding:
 
     def choose(
         self,
-        replicas: Sequence[Replica],
-        tried: Collection[Replica],
+        replicas: Sequence[UpstreamReplica],
+        tried: Collection[UpstreamReplica],
         now: float,
         affinity: str | None = None,  # noqa: ARG002 - the protocol's signature
-    ) -> Replica | None:
+    ) -> UpstreamReplica | None:
         """As `Balancer.choose`; the key is ignored."""
         count = len(replicas)
         if count == 1 and not tried:
             return replicas[0]
-        best: Replica | None = None
+        best: UpstreamReplica | None = None
         best_load = (True, 0)
         for offset in range(count):
             replica = replicas[(self._turn + offset) % count]

@@ -11,12 +11,15 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from typing import Final, Protocol, cast
+from typing import TYPE_CHECKING, Final, cast
 
 import httptools
 
 from llmos_hub.gateway.liveness import Socket, is_lost, probe, unacknowledged
 from llmos_hub.gateway.options import GatewayOptions
+
+if TYPE_CHECKING:  # it makes the connections, and keeps them between exchanges
+    from llmos_hub.gateway.upstream import UpstreamReplica
 
 __all__ = [
     "LOST",
@@ -27,7 +30,6 @@ __all__ = [
     "Hangs",
     "Head",
     "Lost",
-    "Peer",
     "TimedOut",
     "UpstreamError",
 ]
@@ -72,28 +74,6 @@ class Head:
     headers: dict[bytes, bytes]
 
 
-class Peer(Protocol):
-    """The other side of a connection, with the pool that keeps it between exchanges."""
-
-    heard_at: float
-
-    def look_after(self, now: float) -> None:
-        """Find out whether it hangs."""
-        ...
-
-    def put_aside(self, began: float) -> None:
-        """Prefer others for a while."""
-        ...
-
-    def keep(self, connection: Connection) -> None:
-        """Take back a connection that can be used again."""
-        ...
-
-    def forget(self, connection: Connection) -> None:
-        """Drop an unused connection that was closed."""
-        ...
-
-
 class Connection(asyncio.Protocol):
     """One connection to a replica, for one exchange after another.
 
@@ -103,8 +83,8 @@ class Connection(asyncio.Protocol):
 
     Parameters
     ----------
-    peer
-        The replica.
+    replica
+        The replica on the other side.
     active
         The connections with an exchange under way, among which this one then is.
     options, loop
@@ -123,14 +103,18 @@ class Connection(asyncio.Protocol):
     """
 
     def __init__(
-        self, peer: Peer, active: set[Connection], options: GatewayOptions, loop: asyncio.AbstractEventLoop
+        self,
+        replica: UpstreamReplica,
+        active: set[Connection],
+        options: GatewayOptions,
+        loop: asyncio.AbstractEventLoop,
     ) -> None:
         self.used = False
         self.answered = False
         self.deadline = NEVER
         self.idle_since = 0.0
         self.sent_at = self.heard_at = 0.0
-        self._peer = peer
+        self._replica = replica
         self._active = active
         self._options = options
         self._loop = loop
@@ -203,11 +187,11 @@ class Connection(asyncio.Protocol):
         """Have the replica's health checked if it has been silent for a while."""
         after = self._options.check_after
         if now - self.heard_at > after and not self._paused:
-            self._peer.look_after(now)
+            self._replica.look_after(now)
 
-    def belongs_to(self, peer: Peer) -> bool:
+    def belongs_to(self, replica: UpstreamReplica) -> bool:
         """Return whether it is a connection to that replica."""
-        return self._peer is peer
+        return self._replica is replica
 
     def is_lost(self, now: float) -> bool:
         """Return whether data of this exchange has been unacknowledged for too long."""
@@ -237,14 +221,14 @@ class Connection(asyncio.Protocol):
         self._busy = False
         self.used = True
         self._reset()
-        self._peer.keep(self)
+        self._replica.keep(self)
 
     def abort(self, error: UpstreamError | None = None) -> None:
         """Close it at once, so that the engine stops computing."""
         self._active.discard(self)
         self._error = self._error or error or Broken("the connection was closed here")
         if isinstance(error, Lost):
-            self._peer.put_aside(self.sent_at)
+            self._replica.put_aside(self.sent_at)
         if self._transport is not None:
             self._transport.abort()
             self._transport = None
@@ -266,19 +250,19 @@ class Connection(asyncio.Protocol):
             if exc is None and self._to_the_end and self._head is not None:
                 self._complete = True
             if is_lost(exc):
-                self._peer.put_aside(self.sent_at)
+                self._replica.put_aside(self.sent_at)
                 self._error = self._error or Lost(LOST)
             self._error = self._error or Broken(f"it {'broke' if exc else 'closed'} the connection")
             self._wake()
         else:
             self._error = self._error or Broken("it closed the unused connection")
-            self._peer.forget(self)
+            self._replica.forget(self)
 
     def data_received(self, data: bytes) -> None:
         """Feed the parser; called by the event loop."""
         if not self._busy or self._complete:
             self.abort(Broken("it sent data without a request"))
-            self._peer.forget(self)
+            self._replica.forget(self)
             return
         self.answered = True
         self._unproductive += len(data)
@@ -291,7 +275,7 @@ class Connection(asyncio.Protocol):
         else:
             if self._unproductive > self._options.max_head:
                 self.abort(Broken(f"its answer's head is larger than {self._options.max_head} bytes"))
-        now = self.heard_at = self._peer.heard_at = self._loop.time()
+        now = self.heard_at = self._replica.heard_at = self._loop.time()
         if not self._paused:
             self.deadline = now + self._options.idle_timeout
         self._wake()

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from llmos_hub.gateway.discovery import Discovery
-from llmos_hub.gateway.metrics import Metrics
+from llmos_hub.gateway.metrics import GatewayMetrics
 from llmos_hub.gateway.options import GatewayOptions
 from llmos_hub.gateway.prompt_cache import PromptCaches
 from llmos_hub.gateway.request import Request
-from llmos_hub.gateway.routing import Table
+from llmos_hub.gateway.routing import RoutingTable
 from llmos_hub.gateway.shares import Shares
 from llmos_hub.identity.base import Identity
 
@@ -32,20 +33,20 @@ class Context:
     draining
         True once the process is about to end.
     settling
-        True while the process has just started and the Hub, which verifies tokens, is unreachable.
+        Done once the Hub, which verifies tokens, has answered since the start; None if nothing waits for it.
     """
 
     identity: Identity
-    table: Table
+    table: RoutingTable
     discovery: Discovery
-    metrics: Metrics
+    metrics: GatewayMetrics
     options: GatewayOptions
     budget: Shares
     receiving: Shares
     places: Shares
     prompt_caches: PromptCaches
     draining: bool = False
-    settling: bool = False
+    settling: asyncio.Future[bool] | None = None
 
 
 Handler = Callable[[Request, Context], Awaitable[None]]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from llmos.resources import ModelService
-from llmos_hub.gateway.routing import Table
+from llmos_hub.gateway.routing import RoutingTable
 from llmos_hub.stores.base import DELETED, Listing, Store, WatchEvent
 from llmos_hub.stores.follower import Follower
 
@@ -19,7 +19,7 @@ class Discovery:
         Set once the first list was received.
     """
 
-    def __init__(self, store: Store, table: Table) -> None:
+    def __init__(self, store: Store, table: RoutingTable) -> None:
         self._table = table
         self._follower = Follower(store, ModelService, listed=self._replace, changed=self._take, longest_pause=2.0)
         self.ready = self._follower.synced

@@ -11,9 +11,12 @@ import asyncio
 import errno
 import logging
 from collections.abc import Callable, Mapping
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final
 
-__all__ = ["HEALTH_PATHS", "HangWatch", "Watched"]
+if TYPE_CHECKING:  # it has a watch of its own
+    from llmos_hub.gateway.upstream import UpstreamReplica
+
+__all__ = ["HEALTH_PATHS", "HangWatch"]
 
 log = logging.getLogger(__name__)
 
@@ -29,19 +32,6 @@ _QUEUE: Final = 128
 
 llama.cpp uses a thread for each request.
 """
-
-
-class Watched(Protocol):
-    """A replica whose health can be asked; see `llmos_hub.gateway.upstream.Replica`."""
-
-    id: str
-    outstanding: int
-    heard_at: float
-    aside_until: float
-
-    async def ask_health(self) -> None:
-        """Return when the replica has answered anything at all."""
-        ...
 
 
 class HangWatch:
@@ -60,7 +50,7 @@ class HangWatch:
         True while the replica hangs: from when that is found out until it answers again.
     """
 
-    def __init__(self, replica: Watched, on_hang: Callable[[], None]) -> None:
+    def __init__(self, replica: UpstreamReplica, on_hang: Callable[[], None]) -> None:
         self.hangs = False
         self._replica = replica
         self._on_hang = on_hang

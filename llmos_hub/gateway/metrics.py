@@ -15,7 +15,7 @@ from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector,
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-__all__ = ["Histogram", "Metrics", "ModelMetrics"]
+__all__ = ["GatewayMetrics", "Histogram", "ModelMetrics"]
 
 BUCKETS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0)
 """Upper bounds in seconds: from a cached embedding to a long answer on a CPU."""
@@ -66,7 +66,7 @@ class ModelMetrics:
         self.sent += sent
 
 
-class Metrics(Collector):
+class GatewayMetrics(Collector):
     """All metrics of the gateway, as a Prometheus collector.
 
     Parameters

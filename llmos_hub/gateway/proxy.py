@@ -26,7 +26,7 @@ from llmos_hub.gateway.engine_errors import LARGEST_ERROR, as_client_error
 from llmos_hub.gateway.heads import EVENT_STREAM, EngineRequest, request_head, response_headers
 from llmos_hub.gateway.request import ClientGone, Request
 from llmos_hub.gateway.routing import ServedModel
-from llmos_hub.gateway.upstream import Replica
+from llmos_hub.gateway.upstream import UpstreamReplica
 
 __all__ = ["Truncated", "forward"]
 
@@ -67,7 +67,7 @@ async def forward(request: Request, model: ServedModel, outgoing: EngineRequest)
     Truncated
         The engine broke off in the middle of an answer that can't be marked as broken.
     """
-    exchange = _Exchange(request, model, outgoing)
+    exchange = _Forwarding(request, model, outgoing)
     request.client.watch(exchange.client_gone)
     model.metrics.outstanding += 1
     try:
@@ -77,7 +77,7 @@ async def forward(request: Request, model: ServedModel, outgoing: EngineRequest)
         request.client.unwatch()
 
 
-class _Exchange:
+class _Forwarding:
     """One request on its way through one or more replicas."""
 
     __slots__ = ("_connection", "_gone", "_head", "_loop", "_model", "_outgoing", "_request")
@@ -100,7 +100,7 @@ class _Exchange:
     async def run(self) -> None:
         """Try replicas until one answers."""
         model = self._model
-        tried: list[Replica] = []
+        tried: list[UpstreamReplica] = []
         delivered = 0
         failure: UpstreamError = ConnectFailed("it has no replica")
         while delivered < _MAX_DELIVERED:
@@ -138,7 +138,7 @@ class _Exchange:
             raise _hangs(model)
         raise _failed(model, failure)
 
-    async def _ask(self, replica: Replica) -> Head:
+    async def _ask(self, replica: UpstreamReplica) -> Head:
         """Send the request and wait for the answer's head.
 
         A pooled connection that turns out to be closed says nothing about the replica: a new one is tried. If that
@@ -167,7 +167,7 @@ class _Exchange:
         connection.send(self._head, self._outgoing.body)
         return await connection.head()
 
-    async def _pass_back(self, replica: Replica, head: Head) -> None:
+    async def _pass_back(self, replica: UpstreamReplica, head: Head) -> None:
         """Stream the answer. From here on nothing is retried: an error ends the answer."""
         request, connection = self._request, self._connection
         assert connection is not None
@@ -197,7 +197,7 @@ class _Exchange:
             log.warning(message, request.id, self._model.key, replica.id, error)
             await _break_off(request, self._model, head, data, error)
 
-    async def _error(self, replica: Replica) -> tuple[bytes, bool]:
+    async def _error(self, replica: UpstreamReplica) -> tuple[bytes, bool]:
         """Return the engine's error as far as it was read, and whether that is all of it.
 
         Raises
@@ -221,7 +221,7 @@ class _Exchange:
         return data, last
 
 
-async def _tokens(replica: Replica, text: str) -> int | None:
+async def _tokens(replica: UpstreamReplica, text: str) -> int | None:
     """Return the number of tokens that llama.cpp makes of a text; None if unknown."""
     body = json.dumps({"content": text, "add_special": True}).encode()
     try:

@@ -19,12 +19,12 @@ from llmos.resources import ModelService
 from llmos_hub.engine_keys import engine_key
 from llmos_hub.gateway.balancers import Balancer, LeastOutstanding
 from llmos_hub.gateway.hanging import HEALTH_PATHS
-from llmos_hub.gateway.metrics import Metrics, ModelMetrics
-from llmos_hub.gateway.upstream import Replica, Upstreams
+from llmos_hub.gateway.metrics import GatewayMetrics, ModelMetrics
+from llmos_hub.gateway.upstream import UpstreamReplica, Upstreams
 from llmos_hub.names import PUBLIC_NAMESPACE
 from llmos_hub.policy import Ref, Rights
 
-__all__ = ["SOON_READY", "ServedModel", "Table", "not_ready", "wrong_task"]
+__all__ = ["SOON_READY", "RoutingTable", "ServedModel", "not_ready", "wrong_task"]
 
 _NAMES_SHOWN: Final = 20
 _NAME_SHOWN: Final = 128
@@ -83,7 +83,7 @@ class ServedModel:
     phase: str
     message: str
     created: int
-    replicas: tuple[Replica, ...]
+    replicas: tuple[UpstreamReplica, ...]
     balancer: Balancer
     metrics: ModelMetrics
     engine: str = ""
@@ -97,10 +97,10 @@ class ServedModel:
         return f"{self.namespace}/{self.name}"
 
 
-class Table:
+class RoutingTable:
     """A table of all model services, by namespace and by the names by which they can be addressed."""
 
-    def __init__(self, upstreams: Upstreams, metrics: Metrics, engine_secret: str = "") -> None:
+    def __init__(self, upstreams: Upstreams, metrics: GatewayMetrics, engine_secret: str = "") -> None:
         self._upstreams = upstreams
         self._engine_secret = engine_secret
         self._metrics = metrics

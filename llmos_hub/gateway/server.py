@@ -11,7 +11,6 @@ import contextlib
 import errno
 import json
 import logging
-import signal
 import socket
 from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
@@ -19,7 +18,8 @@ from typing import Any, ClassVar
 import uvicorn
 
 from llmos.errors import LLMOSError, UsageError
-from llmos_hub.bounded_http import BoundedProtocol, BoundedServer, Bounds, give_up_silent_peers, make_protocol
+from llmos_hub import bounded_http
+from llmos_hub.bounded_http import BoundedProtocol, BoundedServer, Bounds
 from llmos_hub.gateway.options import GatewayOptions
 from llmos_hub.gateway.request import ALWAYS
 
@@ -29,10 +29,7 @@ log = logging.getLogger(__name__)
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """Return a listening socket.
-
-    Its connections, which inherit its options, are closed when the other machine is gone or does not read an answer
-    for two minutes, so that neither occupies an engine's slot for ever.
+    """Return the socket to serve on.
 
     Raises
     ------
@@ -40,21 +37,13 @@ def listen(host: str, port: int) -> socket.socket:
         The address is taken or is not one of this machine.
     """
     try:
-        family, kind, proto, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-    except OSError as error:
+        return bounded_http.listen(host, port)
+    except socket.gaierror as error:
         raise UsageError(f'LLMOS_HOST: "{host}" is no address of this machine ({error.strerror}).') from None
-    sock = socket.socket(family, kind, proto)
-    try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        give_up_silent_peers(sock)
-        sock.bind(address)
-        sock.setblocking(False)
     except OSError as error:
-        sock.close()
         if error.errno == errno.EADDRINUSE:
             raise UsageError(f"Port {port} is taken. Use another with: llmos up --gateway-port PORT") from None
         raise UsageError(f"The gateway can't listen on {host}:{port}: {error.strerror}.") from None
-    return sock
 
 
 class GatewayProtocol(BoundedProtocol):
@@ -108,7 +97,7 @@ class Server(BoundedServer):
         on_stop: Callable[[], None] = lambda: None,
     ) -> None:
         bounds = Bounds(options.max_connections, options.max_head, options.head_timeout)
-        self._protocol = make_protocol(bounds, _render, GatewayProtocol)
+        self._protocol = GatewayProtocol.within(bounds, _render)
         config = uvicorn.Config(
             app,
             http=self._protocol,
@@ -160,20 +149,8 @@ class Server(BoundedServer):
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Leave signals to `stop_on_signals`."""
+        """Leave signals to `llmos_hub.bounded_http.stop_on_signals`."""
         yield
-
-    @contextlib.contextmanager
-    def stop_on_signals(self) -> Iterator[None]:
-        """Call `stop` on SIGTERM and SIGINT."""
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self.stop)
-        try:
-            yield
-        finally:
-            for number in (signal.SIGTERM, signal.SIGINT):
-                loop.remove_signal_handler(number)
 
     async def on_tick(self, counter: int) -> bool:
         """Return whether to stop, which is not before the delay is over."""

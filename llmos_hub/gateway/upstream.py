@@ -12,7 +12,7 @@ from llmos_hub.gateway.connection import LOST, NEVER, ConnectFailed, Connection,
 from llmos_hub.gateway.hanging import HangWatch
 from llmos_hub.gateway.options import GatewayOptions
 
-__all__ = ["Replica", "Upstreams"]
+__all__ = ["UpstreamReplica", "Upstreams"]
 
 _SWEEP: Final = 0.25
 """Maximum seconds between two checks of all connections."""
@@ -20,7 +20,7 @@ _MOST_DOUBLINGS: Final = 3
 """An unreachable replica is passed over for twice as long each time, up to eight times as long."""
 
 
-class Replica:
+class UpstreamReplica:
     """One replica of a model and the connections to it.
 
     Attributes
@@ -192,13 +192,13 @@ class Upstreams:
         self.options = options
         self.loop = asyncio.get_running_loop()
         self.active: set[Connection] = set()
-        self._replicas: dict[tuple[str, str], Replica] = {}
+        self._replicas: dict[tuple[str, str], UpstreamReplica] = {}
         self._timer: asyncio.TimerHandle | None = None
         shortest = min(options.first_byte_timeout, options.idle_timeout, options.pool_idle)
         self._interval = min(_SWEEP, shortest / 2)
         self._sweep()
 
-    def replica(self, id_: str, url: str, health: bytes = b"") -> Replica:
+    def replica(self, id_: str, url: str, health: bytes = b"") -> UpstreamReplica:
         """Return the replica at that address; the same object for the same id and address.
 
         Parameters
@@ -209,16 +209,16 @@ class Upstreams:
         key = (id_, url)
         replica = self._replicas.get(key)
         if replica is None:
-            replica = self._replicas[key] = Replica(self, id_, url)
+            replica = self._replicas[key] = UpstreamReplica(self, id_, url)
         replica.health = health
         return replica
 
-    def abort(self, replica: Replica, error: UpstreamError) -> None:
+    def abort(self, replica: UpstreamReplica, error: UpstreamError) -> None:
         """End all exchanges with a replica."""
         for connection in [c for c in self.active if c.belongs_to(replica)]:
             connection.abort(error)
 
-    def retain(self, replicas: Iterable[Replica]) -> None:
+    def retain(self, replicas: Iterable[UpstreamReplica]) -> None:
         """Retire all replicas but these."""
         wanted = set(map(id, replicas))
         for key, replica in list(self._replicas.items()):

@@ -292,8 +292,7 @@ def _object(response: httpcore.Response) -> Mapping[str, Any]:
     """Return the JSON object of a successful response; otherwise raise ValueError."""
     body = json.loads(response.content) if response.status == 200 else None
     if not isinstance(body, dict):
-        message = f"HTTP {response.status}"
-        raise ValueError(message)  # noqa: TRY004 - one kind of error for all invalid answers
+        raise ValueError(f"HTTP {response.status}")  # noqa: TRY004 - one kind of error for all invalid answers
     return body
 
 

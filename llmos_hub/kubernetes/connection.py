@@ -12,7 +12,7 @@ import contextlib
 import json
 import os
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -137,8 +137,7 @@ class KubernetesAPI:
 
     async def _connected(self) -> Any:
         if self._closed:
-            message = "The connection to the cluster was closed."
-            raise Unavailable(message)
+            raise Unavailable("The connection to the cluster was closed.")
         if self._client is None:
             async with self._opening:
                 self._client = self._client or await self._open()
@@ -163,8 +162,9 @@ class KubernetesAPI:
             else:
                 await config.load_kube_config(config_file=configured or None, client_configuration=settings)
         except (config.ConfigException, OSError) as error:
-            message = f"No Kubernetes cluster can be reached: {_configuration(error)}. Set KUBECONFIG, or run this in a pod with a service account."
-            raise UsageError(message) from None
+            raise UsageError(
+                f"No Kubernetes cluster can be reached: {_configuration(error)}. Set KUBECONFIG, or run this in a pod with a service account."
+            ) from None
         return ApiClient(settings)
 
     async def close(self) -> None:
@@ -334,6 +334,45 @@ class KubernetesAPI:
                 yield self._read_lines(response)
             finally:
                 _abort(response)
+
+    async def watch(
+        self, path: str, *, params: Mapping[str, str], version: str, seconds: int, idle: float
+    ) -> AsyncGenerator[dict[str, Any], None]:
+        """Send one watch request, and yield its events, bookmarks included.
+
+        Parameters
+        ----------
+        path, params
+            The collection to watch, and its selectors.
+        version
+            The resourceVersion after which it begins.
+        seconds
+            Seconds after which the server ends it. It sends a bookmark just before.
+        idle
+            As for `lines`.
+
+        Raises
+        ------
+        APIError
+            The server answered with an error, or sent one instead of an event.
+        Unavailable
+            As for `lines`; or it broke off within an event.
+        """
+        query = {
+            **params,
+            "watch": "1",
+            "allowWatchBookmarks": "true",
+            "resourceVersion": version,
+            "timeoutSeconds": str(seconds),
+        }
+        async with self.lines(path, params=query, idle=idle) as lines:
+            async for line in lines:
+                if not line.endswith(b"\n"):
+                    raise Unavailable("The API server broke off.")
+                event: dict[str, Any] = json.loads(line)
+                if event["type"] == "ERROR":
+                    raise APIError(int(event["object"].get("code") or 500), event["object"])
+                yield event
 
     async def _read_lines(self, response: ClientResponse) -> AsyncIterator[bytes]:
         from aiohttp import ClientError

@@ -8,7 +8,7 @@ answer. Objects are plain JSON, reduced to the fields that are used.
 from __future__ import annotations
 
 import asyncio
-import json
+import contextlib
 import logging
 import random
 from collections.abc import Callable, Mapping
@@ -74,10 +74,6 @@ class Reflector:
         self._changed = changed
         self._forgets = forgets
 
-    def take(self, obj: Object) -> None:
-        """Store an object that the server has just returned, unless a newer version is known."""
-        self._put(obj)
-
     async def run(self) -> None:
         """List and watch until cancelled."""
         version: str | None = None
@@ -116,33 +112,25 @@ class Reflector:
             what = {"apiVersion": page.get("apiVersion", ""), "kind": str(page.get("kind", "")).removesuffix("List")}
             for listed in page.get("items") or ():
                 item = {**what, **listed}
-                if (key := self._put(item)) is not None:
+                if (key := self.take(item)) is not None:
                     seen.add(key)
         for key in [key for key in self.objects if key not in seen]:
             self._changed(self.objects.pop(key), None)
         return version
 
     async def _watch(self, version: str) -> Any:
-        params = {
-            **self._params,
-            "watch": "1",
-            "allowWatchBookmarks": "true",
-            "resourceVersion": version,
-            "timeoutSeconds": str(_WATCH),
-        }
-        async with self._api.lines(self._path, params=params, idle=_IDLE) as lines:
-            async for line in lines:
-                event = json.loads(line)
+        watch = self._api.watch(self._path, params=self._params, version=version, seconds=_WATCH, idle=_IDLE)
+        async with contextlib.aclosing(watch) as events:
+            async for event in events:
                 obj = event["object"]
-                if event["type"] == "ERROR":
-                    raise APIError(int(obj.get("code") or 500), obj)
                 if event["type"] == "DELETED":
                     self._remove(obj)
                 elif event["type"] != "BOOKMARK":
-                    self._put(obj)
+                    self.take(obj)
                 yield obj["metadata"]["resourceVersion"]
 
-    def _put(self, obj: Object) -> Key | None:
+    def take(self, obj: Object) -> Key | None:
+        """Store an object that the server returned, unless a newer version is known; return its key if it is kept."""
         key = _key(obj)
         old = self.objects.get(key)
         if old is not None and _version(old) >= _version(obj):

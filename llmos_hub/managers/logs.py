@@ -12,10 +12,10 @@ from llmos.resources import Resource
 from llmos_hub.backends.local.logs import read_logs
 from llmos_hub.workload import WorkloadRef
 
-__all__ = ["LocalLogReader", "LogReader", "nothing_has_run"]
+__all__ = ["LocalLogReader", "ResourceLogReader", "nothing_has_run"]
 
 
-class LogReader(Protocol):
+class ResourceLogReader(Protocol):
     """A reader of logs, independent of the process that runs the workloads."""
 
     def lines(
@@ -64,7 +64,7 @@ class LocalLogReader:
     async def lines(
         self, resource: Resource, *, replica: str | None, tail: int | None, follow: bool
     ) -> AsyncIterator[AsyncIterator[str]]:
-        """Provide the lines; see `LogReader`. Files are closed when the context ends."""
+        """Provide the lines; see `ResourceLogReader`. Files are closed when the context ends."""
         meta = resource.metadata
         for part in resource.log_parts:
             ref = WorkloadRef(resource.kind, meta.namespace or "", meta.name, meta.uid or "", part)

@@ -12,8 +12,7 @@ import hashlib
 import ipaddress
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 from llmos_hub.kubernetes.connection import path_of
 from llmos_hub.managers.namespace_options import NamespaceOptions, Peer
@@ -28,9 +27,9 @@ from llmos_hub.names import (
     KEY_PART,
     METADATA_SERVICES,
 )
+from llmos_hub.policy import NamespaceOwner
 
 __all__ = [
-    "Owner",
     "contents_hash",
     "make_contents",
     "make_limit_range",
@@ -59,25 +58,6 @@ _NOT_OURS: Final = {"key": KEY_PART, "operator": "DoesNotExist"}
 """Selects pods other than the controllers' workloads: people's servers and the pods they start."""
 
 
-@dataclass(frozen=True, slots=True)
-class Owner:
-    """The owner of a namespace.
-
-    Attributes
-    ----------
-    kind
-        ``user``, ``group``, or ``platform`` for a shared namespace.
-    name
-        The name in the Hub.
-    created
-        Time the Hub created the user, in the Hub's format; empty if unknown.
-    """
-
-    kind: Literal["user", "group", "platform"]
-    name: str
-    created: str = ""
-
-
 def object_path(obj: Mapping[str, Any]) -> str:
     """Return the path of an object in the API."""
     meta = obj["metadata"]
@@ -101,7 +81,7 @@ def _object(api_version: str, kind: str, namespace: str, name: str, options: Nam
     }
 
 
-def make_namespace(name: str, owner: Owner, options: NamespaceOptions) -> Object:
+def make_namespace(name: str, owner: NamespaceOwner, options: NamespaceOptions) -> Object:
     """Return the namespace itself."""
     security = {f"pod-security.kubernetes.io/{mode}": options.pod_security for mode in ("enforce", "warn")}
     annotations = {KEY_OWNER: owner.name}
@@ -132,7 +112,7 @@ def make_service_account(namespace: str, options: NamespaceOptions) -> Object:
     }
 
 
-def make_resource_quota(namespace: str, owner: Owner, options: NamespaceOptions) -> Object | None:
+def make_resource_quota(namespace: str, owner: NamespaceOwner, options: NamespaceOptions) -> Object | None:
     """Return the quota of the namespace; None if nothing is limited."""
     hard = options.quota
     if owner.kind == "group" and options.group_quota is not None:
@@ -271,7 +251,7 @@ def _find_outside(cluster: tuple[str, ...]) -> tuple[tuple[str, tuple[str, ...]]
 
 def make_contents(
     namespace: str,
-    owner: Owner,
+    owner: NamespaceOwner,
     release: str,
     options: NamespaceOptions,
     pull_secrets: Mapping[str, Mapping[str, Any]] | None = None,

@@ -17,13 +17,10 @@ from typing import Any, Final, Protocol
 from llmos.errors import Conflict, Forbidden, Internal, LLMOSError, NotFound, Unavailable
 from llmos_hub.identity.people import People
 from llmos_hub.kubernetes.connection import FIELD_MANAGER, APIError, KubernetesAPI, path_of
-from llmos_hub.managers.namespace_objects import (
-    Owner,
-    make_namespace,
-)
+from llmos_hub.managers.namespace_objects import make_namespace
 from llmos_hub.managers.namespace_options import NamespaceOptions
 from llmos_hub.names import KEY_INSTANCE, KEY_MANAGED_BY, KEY_OWNER, KEY_OWNER_CREATED, KEY_OWNER_KIND, KEY_PREPARED
-from llmos_hub.policy import Rights
+from llmos_hub.policy import NamespaceOwner, Rights
 
 __all__ = ["KubernetesNamespaces", "LocalNamespaces", "NamespaceState", "Namespaces"]
 
@@ -50,7 +47,7 @@ class NamespaceState:
     """
 
     name: str
-    owner: Owner
+    owner: NamespaceOwner
     prepared: bool
     service_account: str = ""
     created: bool = False
@@ -95,7 +92,7 @@ class LocalNamespaces:
     async def ensure(self, rights: Rights, namespace: str, *, prepared: bool = False) -> NamespaceState:
         """Return the namespace as existing and prepared."""
         del prepared
-        return NamespaceState(namespace, Owner(*rights.owner_of(namespace)), prepared=True)
+        return NamespaceState(namespace, rights.owner_of(namespace), prepared=True)
 
     async def needed(self, rights: Rights, namespace: str, *, prepared: bool = False) -> None:
         """Do nothing: every namespace exists."""
@@ -157,7 +154,7 @@ class KubernetesNamespaces:
             obj = await self._prepared(namespace)
         return self._state(obj, created=there is None)
 
-    async def _owner(self, rights: Rights, namespace: str, obj: Mapping[str, Any] | None) -> Owner:
+    async def _owner(self, rights: Rights, namespace: str, obj: Mapping[str, Any] | None) -> NamespaceOwner:
         """Return the current or future owner, with the time the Hub created the user.
 
         Raises
@@ -167,14 +164,14 @@ class KubernetesNamespaces:
         """
         if obj is not None and rights.may_use_any(namespace):
             return _owner_of(obj)
-        owner = Owner(*rights.owner_of(namespace))
+        owner = rights.owner_of(namespace)
         if owner.kind == "user":
             with contextlib.suppress(Unavailable):  # the creation time can be added later by the controllers
                 person = await self._people.user(owner.name)
                 owner = replace(owner, created=person.created if person is not None else "")
         return owner
 
-    def _check(self, obj: Mapping[str, Any], owner: Owner, namespace: str) -> None:
+    def _check(self, obj: Mapping[str, Any], owner: NamespaceOwner, namespace: str) -> None:
         """Refuse a namespace of another owner, of no release or another one, or one that is being deleted.
 
         Raises
@@ -246,7 +243,7 @@ class KubernetesNamespaces:
                 return None
             raise _refused("read", namespace, error) from None
 
-    async def _create(self, namespace: str, owner: Owner) -> dict[str, Any]:
+    async def _create(self, namespace: str, owner: NamespaceOwner) -> dict[str, Any]:
         body = make_namespace(namespace, owner, self._options)
         params = {"fieldManager": FIELD_MANAGER}
         try:
@@ -258,10 +255,10 @@ class KubernetesNamespaces:
             raise _refused("make", namespace, error) from None
 
 
-def _owner_of(obj: Mapping[str, Any]) -> Owner:
+def _owner_of(obj: Mapping[str, Any]) -> NamespaceOwner:
     labels, annotations = obj["metadata"].get("labels") or {}, _annotations(obj)
     kind = labels.get(KEY_OWNER_KIND)
-    return Owner(
+    return NamespaceOwner(
         kind if kind in ("group", "platform") else "user",
         annotations.get(KEY_OWNER, ""),
         annotations.get(KEY_OWNER_CREATED, ""),

@@ -18,7 +18,7 @@ __all__ = ["PodLogReader"]
 
 
 class PodLogReader:
-    """A reader of logs from the API server; see `llmos_hub.managers.logs.LogReader`.
+    """A reader of logs from the API server; see `llmos_hub.managers.logs.ResourceLogReader`.
 
     Parameters
     ----------

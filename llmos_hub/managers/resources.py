@@ -9,6 +9,7 @@ import contextlib
 import difflib
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
 from llmos.errors import (
@@ -24,9 +25,9 @@ from llmos.errors import (
 )
 from llmos.resources import MAIN_KIND, ObjectMeta, Resource
 from llmos_hub.managers.contents import check_texts, keeping_secrets, size_of, without_secrets
+from llmos_hub.managers.kind_rules import KindRules
 from llmos_hub.managers.kinds import load_rules
 from llmos_hub.managers.patches import patched
-from llmos_hub.managers.rules import KindRules
 from llmos_hub.managers.settings import (
     MAX_NAMESPACE_BYTES,
     MAX_RESOURCE_BYTES,
@@ -35,12 +36,12 @@ from llmos_hub.managers.settings import (
 )
 from llmos_hub.names import PUBLIC_NAMESPACE
 from llmos_hub.policy import Within
-from llmos_hub.stores import rules as writes
+from llmos_hub.stores import writes
 from llmos_hub.stores.base import Event, NamespaceQuota, Page, Selector, Store, WatchEvent
 from llmos_hub.stores.locks import KeyedLocks
 from llmos_hub.stores.salvage import refuse_change
 
-__all__ = ["Permit", "ResourceManager", "anything"]
+__all__ = ["Permit", "ResourceManager", "Selection", "anything"]
 
 R = TypeVar("R", bound=Resource)
 
@@ -58,6 +59,32 @@ _TRIES: Final = 5
 
 def anything(old: Resource | None, new: Resource) -> None:
     """Permit any write."""
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """The resources of a kind that a list or watch shows.
+
+    Attributes
+    ----------
+    labels
+        The labels that they have.
+    name
+        The name of the only one; None for any name.
+    within
+        The resources to which the caller is restricted; None if they aren't.
+    """
+
+    labels: Selector | None = None
+    name: str | None = None
+    within: Within | None = None
+
+    def keeps(self, resource: Resource) -> bool:
+        """Return whether a resource of the labels is among them."""
+        return self.name in (None, resource.metadata.name) and (self.within is None or self.within.keeps(resource))
+
+
+_ALL: Final = Selection()
 
 
 class ResourceManager:
@@ -100,16 +127,12 @@ class ResourceManager:
         self,
         kind: type[R],
         namespace: str | None,
+        selection: Selection = _ALL,
         *,
         limit: int = _PAGE,
         token: str = "",
-        labels: Selector | None = None,
-        name: str | None = None,
-        within: Within | None = None,
     ) -> Page[R]:
-        """Return a page of a kind, in one namespace or (None) in all; with `name` only the resource of that name.
-
-        `within` restricts it to these resources.
+        """Return a page of the selected resources of a kind, in one namespace or (None) in all.
 
         Raises
         ------
@@ -117,70 +140,57 @@ class ResourceManager:
             As for the store's `page`.
         """
         if kind.scope == "Cluster":  # there are few, and some are not stored but have defaults
-            return await self._all(kind, labels, name, within)
-        if within is not None and namespace is None and within.namespaces is not None:
-            return await self._page_within(within, kind, limit=limit, token=token, labels=labels, name=name)
-        page = await self._store.page(kind, namespace, limit=max(1, min(limit, _PAGE)), token=token, labels=labels)
-        items = [await self._shown(r) for r in page.items if _wanted(r, name, within)]
+            return await self._all(kind, selection)
+        limit = max(1, min(limit, _PAGE))
+        if namespace is None and selection.within is not None and selection.within.namespaces is not None:
+            return await self._page_within(sorted(selection.within.namespaces), kind, selection, limit, token)
+        page = await self._store.page(kind, namespace, limit=limit, token=token, labels=selection.labels)
+        items = [await self._shown(r) for r in page.items if selection.keeps(r)]
         return Page(items, page.resource_version, page.token)
 
     async def _page_within(
-        self,
-        within: Within,
-        kind: type[R],
-        *,
-        limit: int,
-        token: str,
-        labels: Selector | None,
-        name: str | None,
+        self, namespaces: Sequence[str], kind: type[R], selection: Selection, limit: int, token: str
     ) -> Page[R]:
         """Return a page of the resources in some namespaces, one namespace after the other.
 
         The token is a namespace and the store's token in it. The version is that of the first namespace, so that a
         watch from there repeats changes rather than skips one.
         """
-        namespaces = sorted(within.namespaces or ())
         begin, _, inner = token.partition(":") if token else (namespaces[0], "", "")
         if begin not in namespaces:
             raise Expired("The rest of this list is no longer what you may see.")
         items: list[R] = []
-        version, most = "", max(1, min(limit, _PAGE))
+        version = ""
         left = namespaces[namespaces.index(begin) :]
         for number, namespace in enumerate(left):
             try:
+                token = inner if not number else ""
                 page = await self._store.page(
-                    kind, namespace, limit=most - len(items), token=inner if not number else "", labels=labels
+                    kind, namespace, limit=limit - len(items), token=token, labels=selection.labels
                 )
             except Forbidden:  # a namespace that doesn't exist yet, in which the controllers have granted nothing
                 continue
             version = version or page.resource_version
-            items += [await self._shown(r) for r in page.items if _wanted(r, name, within)]
+            items += [await self._shown(r) for r in page.items if selection.keeps(r)]
             if page.token:
                 return Page(items, version, f"{namespace}:{page.token}")
-            if len(items) >= most and number + 1 < len(left):
+            if len(items) >= limit and number + 1 < len(left):
                 return Page(items, version, f"{left[number + 1]}:")
         if not version:  # a list of any other kind of namespaced resources has a version that fits
             version = (await self._store.page(MAIN_KIND, PUBLIC_NAMESPACE, limit=1)).resource_version
         return Page(items, version)
 
-    async def _all(self, kind: type[R], labels: Selector | None, name: str | None, within: Within | None) -> Page[R]:
-        """Return all resources of a cluster-scoped kind."""
-        listing = await self._store.list(kind, labels=labels)
+    async def _all(self, kind: type[R], selection: Selection) -> Page[R]:
+        """Return all selected resources of a cluster-scoped kind."""
+        listing = await self._store.list(kind, labels=selection.labels)
         items = [await self._shown(r) for r in listing.items]
-        if not labels:
+        if not selection.labels:
             items += await self._rules_of(kind).all_absent(items)
             items.sort(key=lambda r: r.metadata.name)
-        return Page([r for r in items if _wanted(r, name, within)], listing.resource_version)
+        return Page([r for r in items if selection.keeps(r)], listing.resource_version)
 
     async def rest(
-        self,
-        first: Page[R],
-        kind: type[R],
-        namespace: str | None,
-        *,
-        labels: Selector | None = None,
-        name: str | None = None,
-        within: Within | None = None,
+        self, first: Page[R], kind: type[R], namespace: str | None, selection: Selection
     ) -> AsyncIterator[Sequence[R]]:
         """Yield the pages after a first one, so that never all are in memory at once.
 
@@ -191,22 +201,15 @@ class ResourceManager:
         """
         token = first.token
         while token:
-            page = await self.page(kind, namespace, token=token, labels=labels, name=name, within=within)
+            page = await self.page(kind, namespace, selection, token=token)
             yield page.items
             token = page.token
 
     @contextlib.asynccontextmanager
     async def watch(
-        self,
-        kind: type[R],
-        namespace: str | None,
-        *,
-        resource_version: str,
-        labels: Selector | None = None,
-        name: str | None = None,
-        within: Within | None = None,
+        self, kind: type[R], namespace: str | None, selection: Selection = _ALL, *, resource_version: str
     ) -> AsyncIterator[AsyncIterator[WatchEvent[R]]]:
-        """Follow every change after `resource_version`; `within` restricts it to these resources.
+        """Follow every change of the selected resources after `resource_version`.
 
         Raises
         ------
@@ -217,7 +220,7 @@ class ResourceManager:
 
         async def shown(events: AsyncIterator[WatchEvent[R]]) -> AsyncIterator[WatchEvent[R]]:
             async for event in events:
-                if event.resource is not None and not _wanted(event.resource, name, within):
+                if event.resource is not None and not selection.keeps(event.resource):
                     continue
                 visible = await rules.present_event(event)
                 if visible.resource is not None:
@@ -225,7 +228,8 @@ class ResourceManager:
                     visible = WatchEvent(visible.type, resource, visible.resource_version)
                 yield visible
 
-        async with self._store.watch(kind, namespace, resource_version=resource_version, labels=labels) as events:
+        watch = self._store.watch(kind, namespace, resource_version=resource_version, labels=selection.labels)
+        async with watch as events:
             yield shown(events)
 
     async def events(self, kind: type[Resource], namespace: str | None, name: str) -> Sequence[Event]:
@@ -332,8 +336,7 @@ class ResourceManager:
             except AlreadyExists as error:
                 if error.causes or attempt == _TRIES - 1:  # causes: others have names that it claims
                     raise
-        message = "unreachable: the last try returns or raises"
-        raise AssertionError(message)
+        raise AssertionError("unreachable: the last try returns or raises")
 
     async def delete(
         self, kind: type[R], namespace: str | None, name: str, *, uid: str | None = None, dry_run: bool = False
@@ -411,8 +414,7 @@ class ResourceManager:
                         raise
                     continue
                 return await self._settled(old, stored)
-        message = "unreachable: the last try returns or raises"
-        raise AssertionError(message)
+        raise AssertionError("unreachable: the last try returns or raises")
 
     async def _admit(self, new: R, old: R | None) -> NamespaceQuota:
         """Refuse a resource that is not valid in its namespace; returns the limits, which the store checks."""
@@ -437,7 +439,7 @@ class ResourceManager:
 
     async def _compare(self, new: R, old: R | None, quota: NamespaceQuota) -> None:
         """Check claimed names and limits for a dry run, the limits approximately: stored sizes differ slightly."""
-        usage, token = writes.Usage(0, 0), ""
+        usage, token = writes.NamespaceUsage(0, 0), ""
         holders: dict[str, str] = {}
         while True:
             page = await self._store.page(type(new), new.metadata.namespace, limit=_PAGE, token=token)
@@ -478,12 +480,7 @@ class ResourceManager:
         return NotFound(f'There is no {kind.singular} "{name[:80]}"{where}.{hint}')
 
     def _rules_of(self, kind: type[Resource]) -> KindRules[Any]:
-        return self._rules.get(kind) or KindRules()
-
-
-def _wanted(resource: Resource, name: str | None, within: Within | None) -> bool:
-    """Return whether a list or watch shows the resource."""
-    return name in (None, resource.metadata.name) and (within is None or within.keeps(resource))
+        return self._rules.get(kind) or KindRules(self._settings)
 
 
 def _with_metadata(resource: R, **changes: Any) -> R:

@@ -9,9 +9,9 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final, Generic, TypeVar
+from typing import Final
 
 from llmos.errors import LLMOSError
 from llmos.resources import Setting
@@ -30,7 +30,6 @@ __all__ = [
     "PlatformSettings",
 ]
 
-T = TypeVar("T")
 logger = logging.getLogger(__name__)
 
 _COMPLAINTS: Final = 100
@@ -38,98 +37,99 @@ _COMPLAINTS: Final = 100
 
 
 @dataclass(frozen=True, slots=True)
-class Definition(Generic[T]):
-    """The definition of a setting.
+class Definition:
+    """The definition of a setting, whose value is a whole number.
 
     Attributes
     ----------
     name
         The Setting's name.
     default
-        The default value, as text.
+        The default value.
     description
         The effect, the unit, and the reason for the default.
-    parse
-        Converts the text to the value; raises ValueError with the valid values.
+    bounds
+        The smallest and the largest value.
     """
 
     name: str
-    default: str
+    default: int
     description: str
-    parse: Callable[[str], T]
+    bounds: tuple[int, int]
 
     @property
     def variable(self) -> str:
         """The environment variable, which overrides everything else."""
         return "LLMOS_SETTING_" + self.name.upper().replace("-", "_")
 
+    def parse(self, text: str) -> int:
+        """Return the value that a text stands for.
 
-def _whole_number(low: int, high: int) -> Callable[[str], int]:
-    def parse(text: str) -> int:
+        Raises
+        ------
+        ValueError
+            It is none; the message says which are valid.
+        """
+        low, high = self.bounds
         if not (text.isascii() and text.isdigit() and len(text) < 20 and low <= int(text) <= high):
-            message = f'"{text[:40]}" is not a whole number from {low} to {high}'
-            raise ValueError(message)
+            raise ValueError(f'"{text[:40]}" is not a whole number from {low} to {high}')
         return int(text)
-
-    return parse
 
 
 MAX_RESOURCES: Final = Definition(
     "api-max-resources-per-namespace",
-    "1000",
+    1000,
     "The maximum number of resources of one kind in a namespace. It protects against runaway scripts: lists and "
     "watches of a thousand are still answered in well under a second.",
-    _whole_number(1, 100_000),
+    (1, 100_000),
 )
 MAX_BODY_BYTES: Final = Definition(
     "api-max-body-bytes",
-    str(512 * 1024),
+    512 * 1024,
     "The maximum size of a request body in bytes. Four times the maximum size of a resource, since JSON may "
     "encode one character in six.",
-    _whole_number(64 * 1024, 16 * 1024 * 1024),
+    (64 * 1024, 16 * 1024 * 1024),
 )
 MAX_RESOURCE_BYTES: Final = Definition(
     "api-max-resource-bytes",
-    str(128 * 1024),
+    128 * 1024,
     "The maximum size of a resource: bytes of its metadata and spec as JSON. A manifest has a few kilobytes, one with pod "
     "templates and many values a few dozen.",
-    _whole_number(16 * 1024, 1024 * 1024),
+    (16 * 1024, 1024 * 1024),
 )
 MAX_NAMESPACE_BYTES: Final = Definition(
     "api-max-bytes-per-namespace-and-kind",
-    str(4 * 1024 * 1024),
+    4 * 1024 * 1024,
     "The maximum total bytes of all resources of one kind in a namespace. Enough for a thousand ordinary ones; bounds "
     "the memory that one person can use in the database, the API, the gateway and the controllers.",
-    _whole_number(256 * 1024, 1024 * 1024 * 1024),
+    (256 * 1024, 1024 * 1024 * 1024),
 )
 MAX_WRITES: Final = Definition(
     "api-max-writes-per-second-and-user",
-    "20",
+    20,
     "The sustained number of writes per second that a person may send to one process of the API; bursts of five seconds' "
     "worth are allowed, more is refused with 429 and Retry-After. Each write is on disk before it is answered.",
-    _whole_number(1, 100_000),
+    (1, 100_000),
 )
 STREAM_TIMEOUT: Final = Definition(
     "api-stream-timeout-seconds",
-    "1800",
+    1800,
     "The maximum seconds that a watch or a followed log stays open; clients then open a new one. Half an hour, as "
     "in Kubernetes, so that a forgotten one doesn't stay open.",
-    _whole_number(5, 86_400),
+    (5, 86_400),
 )
 MAX_STREAMS: Final = Definition(
     "api-max-streams-per-user",
-    "100",
+    100,
     "The maximum number of watches and followed logs that a person may have open. Each tab and each `--watch` uses one.",
-    _whole_number(1, 10_000),
+    (1, 10_000),
 )
 
-DEFINITIONS: Final[Mapping[str, Definition[int]]] = {
-    d.name: d
-    for d in (
-        *(MAX_BODY_BYTES, MAX_NAMESPACE_BYTES, MAX_RESOURCE_BYTES, MAX_RESOURCES),
-        *(MAX_STREAMS, MAX_WRITES, STREAM_TIMEOUT),
-    )
-}
+_ALL: Final = (
+    *(MAX_BODY_BYTES, MAX_NAMESPACE_BYTES, MAX_RESOURCE_BYTES, MAX_RESOURCES),
+    *(MAX_STREAMS, MAX_WRITES, STREAM_TIMEOUT),
+)
+DEFINITIONS: Final[Mapping[str, Definition]] = {definition.name: definition for definition in _ALL}
 
 
 class PlatformSettings:
@@ -153,7 +153,7 @@ class PlatformSettings:
         self._complained: set[tuple[str, str]] = set()
         self._read_at: float | None = None
 
-    async def value(self, definition: Definition[T]) -> T:
+    async def value(self, definition: Definition) -> int:
         """Return the value in effect; while the store is unavailable, the last known one."""
         now = time.monotonic()
         if self._read_at is None or now - self._read_at >= self._remembered_for:
@@ -167,7 +167,7 @@ class PlatformSettings:
         text, _ = self.in_force(definition, self._stored.get(definition.name))
         return definition.parse(text)
 
-    def in_force(self, definition: Definition[T], stored: str | None) -> tuple[str, str]:
+    def in_force(self, definition: Definition, stored: str | None) -> tuple[str, str]:
         """Return the value in effect, and its source: ``environment``, ``resource`` or ``default``."""
         for text, source in ((self._environ.get(definition.variable), "environment"), (stored, "resource")):
             if text is None:
@@ -180,4 +180,4 @@ class PlatformSettings:
                     logger.warning("Setting %s from the %s is left out: %s", definition.name, source, error)
             else:
                 return text, source
-        return definition.default, "default"
+        return str(definition.default), "default"

@@ -12,8 +12,24 @@ from llmos_hub.policy.rules import VERBS, Caller, Decision, Ref, Rule, Verb, lac
 
 __all__ = ["NamespaceOwner", "Rights", "Within"]
 
-NamespaceOwner = tuple[Literal["user", "group", "platform"], str]
-"""Kind and name of a namespace's owner."""
+
+@dataclass(frozen=True, slots=True)
+class NamespaceOwner:
+    """The owner of a namespace.
+
+    Attributes
+    ----------
+    kind
+        ``user``, ``group``, or ``platform`` for a shared namespace.
+    name
+        The name in the Hub.
+    created
+        Time the Hub created the user, in the Hub's format; empty if unknown.
+    """
+
+    kind: Literal["user", "group", "platform"]
+    name: str
+    created: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,19 +217,19 @@ class Rights:
         """
         self.require_manage()
         if namespace == self.caller.namespace:
-            return "user", self.caller.name
+            return NamespaceOwner("user", self.caller.name)
         for group in self.caller.groups:
             if namespace == group_namespace(group):
-                return "group", group
+                return NamespaceOwner("group", group)
         if not self.caller.admin:
             raise Forbidden(f"The namespace {namespace[:80]} is not yours. Yours is {self.caller.namespace}.")
         if namespace == PUBLIC_NAMESPACE:
-            return "platform", PUBLIC_NAMESPACE
+            return NamespaceOwner("platform", PUBLIC_NAMESPACE)
         kind, _, name = namespace.partition("-")
         if kind == "user" and user_namespace(name) == namespace:
-            return "user", name
+            return NamespaceOwner("user", name)
         if kind == "group" and group_namespace(name) == namespace:
-            return "group", name
+            return NamespaceOwner("group", name)
         raise NotFound(
             f'There is no namespace "{namespace[:80]}" yet, and its name does not tell whose it would be. '
             "It is made when its owner first starts a server or creates something."

@@ -2,33 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from llmos_hub.settings import ProcessSettings
-    from llmos_hub.stores.base import Event, Listing, NamespaceQuota, Page, Selector, Store, WatchEvent
+    from llmos_hub.stores.base import Store
 
-__all__ = [
-    "Event",
-    "Listing",
-    "NamespaceQuota",
-    "Page",
-    "Selector",
-    "Store",
-    "WatchEvent",
-    "open_store",
-    "open_store_for",
-]
-
-
-def __getattr__(name: str) -> Any:
-    # the resource types are loaded on first use: the supervisor imports only the server program from this package, and
-    # would otherwise spend 25 MB on pydantic
-    if name in __all__:
-        from llmos_hub.stores import base
-
-        return getattr(base, name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__all__ = ["open_store", "open_store_for"]
 
 
 def open_store(url: str, encryption_key: str = "") -> Store:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Awaitable, Callable
-from typing import Final, Protocol, TypeVar
+from typing import Final, TypeVar
 
 from llmos.errors import AlreadyExists, Conflict, NotFound
 from llmos.resources.base import Resource
-from llmos_hub.stores import rules
+from llmos_hub.stores import writes
 
-__all__ = ["ATTEMPTS", "ChangeFunction", "apply", "too_busy"]
+__all__ = ["ATTEMPTS", "Decide", "apply", "too_busy"]
 
 ATTEMPTS: Final = 50
 """Maximum attempts of a write without a precondition on a resource that others keep writing."""
@@ -18,23 +18,26 @@ ATTEMPTS: Final = 50
 R = TypeVar("R", bound=Resource)
 
 
-class ChangeFunction(Protocol[R]):
-    """A function that writes the outcome of `decide`; raises `NotFound`, or `Conflict` after too many attempts."""
-
-    def __call__(
-        self, kind: type[R], namespace: str | None, name: str, decide: Callable[[R], rules.Outcome[R]], /
-    ) -> Awaitable[R]:
-        """Write, and return the stored resource."""
+Decide = Callable[[R], writes.Outcome[R]]
+"""A function that returns the outcome of a write on the stored resource."""
 
 
-async def apply(resource: R, change: ChangeFunction[R], create: Callable[[R], Awaitable[R]]) -> R:
-    """Create it or replace its spec, whichever is possible; see `llmos_hub.stores.base.Store.apply`."""
+async def apply(resource: R, change: Callable[[Decide[R]], Awaitable[R]], create: Callable[[R], Awaitable[R]]) -> R:
+    """Create it or replace its spec, whichever is possible; see `llmos_hub.stores.base.Store.apply`.
+
+    Parameters
+    ----------
+    change
+        Writes the outcome of a decision; raises `NotFound`, or `Conflict` after too many attempts.
+    create
+        Stores a new resource.
+    """
     kind, meta = type(resource), resource.metadata
     for _ in range(ATTEMPTS):
         with contextlib.suppress(NotFound):
-            return await change(kind, meta.namespace, meta.name, lambda current: rules.applied(current, resource))
+            return await change(lambda current: writes.applied(current, resource))
         if meta.uid or meta.resource_version:
-            raise rules.gone(kind, meta.namespace, meta.name)
+            raise writes.gone(kind, meta.namespace, meta.name)
         try:
             return await create(resource)
         except AlreadyExists as error:
@@ -45,4 +48,4 @@ async def apply(resource: R, change: ChangeFunction[R], create: Callable[[R], Aw
 
 def too_busy(kind: type[Resource], namespace: str | None, name: str) -> Conflict:
     """Return the error for a write that lost against others in every attempt."""
-    return rules.conflict(kind, namespace, name, f"was changed by others {ATTEMPTS} times meanwhile")
+    return writes.conflict(kind, namespace, name, f"was changed by others {ATTEMPTS} times meanwhile")

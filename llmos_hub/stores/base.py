@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final, Generic, Literal, Protocol, TypeVar
+from typing import Final, Generic, Literal, Protocol, TypeVar
 
 from llmos.resources.base import Resource
 
@@ -135,7 +135,6 @@ class Event:
     first: datetime
     last: datetime
     count: int = 1
-    extra: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Store(Protocol):

@@ -45,8 +45,9 @@ class Connections:
                 decode_responses=False,
             )
         except ValueError:
-            message = f"{name} is not the address of a database, which reads redis://HOST:PORT or unix:///PATH."
-            raise UsageError(message) from None
+            raise UsageError(
+                f"{name} is not the address of a database, which reads redis://HOST:PORT or unix:///PATH."
+            ) from None
         self._make: Callable[[], AbstractConnection] = factory.make_connection
         self._slots = asyncio.Semaphore(limit)
         self._idle: list[AbstractConnection] = []
@@ -78,8 +79,7 @@ class Connections:
             await connection.disconnect(nowait=True)
             await connection.connect()  # type: ignore[no-untyped-call]
         if self._closed:  # while it was connecting
-            message = "this process has closed it"
-            raise exceptions.ConnectionError(message)
+            raise exceptions.ConnectionError("this process has closed it")
 
     async def close(self) -> None:
         """Close all connections, also those in use."""

@@ -131,8 +131,7 @@ class Database:
 
     async def _once(self, command: tuple[Any, ...], sent: list[bool]) -> Any:
         if self._closed:
-            message = "this process has closed it"
-            raise exceptions.ConnectionError(message)
+            raise exceptions.ConnectionError("this process has closed it")
         async with self._connections.one() as connection:
             sent[0] = True
             await connection.send_command(*command, check_health=False)
@@ -179,11 +178,10 @@ class Database:
         epoch, schema = await self.script(INITIALIZE, keys, [uuid.uuid4().hex, SCHEMA_VERSION], repeatable=True)
         version = int(schema or 0)
         if version > SCHEMA_VERSION:
-            message = (
+            raise Unavailable(
                 f"The database at {self} was written by a newer LLMOS (layout {version}, this one knows {SCHEMA_VERSION}). "
                 "Start the newer one."
             )
-            raise Unavailable(message)
         if version < SCHEMA_VERSION:
             await self._migrate()
         for prepare in self._preparations:
@@ -194,15 +192,15 @@ class Database:
     async def _migrate(self) -> None:
         """Migrate to the current layout, one version after the other, in one process at a time."""
         if not await self.run("SET", self.keys.migration, "1", "NX", "EX", _MIGRATION_LOCK):
-            message = f"The database at {self} is being brought to a newer layout. Try again in a moment."
-            raise Unavailable(message)
+            raise Unavailable(f"The database at {self} is being brought to a newer layout. Try again in a moment.")
         try:
             version = int(await self.run("GET", self.keys.schema, repeatable=True))  # may be migrated already
             while version < SCHEMA_VERSION:
                 log.info("Bringing the database at %s from layout %d to %d.", self, version, version + 1)
                 if version not in self._migrations:
-                    message = f"The database at {self} has layout {version}, from which this LLMOS knows no way on."
-                    raise Internal(message)
+                    raise Internal(
+                        f"The database at {self} has layout {version}, from which this LLMOS knows no way on."
+                    )
                 await self._migrations[version](self)
                 version += 1
                 await self.run("SET", self.keys.schema, version, repeatable=True)

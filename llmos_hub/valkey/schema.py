@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final
 
 from llmos_hub.valkey.scripts import Script
@@ -13,32 +12,23 @@ SCHEMA_VERSION: Final = 1
 """Version of the database layout that this program writes."""
 
 
-@dataclass(frozen=True, slots=True)
 class Keys:
     """The names of the keys that belong to the database as a whole.
 
-    Attributes
+    Parameters
     ----------
     prefix
         Prefix of each key; the braces put all keys on one node of a Redis Cluster, as scripts require.
     """
 
-    prefix: str = "{llmos}"
-
-    @property
-    def schema(self) -> str:
+    def __init__(self, prefix: str = "{llmos}") -> None:
+        self.prefix = prefix
+        self.schema = f"{prefix}:schema"
         """The layout's version."""
-        return f"{self.prefix}:schema"
-
-    @property
-    def epoch(self) -> str:
+        self.epoch = f"{prefix}:epoch"
         """The id of this database; a database that replaces it has another one."""
-        return f"{self.prefix}:epoch"
-
-    @property
-    def migration(self) -> str:
+        self.migration = f"{prefix}:migration"
         """The lock of the process that migrates."""
-        return f"{self.prefix}:migration"
 
 
 INITIALIZE: Final = Script("""

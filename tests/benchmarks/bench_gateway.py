@@ -49,6 +49,7 @@ STREAM = BODY.replace(b'"stream": false', b'"stream": true')
 
 async def run_gateway(port: int, engine: str, profile: bool) -> None:
     from llmos.resources import ModelService
+    from llmos_hub.bounded_http import stop_on_signals
     from llmos_hub.gateway.app import Gateway
     from llmos_hub.gateway.options import GatewayOptions
     from llmos_hub.gateway.server import Server, listen
@@ -62,7 +63,7 @@ async def run_gateway(port: int, engine: str, profile: bool) -> None:
     gateway.context.table.put(made)
     gateway.context.discovery.ready.set()
     server = Server(gateway, options, listen("127.0.0.1", port))
-    with server.stop_on_signals():
+    with stop_on_signals(server.stop):
         if profile:
             import cProfile
             import pstats

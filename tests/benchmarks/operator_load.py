@@ -18,9 +18,10 @@ from llmos_hub.controllers.modelservice.workloads import SERVE, make_ref, make_s
 from llmos_hub.engines.base import Machine
 from llmos_hub.engines.custom import Custom
 from llmos_hub.kubernetes.connection import MERGE_PATCH, KubernetesAPI, path_of
-from llmos_hub.managers.namespace_objects import Owner, make_contents, make_namespace, object_path
+from llmos_hub.managers.namespace_objects import make_contents, make_namespace, object_path
 from llmos_hub.managers.namespace_options import Binding, NamespaceOptions
 from llmos_hub.names import KEY_PREPARED
+from llmos_hub.policy import NamespaceOwner
 
 RELEASE = "llmos"
 OPTIONS = NamespaceOptions(
@@ -76,7 +77,7 @@ def make_templates() -> dict[str, list[list[str]]]:
             texts = [text.replace(sample, name) for text in texts]
         return texts
 
-    contents = make_contents("sample-namespace", Owner("user", "sample"), RELEASE, OPTIONS, {})
+    contents = make_contents("sample-namespace", NamespaceOwner("user", "sample"), RELEASE, OPTIONS, {})
     return {
         "service": [template(obj, path_of_object(obj)) for obj in make_objects(workload, settings)],
         "namespace": [template(obj, object_path(obj)) for obj in contents],
@@ -131,7 +132,7 @@ class Load:
 
         async def create(person: int) -> None:
             name = namespace_of(person)
-            body = make_namespace(name, Owner("user", name.removeprefix("user-")), OPTIONS)
+            body = make_namespace(name, NamespaceOwner("user", name.removeprefix("user-")), OPTIONS)
             await self._api.request("POST", path, body=body)
 
         await _each(create, range(self.people))

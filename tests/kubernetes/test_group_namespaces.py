@@ -9,7 +9,7 @@ import pytest
 
 from llmos_hub.kubernetes.connection import KubernetesAPI
 from llmos_hub.names import group_namespace
-from llmos_hub.stores import Store
+from llmos_hub.stores.base import Store
 from tests.support.cluster import Cluster
 from tests.support.fake_hub import FakeHub, fake_hub
 from tests.support.group_namespaces import check_group_namespace, group_platform

@@ -18,7 +18,7 @@ from llmos_hub.gateway.server import Server, listen
 from llmos_hub.identity import Identity
 from llmos_hub.names import SCOPE_INVOKE, SCOPE_MANAGE
 from llmos_hub.policy import Caller, Rights
-from llmos_hub.stores import Store
+from llmos_hub.stores.base import Store
 from tests.support.fake_upstream import FakeUpstream
 
 __all__ = ["ADA", "ADMIN", "GRACE", "FakeIdentity", "RunningGateway", "service"]

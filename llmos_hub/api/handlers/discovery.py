@@ -42,27 +42,17 @@ async def api_resources(call: Call) -> Response:
 
 
 def _entries(cls: type[Resource]) -> list[dict[str, Any]]:
-    namespaced, kind = cls.scope == "Namespaced", cls.kind_name()
+    common = {"namespaced": cls.scope == "Namespaced", "kind": cls.kind_name()}
     subresources = ["status", "events", *(["logs"] if cls.has_logs else [])]
     return [
         {
             "name": cls.plural,
             "singularName": cls.singular,
             "shortNames": list(cls.short_names),
-            "namespaced": namespaced,
-            "kind": kind,
             "verbs": list(_VERBS),
+            **common,
         },
-        *(
-            {
-                "name": f"{cls.plural}/{sub}",
-                "singularName": "",
-                "namespaced": namespaced,
-                "kind": kind,
-                "verbs": ["get"],
-            }
-            for sub in subresources
-        ),
+        *({"name": f"{cls.plural}/{sub}", "singularName": "", "verbs": ["get"], **common} for sub in subresources),
     ]
 
 

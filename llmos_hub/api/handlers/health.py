@@ -7,7 +7,7 @@ from starlette.responses import JSONResponse, Response
 
 from llmos.errors import Unavailable
 from llmos_hub.api.dependencies import Call, Services
-from llmos_hub.api.metrics import Metrics
+from llmos_hub.api.metrics import APIMetrics
 
 __all__ = ["health", "metrics", "ready", "rendered_metrics"]
 
@@ -41,6 +41,6 @@ async def metrics(call: Call) -> Response:
     return rendered_metrics(call.services.metrics)
 
 
-def rendered_metrics(metrics: Metrics) -> Response:
+def rendered_metrics(metrics: APIMetrics) -> Response:
     """Return the metrics in Prometheus' text format."""
     return Response(metrics.render(), media_type="text/plain; version=0.0.4; charset=utf-8")

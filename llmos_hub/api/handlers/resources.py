@@ -37,20 +37,18 @@ async def list_resources(call: Call) -> Response:
     """List resources or, with ``?watch=1``, watch them."""
     if call.flag("watch"):
         return await watch_resources(call)
-    labels, name, limit = call.labels, call.only_name, call.number("limit")
+    selection, limit, token = call.selection, call.number("limit"), call.query.get("continue", "")
     services, kind, namespace = call.services, call.kind, call.namespace
-    pages, token = services.resources, call.query.get("continue", "")
+    pages = services.resources
     if limit or token:
-        page = await pages.page(
-            kind, namespace, limit=limit or sys.maxsize, token=token, labels=labels, name=name, within=call.within
-        )
+        page = await pages.page(kind, namespace, selection, limit=limit or sys.maxsize, token=token)
         return JSONResponse(listing(kind, page, call.rights))
-    first = await pages.page(kind, namespace, labels=labels, name=name, within=call.within)
+    first = await pages.page(kind, namespace, selection)
     if not first.token:
         return JSONResponse(listing(kind, first, call.rights))
     with contextlib.ExitStack() as stack:
         stack.enter_context(services.streams.counted(call.caller.name, await services.settings.value(MAX_STREAMS)))
-        rest = pages.rest(first, kind, namespace, labels=labels, name=name, within=call.within)
+        rest = pages.rest(first, kind, namespace, selection)
         return WholeList(whole_list(kind, first, rest, call.rights), stack.pop_all())
 
 

@@ -20,7 +20,7 @@ __all__ = ["watch_resources"]
 
 async def watch_resources(call: Call) -> Response:
     """Send the changes after ``resourceVersion``; without one (or 0) existing resources come first, as ``ADDED``."""
-    services, kind, namespace, labels, name = call.services, call.kind, call.namespace, call.labels, call.only_name
+    services, kind, namespace, selection = call.services, call.kind, call.namespace, call.selection
     version = call.query.get("resourceVersion", "")
     asked, allowed = call.number("timeoutSeconds"), await services.settings.value(STREAM_TIMEOUT)
     limit = await services.settings.value(MAX_STREAMS)
@@ -29,14 +29,12 @@ async def watch_resources(call: Call) -> Response:
         stack.enter_context(services.streams.counted(call.caller.name, limit))
         initial: AsyncIterator[bytes] | None = None
         if version in {"", "0"}:
-            first = await services.resources.page(kind, namespace, labels=labels, name=name, within=call.within)
+            first = await services.resources.page(kind, namespace, selection)
             version = first.resource_version
-            rest = services.resources.rest(first, kind, namespace, labels=labels, name=name, within=call.within)
+            rest = services.resources.rest(first, kind, namespace, selection)
             initial = _initial(call, first, rest)
             del first  # otherwise it would stay in memory as long as the watch is open
-        watch = services.resources.watch(
-            kind, namespace, resource_version=version, labels=labels, name=name, within=call.within
-        )
+        watch = services.resources.watch(kind, namespace, selection, resource_version=version)
         events = await stack.enter_async_context(watch)
         return LineStream(
             _lines(call, initial, events),

@@ -16,7 +16,6 @@ from llmos_hub.controllers.fencing import require_leadership
 from llmos_hub.controllers.reconciler import Controller, Queueing, Result
 from llmos_hub.kubernetes.connection import APIError, KubernetesAPI, path_of
 from llmos_hub.managers.namespace_objects import (
-    Owner,
     contents_hash,
     make_contents,
     make_namespace,
@@ -35,6 +34,7 @@ from llmos_hub.names import (
     group_namespace,
     user_namespace,
 )
+from llmos_hub.policy import NamespaceOwner
 from llmos_hub.stores.informer import Key
 
 __all__ = ["CONTENTS", "NamespaceReconciler", "namespace_controller", "owner_of"]
@@ -53,7 +53,7 @@ _PUBLIC: Final[Key] = ("", PUBLIC_NAMESPACE)
 logger = logging.getLogger(__name__)
 
 
-def owner_of(obj: Object) -> Owner | None:
+def owner_of(obj: Object) -> NamespaceOwner | None:
     """Return the owner of a namespace; None if it isn't one of ours, or the owner is unknown."""
     labels, annotations = obj["metadata"].get("labels") or {}, obj["metadata"].get("annotations") or {}
     kind, name = labels.get(KEY_OWNER_KIND), annotations.get(KEY_OWNER, "")
@@ -64,7 +64,7 @@ def owner_of(obj: Object) -> Owner | None:
         made = user_namespace(name) if kind == "user" else group_namespace(name) if kind == "group" else name
         if made != obj["metadata"]["name"]:
             return None
-    return Owner(kind, name, annotations.get(KEY_OWNER_CREATED, ""))
+    return NamespaceOwner(kind, name, annotations.get(KEY_OWNER_CREATED, ""))
 
 
 class NamespaceReconciler:
@@ -115,7 +115,7 @@ class NamespaceReconciler:
         """Do nothing: nothing runs in the background."""
 
     async def _make_public(self) -> None:
-        body = make_namespace(PUBLIC_NAMESPACE, Owner("platform", PUBLIC_NAMESPACE), self._options)
+        body = make_namespace(PUBLIC_NAMESPACE, NamespaceOwner("platform", PUBLIC_NAMESPACE), self._options)
         try:
             await self._request("POST", path_of("v1", "namespaces"), body=body)
         except APIError as error:

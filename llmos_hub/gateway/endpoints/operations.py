@@ -27,7 +27,7 @@ async def ready(request: Request, context: Context) -> None:
     elif not context.discovery.ready.is_set():
         message = "The list of models has not come from the store yet."
         await request.answer_json({"status": "starting", "message": message}, 503)
-    elif context.settling:
+    elif context.settling is not None and not context.settling.done():
         message = "The Hub, which knows the tokens, has not answered yet."
         await request.answer_json({"status": "starting", "message": message}, 503)
     else:

@@ -8,19 +8,9 @@ from llmos.errors import Cause, Invalid
 from llmos.resources import Credential
 from llmos.resources.base import utcnow
 from llmos.resources.credential import CredentialStatus
-from llmos_hub.managers.rules import KindRules
-from llmos_hub.managers.settings import PlatformSettings
+from llmos_hub.managers.kind_rules import KindRules
 
-__all__ = ["KIND", "CredentialRules", "make_rules"]
-
-KIND = Credential
-
-
-def make_rules(settings: PlatformSettings) -> KindRules[Credential]:
-    """Return the rules, which depend on no setting."""
-    del settings
-    return CredentialRules()
-
+__all__ = ["KIND", "RULES", "CredentialRules"]
 
 _ADVICE: Final = "Give it as one line of ASCII; encode a file, such as a key, with base64"
 
@@ -61,6 +51,9 @@ class CredentialRules(KindRules[Credential]):
             return resource
         status = resource.status.model_copy(update={"keys": sorted(resource.spec.data)})
         return resource.model_copy(update={"status": status})
+
+
+KIND, RULES = Credential, CredentialRules
 
 
 def _unfit(value: str) -> str:

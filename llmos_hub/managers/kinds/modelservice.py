@@ -5,18 +5,9 @@ from __future__ import annotations
 from llmos.errors import Cause, Forbidden
 from llmos.resources import ModelService
 from llmos_hub.engines.custom import check_listens
-from llmos_hub.managers.rules import KindRules, Reader
-from llmos_hub.managers.settings import PlatformSettings
+from llmos_hub.managers.kind_rules import KindRules, Reader
 
-__all__ = ["KIND", "ModelServiceRules", "make_rules"]
-
-KIND = ModelService
-
-
-def make_rules(settings: PlatformSettings) -> KindRules[ModelService]:
-    """Return the rules, which depend on no setting."""
-    del settings
-    return ModelServiceRules()
+__all__ = ["KIND", "RULES", "ModelServiceRules"]
 
 
 class ModelServiceRules(KindRules[ModelService]):
@@ -49,6 +40,9 @@ class ModelServiceRules(KindRules[ModelService]):
             "out what others ask it. Leave it out.",
             causes=[Cause("spec.promptCache", "shared is for admins to set")],
         )
+
+
+KIND, RULES = ModelService, ModelServiceRules
 
 
 def _command(service: ModelService) -> tuple[object, ...]:

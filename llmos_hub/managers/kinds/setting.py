@@ -8,25 +8,15 @@ from collections.abc import Sequence
 from llmos.errors import Cause, Invalid, NotFound
 from llmos.resources import ObjectMeta, Setting
 from llmos.resources.setting import SettingStatus
-from llmos_hub.managers.rules import KindRules, Reader
-from llmos_hub.managers.settings import DEFINITIONS, Definition, PlatformSettings
+from llmos_hub.managers.kind_rules import KindRules, Reader
+from llmos_hub.managers.settings import DEFINITIONS, Definition
 from llmos_hub.stores.base import WatchEvent
 
-__all__ = ["KIND", "SettingRules", "make_rules"]
-
-KIND = Setting
-
-
-def make_rules(settings: PlatformSettings) -> KindRules[Setting]:
-    """Return the rules, which know the values in effect."""
-    return SettingRules(settings)
+__all__ = ["KIND", "RULES", "SettingRules"]
 
 
 class SettingRules(KindRules[Setting]):
     """The rules for Settings: all defined ones are listed, others can't be set."""
-
-    def __init__(self, settings: PlatformSettings) -> None:
-        self._settings = settings
 
     async def admit(self, new: Setting, old: Setting | None, reader: Reader) -> None:
         """Refuse unknown settings and invalid values.
@@ -57,7 +47,7 @@ class SettingRules(KindRules[Setting]):
         status = SettingStatus.model_validate(
             {
                 "value": value,
-                "default": definition.default,
+                "default": str(definition.default),
                 "source": source,
                 "description": f"{definition.description} Environment: {definition.variable}.",
             }
@@ -91,7 +81,10 @@ class SettingRules(KindRules[Setting]):
         return await super().present_event(event)
 
 
-def _defined(name: str) -> Definition[int]:
+KIND, RULES = Setting, SettingRules
+
+
+def _defined(name: str) -> Definition:
     if name in DEFINITIONS:
         return DEFINITIONS[name]
     close = difflib.get_close_matches(name, DEFINITIONS, n=1)

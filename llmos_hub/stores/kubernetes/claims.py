@@ -119,8 +119,7 @@ class ClaimLeases:
                 await self._drop(lease, seen)
                 continue
             if now > deadline:
-                message = "Others are claiming names in this namespace. Try again in a moment."
-                raise Unavailable(message)
+                raise Unavailable("Others are claiming names in this namespace. Try again in a moment.")
             await asyncio.sleep(_PAUSE * random.uniform(0.5, 1.5))  # noqa: S311 - only spreads the writers
 
     async def _read(self, lease: dict[str, Any]) -> dict[str, Any] | None:
@@ -145,6 +144,5 @@ def _path(lease: dict[str, Any], *, name: bool = True) -> str:
 def _left(until: float) -> float:
     left = until - time.monotonic()
     if left <= 0:
-        message = "The cluster was too slow to claim the names. Nothing was written: try again."
-        raise Unavailable(message)
+        raise Unavailable("The cluster was too slow to claim the names. Nothing was written: try again.")
     return left

@@ -18,7 +18,7 @@ from llmos.resources import KINDS
 from llmos.resources.base import Resource
 from llmos_hub.names import PUBLIC_NAMESPACE
 from llmos_hub.stores.base import BOOKMARK, Listing, Selector, Store, WatchEvent
-from llmos_hub.stores.rules import revision_of
+from llmos_hub.stores.writes import revision_of
 
 __all__ = ["EachNamespace", "list_each"]
 

@@ -21,20 +21,13 @@ from llmos.errors import (
 )
 from llmos.resources.base import Resource
 from llmos_hub.kubernetes.connection import APIError
-from llmos_hub.stores import rules
+from llmos_hub.stores import writes
 
-__all__ = ["expired", "translate"]
+__all__ = ["translate"]
 
 _TOO_LARGE: Final = ("request is too large", "larger than max", "limit is")  # etcd, gRPC, the API server
 _INVALID_VALUE: Final = re.compile(r'^(?:Invalid value|Forbidden|Required value)(?:: (?:"(?:[^"\\]|\\.)*"|[^": ]*))?: ')
 """The prefix of the API server's messages: the messages of our validation rules name the value themselves."""
-
-
-def expired(position: str) -> Expired:
-    """Return the error for a watch from a version that the cluster no longer has."""
-    return Expired(
-        f"The changes since resourceVersion {position} are not known any more. List again and watch from there."
-    )
 
 
 def translate(error: APIError, kind: type[Resource], namespace: str | None, name: str) -> LLMOSError:
@@ -52,9 +45,9 @@ def translate(error: APIError, kind: type[Resource], namespace: str | None, name
             return _not_found(error, kind, namespace, name)
         case 409:
             if error.reason == "AlreadyExists":
-                return rules.already_exists(kind, namespace, name)
+                return writes.already_exists(kind, namespace, name)
             why = "was deleted and created again" if "the UID in the precondition" in error.message else "was changed"
-            return rules.conflict(kind, namespace, name, f"{why} since it was read")
+            return writes.conflict(kind, namespace, name, f"{why} since it was read")
         case 410:
             return Expired(f"{kind.kind_name()}: {error.message}. List again.")
         case 422:
@@ -80,7 +73,7 @@ def _not_found(error: APIError, kind: type[Resource], namespace: str | None, nam
         return NotFound(f'There is no namespace "{namespace}" in the cluster.')
     if not about or not name:  # the path itself is unknown: the kind is not installed
         return _no_such_kind(kind)
-    return rules.not_found(kind, namespace, name)
+    return writes.not_found(kind, namespace, name)
 
 
 def _no_such_kind(kind: type[Resource]) -> Unavailable:
@@ -92,7 +85,7 @@ def _no_such_kind(kind: type[Resource]) -> Unavailable:
 
 def _invalid(error: APIError, kind: type[Resource], namespace: str | None, name: str) -> LLMOSError:
     if not error.causes:  # without causes it is not about the object: the patch's test of the uid failed
-        return rules.conflict(kind, namespace, name, "was deleted and created again since it was read")
+        return writes.conflict(kind, namespace, name, "was deleted and created again since it was read")
     causes: dict[str, Cause] = {}
     for cause in error.causes:  # a subresource reports the same field a second time
         field = cause.field.removeprefix(".")

@@ -103,8 +103,9 @@ class ReleaseNamespaces:
             async with asyncio.timeout(_SYNC):
                 await self._reflector.synced.wait()
         except TimeoutError:
-            message = "The cluster's namespaces can't be listed; the log says why. Does the service account have the chart's role?"
-            raise Unavailable(message) from None
+            raise Unavailable(
+                "The cluster's namespaces can't be listed; the log says why. Does the service account have the chart's role?"
+            ) from None
 
     async def _look(self, namespace: str) -> Ownership:
         """Read one namespace from the cluster: a resource in it may be reported before the namespace itself."""

@@ -22,7 +22,7 @@ from pydantic import ValidationError
 from llmos.resources.base import API_VERSION, Resource, invalid
 from llmos_hub.kubernetes.connection import path_of
 from llmos_hub.names import KEY_ANNOTATIONS, KEY_GENERATION, KEY_KIND, KEY_LABELS, KEY_STATUS
-from llmos_hub.stores import rules
+from llmos_hub.stores import writes
 from llmos_hub.stores.base import Selector
 from llmos_hub.stores.salvage import Unreadable, salvaged
 
@@ -116,7 +116,7 @@ class _Custom:
         return {"labelSelector": _selector(labels)} if labels else {}
 
     def write(self, resource: Resource) -> dict[str, Any]:
-        spec = rules.dumped(resource.spec)
+        spec = writes.dumped(resource.spec)
         return {"apiVersion": API_VERSION, "kind": resource.kind, "metadata": _metadata(resource), "spec": spec}
 
     def read(self, kind: type[R], obj: Mapping[str, Any]) -> R:
@@ -145,8 +145,8 @@ class _Secret:
         labels, annotations = metadata["labels"], metadata["annotations"]
         metadata["labels"] = {**_hashed(labels), KEY_KIND: resource.kind}
         kept = metadata["annotations"] = {KEY_GENERATION: str(resource.metadata.generation)}
-        status = rules.dumped(resource.status)
-        empty = rules.dumped(rules.empty_status(type(resource)))
+        status = writes.dumped(resource.status)
+        empty = writes.dumped(writes.empty_status(type(resource)))
         for name, value, there in (
             (KEY_LABELS, labels, labels),
             (KEY_ANNOTATIONS, annotations, annotations),
@@ -162,8 +162,7 @@ class _Secret:
         metadata = {key: obj["metadata"][key] for key in _METADATA if key in obj["metadata"]}
         there = metadata.get("labels") or {}
         if obj.get("type") != _type(kind) or there.get(KEY_KIND) != kind.kind_name():
-            message = f"it is a Secret of the type {obj.get('type')}"
-            raise Foreign(message)
+            raise Foreign(f"it is a Secret of the type {obj.get('type')}")
         kept = dict(metadata.get("annotations") or {})
         generation = kept.pop(KEY_GENERATION, "1")
         status, labels, annotations = (_map(kept.pop(name, "{}")) for name in (KEY_STATUS, KEY_LABELS, KEY_ANNOTATIONS))

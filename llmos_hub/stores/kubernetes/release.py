@@ -14,12 +14,11 @@ from typing import Any, Final, Generic, Literal, TypeVar
 
 from llmos.errors import Expired, Forbidden
 from llmos.resources.base import Resource
-from llmos_hub.stores import rules
+from llmos_hub.stores import writes
 from llmos_hub.stores.base import BOOKMARK, DELETED, Event, Listing, NamespaceQuota, Page, Selector, Store, WatchEvent
 from llmos_hub.stores.kubernetes.each import EachNamespace, list_each
-from llmos_hub.stores.kubernetes.errors import expired
 from llmos_hub.stores.kubernetes.namespaces import ReleaseNamespaces
-from llmos_hub.stores.rules import revision_of
+from llmos_hub.stores.writes import expired, revision_of
 
 __all__ = ["ReleaseStore"]
 
@@ -93,7 +92,7 @@ class ReleaseStore:
 
     async def _check(self, kind: type[Resource], namespace: str | None, name: str) -> None:
         if not await self._owns(namespace):
-            raise rules.not_found(kind, namespace, name)
+            raise writes.not_found(kind, namespace, name)
 
     async def _check_new(self, resource: Resource) -> None:
         namespace = resource.metadata.namespace

@@ -2,7 +2,7 @@
 
 Kubernetes itself provides resourceVersions, generations, finalizers and watches. A custom
 resource is written by one request that carries its preconditions; a Secret, and an ``apply``, whose
-outcome depends on the stored object, by reading, deciding (`llmos_hub.stores.rules`) and writing on the
+outcome depends on the stored object, by reading, deciding (`llmos_hub.stores.writes`) and writing on the
 condition that nothing changed in between. So is one that people write or that claims names: only what grows or claims
 other names than before has to be compared with the other resources of the namespace.
 """
@@ -14,21 +14,21 @@ import contextlib
 import functools
 import json
 import logging
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, Final, Literal, TypeVar
 
 from llmos.errors import Conflict, Internal, LLMOSError, NotFound, PayloadTooLarge, Unavailable
 from llmos.resources.base import Resource
 from llmos_hub.kubernetes.connection import FIELD_MANAGER, JSON_PATCH, APIError, KubernetesAPI
-from llmos_hub.stores import attempts, rules
+from llmos_hub.stores import attempts, writes
 from llmos_hub.stores.base import Event, Listing, NamespaceQuota, Page, Selector, WatchEvent
 from llmos_hub.stores.kubernetes.claims import ClaimLeases
-from llmos_hub.stores.kubernetes.errors import expired, translate
+from llmos_hub.stores.kubernetes.errors import translate
 from llmos_hub.stores.kubernetes.events import Recorder
 from llmos_hub.stores.kubernetes.objects import CUSTOM, Foreign, form_of
 from llmos_hub.stores.kubernetes.watch import ClusterWatch
-from llmos_hub.stores.rules import revision_of
 from llmos_hub.stores.salvage import Unreadable
+from llmos_hub.stores.writes import expired, revision_of
 
 __all__ = ["KubernetesStore"]
 
@@ -59,6 +59,13 @@ def _preconditions(resource: Resource) -> _Operations:
     meta = resource.metadata
     found = [{"op": "test", "path": "/metadata/uid", "value": meta.uid}] if meta.uid else []
     return [*found, _set("/metadata/resourceVersion", meta.resource_version)] if meta.resource_version else found
+
+
+def _replacements(obj: Mapping[str, Any], *, content: bool) -> _Operations:
+    """Return the operations that replace metadata and, if wanted, the content of the stored object."""
+    found = [_set(f"/metadata/{part}", obj["metadata"][part]) for part in ("labels", "annotations", "finalizers")]
+    name = "data" if "data" in obj else "spec"
+    return [*found, _set(f"/{name}", obj[name])] if content else found
 
 
 def _size(obj: Mapping[str, Any]) -> int:
@@ -108,21 +115,20 @@ class KubernetesStore:
 
     async def get(self, kind: type[R], namespace: str | None, name: str) -> R:
         """Read one resource; see `llmos_hub.stores.base.Store.get`."""
-        rules.check_namespace(kind, namespace)
+        writes.check_namespace(kind, namespace)
         path = form_of(kind).path(kind, namespace, name)
         with self._words(kind, namespace, name):
             obj = await self._api.request("GET", path)
         try:
             return form_of(kind).read(kind, obj)
         except Foreign:
-            raise rules.not_found(kind, namespace, name) from None
+            raise writes.not_found(kind, namespace, name) from None
         except Unreadable as error:
-            message = f'This version can\'t read {kind.kind_name()} "{namespace}/{name}": {error}.'
-            raise Internal(message) from None
+            raise Internal(f'This version can\'t read {kind.kind_name()} "{namespace}/{name}": {error}.') from None
 
     async def list(self, kind: type[R], namespace: str | None = None, *, labels: Selector | None = None) -> Listing[R]:
         """Read all resources of a kind; see `llmos_hub.stores.base.Store.list`."""
-        rules.check_namespace(kind, namespace, required=False)
+        writes.check_namespace(kind, namespace, required=False)
         for _ in range(_LISTINGS):
             try:
                 objects, version = await self._pages(kind, namespace, labels)
@@ -131,8 +137,9 @@ class KubernetesStore:
                     raise translate(error, kind, namespace, "") from None
                 continue
             return Listing(await self._all_readable(kind, objects), version)
-        message = f"The cluster's {kind.plural} can't be listed: the API server forgets each list before it is read."
-        raise Unavailable(message)
+        raise Unavailable(
+            f"The cluster's {kind.plural} can't be listed: the API server forgets each list before it is read."
+        )
 
     async def page(
         self,
@@ -144,7 +151,7 @@ class KubernetesStore:
         labels: Selector | None = None,
     ) -> Page[R]:
         """Read a page of resources; see `llmos_hub.stores.base.Store.page`. The token is the API server's own."""
-        rules.check_namespace(kind, namespace, required=False)
+        writes.check_namespace(kind, namespace, required=False)
         params = {**form_of(kind).params(kind, labels), "limit": str(limit), **({"continue": token} if token else {})}
         with self._words(kind, namespace, ""):
             found = await self._api.request("GET", form_of(kind).path(kind, namespace), params=params)
@@ -162,7 +169,7 @@ class KubernetesStore:
         enforces.
         """
         kind, meta = type(new), new.metadata
-        names = rules.claimed(old, new)
+        names = writes.claimed(old, new)
         before, after = (
             _size(form_of(kind).write(r)) if r is not None and quota is not None else 0 for r in (old, new)
         )
@@ -171,16 +178,16 @@ class KubernetesStore:
             async with lease as left:
                 if names or after > before:
                     usage, holders = await self._others(new)
-                    rules.check_claims(old, new, holders)
+                    writes.check_claims(old, new, holders)
                     if quota is not None:
                         usage = usage.plus(before) if old is not None else usage
-                        rules.check_quota(new, quota, usage, before=before, after=after)
+                        writes.check_quota(new, quota, usage, before=before, after=after)
                 yield {"timeout": left()} if left is not None else {}
 
-    async def _others(self, resource: Resource) -> tuple[rules.Usage, Mapping[str, str]]:
+    async def _others(self, resource: Resource) -> tuple[writes.NamespaceUsage, Mapping[str, str]]:
         """Return the usage of the other resources in the namespace, and who has which claimed name."""
         kind, meta, form = type(resource), resource.metadata, form_of(type(resource))
-        usage = rules.Usage(0, 0)
+        usage = writes.NamespaceUsage(0, 0)
         holders: dict[str, str] = {}
         path, params = form.path(kind, meta.namespace), form.params(kind, None)
         async for page in self._api.list_pages(path, params=params, page=_ROOM_PAGE):
@@ -244,7 +251,7 @@ class KubernetesStore:
         labels: Selector | None = None,
     ) -> AsyncIterator[AsyncIterator[WatchEvent[R]]]:
         """Follow changes; see `llmos_hub.stores.base.Store.watch`."""
-        rules.check_namespace(kind, namespace, required=False)
+        writes.check_namespace(kind, namespace, required=False)
         if revision_of(resource_version) == 0:  # the server would read it as "any version", not as "from the beginning"
             raise expired(resource_version)
         watch = ClusterWatch(
@@ -270,8 +277,8 @@ class KubernetesStore:
     async def create(self, resource: R, *, quota: NamespaceQuota | None = None) -> R:
         """Store a new resource; see `llmos_hub.stores.base.Store.create`."""
         kind, meta = type(resource), resource.metadata
-        rules.check_namespace(kind, meta.namespace)
-        new = rules.created(resource)
+        writes.check_namespace(kind, meta.namespace)
+        new = writes.created(resource)
         self._check(new)
         path = form_of(kind).path(kind, meta.namespace)
         async with self._admitted(new, None, quota) as limit:
@@ -280,46 +287,43 @@ class KubernetesStore:
     async def update(self, resource: R, *, quota: NamespaceQuota | None = None) -> R:
         """Replace everything except status; see `llmos_hub.stores.base.Store.update`."""
         kind, meta = type(resource), resource.metadata
-        rules.check_namespace(kind, meta.namespace)
+        writes.check_namespace(kind, meta.namespace)
         claims = resource.claims and meta.deletion_timestamp is None  # a controller's last write needn't read first
         if form_of(kind) is not CUSTOM or quota is not None or claims:
-            decide = functools.partial(rules.updated, wanted=resource)
+            decide = functools.partial(writes.updated, wanted=resource)
             return await self._change(kind, meta.namespace, meta.name, decide, quota=quota)
         self._check(resource)
-        obj = CUSTOM.write(resource)
         # a spec that this version can't read completely must not be overwritten
-        spec = {} if resource.unread else {"/spec": obj["spec"]}
-        parts = {f"/metadata/{part}": obj["metadata"][part] for part in ("labels", "annotations", "finalizers")}
-        operations = [_set(path, value) for path, value in {**spec, **parts}.items()]
+        operations = _replacements(CUSTOM.write(resource), content=not resource.unread)
         return await self._patch(resource, [*_preconditions(resource), *operations])
 
     async def patch_status(self, resource: R) -> R:
         """Replace status; see `llmos_hub.stores.base.Store.patch_status`."""
         kind, meta = type(resource), resource.metadata
-        rules.check_namespace(kind, meta.namespace)
+        writes.check_namespace(kind, meta.namespace)
         if form_of(kind) is not CUSTOM:
             return await self._change(
-                kind, meta.namespace, meta.name, lambda current: rules.with_status(current, resource)
+                kind, meta.namespace, meta.name, lambda current: writes.with_status(current, resource)
             )
         self._check(resource)
-        status = rules.dumped(resource.status)
+        status = writes.dumped(resource.status)
         operations = [*_preconditions(resource), _set("/status", status)]
-        if status == rules.dumped(rules.empty_status(kind)):
+        if status == writes.dumped(writes.empty_status(kind)):
             # an object without a status stays without one, so that this write changes nothing
             operations.append({"op": "remove", "path": "/status"})
         return await self._patch(resource, operations, "status")
 
     async def apply(self, resource: R, *, quota: NamespaceQuota | None = None) -> R:
         """Create the resource or replace its spec; see `llmos_hub.stores.base.Store.apply`."""
-        return await attempts.apply(
-            resource, functools.partial(self._change, quota=quota), functools.partial(self.create, quota=quota)
-        )
+        kind, meta = type(resource), resource.metadata
+        change = functools.partial(self._change, kind, meta.namespace, meta.name, quota=quota)
+        return await attempts.apply(resource, change, functools.partial(self.create, quota=quota))
 
     async def delete(self, kind: type[R], namespace: str | None, name: str, *, uid: str | None = None) -> R:
         """Delete the resource, or mark it for deletion; see `llmos_hub.stores.base.Store.delete`."""
         for _ in range(attempts.ATTEMPTS):
             current = await self.get(kind, namespace, name)
-            outcome = rules.deleted(current, uid)
+            outcome = writes.deleted(current, uid)
             if not outcome.changed:
                 return current
             meta = current.metadata
@@ -333,7 +337,7 @@ class KubernetesStore:
         kind: type[R],
         namespace: str | None,
         name: str,
-        decide: Callable[[R], rules.Outcome[R]],
+        decide: attempts.Decide[R],
         *,
         quota: NamespaceQuota | None = None,
     ) -> R:
@@ -344,12 +348,7 @@ class KubernetesStore:
             if not outcome.changed:
                 return current
             self._check(outcome.resource)
-            obj = form_of(kind).write(outcome.resource)
-            content = "data" if "data" in obj else "spec"
-            parts = {f"/metadata/{part}": obj["metadata"][part] for part in ("labels", "annotations", "finalizers")}
-            if outcome.spec_changed:
-                parts[f"/{content}"] = obj[content]
-            operations = [_set(path, value) for path, value in parts.items()]
+            operations = _replacements(form_of(kind).write(outcome.resource), content=outcome.spec_changed)
             async with self._admitted(outcome.resource, current, quota) as limit:
                 with contextlib.suppress(Conflict):
                     return await self._patch(outcome.resource, [*_preconditions(current), *operations], **limit)
@@ -374,8 +373,7 @@ class KubernetesStore:
         type(resource).parse(data)
         size = len(resource.model_dump_json(exclude_none=True))
         if size > _MAX_SIZE:
-            message = f'{resource.kind} "{resource.key}" has {size} bytes, over the limit of {_MAX_SIZE}.'
-            raise PayloadTooLarge(message)
+            raise PayloadTooLarge(f'{resource.kind} "{resource.key}" has {size} bytes, over the limit of {_MAX_SIZE}.')
 
     @staticmethod
     @contextlib.contextmanager

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import logging
 import random
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, Final, Generic, Literal, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 from llmos.errors import Expired, LLMOSError, Unavailable
 from llmos.resources.base import Resource
 from llmos_hub.kubernetes.connection import APIError, KubernetesAPI
-from llmos_hub.stores.base import ADDED, BOOKMARK, DELETED, MODIFIED, WatchEvent
-from llmos_hub.stores.kubernetes.errors import expired
+from llmos_hub.stores.base import BOOKMARK, WatchEvent
+from llmos_hub.stores.writes import expired
 
 __all__ = ["ClusterWatch"]
 
@@ -30,11 +29,6 @@ PERIOD: Final = (50.0, 70.0)
 quiet watch doesn't fall behind; the time is random so that not all watches reconnect at once."""
 _IDLE: Final = 90.0  # seconds without a byte: the server ended the request before that, and the connection is dead
 _PAUSES: Final = (0.05, 0.1, 0.2, 0.5, 1.0)  # seconds between attempts to reach the server
-_TYPES: Final[Mapping[str, Literal["ADDED", "MODIFIED", "DELETED"]]] = {
-    "ADDED": ADDED,
-    "MODIFIED": MODIFIED,
-    "DELETED": DELETED,
-}
 
 
 class ClusterWatch(Generic[R]):
@@ -164,19 +158,12 @@ class ClusterWatch(Generic[R]):
 
     async def _follow(self) -> None:
         """Send one watch request, from the position where the last one ended."""
-        params = {
-            **self._params,
-            "watch": "1",
-            "allowWatchBookmarks": "true",
-            "resourceVersion": self._reached,
-            "timeoutSeconds": str(round(random.uniform(*PERIOD))),  # noqa: S311 - spreads load, guards nothing
-        }
+        seconds = round(random.uniform(*PERIOD))  # noqa: S311 - spreads load, guards nothing
+        watch = self._api.watch(self._path, params=self._params, version=self._reached, seconds=seconds, idle=_IDLE)
         try:
-            async with self._api.lines(self._path, params=params, idle=_IDLE) as lines:
-                async for line in lines:
-                    if not line.endswith(b"\n"):
-                        raise Unavailable("The API server broke off.")
-                    await self._take(json.loads(line))
+            async with contextlib.aclosing(watch) as events:
+                async for event in events:
+                    await self._take(event)
         except APIError as error:
             raise self._error_of(error) from None
 
@@ -188,8 +175,6 @@ class ClusterWatch(Generic[R]):
 
     async def _take(self, event: dict[str, Any]) -> None:
         obj = event["object"]
-        if event["type"] == "ERROR":
-            raise self._error_of(APIError(int(obj.get("code") or 500), obj))
         version = obj["metadata"]["resourceVersion"]
         if event["type"] == "BOOKMARK":
             if version != self._reached:
@@ -198,5 +183,5 @@ class ClusterWatch(Generic[R]):
             return
         resource = self._read(obj)
         if resource is not None:
-            await self._queue.put(WatchEvent(_TYPES[event["type"]], resource, version))
+            await self._queue.put(WatchEvent(event["type"], resource, version))
         self._reached = version

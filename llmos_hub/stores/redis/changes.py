@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal, cast
 
-from llmos.errors import Expired
 from llmos_hub.stores.base import ADDED, DELETED, MODIFIED, Selector
-from llmos_hub.stores.rules import match
+from llmos_hub.stores.writes import expired, match
 
-__all__ = ["Change", "Scope", "StreamState", "changes_of", "expired", "revision_of_id"]
+__all__ = ["Change", "Scope", "StreamState", "changes_of", "revision_of_id"]
 
 
 class Change:
@@ -68,13 +67,6 @@ def changes_of(entries: Any) -> list[Change]:
 def revision_of_id(entry_id: bytes) -> int:
     """Return the revision of an entry's id, ``REVISION-0``."""
     return int(entry_id.partition(b"-")[0])
-
-
-def expired(revision: int) -> Expired:
-    """Return the error for a watch from `revision` when the changes after it are no longer stored."""
-    return Expired(
-        f"The changes since resourceVersion {revision} are not known any more. List again and watch from there."
-    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,31 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from llmos_hub.valkey.schema import Keys
 
 __all__ = ["ResourceKeys"]
 
 
-@dataclass(frozen=True, slots=True)
 class ResourceKeys(Keys):
     """The keys of resources, their changes and events, beside those of the database as a whole."""
 
-    @property
-    def revision(self) -> str:
+    def __init__(self, prefix: str = "{llmos}") -> None:
+        super().__init__(prefix)
+        self.revision = f"{prefix}:revision"
         """The counter of changes: the newest resourceVersion."""
-        return f"{self.prefix}:revision"
-
-    @property
-    def changes(self) -> str:
+        self.changes = f"{prefix}:changes"
         """The stream of changes."""
-        return f"{self.prefix}:changes"
-
-    @property
-    def written(self) -> str:
+        self.written = f"{prefix}:written"
         """The total bytes ever added to the stream of changes."""
-        return f"{self.prefix}:written"
 
     def sizes(self, plural: str) -> str:
         """Return the key of the kind's sizes in bytes, by namespace."""

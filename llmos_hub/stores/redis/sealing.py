@@ -40,8 +40,9 @@ class Sealer:
         try:
             fernets = [Fernet(key) for key in keys.replace(",", " ").split()]
         except ValueError:
-            message = "The encryption key is not a Fernet key: 32 bytes in URL-safe base64, 44 characters."
-            raise UsageError(message) from None
+            raise UsageError(
+                "The encryption key is not a Fernet key: 32 bytes in URL-safe base64, 44 characters."
+            ) from None
         self._fernet = MultiFernet(fernets) if fernets else None
 
     @property
@@ -75,9 +76,7 @@ class Sealer:
         try:
             plain = json.loads(self._fernet.decrypt(token))
         except InvalidToken:
-            message = "sealed with a key that is not here"
-            raise SealBroken(message) from None
+            raise SealBroken("sealed with a key that is not here") from None
         if plain["place"] != place:
-            message = "sealed for another field"
-            raise SealBroken(message)
+            raise SealBroken("sealed for another field")
         return plain["value"]

@@ -14,14 +14,15 @@ import functools
 import itertools
 import json
 import logging
-from collections.abc import AsyncIterator, Callable, Sequence
-from datetime import datetime
-from typing import Any, Final, Literal, TypeVar
+from collections.abc import AsyncIterator, Sequence
+from typing import Final, Literal, TypeVar
+
+from pydantic import TypeAdapter
 
 from llmos.errors import Internal, PayloadTooLarge
 from llmos.resources import KINDS
 from llmos.resources.base import Resource, utcnow
-from llmos_hub.stores import attempts, rules
+from llmos_hub.stores import attempts, writes
 from llmos_hub.stores.base import (
     ADDED,
     DELETED,
@@ -35,9 +36,9 @@ from llmos_hub.stores.base import (
     WatchEvent,
 )
 from llmos_hub.stores.redis.changes import Change, Scope
+from llmos_hub.stores.redis.codec import Codec, StoredValue
 from llmos_hub.stores.redis.continuing import Position
 from llmos_hub.stores.redis.keys import ResourceKeys
-from llmos_hub.stores.redis.records import Codec, Record
 from llmos_hub.stores.redis.scripts import COMMIT, COMMIT_ALWAYS, FETCH, INDEX, LIST, NAMES, PREPARE, RECORD
 from llmos_hub.stores.redis.sealing import Sealer
 from llmos_hub.stores.redis.tail import Tail
@@ -57,6 +58,7 @@ MAX_SIZE: Final = 1_500_000
 """Maximum size of a resource in bytes: etcd's limit, so that what fits here fits into a cluster."""
 MAX_EVENTS: Final = 100
 MAX_EVENT_MESSAGE: Final = 4096
+_EVENT: Final = TypeAdapter(Event)
 _PARSE_AT_ONCE: Final = 100  # resources between two turns of the event loop: a few milliseconds
 _LOGGED: Final = 1000  # unreadable values that were logged and are not logged again
 
@@ -109,15 +111,15 @@ class RedisStore:
         """Read one resource; see `llmos_hub.stores.base.Store.get`."""
         found = await self._read(kind, namespace, name)
         if found is None:
-            raise rules.not_found(kind, namespace, name)
+            raise writes.not_found(kind, namespace, name)
         return found[1]
 
     async def list(self, kind: type[R], namespace: str | None = None, *, labels: Selector | None = None) -> Listing[R]:
         """Read all resources of a kind; see `llmos_hub.stores.base.Store.list`."""
-        rules.check_namespace(kind, namespace, required=False)
+        writes.check_namespace(kind, namespace, required=False)
         revision, values = await self._read_all(kind, namespace)
         found = [resource async for _, _, resource in self._parsed(kind, values)]
-        items = [r for r in found if r is not None and rules.match(r.metadata.labels, labels)]
+        items = [r for r in found if r is not None and writes.match(r.metadata.labels, labels)]
         return Listing(items, revision)
 
     async def page(
@@ -130,7 +132,7 @@ class RedisStore:
         labels: Selector | None = None,
     ) -> Page[R]:
         """Read a page of resources; see `llmos_hub.stores.base.Store.page`."""
-        rules.check_namespace(kind, namespace, required=False)
+        writes.check_namespace(kind, namespace, required=False)
         begun = Position.parse(token) if token else None
         if begun is not None:  # a watch from the list's version must find all changes since the first page
             (await self._tail.state()).check(begun.revision)
@@ -145,7 +147,7 @@ class RedisStore:
         items = []
         for key, raw in zip(wanted, values, strict=False):  # fewer values if they are large
             resource = self._readable(kind, "/".join(filter(None, key)), raw) if raw is not None else None
-            if resource is not None and rules.match(resource.metadata.labels, labels):
+            if resource is not None and writes.match(resource.metadata.labels, labels):
                 items.append(resource)
         rest = "" if len(values) == len(keys) else str(Position(version, *keys[len(values) - 1]))
         return Page(items, str(version), rest)
@@ -182,31 +184,25 @@ class RedisStore:
             yield key[1], raw, self._readable(kind, "/".join(filter(None, key)), raw)
 
     def _readable(self, kind: type[R], path: str, raw: bytes) -> R | None:
-        """Return the resource; None if this version can't read it, which is logged and counted."""
-        revision = 0
-        try:
-            record = Record.split(raw)
-            revision = record.revision
-            namespace, _, name = path.rpartition("/")
-            resource = self._codec.decode(kind, record, namespace, name)
-        except Unreadable as error:
-            self._skipped(f"{kind.kind_name()} {path}", revision, error)
-            return None
-        if resource.unread:
-            self._noted(f"{kind.kind_name()} {path}", revision, resource.unread)
+        """Return the resource; None if this version can't read it. One that it can't read completely is logged, too."""
+        stored = StoredValue.split(raw)
+        namespace, _, name = path.rpartition("/")
+        resource = self._decoded(kind, stored, namespace, name)
+        if resource is not None and resource.unread:
+            self._noted(f"{kind.kind_name()} {path}", stored.revision, resource.unread)
         return resource
 
     def _of_change(self, kind: type[R], change: Change) -> R | None:
-        try:
-            record = Record(change.revision, "", change.body)
-            return self._codec.decode(kind, record, change.namespace, change.name)
-        except Unreadable as error:
-            path = "/".join(filter(None, (change.namespace, change.name)))
-            self._skipped(f"{kind.kind_name()} {path}", change.revision, error)
-            return None
+        return self._decoded(kind, StoredValue(change.revision, "", change.body), change.namespace, change.name)
 
-    def _skipped(self, what: str, revision: int, error: Unreadable) -> None:
-        self._noted(f"{what} is left out of lists and watches:", revision, str(error))
+    def _decoded(self, kind: type[R], stored: StoredValue, namespace: str, name: str) -> R | None:
+        """Return the resource; None if this version can't read it, which is logged and counted."""
+        try:
+            return self._codec.decode(kind, stored, namespace, name)
+        except Unreadable as error:
+            what = f"{kind.kind_name()} {'/'.join(filter(None, (namespace, name)))} is left out of lists and watches:"
+            self._noted(what, stored.revision, str(error))
+            return None
 
     def _noted(self, what: str, revision: int, why: str) -> None:
         self.unreadable += 1
@@ -214,22 +210,25 @@ class RedisStore:
             self._logged.add((what, revision))
             log.error("%s can't be read by this version: %s", what, why)
 
-    async def _read(self, kind: type[R], namespace: str | None, name: str) -> tuple[Record, R] | None:
-        """Return the stored record and resource of that name; None if there is none."""
-        rules.check_namespace(kind, namespace)
+    async def _read(self, kind: type[R], namespace: str | None, name: str) -> tuple[StoredValue, R] | None:
+        """Return the stored value and the resource of that name; None if there is none."""
+        writes.check_namespace(kind, namespace)
         raw = await self._database.run("HGET", self._keys.objects(kind.plural, namespace or ""), name, repeatable=True)
         return self._parse(kind, namespace, name, raw)
 
-    def _parse(self, kind: type[R], namespace: str | None, name: str, raw: bytes | None) -> tuple[Record, R] | None:
+    def _parse(
+        self, kind: type[R], namespace: str | None, name: str, raw: bytes | None
+    ) -> tuple[StoredValue, R] | None:
         if raw is None:
             return None
         try:
-            record = Record.split(raw)
-            return record, self._codec.decode(kind, record, namespace or "", name)
+            stored = StoredValue.split(raw)
+            return stored, self._codec.decode(kind, stored, namespace or "", name)
         except Unreadable as error:
             path = f"{namespace}/{name}" if namespace else name
-            message = f'This version can\'t read {kind.kind_name()} "{path}": {error}. A newer one may have written it.'
-            raise Internal(message) from None
+            raise Internal(
+                f'This version can\'t read {kind.kind_name()} "{path}": {error}. A newer one may have written it.'
+            ) from None
 
     # -- watching
 
@@ -243,8 +242,8 @@ class RedisStore:
         labels: Selector | None = None,
     ) -> AsyncIterator[AsyncIterator[WatchEvent[R]]]:
         """Follow changes; see `llmos_hub.stores.base.Store.watch`."""
-        rules.check_namespace(kind, namespace, required=False)
-        watch = await self._tail.open(kind, rules.revision_of(resource_version), Scope(namespace, labels))
+        writes.check_namespace(kind, namespace, required=False)
+        watch = await self._tail.open(kind, writes.revision_of(resource_version), Scope(namespace, labels))
         try:
             yield watch
         finally:
@@ -254,40 +253,42 @@ class RedisStore:
 
     async def create(self, resource: R, *, quota: NamespaceQuota | None = None) -> R:
         """Store a new resource; see `llmos_hub.stores.base.Store.create`."""
-        rules.check_namespace(type(resource), resource.metadata.namespace)
-        stored, _ = await self._commit(ADDED, rules.created(resource), None, None, spec_changed=True, quota=quota)
+        writes.check_namespace(type(resource), resource.metadata.namespace)
+        stored, _ = await self._commit(ADDED, writes.created(resource), None, None, spec_changed=True, quota=quota)
         if stored is None:
-            raise rules.already_exists(type(resource), resource.metadata.namespace, resource.metadata.name)
+            raise writes.already_exists(type(resource), resource.metadata.namespace, resource.metadata.name)
         return stored
 
     async def update(self, resource: R, *, quota: NamespaceQuota | None = None) -> R:
         """Replace everything except status; see `llmos_hub.stores.base.Store.update`."""
         kind, meta = type(resource), resource.metadata
         return await self._change(
-            kind, meta.namespace, meta.name, lambda current: rules.updated(current, resource), quota=quota
+            kind, meta.namespace, meta.name, lambda current: writes.updated(current, resource), quota=quota
         )
 
     async def patch_status(self, resource: R) -> R:
         """Replace status; see `llmos_hub.stores.base.Store.patch_status`."""
         kind, meta = type(resource), resource.metadata
-        return await self._change(kind, meta.namespace, meta.name, lambda current: rules.with_status(current, resource))
+        return await self._change(
+            kind, meta.namespace, meta.name, lambda current: writes.with_status(current, resource)
+        )
 
     async def apply(self, resource: R, *, quota: NamespaceQuota | None = None) -> R:
         """Create the resource or replace its spec; see `llmos_hub.stores.base.Store.apply`."""
-        return await attempts.apply(
-            resource, functools.partial(self._change, quota=quota), functools.partial(self.create, quota=quota)
-        )
+        kind, meta = type(resource), resource.metadata
+        change = functools.partial(self._change, kind, meta.namespace, meta.name, quota=quota)
+        return await attempts.apply(resource, change, functools.partial(self.create, quota=quota))
 
     async def delete(self, kind: type[R], namespace: str | None, name: str, *, uid: str | None = None) -> R:
         """Delete the resource, or mark it for deletion; see `llmos_hub.stores.base.Store.delete`."""
-        return await self._change(kind, namespace, name, lambda current: rules.deleted(current, uid))
+        return await self._change(kind, namespace, name, lambda current: writes.deleted(current, uid))
 
     async def _change(
         self,
         kind: type[R],
         namespace: str | None,
         name: str,
-        decide: Callable[[R], rules.Outcome[R]],
+        decide: attempts.Decide[R],
         *,
         quota: NamespaceQuota | None = None,
     ) -> R:
@@ -295,15 +296,15 @@ class RedisStore:
         found = await self._read(kind, namespace, name)
         for _ in range(attempts.ATTEMPTS):
             if found is None:
-                raise rules.not_found(kind, namespace, name)
-            record, current = found
+                raise writes.not_found(kind, namespace, name)
+            before, current = found
             outcome = decide(current)
             if not outcome.changed:
                 return current
             stored, raw = await self._commit(
                 DELETED if outcome.removed else MODIFIED,
                 outcome.resource,
-                record,
+                before,
                 current,
                 spec_changed=outcome.spec_changed,
                 quota=quota,
@@ -317,7 +318,7 @@ class RedisStore:
         self,
         operation: Literal["ADDED", "MODIFIED", "DELETED"],
         resource: R,
-        before: Record | None,
+        before: StoredValue | None,
         current: R | None,
         *,
         spec_changed: bool,
@@ -358,12 +359,14 @@ class RedisStore:
                 parsed.metadata.resource_version = rest[0].decode()
                 return parsed, None
             if done == 2 and quota is not None:
-                raise rules.quota_exceeded(resource, quota, rules.Usage(int(rest[0]), int(rest[1])), new=before is None)
+                raise writes.quota_exceeded(
+                    resource, quota, writes.NamespaceUsage(int(rest[0]), int(rest[1])), new=before is None
+                )
             if done == 0:
                 return None, rest[0] if rest else None
             if done == 4:
                 names = [raw.decode() for raw in rest]
-                raise rules.taken(resource, dict(zip(names[::2], names[1::2], strict=True)))
+                raise writes.taken(resource, dict(zip(names[::2], names[1::2], strict=True)))
             if done == 3:
                 await self._index(kind, meta.namespace)
             else:
@@ -376,7 +379,7 @@ class RedisStore:
             _, values = await self._read_all(kind, namespace)
             arguments = [place]
             async for name, raw, resource in self._parsed(kind, values):
-                revision = Record.split(raw).revision
+                revision = StoredValue.split(raw).revision
                 names = list(resource.claims) if resource is not None else []
                 arguments += [name, str(revision) if revision >= 0 else "", json.dumps(names)]
             script_keys = [keys.objects(kind.plural, place), keys.indexed(kind.plural), keys.claims(kind.plural, place)]
@@ -384,14 +387,15 @@ class RedisStore:
                 return
         raise attempts.too_busy(kind, namespace, "")
 
-    def _encode(self, resource: Resource, before: Record | None, *, spec_changed: bool, removed: bool) -> bytes:
+    def _encode(self, resource: Resource, before: StoredValue | None, *, spec_changed: bool, removed: bool) -> bytes:
         """Return the JSON to store; secrets of an unchanged spec are kept sealed as they are."""
         kept = resource.write_only and not spec_changed and not resource.unread
         sealed = self._codec.sealed(before.body) if kept and before is not None else None
         body = self._codec.encode(resource, sealed, over=before.body if before else b"", removed=removed)
         if len(body) > MAX_SIZE:
-            message = f'{resource.kind} "{resource.key}" has {len(body)} bytes, over the limit of {MAX_SIZE}.'
-            raise PayloadTooLarge(message)
+            raise PayloadTooLarge(
+                f'{resource.kind} "{resource.key}" has {len(body)} bytes, over the limit of {MAX_SIZE}.'
+            )
         return body
 
     # -- events
@@ -411,9 +415,9 @@ class RedisStore:
 
     async def events(self, kind: type[Resource], namespace: str | None, name: str) -> Sequence[Event]:
         """Return a resource's events; see `llmos_hub.stores.base.Store.events`."""
-        rules.check_namespace(kind, namespace)
+        writes.check_namespace(kind, namespace)
         key = self._keys.events(kind.plural, namespace or "", name)
-        return [_event(json.loads(raw)) for raw in await self._database.run("LRANGE", key, 0, -1, repeatable=True)]
+        return [_EVENT.validate_json(raw) for raw in await self._database.run("LRANGE", key, 0, -1, repeatable=True)]
 
     # -- the connection
 
@@ -438,14 +442,3 @@ def _claims(operation: str, old: Resource | None, new: Resource, *, spec_changed
     before = old.claims if old is not None and not old.unread else {}
     changed = old is None or (spec_changed and before.keys() != new.claims.keys())
     return json.dumps(list(new.claims)) if changed and (before or new.claims) else ""
-
-
-def _event(data: dict[str, Any]) -> Event:
-    return Event(
-        type=data["type"],
-        reason=data["reason"],
-        message=data["message"],
-        first=datetime.fromisoformat(data["first"]),
-        last=datetime.fromisoformat(data["last"]),
-        count=int(data["count"]),
-    )

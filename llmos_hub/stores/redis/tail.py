@@ -19,9 +19,10 @@ from typing import Any, Final, Generic, TypeVar
 from llmos.errors import LLMOSError, Unavailable
 from llmos.resources.base import Resource
 from llmos_hub.stores.base import BOOKMARK, WatchEvent
-from llmos_hub.stores.redis.changes import Change, Scope, StreamState, changes_of, expired, revision_of_id
+from llmos_hub.stores.redis.changes import Change, Scope, StreamState, changes_of, revision_of_id
 from llmos_hub.stores.redis.keys import ResourceKeys
 from llmos_hub.stores.redis.scripts import CHANGES, STATE
+from llmos_hub.stores.writes import expired
 from llmos_hub.valkey.database import Database
 
 __all__ = ["Decode", "StreamWatch", "Tail"]
@@ -165,8 +166,7 @@ class Tail:
             if epoch is not None and revision is not None:
                 return StreamState(epoch.decode(), int(revision), revision_of_id(first) if first else None)
             self._database.forget()
-        message = f"The database at {self._database} is being emptied."
-        raise Unavailable(message)
+        raise Unavailable(f"The database at {self._database} is being emptied.")
 
     async def open(self, kind: type[R], revision: int, scope: Scope) -> StreamWatch[R]:
         """Open a watch on the changes after `revision`; end it with `release`.

@@ -20,7 +20,7 @@ from llmos_hub.api.dependencies import Addresses
 from llmos_hub.identity import HubIdentity
 from llmos_hub.managers.logs import LocalLogReader
 from llmos_hub.managers.settings import PlatformSettings
-from llmos_hub.stores import Store
+from llmos_hub.stores.base import Store
 from tests.support.asgi import serving
 from tests.support.fake_hub import FakeHub, fake_hub
 

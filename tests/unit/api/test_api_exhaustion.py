@@ -11,7 +11,7 @@ import pytest
 from llmos.errors import TooManyRequests
 from llmos.resources import ModelService
 from llmos_hub.api.rates import WriteRates
-from llmos_hub.stores import Store
+from llmos_hub.stores.base import Store
 from tests.unit.api.conftest import BASE, Api, credentials, manifest, models, status_of, watching
 
 APPLY = {"content-type": "application/apply-patch+yaml"}

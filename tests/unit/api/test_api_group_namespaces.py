@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from llmos_hub.stores import Store
+from llmos_hub.stores.base import Store
 from tests.support.fake_hub import FakeHub
 from tests.support.fake_kubernetes import fake_kubernetes
 from tests.support.group_namespaces import check_group_namespace, group_platform

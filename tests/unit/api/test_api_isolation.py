@@ -15,10 +15,10 @@ import pytest
 from starlette.routing import Route
 
 from llmos.resources import KINDS, ModelService, Setting
-from llmos_hub.api.endpoints import Endpoint, OpenOperation
+from llmos_hub.api.endpoints import APIEndpoint, OpenOperation
 from llmos_hub.api.routes import make_routes
 from llmos_hub.names import API_PREFIX, SCOPE_INVOKE
-from llmos_hub.stores import Store
+from llmos_hub.stores.base import Store
 from tests.unit.api.conftest import SECRET, Api, Watching, credentials, manifest, models, token_of
 
 MARK = "only-ada-may-read-this"
@@ -60,7 +60,9 @@ def _cases() -> Iterator[Case]:
     for route in make_routes():
         assert isinstance(route, Route)
         endpoint = route.endpoint
-        assert isinstance(endpoint, Endpoint), f"{route.path} is not made of an Endpoint, so nothing asks who calls"
+        assert isinstance(endpoint, APIEndpoint), (
+            f"{route.path} is not made of an APIEndpoint, so nothing asks who calls"
+        )
         path = route.path.replace("{namespace}", "user-ada").replace("{name}", "chat")
         assert "{" not in path, f"a new parameter in {path}: say here what is ada's"
         for method in METHODS:

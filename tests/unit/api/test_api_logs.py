@@ -10,7 +10,7 @@ import pytest
 
 from llmos.resources import ModelService
 from llmos_hub.backends.local import LocalBackend
-from llmos_hub.stores import Store
+from llmos_hub.stores.base import Store
 from llmos_hub.workload import ProcessTemplate, Role, Workload, WorkloadRef
 from tests.support.local_backend import QUICK
 from tests.unit.api.conftest import BASE, Api, manifest, models, status_of, token_of, watching

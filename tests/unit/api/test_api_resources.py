@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from llmos.resources import Credential, ModelService
-from llmos_hub.stores import Store
+from llmos_hub.stores.base import Store
 from llmos_hub.stores.redis.keys import ResourceKeys
 from tests.support.valkey import ValkeyServer
 from tests.unit.api.conftest import BASE, SECRET, Api, causes_of, credentials, manifest, models, status_of, token_of

@@ -13,7 +13,7 @@ from llmos.errors import Conflict, Forbidden, Invalid, NotFound
 from llmos.present.resources import as_json, as_list, as_yaml
 from llmos.resources import Credential, ModelService
 from llmos_hub.names import API_PREFIX
-from llmos_hub.stores import Store
+from llmos_hub.stores.base import Store
 from tests.unit.api.conftest import SECRET, Api, manifest, token_of
 
 

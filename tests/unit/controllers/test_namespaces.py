@@ -21,15 +21,16 @@ from llmos_hub.controllers.namespaces.reconciler import CONTENTS, NamespaceRecon
 from llmos_hub.controllers.reconciler import Controller, Queueing, Result
 from llmos_hub.controllers.registry import Cluster, ClusterControllerSpec, load_specs
 from llmos_hub.kubernetes.connection import KubernetesAPI
-from llmos_hub.managers.namespace_objects import Owner, make_namespace
+from llmos_hub.managers.namespace_objects import make_namespace
 from llmos_hub.managers.namespace_options import Binding, NamespaceOptions, Network
 from llmos_hub.names import KEY_MISSING_SINCE, KEY_PREPARED
+from llmos_hub.policy import NamespaceOwner
 from llmos_hub.stores.base import Store
 from tests.support.fake_kubernetes import FakeKubernetes, fake_kubernetes
 from tests.support.fake_people import FakePeople
 from tests.support.waiting import eventually
 
-ADA = Owner("user", "ada", "2026-01-01T00:00:00Z")
+ADA = NamespaceOwner("user", "ada", "2026-01-01T00:00:00Z")
 OPTIONS = NamespaceOptions(bindings=[Binding(cluster_role="in-namespace", service_account="hub")])
 POLICIES = ["llmos-default-deny", "llmos-engines", "llmos-names", "llmos-outside", "llmos-servers"]
 
@@ -87,7 +88,7 @@ class Bench:
                 await task
         self.tasks = []
 
-    def put(self, owner: Owner = ADA, name: str = "user-ada", options: NamespaceOptions = OPTIONS) -> None:
+    def put(self, owner: NamespaceOwner = ADA, name: str = "user-ada", options: NamespaceOptions = OPTIONS) -> None:
         self.cluster.put("namespaces", make_namespace(name, owner, options))
 
     def prepared(self, name: str = "user-ada") -> str:
@@ -209,8 +210,8 @@ async def test_what_is_no_longer_allowed_goes(bench: Bench) -> None:
 
 async def test_other_namespaces_are_left_alone(bench: Bench) -> None:
     bench.cluster.put("namespaces", {"metadata": {"name": "kube-system"}})
-    bench.put(Owner("user", "grace"), "user-grace", OPTIONS.model_copy(update={"instance": "another-release"}))
-    going = make_namespace("user-gone", Owner("user", "gone"), OPTIONS)
+    bench.put(NamespaceOwner("user", "grace"), "user-grace", OPTIONS.model_copy(update={"instance": "another-release"}))
+    going = make_namespace("user-gone", NamespaceOwner("user", "gone"), OPTIONS)
     going["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
     bench.cluster.put("namespaces", going)
     bench.start()
@@ -267,7 +268,7 @@ def test_an_owner_can_be_told_from_a_plain_name_where_the_annotation_is_gone() -
     obj = make_namespace("user-ada", ADA, OPTIONS)
     assert owner_of(obj) == ADA
     obj["metadata"]["annotations"] = None
-    assert owner_of(obj) == Owner("user", "ada")
+    assert owner_of(obj) == NamespaceOwner("user", "ada")
     obj["metadata"]["name"] = "user-ada--0123456789abcdef"
     assert owner_of(obj) is None
     assert owner_of({"metadata": {"name": "default"}}) is None
@@ -421,7 +422,7 @@ async def test_a_name_made_anew_is_somebody_else(cleaning: Cleaning) -> None:
 
 
 async def test_when_somebody_was_made_is_noted_where_it_was_not_known(cleaning: Cleaning) -> None:
-    cleaning.bench.put(Owner("user", "grace"), "user-grace")
+    cleaning.bench.put(NamespaceOwner("user", "grace"), "user-grace")
     await cleaning.look()
     assert cleaning.annotations("user-grace")["llmos.ai/owner-created"] == "2026-01-01T00:00:00Z"
 
@@ -438,9 +439,9 @@ async def test_a_hub_that_says_nothing_says_nothing_about_anyone(cleaning: Clean
 
 async def test_groups_and_what_is_nobodys(cleaning: Cleaning) -> None:
     cleaning.people.groups.add("vision")
-    cleaning.bench.put(Owner("group", "vision"), "group-vision")
-    cleaning.bench.put(Owner("group", "nlp"), "group-nlp")
-    cleaning.bench.put(Owner("platform", "public"), "public")
+    cleaning.bench.put(NamespaceOwner("group", "vision"), "group-vision")
+    cleaning.bench.put(NamespaceOwner("group", "nlp"), "group-nlp")
+    cleaning.bench.put(NamespaceOwner("platform", "public"), "public")
     cleaning.bench.cluster.put("namespaces", {"metadata": {"name": "user-foreign", "labels": {}}})
     await cleaning.look()
     marked = {
@@ -458,7 +459,7 @@ async def test_groups_and_what_is_nobodys(cleaning: Cleaning) -> None:
 
 async def test_the_sweep_checks_the_releases_namespaces_while_leading(cleaning: Cleaning) -> None:
     bench = cleaning.bench
-    bench.put(Owner("user", "eve"), "user-eve", OPTIONS.model_copy(update={"instance": "another-release"}))
+    bench.put(NamespaceOwner("user", "eve"), "user-eve", OPTIONS.model_copy(update={"instance": "another-release"}))
     sweep = Sweep(
         bench.api, cleaning.store, cleaning.people, OPTIONS, leading=lambda: bench.leading, clock=lambda: cleaning.now
     )

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import uvloop
 
-from llmos_hub.stores import Store
+from llmos_hub.stores.base import Store
 from tests.support.fake_upstream import FakeUpstream, MakeUpstream
 from tests.support.gateway import RunningGateway, running_gateway
 

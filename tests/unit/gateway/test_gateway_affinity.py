@@ -9,7 +9,7 @@ import pytest
 from llmos_hub.gateway import stages
 from llmos_hub.gateway.endpoints import inference
 from llmos_hub.gateway.stages import ModelRequest
-from llmos_hub.gateway.upstream import Replica
+from llmos_hub.gateway.upstream import UpstreamReplica
 from tests.support.fake_upstream import MakeUpstream
 from tests.support.gateway import RunningGateway, service
 
@@ -21,8 +21,12 @@ class ByKey:
         self.seen: list[str | None] = []
 
     def choose(
-        self, replicas: Sequence[Replica], tried: Collection[Replica], now: float, affinity: str | None = None
-    ) -> Replica | None:
+        self,
+        replicas: Sequence[UpstreamReplica],
+        tried: Collection[UpstreamReplica],
+        now: float,
+        affinity: str | None = None,
+    ) -> UpstreamReplica | None:
         self.seen.append(affinity)
         left = [replica for replica in replicas if replica not in tried]
         return left[int(affinity or 0) % len(left)] if left else None

@@ -12,12 +12,12 @@ import pytest
 from llmos.errors import Expired, Unavailable
 from llmos.resources import ModelService
 from llmos_hub.gateway.discovery import Discovery
-from llmos_hub.gateway.metrics import Metrics
+from llmos_hub.gateway.metrics import GatewayMetrics
 from llmos_hub.gateway.options import GatewayOptions
-from llmos_hub.gateway.routing import Table
+from llmos_hub.gateway.routing import RoutingTable
 from llmos_hub.gateway.upstream import Upstreams
-from llmos_hub.stores import Store, open_store
-from llmos_hub.stores.base import BOOKMARK, DELETED, MODIFIED, Listing, WatchEvent
+from llmos_hub.stores import open_store
+from llmos_hub.stores.base import BOOKMARK, DELETED, MODIFIED, Listing, Store, WatchEvent
 from llmos_hub.stores.redis.keys import ResourceKeys
 from tests.support.fake_upstream import MakeUpstream
 from tests.support.gateway import RunningGateway, running_gateway, service
@@ -162,7 +162,7 @@ async def test_a_broken_watch_goes_on_where_it_was() -> None:
 
 async def _follow(script: Script) -> set[str]:
     upstreams = Upstreams(GatewayOptions())
-    table = Table(upstreams, Metrics())
+    table = RoutingTable(upstreams, GatewayMetrics())
     task = asyncio.create_task(Discovery(script, table).run())  # type: ignore[arg-type]
     try:
         await asyncio.wait_for(script.done.wait(), 30)

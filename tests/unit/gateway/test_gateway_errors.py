@@ -15,7 +15,7 @@ from llmos.errors import Unavailable
 from llmos_hub.gateway.endpoints import ROUTES
 from llmos_hub.gateway.options import GatewayOptions
 from llmos_hub.gateway.routes import Route
-from llmos_hub.stores import Store
+from llmos_hub.stores.base import Store
 from tests.support.fake_upstream import Call, FakeUpstream, MakeUpstream
 from tests.support.gateway import ADA, ADMIN, GRACE, NARROW, RunningGateway, running_gateway, service
 from tests.support.waiting import eventually

@@ -13,7 +13,7 @@ import pytest
 from llmos.resources.modelservice import ModelServiceSpec
 from llmos_hub.engines.llamacpp import LlamaCpp
 from llmos_hub.gateway.options import GatewayOptions
-from llmos_hub.stores import Store
+from llmos_hub.stores.base import Store
 from tests.support.fake_upstream import Call, FakeUpstream, MakeUpstream, delta
 from tests.support.gateway import ADA, RunningGateway, running_gateway, service
 from tests.support.llamacpp import MACHINE, demo_model, engine_process

@@ -12,7 +12,7 @@ import pytest
 from llmos.resources import ModelService
 from llmos_hub.engine_keys import engine_key
 from llmos_hub.gateway.options import GatewayOptions
-from llmos_hub.stores import Store
+from llmos_hub.stores.base import Store
 from tests.support.fake_upstream import Call, MakeUpstream, completion, delta
 from tests.support.gateway import ADA, RunningGateway, running_gateway, service
 from tests.support.waiting import eventually

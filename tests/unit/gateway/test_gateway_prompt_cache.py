@@ -11,7 +11,7 @@ import pytest
 
 from llmos_hub.engines.llamacpp import LlamaCpp
 from llmos_hub.gateway.body import SMALL
-from llmos_hub.stores import Store
+from llmos_hub.stores.base import Store
 from tests.support.fake_upstream import MakeUpstream
 from tests.support.gateway import ADA, GRACE, RunningGateway, running_gateway, service
 from tests.support.llamacpp import MACHINE, EngineProcess, demo_model, engine_process

@@ -10,7 +10,7 @@ import pytest
 
 from llmos_hub.engines.llamacpp import LlamaCpp
 from llmos_hub.gateway.renaming import Renaming
-from llmos_hub.stores import Store
+from llmos_hub.stores.base import Store
 from tests.support.fake_upstream import Call, MakeUpstream, completion, delta
 from tests.support.gateway import RunningGateway, running_gateway, service
 from tests.support.llamacpp import MACHINE, EngineProcess, demo_model, engine_process

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from llmos.errors import ModelNotFound
 from llmos.resources import ModelService
 from llmos_hub.gateway.balancers import LeastOutstanding
-from llmos_hub.gateway.metrics import BUCKETS, Histogram, Metrics
+from llmos_hub.gateway.metrics import BUCKETS, GatewayMetrics, Histogram
 from llmos_hub.gateway.options import GatewayOptions
-from llmos_hub.gateway.routing import Table
-from llmos_hub.gateway.upstream import Replica, Upstreams
+from llmos_hub.gateway.routing import RoutingTable
+from llmos_hub.gateway.upstream import UpstreamReplica, Upstreams
 from llmos_hub.names import SCOPE_INVOKE
 from llmos_hub.policy import Caller, Rights
 from tests.support.gateway import service
@@ -33,11 +33,11 @@ def aged(made: ModelService, uid: str, minutes: int = 0) -> ModelService:
 @pytest.fixture
 async def table():
     upstreams = Upstreams(GatewayOptions())
-    yield Table(upstreams, Metrics())
+    yield RoutingTable(upstreams, GatewayMetrics())
     upstreams.close()
 
 
-async def test_the_own_namespace_comes_before_public(table: Table) -> None:
+async def test_the_own_namespace_comes_before_public(table: RoutingTable) -> None:
     table.replace([aged(service("chat", namespace="public"), "1"), aged(service("chat"), "2")])
     assert table.resolve(ADA, "chat").key == "user-ada/chat"
     assert table.resolve(ADA, "public/chat").key == "public/chat"
@@ -45,7 +45,7 @@ async def test_the_own_namespace_comes_before_public(table: Table) -> None:
     assert table.resolve(ADA, "chat").key == "public/chat"
 
 
-async def test_names_made_to_be_compared_slowly_hold_nobody_up(table: Table) -> None:
+async def test_names_made_to_be_compared_slowly_hold_nobody_up(table: RoutingTable) -> None:
     shuffled = random.Random(7)
 
     def name() -> str:
@@ -58,7 +58,7 @@ async def test_names_made_to_be_compared_slowly_hold_nobody_up(table: Table) -> 
     assert time.thread_time() - began < 0.5
 
 
-async def test_a_name_beats_an_alias_and_the_older_beats_the_newer(table: Table) -> None:
+async def test_a_name_beats_an_alias_and_the_older_beats_the_newer(table: RoutingTable) -> None:
     table.put(aged(service("a", aliases=["c", "x"]), "1", 2))
     table.put(aged(service("b", aliases=["x"]), "2", 1))
     table.put(aged(service("c"), "3", 3))
@@ -70,7 +70,7 @@ async def test_a_name_beats_an_alias_and_the_older_beats_the_newer(table: Table)
     assert table.resolve(ADA, "c").name == "a"
 
 
-async def test_an_alias_can_not_stand_for_another_namespaces_model(table: Table) -> None:
+async def test_an_alias_can_not_stand_for_another_namespaces_model(table: RoutingTable) -> None:
     table.replace(
         [
             aged(service("fake", namespace="public", aliases=["user-ada/chat"]), "1"),
@@ -80,7 +80,7 @@ async def test_an_alias_can_not_stand_for_another_namespaces_model(table: Table)
     assert table.resolve(ADA, "user-ada/chat").uid == "2"
 
 
-async def test_an_alias_does_not_stand_in_for_another_namespaces_model_that_is_gone(table: Table) -> None:
+async def test_an_alias_does_not_stand_in_for_another_namespaces_model_that_is_gone(table: RoutingTable) -> None:
     table.put(aged(service("mine", namespace="group-vision", aliases=["public/chat", "user-grace/chat"]), "1"))
     ada = Rights(Caller("ada", groups=frozenset({"vision"}), scopes=frozenset({SCOPE_INVOKE})))
     for name in ("public/chat", "user-grace/chat"):
@@ -88,7 +88,7 @@ async def test_an_alias_does_not_stand_in_for_another_namespaces_model_that_is_g
             table.resolve(ada, name)
 
 
-async def test_what_all_may_use_comes_before_a_groups(table: Table) -> None:
+async def test_what_all_may_use_comes_before_a_groups(table: RoutingTable) -> None:
     """Any member can create a model in the group's namespace, which would shadow the admins'."""
     ada = Rights(Caller("ada", groups=frozenset({"vision"}), scopes=frozenset({SCOPE_INVOKE})))
     table.replace(
@@ -100,7 +100,7 @@ async def test_what_all_may_use_comes_before_a_groups(table: Table) -> None:
     assert table.resolve(ada, "chat").key == "group-vision/chat"
 
 
-async def test_no_group_goes_before_another(table: Table) -> None:
+async def test_no_group_goes_before_another(table: RoutingTable) -> None:
     ada = Rights(Caller("ada", groups=frozenset({"nlp", "vision"}), scopes=frozenset({SCOPE_INVOKE})))
     table.replace(
         [aged(service("chat", namespace="group-vision"), "1"), aged(service("chat", namespace="group-nlp"), "2")]
@@ -110,13 +110,13 @@ async def test_no_group_goes_before_another(table: Table) -> None:
     assert table.resolve(ada, "group-vision/chat").key == "group-vision/chat"
 
 
-async def test_an_alias_may_have_slashes(table: Table) -> None:
+async def test_an_alias_may_have_slashes(table: RoutingTable) -> None:
     table.put(aged(service("chat", servedModelName="Qwen/Qwen3-4B"), "1"))
     assert table.resolve(ADA, "Qwen/Qwen3-4B").name == "chat"
     assert table.resolve(ADA, "user-ada/Qwen/Qwen3-4B").name == "chat"
 
 
-async def test_a_changed_name_is_found_and_the_old_one_is_not(table: Table) -> None:
+async def test_a_changed_name_is_found_and_the_old_one_is_not(table: RoutingTable) -> None:
     table.put(aged(service("chat", aliases=["old"]), "1"))
     table.put(aged(service("chat", aliases=["new"]), "1"))
     assert table.resolve(ADA, "new").name == "chat"
@@ -124,7 +124,7 @@ async def test_a_changed_name_is_found_and_the_old_one_is_not(table: Table) -> N
         table.resolve(ADA, "old")
 
 
-async def test_a_change_of_status_keeps_counts_and_connections(table: Table) -> None:
+async def test_a_change_of_status_keeps_counts_and_connections(table: RoutingTable) -> None:
     table.put(aged(service("chat", "unix:///a", "unix:///b"), "1"))
     before = table.resolve(ADA, "chat")
     table.put(aged(service("chat", "unix:///b", "unix:///c", message="rolling"), "1"))
@@ -134,7 +134,7 @@ async def test_a_change_of_status_keeps_counts_and_connections(table: Table) -> 
     assert [r.url for r in after.replicas] == ["unix:///b", "unix:///c"]
 
 
-async def test_many_names_are_shortened(table: Table) -> None:
+async def test_many_names_are_shortened(table: RoutingTable) -> None:
     table.replace([aged(service(f"m{i:03}"), str(i)) for i in range(50)])
     with pytest.raises(ModelNotFound, match="m019 and 30 more"):
         table.resolve(ADA, "zzz")
@@ -150,7 +150,7 @@ def loads(draw: st.DrawFn) -> list[tuple[int, bool, bool]]:
 def test_no_replica_is_better_than_the_one_chosen(state: list[tuple[int, bool, bool]]) -> None:
     replicas, tried = [], []
     for outstanding, aside, was_tried in state:
-        replica = Replica.__new__(Replica)
+        replica = UpstreamReplica.__new__(UpstreamReplica)
         replica.outstanding, replica.aside_until = outstanding, 10.0 if aside else 0.0
         replicas.append(replica)
         if was_tried:
@@ -165,7 +165,7 @@ def test_no_replica_is_better_than_the_one_chosen(state: list[tuple[int, bool, b
 
 
 def test_equals_take_turns() -> None:
-    replicas = [Replica.__new__(Replica) for _ in range(3)]
+    replicas = [UpstreamReplica.__new__(UpstreamReplica) for _ in range(3)]
     for replica in replicas:
         replica.outstanding, replica.aside_until = 0, 0.0
     balancer = LeastOutstanding()
@@ -174,7 +174,7 @@ def test_equals_take_turns() -> None:
 
 
 def test_the_least_busy_replica_is_chosen_whatever_the_affinity() -> None:
-    replicas = [Replica.__new__(Replica) for _ in range(2)]
+    replicas = [UpstreamReplica.__new__(UpstreamReplica) for _ in range(2)]
     for replica, outstanding in zip(replicas, (1, 0), strict=True):
         replica.outstanding, replica.aside_until = outstanding, 0.0
     assert {LeastOutstanding().choose(replicas, (), 0.0, key) for key in (None, "a", "b", "c")} == {replicas[1]}

@@ -18,7 +18,7 @@ import pytest
 from llmos.errors import UsageError
 from llmos_hub.gateway.options import GatewayOptions
 from llmos_hub.gateway.server import listen
-from llmos_hub.stores import Store
+from llmos_hub.stores.base import Store
 from tests.support.fake_upstream import Call, MakeUpstream, delta
 from tests.support.gateway import ADA, RunningGateway, running_gateway, service
 

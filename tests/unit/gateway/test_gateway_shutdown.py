@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from llmos_hub.gateway.options import GatewayOptions
-from llmos_hub.stores import Store
+from llmos_hub.stores.base import Store
 from tests.support.fake_upstream import Call, MakeUpstream, delta
 from tests.support.gateway import ADA, running_gateway, service
 

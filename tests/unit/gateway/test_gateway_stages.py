@@ -9,7 +9,7 @@ import pytest
 
 from llmos.resources import ModelService
 from llmos_hub.gateway.options import GatewayOptions
-from llmos_hub.stores import Store
+from llmos_hub.stores.base import Store
 from tests.support.fake_upstream import FakeUpstream, MakeUpstream
 from tests.support.gateway import ADA, NARROW, RunningGateway, running_gateway, service
 

@@ -14,9 +14,10 @@ from cryptography.fernet import Fernet
 from llmos.resources.quantities import parse_quantity
 from llmos_hub.backends.kubernetes.settings import KubernetesSettings
 from llmos_hub.controllers.modelservice.workloads import fetch_environment
-from llmos_hub.managers.namespace_objects import Owner, make_namespace
+from llmos_hub.managers.namespace_objects import make_namespace
 from llmos_hub.managers.namespace_options import NamespaceOptions
 from llmos_hub.names import METADATA_SERVICES
+from llmos_hub.policy import NamespaceOwner
 from llmos_hub.settings import ProcessSettings
 from tests.support.helm import HelmRefused, containers, needs_helm, pod_specs, render, render_notes
 
@@ -199,7 +200,7 @@ def test_every_pod_has_a_policy_and_the_rest_is_denied(everything):
 def test_people_of_another_release_are_strangers(everything):
     data = find(everything, "ConfigMap", "llmos-users")["data"]
     options = NamespaceOptions.model_validate(json.loads(data["namespaces.json"]))
-    namespace = make_namespace("user-ada", Owner("user", "ada"), options)
+    namespace = make_namespace("user-ada", NamespaceOwner("user", "ada"), options)
     peers = [
         peer["namespaceSelector"]["matchLabels"]
         for policy in everything

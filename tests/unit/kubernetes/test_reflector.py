@@ -12,7 +12,7 @@ import pytest
 from llmos.errors import Unavailable
 from llmos_hub.backends.kubernetes.watching import Notices
 from llmos_hub.kubernetes import reflector as module
-from llmos_hub.kubernetes.connection import APIError
+from llmos_hub.kubernetes.connection import APIError, KubernetesAPI
 from llmos_hub.kubernetes.reflector import Reflector
 
 
@@ -20,10 +20,11 @@ def obj(name: str, version: int, **more: Any) -> dict[str, Any]:
     return {"kind": "Pod", "metadata": {"namespace": "n", "name": name, "resourceVersion": str(version)}, **more}
 
 
-class Server:
+class Server(KubernetesAPI):
     """A stub that answers lists and watches from scripts; a watch without a script stays open."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.lists: list[Any] = []
         self.watches: list[Any] = []
         self.asked: list[str] = []
@@ -45,7 +46,7 @@ class Server:
             for event in events or ():
                 if isinstance(event, Exception):
                     raise event
-                yield json.dumps(event).encode()
+                yield json.dumps(event).encode() + b"\n"
             if events is None:
                 await asyncio.Event().wait()
 

@@ -11,11 +11,11 @@ import pytest
 
 from llmos.errors import Conflict, Forbidden, NotFound, Unavailable
 from llmos_hub.kubernetes.connection import KubernetesAPI
-from llmos_hub.managers.namespace_objects import Owner, make_namespace
+from llmos_hub.managers.namespace_objects import make_namespace
 from llmos_hub.managers.namespace_options import NamespaceOptions
 from llmos_hub.managers.namespaces import KubernetesNamespaces, LocalNamespaces
 from llmos_hub.names import KEY_PREPARED, SCOPE_INVOKE, SCOPE_MANAGE, user_namespace
-from llmos_hub.policy import Caller, Rights
+from llmos_hub.policy import Caller, NamespaceOwner, Rights
 from tests.support.fake_kubernetes import FakeKubernetes, fake_kubernetes
 from tests.support.fake_people import FakePeople
 
@@ -44,7 +44,7 @@ async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
 async def test_the_first_who_needs_it_has_it_made(bench: Bench) -> None:
     state = await bench.namespaces.ensure(ADA, "user-ada")
     assert (state.created, state.prepared, state.service_account) == (True, False, "llmos")
-    assert state.owner == Owner("user", "ada", "2026-01-01T00:00:00Z")
+    assert state.owner == NamespaceOwner("user", "ada", "2026-01-01T00:00:00Z")
     stored = bench.cluster.get("namespaces", "user-ada")
     assert stored is not None
     assert stored["metadata"]["annotations"]["llmos.ai/owner-created"] == "2026-01-01T00:00:00Z"
@@ -80,7 +80,7 @@ async def test_prepared_is_waited_for(bench: Bench) -> None:
 
 async def test_a_namespace_of_another_release_is_left_alone(bench: Bench) -> None:
     others = OPTIONS.model_copy(update={"instance": "team-llmos"})
-    bench.cluster.put("namespaces", make_namespace("user-ada", Owner("user", "ada"), others))
+    bench.cluster.put("namespaces", make_namespace("user-ada", NamespaceOwner("user", "ada"), others))
     with pytest.raises(Conflict, match=r'belongs to another LLMOS of this cluster, "team-llmos"') as caught:
         await bench.namespaces.ensure(ADA, "user-ada")
     assert "kubectl label --overwrite namespace user-ada app.kubernetes.io/instance=llmos" in caught.value.message
@@ -90,11 +90,11 @@ async def test_a_namespace_of_another_release_is_left_alone(bench: Bench) -> Non
 
 
 def test_whose_it_is() -> None:
-    assert ADA.owner_of("user-ada") == ("user", "ada")
-    assert ADA.owner_of("group-vision") == ("group", "vision")
-    assert ROOT.owner_of("user-ada") == ("user", "ada")
-    assert ROOT.owner_of("group-vision") == ("group", "vision")
-    assert ROOT.owner_of("public") == ("platform", "public")
+    assert ADA.owner_of("user-ada") == NamespaceOwner("user", "ada")
+    assert ADA.owner_of("group-vision") == NamespaceOwner("group", "vision")
+    assert ROOT.owner_of("user-ada") == NamespaceOwner("user", "ada")
+    assert ROOT.owner_of("group-vision") == NamespaceOwner("group", "vision")
+    assert ROOT.owner_of("public") == NamespaceOwner("platform", "public")
     for namespace in ("user-grace", "group-nlp", "public", "kube-system"):
         with pytest.raises(Forbidden, match="Yours is user-ada"):
             ADA.owner_of(namespace)
@@ -115,9 +115,9 @@ async def test_nothing_is_made_for_others(bench: Bench) -> None:
 
 async def test_an_admin_may_have_look_after_what_is_there(bench: Bench) -> None:
     odd = "Ada.L@example.org"
-    bench.cluster.put("namespaces", make_namespace(user_namespace(odd), Owner("user", odd, "2020"), OPTIONS))
+    bench.cluster.put("namespaces", make_namespace(user_namespace(odd), NamespaceOwner("user", odd, "2020"), OPTIONS))
     state = await bench.namespaces.ensure(ROOT, user_namespace(odd))
-    assert state.owner == Owner("user", odd, "2020")
+    assert state.owner == NamespaceOwner("user", odd, "2020")
 
 
 async def test_a_namespace_of_the_clusters_own_is_left_alone(bench: Bench) -> None:
@@ -128,7 +128,7 @@ async def test_a_namespace_of_the_clusters_own_is_left_alone(bench: Bench) -> No
 
 
 async def test_one_that_is_going_is_not_used(bench: Bench) -> None:
-    obj = make_namespace("user-ada", Owner("user", "ada"), OPTIONS)
+    obj = make_namespace("user-ada", NamespaceOwner("user", "ada"), OPTIONS)
     obj["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
     bench.cluster.put("namespaces", obj)
     with pytest.raises(Conflict, match="being deleted"):

@@ -15,10 +15,11 @@ from llmos.resources import Credential, ModelService, ObjectMeta, Setting
 from llmos.resources.credential import CredentialSpec
 from llmos.resources.modelservice import ModelServiceSpec
 from llmos.resources.setting import SettingSpec
+from llmos_hub.managers.kind_rules import KindRules, Reader
 from llmos_hub.managers.resources import ResourceManager
-from llmos_hub.managers.rules import KindRules, Reader
 from llmos_hub.managers.settings import DEFINITIONS, MAX_RESOURCES, MAX_STREAMS, PlatformSettings
-from llmos_hub.stores import Store, open_store
+from llmos_hub.stores import open_store
+from llmos_hub.stores.base import Store
 from llmos_hub.stores.locks import KeyedLocks
 
 
@@ -192,7 +193,7 @@ async def test_a_rule_can_ask_for_other_resources(
             except NotFound as error:
                 raise Invalid(error.message) from None
 
-    monkeypatch.setitem(manager._rules, ModelService, NeedsItsCredential())
+    monkeypatch.setitem(manager._rules, ModelService, NeedsItsCredential(manager._settings))
     with pytest.raises(Invalid, match="hub"):
         await manager.create(service(credential_ref="hub"))
     metadata = ObjectMeta(name="hub", namespace="user-ada")
@@ -247,7 +248,7 @@ async def test_names_are_checked_over_all_that_is_there(manager: ResourceManager
 async def test_every_setting_can_be_read_and_explains_itself(manager: ResourceManager, store: Store) -> None:
     settings = PlatformSettings(store, {})
     for definition in DEFINITIONS.values():
-        assert await settings.value(definition) == definition.parse(definition.default)
+        assert await settings.value(definition) == definition.parse(str(definition.default)) == definition.default
         assert len(definition.description) > 60
         shown = await manager.get(Setting, None, definition.name)
         assert definition.variable in shown.status.description

@@ -10,7 +10,6 @@ import yaml
 
 from llmos.errors import UsageError
 from llmos_hub.managers.namespace_objects import (
-    Owner,
     contents_hash,
     make_contents,
     make_limit_range,
@@ -23,8 +22,9 @@ from llmos_hub.managers.namespace_objects import (
     object_path,
 )
 from llmos_hub.managers.namespace_options import Binding, Limits, NamespaceOptions, Network
+from llmos_hub.policy import NamespaceOwner
 
-ADA = Owner("user", "Ada.L@example.org", "2026-01-02T03:04:05.000000Z")
+ADA = NamespaceOwner("user", "Ada.L@example.org", "2026-01-02T03:04:05.000000Z")
 NS = "user-ada-l"
 OPTIONS = NamespaceOptions(instance="prod")
 LABELS = {
@@ -76,7 +76,9 @@ def test_the_namespace() -> None:
             },
         },
     }
-    plain = make_namespace("group-vision", Owner("group", "vision"), OPTIONS.model_copy(update={"pod_security": ""}))
+    plain = make_namespace(
+        "group-vision", NamespaceOwner("group", "vision"), OPTIONS.model_copy(update={"pod_security": ""})
+    )
     assert plain["metadata"]["labels"] == {**LABELS, "llmos.ai/owner-kind": "group"}
     assert plain["metadata"]["annotations"] == {"llmos.ai/owner": "vision"}
 
@@ -92,10 +94,10 @@ def test_quota() -> None:
         "metadata": meta("llmos"),
         "spec": {"hard": {**counts, "requests.cpu": "8"}},
     }
-    group = make_resource_quota(NS, Owner("group", "vision"), options)
+    group = make_resource_quota(NS, NamespaceOwner("group", "vision"), options)
     assert group is not None
     assert group["spec"]["hard"] == {**counts, "pods": "5", "count/secrets": "9"}
-    assert make_resource_quota("public", Owner("platform", "public"), options) is None
+    assert make_resource_quota("public", NamespaceOwner("platform", "public"), options) is None
     assert make_resource_quota(NS, ADA, OPTIONS.model_copy(update={"quota": {}, "counts": {}})) is None
 
 

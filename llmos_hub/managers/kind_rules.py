@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Generic, Protocol, TypeVar
 
 from llmos.resources import Resource
+from llmos_hub.managers.settings import PlatformSettings
 from llmos_hub.stores.base import WatchEvent
 
 __all__ = ["KindRules", "Reader"]
@@ -23,7 +24,16 @@ class Reader(Protocol):
 
 
 class KindRules(Generic[R]):
-    """Hooks that `ResourceManager` calls for a kind; the defaults change nothing."""
+    """Hooks that `ResourceManager` calls for a kind; the defaults change nothing.
+
+    Parameters
+    ----------
+    settings
+        The settings in force.
+    """
+
+    def __init__(self, settings: PlatformSettings) -> None:
+        self._settings = settings
 
     def prepared(self, new: R) -> R:
         """Return the resource as it is to be stored, for example without stray white space.

@@ -20,7 +20,7 @@ from llmos.resources.base import Resource, invalid
 from llmos_hub.stores.redis.sealing import SealBroken, Sealer
 from llmos_hub.stores.salvage import Unreadable, refuse_unread, salvaged
 
-__all__ = ["Codec", "Record"]
+__all__ = ["Codec", "StoredValue"]
 
 R = TypeVar("R", bound=Resource)
 
@@ -31,7 +31,7 @@ _OTHER_SHAPE = (ValueError, TypeError, KeyError, AttributeError, RecursionError)
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
+class StoredValue:
     """A value as it is stored.
 
     Attributes
@@ -49,7 +49,7 @@ class Record:
     body: bytes
 
     @classmethod
-    def split(cls, raw: bytes) -> Record:
+    def split(cls, raw: bytes) -> StoredValue:
         """Split a stored value; from a damaged one at most the revision is returned."""
         head, found, body = raw.partition(b"\n")
         revision, _, uid = head.partition(b" ")
@@ -106,10 +106,9 @@ class Codec:
 
     def _seal(self, resource: Resource, secrets: Mapping[str, Any]) -> dict[str, str]:
         if not self._sealer.has_key:
-            message = (
+            raise Forbidden(
                 f'{resource.kind} "{resource.key}" holds secrets, which this process may not write: it has no key.'
             )
-            raise Forbidden(message)
         return {
             name: self._sealer.seal(value, _place(resource.plural, resource.metadata.uid, name))
             for name, value in secrets.items()
@@ -121,42 +120,42 @@ class Codec:
         sealed = json.loads(body).get("sealed", {})
         return dict(sealed)
 
-    def decode(self, kind: type[R], record: Record, namespace: str, name: str) -> R:
-        """Return the resource of a record, with its secrets if this process has the key.
+    def decode(self, kind: type[R], stored: StoredValue, namespace: str, name: str) -> R:
+        """Return the resource of a stored value, with its secrets if this process has the key.
 
         If it was written by a newer version, sealed with another key, or damaged, the readable parts are returned.
 
         Parameters
         ----------
         kind, namespace, name
-            Its kind and place in the store: a damaged record may not contain them.
+            Its kind and place in the store: a damaged value may not contain them.
 
         Raises
         ------
         Unreadable
             Too little of it can be read to make a resource.
         """
-        body = record.body
+        body = stored.body
         try:
             resource = kind.model_validate(self._unsealed(kind, body)) if kind.write_only else None
             resource = resource or kind.model_validate_json(body)
         except ValidationError as error:
             # for text that isn't JSON the validation error names no field
             why = "" if _json(body) else "it is damaged"
-            resource = self._salvaged(kind, record, (namespace, name), why, str(invalid(error, kind).message))
+            resource = self._salvaged(kind, stored, (namespace, name), why, str(invalid(error, kind).message))
         except _OTHER_SHAPE as error:
-            resource = self._salvaged(kind, record, (namespace, name), f"it is damaged: {error}", str(error))
+            resource = self._salvaged(kind, stored, (namespace, name), f"it is damaged: {error}", str(error))
         except SealBroken as error:
-            resource = self._salvaged(kind, record, (namespace, name), str(error), str(error))
+            resource = self._salvaged(kind, stored, (namespace, name), str(error), str(error))
         if not _stands_at(resource.metadata.namespace, resource.metadata.name, (namespace, name)):
             # else whoever deletes it would delete the one whose name it has
             why = "it is damaged: it has another's name"
-            resource = self._salvaged(kind, record, (namespace, name), why, why)
-        resource.metadata.resource_version = str(max(0, record.revision))
+            resource = self._salvaged(kind, stored, (namespace, name), why, why)
+        resource.metadata.resource_version = str(max(0, stored.revision))
         return resource
 
-    def _salvaged(self, kind: type[R], record: Record, place: tuple[str, str], why: str, otherwise: str) -> R:
-        data = _json(record.body)
+    def _salvaged(self, kind: type[R], stored: StoredValue, place: tuple[str, str], why: str, otherwise: str) -> R:
+        data = _json(stored.body)
         data.pop("sealed", None)
         meta = data.get("metadata")
         if (
@@ -165,7 +164,7 @@ class Codec:
             or not _stands_at(meta.get("namespace"), meta["name"], place)
         ):
             why = why or "it is damaged"
-            data["metadata"] = {"name": place[1], "namespace": place[0] or None, "uid": record.uid}
+            data["metadata"] = {"name": place[1], "namespace": place[0] or None, "uid": stored.uid}
         found = salvaged(kind, data, why)
         if found is None:
             raise Unreadable(otherwise)

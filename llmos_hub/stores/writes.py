@@ -12,14 +12,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Generic, TypeVar
 
-from llmos.errors import AlreadyExists, Cause, Conflict, Insufficient, Invalid, NotFound
+from llmos.errors import AlreadyExists, Cause, Conflict, Expired, Insufficient, Invalid, NotFound
 from llmos.resources.base import ObjectMeta, Resource, utcnow
 from llmos_hub.stores.base import NamespaceQuota
 from llmos_hub.stores.salvage import refuse_unread
 
 __all__ = [
+    "NamespaceUsage",
     "Outcome",
-    "Usage",
     "already_exists",
     "applied",
     "check_claims",
@@ -31,6 +31,7 @@ __all__ = [
     "deleted",
     "dumped",
     "empty_status",
+    "expired",
     "gone",
     "match",
     "not_found",
@@ -70,18 +71,18 @@ class Outcome(Generic[R]):
 
 
 @dataclass(frozen=True, slots=True)
-class Usage:
+class NamespaceUsage:
     """The resources of a kind in a namespace: their number, and their stored size in bytes."""
 
     count: int
     size: int
 
-    def plus(self, size: int) -> Usage:
+    def plus(self, size: int) -> NamespaceUsage:
         """Return the usage with one more resource of `size` bytes."""
-        return Usage(self.count + 1, self.size + size)
+        return NamespaceUsage(self.count + 1, self.size + size)
 
 
-def check_quota(resource: Resource, quota: NamespaceQuota, usage: Usage, *, before: int, after: int) -> None:
+def check_quota(resource: Resource, quota: NamespaceQuota, usage: NamespaceUsage, *, before: int, after: int) -> None:
     """Refuse a write that exceeds the quota.
 
     Parameters
@@ -101,7 +102,7 @@ def check_quota(resource: Resource, quota: NamespaceQuota, usage: Usage, *, befo
         raise quota_exceeded(resource, quota, usage, new=new)
 
 
-def quota_exceeded(resource: Resource, quota: NamespaceQuota, usage: Usage, *, new: bool) -> Insufficient:
+def quota_exceeded(resource: Resource, quota: NamespaceQuota, usage: NamespaceUsage, *, new: bool) -> Insufficient:
     """Return the error for a namespace that has reached its quota for a kind."""
     where = resource.metadata.namespace or "The platform"
     if new and usage.count >= quota.count:
@@ -296,8 +297,7 @@ def applied(current: R, wanted: R) -> Outcome[R]:
     """
     _check(current, wanted)
     if current.metadata.deletion_timestamp:
-        message = f'{wanted.kind} "{wanted.key}" is being deleted. Apply it again when it is gone.'
-        raise Conflict(message)
+        raise Conflict(f'{wanted.kind} "{wanted.key}" is being deleted. Apply it again when it is gone.')
     metadata = {
         "labels": {**current.metadata.labels, **wanted.metadata.labels},
         "annotations": {**current.metadata.annotations, **wanted.metadata.annotations},
@@ -338,6 +338,13 @@ def deleted(current: R, uid: str | None) -> Outcome[R]:
     return Outcome(current.model_copy(update={"metadata": metadata}))
 
 
+def expired(resource_version: int | str) -> Expired:
+    """Return the error for a watch from a version after which the changes are no longer stored."""
+    return Expired(
+        f"The changes since resourceVersion {resource_version} are not known any more. List again and watch from there."
+    )
+
+
 def revision_of(resource_version: str) -> int:
     """Return the revision that a resourceVersion stands for.
 
@@ -347,6 +354,7 @@ def revision_of(resource_version: str) -> int:
         It was not issued by a store.
     """
     if not (resource_version.isascii() and resource_version.isdigit() and len(resource_version) <= _DIGITS):
-        message = f'resourceVersion: "{resource_version[:40]}" is none that this store gave out. List again and watch from there.'
-        raise Invalid(message)
+        raise Invalid(
+            f'resourceVersion: "{resource_version[:40]}" is none that this store gave out. List again and watch from there.'
+        )
     return int(resource_version)
