@@ -153,8 +153,7 @@ class FakeBackend:
         """Yield lines of the log."""
         entry = self.world.entries.get(ref)
         if entry is None or (replica is not None and replica not in entry.logs):
-            message = f"There is no log of {replica or ref.name}."
-            raise NotFound(message)
+            raise NotFound(f"There is no log of {replica or ref.name}.")
         changed = self.changes()
         shown: dict[str, int] = {}
         for name in [replica] if replica is not None else list(entry.logs):

@@ -19,5 +19,4 @@ def __getattr__(name: str) -> Any:
         from llmos_hub.engines import registry
 
         return getattr(registry, name)
-    message = f"module {__name__!r} has no attribute {name!r}"
-    raise AttributeError(message)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -30,10 +30,9 @@ def source_of(uri: str) -> Source:
     """
     scheme, colon, _ = uri.partition("://")
     if not colon or scheme not in SOURCES:
-        message = (
+        raise SourceFailed(
             f'"{uri[:120]}" is not a known kind of model address. Use one of: {", ".join(s + "://…" for s in SOURCES)}'
         )
-        raise SourceFailed(message)
     module, name = SOURCES[scheme]
     source: Source = getattr(import_module(module), name)()
     return source

@@ -137,11 +137,10 @@ class Cache:
         """
         free = shutil.disk_usage(self._in("partial")).free
         if free < needed + _SPARE:
-            message = (
+            raise SourceFailed(
                 f"{what} needs {_gigabytes(needed)} more on the disk, {self.directory} has {_gigabytes(free)} free. "
                 "Free some space or take a smaller model."
             )
-            raise SourceFailed(message)
 
     @contextlib.contextmanager
     def exclusively(self, what: str, report: Report, *, title: str = "") -> Iterator[Report]:

@@ -129,8 +129,9 @@ class DemoSource:
         """
         demo = _DEMOS.get(uri.removeprefix("demo://"))
         if demo is None:
-            message = f'There is no "{uri[:80]}". Demo models: {", ".join(f"demo://{name}" for name in _DEMOS)}.'
-            raise SourceFailed(message)
+            raise SourceFailed(
+                f'There is no "{uri[:80]}". Demo models: {", ".join(f"demo://{name}" for name in _DEMOS)}.'
+            )
         cache = Cache(directory)
         if not cache.blob(demo.sha256).exists():
             with cache.exclusively(uri, report) as tell:
@@ -154,6 +155,7 @@ class DemoSource:
         digest = demo.make(cache, partial, report)
         if digest != demo.sha256:
             partial.unlink(missing_ok=True)
-            message = f"{uri} came out as SHA-256 {digest[:12]}…, {demo.sha256[:12]}… was expected. Is the installation in order? Install llmos again."
-            raise SourceFailed(message)
+            raise SourceFailed(
+                f"{uri} came out as SHA-256 {digest[:12]}…, {demo.sha256[:12]}… was expected. Is the installation in order? Install llmos again."
+            )
         cache.publish(partial, demo.sha256)

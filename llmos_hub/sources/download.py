@@ -238,8 +238,7 @@ def _chunks(remote: Remote, done: int, client: httpx.Client) -> Iterator[tuple[b
             yield b"", True
             raise _TryAgain("what is here is not its beginning")
         if response.status_code == 429 or response.status_code >= 500:
-            message = f"HTTP {response.status_code}"
-            raise _TryAgain(message)
+            raise _TryAgain(f"HTTP {response.status_code}")
         if response.status_code >= 400:
             raise Refused(response.status_code, response.headers)
         restarted = bool(done) and response.status_code != 206
@@ -255,9 +254,8 @@ def _check(remote: Remote, done: int, sha256: str, partial: Path) -> None:
     partial.unlink(missing_ok=True)
     expected = f"{remote.size:,} bytes" if wrong else f"SHA-256 {(remote.sha256 or '')[:12]}…"
     got = f"{done:,} bytes" if wrong else f"{sha256[:12]}…"
-    message = (
+    raise SourceFailed(
         f"{remote.name} is not what it should be: {expected} were expected, {got} came. It was deleted. "
         "Try again; if that happens again, something between here and "
         f"{httpx.URL(remote.url).host} changes files, or the repository changed."
     )
-    raise SourceFailed(message)

@@ -234,8 +234,9 @@ def _read_counts(reader: _Reader) -> tuple[int, int]:
     reader.check_magic()
     version = reader.number(_U32)
     if version not in (2, 3):
-        why = "it is big-endian" if version in (2 << 24, 3 << 24) else f"version {version} of the format is not known"
-        raise reader.invalid(why)
+        raise reader.invalid(
+            "it is big-endian" if version in (2 << 24, 3 << 24) else f"version {version} of the format is not known"
+        )
     tensors, keys = reader.number(_U64), reader.number(_U64)
     if tensors > _MAX_TENSORS or keys > _MAX_KEYS:
         raise reader.invalid(f"it claims {tensors:,} tensors and {keys:,} keys")
@@ -352,19 +353,16 @@ def read_header(path: Path, *more: Path) -> Header:
         It can't be opened or read.
     """
     if len(more) >= _MAX_PARTS:
-        message = f"{path.name} has {len(more) + 1} parts, more than any model."
-        raise Invalid(message)
+        raise Invalid(f"{path.name} has {len(more) + 1} parts, more than any model.")
     contents = _read_file(path)
     values = contents.values
     architecture = values.get("general.architecture")
     kind = values.get("general.type")
     kind = kind[:64] if isinstance(kind, str) and kind != "model" else ""
     if kind == "imatrix":
-        message = f"{path.name} holds importance data, which is for quantizing a model, and no model."
-        raise Invalid(message)
+        raise Invalid(f"{path.name} holds importance data, which is for quantizing a model, and no model.")
     if not isinstance(architecture, str) or not architecture:
-        message = f"{path.name} doesn't say what architecture its model has. Is it the first part of several?"
-        raise Invalid(message)
+        raise Invalid(f"{path.name} doesn't say what architecture its model has. Is it the first part of several?")
     _add_parts(contents, more)
 
     def size(key: str) -> int:

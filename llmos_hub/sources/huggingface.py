@@ -81,10 +81,9 @@ def parse(uri: str) -> tuple[str, str | None, str | None]:
     """
     found = _URI.match(uri)
     if found is None:
-        message = (
+        raise SourceFailed(
             f'"{uri[:120]}" should read hf://org/repo, hf://org/repo:file.gguf or hf://org/repo@revision:file.gguf'
         )
-        raise SourceFailed(message)
     return found["repo"], found["revision"], found["file"]
 
 
@@ -178,18 +177,19 @@ class HuggingFaceSource:
         except (GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError) as error:
             raise self._refusal(repo, revision, error) from error
         except HFValidationError as error:
-            message = f'"{repo}" is not the name of a repository: letters, digits, "-", "_" and ".", at most 96.'
-            raise SourceFailed(message) from error
+            raise SourceFailed(
+                f'"{repo}" is not the name of a repository: letters, digits, "-", "_" and ".", at most 96.'
+            ) from error
         except OfflineModeIsEnabled as error:
             raise _Unreachable(f"{repo} can't be looked up: HF_HUB_OFFLINE is set on this machine.") from error
         except HfHubHTTPError as error:
             status = error.response.status_code
             if status >= 500 or status == 429:
                 raise _Unreachable(f"{self._host} has trouble (HTTP {status}). Try again in a minute.") from error
-            message = f"{self._host} answered HTTP {status} for {repo}." + (
-                " Is the token in HF_TOKEN still valid?" if status == 401 else ""
-            )
-            raise SourceFailed(message) from error
+            raise SourceFailed(
+                f"{self._host} answered HTTP {status} for {repo}."
+                + (" Is the token in HF_TOKEN still valid?" if status == 401 else "")
+            ) from error
         except httpx2.HTTPError as error:
             raise _Unreachable(self._no_connection(repo, error)) from error
         files = {
@@ -199,8 +199,7 @@ class HuggingFaceSource:
             for s in info.siblings or ()
         }
         if not info.sha or not _COMMIT.match(info.sha):  # it becomes part of a file name
-            message = f"{self._host} names no commit for {repo}. Is HF_ENDPOINT a model hub?"
-            raise SourceFailed(message)
+            raise SourceFailed(f"{self._host} names no commit for {repo}. Is HF_ENDPOINT a model hub?")
         return _Repository(repo, info.sha, files)
 
     def _no_connection(self, repo: str, error: Exception) -> str:
@@ -269,8 +268,7 @@ class HuggingFaceSource:
         with new_client() as client:
             choice = choose(models, wanted, read)
         if choice.candidate is None:
-            message = f"{repository.name}: {choice.reason}."
-            raise SourceFailed(message)
+            raise SourceFailed(f"{repository.name}: {choice.reason}.")
         return choice.candidate, choice.reason
 
     def _look_at(self, repository: _Repository, path: str, cache: Cache, client: httpx.Client) -> Outline | None:
@@ -341,15 +339,17 @@ class HuggingFaceSource:
                 tqdm_class=_bar(meter),
             )
         except (HfHubHTTPError, httpx2.HTTPError, RuntimeError, ValueError) as error:
-            message = f"{file.path} of {repository.name} could not be fetched: {reason(error)}. Try again."
-            raise SourceFailed(message) from error
+            raise SourceFailed(
+                f"{file.path} of {repository.name} could not be fetched: {reason(error)}. Try again."
+            ) from error
         meter.say(f"Checking {file.size / 1e9:.0f} GB.")
         with Path(path).open("rb") as content:
             digest = hashlib.file_digest(content, "sha256").hexdigest()
         if file.sha256 not in (None, digest):
             shutil.rmtree(folder, ignore_errors=True)
-            message = f"{file.path} of {repository.name} does not have the expected SHA-256. It was deleted; try again."
-            raise SourceFailed(message)
+            raise SourceFailed(
+                f"{file.path} of {repository.name} does not have the expected SHA-256. It was deleted; try again."
+            )
         cache.publish(Path(path), digest)
         shutil.rmtree(folder, ignore_errors=True)
         return digest

@@ -213,8 +213,9 @@ class Mirror:
         try:
             digest = download(remote, partial, meter, client)
         except Refused as refused:
-            message = f"The mirror of models at {self.host} answered HTTP {refused.status} for {file.name}, which it should have."
-            raise SourceFailed(message) from refused
+            raise SourceFailed(
+                f"The mirror of models at {self.host} answered HTTP {refused.status} for {file.name}, which it should have."
+            ) from refused
         cache.publish(partial, digest)
 
 

@@ -110,8 +110,9 @@ class KubernetesBackend:
         except TimeoutError:
             late = ", ".join(kind for kind, reflector in self._reflectors.items() if not reflector.synced.is_set())
             await self.close()
-            message = f"The cluster's objects ({late}) can't be listed; the log says why. Does the controller's service account have its role?"
-            raise BackendFailed(message) from None
+            raise BackendFailed(
+                f"The cluster's objects ({late}) can't be listed; the log says why. Does the controller's service account have its role?"
+            ) from None
         await self._secrets.settle()
         self._spawn(self._polls.run(), "memory and progress of pods")
         self._spawn(self._look_for_lost(), "pods of lost machines")
@@ -162,10 +163,9 @@ class KubernetesBackend:
             The cluster doesn't answer.
         """
         if workload.operator:
-            message = (
+            raise Unsupported(
                 f"{workload.ref.name} can't be run by the {workload.operator} operator: LLMOS doesn't support it yet."
             )
-            raise Unsupported(message)
         entry = self._entries.get(workload.ref)
         while entry is not None and entry.deleting:
             await entry.gone.wait()

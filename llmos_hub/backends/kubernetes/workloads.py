@@ -275,8 +275,7 @@ class Applier:
             await self._api.request("DELETE", path_of_object(obj), body=body)
         except APIError as error:
             if error.status not in (404, 409):
-                message = f"{obj['metadata']['name']} can't be deleted: {error.message}"
-                raise BackendFailed(message) from None
+                raise BackendFailed(f"{obj['metadata']['name']} can't be deleted: {error.message}") from None
 
     async def take_down(self, entry: Entry) -> bool:
         """Delete the objects of a workload, and return True if that was all.
@@ -303,8 +302,7 @@ class Applier:
             await self._api.request("DELETE", path_of(kind.api_version, kind.plural, ref.namespace, object_name(ref)))
         except APIError as error:
             if error.status not in (403, 404):
-                message = f"The Secret of {ref.name} can't be deleted: {error.message}"
-                raise BackendFailed(message) from None
+                raise BackendFailed(f"The Secret of {ref.name} can't be deleted: {error.message}") from None
 
     async def force(self, pod: Any) -> None:
         """Delete a pod by force whose node is lost, so that nothing waits for it."""

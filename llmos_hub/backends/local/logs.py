@@ -73,13 +73,11 @@ async def read_logs(
     """
     workload = directory / ref.id
     if not await asyncio.to_thread((workload / "workload.json").exists):
-        message = f"There is no log of {ref.name}: it was never started here, or it was deleted."
-        raise NotFound(message)
+        raise NotFound(f"There is no log of {ref.name}: it was never started here, or it was deleted.")
     found = await asyncio.to_thread(_replicas, workload, replica)
     if replica is not None and not found:
         there = ", ".join(path.name for path in _replicas(workload, None)) or "none"
-        message = f'{ref.name} has no replica "{replica}". There are: {there}.'
-        raise NotFound(message)
+        raise NotFound(f'{ref.name} has no replica "{replica}". There are: {there}.')
     files = {path: LogReader(path / "log") for path in found}
     try:
         for file in files.values():
