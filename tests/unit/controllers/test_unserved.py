@@ -13,7 +13,6 @@ import pytest
 from llmos.errors import Forbidden
 from llmos.resources import ModelService
 from llmos.resources.base import condition
-from llmos_hub.backends.fake import FakeBackend
 from llmos_hub.controllers.layout import WorkloadContext, cluster_layout
 from llmos_hub.controllers.runner import Controllers
 from llmos_hub.controllers.unserved import InOwnNamespaces
@@ -23,6 +22,7 @@ from llmos_hub.names import DataDir
 from llmos_hub.settings import ProcessSettings
 from llmos_hub.stores.kubernetes.namespaces import ReleaseNamespaces
 from llmos_hub.stores.kubernetes.store import KubernetesStore
+from tests.support.fake_backend import FakeBackend
 from tests.support.fake_kubernetes import FakeKubernetes, fake_kubernetes
 from tests.support.waiting import eventually
 
