@@ -14,7 +14,7 @@ from typing import Any
 from llmos.errors import BackendFailed, NotFound
 from llmos_hub.backends.base import Report
 from llmos_hub.backends.changes import Changes, Subscription
-from llmos_hub.backends.local.failures import DEPENDENCY, waits_for
+from llmos_hub.backends.failures import DEPENDENCY, waits_for
 from llmos_hub.backends.local.rollout import Member, Start, decide
 from llmos_hub.backends.reports import REPORT_LINES, read_report
 from llmos_hub.workload import Observation, ReplicaState, Role, Workload, WorkloadRef, start_order

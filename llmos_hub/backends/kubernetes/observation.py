@@ -7,10 +7,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
+from llmos_hub.backends.failures import waits_for
 from llmos_hub.backends.kubernetes.objects import labels_of
 from llmos_hub.backends.kubernetes.reasons import not_created
 from llmos_hub.backends.kubernetes.states import Notice, Object, PodReader, role_of
-from llmos_hub.backends.local.failures import waits_for
 from llmos_hub.names import KEY_TEMPLATE
 from llmos_hub.workload import Observation, ReplicaState, Role, Workload, WorkloadRef
 

@@ -10,14 +10,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from llmos.resources.quantities import parse_quantity
-from llmos_hub.backends.kubernetes.reasons import (
-    image_pull,
-    not_mounted,
-    probe_failing,
-    start_failed,
-    unschedulable,
-)
-from llmos_hub.backends.local.failures import (
+from llmos_hub.backends.failures import (
     Failure,
     crashed,
     exit_words,
@@ -25,6 +18,13 @@ from llmos_hub.backends.local.failures import (
     not_ready_in_time,
     out_of_memory,
     unhealthy,
+)
+from llmos_hub.backends.kubernetes.reasons import (
+    image_pull,
+    not_mounted,
+    probe_failing,
+    start_failed,
+    unschedulable,
 )
 from llmos_hub.names import KEY_ROLE, KEY_TEMPLATE
 from llmos_hub.processes.running import Exit

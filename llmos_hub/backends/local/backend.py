@@ -15,9 +15,9 @@ from typing import Final
 from llmos.errors import BackendFailed
 from llmos_hub.backends.base import Report
 from llmos_hub.backends.changes import Changes, Subscription
+from llmos_hub.backends.failures import Shortage
 from llmos_hub.backends.local.adoption import adopt, clear_sockets, kill_strangers
 from llmos_hub.backends.local.deployment import BackendContext, Deployment
-from llmos_hub.backends.local.failures import Shortage
 from llmos_hub.backends.local.logs import read_logs
 from llmos_hub.backends.local.options import Options
 from llmos_hub.backends.local.process import ENV_REPLICA, base_environment

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from llmos_hub.backends.local.failures import Shortage
+from llmos_hub.backends.failures import Shortage
 from llmos_hub.backends.local.options import Options
 from llmos_hub.backends.local.process import free_port, is_free
 from llmos_hub.backends.local.records import ReplicaPaths, ReplicaRecord, RoleRecord, WorkloadRecord

@@ -17,8 +17,8 @@ from urllib.parse import quote
 
 from llmos.errors import BackendFailed
 from llmos.proc import oom_kills
-from llmos_hub.backends.local import failures
-from llmos_hub.backends.local.failures import Failure, Shortage
+from llmos_hub.backends import failures
+from llmos_hub.backends.failures import Failure, Shortage
 from llmos_hub.backends.local.options import Options
 from llmos_hub.backends.local.probes import ProbeResult, http_get, probe_delay
 from llmos_hub.backends.local.process import ENV_REPLICA, find_program
