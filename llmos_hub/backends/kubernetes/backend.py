@@ -119,7 +119,7 @@ class KubernetesBackend:
 
     async def _has_extension(self) -> bool:
         """Return whether the cluster supports replicas that span several nodes (LeaderWorkerSet)."""
-        version = KINDS[_EXTENSION].api_version
+        version, _ = KINDS[_EXTENSION]
         try:
             await self._api.request("GET", f"/apis/{version}", timeout=_SYNC)
         except APIError:

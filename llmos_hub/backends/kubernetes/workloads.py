@@ -13,11 +13,11 @@ from llmos.errors import BackendFailed, Cause, Invalid, LLMOSError
 from llmos_hub.backends.kubernetes.fields import fields_of, values_wanted
 from llmos_hub.backends.kubernetes.names import object_name
 from llmos_hub.backends.kubernetes.objects import (
-    KINDS,
     keep_images,
     make_objects,
     make_pvc,
     needs_claim,
+    path_of_kind,
     path_of_object,
 )
 from llmos_hub.backends.kubernetes.observation import Members, find_waiting
@@ -259,9 +259,8 @@ class Applier:
         if namespace in self._claims:
             return
         claim = make_pvc(namespace, self._settings)
-        kind = KINDS["PersistentVolumeClaim"]
         try:
-            await self._api.request("POST", path_of(kind.api_version, kind.plural, namespace), body=claim)
+            await self._api.request("POST", path_of_kind("PersistentVolumeClaim", namespace), body=claim)
         except APIError as error:
             if error.status != 409:
                 raise _refusal(workload.ref, claim, error) from None
@@ -297,9 +296,8 @@ class Applier:
 
     async def _remove_unknown_secret(self, ref: WorkloadRef) -> None:
         """Delete a workload's Secret by name: in namespaces where no workload uses one, they aren't watched."""
-        kind = KINDS["Secret"]
         try:
-            await self._api.request("DELETE", path_of(kind.api_version, kind.plural, ref.namespace, object_name(ref)))
+            await self._api.request("DELETE", path_of_kind("Secret", ref.namespace, object_name(ref)))
         except APIError as error:
             if error.status not in (403, 404):
                 raise BackendFailed(f"The Secret of {ref.name} can't be deleted: {error.message}") from None
