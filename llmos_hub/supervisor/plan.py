@@ -208,47 +208,20 @@ def _services(
         "LLMOS_PUBLIC_URL": options.hub_url,
         "LLMOS_GATEWAY_URL": options.gateway_url,
     }
-    needs_store = ("valkey",) if binaries.valkey else ()
+    as_llmos = {"JUPYTERHUB_API_TOKEN": secrets.llmos_token, "LLMOS_ENCRYPTION_KEY": secrets.encryption_key}
+    engines = {ENV_ENGINE_SECRET: engine_secret(secrets.encryption_key)}
+    gateway = {"JUPYTERHUB_API_TOKEN": secrets.llm_token, **engines}
     return [
+        _service(binaries, "api", {**platform, **as_llmos}, "127.0.0.1", ports["api"]),
         _service(
-            "api",
-            binaries,
-            {
-                **platform,
-                "JUPYTERHUB_API_TOKEN": secrets.llmos_token,
-                "LLMOS_ENCRYPTION_KEY": secrets.encryption_key,
-                "LLMOS_HOST": "127.0.0.1",
-                "LLMOS_PORT": str(ports["api"]),
-            },
-            f"http://127.0.0.1:{ports['api']}",
-            needs_store,
+            binaries, "gateway", {**platform, **gateway}, options.host, options.gateway_port, url=options.gateway_url
         ),
         _service(
-            "gateway",
             binaries,
-            {
-                **platform,
-                "JUPYTERHUB_API_TOKEN": secrets.llm_token,
-                ENV_ENGINE_SECRET: engine_secret(secrets.encryption_key),
-                "LLMOS_HOST": options.host,
-                "LLMOS_PORT": str(options.gateway_port),
-            },
-            options.gateway_url,
-            needs_store,
-        ),
-        _service(
             "controllers",
-            binaries,
-            {
-                **platform,
-                "JUPYTERHUB_API_TOKEN": secrets.llmos_token,
-                "LLMOS_ENCRYPTION_KEY": secrets.encryption_key,
-                ENV_ENGINE_SECRET: engine_secret(secrets.encryption_key),
-                "LLMOS_HOST": "127.0.0.1",
-                "LLMOS_PORT": str(ports["controllers"]),
-            },
-            f"http://127.0.0.1:{ports['controllers']}",
-            needs_store,
+            {**platform, **as_llmos, **engines},
+            "127.0.0.1",
+            ports["controllers"],
             grace=30.0,  # models have 10 seconds to end by themselves, then are killed
         ),
     ]
@@ -269,17 +242,22 @@ def _valkey(options: UpOptions, binaries: Binaries, common: Mapping[str, str]) -
 
 
 def _service(
-    name: str,
     binaries: Binaries,
+    name: str,
     environment: Mapping[str, str],
-    url: str,
-    after: tuple[str, ...],
+    host: str,
+    port: int,
     *,
+    url: str = "",
     grace: float = 10.0,
 ) -> Program:
+    """Return a service that listens on this host and port; `url` is its address from here, if the host isn't."""
     # -P: don't import modules from the current directory
     argv = (binaries.python, "-P", "-m", "llmos_hub.app", name)
+    environment = {**environment, "LLMOS_HOST": host, "LLMOS_PORT": str(port)}
+    url = url or f"http://{host}:{port}"
     health, ready = HttpProbe(f"{url}/health"), HttpProbe(f"{url}/ready")
+    after = ("valkey",) if binaries.valkey else ()
     return Program(name, argv, environment, health, ready=ready, after=after, grace=grace)
 
 
@@ -341,7 +319,6 @@ def _hub(
         argv,
         environment,
         HttpProbe(f"http://127.0.0.1:{ports['hub']}/hub/health"),
-        after=(),
         start_timeout=90.0,
         patience=90.0,
         grace=40.0,
