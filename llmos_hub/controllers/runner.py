@@ -23,12 +23,11 @@ from llmos_hub.controllers.election import Alone
 from llmos_hub.controllers.fencing import fenced_backend, fenced_store
 from llmos_hub.controllers.health import serve_pages
 from llmos_hub.controllers.parts import Parts, opened
-from llmos_hub.controllers.reconciler import WORKERS, Controller, Queueing, Reconciler, Trigger, resource_controller
+from llmos_hub.controllers.reconciler import WORKERS, Controller, Queueing, Reconciler, resource_controller
 from llmos_hub.controllers.registry import (
     ClusterControllerSpec,
     ControllerSpec,
     Dependencies,
-    Reference,
     load_specs,
 )
 from llmos_hub.controllers.unserved import InOwnNamespaces
@@ -109,8 +108,8 @@ class Controllers:
         return resource_controller(
             self._store,
             reconciler,
-            triggers=[
-                Trigger(reference.kind, functools.partial(self._referring, name, reference))
+            references=[
+                reference
                 for reference in spec.references
                 # in a cluster no process may watch all Secrets: reconcilers read those named in a spec
                 if not (in_cluster and reference.kind.stored_as == "Secret")
@@ -120,14 +119,6 @@ class Controllers:
 
     def _requeue(self, name: str, key: Key) -> None:
         self._controllers[name].enqueue(key)
-
-    def _referring(self, name: str, reference: Reference[Any], changed: Key) -> list[Key]:
-        """Return the keys of the resources of the kind `name` that refer to a changed resource."""
-        return [
-            key
-            for key, resource in self._controllers[name].informer.items()
-            if key[0] == changed[0] and changed[1] in reference.names(resource)
-        ]
 
     def _look_at_all_in(self, namespace: str) -> None:
         """Reconcile all resources of a namespace that was handed over to or by this release."""

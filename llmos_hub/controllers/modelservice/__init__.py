@@ -10,7 +10,8 @@ from __future__ import annotations
 from llmos.resources import Credential, ModelService
 from llmos_hub.controllers.modelservice.reconciler import ModelServiceReconciler
 from llmos_hub.controllers.modelservice.workloads import fetch_environment
-from llmos_hub.controllers.registry import ControllerSpec, Dependencies, Reference
+from llmos_hub.controllers.reconciler import Reference
+from llmos_hub.controllers.registry import ControllerSpec, Dependencies
 from llmos_hub.engines.registry import choose
 
 __all__ = ["SPEC"]
