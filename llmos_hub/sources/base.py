@@ -133,9 +133,7 @@ class FetchProgress:
 
 
 class Source(Protocol):
-    """A source of models, for one URI scheme."""
-
-    scheme: str
+    """A source of models, for one URI scheme: a module of this package with a function `fetch`."""
 
     def fetch(self, uri: str, directory: Path, report: Callable[[FetchProgress], None]) -> ModelFiles:
         """Fetch the files into `directory`, the content-addressed cache, and read their header.

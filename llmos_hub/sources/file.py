@@ -14,36 +14,31 @@ from llmos_hub.sources.gguf_files import name_of_part, part_of
 from llmos_hub.sources.gguf_header import MAGIC, read_header
 from llmos_hub.sources.not_gguf import BEGINNING, why_not_gguf
 
-__all__ = ["FileSource"]
+__all__ = ["fetch"]
 
 
-class FileSource:
-    """The source of local files. Nothing is copied, so the cache directory is not used."""
+def fetch(uri: str, directory: Path, report: Callable[[FetchProgress], None]) -> ModelFiles:  # noqa: ARG001 - the protocol's
+    """Check the file and read its header. Nothing is copied, so the cache directory is not used.
 
-    scheme = "file"
+    The revision is made of size and modification time. A hash would mean to read up to 40 GB before every start.
 
-    def fetch(self, uri: str, directory: Path, report: Callable[[FetchProgress], None]) -> ModelFiles:  # noqa: ARG002 - the protocol's
-        """Check the file and read its header.
-
-        The revision is made of size and modification time. A hash would mean to read up to 40 GB before every start.
-
-        Raises
-        ------
-        SourceFailed
-            The file doesn't exist or can't be read.
-        Invalid
-            It is not a GGUF model.
-        """
-        path = _existing(uri)
-        paths = _parts(path)
-        for each in paths:
-            _check(each)
-        states = [each.stat() for each in paths]
-        size = sum(state.st_size for state in states)
-        newest = max(state.st_mtime_ns for state in states)
-        header = read_header(*paths)
-        note = f"{len(paths)} parts found together" if len(paths) > 1 else ""
-        return ModelFiles(uri, f"stat:{size}-{newest}", str(paths[0]), "gguf", size, header, note=note)
+    Raises
+    ------
+    SourceFailed
+        The file doesn't exist or can't be read.
+    Invalid
+        It is not a GGUF model.
+    """
+    path = _existing(uri)
+    paths = _parts(path)
+    for each in paths:
+        _check(each)
+    states = [each.stat() for each in paths]
+    size = sum(state.st_size for state in states)
+    newest = max(state.st_mtime_ns for state in states)
+    header = read_header(*paths)
+    note = f"{len(paths)} parts found together" if len(paths) > 1 else ""
+    return ModelFiles(uri, f"stat:{size}-{newest}", str(paths[0]), "gguf", size, header, note=note)
 
 
 def _existing(uri: str) -> Path:

@@ -36,7 +36,7 @@ from llmos_hub.sources.download import Meter, Remote, RequestRefused, download, 
 from llmos_hub.sources.gguf_files import Candidate, candidates, choose, reads_like_a_companion
 from llmos_hub.sources.gguf_header import Outline, read_header, read_outline
 
-__all__ = ["HuggingFaceSource", "parse"]
+__all__ = ["ModelHub", "fetch", "parse"]
 
 Report = Callable[[FetchProgress], None]
 
@@ -122,10 +122,13 @@ def _endpoint(address: str) -> str:
     return address
 
 
-class HuggingFaceSource:
-    """The source for repositories of a model hub."""
+def fetch(uri: str, directory: Path, report: Report) -> ModelFiles:
+    """Fetch a model of the hub in ``HF_ENDPOINT`` with the token in ``HF_TOKEN``; see `ModelHub.fetch`."""
+    return ModelHub().fetch(uri, directory, report)
 
-    scheme = "hf"
+
+class ModelHub:
+    """A model hub, and the token for it."""
 
     def __init__(self) -> None:
         self._endpoint = _endpoint(os.environ.get("HF_ENDPOINT") or constants.ENDPOINT)
