@@ -90,11 +90,11 @@ def _dispatch(options: argparse.Namespace) -> int:
     data_dir = DataDir(options.data_dir)
     if options.command == "up":
         from llmos_hub.supervisor.detach import ENV_DETACHED
-        from llmos_hub.supervisor.plan import Options
+        from llmos_hub.supervisor.plan import UpOptions
         from llmos_hub.supervisor.up import up
 
         return up(
-            Options(
+            UpOptions(
                 data_dir=data_dir,
                 host=options.host,
                 port=options.port,

@@ -1,1 +1,1 @@
-"""Where workloads run: on this machine (`local`), in a cluster (`kubernetes`), nowhere (`fake`, for tests)."""
+"""Where workloads run: on this machine (`local`), in a cluster (`kubernetes`)."""

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from llmos_hub.sources.base import ModelFiles, Progress
+from llmos_hub.sources.base import FetchProgress, ModelFiles
 from llmos_hub.workload import Observation, Workload, WorkloadRef
 
 __all__ = ["Backend", "Report"]
@@ -33,7 +33,7 @@ class Report:
         The current activity, if it is not a download.
     """
 
-    progress: Progress | None = None
+    progress: FetchProgress | None = None
     files: ModelFiles | None = None
     code: str = ""
     message: str = ""

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from llmos.errors import NotFound
 from llmos_hub.backends.base import Report
-from llmos_hub.sources.base import ModelFiles, Progress
+from llmos_hub.sources.base import FetchProgress, ModelFiles
 
 __all__ = ["REPORT_LINES", "is_report", "make_report", "read_report"]
 
@@ -59,11 +59,11 @@ def _parse(line: str) -> dict[str, Any]:
     return message if isinstance(message, dict) else {}
 
 
-def _progress(message: Mapping[str, Any]) -> Progress | None:
+def _progress(message: Mapping[str, Any]) -> FetchProgress | None:
     done, total, rate = message.get("done"), message.get("total"), message.get("rate")
     if not isinstance(done, int):
         return None
-    return Progress(
+    return FetchProgress(
         file=str(message.get("file", "")),
         done=done,
         total=total if isinstance(total, int) else None,

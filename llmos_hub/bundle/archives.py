@@ -100,7 +100,7 @@ def read_archive(path: Path) -> list[Image]:
     try:
         with tarfile.open(path, "r:*") as tar:
             names = {member.name.removeprefix("./"): member for member in tar.getmembers()}
-            reader = _Reader(path, tar, names)
+            reader = _ArchiveReader(path, tar, names)
             found = list(reader.oci() if "index.json" in names else reader.docker())
     except FileNotFoundError:
         raise BadRequest(f"There is no file {path}.") from None
@@ -115,7 +115,7 @@ def read_archive(path: Path) -> list[Image]:
     return found
 
 
-class _Reader:
+class _ArchiveReader:
     """A reader of one open archive."""
 
     def __init__(self, path: Path, tar: tarfile.TarFile, names: dict[str, tarfile.TarInfo]) -> None:

@@ -32,7 +32,7 @@ from llmos.errors import BadRequest
 from llmos_hub.bundle.archives import Image, read_archive, write_archive
 from llmos_hub.bundle.chart import Chart, ImageName, merged
 from llmos_hub.bundle.engines import export
-from llmos_hub.sources.base import Progress
+from llmos_hub.sources.base import FetchProgress
 from llmos_hub.sources.fetch import fetch_model
 from llmos_hub.sources.mirror import MirrorEntry, add_to_mirror
 
@@ -246,7 +246,7 @@ def _write_models(spec: BundleSpec, reporter: Reporter) -> list[MirrorEntry]:
         return []
     folder.mkdir(exist_ok=True)
 
-    def report(progress: Progress) -> None:
+    def report(progress: FetchProgress) -> None:
         total = f" of {progress.total / 1e9:.2f}" if progress.total else ""
         reporter.note(progress.message or f"{progress.file}  {progress.done / 1e9:.2f}{total} GB")
 

@@ -283,8 +283,7 @@ class Election:
             logger.warning("%s leads no longer (term %d)", self._identity, self.term)
             self._seen, self._held = None, None
             return
-        message = "the work of a leader ended by itself"
-        raise AssertionError(message)
+        raise AssertionError("the work of a leader ended by itself")
 
     async def _renew(self) -> None:
         """Renew the lease until that has failed for too long, or another process holds it."""

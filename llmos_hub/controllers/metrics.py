@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-__all__ = ["ControllerMetrics", "Metrics"]
+__all__ = ["ControllerMetrics", "ProcessMetrics"]
 
 _BUCKETS = (0.001, 0.005, 0.025, 0.1, 0.5, 2.5, 10.0, 60.0)
 """Seconds, from a reconcile that only reads memory to a database that hangs."""
 
 
-class Metrics:
-    """The controllers' metrics, labelled by kind."""
+class ProcessMetrics:
+    """The metrics of the controllers' process, labelled by kind."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -59,7 +59,7 @@ class Metrics:
 class ControllerMetrics:
     """The metrics of one kind; a `llmos_hub.controllers.workqueue.QueueMetrics`."""
 
-    def __init__(self, metrics: Metrics, kind: str) -> None:
+    def __init__(self, metrics: ProcessMetrics, kind: str) -> None:
         self._depth = metrics.depth.labels(kind)
         self._waited = metrics.waited.labels(kind)
         self._worked = metrics.worked.labels(kind)

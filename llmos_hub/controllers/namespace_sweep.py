@@ -76,9 +76,6 @@ class Sweep:
         self._clock = clock
         self._servers = ServerSweep(api, people, options.instance, clock=clock)
 
-    async def follow(self) -> None:
-        """Do nothing while another process leads."""
-
     async def work(self) -> None:
         """Check all namespaces of the release periodically until cancelled."""
         ours = {"labelSelector": f"{KEY_MANAGED_BY}=llmos,{KEY_INSTANCE}={self._options.instance}"}

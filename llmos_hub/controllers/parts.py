@@ -7,10 +7,10 @@ import contextlib
 import logging
 import os
 import signal
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final
 
 from llmos.errors import LLMOSError, Unavailable, UsageError
 from llmos.resources.node import Node
@@ -18,7 +18,7 @@ from llmos.resources.workload import Resources
 from llmos_hub.backends.base import Backend
 from llmos_hub.controllers.election import Leadership, Timing
 from llmos_hub.controllers.layout import WorkloadContext, cluster_layout, local_layout
-from llmos_hub.controllers.metrics import Metrics
+from llmos_hub.controllers.metrics import ProcessMetrics
 from llmos_hub.controllers.registry import Cluster
 from llmos_hub.engines.base import Machine
 from llmos_hub.engines.machine import detect
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from llmos_hub.kubernetes.connection import KubernetesAPI
     from llmos_hub.managers.namespace_options import NamespaceOptions
 
-__all__ = ["ENV_LEASE_SECONDS", "ClusterMachines", "Companion", "Parts", "local_context", "opened"]
+__all__ = ["ENV_LEASE_SECONDS", "ClusterMachines", "Parts", "local_context", "opened"]
 
 ENV_LEASE_SECONDS: Final = "LLMOS_LEASE_SECONDS"
 """Seconds for which no process works after a leader was killed; 15, as for Kubernetes' own controllers."""
@@ -43,31 +43,40 @@ _RETRY: Final = 2.0
 
 logger = logging.getLogger(__name__)
 
-
-class Companion(Protocol):
-    """A task that runs beside the controllers of resources."""
-
-    async def follow(self) -> None:
-        """Run the part that is needed whether leading or not, until cancelled."""
-        ...
-
-    async def work(self) -> None:
-        """Run the part that is done only while leading, until cancelled."""
-        ...
+Task = Callable[[], Coroutine[Any, Any, None]]
 
 
 @dataclass(frozen=True)
 class Parts:
-    """The parts that are opened once and closed at the end."""
+    """The parts that are opened once and closed at the end.
+
+    Attributes
+    ----------
+    store, backend
+        The store of resources and the backend of workloads; the backend has been started.
+    context
+        The context of workloads' processes.
+    leadership
+        The leadership among several processes; None if this process leads.
+    always, while_leading
+        Tasks beside the controllers that run until cancelled: always, and only while leading.
+    namespaces
+        In a cluster, the owners of namespaces. Resources in other releases' namespaces are ignored.
+    cluster
+        In a cluster, the parts for the controllers of Kubernetes' own objects; without it they don't run.
+    metrics
+        The metrics to update.
+    """
 
     store: Store
     backend: Backend
     context: WorkloadContext
     leadership: Leadership | None = None
-    companions: Sequence[Companion] = ()
+    always: Sequence[Task] = ()
+    while_leading: Sequence[Task] = ()
     namespaces: ReleaseNamespaces | None = None
     cluster: Cluster | None = None
-    metrics: Metrics = field(default_factory=Metrics)
+    metrics: ProcessMetrics = field(default_factory=ProcessMetrics)
 
 
 def local_context(settings: ProcessSettings) -> WorkloadContext:
@@ -120,9 +129,6 @@ class ClusterMachines:
                 await self.refresh()
             except LLMOSError as error:
                 logger.warning("The cluster's nodes can't be read: %s", error)
-
-    async def work(self) -> None:
-        """Do nothing more while leading."""
 
 
 @asynccontextmanager
@@ -181,7 +187,7 @@ async def _in_cluster(settings: ProcessSettings) -> AsyncIterator[Parts]:
         stack.push_async_callback(store.close)
         owners = ReleaseNamespaces(api, settings.release)
         stack.push_async_callback(owners.close)
-        metrics = Metrics()
+        metrics = ProcessMetrics()
         leadership = Election(
             KubernetesLeases(leases, settings.namespace), own_identity(), timing=lease_timing(), told=metrics.lead
         )
@@ -191,10 +197,19 @@ async def _in_cluster(settings: ProcessSettings) -> AsyncIterator[Parts]:
         machines = ClusterMachines(KubernetesNodes(api, settings.namespace))
         await _known(machines)
         options = _namespace_options(settings)
-        companions = [machines, *_sweeps(stack, settings, options, api=api, store=store, leadership=leadership)]
         context = WorkloadContext(cluster_layout(Path(cluster.models.mount_path)), machines, workload_selector)
         parts = Cluster(api, options, settings.namespace, leading=lambda: leadership.leading)
-        yield Parts(store, backend, context, leadership, companions, owners, parts, metrics)
+        yield Parts(
+            store,
+            backend,
+            context,
+            leadership,
+            always=(machines.follow,),
+            while_leading=_sweeps(stack, settings, options, api=api, store=store, leadership=leadership),
+            namespaces=owners,
+            cluster=parts,
+            metrics=metrics,
+        )
         logger.info("Ending; workloads keep running")
 
 
@@ -257,7 +272,7 @@ def _sweeps(
     api: KubernetesAPI,
     store: Store,
     leadership: Leadership,
-) -> Sequence[Companion]:
+) -> Sequence[Task]:
     """Return the clean-up after deleted people and groups; there is none without the Hub's address."""
     from llmos_hub.controllers.fencing import fenced_store
     from llmos_hub.controllers.namespace_sweep import Sweep
@@ -267,4 +282,5 @@ def _sweeps(
         return ()
     people = HubPeople(settings.hub_api_url, settings.hub_token)
     stack.push_async_callback(people.close)
-    return (Sweep(api, fenced_store(store, leadership), people, options, leading=lambda: leadership.leading),)
+    sweep = Sweep(api, fenced_store(store, leadership), people, options, leading=lambda: leadership.leading)
+    return (sweep.work,)

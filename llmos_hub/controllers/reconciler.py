@@ -27,8 +27,8 @@ __all__ = [
     "Objects",
     "Queueing",
     "Reconciler",
+    "Reference",
     "Result",
-    "Trigger",
     "resource_controller",
 ]
 
@@ -149,19 +149,19 @@ class Queueing:
 
 
 @dataclass(frozen=True, slots=True)
-class Trigger:
-    """Another kind whose changes trigger reconciles.
+class Reference(Generic[R]):
+    """A reference to resources of another kind in the same namespace, whose changes trigger reconciles.
 
     Attributes
     ----------
     kind
-        The kind.
-    keys
-        Returns the keys of the resources affected by a change of that namespace and name.
+        The other kind.
+    names
+        Returns the names to which a resource refers.
     """
 
     kind: type[Resource]
-    keys: Callable[[Key], Iterable[Key]]
+    names: Callable[[R], Iterable[str]]
 
 
 class Controller(Generic[T]):
@@ -314,7 +314,7 @@ def resource_controller(
     store: Store,
     reconciler: Reconciler[R],
     *,
-    triggers: Iterable[Trigger] = (),
+    references: Iterable[Reference[R]] = (),
     queueing: Queueing | None = None,
 ) -> Controller[R]:
     """Return the controller of a kind of resources.
@@ -325,8 +325,8 @@ def resource_controller(
         The store of the resources.
     reconciler
         The reconciler to call.
-    triggers
-        Other kinds whose changes trigger reconciles.
+    references
+        The other kinds to which resources of this kind refer.
     queueing
         The settings of the queue.
     """
@@ -334,16 +334,18 @@ def resource_controller(
     def enqueue(key: Key) -> None:
         controller.enqueue(key)
 
-    def follow(trigger: Trigger) -> Informer[Any]:
+    def follow(reference: Reference[R]) -> Informer[Any]:
         def changed(key: Key) -> None:
-            for concerned in trigger.keys(key):
-                enqueue(concerned)
+            namespace, name = key
+            for own, resource in informer.items():
+                if own[0] == namespace and name in reference.names(resource):
+                    enqueue(own)
 
         # only the names are needed, and a Credential's values should not stay in memory
-        return Informer(store, trigger.kind, changed, keep=_without_spec)
+        return Informer(store, reference.kind, changed, keep=_without_spec)
 
     informer = Informer(store, reconciler.kind, enqueue)
-    others = [follow(trigger) for trigger in triggers]
+    others = [follow(reference) for reference in references]
     controller = Controller(reconciler.kind.singular, informer, reconciler, others=others, queueing=queueing)
     return controller
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import pkgutil
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -13,7 +13,7 @@ from llmos.resources import Resource
 from llmos_hub import controllers
 from llmos_hub.backends.base import Backend
 from llmos_hub.controllers.layout import WorkloadContext
-from llmos_hub.controllers.reconciler import Controller, Queueing, Reconciler
+from llmos_hub.controllers.reconciler import Controller, Queueing, Reconciler, Reference
 from llmos_hub.stores.base import Store
 from llmos_hub.stores.informer import Key
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:  # not loaded on a workstation
     from llmos_hub.kubernetes.connection import KubernetesAPI
     from llmos_hub.managers.namespace_options import NamespaceOptions
 
-__all__ = ["Cluster", "ClusterControllerSpec", "ControllerSpec", "Dependencies", "Reference", "load_specs"]
+__all__ = ["Cluster", "ClusterControllerSpec", "ControllerSpec", "Dependencies", "load_specs"]
 
 R = TypeVar("R", bound=Resource)
 
@@ -50,22 +50,6 @@ class Dependencies:
     requeue: Callable[[Key], None]
     environ: Mapping[str, str] = field(default_factory=lambda: os.environ)
     engine_secret: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Reference(Generic[R]):
-    """A reference to resources of another kind in the same namespace, whose changes trigger reconciles.
-
-    Attributes
-    ----------
-    kind
-        The other kind.
-    names
-        Returns the names to which a resource refers.
-    """
-
-    kind: type[Resource]
-    names: Callable[[R], Iterable[str]]
 
 
 @dataclass(frozen=True, slots=True)

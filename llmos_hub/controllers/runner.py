@@ -13,33 +13,27 @@ import functools
 import logging
 import os
 import signal
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
 from prometheus_client import generate_latest
 
-from llmos_hub.backends.base import Backend
-from llmos_hub.controllers.election import Alone, Leadership
+from llmos_hub.controllers.election import Alone
 from llmos_hub.controllers.fencing import fenced_backend, fenced_store
 from llmos_hub.controllers.health import serve_pages
-from llmos_hub.controllers.layout import WorkloadContext
-from llmos_hub.controllers.metrics import Metrics
-from llmos_hub.controllers.parts import Companion, local_context, opened
-from llmos_hub.controllers.reconciler import WORKERS, Controller, Queueing, Reconciler, Trigger, resource_controller
+from llmos_hub.controllers.parts import Parts, opened
+from llmos_hub.controllers.reconciler import WORKERS, Controller, Queueing, Reconciler, resource_controller
 from llmos_hub.controllers.registry import (
-    Cluster,
     ClusterControllerSpec,
     ControllerSpec,
     Dependencies,
-    Reference,
     load_specs,
 )
 from llmos_hub.controllers.unserved import InOwnNamespaces
 from llmos_hub.settings import ProcessSettings
 from llmos_hub.stores.base import Store
 from llmos_hub.stores.informer import Key
-from llmos_hub.stores.kubernetes.namespaces import ReleaseNamespaces
 
 __all__ = ["Controllers", "serve"]
 
@@ -54,58 +48,37 @@ class Controllers:
 
     Parameters
     ----------
-    store, backend
-        The store of resources and the backend of workloads; the backend has been started.
+    parts
+        The opened parts.
     settings
         The settings, with the data directory.
     environ
         The environment from which downloads get their variables.
-    context
-        The context of workloads' processes; by default that of `settings` on this machine.
-    leadership
-        The leadership among several processes; by default this process leads.
-    companions
-        Further tasks with parts that run always or only while leading.
-    namespaces
-        In a cluster, the owners of namespaces. Resources in other releases' namespaces are ignored.
-    cluster
-        In a cluster, the parts for the controllers of Kubernetes' own objects; without it they don't run.
-    metrics
-        The metrics to update.
     specs
         The controllers; by default those of all kinds.
     """
 
     def __init__(
         self,
-        store: Store,
-        backend: Backend,
+        parts: Parts,
         settings: ProcessSettings,
         *,
         environ: Mapping[str, str] = os.environ,
-        context: WorkloadContext | None = None,
-        leadership: Leadership | None = None,
-        companions: Sequence[Companion] = (),
-        namespaces: ReleaseNamespaces | None = None,
-        cluster: Cluster | None = None,
-        metrics: Metrics | None = None,
         specs: Iterable[ControllerSpec[Any] | ClusterControllerSpec] | None = None,
     ) -> None:
-        self.metrics = metrics or Metrics()
-        self.leadership = leadership or Alone()
-        if leadership is None:
+        self.metrics = parts.metrics
+        self.leadership = parts.leadership or Alone()
+        self._parts = parts
+        self._store, self._backend = parts.store, parts.backend
+        if parts.leadership is None:
             self.metrics.lead(self.leadership.leading, self.leadership.term)
-        self._backend = backend
-        self._companions = companions
-        if leadership is not None:
-            store, self._backend = fenced_store(store, leadership), fenced_backend(backend, leadership)
-        self._store = store
+        else:
+            self._store = fenced_store(parts.store, parts.leadership)
+            self._backend = fenced_backend(parts.backend, parts.leadership)
         self._settings = settings
         self._environ = environ
-        self._context = context or local_context(settings)
-        self._namespaces = namespaces
-        if namespaces is not None:
-            namespaces.subscribe(self._look_at_all_in)
+        if parts.namespaces is not None:
+            parts.namespaces.subscribe(self._look_at_all_in)
         found = load_specs() if specs is None else specs
         self._controllers: dict[str, Controller[Any]] = {}
         for spec in found:
@@ -114,8 +87,8 @@ class Controllers:
             queueing = Queueing(counted, counted.failed, workers)
             if isinstance(spec, ControllerSpec):
                 self._controllers[spec.name] = self._make(spec, queueing)
-            elif cluster is not None:
-                self._controllers[spec.name] = spec.make(cluster, queueing)
+            elif parts.cluster is not None:
+                self._controllers[spec.name] = spec.make(parts.cluster, queueing)
 
     def _make(self, spec: ControllerSpec[Any], queueing: Queueing) -> Controller[Any]:
         name = spec.name
@@ -123,20 +96,20 @@ class Controllers:
             Dependencies(
                 self._store,
                 self._backend,
-                self._context,
+                self._parts.context,
                 requeue=functools.partial(self._requeue, name),
                 environ=self._environ,
                 engine_secret=self._settings.engine_secret,
             )
         )
-        if self._namespaces is not None:
-            reconciler = InOwnNamespaces(reconciler, self._store, self._namespaces)
+        if self._parts.namespaces is not None:
+            reconciler = InOwnNamespaces(reconciler, self._store, self._parts.namespaces)
         in_cluster = self._settings.in_cluster
         return resource_controller(
             self._store,
             reconciler,
-            triggers=[
-                Trigger(reference.kind, functools.partial(self._referring, name, reference))
+            references=[
+                reference
                 for reference in spec.references
                 # in a cluster no process may watch all Secrets: reconcilers read those named in a spec
                 if not (in_cluster and reference.kind.stored_as == "Secret")
@@ -146,14 +119,6 @@ class Controllers:
 
     def _requeue(self, name: str, key: Key) -> None:
         self._controllers[name].enqueue(key)
-
-    def _referring(self, name: str, reference: Reference[Any], changed: Key) -> list[Key]:
-        """Return the keys of the resources of the kind `name` that refer to a changed resource."""
-        return [
-            key
-            for key, resource in self._controllers[name].informer.items()
-            if key[0] == changed[0] and changed[1] in reference.names(resource)
-        ]
 
     def _look_at_all_in(self, namespace: str) -> None:
         """Reconcile all resources of a namespace that was handed over to or by this release."""
@@ -176,8 +141,8 @@ class Controllers:
             async with asyncio.TaskGroup() as group:
                 for controller in self._controllers.values():
                     group.create_task(controller.follow())
-                for companion in self._companions:
-                    group.create_task(companion.follow())
+                for task in self._parts.always:
+                    group.create_task(task())
                 group.create_task(self._forward(changes))
                 group.create_task(self.leadership.run(self._lead))
         finally:
@@ -195,8 +160,8 @@ class Controllers:
             async with asyncio.TaskGroup() as group:
                 for controller in self._controllers.values():
                     group.create_task(controller.work())
-                for companion in self._companions:
-                    group.create_task(companion.work())
+                for task in self._parts.while_leading:
+                    group.create_task(task())
                 group.create_task(self._look_at_workloads())
         finally:
             await self._close()
@@ -229,17 +194,7 @@ async def serve(settings: ProcessSettings) -> None:
     stop: asyncio.Future[signal.Signals] = asyncio.get_running_loop().create_future()
     with _signals(stop):
         async with opened(settings, stop) as parts:
-            controllers = Controllers(
-                parts.store,
-                parts.backend,
-                settings,
-                context=parts.context,
-                leadership=parts.leadership,
-                companions=parts.companions,
-                namespaces=parts.namespaces,
-                cluster=parts.cluster,
-                metrics=parts.metrics,
-            )
+            controllers = Controllers(parts, settings)
             async with _pages(settings, parts.store, controllers):
                 await _until(controllers, stop)
 

@@ -42,8 +42,10 @@ class Custom:
         _check_resources(spec, machine)
         path = model.path if model else ""
         if model is None and any("{model}" in text for text in (*spec.args, *spec.env.values())):
-            message = "spec.args: {model} stands for the model's file, but spec.model is empty."
-            raise Invalid(message, causes=[Cause("spec.model", "required by {model} in args")])
+            raise Invalid(
+                "spec.args: {model} stands for the model's file, but spec.model is empty.",
+                causes=[Cause("spec.model", "required by {model} in args")],
+            )
         memory = int(parse_quantity(spec.resources.memory)) if spec.resources.memory else None
         template = ProcessTemplate(
             argv=tuple(argument.replace("{model}", path) for argument in spec.args),
@@ -77,31 +79,35 @@ def check_listens(spec: ModelServiceSpec) -> None:
         The command has neither ``{port}`` nor ``{socket}``, or both; or the key is among the arguments.
     """
     if not spec.args:
-        message = 'spec.args: engine custom needs its command, such as ["my-server", "--port", "{port}"].'
-        raise Invalid(message, causes=[Cause("spec.args", "is empty")])
+        raise Invalid(
+            'spec.args: engine custom needs its command, such as ["my-server", "--port", "{port}"].',
+            causes=[Cause("spec.args", "is empty")],
+        )
     texts = (*spec.args, *spec.env.values())
     ways = [way for way in ("{port}", "{socket}") if any(way in text for text in texts)]
     if not ways:
-        message = (
+        raise Invalid(
             "spec.args: the command doesn't say where to listen. Put {port} (a free port on 127.0.0.1) or {socket} "
-            '(the path of a unix socket) where it belongs, such as ["my-server", "--port", "{port}"].'
+            '(the path of a unix socket) where it belongs, such as ["my-server", "--port", "{port}"].',
+            causes=[Cause("spec.args", "neither {port} nor {socket} is in it")],
         )
-        raise Invalid(message, causes=[Cause("spec.args", "neither {port} nor {socket} is in it")])
     if any("{api_key}" in text for text in spec.args):
-        message = (
+        raise Invalid(
             "spec.args: {api_key} would be seen by everyone on the machine. Put it into spec.env, such as "
-            '{"MY_KEY": "{api_key}"}; LLMOS_ENGINE_KEY and VLLM_API_KEY hold it anyway.'
+            '{"MY_KEY": "{api_key}"}; LLMOS_ENGINE_KEY and VLLM_API_KEY hold it anyway.',
+            causes=[Cause("spec.args", "{api_key} belongs into spec.env")],
         )
-        raise Invalid(message, causes=[Cause("spec.args", "{api_key} belongs into spec.env")])
     if len(ways) == 2:
-        message = "spec.args: both {port} and {socket} are in the command; the platform reaches it at one. Keep one."
-        raise Invalid(message, causes=[Cause("spec.args", "both {port} and {socket} are in it")])
+        raise Invalid(
+            "spec.args: both {port} and {socket} are in the command; the platform reaches it at one. Keep one.",
+            causes=[Cause("spec.args", "both {port} and {socket} are in it")],
+        )
 
 
 def _check_resources(spec: ModelServiceSpec, machine: Machine) -> None:
     if spec.resources.gpus > len(machine.gpus):
-        message = (
-            f"spec.resources.gpus: {spec.resources.gpus} asked for, this machine has {len(machine.gpus) or 'none'}."
+        raise Insufficient(
+            f"spec.resources.gpus: {spec.resources.gpus} asked for, this machine has {len(machine.gpus) or 'none'}.",
+            causes=[Cause("spec.resources.gpus", f"{len(machine.gpus)} found")],
         )
-        raise Insufficient(message, causes=[Cause("spec.resources.gpus", f"{len(machine.gpus)} found")])
     check_limit(spec, machine)

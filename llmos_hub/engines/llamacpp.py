@@ -91,8 +91,7 @@ class LlamaCpp:
         """
         verdict = self.accepts(model, machine)
         if not verdict.accepted or model is None:
-            message = f"{self.title} can't serve {spec.model}: {verdict.reason}."
-            raise Unsupported(message)
+            raise Unsupported(f"{self.title} can't serve {spec.model}: {verdict.reason}.")
         check_limit(spec, machine)
         task, task_reason = _task(spec, model)
         on_gpu = _uses_gpu(spec, machine)
@@ -159,11 +158,11 @@ def _task(spec: ModelServiceSpec, model: ModelFiles) -> tuple[Task, str]:
         return "embed", "spec.task says so; this model was made to generate, so its embeddings may be poor"
     name = model.header.name or PurePath(model.path).name
     what = {"generate": "a generating", "embed": "an embedding", "rerank": "a reranking"}[able]
-    message = (
+    raise Unsupported(
         f'spec.task: {name} is {what} model ({reason}) and can\'t be served for "{spec.task}". '
-        f"Leave task out, or choose a model that was made to {spec.task}."
+        f"Leave task out, or choose a model that was made to {spec.task}.",
+        causes=[Cause("spec.task", f"the model can only {able}")],
     )
-    raise Unsupported(message, causes=[Cause("spec.task", f"the model can only {able}")])
 
 
 def _uses_gpu(spec: ModelServiceSpec, machine: Machine) -> bool:
@@ -171,14 +170,18 @@ def _uses_gpu(spec: ModelServiceSpec, machine: Machine) -> bool:
     wanted, there = spec.resources.gpus, len(machine.gpus)
     if wanted > there:
         found = "none was found" if there == 0 else f"there {'is' if there == 1 else 'are'} {there}"
-        message = f"spec.resources.gpus: {wanted} GPU{'s' if wanted > 1 else ''} asked for, {found}. llama.cpp also computes on CPUs: leave gpus out."
-        raise Insufficient(message, causes=[Cause("spec.resources.gpus", found)])
+        raise Insufficient(
+            f"spec.resources.gpus: {wanted} GPU{'s' if wanted > 1 else ''} asked for, {found}. llama.cpp also computes on CPUs: leave gpus out.",
+            causes=[Cause("spec.resources.gpus", found)],
+        )
     if not machine.gpus:
         return False
     usable = bool(find_build().devices)
     if wanted and not usable:
-        message = "spec.resources.gpus: the llama.cpp that is installed here computes on CPUs only. Leave gpus out, or install a build for your GPU (docs/how-to/use-gpus.md)."
-        raise Unsupported(message, causes=[Cause("spec.resources.gpus", "this llama.cpp computes on CPUs only")])
+        raise Unsupported(
+            "spec.resources.gpus: the llama.cpp that is installed here computes on CPUs only. Leave gpus out, or install a build for your GPU (docs/how-to/use-gpus.md).",
+            causes=[Cause("spec.resources.gpus", "this llama.cpp computes on CPUs only")],
+        )
     return usable
 
 
@@ -188,16 +191,19 @@ def _users_arguments(spec: ModelServiceSpec) -> Mapping[str, Any]:
         return {}
     for placeholder in ("{port}", "{socket}"):
         if any(placeholder in argument for argument in spec.args):
-            message = f"spec.args: {placeholder} is for engine custom; the platform decides where llama.cpp listens."
-            raise Invalid(message, causes=[Cause("spec.args", f"{placeholder} can't be used")])
+            raise Invalid(
+                f"spec.args: {placeholder} is for engine custom; the platform decides where llama.cpp listens.",
+                causes=[Cause("spec.args", f"{placeholder} can't be used")],
+            )
     parameters = find_build().parameters
     if parameters is None:
         return {}
     try:
         return parse(spec.args, parameters)
     except BadArgument as error:
-        message = f"spec.args: {error}" + ("" if str(error).endswith("?") else ".")
-        raise Invalid(message, causes=[Cause("spec.args", str(error))]) from error
+        raise Invalid(
+            f"spec.args: {error}" + ("" if str(error).endswith("?") else "."), causes=[Cause("spec.args", str(error))]
+        ) from error
 
 
 def _settings(
@@ -272,9 +278,9 @@ def _too_large(
     advice = f"Give it {at_least(need.total)}. " if fits else ""
     if need.weights + _LIMIT_FLOOR < limit:
         advice += f"Less context needs less: args --ctx-size {max(512, settings.context // 4)}. "
-    message = f"{name} needs {format_bytes(need.total)} of memory ({parts}); {have}. {advice}{'' if fits else _smaller(model, limit)}".strip()
     return Insufficient(
-        message, causes=[Cause(field, f"needs {format_bytes(need.total)}, there is {format_bytes(limit)}")]
+        f"{name} needs {format_bytes(need.total)} of memory ({parts}); {have}. {advice}{'' if fits else _smaller(model, limit)}".strip(),
+        causes=[Cause(field, f"needs {format_bytes(need.total)}, there is {format_bytes(limit)}")],
     )
 
 

@@ -170,8 +170,7 @@ def parse(arguments: Sequence[str], schema: Mapping[str, Parameter], *, trusted:
     while rest:
         flag = rest.pop(0)
         if not flag.startswith("-") or flag in ("-", "--"):
-            message = f'"{flag[:60]}" stands where a flag such as --ctx-size should stand'
-            raise BadArgument(message)
+            raise BadArgument(f'"{flag[:60]}" stands where a flag such as --ctx-size should stand')
         name, equals, given = flag.lstrip("-").partition("=")
         target, turned = _resolve(name, flag, schema, trusted=trusted)
         path, has_fixed, fixed = target.partition("=")
@@ -195,8 +194,7 @@ def _next(rest: list[str], flag: str, parameter: Parameter | None = None) -> str
     if not rest or follows_flag:
         if parameter is not None and "enabled" in parameter.choices:
             return "enabled"  # -fa without a value
-        message = f"{flag} needs a value"
-        raise BadArgument(message)
+        raise BadArgument(f"{flag} needs a value")
     return rest.pop(0)
 
 
@@ -211,8 +209,7 @@ def _resolve(name: str, flag: str, schema: Mapping[str, Parameter], *, trusted: 
         target, turned = _resolve(name[3:], flag, schema, trusted=trusted)
         return target, not turned
     if target in RESERVED and not trusted:
-        message = f"{flag.partition('=')[0]} can't be set here: {RESERVED[target]}"
-        raise BadArgument(message)
+        raise BadArgument(f"{flag.partition('=')[0]} can't be set here: {RESERVED[target]}")
     if not known:
         raise BadArgument(_unknown(flag, name, schema))
     return target, turned
@@ -229,16 +226,14 @@ def _unknown(flag: str, name: str, schema: Mapping[str, Parameter]) -> str:
 def _switch(text: str, flag: str) -> bool:
     if text.lower() in _TRUE + _FALSE:
         return text.lower() in _TRUE
-    message = f'{flag.partition("=")[0]}: "{text[:40]}" is neither on nor off'
-    raise BadArgument(message)
+    raise BadArgument(f'{flag.partition("=")[0]}: "{text[:40]}" is neither on nor off')
 
 
 def _turned_off(path: str, flag: str, schema: Mapping[str, Parameter]) -> Any:
     """Return the value that ``--no-…`` means for a parameter that isn't a switch."""
     if "disabled" in schema[path].choices:
         return "disabled"
-    message = f'"{flag[:60]}" is invalid: it is not a switch, it takes a value'
-    raise BadArgument(message)
+    raise BadArgument(f'"{flag[:60]}" is invalid: it is not a switch, it takes a value')
 
 
 def _convert(text: str, parameter: Parameter, flag: str) -> Any:
@@ -258,8 +253,7 @@ def _convert(text: str, parameter: Parameter, flag: str) -> Any:
             return {str(k): v if isinstance(v, str) else json.dumps(v) for k, v in value.items()}
     except (ValueError, AttributeError) as error:
         wanted = {"int": "a whole number", "float": "a number", "dict": "a JSON object"}.get(parameter.kind, "a list")
-        message = f'{name}: "{text[:60]}" is not {wanted}'
-        raise BadArgument(message) from error
+        raise BadArgument(f'{name}: "{text[:60]}" is not {wanted}') from error
     if parameter.kind == "enum":
         return _choice(text, parameter, name)
     return text
@@ -282,5 +276,4 @@ def _choice(text: str, parameter: Parameter, name: str) -> str:
         if candidate in parameter.choices:
             return candidate
     listed = ", ".join(c for c in parameter.choices if c not in ("count", "unspecified"))
-    message = f'{name}: "{text[:40]}" is not one of {listed}'
-    raise BadArgument(message)
+    raise BadArgument(f'{name}: "{text[:40]}" is not one of {listed}')

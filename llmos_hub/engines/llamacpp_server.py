@@ -95,8 +95,7 @@ def _member(kind: Any, short: str) -> Any:
     for name, member in kind.__members__.items():
         if name.lower().endswith("_" + wanted):
             return member
-    message = f'"{short[:40]}" is not one of {", ".join(kind.__members__)}'
-    raise BadArgument(message)
+    raise BadArgument(f'"{short[:40]}" is not one of {", ".join(kind.__members__)}')
 
 
 def _adapter(text: str) -> Any:
@@ -122,8 +121,7 @@ def _parameters(socket: str, ours: Sequence[str], users: Sequence[str]) -> Any:
         try:
             _set(parameters, path, value)
         except (TypeError, ValueError, OverflowError, OSError) as error:
-            message = f"{path} can't be {value!r}: {error}"
-            raise BadArgument(message) from error
+            raise BadArgument(f"{path} can't be {value!r}: {error}") from error
     return parameters
 
 

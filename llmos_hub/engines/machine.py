@@ -11,12 +11,11 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from llmos.proc import control_groups, meminfo
+from llmos.proc import control_groups
 from llmos_hub.engines.base import Machine
+from llmos_hub.processes.memory import machine_memory
 
 __all__ = ["detect"]
-
-_UNLIMITED = 2**60  # v1 writes "no limit" as a number close to 2**63
 
 
 def detect(root: Path = Path("/")) -> Machine:
@@ -27,12 +26,10 @@ def detect(root: Path = Path("/")) -> Machine:
     root
         The directory with ``proc`` and ``sys``; another one in tests.
     """
-    groups = list(control_groups(root))
-    quota = min((q for q in map(_cpu_quota, groups) if q is not None), default=None)
+    quota = min((q for q in map(_cpu_quota, control_groups(root)) if q is not None), default=None)
     affinity = len(os.sched_getaffinity(0))
     cpus = affinity if quota is None else min(affinity, max(1, int(quota + 0.999)))
-    limits = (limit for limit in map(_memory_limit, groups) if limit is not None)
-    return Machine(cpus=cpus, memory=min([_total_memory(root), *limits]), gpus=tuple(_gpus(root)))
+    return Machine(cpus=cpus, memory=machine_memory(root).total, gpus=tuple(_gpus(root)))
 
 
 def _read(path: Path) -> str | None:
@@ -40,10 +37,6 @@ def _read(path: Path) -> str | None:
         return path.read_text(encoding="utf-8", errors="replace").strip()
     except OSError:
         return None
-
-
-def _total_memory(root: Path) -> int:
-    return meminfo(root).get("MemTotal") or os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def _cpu_quota(group: Path) -> float | None:
@@ -55,11 +48,6 @@ def _cpu_quota(group: Path) -> float | None:
     if not quota.isdigit() or not period.isdigit() or int(period) == 0:
         return None  # "max", -1 or nothing: no quota
     return int(quota) / int(period)
-
-
-def _memory_limit(group: Path) -> int | None:
-    limit = _read(group / "memory.max") or _read(group / "memory.limit_in_bytes") or ""
-    return int(limit) if limit.isdigit() and 0 < int(limit) < _UNLIMITED else None
 
 
 def _gpus(root: Path) -> Iterator[str]:

@@ -116,8 +116,10 @@ def check_limit(spec: ModelServiceSpec, machine: Machine) -> None:
     if wanted and parse_quantity(wanted) > machine.memory:
         there = format_bytes(machine.memory)
         most = _rounded(machine.memory, math.floor)
-        message = f"spec.resources.memory: {wanted} asked for, this machine has {there}. Give it {most} at most, or leave memory out."
-        raise Insufficient(message, causes=[Cause("spec.resources.memory", f"more than the {there} there are")])
+        raise Insufficient(
+            f"spec.resources.memory: {wanted} asked for, this machine has {there}. Give it {most} at most, or leave memory out.",
+            causes=[Cause("spec.resources.memory", f"more than the {there} there are")],
+        )
 
 
 def at_least(count: int) -> str:

@@ -31,8 +31,7 @@ def choose(spec: ModelServiceSpec, model: ModelFiles | None, machine: Machine) -
         engine = ENGINES[spec.engine]
         verdict = engine.accepts(model, machine)
         if not verdict.accepted:
-            message = f"{engine.title} can't serve {spec.model}: {verdict.reason}."
-            raise Unsupported(message)
+            raise Unsupported(f"{engine.title} can't serve {spec.model}: {verdict.reason}.")
         return engine, f"spec.engine says so; {verdict.reason}"
     reasons = []
     for name, engine in ENGINES.items():
@@ -42,5 +41,4 @@ def choose(spec: ModelServiceSpec, model: ModelFiles | None, machine: Machine) -
         if verdict.accepted:
             return engine, verdict.reason
         reasons.append(f"{engine.title}: {verdict.reason}")
-    message = f"No engine here can serve {spec.model}. {'; '.join(reasons)}."
-    raise Unsupported(message)
+    raise Unsupported(f"No engine here can serve {spec.model}. {'; '.join(reasons)}.")

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from urllib.parse import unquote, urlsplit
 
-__all__ = ["Answer", "NoHTTP", "connected", "http_request"]
+__all__ = ["NoHTTP", "Response", "connected", "http_request"]
 
 _LIMIT = 256 * 1024  # bytes of an answer that are read
 
@@ -28,7 +28,7 @@ class NoHTTP(OSError):
 
 
 @dataclass(frozen=True)
-class Answer:
+class Response:
     """An HTTP answer.
 
     Attributes
@@ -76,7 +76,7 @@ async def http_request(
     body: bytes = b"",
     timeout: float = 5.0,
     whole: bool = True,
-) -> Answer:
+) -> Response:
     """Send one request.
 
     Parameters
@@ -116,4 +116,4 @@ async def http_request(
     words = head.split(maxsplit=2)
     if len(words) < 2 or not words[0].startswith(b"HTTP/") or not words[1].isdigit():
         raise NoHTTP(empty=not received)
-    return Answer(int(words[1]), content)
+    return Response(int(words[1]), content)

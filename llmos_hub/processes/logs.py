@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO, Final
 
-__all__ = ["LogReader", "append", "last_lines", "open_log", "rotate", "rotate_all"]
+__all__ = ["LogFollower", "append", "last_lines", "open_log", "rotate", "rotate_all"]
 
 _BLOCK: Final = 65536
 _LINE: Final = 16384
@@ -170,7 +170,7 @@ def last_lines(path: Path, count: int, *, start: int = 0) -> list[str]:
     return [*lines.feed(data), *lines.end()][-count:]
 
 
-class LogReader:
+class LogFollower:
     """A reader of one log that follows it across rotations, and to its end even if it is removed."""
 
     def __init__(self, path: Path) -> None:

@@ -80,10 +80,11 @@ def machine_memory(root: Path = Path("/")) -> MachineMemory:
     inactive file pages count as free.
     """
     info = proc.meminfo(root)
-    total, available = info["MemTotal"], info["MemAvailable"]
+    total = info["MemTotal"]
+    available = info.get("MemAvailable", total)
     for group, (limit_name, usage_name, inactive_name) in product(proc.control_groups(root), _LIMITS):
-        limit, usage = _number(group / limit_name), _number(group / usage_name)
-        if limit is None or usage is None or limit >= total:
+        limit, usage = _number(group / limit_name), _number(group / usage_name) or 0
+        if limit is None or limit >= total:  # version 1 writes "no limit" as a number close to 2**63
             continue
         inactive = int(proc.fields(group / "memory.stat").get(inactive_name, "0"))
         total = limit

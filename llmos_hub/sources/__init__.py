@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 
 from llmos.errors import SourceFailed
 
@@ -13,11 +13,11 @@ if TYPE_CHECKING:
 __all__ = ["SOURCES", "source_of"]
 
 SOURCES: Final = {
-    "demo": ("llmos_hub.sources.demo", "DemoSource"),
-    "file": ("llmos_hub.sources.file", "FileSource"),
-    "hf": ("llmos_hub.sources.huggingface", "HuggingFaceSource"),
+    "demo": "llmos_hub.sources.demo",
+    "file": "llmos_hub.sources.file",
+    "hf": "llmos_hub.sources.huggingface",
 }
-"""Module and class by scheme; imported on use, since a hub's client takes longer to import than a file to check."""
+"""Module by scheme; imported on use, since a hub's client takes longer to import than a file to check."""
 
 
 def source_of(uri: str) -> Source:
@@ -30,10 +30,7 @@ def source_of(uri: str) -> Source:
     """
     scheme, colon, _ = uri.partition("://")
     if not colon or scheme not in SOURCES:
-        message = (
+        raise SourceFailed(
             f'"{uri[:120]}" is not a known kind of model address. Use one of: {", ".join(s + "://…" for s in SOURCES)}'
         )
-        raise SourceFailed(message)
-    module, name = SOURCES[scheme]
-    source: Source = getattr(import_module(module), name)()
-    return source
+    return cast("Source", import_module(SOURCES[scheme]))

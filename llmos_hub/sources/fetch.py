@@ -20,7 +20,7 @@ from llmos.proxies import invalid_proxy
 from llmos.trust import trust_site
 from llmos_hub.failures import where_it_failed
 from llmos_hub.sources import source_of
-from llmos_hub.sources.base import ModelFiles, Progress
+from llmos_hub.sources.base import FetchProgress, ModelFiles
 
 __all__ = ["fetch_model", "main"]
 
@@ -32,7 +32,7 @@ def _emit(line: dict[str, Any]) -> None:
     sys.stdout.flush()
 
 
-def _report(progress: Progress) -> None:
+def _report(progress: FetchProgress) -> None:
     if progress.message:
         _emit({"type": "info", "message": progress.message})
         return
@@ -53,7 +53,7 @@ def _fetch(argv: Sequence[str]) -> dict[str, Any]:
         raise explain_os_error(error, where) from error
 
 
-def fetch_model(uri: str, where: Path, report: Callable[[Progress], None]) -> ModelFiles:
+def fetch_model(uri: str, where: Path, report: Callable[[FetchProgress], None]) -> ModelFiles:
     """Fetch a model into the cache `where`, from the mirror if there is one that has it, otherwise from its source.
 
     Raises
@@ -75,7 +75,7 @@ def fetch_model(uri: str, where: Path, report: Callable[[Progress], None]) -> Mo
         problem = f"The mirror of models at {mirror.host} doesn't have {uri} either."
     except SourceFailed as error:
         model, problem = None, error.message
-        report(Progress("", 0, message=problem))
+        report(FetchProgress("", 0, message=problem))
     if model is not None:
         return model
     try:

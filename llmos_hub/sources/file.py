@@ -9,58 +9,52 @@ from pathlib import Path
 from urllib.parse import unquote
 
 from llmos.errors import Invalid, SourceFailed
-from llmos_hub.sources.base import ModelFiles, Progress
+from llmos_hub.sources.base import FetchProgress, ModelFiles
 from llmos_hub.sources.gguf_files import name_of_part, part_of
 from llmos_hub.sources.gguf_header import MAGIC, read_header
 from llmos_hub.sources.not_gguf import BEGINNING, why_not_gguf
 
-__all__ = ["FileSource"]
+__all__ = ["fetch"]
 
 
-class FileSource:
-    """The source of local files. Nothing is copied, so the cache directory is not used."""
+def fetch(uri: str, directory: Path, report: Callable[[FetchProgress], None]) -> ModelFiles:  # noqa: ARG001 - the protocol's
+    """Check the file and read its header. Nothing is copied, so the cache directory is not used.
 
-    scheme = "file"
+    The revision is made of size and modification time. A hash would mean to read up to 40 GB before every start.
 
-    def fetch(self, uri: str, directory: Path, report: Callable[[Progress], None]) -> ModelFiles:  # noqa: ARG002 - the protocol's
-        """Check the file and read its header.
-
-        The revision is made of size and modification time. A hash would mean to read up to 40 GB before every start.
-
-        Raises
-        ------
-        SourceFailed
-            The file doesn't exist or can't be read.
-        Invalid
-            It is not a GGUF model.
-        """
-        path = _existing(uri)
-        paths = _parts(path)
-        for each in paths:
-            _check(each)
-        states = [each.stat() for each in paths]
-        size = sum(state.st_size for state in states)
-        newest = max(state.st_mtime_ns for state in states)
-        header = read_header(*paths)
-        note = f"{len(paths)} parts found together" if len(paths) > 1 else ""
-        return ModelFiles(uri, f"stat:{size}-{newest}", str(paths[0]), "gguf", size, header, note=note)
+    Raises
+    ------
+    SourceFailed
+        The file doesn't exist or can't be read.
+    Invalid
+        It is not a GGUF model.
+    """
+    path = _existing(uri)
+    paths = _parts(path)
+    for each in paths:
+        _check(each)
+    states = [each.stat() for each in paths]
+    size = sum(state.st_size for state in states)
+    newest = max(state.st_mtime_ns for state in states)
+    header = read_header(*paths)
+    note = f"{len(paths)} parts found together" if len(paths) > 1 else ""
+    return ModelFiles(uri, f"stat:{size}-{newest}", str(paths[0]), "gguf", size, header, note=note)
 
 
 def _existing(uri: str) -> Path:
     """Return the path in a URI: as written if that exists, otherwise percent-decoded."""
     plain = Path(uri.removeprefix("file://"))
     if not plain.is_absolute():
-        message = f'"{uri[:120]}" needs an absolute path: file:///path/model.gguf'
-        raise SourceFailed(message)
+        raise SourceFailed(f'"{uri[:120]}" needs an absolute path: file:///path/model.gguf')
     decoded = Path(unquote(str(plain)))
     if ".." in decoded.parts:  # if percent-encoded, the check of spec.model does not see it
-        message = f'"{uri[:120]}" needs an absolute path without "..": file:///path/model.gguf'
-        raise SourceFailed(message)
+        raise SourceFailed(f'"{uri[:120]}" needs an absolute path without "..": file:///path/model.gguf')
     try:
         return plain if plain.exists() or not decoded.exists() else decoded
     except PermissionError as error:
-        message = f"{plain} can't be looked at: no permission for {error.filename} (uid {os.geteuid()})."
-        raise SourceFailed(message) from error
+        raise SourceFailed(
+            f"{plain} can't be looked at: no permission for {error.filename} (uid {os.geteuid()})."
+        ) from error
 
 
 def _parts(path: Path) -> list[Path]:
@@ -70,14 +64,14 @@ def _parts(path: Path) -> list[Path]:
         return [path]
     count = part[2]
     if not 1 <= count <= 1000:
-        message = f"{path.name} claims to be one of {count} parts."
-        raise Invalid(message)
+        raise Invalid(f"{path.name} claims to be one of {count} parts.")
     paths = [path.with_name(name_of_part(path.name, number)) for number in range(1, count + 1)]
     missing = [each.name for each in paths if not each.exists()]
     if missing:
         more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
-        message = f"{path.name} is one of {count} parts, of which are missing in {path.parent}: {', '.join(missing[:3])}{more}."
-        raise SourceFailed(message)
+        raise SourceFailed(
+            f"{path.name} is one of {count} parts, of which are missing in {path.parent}: {', '.join(missing[:3])}{more}."
+        )
     return paths
 
 
@@ -88,22 +82,17 @@ def _check(path: Path) -> None:
         if stat.S_ISDIR(kind):
             found = sorted(p.name for p in path.iterdir() if p.suffix == ".gguf")[:5]
             hint = f" It holds: {', '.join(found)}." if found else " It holds no .gguf file."
-            message = f"{path} is a directory; name the GGUF file in it.{hint}"
-            raise SourceFailed(message)
+            raise SourceFailed(f"{path} is a directory; name the GGUF file in it.{hint}")
         if not stat.S_ISREG(kind):
-            message = f"{path} is not a regular file."
-            raise SourceFailed(message)
+            raise SourceFailed(f"{path} is not a regular file.")
         with path.open("rb") as file:
             beginning = file.read(BEGINNING)
     except FileNotFoundError as error:
         near = f" There is no directory {path.parent} either." if not path.parent.is_dir() else ""
-        message = f"There is no file {path} on the machine that runs LLMOS.{near}"
-        raise SourceFailed(message) from error
+        raise SourceFailed(f"There is no file {path} on the machine that runs LLMOS.{near}") from error
     except PermissionError as error:
-        message = (
+        raise SourceFailed(
             f"{path} can't be read by uid {os.geteuid()}, under which LLMOS looks at models. Allow it: chmod a+r {path}"
-        )
-        raise SourceFailed(message) from error
+        ) from error
     if not beginning.startswith(MAGIC):
-        message = f"{path} is {why_not_gguf(beginning)}"
-        raise Invalid(message)
+        raise Invalid(f"{path} is {why_not_gguf(beginning)}")

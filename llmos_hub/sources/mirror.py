@@ -28,15 +28,15 @@ import httpx
 from llmos.errors import SourceFailed, UsageError
 from llmos.files import replace_file
 from llmos_hub.failures import reason
-from llmos_hub.sources.base import ModelFiles, Progress
+from llmos_hub.sources.base import FetchProgress, ModelFiles
 from llmos_hub.sources.cache import Cache
-from llmos_hub.sources.download import Meter, Refused, Remote, download, new_client
+from llmos_hub.sources.download import Meter, Remote, RequestRefused, download, new_client
 from llmos_hub.sources.gguf_files import name_of_part, part_of
 from llmos_hub.sources.gguf_header import read_header
 
 __all__ = ["ENV_MODELS_MIRROR", "Mirror", "MirrorEntry", "MirroredFile", "add_to_mirror"]
 
-Report = Callable[[Progress], None]
+Report = Callable[[FetchProgress], None]
 
 ENV_MODELS_MIRROR: Final = "LLMOS_MODELS_MIRROR"
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -212,9 +212,10 @@ class Mirror:
         remote = Remote(f"{self.url}/blobs/{file.sha256}", file.name, file.size, file.sha256)
         try:
             digest = download(remote, partial, meter, client)
-        except Refused as refused:
-            message = f"The mirror of models at {self.host} answered HTTP {refused.status} for {file.name}, which it should have."
-            raise SourceFailed(message) from refused
+        except RequestRefused as refused:
+            raise SourceFailed(
+                f"The mirror of models at {self.host} answered HTTP {refused.status} for {file.name}, which it should have."
+            ) from refused
         cache.publish(partial, digest)
 
 

@@ -25,7 +25,7 @@ from llmos_hub.processes.running import Exit, Running
 from llmos_hub.processes.spawn import spawn
 from llmos_hub.supervisor.plan import Program
 from llmos_hub.supervisor.probes import Silence
-from llmos_hub.supervisor.state import Record, StateFiles
+from llmos_hub.supervisor.state import ProcessRecord, StateFiles
 
 __all__ = ["Child", "State", "exit_words"]
 
@@ -103,7 +103,7 @@ class Child:
         self._ours = False
         self._stopping = False
         self._ever_ready = False
-        self._unrecorded: Record | None = None
+        self._unrecorded: ProcessRecord | None = None
         self._hung = False
 
     @property
@@ -120,7 +120,7 @@ class Child:
         """Return the last lines of its log, without empty ones."""
         return [line for line in last_lines(self.log, _LINES) if line.strip()]
 
-    def adopt(self, record: Record) -> None:
+    def adopt(self, record: ProcessRecord) -> None:
         """Take over a process that an earlier supervisor started."""
         self._running = Running(record.handle)
         self.since = record.since
@@ -176,7 +176,9 @@ class Child:
         handle = self._running.handle
         self._ours = True
         self.since = time.time()
-        self._unrecorded = Record(handle.pid, handle.start_time, program.fingerprint, self.since, self._files.mark)
+        self._unrecorded = ProcessRecord(
+            handle.pid, handle.start_time, program.fingerprint, self.since, self._files.mark
+        )
         self._record()
         self._set(State.STARTING)
 

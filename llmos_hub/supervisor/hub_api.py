@@ -11,7 +11,7 @@ from llmos.errors import Forbidden, Invalid, NotFound, Unavailable
 from llmos.files import write_private
 from llmos_hub.names import API_PREFIX, GATEWAY_PREFIX, SCOPE_INVOKE, SCOPE_MANAGE, DataDir
 from llmos_hub.processes.http import http_request
-from llmos_hub.supervisor.plan import Options
+from llmos_hub.supervisor.plan import UpOptions
 from llmos_hub.supervisor.secrets import Secrets
 
 __all__ = ["HubApi", "ensure_client_file", "renew_client_token", "token_scopes"]
@@ -145,7 +145,7 @@ async def renew_client_token(data_dir: DataDir, hub: HubApi) -> None:
     write_private(data_dir.client, json.dumps({**stored, "token": token}, indent=2) + "\n")
 
 
-async def ensure_client_file(options: Options, secrets: Secrets) -> None:
+async def ensure_client_file(options: UpOptions, secrets: Secrets) -> None:
     """Write addresses and a token for the CLI of the platform's own account, if they are missing or have changed."""
     path = options.data_dir.client
     try:

@@ -17,18 +17,18 @@ from typing import Final
 from llmos_hub.engine_keys import engine_secret
 from llmos_hub.names import API_PREFIX, ENV_DATA_DIR, ENV_ENGINE_SECRET, ENV_INSTANCE, ENV_REDIS_URL, DataDir
 from llmos_hub.supervisor.database_files import explain_exit
-from llmos_hub.supervisor.probes import HttpProbe, Probe, RedisProbe
+from llmos_hub.supervisor.probes import HealthProbe, HttpProbe, RedisProbe
 from llmos_hub.supervisor.secrets import Secrets
 from llmos_hub.supervisor.store_check import StoreCheck
 
-__all__ = ["END_SIGNALS", "INTERNAL_PORTS", "Binaries", "Options", "Program", "make_plan"]
+__all__ = ["END_SIGNALS", "INTERNAL_PORTS", "Binaries", "Program", "UpOptions", "make_plan"]
 
 INTERNAL_PORTS: Final = ("hub", "proxy-api", "api", "controllers")
 """Loopback ports that the platform chooses for itself and keeps."""
 
 
 @dataclass(frozen=True)
-class Options:
+class UpOptions:
     """The options of ``llmos up``.
 
     Attributes
@@ -144,8 +144,8 @@ class Program:
     name: str
     argv: tuple[str, ...]
     environment: Mapping[str, str]
-    probe: Probe
-    ready: Probe | None = None
+    probe: HealthProbe
+    ready: HealthProbe | None = None
     after: tuple[str, ...] = ()
     start_timeout: float = 60.0
     patience: float = 60.0
@@ -167,7 +167,7 @@ class Program:
 
 
 def make_plan(
-    options: Options, secrets: Secrets, ports: Mapping[str, int], binaries: Binaries, mark: str
+    options: UpOptions, secrets: Secrets, ports: Mapping[str, int], binaries: Binaries, mark: str
 ) -> list[Program]:
     """Return the programs in the order of their start, the reverse of the order in which they are stopped.
 
@@ -198,7 +198,7 @@ def make_plan(
 
 
 def _services(
-    options: Options, secrets: Secrets, ports: Mapping[str, int], binaries: Binaries, common: Mapping[str, str]
+    options: UpOptions, secrets: Secrets, ports: Mapping[str, int], binaries: Binaries, common: Mapping[str, str]
 ) -> list[Program]:
     """Return API, gateway and controllers."""
     platform = {
@@ -208,53 +208,26 @@ def _services(
         "LLMOS_PUBLIC_URL": options.hub_url,
         "LLMOS_GATEWAY_URL": options.gateway_url,
     }
-    needs_store = ("valkey",) if binaries.valkey else ()
+    as_llmos = {"JUPYTERHUB_API_TOKEN": secrets.llmos_token, "LLMOS_ENCRYPTION_KEY": secrets.encryption_key}
+    engines = {ENV_ENGINE_SECRET: engine_secret(secrets.encryption_key)}
+    gateway = {"JUPYTERHUB_API_TOKEN": secrets.llm_token, **engines}
     return [
+        _service(binaries, "api", {**platform, **as_llmos}, "127.0.0.1", ports["api"]),
         _service(
-            "api",
-            binaries,
-            {
-                **platform,
-                "JUPYTERHUB_API_TOKEN": secrets.llmos_token,
-                "LLMOS_ENCRYPTION_KEY": secrets.encryption_key,
-                "LLMOS_HOST": "127.0.0.1",
-                "LLMOS_PORT": str(ports["api"]),
-            },
-            f"http://127.0.0.1:{ports['api']}",
-            needs_store,
+            binaries, "gateway", {**platform, **gateway}, options.host, options.gateway_port, url=options.gateway_url
         ),
         _service(
-            "gateway",
             binaries,
-            {
-                **platform,
-                "JUPYTERHUB_API_TOKEN": secrets.llm_token,
-                ENV_ENGINE_SECRET: engine_secret(secrets.encryption_key),
-                "LLMOS_HOST": options.host,
-                "LLMOS_PORT": str(options.gateway_port),
-            },
-            options.gateway_url,
-            needs_store,
-        ),
-        _service(
             "controllers",
-            binaries,
-            {
-                **platform,
-                "JUPYTERHUB_API_TOKEN": secrets.llmos_token,
-                "LLMOS_ENCRYPTION_KEY": secrets.encryption_key,
-                ENV_ENGINE_SECRET: engine_secret(secrets.encryption_key),
-                "LLMOS_HOST": "127.0.0.1",
-                "LLMOS_PORT": str(ports["controllers"]),
-            },
-            f"http://127.0.0.1:{ports['controllers']}",
-            needs_store,
+            {**platform, **as_llmos, **engines},
+            "127.0.0.1",
+            ports["controllers"],
             grace=30.0,  # models have 10 seconds to end by themselves, then are killed
         ),
     ]
 
 
-def _valkey(options: Options, binaries: Binaries, common: Mapping[str, str]) -> Program:
+def _valkey(options: UpOptions, binaries: Binaries, common: Mapping[str, str]) -> Program:
     directory = options.data_dir.valkey
     return Program(
         "valkey",
@@ -269,22 +242,27 @@ def _valkey(options: Options, binaries: Binaries, common: Mapping[str, str]) -> 
 
 
 def _service(
-    name: str,
     binaries: Binaries,
+    name: str,
     environment: Mapping[str, str],
-    url: str,
-    after: tuple[str, ...],
+    host: str,
+    port: int,
     *,
+    url: str = "",
     grace: float = 10.0,
 ) -> Program:
+    """Return a service that listens on this host and port; `url` is its address from here, if the host isn't."""
     # -P: don't import modules from the current directory
     argv = (binaries.python, "-P", "-m", "llmos_hub.app", name)
+    environment = {**environment, "LLMOS_HOST": host, "LLMOS_PORT": str(port)}
+    url = url or f"http://{host}:{port}"
     health, ready = HttpProbe(f"{url}/health"), HttpProbe(f"{url}/ready")
+    after = ("valkey",) if binaries.valkey else ()
     return Program(name, argv, environment, health, ready=ready, after=after, grace=grace)
 
 
 def _proxy(
-    options: Options, secrets: Secrets, ports: Mapping[str, int], binaries: Binaries, common: Mapping[str, str]
+    options: UpOptions, secrets: Secrets, ports: Mapping[str, int], binaries: Binaries, common: Mapping[str, str]
 ) -> Program:
     argv = (
         binaries.node,
@@ -311,7 +289,7 @@ def _proxy(
 
 
 def _hub(
-    options: Options, secrets: Secrets, ports: Mapping[str, int], binaries: Binaries, common: Mapping[str, str]
+    options: UpOptions, secrets: Secrets, ports: Mapping[str, int], binaries: Binaries, common: Mapping[str, str]
 ) -> Program:
     argv = (
         binaries.python,
@@ -341,7 +319,6 @@ def _hub(
         argv,
         environment,
         HttpProbe(f"http://127.0.0.1:{ports['hub']}/hub/health"),
-        after=(),
         start_timeout=90.0,
         patience=90.0,
         grace=40.0,

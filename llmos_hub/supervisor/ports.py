@@ -11,14 +11,14 @@ from llmos import proc
 from llmos.errors import Unavailable
 from llmos_hub.processes.ports import listen_error
 
-__all__ = ["Owner", "find_free_port", "is_free", "is_loopback", "owner_of"]
+__all__ = ["Listener", "find_free_port", "is_free", "is_loopback", "owner_of"]
 
 # Below Linux' range of ephemeral ports (32768 on), so that no outgoing connection takes one while its owner restarts.
 _INTERNAL = range(20000, 32000)
 
 
 @dataclass(frozen=True)
-class Owner:
+class Listener:
     """A process that listens on a port.
 
     Attributes
@@ -76,19 +76,19 @@ def find_free_port(avoid: frozenset[int] = frozenset()) -> int:
     raise Unavailable(f"No free port from {_INTERNAL.start} to {_INTERNAL.stop}. Stop what listens there.")
 
 
-def owner_of(port: int) -> Owner | None:
+def owner_of(port: int) -> Listener | None:
     """Return the process that listens on a port; None if it can't be found, such as another account's."""
     sockets = proc.listening_sockets(port)
     return next((_describe(pid) for pid in proc.pids() if proc.has_open(pid, sockets)), None) if sockets else None
 
 
-def _describe(pid: int) -> Owner:
+def _describe(pid: int) -> Listener:
     argv = proc.argv(pid)
     if not argv or not argv[0]:
-        return Owner(pid, "a process", "")
+        return Listener(pid, "a process", "")
     # `python3 -P -m http.server 8000` is known by "http.server", `node --max-old-space-size=256 proxy.js` by "proxy.js"
     rest = argv[1:]
     while len(rest) > 1 and rest[0].startswith("-"):
         rest = rest[1:]
     words = " ".join(Path(word).name if word.startswith("/") else word for word in rest)
-    return Owner(pid, Path(argv[0]).name, words if len(words) <= 60 else words[:59] + "…")
+    return Listener(pid, Path(argv[0]).name, words if len(words) <= 60 else words[:59] + "…")

@@ -11,7 +11,7 @@ from typing import Protocol
 from llmos_hub.processes.http import http_request
 from llmos_hub.valkey.resp import ask
 
-__all__ = ["HttpProbe", "Probe", "RedisProbe", "Silence", "error_words"]
+__all__ = ["HealthProbe", "HttpProbe", "RedisProbe", "Silence", "error_words"]
 
 
 class Silence(str):
@@ -20,7 +20,7 @@ class Silence(str):
     __slots__ = ()
 
 
-class Probe(Protocol):
+class HealthProbe(Protocol):
     """A check of a process's health."""
 
     async def check(self) -> str | None:

@@ -69,11 +69,10 @@ class Secrets:
         except FileNotFoundError:
             stored, values = {}, {}
         except (OSError, ValueError, AttributeError) as exc:
-            message = (
+            raise Unavailable(
                 f"{path} can't be read ({exc}). Restore it from a backup, or continue with new ones (Credentials must then be "
                 "deleted and created again): llmos up --recover secrets"
-            )
-            raise Unavailable(message) from exc
+            ) from exc
         result = cls(**values)
         if asdict(result) != stored:
             write_private(path, json.dumps(asdict(result), indent=2) + "\n")

@@ -26,7 +26,7 @@ from llmos_hub.processes.handle import ProcessHandle
 from llmos_hub.supervisor.console import llmos_command
 from llmos_hub.supervisor.platform_mark import mark_of
 
-__all__ = ["SCHEMA", "Record", "StateFiles"]
+__all__ = ["SCHEMA", "ProcessRecord", "StateFiles"]
 
 SCHEMA: Final = 1
 """The layout of the data directory that this version writes."""
@@ -40,7 +40,7 @@ packages are in their homes); and the placeholders that `llmos_hub.backends.loca
 
 
 @dataclass(frozen=True)
-class Record:
+class ProcessRecord:
     """A process that a supervisor started.
 
     Attributes
@@ -275,20 +275,20 @@ class StateFiles:
         """The platform's mark, carried by all processes that it starts."""
         return mark_of(self.data_dir)
 
-    def records(self) -> dict[str, Record]:
+    def records(self) -> dict[str, ProcessRecord]:
         """Return the recorded processes that still run, by name, without those of another platform."""
         mark = self.mark
         found = {}
         for path in sorted(self._records.glob("*.json")):
             try:
-                record = Record(**_read(path))
+                record = ProcessRecord(**_read(path))
             except TypeError:
                 continue
             if record.mark == mark and record.handle.alive:
                 found[path.stem] = record
         return found
 
-    def write_record(self, name: str, record: Record) -> None:
+    def write_record(self, name: str, record: ProcessRecord) -> None:
         """Write the record of a process."""
         write_private(self._records / f"{name}.json", json.dumps(asdict(record)))
 

@@ -14,7 +14,7 @@ from llmos_hub.processes.handle import processes_with_environment
 from llmos_hub.supervisor.console import age, size, tilde
 from llmos_hub.supervisor.disk import free_space
 from llmos_hub.supervisor.notebook import notebook_state
-from llmos_hub.supervisor.state import Record, StateFiles
+from llmos_hub.supervisor.state import ProcessRecord, StateFiles
 
 __all__ = ["collect", "memory_of", "render", "status"]
 
@@ -77,7 +77,7 @@ def collect(data_dir: DataDir) -> dict[str, Any]:
 
 
 def _process(
-    name: str, told: dict[str, Any], record: Record | None, *, supervised: bool, memory: int, now: float
+    name: str, told: dict[str, Any], record: ProcessRecord | None, *, supervised: bool, memory: int, now: float
 ) -> dict[str, Any]:
     """Return the data of one process, from what the supervisor wrote last (`told`) and the record of a running one."""
     # without a supervisor only the record is known: the process runs or it doesn't

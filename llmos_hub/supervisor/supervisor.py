@@ -23,7 +23,7 @@ from llmos_hub.supervisor.child import Child, State
 from llmos_hub.supervisor.console import Console, tilde
 from llmos_hub.supervisor.disk import DiskGuard
 from llmos_hub.supervisor.plan import Program
-from llmos_hub.supervisor.state import Record, StateFiles
+from llmos_hub.supervisor.state import ProcessRecord, StateFiles
 
 __all__ = ["Supervisor", "adoptable", "base_environment", "stop_recorded", "sweep"]
 
@@ -45,14 +45,14 @@ def base_environment(environ: Mapping[str, str]) -> dict[str, str]:
     return with_no_proxy(kept, LOOPBACK_HOSTS)
 
 
-def adoptable(programs: Sequence[Program], records: Mapping[str, Record]) -> dict[str, Record]:
+def adoptable(programs: Sequence[Program], records: Mapping[str, ProcessRecord]) -> dict[str, ProcessRecord]:
     """Return the recorded processes whose command and environment are the planned ones."""
     planned = {program.name: program.fingerprint for program in programs}
     return {name: record for name, record in records.items() if record.fingerprint == planned.get(name)}
 
 
 async def stop_recorded(
-    records: Mapping[str, Record],
+    records: Mapping[str, ProcessRecord],
     order: Sequence[str],
     grace: float = 40.0,
     *,
@@ -165,7 +165,7 @@ class Supervisor:
         """True once a stop was requested."""
         return self._stop.is_set()
 
-    async def start(self, adopted: Mapping[str, Record]) -> None:
+    async def start(self, adopted: Mapping[str, ProcessRecord]) -> None:
         """Start the programs that don't run yet; return when all are ready or a stop is requested.
 
         Programs start concurrently, except those that have to wait for others (`Program.after`).

@@ -24,13 +24,13 @@ from llmos_hub.supervisor.disk import refuse_full
 from llmos_hub.supervisor.first_password import FirstPassword, prepare_first_password
 from llmos_hub.supervisor.hub_api import ensure_client_file
 from llmos_hub.supervisor.notebook import NotebookSetup
-from llmos_hub.supervisor.plan import INTERNAL_PORTS, Binaries, Options, make_plan
+from llmos_hub.supervisor.plan import INTERNAL_PORTS, Binaries, UpOptions, make_plan
 from llmos_hub.supervisor.platform_mark import is_copy, location_of
 from llmos_hub.supervisor.ports import find_free_port, is_free, is_loopback, owner_of
 from llmos_hub.supervisor.probes import RedisProbe
 from llmos_hub.supervisor.recovery import check_people, check_secrets, check_store, recover
 from llmos_hub.supervisor.secrets import Secrets
-from llmos_hub.supervisor.state import Record, StateFiles
+from llmos_hub.supervisor.state import ProcessRecord, StateFiles
 from llmos_hub.supervisor.store_check import database_id, refuse_newer_layout
 from llmos_hub.supervisor.supervisor import Supervisor, adoptable, base_environment, stop_recorded
 from llmos_hub.valkey.server import ServerConfig, find_valkey
@@ -40,7 +40,7 @@ __all__ = ["up"]
 _NVIDIA_GPUS: Final = Path("/proc/driver/nvidia/gpus")
 
 
-def up(options: Options) -> int:
+def up(options: UpOptions) -> int:
     """Run a platform in the foreground until it is stopped; return the exit code."""
     os.umask(0o077)
     console = Console()
@@ -58,7 +58,7 @@ def up(options: Options) -> int:
         files.unlock()
 
 
-async def _up(options: Options, files: StateFiles, console: Console) -> int:
+async def _up(options: UpOptions, files: StateFiles, console: Console) -> int:
     began = time.monotonic()
     new = files.prepare()
     await files.lock_after_stop(
@@ -131,7 +131,7 @@ async def _until_stopped(supervisor: Supervisor, files: StateFiles, console: Con
     await asyncio.gather(fetching, return_exceptions=True)
 
 
-def _settle(options: Options, files: StateFiles, console: Console) -> None:
+def _settle(options: UpOptions, files: StateFiles, console: Console) -> None:
     """Recover or check the parts of the data directory, and find out whether it is a copy."""
     data_dir = options.data_dir
     recover(options.recover, data_dir, files, console.event)
@@ -154,7 +154,9 @@ async def _check_redis(url: str) -> None:
     await refuse_newer_layout(url, name)
 
 
-def _binaries(options: Options, secrets: Secrets, files: StateFiles, running: Mapping[str, Record]) -> Binaries:
+def _binaries(
+    options: UpOptions, secrets: Secrets, files: StateFiles, running: Mapping[str, ProcessRecord]
+) -> Binaries:
     node, proxy = find_node(), find_proxy()
     if options.redis_url:
         return Binaries(sys.executable, node, proxy)
@@ -174,7 +176,7 @@ def _binaries(options: Options, secrets: Secrets, files: StateFiles, running: Ma
     return Binaries(sys.executable, node, proxy, tuple(binary.command()), config.render(), config.url)
 
 
-def _check_public_ports(options: Options, running: Mapping[str, Record]) -> None:
+def _check_public_ports(options: UpOptions, running: Mapping[str, ProcessRecord]) -> None:
     """Check the Hub's and the gateway's port before anything is started.
 
     Raises
@@ -197,21 +199,21 @@ def _check_public_ports(options: Options, running: Mapping[str, Record]) -> None
         raise Conflict(f"Port {port} is taken {whose}. Use another: {_start_command(changed)}")
 
 
-def _start_command(options: Options) -> str:
+def _start_command(options: UpOptions) -> str:
     """Return the command that starts the platform with these options, without an external Redis's URL and password."""
     arguments = []
     if options.data_dir.root != default_data_dir():
         arguments += ["--data-dir", str(options.data_dir.root)]
     for option in ("host", "port", "gateway_port"):
         value = getattr(options, option)
-        if value != getattr(Options, option):
+        if value != getattr(UpOptions, option):
             arguments += [f"--{option.replace('_', '-')}", str(value)]
     if not os.environ.get("LLMOS_MAKE"):
         return f"{llmos_command()} up {shlex.join(arguments)}".rstrip()
     return f'make up ARGS="{shlex.join(arguments)}"' if arguments else "make up"
 
 
-def _internal_ports(files: StateFiles, running: Mapping[str, Record]) -> dict[str, int]:
+def _internal_ports(files: StateFiles, running: Mapping[str, ProcessRecord]) -> dict[str, int]:
     """Return the internal ports of the last start; those now used by other processes are replaced."""
     ports = files.ports
     ours = {record.pid for record in running.values()}
@@ -233,7 +235,7 @@ def _without_password(url: str) -> str:
     return f"{scheme}://{rest.rpartition('@')[2]}"
 
 
-async def _log_in_page(options: Options) -> None:
+async def _log_in_page(options: UpOptions) -> None:
     """Wait until the log-in page opens through the proxy.
 
     Raises
@@ -269,11 +271,11 @@ async def _gpus() -> str:
 
 
 def _announce(
-    options: Options,
+    options: UpOptions,
     console: Console,
     *,
     password: FirstPassword,
-    adopted: Mapping[str, Record],
+    adopted: Mapping[str, ProcessRecord],
     took: float,
     gpus: str = "",
 ) -> None:

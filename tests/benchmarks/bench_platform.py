@@ -24,8 +24,8 @@ import websockets
 
 import llmos
 from llmos.resources import ModelService
-from llmos_hub.engines import choose
 from llmos_hub.engines.machine import detect
+from llmos_hub.engines.registry import choose
 from llmos_hub.sources.base import ModelFiles
 from tests.support.platform import ADMIN_PASSWORD, Platform
 

@@ -22,8 +22,8 @@ from llmos_hub.backends.kubernetes.settings import KubernetesSettings
 from llmos_hub.controllers.election import Election, own_identity
 from llmos_hub.controllers.layout import WorkloadContext, cluster_layout
 from llmos_hub.controllers.leases import KubernetesLeases
-from llmos_hub.controllers.metrics import Metrics
-from llmos_hub.controllers.parts import lease_timing
+from llmos_hub.controllers.metrics import ProcessMetrics
+from llmos_hub.controllers.parts import Parts, lease_timing
 from llmos_hub.controllers.runner import Controllers
 from llmos_hub.engines.base import Machine
 from llmos_hub.kubernetes.connection import KubernetesAPI
@@ -66,7 +66,7 @@ async def main(namespace: str, record: Path) -> None:
     stop: asyncio.Event = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    metrics = Metrics()
+    metrics = ProcessMetrics()
     api, leases = KubernetesAPI(), KubernetesAPI(timeout=2.0)
     out = record.open("a", buffering=1, encoding="utf-8")
 
@@ -87,7 +87,7 @@ async def main(namespace: str, record: Path) -> None:
         DataDir(Path("/nonexistent")), "", store="kubernetes", backend="kubernetes", namespace=namespace
     )
     context = WorkloadContext(cluster_layout(Path("/models")), lambda _: Machine(2, 8 * 2**30))
-    controllers = Controllers(store, backend, settings, context=context, leadership=election, metrics=metrics)
+    controllers = Controllers(Parts(store, backend, context, election, metrics=metrics), settings)
     work = asyncio.create_task(controllers.run())
     ended = asyncio.create_task(stop.wait())
     await asyncio.wait({work, ended}, return_when=asyncio.FIRST_COMPLETED)

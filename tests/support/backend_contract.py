@@ -15,7 +15,7 @@ import pytest
 
 from llmos.errors import NotFound
 from llmos_hub.backends.base import Backend, Report
-from llmos_hub.sources.base import Progress
+from llmos_hub.sources.base import FetchProgress
 from llmos_hub.workload import Mount, Observation, ProcessTemplate, ReplicaState, Role, Workload, WorkloadRef
 
 REPORT = (
@@ -354,7 +354,7 @@ class BackendContract:
         seen = await until(backend, wanted.ref, phase("Succeeded"))
         for replica in (None, seen.replicas[0].id):
             report = await backend.progress(wanted.ref, replica=replica)
-            assert report.progress == Progress("a.gguf", done=3, total=4, rate=2)
+            assert report.progress == FetchProgress("a.gguf", done=3, total=4, rate=2)
             assert (report.info, report.code, report.message) == ("waiting", "source_failed", "gone")
             assert report.files is None
         plain = workload(programs.job(0), name="plain")

@@ -16,6 +16,7 @@ from llmos.resources.modelservice import ModelServiceStatus
 from llmos_hub.backends.kubernetes import KubernetesBackend
 from llmos_hub.backends.kubernetes.names import workload_selector
 from llmos_hub.controllers.layout import WorkloadContext, cluster_layout
+from llmos_hub.controllers.parts import Parts
 from llmos_hub.controllers.runner import Controllers
 from llmos_hub.engines.base import Machine
 from llmos_hub.kubernetes.connection import KubernetesAPI
@@ -97,7 +98,7 @@ async def live_release(cluster: Cluster, api: KubernetesAPI) -> AsyncIterator[Li
     )
     context = WorkloadContext(cluster_layout(Path("/models")), lambda _: Machine(2, 8 * 2**30), workload_selector)
     await backend.start()
-    controllers = Controllers(store, backend, settings, environ={}, context=context, namespaces=namespaces)
+    controllers = Controllers(Parts(store, backend, context, namespaces=namespaces), settings, environ={})
     work = asyncio.create_task(controllers.run())
     release = LiveRelease(cluster, store, backend, name)
     try:

@@ -17,8 +17,8 @@ import httpx
 
 from llmos_hub.engines.base import Machine
 from llmos_hub.engines.llamacpp_arguments import Parameter
+from llmos_hub.sources import demo
 from llmos_hub.sources.base import ModelFiles
-from llmos_hub.sources.demo import DemoSource
 from llmos_hub.workload import ProcessTemplate
 
 __all__ = ["MACHINE", "EngineProcess", "demo_model", "engine_process", "installed_parameters", "start_engine"]
@@ -101,4 +101,4 @@ def engine_process(template: ProcessTemplate, directory: Path) -> Iterator[Engin
 
 def demo_model(name: str, directory: Path) -> ModelFiles:
     """Return the files of a demo model."""
-    return DemoSource().fetch(f"demo://{name}", directory, lambda _progress: None)
+    return demo.fetch(f"demo://{name}", directory, lambda _progress: None)

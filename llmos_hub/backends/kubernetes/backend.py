@@ -15,7 +15,7 @@ from llmos_hub.backends.changes import Changes, Subscription
 from llmos_hub.backends.kubernetes.logs import read_logs
 from llmos_hub.backends.kubernetes.names import ref_of
 from llmos_hub.backends.kubernetes.objects import KINDS, path_of_object
-from llmos_hub.backends.kubernetes.observation import View, find_waiting, make_observation
+from llmos_hub.backends.kubernetes.observation import PodFacts, find_waiting, make_observation
 from llmos_hub.backends.kubernetes.polling import Polls
 from llmos_hub.backends.kubernetes.quotas import Demands
 from llmos_hub.backends.kubernetes.settings import KubernetesSettings
@@ -110,15 +110,16 @@ class KubernetesBackend:
         except TimeoutError:
             late = ", ".join(kind for kind, reflector in self._reflectors.items() if not reflector.synced.is_set())
             await self.close()
-            message = f"The cluster's objects ({late}) can't be listed; the log says why. Does the controller's service account have its role?"
-            raise BackendFailed(message) from None
+            raise BackendFailed(
+                f"The cluster's objects ({late}) can't be listed; the log says why. Does the controller's service account have its role?"
+            ) from None
         await self._secrets.settle()
         self._spawn(self._polls.run(), "memory and progress of pods")
         self._spawn(self._look_for_lost(), "pods of lost machines")
 
     async def _has_extension(self) -> bool:
         """Return whether the cluster supports replicas that span several nodes (LeaderWorkerSet)."""
-        version = KINDS[_EXTENSION].api_version
+        version, _ = KINDS[_EXTENSION]
         try:
             await self._api.request("GET", f"/apis/{version}", timeout=_SYNC)
         except APIError:
@@ -162,10 +163,9 @@ class KubernetesBackend:
             The cluster doesn't answer.
         """
         if workload.operator:
-            message = (
+            raise Unsupported(
                 f"{workload.ref.name} can't be run by the {workload.operator} operator: LLMOS doesn't support it yet."
             )
-            raise Unsupported(message)
         entry = self._entries.get(workload.ref)
         while entry is not None and entry.deleting:
             await entry.gone.wait()
@@ -281,8 +281,8 @@ class KubernetesBackend:
 
     def _observe(self, entry: Entry) -> Observation:
         polls = self._polls
-        view = View(self._settings.port, self._notices.by_uid, polls.memory, polls.progress)
-        return make_observation(entry.ref, entry.wanted, entry.members, view)
+        facts = PodFacts(self._settings.port, self._notices.by_uid, polls.memory, polls.progress)
+        return make_observation(entry.ref, entry.wanted, entry.members, facts)
 
     def _tell(self, entry: Entry) -> None:
         """Notify subscribers of a workload if its observation has changed."""

@@ -6,7 +6,6 @@ import base64
 import functools
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Any, Final
 
@@ -35,7 +34,6 @@ from llmos_hub.workload import Role, Workload
 
 __all__ = [
     "KINDS",
-    "Kind",
     "keep_images",
     "labels_of",
     "make_deployment",
@@ -49,42 +47,38 @@ __all__ = [
     "make_secret",
     "make_service",
     "needs_claim",
+    "path_of_kind",
     "path_of_object",
 ]
 
 
-@dataclass(frozen=True, slots=True)
-class Kind:
-    """A kind of object, with its API version and plural."""
-
-    api_version: str
-    kind: str
-    plural: str
-
-
-_SECRET: Final = Kind("v1", "Secret", "secrets")
-_SERVICE: Final = Kind("v1", "Service", "services")
-_NETWORK_POLICY: Final = Kind("networking.k8s.io/v1", "NetworkPolicy", "networkpolicies")
-_PDB: Final = Kind("policy/v1", "PodDisruptionBudget", "poddisruptionbudgets")
-_DEPLOYMENT: Final = Kind("apps/v1", "Deployment", "deployments")
-_JOB: Final = Kind("batch/v1", "Job", "jobs")
-_LEADER_WORKER_SET: Final = Kind("leaderworkerset.x-k8s.io/v1", "LeaderWorkerSet", "leaderworkersets")
-_CLAIM: Final = Kind("v1", "PersistentVolumeClaim", "persistentvolumeclaims")
-
-KINDS: Final[Mapping[str, Kind]] = {
-    kind.kind: kind
-    for kind in (_SECRET, _SERVICE, _NETWORK_POLICY, _PDB, _DEPLOYMENT, _JOB, _LEADER_WORKER_SET, _CLAIM)
+KINDS: Final[Mapping[str, tuple[str, str]]] = {
+    "Secret": ("v1", "secrets"),
+    "Service": ("v1", "services"),
+    "NetworkPolicy": ("networking.k8s.io/v1", "networkpolicies"),
+    "PodDisruptionBudget": ("policy/v1", "poddisruptionbudgets"),
+    "Deployment": ("apps/v1", "deployments"),
+    "Job": ("batch/v1", "jobs"),
+    "LeaderWorkerSet": ("leaderworkerset.x-k8s.io/v1", "leaderworkersets"),
+    "PersistentVolumeClaim": ("v1", "persistentvolumeclaims"),
 }
+"""API version and plural of each kind of object."""
+
+
+def path_of_kind(kind: str, namespace: str | None = None, name: str = "") -> str:
+    """Return the path of an object in the API, or of all objects of its kind."""
+    version, plural = KINDS[kind]
+    return path_of(version, plural, namespace, name)
 
 
 def path_of_object(obj: Mapping[str, Any]) -> str:
     """Return the path of an object in the API."""
-    kind, meta = KINDS[obj["kind"]], obj["metadata"]
-    return path_of(kind.api_version, kind.plural, meta["namespace"], meta["name"])
+    meta = obj["metadata"]
+    return path_of_kind(obj["kind"], meta["namespace"], meta["name"])
 
 
-def _object(kind: Kind, metadata: Mapping[str, Any], **fields: Any) -> dict[str, Any]:
-    return {"apiVersion": kind.api_version, "kind": kind.kind, "metadata": dict(metadata), **fields}
+def _object(kind: str, metadata: Mapping[str, Any], **fields: Any) -> dict[str, Any]:
+    return {"apiVersion": KINDS[kind][0], "kind": kind, "metadata": dict(metadata), **fields}
 
 
 def make_objects(
@@ -152,7 +146,7 @@ def keep_images(deployment: Mapping[str, Any], images: Mapping[str, str]) -> dic
 def make_deployment(workload: Workload, role: Role, settings: KubernetesSettings) -> dict[str, Any]:
     """Return the Deployment of equal serving pods; on an update, a new one is ready before an old one ends."""
     return _object(
-        _DEPLOYMENT,
+        "Deployment",
         make_metadata(workload, settings, object_name(workload.ref, role), role),
         spec={
             "replicas": role.count,
@@ -172,7 +166,7 @@ def make_job(workload: Workload, role: Role, settings: KubernetesSettings) -> di
     name = object_name(workload.ref, role, role.template.hash[:8])
     template = make_pod_template(workload, role, settings, index="$(JOB_COMPLETION_INDEX)")
     return _object(
-        _JOB,
+        "Job",
         make_metadata(workload, settings, name, role),
         spec={
             "completionMode": "Indexed",
@@ -197,7 +191,7 @@ def make_leader_worker_set(workload: Workload, role: Role, settings: KubernetesS
     worker = next((other for other in workload.roles if other.name == "worker"), role)
     index = "$(LWS_WORKER_INDEX)"
     return _object(
-        _LEADER_WORKER_SET,
+        "LeaderWorkerSet",
         make_metadata(workload, settings, object_name(workload.ref, role), role),
         spec={
             "replicas": role.count,
@@ -222,7 +216,7 @@ def make_service(workload: Workload, settings: KubernetesSettings) -> dict[str, 
     """Return the headless Service of the ready pods: gateways choose among them themselves."""
     answering = next(role for role in workload.roles if not role.template.completes)
     return _object(
-        _SERVICE,
+        "Service",
         make_metadata(workload, settings, object_name(workload.ref)),
         spec={
             "clusterIP": "None",
@@ -243,7 +237,7 @@ def make_peers_service(workload: Workload, role: Role, settings: KubernetesSetti
         for name, number in role.template.ports.items()
     ]
     return _object(
-        _SERVICE,
+        "Service",
         make_metadata(workload, settings, peers_name(workload.ref, role)),
         spec={
             "clusterIP": "None",
@@ -257,7 +251,7 @@ def make_peers_service(workload: Workload, role: Role, settings: KubernetesSetti
 def make_pdb(workload: Workload, role: Role, settings: KubernetesSettings) -> dict[str, Any]:
     """Return the PodDisruptionBudget that lets a drain evict only one of several pods at a time."""
     return _object(
-        _PDB,
+        "PodDisruptionBudget",
         make_metadata(workload, settings, object_name(workload.ref, role)),
         spec={
             "maxUnavailable": 1,
@@ -288,7 +282,7 @@ def make_network_policy(workload: Workload, settings: KubernetesSettings) -> dic
         ingress.append({"from": [own]})
         egress.append({"to": [own]})
     return _object(
-        _NETWORK_POLICY,
+        "NetworkPolicy",
         make_metadata(workload, settings, object_name(workload.ref)),
         spec={
             "podSelector": {"matchLabels": make_selector(workload.ref)},
@@ -338,7 +332,7 @@ def make_secret(workload: Workload, settings: KubernetesSettings) -> dict[str, A
     """Return the Secret with the values of secret variables, which no other object contains."""
     data = make_secret_data(workload)
     return _object(
-        _SECRET,
+        "Secret",
         make_metadata(workload, settings, object_name(workload.ref)),
         type="llmos.ai/environment",
         data={name: base64.b64encode(value.encode()).decode() for name, value in data.items()},
@@ -348,7 +342,7 @@ def make_secret(workload: Workload, settings: KubernetesSettings) -> dict[str, A
 def make_pvc(namespace: str, settings: KubernetesSettings) -> dict[str, Any]:
     """Return the claim for a namespace's model files; it has no owner, so that downloads can be used again."""
     return _object(
-        _CLAIM,
+        "PersistentVolumeClaim",
         {
             "name": MODELS_CLAIM,
             "namespace": namespace,

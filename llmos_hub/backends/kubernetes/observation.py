@@ -7,21 +7,21 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
+from llmos_hub.backends.failures import waits_for
 from llmos_hub.backends.kubernetes.objects import labels_of
 from llmos_hub.backends.kubernetes.reasons import not_created
 from llmos_hub.backends.kubernetes.states import Notice, Object, PodReader, role_of
-from llmos_hub.backends.local.failures import waits_for
 from llmos_hub.names import KEY_TEMPLATE
 from llmos_hub.workload import Observation, ReplicaState, Role, Workload, WorkloadRef
 
-__all__ = ["Members", "View", "find_waiting", "make_observation"]
+__all__ = ["Members", "PodFacts", "find_waiting", "make_observation"]
 
 _INDEX: Final = "batch.kubernetes.io/job-completion-index"
 _JOB: Final = "batch.kubernetes.io/job-name"
 
 
 @dataclass(frozen=True, slots=True)
-class View:
+class PodFacts:
     """Data about pods in addition to the objects.
 
     Attributes
@@ -89,7 +89,7 @@ def _is_ready(role: Role, owners: Iterable[Object]) -> bool:
     return bool(number >= role.count)
 
 
-def make_observation(ref: WorkloadRef, wanted: Workload | None, members: Members, view: View) -> Observation:
+def make_observation(ref: WorkloadRef, wanted: Workload | None, members: Members, facts: PodFacts) -> Observation:
     """Return the observation of a workload.
 
     Parameters
@@ -102,8 +102,8 @@ def make_observation(ref: WorkloadRef, wanted: Workload | None, members: Members
     states = _waiting(wanted, members) if wanted else []
     for role in [*known, *sorted({role_of(pod) for pod in members.pods.values()} - set(known))]:
         pods = [pod for pod in members.pods.values() if role_of(pod) == role and not _is_replaced(pod)]
-        states += _states(ref.name, role, pods, members, view)
-        missing = _missing(ref.name, role, owners, len(pods), view)
+        states += _states(ref.name, role, pods, members, facts)
+        missing = _missing(ref.name, role, owners, len(pods), facts)
         states += [replace(missing, index=len(pods))] if missing is not None else []
     labels = wanted.labels if wanted else next((labels_of(o["metadata"]) for o in owners.values()), {})
     return Observation(ref, tuple(states), updated=_is_updated(wanted, members, states), labels=dict(labels))
@@ -131,7 +131,7 @@ def _is_replaced(pod: Object) -> bool:
     )
 
 
-def _states(name: str, role: str, pods: Iterable[Object], members: Members, view: View) -> list[ReplicaState]:
+def _states(name: str, role: str, pods: Iterable[Object], members: Members, facts: PodFacts) -> list[ReplicaState]:
     """Return the states of a role's pods, the oldest first, but pods that are stopping last."""
 
     def order(pod: Object) -> tuple[bool, str, str, str]:
@@ -143,13 +143,13 @@ def _states(name: str, role: str, pods: Iterable[Object], members: Members, view
     for index, pod in enumerate(sorted(pods, key=order)):
         meta = pod["metadata"]
         number = (meta.get("annotations") or {}).get(_INDEX)
-        state = PodReader(name, pod, view.notices.get(meta["uid"], ()), view.port).state()
+        state = PodReader(name, pod, facts.notices.get(meta["uid"], ()), facts.port).state()
         if _is_stopping(pod, members.jobs):
             state = replace(state, phase="Stopping", endpoint=None)
-        elif state.reason == "Initializing" and meta["uid"] in view.progress:
-            state = replace(state, message=f"{state.message.rstrip('.')}: {view.progress[meta['uid']]}")
+        elif state.reason == "Initializing" and meta["uid"] in facts.progress:
+            state = replace(state, message=f"{state.message.rstrip('.')}: {facts.progress[meta['uid']]}")
         place = int(number) if number is not None else index
-        used = view.memory.get((meta["namespace"], meta["name"]))
+        used = facts.memory.get((meta["namespace"], meta["name"]))
         states.append(replace(state, role=role, index=place, memory=used))
     return states
 
@@ -165,7 +165,7 @@ def _is_stopping(pod: Object, jobs: Mapping[str, Object]) -> bool:
     return owner is None or bool(owner["metadata"].get("deletionTimestamp"))
 
 
-def _missing(name: str, role: str, owners: Mapping[str, Object], there: int, view: View) -> ReplicaState | None:
+def _missing(name: str, role: str, owners: Mapping[str, Object], there: int, facts: PodFacts) -> ReplicaState | None:
     """Return a replica that the cluster refuses to create, or that of an ended Job whose pod is gone; else None."""
     for id_, owner in owners.items():
         if role_of(owner) != role or owner["metadata"].get("deletionTimestamp"):
@@ -180,7 +180,7 @@ def _missing(name: str, role: str, owners: Mapping[str, Object], there: int, vie
             if "Failed" in conditions:
                 return replace(state, phase="Failed", reason="Crashed", message=conditions["Failed"].get("message", ""))
             refusal = next(
-                (w.message for w in view.notices.get(owner["metadata"]["uid"], ()) if w.reason == "FailedCreate"), ""
+                (w.message for w in facts.notices.get(owner["metadata"]["uid"], ()) if w.reason == "FailedCreate"), ""
             )
         if refusal:
             failure = not_created(name, refusal)

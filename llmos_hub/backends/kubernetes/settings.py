@@ -53,8 +53,7 @@ def _check_range(cidr: str) -> str:
     try:
         ip_network(cidr)
     except ValueError:
-        message = f'"{cidr[:60]}" is not a range of addresses such as 10.0.0.0/8'
-        raise ValueError(message) from None
+        raise ValueError(f'"{cidr[:60]}" is not a range of addresses such as 10.0.0.0/8') from None
     return cidr
 
 
@@ -134,8 +133,7 @@ class KubernetesSettings(Model):
         try:
             return cls.model_validate(data or {})
         except ValidationError as error:
-            message = f"{ENV_KUBERNETES_SETTINGS}: {invalid(error, cls).message}"
-            raise UsageError(message) from None
+            raise UsageError(f"{ENV_KUBERNETES_SETTINGS}: {invalid(error, cls).message}") from None
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] = os.environ) -> Self:
@@ -152,8 +150,7 @@ class KubernetesSettings(Model):
         try:
             data = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
         except (OSError, yaml.YAMLError) as error:
-            message = f"{ENV_KUBERNETES_SETTINGS}: {path} can't be read: {error}"
-            raise UsageError(message) from None
+            raise UsageError(f"{ENV_KUBERNETES_SETTINGS}: {path} can't be read: {error}") from None
         return cls.load(data)
 
     def image_for(self, name: str) -> ImageSettings:

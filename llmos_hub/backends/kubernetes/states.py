@@ -10,14 +10,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from llmos.resources.quantities import parse_quantity
-from llmos_hub.backends.kubernetes.reasons import (
-    image_pull,
-    not_mounted,
-    probe_failing,
-    start_failed,
-    unschedulable,
-)
-from llmos_hub.backends.local.failures import (
+from llmos_hub.backends.failures import (
     Failure,
     crashed,
     exit_words,
@@ -25,6 +18,13 @@ from llmos_hub.backends.local.failures import (
     not_ready_in_time,
     out_of_memory,
     unhealthy,
+)
+from llmos_hub.backends.kubernetes.reasons import (
+    image_pull,
+    not_mounted,
+    probe_failing,
+    start_failed,
+    unschedulable,
 )
 from llmos_hub.names import KEY_ROLE, KEY_TEMPLATE
 from llmos_hub.processes.running import Exit
@@ -70,6 +70,15 @@ def main_status(pod: Object, kind: str = "containerStatuses") -> Object:
     return next((status for status in statuses if status["name"] == name), statuses[0] if statuses else {})
 
 
+def _state(status: Object, name: str, part: str = "state") -> Object:
+    """Return the details of a container's state (or ``lastState``), such as ``terminated``; empty in another state."""
+    return (status.get(part) or {}).get(name) or {}
+
+
+def _failed(base: ReplicaState, failure: Failure, **fields: Any) -> ReplicaState:
+    return replace(base, reason=failure.reason, message=failure.message, **fields)
+
+
 def _time(text: str | None) -> datetime | None:
     return datetime.fromisoformat(text).astimezone(UTC) if text else None
 
@@ -93,7 +102,7 @@ class PodReader:
     def state(self) -> ReplicaState:
         """Return the state, without role and index."""
         meta = self.pod["metadata"]
-        running = (self.main.get("state") or {}).get("running") or {}
+        running = _state(self.main, "running")
         base = ReplicaState(
             id=meta["name"],
             role="",
@@ -132,11 +141,9 @@ class PodReader:
         started = base.started_at
         if self.main.get("started") and since is not None and started is not None and since > started:
             said = [w.message for w in self.warnings if w.message.startswith("Readiness")]
-            failure = probe_failing(self.name, said)
-            return replace(base, phase="NotReady", reason=failure.reason, message=failure.message)
+            return _failed(base, probe_failing(self.name, said), phase="NotReady")
         if base.restarts:
-            before = self._failure((self.main.get("lastState") or {}).get("terminated") or {})
-            return replace(base, reason=before.reason, message=before.message)
+            return _failed(base, self._failure(_state(self.main, "terminated", "lastState")))
         return base
 
     # Waiting pods
@@ -146,52 +153,44 @@ class PodReader:
         if placed.get("status") != "False":
             return None
         failure = unschedulable(self.name, placed.get("message", ""), self._requests())
-        return replace(base, phase="Waiting", reason=failure.reason, message=failure.message)
+        return _failed(base, failure, phase="Waiting")
 
     def _initializing(self, base: ReplicaState) -> ReplicaState | None:
         for status in self.status.get("initContainerStatuses") or ():
-            state = status.get("state") or {}
-            ended = state.get("terminated")
-            if ended is not None and ended.get("exitCode") == 0:
+            ended, waiting = _state(status, "terminated"), _state(status, "waiting")
+            if ended.get("exitCode") == 0:
                 continue
             what = "fetching its model" if status["name"] == "fetch" else f"running {status['name']}"
-            if "running" in state:
+            if "running" in (status.get("state") or {}):
                 return replace(base, reason="Initializing", message=f"{self.name} is {what}.")
-            ended = ended or (status.get("lastState") or {}).get("terminated")
-            if ended is not None:
+            if ended := ended or _state(status, "terminated", "lastState"):
                 words = exit_words(Exit.from_shell(int(ended.get("exitCode", 1))))
-                lines = _lines(ended)
-                message = f"{self.name} can't start: {what} failed: {words}. See why: llmos logs {self.name}"
                 return replace(
                     base,
                     phase="Waiting",
                     reason="Crashed",
-                    message=message,
+                    message=f"{self.name} can't start: {what} failed: {words}. See why: llmos logs {self.name}",
                     exit_code=ended.get("exitCode"),
                     restarts=int(status.get("restartCount", 0)) + 1,
-                    retry_at=_retry_at(ended, state.get("waiting") or {}),
-                    last_log_lines=lines,
+                    retry_at=_retry_at(ended, waiting),
+                    last_log_lines=_lines(ended),
                 )
-            if (state.get("waiting") or {}).get("reason") not in (None, "PodInitializing", "ContainerCreating"):
+            if waiting.get("reason") not in (None, "PodInitializing", "ContainerCreating"):
                 return self._waiting(base, status)
         return None
 
     def _ended(self, base: ReplicaState) -> ReplicaState | None:
-        state = self.main.get("state") or {}
-        waiting = state.get("waiting") or {}
-        ended = state.get("terminated")
-        if ended is None and waiting.get("reason") in ("CrashLoopBackOff", "RunContainerError", "CreateContainerError"):
-            ended = (self.main.get("lastState") or {}).get("terminated")
-        if ended is None:
+        ended, waiting = _state(self.main, "terminated"), _state(self.main, "waiting")
+        if not ended and waiting.get("reason") in ("CrashLoopBackOff", "RunContainerError", "CreateContainerError"):
+            ended = _state(self.main, "terminated", "lastState")
+        if not ended:
             return None
         if self.pod["spec"].get("restartPolicy") == "Never":  # a job: the pod's own phase follows a moment later
             return self._over(base, succeeded=ended.get("exitCode") == 0)
-        failure = self._failure(ended)
-        return replace(
+        return _failed(
             base,
+            self._failure(ended),
             phase="Waiting",
-            reason=failure.reason,
-            message=failure.message,
             exit_code=ended.get("exitCode"),
             restarts=base.restarts + 1,
             retry_at=_retry_at(ended, waiting),
@@ -200,7 +199,7 @@ class PodReader:
 
     def _waiting(self, base: ReplicaState, status: Object | None = None) -> ReplicaState:
         status = self.main if status is None else status
-        waiting = (status.get("state") or {}).get("waiting") or {}
+        waiting = _state(status, "waiting")
         reason, message = str(waiting.get("reason", "")), str(waiting.get("message", ""))
         if reason in _IMAGE:
             failure = image_pull(self.name, reason, str(status.get("image", "")), self._pull_message(message))
@@ -208,11 +207,10 @@ class PodReader:
             mounts = [w.message for w in self.warnings if w.reason in ("FailedMount", "FailedAttachVolume")]
             if not mounts:
                 return base
-            failure = not_mounted(self.name, mounts[0])
-            return replace(base, reason=failure.reason, message=failure.message)
+            return _failed(base, not_mounted(self.name, mounts[0]))
         else:
             failure = start_failed(self.name, self._program(), message or reason)
-        return replace(base, phase="Waiting", reason=failure.reason, message=failure.message)
+        return _failed(base, failure, phase="Waiting")
 
     def _pull_message(self, message: str) -> str:
         """Return the message with the reason, which is the first one: later ones only report the back-off."""
@@ -222,7 +220,7 @@ class PodReader:
     # Ended pods
 
     def _over(self, base: ReplicaState, *, succeeded: bool) -> ReplicaState:
-        ended = (self.main.get("state") or {}).get("terminated") or {}
+        ended = _state(self.main, "terminated")
         base = replace(
             base, phase="Succeeded" if succeeded else "Failed", started_at=_time(ended.get("startedAt")), restarts=0
         )
@@ -231,11 +229,9 @@ class PodReader:
         if self.status.get("reason") == "Evicted" or not ended:
             why = self.status.get("message") or "its machine was lost"
             return replace(base, reason="Evicted", message=f"{self.name} was ended by the cluster: {why}")
-        failure = self._failure(ended, completes=True)
-        return replace(
+        return _failed(
             base,
-            reason=failure.reason,
-            message=failure.message,
+            self._failure(ended, completes=True),
             exit_code=ended.get("exitCode"),
             last_log_lines=_lines(ended) if ended.get("reason") != "StartError" else (),
         )

@@ -148,8 +148,7 @@ def _retain(original: dict[str, Any], patch: dict[str, Any]) -> None:
     kept = patch.pop(_RETAIN)
     stray = [name for name, value in patch.items() if value is not None and not name.startswith("$")]
     if not isinstance(kept, list) or any(name not in kept for name in stray):
-        message = "spec.template: $retainKeys must be a list that names every field beside it."
-        raise Invalid(message)
+        raise Invalid("spec.template: $retainKeys must be a list that names every field beside it.")
     for name in [name for name in original if name not in kept]:
         del original[name]
 

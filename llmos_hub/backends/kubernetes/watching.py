@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from llmos_hub.backends.kubernetes.fields import fields_of, values_of
 from llmos_hub.backends.kubernetes.names import release_selector
-from llmos_hub.backends.kubernetes.objects import KINDS
+from llmos_hub.backends.kubernetes.objects import path_of_kind
 from llmos_hub.backends.kubernetes.pods import pod_specs
 from llmos_hub.backends.kubernetes.settings import KubernetesSettings
 from llmos_hub.backends.kubernetes.states import Notice
@@ -128,11 +128,6 @@ def _keep_pod(obj: dict[str, Any]) -> dict[str, Any]:
     return kept
 
 
-def _keep_lean_pod(obj: dict[str, Any]) -> dict[str, Any]:
-    kept: dict[str, Any] = _lean(_keep_pod(obj))
-    return kept
-
-
 def _lean(value: Any) -> Any:
     """Return an equal value with interned strings: names and labels repeat in thousands of objects."""
     if isinstance(value, dict):
@@ -234,7 +229,6 @@ def make_reflector(
     api: KubernetesAPI, settings: KubernetesSettings, kind: str, changed: Changed, namespace: str | None = None
 ) -> Reflector:
     """Return a reflector of a kind of workloads' objects, in all namespaces or in one."""
-    path = path_of(KINDS[kind].api_version, KINDS[kind].plural, namespace)
     params = {"labelSelector": release_selector(settings)}
 
     def keep(obj: dict[str, Any]) -> dict[str, Any]:
@@ -242,7 +236,8 @@ def make_reflector(
         kept: dict[str, Any] = _lean(_keep_object(obj, reflector.objects.get((meta["namespace"], meta["name"]))))
         return kept
 
-    reflector = Reflector(api, path, params=params, keep=keep, changed=changed, forgets=namespace is not None)
+    path, forgets = path_of_kind(kind, namespace), namespace is not None
+    reflector = Reflector(api, path, params=params, keep=keep, changed=changed, forgets=forgets)
     return reflector
 
 
@@ -252,7 +247,9 @@ def make_reflectors(
     """Return the reflectors of all kinds of workloads' objects except Secrets, of pods and of Events."""
     params = {"labelSelector": release_selector(settings)}
     reflectors = {kind: make_reflector(api, settings, kind, changed) for kind in FOLLOWED}
-    reflectors["Pod"] = Reflector(api, path_of("v1", "pods"), params=params, keep=_keep_lean_pod, changed=changed)
+    reflectors["Pod"] = Reflector(
+        api, path_of("v1", "pods"), params=params, keep=lambda pod: _lean(_keep_pod(pod)), changed=changed
+    )
     reflectors["Event"] = Reflector(
         api,
         path_of("v1", "events"),

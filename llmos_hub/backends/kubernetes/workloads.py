@@ -13,11 +13,11 @@ from llmos.errors import BackendFailed, Cause, Invalid, LLMOSError
 from llmos_hub.backends.kubernetes.fields import fields_of, values_wanted
 from llmos_hub.backends.kubernetes.names import object_name
 from llmos_hub.backends.kubernetes.objects import (
-    KINDS,
     keep_images,
     make_objects,
     make_pvc,
     needs_claim,
+    path_of_kind,
     path_of_object,
 )
 from llmos_hub.backends.kubernetes.observation import Members, find_waiting
@@ -259,9 +259,8 @@ class Applier:
         if namespace in self._claims:
             return
         claim = make_pvc(namespace, self._settings)
-        kind = KINDS["PersistentVolumeClaim"]
         try:
-            await self._api.request("POST", path_of(kind.api_version, kind.plural, namespace), body=claim)
+            await self._api.request("POST", path_of_kind("PersistentVolumeClaim", namespace), body=claim)
         except APIError as error:
             if error.status != 409:
                 raise _refusal(workload.ref, claim, error) from None
@@ -275,8 +274,7 @@ class Applier:
             await self._api.request("DELETE", path_of_object(obj), body=body)
         except APIError as error:
             if error.status not in (404, 409):
-                message = f"{obj['metadata']['name']} can't be deleted: {error.message}"
-                raise BackendFailed(message) from None
+                raise BackendFailed(f"{obj['metadata']['name']} can't be deleted: {error.message}") from None
 
     async def take_down(self, entry: Entry) -> bool:
         """Delete the objects of a workload, and return True if that was all.
@@ -298,13 +296,11 @@ class Applier:
 
     async def _remove_unknown_secret(self, ref: WorkloadRef) -> None:
         """Delete a workload's Secret by name: in namespaces where no workload uses one, they aren't watched."""
-        kind = KINDS["Secret"]
         try:
-            await self._api.request("DELETE", path_of(kind.api_version, kind.plural, ref.namespace, object_name(ref)))
+            await self._api.request("DELETE", path_of_kind("Secret", ref.namespace, object_name(ref)))
         except APIError as error:
             if error.status not in (403, 404):
-                message = f"The Secret of {ref.name} can't be deleted: {error.message}"
-                raise BackendFailed(message) from None
+                raise BackendFailed(f"The Secret of {ref.name} can't be deleted: {error.message}") from None
 
     async def force(self, pod: Any) -> None:
         """Delete a pod by force whose node is lost, so that nothing waits for it."""

@@ -15,9 +15,9 @@ from typing import Final
 from llmos.errors import BackendFailed
 from llmos_hub.backends.base import Report
 from llmos_hub.backends.changes import Changes, Subscription
+from llmos_hub.backends.failures import Shortage
 from llmos_hub.backends.local.adoption import adopt, clear_sockets, kill_strangers
 from llmos_hub.backends.local.deployment import BackendContext, Deployment
-from llmos_hub.backends.local.failures import Shortage
 from llmos_hub.backends.local.logs import read_logs
 from llmos_hub.backends.local.options import Options
 from llmos_hub.backends.local.process import ENV_REPLICA, base_environment
@@ -104,22 +104,21 @@ class LocalBackend:
             sockets = {replica.paths.socket for replica in self._replicas()}
             await asyncio.to_thread(clear_sockets, self._runtime_dir, sockets)
         except OSError as error:
-            message = f"Workloads can't be run from {self._directory}: {error.strerror or error}."
-            raise BackendFailed(message) from error
+            raise BackendFailed(f"Workloads can't be run from {self._directory}: {error.strerror or error}.") from error
         for deployment in self._deployments.values():
             deployment.reconcile()
         self._watcher = asyncio.create_task(self._watch(), name="memory and logs of replicas")
 
     def _make_directories(self) -> None:
         if len(str(self._runtime_dir)) > _SOCKET_PATH:
-            message = f"{self._runtime_dir} is too long a path for sockets: {_SOCKET_PATH} characters at most."
-            raise BackendFailed(message)
+            raise BackendFailed(
+                f"{self._runtime_dir} is too long a path for sockets: {_SOCKET_PATH} characters at most."
+            )
         for path in (self._directory, self._runtime_dir):
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
         status = self._runtime_dir.stat()
         if status.st_uid != os.geteuid():
-            message = f"{self._runtime_dir} belongs to somebody else; sockets in it would not be safe."
-            raise BackendFailed(message)
+            raise BackendFailed(f"{self._runtime_dir} belongs to somebody else; sockets in it would not be safe.")
         if os.geteuid() or status.st_mode & 0o777 != PASSABLE:  # replicas of other users have sockets in it
             self._runtime_dir.chmod(0o700)
 
@@ -135,8 +134,9 @@ class LocalBackend:
                     await asyncio.sleep(0.05)
                     continue
                 os.close(fd)
-                message = f"Another controller is in charge of {self._directory}. Is LLMOS running twice on it?"
-                raise BackendFailed(message) from None
+                raise BackendFailed(
+                    f"Another controller is in charge of {self._directory}. Is LLMOS running twice on it?"
+                ) from None
             self._lock = fd
             return
 
@@ -182,8 +182,9 @@ class LocalBackend:
         except OSError as error:
             if current is None and not deployment.replicas:
                 self._deployments.pop(workload.ref, None)
-            message = f"{workload.ref.name} can't be recorded in {self._directory}: {error.strerror or error}."
-            raise BackendFailed(message) from error
+            raise BackendFailed(
+                f"{workload.ref.name} can't be recorded in {self._directory}: {error.strerror or error}."
+            ) from error
 
     async def observe(self, ref: WorkloadRef) -> Observation | None:
         """Return the current state of a workload from memory; None if it doesn't exist."""

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from llmos_hub.backends.local.failures import Shortage
+from llmos_hub.backends.failures import Shortage
 from llmos_hub.backends.local.options import Options
 from llmos_hub.backends.local.process import free_port, is_free
 from llmos_hub.backends.local.records import ReplicaPaths, ReplicaRecord, RoleRecord, WorkloadRecord
@@ -52,7 +52,7 @@ class BackendContext:
 
 
 class Deployment:
-    """A workload, which keeps the desired number of replicas of each role and template; the `Owner` of its replicas.
+    """A workload, which keeps the desired number of replicas of each role and template.
 
     Parameters
     ----------
@@ -60,6 +60,13 @@ class Deployment:
         The desired state.
     saved
         True if the record is on disk.
+
+    Attributes
+    ----------
+    name
+        The resource's name, for messages.
+    marker
+        The beginning of ``LLMOS_REPLICA`` in its processes.
     """
 
     def __init__(self, record: WorkloadRecord, context: BackendContext, *, saved: bool) -> None:
@@ -158,7 +165,7 @@ class Deployment:
         self.replicas[replica.state.id] = replica
         replica.begin()
 
-    # Called by replicas (see `replica.Owner`)
+    # Called by replicas
 
     def changed(self, replica: Replica) -> None:
         """Publish a replica's changed state, and schedule a reconciliation."""

@@ -11,7 +11,7 @@ from typing import Final
 
 from llmos.errors import NotFound
 from llmos_hub.backends.local.records import read_replica
-from llmos_hub.processes.logs import LogReader
+from llmos_hub.processes.logs import LogFollower
 from llmos_hub.workload import WorkloadRef
 
 __all__ = ["read_logs"]
@@ -41,12 +41,12 @@ def _over(workload: Path, replica: str | None) -> bool:
     return all(record is not None and record[0].phase for record in records) and bool(replicas or replica)
 
 
-def _poll(workload: Path, replica: str | None, files: dict[Path, LogReader]) -> tuple[list[str], bool, bool]:
+def _poll(workload: Path, replica: str | None, files: dict[Path, LogFollower]) -> tuple[list[str], bool, bool]:
     """Return new lines, whether there were none, and whether nothing more will be written."""
     over = _over(workload, replica)
     for path in _replicas(workload, replica):
         if path not in files:
-            files[path] = LogReader(path / "log")
+            files[path] = LogFollower(path / "log")
     lines: list[str] = []
     quiet = True
     for file in files.values():
@@ -73,14 +73,12 @@ async def read_logs(
     """
     workload = directory / ref.id
     if not await asyncio.to_thread((workload / "workload.json").exists):
-        message = f"There is no log of {ref.name}: it was never started here, or it was deleted."
-        raise NotFound(message)
+        raise NotFound(f"There is no log of {ref.name}: it was never started here, or it was deleted.")
     found = await asyncio.to_thread(_replicas, workload, replica)
     if replica is not None and not found:
         there = ", ".join(path.name for path in _replicas(workload, None)) or "none"
-        message = f'{ref.name} has no replica "{replica}". There are: {there}.'
-        raise NotFound(message)
-    files = {path: LogReader(path / "log") for path in found}
+        raise NotFound(f'{ref.name} has no replica "{replica}". There are: {there}.')
+    files = {path: LogFollower(path / "log") for path in found}
     try:
         for file in files.values():
             await asyncio.to_thread(file.begin, tail)

@@ -12,14 +12,13 @@ from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
 from llmos.errors import BackendFailed
 from llmos.proc import oom_kills
-from llmos_hub.backends.local import failures
-from llmos_hub.backends.local.failures import Failure, Shortage
-from llmos_hub.backends.local.options import Options
+from llmos_hub.backends import failures
+from llmos_hub.backends.failures import Failure, Shortage
 from llmos_hub.backends.local.probes import ProbeResult, http_get, probe_delay
 from llmos_hub.backends.local.process import ENV_REPLICA, find_program
 from llmos_hub.backends.local.records import KnownTemplate, ReplicaPaths, ReplicaRecord, boot_id
@@ -37,7 +36,10 @@ from llmos_hub.processes.spawn import spawn
 from llmos_hub.processes.users import User
 from llmos_hub.workload import Probe, ReplicaState
 
-__all__ = ["Owner", "Replica", "remove_socket"]
+if TYPE_CHECKING:
+    from llmos_hub.backends.local.deployment import Deployment
+
+__all__ = ["Replica", "remove_socket"]
 
 log = logging.getLogger(__name__)
 
@@ -61,58 +63,25 @@ def _report(task: asyncio.Task[None]) -> None:
         log.error("%s broke off", task.get_name(), exc_info=error)
 
 
-class Owner(Protocol):
-    """The workload that a replica belongs to, as far as the replica needs it.
-
-    Attributes
-    ----------
-    name
-        The resource's name, for messages.
-    marker
-        The beginning of ``LLMOS_REPLICA``.
-    environment
-        Environment variables of all processes.
-    """
-
-    name: str
-    marker: str
-    environment: Mapping[str, str]
-    options: Options
-
-    def changed(self, replica: Replica) -> None:
-        """Handle a change of a replica's state."""
-
-    def gone(self, replica: Replica) -> None:
-        """Handle the end of a replica, which was stopped and removed."""
-
-    def shortage(self, replica: Replica) -> Shortage | None:
-        """Return the memory that is missing for it to start; None if there is enough."""
-
-    def choose_port(self) -> int:
-        """Return a free port that no other replica has."""
-
-    def waits_for(self, replica: Replica) -> list[str]:
-        """Return the roles that must be ready before it starts and aren't."""
-
-    async def turn(self) -> None:
-        """Wait until `waits_for` may have changed."""
-
-    def addresses(self, replica: Replica) -> dict[str, str]:
-        """Return the values of the placeholders for its ports, and for the addresses and ports of all roles."""
-
-    async def save(self) -> None:
-        """Make sure that the workload is on disk, so that no number of a replica is reused and ports stay the same."""
-
-
 class Replica:
-    """A replica, which runs from `begin` until `stop` or `release`."""
+    """A replica, which runs from `begin` until `stop` or `release`.
+
+    Parameters
+    ----------
+    record, known, paths
+        Its record, its template and the paths of its files.
+    owner
+        The workload that it belongs to.
+    process
+        Its process, if it is one that an earlier controller left running.
+    """
 
     def __init__(
         self,
         record: ReplicaRecord,
         known: KnownTemplate,
         paths: ReplicaPaths,
-        owner: Owner,
+        owner: Deployment,
         process: Running | None = None,
     ) -> None:
         self._record = record
@@ -273,22 +242,22 @@ class Replica:
         """Wait for the end of the back-off, for other roles, for its secrets and for memory."""
         await asyncio.sleep(max(0.0, self._retry - time.monotonic()))
         while others := self._owner.waits_for(self):
-            failure = failures.waits_for(self._owner.name, self.state.role, others)
-            self._set(phase="Waiting", reason=failure.reason, message=failure.message, retry_at=None)
+            self._wait(failures.waits_for(self._owner.name, self.state.role, others))
             await self._owner.turn()
         if self.state.reason == failures.DEPENDENCY:
             self._set(reason="", message="")
         if not self._known.complete:
-            failure = failures.credentials_needed(self._failure, self._owner.name)
-            self._set(phase="Waiting", reason=failure.reason, message=failure.message, retry_at=None)
+            self._wait(failures.credentials_needed(self._failure, self._owner.name))
             await self._secrets.wait()
         while (shortage := self._owner.shortage(self)) is not None:
             self._shortage = shortage
-            failure = failures.insufficient_memory(self._owner.name, shortage)
-            self._set(phase="Waiting", reason=failure.reason, message=failure.message, retry_at=None)
+            self._wait(failures.insufficient_memory(self._owner.name, shortage))
             await asyncio.sleep(self._owner.options.memory_retry)
         self._shortage = None
         self.admitted = True
+
+    def _wait(self, failure: Failure) -> None:
+        self._set(phase="Waiting", reason=failure.reason, message=failure.message, retry_at=None)
 
     async def _spawn(self) -> None:
         """Start the process. The attempt is recorded before it, and the pid after it."""

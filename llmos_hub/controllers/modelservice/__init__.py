@@ -8,10 +8,11 @@ Events that tell of its changes. All but `reconciler` and `downloads` are pure f
 from __future__ import annotations
 
 from llmos.resources import Credential, ModelService
-from llmos_hub import engines
 from llmos_hub.controllers.modelservice.reconciler import ModelServiceReconciler
 from llmos_hub.controllers.modelservice.workloads import fetch_environment
-from llmos_hub.controllers.registry import ControllerSpec, Dependencies, Reference
+from llmos_hub.controllers.reconciler import Reference
+from llmos_hub.controllers.registry import ControllerSpec, Dependencies
+from llmos_hub.engines.registry import choose
 
 __all__ = ["SPEC"]
 
@@ -23,7 +24,7 @@ def _make(parts: Dependencies) -> ModelServiceReconciler:
         layout=parts.workloads.layout,
         machine=parts.workloads.machine,
         selector=parts.workloads.selector,
-        choose=engines.choose,
+        choose=choose,
         environment=fetch_environment(parts.environ),
         requeue=parts.requeue,
         engine_secret=parts.engine_secret,

@@ -29,7 +29,7 @@ from llmos_hub.controllers.modelservice.workloads import (
     make_ref,
 )
 from llmos_hub.names import KEY_ATTEMPT, KEY_GENERATION, KEY_SECRETS, KEY_SOURCE
-from llmos_hub.sources.base import ModelFiles, Progress
+from llmos_hub.sources.base import FetchProgress, ModelFiles
 from llmos_hub.workload import Observation, ReplicaState, WorkloadRef
 
 __all__ = ["DOWNLOAD_FAILED", "Download", "Downloads", "retry_delay"]
@@ -182,7 +182,7 @@ class Downloads:
         return files
 
 
-def _progress(reported: Progress | None) -> DownloadProgress | None:
+def _progress(reported: FetchProgress | None) -> DownloadProgress | None:
     if reported is None:
         return None
     return DownloadProgress(file=reported.file, done=reported.done, total=reported.total, rate=reported.rate)

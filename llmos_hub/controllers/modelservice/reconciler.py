@@ -37,7 +37,7 @@ from llmos_hub.workload import Observation, Workload, WorkloadRef
 __all__ = ["Choose", "ModelServiceReconciler"]
 
 Choose = Callable[[ModelServiceSpec, ModelFiles | None, Machine], tuple[Engine, str]]
-"""A function that chooses an engine and gives the reason; see `llmos_hub.engines.choose`."""
+"""A function that chooses an engine and gives the reason; see `llmos_hub.engines.registry.choose`."""
 
 _PROGRESS = 0.5
 """Seconds between checks of a download: frequent enough for people, rare enough for the database."""

@@ -19,6 +19,7 @@ from llmos.client import AsyncClient
 from llmos.errors import NotReady, Unsupported
 from llmos.resources import KINDS
 from llmos_hub.backends.local import LocalBackend
+from llmos_hub.controllers.parts import Parts, local_context
 from llmos_hub.controllers.registry import load_specs
 from llmos_hub.controllers.runner import Controllers
 from llmos_hub.managers.nodes import LocalNodes
@@ -44,7 +45,8 @@ async def controllers(crates: None, api: Api, tmp_path_factory: pytest.TempPathF
     backend = LocalBackend(api.workloads, tmp_path_factory.mktemp("run"))
     await backend.start()
     settings = ProcessSettings(DataDir(api.workloads / "data"), "")
-    made = Controllers(api.store, backend, settings, environ={}, specs=[*load_specs(), SPEC])
+    parts = Parts(api.store, backend, local_context(settings))
+    made = Controllers(parts, settings, environ={}, specs=[*load_specs(), SPEC])
     task = asyncio.create_task(made.run())
     yield made
     task.cancel()

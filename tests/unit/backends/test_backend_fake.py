@@ -9,9 +9,9 @@ from functools import partial
 import pytest
 
 from llmos.errors import BackendFailed
-from llmos_hub.backends.fake import Behaviour, FakeBackend, World
 from llmos_hub.workload import Mount, ProcessTemplate, ReplicaState, Role, Workload, WorkloadRef
 from tests.support.backend_contract import REPORT, BackendContract, Programs, phase, ready, until, workload
+from tests.support.fake_backend import Behaviour, FakeBackend, World
 
 WORDS = ("last words",)
 NAMES = itertools.count()

@@ -13,7 +13,7 @@ import pytest
 
 from llmos.errors import Conflict, Expired, Unavailable
 from llmos.resources import Credential, ModelService
-from llmos_hub.controllers.reconciler import Controller, Queueing, Result, Trigger, resource_controller
+from llmos_hub.controllers.reconciler import Controller, Queueing, Reference, Result, resource_controller
 from llmos_hub.stores import follower, open_store
 from llmos_hub.stores.base import Store
 from llmos_hub.stores.informer import Key
@@ -298,16 +298,11 @@ async def test_the_database_is_killed_and_comes_back(valkey_factory: ValkeyServe
 
 async def test_another_kind_brings_those_it_concerns(store: Store) -> None:
     reconciler = Recording()
-    controller: Controller[ModelService]
 
-    def users(key: Key) -> list[Key]:
-        return [
-            (r.metadata.namespace, r.metadata.name)
-            for r in dict(controller.informer.items()).values()
-            if r.spec.credential_ref == key[1]
-        ]
+    def credentials(service: ModelService) -> list[str]:
+        return [service.spec.credential_ref] if service.spec.credential_ref else []
 
-    controller = resource_controller(store, reconciler, triggers=[Trigger(Credential, users)])
+    controller = resource_controller(store, reconciler, references=[Reference(Credential, credentials)])
     async with running(controller):
         await store.create(service("gated", credentialRef="hf"))
         await store.create(service("open"))

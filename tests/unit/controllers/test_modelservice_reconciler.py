@@ -17,7 +17,6 @@ from llmos.errors import BackendFailed, Insufficient, Invalid, NotFound, Unsuppo
 from llmos.resources import Credential, ModelService
 from llmos.resources.base import condition
 from llmos.resources.modelservice import ModelServiceSpec
-from llmos_hub.backends.fake import Behaviour, FakeBackend
 from llmos_hub.controllers.layout import cluster_layout, local_layout
 from llmos_hub.controllers.modelservice.reconciler import ModelServiceReconciler
 from llmos_hub.controllers.reconciler import Result
@@ -26,6 +25,7 @@ from llmos_hub.names import DataDir
 from llmos_hub.sources.base import Header, ModelFiles
 from llmos_hub.stores.base import Store
 from llmos_hub.workload import Probe, ProcessTemplate, Role, Workload, WorkloadRef
+from tests.support.fake_backend import Behaviour, FakeBackend
 from tests.support.waiting import eventually
 
 NAMESPACE = "user-ada"

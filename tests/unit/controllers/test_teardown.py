@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from llmos_hub.backends.fake import FakeBackend
 from llmos_hub.controllers.teardown import Teardown
 from llmos_hub.workload import WorkloadRef
+from tests.support.fake_backend import FakeBackend
 
 REF = WorkloadRef("ModelService", "user-ada", "chat", "u1")
 

@@ -13,8 +13,8 @@ import pytest
 from llmos.errors import Forbidden
 from llmos.resources import ModelService
 from llmos.resources.base import condition
-from llmos_hub.backends.fake import FakeBackend
 from llmos_hub.controllers.layout import WorkloadContext, cluster_layout
+from llmos_hub.controllers.parts import Parts
 from llmos_hub.controllers.runner import Controllers
 from llmos_hub.controllers.unserved import InOwnNamespaces
 from llmos_hub.engines.base import Machine
@@ -23,6 +23,7 @@ from llmos_hub.names import DataDir
 from llmos_hub.settings import ProcessSettings
 from llmos_hub.stores.kubernetes.namespaces import ReleaseNamespaces
 from llmos_hub.stores.kubernetes.store import KubernetesStore
+from tests.support.fake_backend import FakeBackend
 from tests.support.fake_kubernetes import FakeKubernetes, fake_kubernetes
 from tests.support.waiting import eventually
 
@@ -47,16 +48,11 @@ class Release:
         settings = ProcessSettings(
             DataDir(self.directory), "", store="kubernetes", backend="kubernetes", namespace=self.name
         )
-        self.controllers = Controllers(
-            KubernetesStore(self.api),
-            self.backend,
-            settings,
-            environ={},
-            context=WorkloadContext(
-                cluster_layout(Path("/models")), lambda _: Machine(2, 2**33), lambda ref: f"llmos.ai/workload={ref.id}"
-            ),
-            namespaces=self.namespaces,
+        context = WorkloadContext(
+            cluster_layout(Path("/models")), lambda _: Machine(2, 2**33), lambda ref: f"llmos.ai/workload={ref.id}"
         )
+        parts = Parts(KubernetesStore(self.api), self.backend, context, namespaces=self.namespaces)
+        self.controllers = Controllers(parts, settings, environ={})
         self.task = asyncio.create_task(self.controllers.run())
 
     async def stop(self) -> None:

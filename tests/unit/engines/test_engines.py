@@ -11,8 +11,8 @@ import pytest
 from llmos.errors import Insufficient, Invalid, Unsupported
 from llmos.resources.modelservice import ModelServiceSpec
 from llmos.resources.workload import Resources
-from llmos_hub.engines import ENGINES, choose
 from llmos_hub.engines.base import Machine
+from llmos_hub.engines.registry import ENGINES, choose
 from llmos_hub.sources.base import Header, ModelFiles
 
 MACHINE = Machine(cpus=4, memory=8 * 2**30)

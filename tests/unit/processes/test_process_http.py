@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from llmos_hub.processes.http import Answer, NoHTTP, http_request
+from llmos_hub.processes.http import NoHTTP, Response, http_request
 
 
 @asynccontextmanager
@@ -35,7 +35,7 @@ async def test_over_a_socket(tmp_path):
     async with listener(tmp_path / "a b.sock", b"HTTP/1.1 201 Created\r\nX: y\r\n\r\nhello") as (_, asked):
         url = f"unix://{tmp_path}/a%20b.sock"
         answer = await http_request(url, "/x?y", headers={"Authorization": "Bearer k"})
-    assert answer == Answer(201, b"hello")
+    assert answer == Response(201, b"hello")
     assert answer.good
     assert asked == [b"GET /x?y HTTP/1.0\r\nHost: localhost\r\nAuthorization: Bearer k\r\n\r\n"]
 

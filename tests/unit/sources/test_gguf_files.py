@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from llmos_hub.sources.gguf_files import Choice, candidates, choose, name_of_part, part_of
+from llmos_hub.sources.gguf_files import Selection, candidates, choose, name_of_part, part_of
 from llmos_hub.sources.gguf_header import Outline
 
 QWEN = {
@@ -21,7 +21,9 @@ MODEL = Outline("model", "qwen3", 398, 36)
 DRAFT = Outline("model", "qwen3", 15, 36)
 
 
-def pick(sizes: dict[str, int], wanted: str | None = None, headers: dict[str, Outline | None] | None = None) -> Choice:
+def pick(
+    sizes: dict[str, int], wanted: str | None = None, headers: dict[str, Outline | None] | None = None
+) -> Selection:
     return choose(candidates(sizes), wanted, (headers or {}).get)
 
 

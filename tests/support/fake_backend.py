@@ -14,7 +14,7 @@ from typing import Any
 from llmos.errors import BackendFailed, NotFound
 from llmos_hub.backends.base import Report
 from llmos_hub.backends.changes import Changes, Subscription
-from llmos_hub.backends.local.failures import DEPENDENCY, waits_for
+from llmos_hub.backends.failures import DEPENDENCY, waits_for
 from llmos_hub.backends.local.rollout import Member, Start, decide
 from llmos_hub.backends.reports import REPORT_LINES, read_report
 from llmos_hub.workload import Observation, ReplicaState, Role, Workload, WorkloadRef, start_order
@@ -153,8 +153,7 @@ class FakeBackend:
         """Yield lines of the log."""
         entry = self.world.entries.get(ref)
         if entry is None or (replica is not None and replica not in entry.logs):
-            message = f"There is no log of {replica or ref.name}."
-            raise NotFound(message)
+            raise NotFound(f"There is no log of {replica or ref.name}.")
         changed = self.changes()
         shown: dict[str, int] = {}
         for name in [replica] if replica is not None else list(entry.logs):
