@@ -47,8 +47,7 @@ def structural(schema: dict[str, Any], definitions: dict[str, Any]) -> dict[str,
     if "anyOf" in schema:
         options = [option for option in schema.pop("anyOf") if option.get("type") != "null"]
         if len(options) != 1:
-            message = f"a structural schema has no union: {options}"
-            raise ValueError(message)
+            raise ValueError(f"a structural schema has no union: {options}")
         schema = {**structural(options[0], definitions), **schema}
     if schema.get("default", ...) is None:
         del schema["default"]

@@ -110,8 +110,7 @@ def targets(kind: str, names: Sequence[str]) -> list[Target]:
         for word in words:
             kind_word, _, name = word.partition("/")
             if not name:
-                message = f'"{word[:80]}" should read KIND/NAME, as the words beside it do.'
-                raise UsageError(message)
+                raise UsageError(f'"{word[:80]}" should read KIND/NAME, as the words beside it do.')
             found.append(Target(find_kind(kind_word), name))
         return found
     cls = find_kind(kind)
@@ -155,8 +154,7 @@ def targets_or_main(kind: str, names: Sequence[str]) -> list[Target]:
             find_kind(kind)
         except UsageError:
             return [Target(MAIN_KIND, kind)]
-        message = f"Which {kind}? Write its name after it."
-        raise UsageError(message)
+        raise UsageError(f"Which {kind}? Write its name after it.")
     return targets(kind, names)
 
 

@@ -121,8 +121,7 @@ def read_manifests(paths: Sequence[str | ManifestText]) -> list[Manifest]:
         more = f" (and {len(causes) - 3} more)" if len(causes) > 3 else ""
         raise Invalid("; ".join(str(cause) for cause in causes[:3]) + more, causes=causes)
     if not manifests:
-        message = f"There is no resource in {', '.join(map(str, paths))}."
-        raise Invalid(message)
+        raise Invalid(f"There is no resource in {', '.join(map(str, paths))}.")
     return manifests
 
 
@@ -139,14 +138,11 @@ def _texts(path: str | ManifestText) -> Iterator[tuple[str, str]]:
         try:
             yield str(file), file.read_text(encoding="utf-8")
         except FileNotFoundError:
-            message = f"There is no file {file}."
-            raise Invalid(message) from None
+            raise Invalid(f"There is no file {file}.") from None
         except UnicodeDecodeError:
-            message = f"{file} is not a text in UTF-8."
-            raise Invalid(message) from None
+            raise Invalid(f"{file} is not a text in UTF-8.") from None
         except OSError as error:
-            message = f"{file} can't be read: {error.strerror}."
-            raise Invalid(message) from None
+            raise Invalid(f"{file} can't be read: {error.strerror}.") from None
 
 
 def _documents(name: str, text: str) -> Iterator[Manifest | list[Cause]]:

@@ -253,6 +253,5 @@ def parse(
 
         known = [*verbs, *(PLATFORM_VERBS if only is None else ())]
         hint = did_you_mean(name, known) or f" There are: {', '.join(known)}."
-        message = f'{prog}: there is no verb "{name[:80]}".{hint}'
-        raise UsageError(message)
+        raise UsageError(f'{prog}: there is no verb "{name[:80]}".{hint}')
     return verbs[name], build_parser(verbs[name], prog).parse_args(rest)

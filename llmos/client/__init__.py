@@ -42,8 +42,7 @@ _HOMES = {
 
 def __getattr__(name: str) -> Any:
     if name not in __all__:
-        message = f"module 'llmos.client' has no attribute {name!r}"
-        raise AttributeError(message)
+        raise AttributeError(f"module 'llmos.client' has no attribute {name!r}")
     from importlib import import_module
 
     value = getattr(import_module(f"llmos.client.{_HOMES.get(name, 'messages')}"), name)

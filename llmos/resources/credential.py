@@ -17,8 +17,7 @@ _KEY = re.compile(r"^[A-Za-z_][A-Za-z0-9_]{0,127}$")
 def _check_keys(data: dict[str, str]) -> dict[str, str]:
     for key in data:
         if not _KEY.fullmatch(key):
-            message = f'"{key[:80]}" is not a key: letters, digits and "_", as environment variables are named'
-            raise ValueError(message)
+            raise ValueError(f'"{key[:80]}" is not a key: letters, digits and "_", as environment variables are named')
     return data
 
 

@@ -41,17 +41,15 @@ _MODEL_ID = re.compile(r"^[A-Za-z0-9][\w.:/-]{0,127}$")
 def _check_env(env: dict[str, str]) -> dict[str, str]:
     for name in env:
         if not _ENV_NAME.fullmatch(name):
-            message = f'"{name[:80]}" is not the name of an environment variable'
-            raise ValueError(message)
+            raise ValueError(f'"{name[:80]}" is not the name of an environment variable')
     return env
 
 
 def _check_model_id(name: str) -> str:
     if not _MODEL_ID.fullmatch(name):
-        message = (
+        raise ValueError(
             f'"{name[:80]}" is not a model name: letters, digits and . _ : / -, at most 128, a letter or digit first'
         )
-        raise ValueError(message)
     return name
 
 
@@ -82,8 +80,7 @@ _MEDIA_HOST = re.compile(r"^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$")
 
 def _check_media_host(host: str) -> str:
     if not _MEDIA_HOST.fullmatch(host):
-        message = f'"{host[:80]}" is not the name of a host, such as images.example.org'
-        raise ValueError(message)
+        raise ValueError(f'"{host[:80]}" is not the name of a host, such as images.example.org')
     return host
 
 

@@ -75,8 +75,7 @@ def check_pod_template(template: Mapping[str, Any]) -> Mapping[str, Any]:
         A field can't be set or has the wrong type; the message has its path.
     """
     if len(json.dumps(template)) > _MAX_BYTES:
-        message = f"is larger than {_MAX_BYTES // 1024} KiB as JSON"
-        raise ValueError(message)
+        raise ValueError(f"is larger than {_MAX_BYTES // 1024} KiB as JSON")
     _object("", template, TEMPLATE)
     return template
 

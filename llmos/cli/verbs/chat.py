@@ -68,8 +68,7 @@ def _only_model(client: Client, output: Output) -> str:
     if not names:
         raise ModelNotFound("There is no model that you may use. Serve one with: llmos serve demo://smollm2")
     if len(names) > 1:
-        message = f"llmos chat: which model? You can use: {', '.join(names[:20])}."
-        raise UsageError(message)
+        raise UsageError(f"llmos chat: which model? You can use: {', '.join(names[:20])}.")
     output.note(f"Asking {names[0]}, the only model that is ready to chat.")
     return names[0]
 

@@ -135,8 +135,7 @@ class Client:
     def __getattr__(self, name: str) -> Collection[Any]:
         cls = next((cls for cls in KINDS.values() if cls.plural == name), None)
         if cls is None:
-            message = f"{type(self).__name__!r} object has no attribute {name!r}"
-            raise AttributeError(message)
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
         return self.collection(cls)
 
     def __dir__(self) -> list[str]:
