@@ -1,16 +1,12 @@
 """Writes docs/reference/commands-and-resources.md from the code.
 
 The page has resources, errors, settings, environment, commands, magics and the SDK.
-
-``python tools/reference.py`` writes it; ``--check`` fails if it is stale.
 """
 
 from __future__ import annotations
 
 import argparse
 import inspect
-import os
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, get_args
@@ -190,8 +186,8 @@ def first_paragraph(documented: Any) -> str:
     return text.replace("``", "`").replace("|", "\\|")
 
 
-def page() -> str:
-    """Return the whole page."""
+def files() -> dict[Path, str]:
+    """Return the text of the page by its path."""
     lines = [
         "# Resources, settings, errors and commands",
         "",
@@ -229,21 +225,4 @@ def page() -> str:
         "",
         *sdk(),
     ]
-    return "\n".join(lines).rstrip() + "\n"
-
-
-def main() -> int:
-    """Write the page, or check it with ``--check``."""
-    os.environ["COLUMNS"] = "100"  # argparse wraps help to the terminal otherwise
-    text = page()
-    if "--check" in sys.argv[1:]:
-        if not TARGET.exists() or TARGET.read_text(encoding="utf-8") != text:
-            sys.stderr.write("docs/reference/commands-and-resources.md is stale. Write it again with: make generate\n")
-            return 1
-        return 0
-    TARGET.write_text(text, encoding="utf-8")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    return {TARGET: "\n".join(lines).rstrip() + "\n"}

@@ -1,6 +1,6 @@
 """The Python SDK.
 
-The client is written by hand in `_async`; ``tools/unasync.py`` generates `_sync` from it. Names are imported at
+The client is written by hand in `_async`; `_sync` is made from it (``make generate``). Names are imported at
 first use because the HTTP library takes a quarter of a second to load.
 """
 

@@ -1,4 +1,4 @@
-# Made from ../_async/client.py by tools/unasync.py. Change that file, then run: python tools/unasync.py
+# Made from ../_async/client.py by `make generate`; don't edit it.
 """The client: collections of resources, starting models, and calling them."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# Made from ../_async/collection.py by tools/unasync.py. Change that file, then run: python tools/unasync.py
+# Made from ../_async/collection.py by `make generate`; don't edit it.
 """Operations on the resources of one kind."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# Made from ../_async/gateway.py by tools/unasync.py. Change that file, then run: python tools/unasync.py
+# Made from ../_async/gateway.py by `make generate`; don't edit it.
 """Calls of the gateway that don't need the openai package."""
 
 from __future__ import annotations

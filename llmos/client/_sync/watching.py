@@ -1,4 +1,4 @@
-# Made from ../_async/watching.py by tools/unasync.py. Change that file, then run: python tools/unasync.py
+# Made from ../_async/watching.py by `make generate`; don't edit it.
 """Watches that survive expired versions, broken connections and restarts of the API.
 
 They are level-triggered, as controllers are
