@@ -66,7 +66,7 @@ class ManifestText:
         return f"the {self.name}"
 
 
-class _Loader(yaml.SafeLoader):
+class _ManifestLoader(yaml.SafeLoader):
     """A YAML loader that rejects duplicate keys and reads dates as strings, as in JSON."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
@@ -89,7 +89,7 @@ class _Loader(yaml.SafeLoader):
             raise yaml.MarkedYAMLError(problem=message, problem_mark=node.start_mark) from None
 
 
-_Loader.yaml_implicit_resolvers = {
+_ManifestLoader.yaml_implicit_resolvers = {
     first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
@@ -158,14 +158,14 @@ def _documents(name: str, text: str) -> Iterator[Manifest | list[Cause]]:
             return
         yield from _resources(data, f"{name}:1", lambda _: f"{name}:1")
         return
-    loader = _Loader(text)
+    loader = _ManifestLoader(text)
     try:
         while loader.check_node():
             node = loader.get_node()
             assert node is not None, "check_node said that there is one"
             data = loader.construct_document(node)
             if data is not None:
-                yield from _resources(data, f"{name}:{node.start_mark.line + 1}", _Lines(name, node))
+                yield from _resources(data, f"{name}:{node.start_mark.line + 1}", _FieldLines(name, node))
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark is not None else 1
         yield [Cause(f"{name}:{line}", error.problem or "not YAML")]
@@ -203,7 +203,7 @@ def _wanted(data: Any) -> Any:
     return data
 
 
-class _Lines:
+class _FieldLines:
     """A locator of fields in a YAML document."""
 
     def __init__(self, name: str, root: yaml.Node) -> None:

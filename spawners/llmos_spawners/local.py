@@ -28,8 +28,8 @@ from llmos.resources.quantities import format_bytes
 from llmos_spawners.environment import chosen_options, mint_invoke_token, platform_environment, revoke_tokens, slug
 from llmos_spawners.listeners import listens
 from llmos_spawners.memory import machine_memory, processes_of, used_by
-from llmos_spawners.profile_form import render_form
-from llmos_spawners.profiles import BadOptions, workstation
+from llmos_spawners.profiles.choices import BadOptions, workstation
+from llmos_spawners.profiles.form import render_form
 from llmos_spawners.queued_starts import QueuedStarts
 from llmos_spawners.refusals import refusal
 from llmos_spawners.start_phases import Phase, died, last_lines, phase_of, server_log_size

@@ -25,11 +25,11 @@ from llmos.names import KEY_INSTANCE, KEY_KIND, KEY_NAME
 from llmos.resources.quantities import format_bytes, parse_quantity
 from llmos.trust import ENV_CA_CERTIFICATES
 from llmos_spawners.environment import mint_invoke_token, past_proxies, platform_environment, revoke_tokens
-from llmos_spawners.kubernetes.choices import ChoosingKubeSpawner
+from llmos_spawners.kubernetes.choosing import ChoosingKubeSpawner
 from llmos_spawners.kubernetes.namespace import UNREACHABLE
 from llmos_spawners.kubernetes.pods import phase_of
 from llmos_spawners.kubernetes.quotas import explain_refusal
-from llmos_spawners.profiles import BadOptions
+from llmos_spawners.profiles.choices import BadOptions
 from llmos_spawners.queued_starts import QueuedStarts
 from llmos_spawners.refusals import refusal
 from llmos_spawners.start_phases import Phase

@@ -10,8 +10,8 @@ from types import SimpleNamespace
 from kubernetes_asyncio.client import ApiException
 from llmos_spawners.kubernetes import LLMOSKubeSpawner
 from llmos_spawners.kubernetes import spawner as module
-from llmos_spawners.profile_config import default_sizes
-from llmos_spawners.profiles import BadOptions
+from llmos_spawners.profiles.choices import BadOptions
+from llmos_spawners.profiles.config import default_sizes
 from tornado import web
 from traitlets import TraitError
 from traitlets.config import Config
