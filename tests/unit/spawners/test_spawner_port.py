@@ -9,8 +9,8 @@ from types import SimpleNamespace
 
 import pytest
 from llmos_spawners import memory
-from llmos_spawners.listeners import listens
 from llmos_spawners.local import LLMOSLocalSpawner
+from llmos_spawners.processes import listens
 from tornado import web
 
 SERVER = """

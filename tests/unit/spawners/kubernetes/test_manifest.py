@@ -378,9 +378,9 @@ async def test_a_secret_left_by_a_dead_hub_is_replaced_and_one_that_is_gone_is_n
     (secret,) = cluster.secrets.values()
     assert secret["stringData"]["OPENAI_API_KEY"] == "newer"
     assert secret["metadata"]["ownerReferences"]
-    await spawner._delete_secret()
+    await spawner.forget_tokens()
     assert cluster.secrets == {}
-    await spawner._delete_secret()
+    await spawner.forget_tokens()
 
 
 async def test_after_a_stop_tokens_and_secret_are_gone_and_the_sites_hook_ran(make, cluster, monkeypatch):
