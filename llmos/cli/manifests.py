@@ -177,14 +177,12 @@ def _documents(name: str, text: str) -> Iterator[Manifest | list[Cause]]:
 
 def _resources(data: Any, place: str, locate: Any) -> Iterator[Manifest | list[Cause]]:
     """Yield the resource of a document, or those of a ``List``."""
-    if isinstance(data, dict) and data.get("kind") == "List":
-        items = data.get("items")
+    is_list = isinstance(data, dict) and data.get("kind") == "List"
+    if is_list or isinstance(data, list):
+        items, field = (data.get("items"), "items") if is_list else (data, "")
         for n, item in enumerate(items if isinstance(items, list) else []):
-            yield from _resources(item, place, lambda path, n=n: locate(f"items[{n}]" + (f".{path}" if path else "")))
-        return
-    if isinstance(data, list):
-        for n, item in enumerate(data):
-            yield from _resources(item, place, lambda path, n=n: locate(f"[{n}]" + (f".{path}" if path else "")))
+            where = f"{field}[{n}]"
+            yield from _resources(item, place, lambda path, where=where: locate(f"{where}.{path}" if path else where))
         return
     try:
         yield Manifest(parse(_wanted(data)), place)
