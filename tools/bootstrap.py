@@ -197,14 +197,11 @@ class Step:
 
     def done(self, detail=""):
         """Show that the step is done."""
-        self._clear()
+        self.clear()
         self._write(f"{self.head}{detail:<52}{time.monotonic() - self.began:6.1f} s\n")
 
-    def failed(self):
-        """Clear the line for the error message."""
-        self._clear()
-
-    def _clear(self):
+    def clear(self):
+        """Clear the line for what comes in its place."""
         if self.terminal:
             self._write("\r\033[K")
 
@@ -222,7 +219,7 @@ class Quiet:
 
     doing = begins
 
-    def failed(self):
+    def clear(self):
         """Print nothing."""
 
 
@@ -246,11 +243,11 @@ def run(arguments, what, step, *, cwd=None, environment=None, hint="Is a package
         except BaseException:
             process.kill()
             process.wait()
-            step.failed()
+            step.clear()
             raise
     if code == 0:
         return
-    step.failed()
+    step.clear()
     with open(LOG, "rb") as file:
         file.seek(start)
         lines = [line for line in file.read().decode(errors="replace").splitlines() if line.strip()]

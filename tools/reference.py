@@ -119,8 +119,13 @@ def environment_list() -> Iterator[str]:
 def command_list() -> Iterator[str]:
     """Yield the help of every verb of the command."""
     for name, verb in sorted(VERBS.items()):
-        yield f"### llmos {name}\n"
-        yield f"```\n{build_parser(verb).format_help().rstrip()}\n```\n"
+        yield from help_section(f"llmos {name}", build_parser(verb).format_help())
+
+
+def help_section(title: str, text: str) -> Iterator[str]:
+    """Yield the section of one command."""
+    yield f"### {title}\n"
+    yield f"```\n{text.rstrip()}\n```\n"
 
 
 def subcommands(parser: argparse.ArgumentParser) -> Iterator[tuple[str, argparse.ArgumentParser]]:
@@ -137,17 +142,14 @@ def platform_commands() -> Iterator[str]:
     """Yield the help of the commands for the machine that the platform runs on."""
     for words, parser in subcommands(build_platform_parser()):
         if words.split()[0] in PLATFORM_VERBS:
-            yield f"### llmos {words}\n"
-            yield f"```\n{parser.format_help().rstrip().replace('llmos-hub ', 'llmos ')}\n```\n"
-    yield "### llmos bundle\n"
-    yield f"```\n{build_bundle_parser().format_help().rstrip()}\n```\n"
+            yield from help_section(f"llmos {words}", parser.format_help().replace("llmos-hub ", "llmos "))
+    yield from help_section("llmos bundle", build_bundle_parser().format_help())
 
 
 def magics() -> Iterator[str]:
     """Yield the section about the magics."""
     yield "`%llmos VERB …` is the command `llmos VERB …` in a notebook; `%%llmos apply` applies the YAML in its cell.\n"
-    yield "### %%chat\n"
-    yield f"```\n{chat_parser().format_help().rstrip()}\n```\n"
+    yield from help_section("%%chat", chat_parser().format_help())
 
 
 def sdk() -> Iterator[str]:
