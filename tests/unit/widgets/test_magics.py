@@ -384,7 +384,7 @@ def test_the_wait_for_the_first_word_is_shown_and_gone_once_it_comes(shell, monk
     def show(data, **_):
         pages.append(data["text/plain"])
         waited.set()
-        return SimpleNamespace(update=lambda data, **_: pages.append(data["text/plain"]))
+        return SimpleNamespace(update=show)
 
     monkeypatch.setattr("llmos_widgets.chat.show_bundle", show)
 

@@ -385,7 +385,7 @@ async def test_a_secret_left_by_a_dead_hub_is_replaced_and_one_that_is_gone_is_n
 
 async def test_after_a_stop_tokens_and_secret_are_gone_and_the_sites_hook_ran(make, cluster, monkeypatch):
     ended = []
-    monkeypatch.setattr(module, "revoke_tokens", ended.append)
+    monkeypatch.setattr("llmos_spawners.base.revoke_tokens", ended.append)
     spawner = make(post_stop_hook=lambda spawner: ended.append("hook"))
     spawner.get_env()
     await spawner._write_secret()
