@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from jupyter_server.extension.application import ExtensionApp
@@ -34,7 +35,8 @@ class LLMOSExtension(ExtensionApp):
 
     def initialize_settings(self) -> None:
         """Make the relay from the environment variables that the spawner sets."""
-        relay = Relay.from_environment(
+        relay = Relay(
+            os.environ,
             max_body_bytes=self.max_body_bytes,
             connect_timeout=self.connect_timeout,
             read_timeout=self.read_timeout,
