@@ -40,11 +40,7 @@ lint:  ## ruff, mypy --strict, import-linter, and that generated files are up to
 	$(RUN)/ruff format --check
 	$(RUN)/mypy
 	$(RUN)/lint-imports
-	$(RUN)/python tools/unasync.py --check
-	$(RUN)/python tools/reference.py --check
-	$(RUN)/python tools/crds.py --check
-	$(RUN)/python -m tools.admission --check
-	$(RUN)/python -m tools.chart_schema --check
+	$(RUN)/python -m tools.generate --check
 
 format:  ## ruff's formatter and safe fixes
 	@$(DEV)
@@ -53,11 +49,7 @@ format:  ## ruff's formatter and safe fixes
 
 generate:  ## Write what is made from other code: the sync SDK, docs/reference, helm/llmos/crds, the chart's values and schema
 	@$(DEV)
-	$(RUN)/python tools/unasync.py
-	$(RUN)/python tools/reference.py
-	$(RUN)/python tools/crds.py
-	$(RUN)/python -m tools.admission
-	$(RUN)/python -m tools.chart_schema
+	$(RUN)/python -m tools.generate
 
 lock:  ## Resolve requirements/*.txt anew
 	@$(DEV)

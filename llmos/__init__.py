@@ -60,8 +60,7 @@ def __getattr__(name: str) -> Any:
     elif name in _HOMES:
         value = getattr(import_module(_HOMES[name]), name)
     else:
-        message = f"module 'llmos' has no attribute {name!r}"
-        raise AttributeError(message)
+        raise AttributeError(f"module 'llmos' has no attribute {name!r}")
     globals()[name] = value
     return value
 

@@ -59,17 +59,15 @@ class Configuration:
             The address or the token is missing; the message says what to set.
         """
         if not self.url:
-            message = (
+            raise NotConfigured(
                 "No address of LLMOS is known here. Start it on this machine with: make up. "
                 "For one elsewhere set LLMOS_URL (such as https://hub.example.org/services/llmos) and LLMOS_TOKEN."
             )
-            raise NotConfigured(message)
         if not self.token:
-            message = (
+            raise NotConfigured(
                 f"There is no token for {self.url} (known from {self.source}). "
                 "Set LLMOS_TOKEN; make one on the Hub's token page or with: llmos token"
             )
-            raise NotConfigured(message)
 
     def require_gateway(self) -> None:
         """Raise an error unless the gateway's address and a token are known.
@@ -80,17 +78,15 @@ class Configuration:
             The address or the token is missing; the message says what to set.
         """
         if not self.gateway_url:
-            message = (
+            raise NotConfigured(
                 "No address of LLMOS's gateway is known here. Start LLMOS on this machine with: make up. "
                 "For one elsewhere set OPENAI_BASE_URL (such as https://hub.example.org/services/llm/v1) and OPENAI_API_KEY."
             )
-            raise NotConfigured(message)
         if not self.gateway_token:
-            message = (
+            raise NotConfigured(
                 f"There is no token for the gateway at {self.gateway_url}. "
                 "Set OPENAI_API_KEY; make one on the Hub's token page or with: llmos token"
             )
-            raise NotConfigured(message)
 
 
 def client_file(environ: Mapping[str, str] | None = None) -> Path:
@@ -113,11 +109,9 @@ def _read_file(path: Path) -> dict[str, str]:
         message = f"{path} belongs to somebody else and can't be read. Set LLMOS_URL and LLMOS_TOKEN instead."
         raise NotConfigured(message) from None
     except (OSError, ValueError):
-        message = f"{path} can't be read. `llmos up` writes it again at its next start."
-        raise NotConfigured(message) from None
+        raise NotConfigured(f"{path} can't be read. `llmos up` writes it again at its next start.") from None
     if not isinstance(data, dict):
-        message = f"{path} holds no addresses. `llmos up` writes it again at its next start."
-        raise NotConfigured(message)
+        raise NotConfigured(f"{path} holds no addresses. `llmos up` writes it again at its next start.")
     return {key: value for key, value in data.items() if isinstance(value, str)}
 
 
@@ -133,19 +127,16 @@ def _checked_url(url: str, where: str) -> str:
     except ValueError:
         valid = secret = False
     if secret:
-        message = f"{where}: the address carries a password. Leave it out and set LLMOS_TOKEN."
-        raise NotConfigured(message)
+        raise NotConfigured(f"{where}: the address carries a password. Leave it out and set LLMOS_TOKEN.")
     if not valid:
-        message = f'{where}: "{url[:120]}" is not an address such as http://127.0.0.1:8000{_API_SUFFIX}'
-        raise NotConfigured(message)
+        raise NotConfigured(f'{where}: "{url[:120]}" is not an address such as http://127.0.0.1:8000{_API_SUFFIX}')
     return url
 
 
 def _checked_token(token: str, where: str) -> str:
     token = token.strip()
     if not token.isascii() or not token.isprintable() or " " in token:
-        message = f"{where} is not a token: it holds blanks or characters that no token has."
-        raise NotConfigured(message)
+        raise NotConfigured(f"{where} is not a token: it holds blanks or characters that no token has.")
     return token
 
 

@@ -115,13 +115,8 @@ class LLMOSError(Exception):
 
         Source: https://platform.openai.com/docs/guides/error-codes
         """
-        kind = "invalid_request_error" if 400 <= self.status < 500 else "server_error"
-        if self.status == 401:
-            kind = "authentication_error"
-        elif self.status == 403:
-            kind = "permission_error"
-        elif self.status == 429:
-            kind = "rate_limit_error"
+        own = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
+        kind = own.get(self.status, "invalid_request_error" if 400 <= self.status < 500 else "server_error")
         error: dict[str, Any] = {
             "message": self.message,
             "type": kind,

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from jupyter_server.extension.application import ExtensionApp
-from traitlets import Float, Integer, Type
+from traitlets import Float, Integer
 
 from llmos_server_ext.handlers import RelayHandler
 from llmos_server_ext.manager import Relay
@@ -20,12 +21,6 @@ class LLMOSExtension(ExtensionApp):
     extension_url = "/llmos/"
     load_other_extensions = True
 
-    relay_class = Type(
-        Relay,
-        klass=Relay,
-        config=True,
-        help="What passes requests on; replaced in tests.",
-    )
     max_body_bytes = Integer(
         32 * 1024 * 1024,
         config=True,
@@ -40,7 +35,8 @@ class LLMOSExtension(ExtensionApp):
 
     def initialize_settings(self) -> None:
         """Make the relay from the environment variables that the spawner sets."""
-        relay = self.relay_class.from_environment(
+        relay = Relay(
+            os.environ,
             max_body_bytes=self.max_body_bytes,
             connect_timeout=self.connect_timeout,
             read_timeout=self.read_timeout,

@@ -19,6 +19,17 @@ from llmos_server_ext.manager import PASSED_DOWN, Relay, RelayRequest
 __all__ = ["RelayHandler"]
 
 
+def _relayed(action: str) -> Any:
+    """Return a handler's method that authenticates, authorizes an action and relays the request."""
+
+    @web.authenticated
+    @authorized(action)  # given, as one that it derives itself is that of the method's first request
+    async def relay(self: RelayHandler, target: str, path: str) -> None:
+        await self.pass_on(target, path)
+
+    return relay
+
+
 class RelayHandler(ExtensionHandlerMixin, JupyterHandler):
     """The handler of ``/llmos/apis/…`` and ``/llmos/v1/…``, for all methods of the API."""
 
@@ -37,37 +48,11 @@ class RelayHandler(ExtensionHandlerMixin, JupyterHandler):
         self.set_header("X-Content-Type-Options", "nosniff")
         self.set_header("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'; sandbox")
 
-    @web.authenticated
-    @authorized
-    async def get(self, target: str, path: str) -> None:
-        """Read, list or watch resources."""
-        await self._pass_on(target, path)
+    get = _relayed("read")
+    post = put = patch = delete = _relayed("write")
 
-    @web.authenticated
-    @authorized
-    async def post(self, target: str, path: str) -> None:
-        """Create a resource or call a model."""
-        await self._pass_on(target, path)
-
-    @web.authenticated
-    @authorized
-    async def put(self, target: str, path: str) -> None:
-        """Update a resource."""
-        await self._pass_on(target, path)
-
-    @web.authenticated
-    @authorized
-    async def patch(self, target: str, path: str) -> None:
-        """Apply or merge changes to a resource."""
-        await self._pass_on(target, path)
-
-    @web.authenticated
-    @authorized
-    async def delete(self, target: str, path: str) -> None:
-        """Delete a resource."""
-        await self._pass_on(target, path)
-
-    async def _pass_on(self, target: Any, path: str) -> None:
+    async def pass_on(self, target: Any, path: str) -> None:
+        """Relay a request that was authorized, until the page closes the connection."""
         work = asyncio.ensure_future(self._relay(target, path))
         self._work = work
         try:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Literal, Self
+from typing import Literal
 from urllib.parse import unquote
 
 import httpx
@@ -69,14 +68,9 @@ class Relay:
 
     Parameters
     ----------
-    api_url
-        ``LLMOS_URL``; empty if the server wasn't started by LLMOS.
-    api_token
-        ``JUPYTERHUB_API_TOKEN``, the server's own.
-    models_url
-        ``OPENAI_BASE_URL``, which ends in ``/v1``.
-    models_token
-        ``OPENAI_API_KEY``, the server's invoke token.
+    environ
+        The variables that the spawner sets: ``LLMOS_URL`` (unset if the server wasn't started by LLMOS) with
+        ``JUPYTERHUB_API_TOKEN``, the server's own, and ``OPENAI_BASE_URL`` with ``OPENAI_API_KEY``, its invoke token.
     max_body_bytes
         Maximum size of a body in bytes.
     connect_timeout, read_timeout
@@ -84,36 +78,14 @@ class Relay:
     """
 
     def __init__(
-        self,
-        *,
-        api_url: str,
-        api_token: str,
-        models_url: str,
-        models_token: str,
-        max_body_bytes: int = 32 * 1024 * 1024,
-        connect_timeout: float = 5.0,
-        read_timeout: float = 600.0,
+        self, environ: Mapping[str, str], *, max_body_bytes: int, connect_timeout: float, read_timeout: float
     ) -> None:
-        self.api_url = api_url.rstrip("/")
-        self.models_url = models_url.rstrip("/")
+        self.api_url = environ.get("LLMOS_URL", "").rstrip("/")
+        self.models_url = environ.get("OPENAI_BASE_URL", "").rstrip("/")
         self.max_body_bytes = max_body_bytes
-        self._tokens = {"apis": api_token, "v1": models_token}
+        self._tokens = {"apis": environ.get("JUPYTERHUB_API_TOKEN", ""), "v1": environ.get("OPENAI_API_KEY", "")}
         self._timeout = httpx.Timeout(read_timeout, connect=connect_timeout, write=60.0, pool=connect_timeout)
         self._client: httpx.AsyncClient | None = None
-
-    @classmethod
-    def from_environment(cls, *, max_body_bytes: int, connect_timeout: float, read_timeout: float) -> Self:
-        """Make the relay from the environment variables that the spawner sets."""
-        environ = os.environ
-        return cls(
-            api_url=environ.get("LLMOS_URL", ""),
-            api_token=environ.get("JUPYTERHUB_API_TOKEN", ""),
-            models_url=environ.get("OPENAI_BASE_URL", ""),
-            models_token=environ.get("OPENAI_API_KEY", ""),
-            max_body_bytes=max_body_bytes,
-            connect_timeout=connect_timeout,
-            read_timeout=read_timeout,
-        )
 
     def _url(self, request: RelayRequest) -> str:
         base = f"{self.api_url}/apis" if request.target == "apis" else self.models_url

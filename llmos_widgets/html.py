@@ -69,6 +69,5 @@ def table_html(table: Table) -> str:
 def bundle(content: Renderable, now: datetime) -> dict[str, str]:
     """Return the MIME bundle for `content`: HTML and the same as plain text."""
     lines = content.lines(now=now, width=None)
-    table = content if isinstance(content, Table) else getattr(content, "table", lambda **_: None)(now=now)
-    html = table_html(table) if isinstance(table, Table) else lines_html(lines)
+    html = table_html(content) if isinstance(content, Table) else lines_html(lines)
     return {"text/html": html, "text/plain": "\n".join(plain(line) for line in lines)}

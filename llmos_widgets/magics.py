@@ -148,6 +148,7 @@ class LLMOSMagics(Magics):
         return verb, args
 
     def _chat(self, line: str, cell: str) -> Answer:
+        from llmos.cli.common import chat_options
         from llmos.errors import UsageError
         from llmos_widgets.chat import Conversation, fill_in, stream_answer
         from llmos_widgets.output import NotebookOutput
@@ -173,11 +174,9 @@ class LLMOSMagics(Magics):
             conversation = Conversation(model)
         if args.system:
             conversation.system(args.system)
-        options = {"temperature": args.temperature, "max_tokens": args.max_tokens}
-        given = {name: value for name, value in options.items() if value is not None}
         if left:
             NotebookOutput().note(f"Sent as written: {', '.join(left)}. Only text, numbers and lists are filled in.")
-        answer = stream_answer(self.client, conversation, prompt, given)
+        answer = stream_answer(self.client, conversation, prompt, chat_options(args))
         self._conversations[model] = conversation
         return answer
 
@@ -208,6 +207,7 @@ def with_empty_body(lines: list[str]) -> list[str]:
 
 def chat_parser() -> Parser:
     """Return the parser of the line ``%%chat …``."""
+    from llmos.cli.common import add_chat_options
     from llmos.cli.parser import Parser
 
     parser = Parser(
@@ -217,9 +217,5 @@ def chat_parser() -> Parser:
     )
     parser.add_argument("model", metavar="MODEL", nargs="?", help="a name from %%llmos models; by default the only one")
     parser.add_argument("--new", action="store_true", help="start the conversation over")
-    parser.add_argument("--system", metavar="TEXT", help="the system message, which tells the model how to behave")
-    parser.add_argument(
-        "--temperature", type=float, metavar="T", help="0 for the most likely answer, higher for variety"
-    )
-    parser.add_argument("--max-tokens", type=int, metavar="N", help="the longest answer, in tokens")
+    add_chat_options(parser)
     return parser

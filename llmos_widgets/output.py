@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import contextvars
 import re
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager, closing
 from typing import Any
 
 from llmos.cli.output import Live
 from llmos.cli.parser import VERBS
+from llmos.cli.redrawing import Redrawn
 from llmos.present.hints import Hints
 from llmos.present.text import Line, Renderable, clean_block
 from llmos.resources.base import utcnow
 from llmos_widgets.html import bundle, lines_html
 
-__all__ = ["NotebookOutput", "Redrawn", "in_notebook", "show_bundle"]
+__all__ = ["NotebookOutput", "RedrawnPart", "in_notebook", "show_bundle"]
 
 _VERBS = "|".join(name for name, verb in VERBS.items() if verb.notebook)
 _COMMAND = re.compile(rf"(?<![%!\w/.-])llmos (?=(?:{_VERBS})(?![\w-]))")
@@ -24,7 +23,7 @@ _COMMAND = re.compile(rf"(?<![%!\w/.-])llmos (?=(?:{_VERBS})(?![\w-]))")
 of the platform itself work only on its machine."""
 
 _TICK = 1.0
-"""Seconds between two updates: a clock that stands still looks like a program that hangs."""
+"""Seconds between two updates in place."""
 
 
 def in_notebook(text: str) -> str:
@@ -50,11 +49,8 @@ def show_bundle(data: dict[str, str], *, display_id: bool = False) -> Any:
     return display(data, raw=True, display_id=True if display_id else None)  # type: ignore[no-untyped-call]  # IPython has no types
 
 
-class Redrawn:
-    """A part of a cell's output that is updated at every change and once a second.
-
-    The updating thread runs in the context of the cell that made it, by which the kernel assigns its output to that
-    cell, also if cells run in subshells.
+class RedrawnPart(Redrawn):
+    """A part of a cell's output that is updated in place.
 
     Parameters
     ----------
@@ -64,30 +60,13 @@ class Redrawn:
 
     def __init__(self, render: Callable[[Any], dict[str, str]]) -> None:
         self._render = render
-        self._content: Any = None
         self._handle: Any = None
         self._shown: dict[str, str] | None = None
-        self._lock = threading.Lock()
-        self._stop = threading.Event()
-        context = contextvars.copy_context()
-        self._ticker = threading.Thread(target=context.run, args=(self._tick,), name="llmos-redraw", daemon=True)
-        self._ticker.start()
+        super().__init__(_TICK)
 
-    def show(self, content: Any) -> None:
-        """Show the content."""
-        with self._lock:
-            self._content = content
-            self._draw()
-
-    def _tick(self) -> None:
-        while not self._stop.wait(_TICK):
-            with self._lock:
-                self._draw()
-
-    def _draw(self) -> None:
-        if self._content is None:
-            return
-        data = self._render(self._content)
+    def draw(self, content: Any) -> None:
+        """Send what changed since it was sent last."""
+        data = self._render(content)
         if data == self._shown:
             return
         if self._handle is None:
@@ -95,13 +74,6 @@ class Redrawn:
         else:
             self._handle.update(data, raw=True)
         self._shown = data
-
-    def finish(self) -> None:
-        """Leave the last content in the cell as a plain record."""
-        self._stop.set()
-        self._ticker.join()
-        with self._lock:
-            self._draw()
 
 
 class NotebookOutput:
@@ -147,11 +119,6 @@ class NotebookOutput:
         # running the cell was the decision, and a question would stop notebooks that are run as a whole
         return True
 
-    @contextmanager
-    def live(self) -> Iterator[Live]:
+    def live(self) -> AbstractContextManager[Live]:
         """Provide a part that is updated in place while the block runs."""
-        redrawn = Redrawn(_render)
-        try:
-            yield redrawn
-        finally:
-            redrawn.finish()
+        return closing(RedrawnPart(_render))

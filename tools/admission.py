@@ -1,7 +1,5 @@
 """Writes the chart's ValidatingAdmissionPolicy for `spec.template`, which a custom resource definition can't validate.
 
-``python -m tools.admission`` writes it; ``--check`` fails if it is stale.
-
 A template is part of a pod, whose fields the definition leaves open, and validation rules in a definition can't access
 such fields; those of a policy can. The rules are those of `llmos.resources.podtemplate`, so that ``kubectl apply`` and
 the API refuse the same. Templates stored earlier may stay as they are, because a policy must not prevent their
@@ -10,7 +8,6 @@ deletion. Source: https://kubernetes.io/docs/reference/access-authn-authz/valida
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -119,26 +116,9 @@ def policy() -> list[dict[str, Any]]:
     ]
 
 
-def rendered() -> str:
-    """Return the text of the chart's template."""
+def files() -> dict[Path, str]:
+    """Return the text of the chart's template by its path."""
     body = yaml.safe_dump_all(policy(), sort_keys=False, allow_unicode=True, width=120)
     labels = '\n    {{- include "llmos.labels" (list . "admission") | nindent 4 }}'
     body = body.replace(" LABELS\n", labels + "\n").replace("RELEASE", '{{ include "llmos.clusterName" . }}')
-    return f"{_HEADER}{body}{{{{- end }}}}\n"
-
-
-def main() -> int:
-    """Write the file, or check it with ``--check``."""
-    wanted = rendered()
-    if "--check" in sys.argv[1:]:
-        if not TARGET.exists() or TARGET.read_text(encoding="utf-8") != wanted:
-            sys.stderr.write(f"{TARGET.name}: stale. Write it again with: make generate\n")
-            return 1
-        return 0
-    TARGET.parent.mkdir(parents=True, exist_ok=True)
-    TARGET.write_text(wanted, encoding="utf-8")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    return {TARGET: f"{_HEADER}{body}{{{{- end }}}}\n"}

@@ -27,6 +27,7 @@ if ROOT not in sys.path:
 VENV = os.path.join(ROOT, ".venv")
 BIN = os.path.join(VENV, "bin")
 PYTHON = os.path.join(BIN, "python")
+UV = os.path.join(BIN, "uv")
 PROXY_SOURCE = os.path.join(ROOT, "llmos_hub", "supervisor", "proxy")
 PROXY = os.path.join(VENV, "share", "llmos", "proxy")
 # Configuration files that an editable install copies into the environment, so that changes need another set-up.
@@ -140,18 +141,16 @@ def put_in_by_hand(lock):
 
 def running_from_here():
     """Return the pid of a part of LLMOS that runs from this folder's environments, or None."""
+    from llmos import proc
+
     here = (VENV + os.sep, NOTEBOOK + os.sep)
-    for pid in filter(str.isdigit, os.listdir("/proc")):
-        try:
-            with open(f"/proc/{pid}/cmdline", "rb") as file:
-                words = file.read().decode(errors="replace").split("\0")
-        except OSError:
-            continue
+    for pid in proc.pids():
+        words = proc.argv(pid)
         ours = any(
             word.startswith(("llmos_hub", "llmos_spawners")) or word.endswith("/llmos-hub") for word in words[:8]
         )
         if ours and any(word.startswith(here) for word in words[:2]):
-            return int(pid)
+            return pid
     return None
 
 
@@ -198,14 +197,11 @@ class Step:
 
     def done(self, detail=""):
         """Show that the step is done."""
-        self._clear()
+        self.clear()
         self._write(f"{self.head}{detail:<52}{time.monotonic() - self.began:6.1f} s\n")
 
-    def failed(self):
-        """Clear the line for the error message."""
-        self._clear()
-
-    def _clear(self):
+    def clear(self):
+        """Clear the line for what comes in its place."""
         if self.terminal:
             self._write("\r\033[K")
 
@@ -223,7 +219,7 @@ class Quiet:
 
     doing = begins
 
-    def failed(self):
+    def clear(self):
         """Print nothing."""
 
 
@@ -247,11 +243,11 @@ def run(arguments, what, step, *, cwd=None, environment=None, hint="Is a package
         except BaseException:
             process.kill()
             process.wait()
-            step.failed()
+            step.clear()
             raise
     if code == 0:
         return
-    step.failed()
+    step.clear()
     with open(LOG, "rb") as file:
         file.seek(start)
         lines = [line for line in file.read().decode(errors="replace").splitlines() if line.strip()]
@@ -311,15 +307,14 @@ def install_python(lock, step):
 
     managed.unmark(VENV)
     environment = tool_environment(PIP_DISABLE_PIP_VERSION_CHECK="1", VIRTUAL_ENV=VENV, UV_NO_PROGRESS="1")
-    uv = os.path.join(BIN, "uv")
-    if not os.access(uv, os.X_OK):
+    if not os.access(UV, os.X_OK):
         pip = [*pip_install(VENV), "--require-hashes", "-r", requirements("bootstrap")]
         run(pip, "Installing uv", step, environment=environment)
     # compiled now, since compilation at the first start would take twice as long
-    sync = [uv, "pip", "sync", "--require-hashes", "--compile-bytecode", "--python", PYTHON, requirements(lock)]
+    sync = [UV, "pip", "sync", "--require-hashes", "--compile-bytecode", "--python", PYTHON, requirements(lock)]
     run(sync, "Installing the Python packages", step, environment=environment)
     check_place(VENV, "hatchling")  # which what comes next needs
-    own = [uv, "pip", "install", "--python", PYTHON, "--no-deps", "--no-build-isolation", "--editable", ROOT]
+    own = [UV, "pip", "install", "--python", PYTHON, "--no-deps", "--no-build-isolation", "--editable", ROOT]
     run(own, "Installing LLMOS", step, environment=environment)
     managed.mark(VENV)
     check.record(VENV)
@@ -340,16 +335,7 @@ def install_notebook(step, *, whole):
         code = "import sys; from hatchling.build import build_editable; build_editable(sys.argv[1])"
         run([PYTHON, "-I", "-c", code, folder], "Building LLMOS", step, environment=tool_environment())
         wheels = [os.path.join(folder, name) for name in os.listdir(folder)]
-        own = [
-            os.path.join(BIN, "uv"),
-            "pip",
-            "install",
-            "--python",
-            notebook_python(),
-            "--no-deps",
-            "--no-index",
-            *wheels,
-        ]
+        own = [UV, "pip", "install", "--python", notebook_python(), "--no-deps", "--no-index", *wheels]
         run(own, "Installing LLMOS for notebooks", step, environment=notebook_tools())
     # `llmos status` in a server's terminal is about the platform, whose program is in the other environment
     program = os.path.join(NOTEBOOK, "bin", "llmos-hub")
@@ -376,7 +362,7 @@ def notebook_tools():
 
 def sync_notebook(step, lock, what, *options):
     """Install a lock into the notebook environment; LLMOS itself is in none of the locks."""
-    install = [os.path.join(BIN, "uv"), "pip", "install", "--require-hashes", "--no-deps", *options]
+    install = [UV, "pip", "install", "--require-hashes", "--no-deps", *options]
     lock = requirements(lock)
     run([*install, "--python", notebook_python(), "-r", lock], what, step, environment=notebook_tools())
 
@@ -483,13 +469,15 @@ def forget_changed(words):
     """Remove changed packages from uv's cache, which may share the changed files."""
     changed = [word.partition(":")[0].rpartition("-")[0] for word in words if word.endswith("was changed")]
     if changed:
-        clean = [os.path.join(BIN, "uv"), "cache", "clean", "--quiet", *changed]
+        clean = [UV, "cache", "clean", "--quiet", *changed]
         with contextlib.suppress(OSError):  # uv may be missing, and then its cache is used as it is
             subprocess.run(clean, env=tool_environment(), check=False)
 
 
 def say_what_changes(found, by_hand):
     """Print the reason for set-up. Users' own packages are in their homes and stay."""
+    from llmos.python.damaged import told
+
     if by_hand:
         names = " ".join(by_hand)
         sys.stdout.write(
@@ -498,9 +486,7 @@ def say_what_changes(found, by_hand):
         )
     for prefix, words in found.items():
         if words:
-            more = f" (and {len(words) - 3} more)" if len(words) > 3 else ""
-            name = os.path.basename(prefix)
-            sys.stdout.write(f"{name} is not as it was set up: {'; '.join(words[:3])}{more}. Making it again.\n")
+            sys.stdout.write(f"{os.path.basename(prefix)} is not as it was set up: {told(words)}. Making it again.\n")
     if not any(found.values()):
         sys.stdout.write(
             "Setting up, once; about a minute. It all goes into .venv and .venv-notebook, but for the caches of pip, uv "

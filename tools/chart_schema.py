@@ -1,12 +1,8 @@
-"""Writes the files made from `tools.chart_values`: the chart's values, their schema and docs/reference/chart.md.
-
-``python -m tools.chart_schema`` writes them; ``--check`` fails if one is stale.
-"""
+"""Writes the files made from `tools.chart_values`: the chart's values, their schema and docs/reference/chart.md."""
 
 from __future__ import annotations
 
 import json
-import sys
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
@@ -151,22 +147,10 @@ def _type(property_: dict[str, Any]) -> str:
     return str(property_.get("type", "any"))
 
 
-def main() -> int:
-    """Write the files, or check them with ``--check``."""
-    made = {
+def files() -> dict[Path, str]:
+    """Return the text of each file by its path."""
+    return {
         VALUES: values(),
         SCHEMA: json.dumps(schema(), indent=2, ensure_ascii=False) + "\n",
         PAGE: page(),
     }
-    if "--check" in sys.argv[1:]:
-        stale = [path for path, text in made.items() if not path.exists() or path.read_text(encoding="utf-8") != text]
-        for path in stale:
-            sys.stderr.write(f"{path.relative_to(ROOT)} is stale. Write it again with: make generate\n")
-        return 1 if stale else 0
-    for path, text in made.items():
-        path.write_text(text, encoding="utf-8")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

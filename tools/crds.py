@@ -1,7 +1,5 @@
 """Writes helm/llmos/crds from the resource types: the definitions of those kinds that are custom resources.
 
-``python tools/crds.py`` writes them; ``--check`` fails if one is stale.
-
 The schemas are structural, as the API server requires
 (https://kubernetes.io/docs/tasks/extend-kubernetes/custom-resources/custom-resource-definitions/): references are
 inlined, nullable fields become optional, and defaults are complete, so that the server stores what the platform itself
@@ -11,7 +9,6 @@ would write. Rules in CEL come with the types (`llmos.resources.cel`).
 from __future__ import annotations
 
 import copy
-import sys
 from pathlib import Path
 from typing import Any, Final
 
@@ -47,8 +44,7 @@ def structural(schema: dict[str, Any], definitions: dict[str, Any]) -> dict[str,
     if "anyOf" in schema:
         options = [option for option in schema.pop("anyOf") if option.get("type") != "null"]
         if len(options) != 1:
-            message = f"a structural schema has no union: {options}"
-            raise ValueError(message)
+            raise ValueError(f"a structural schema has no union: {options}")
         schema = {**structural(options[0], definitions), **schema}
     if schema.get("default", ...) is None:
         del schema["default"]
@@ -189,33 +185,11 @@ class _Dumper(yaml.SafeDumper):
         return True
 
 
-def files() -> dict[str, str]:
-    """Return the text of each file by its name."""
+def files() -> dict[Path, str]:
+    """Return the text of each file by its path."""
     custom = [cls for cls in KINDS.values() if cls.stored_as == "CustomResource"]
     return {
-        f"{cls.plural}.yaml": HEADER
+        TARGET / f"{cls.plural}.yaml": HEADER
         + yaml.dump(definition(cls), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
         for cls in custom
     }
-
-
-def main() -> int:
-    """Write the files, or check them with ``--check``."""
-    wanted = files()
-    there = {path.name: path.read_text(encoding="utf-8") for path in TARGET.glob("*.yaml")}
-    if "--check" in sys.argv[1:]:
-        if there != wanted:
-            stale = sorted(name for name in there.keys() | wanted.keys() if there.get(name) != wanted.get(name))
-            sys.stderr.write(f"helm/llmos/crds: {', '.join(stale)} stale. Write them again with: make generate\n")
-            return 1
-        return 0
-    TARGET.mkdir(parents=True, exist_ok=True)
-    for name in there.keys() - wanted.keys():
-        (TARGET / name).unlink()
-    for name, text in wanted.items():
-        (TARGET / name).write_text(text, encoding="utf-8")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

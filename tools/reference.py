@@ -1,16 +1,12 @@
 """Writes docs/reference/commands-and-resources.md from the code.
 
 The page has resources, errors, settings, environment, commands, magics and the SDK.
-
-``python tools/reference.py`` writes it; ``--check`` fails if it is stale.
 """
 
 from __future__ import annotations
 
 import argparse
 import inspect
-import os
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, get_args
@@ -123,8 +119,13 @@ def environment_list() -> Iterator[str]:
 def command_list() -> Iterator[str]:
     """Yield the help of every verb of the command."""
     for name, verb in sorted(VERBS.items()):
-        yield f"### llmos {name}\n"
-        yield f"```\n{build_parser(verb).format_help().rstrip()}\n```\n"
+        yield from help_section(f"llmos {name}", build_parser(verb).format_help())
+
+
+def help_section(title: str, text: str) -> Iterator[str]:
+    """Yield the section of one command."""
+    yield f"### {title}\n"
+    yield f"```\n{text.rstrip()}\n```\n"
 
 
 def subcommands(parser: argparse.ArgumentParser) -> Iterator[tuple[str, argparse.ArgumentParser]]:
@@ -141,17 +142,14 @@ def platform_commands() -> Iterator[str]:
     """Yield the help of the commands for the machine that the platform runs on."""
     for words, parser in subcommands(build_platform_parser()):
         if words.split()[0] in PLATFORM_VERBS:
-            yield f"### llmos {words}\n"
-            yield f"```\n{parser.format_help().rstrip().replace('llmos-hub ', 'llmos ')}\n```\n"
-    yield "### llmos bundle\n"
-    yield f"```\n{build_bundle_parser().format_help().rstrip()}\n```\n"
+            yield from help_section(f"llmos {words}", parser.format_help().replace("llmos-hub ", "llmos "))
+    yield from help_section("llmos bundle", build_bundle_parser().format_help())
 
 
 def magics() -> Iterator[str]:
     """Yield the section about the magics."""
     yield "`%llmos VERB …` is the command `llmos VERB …` in a notebook; `%%llmos apply` applies the YAML in its cell.\n"
-    yield "### %%chat\n"
-    yield f"```\n{chat_parser().format_help().rstrip()}\n```\n"
+    yield from help_section("%%chat", chat_parser().format_help())
 
 
 def sdk() -> Iterator[str]:
@@ -190,8 +188,8 @@ def first_paragraph(documented: Any) -> str:
     return text.replace("``", "`").replace("|", "\\|")
 
 
-def page() -> str:
-    """Return the whole page."""
+def files() -> dict[Path, str]:
+    """Return the text of the page by its path."""
     lines = [
         "# Resources, settings, errors and commands",
         "",
@@ -229,21 +227,4 @@ def page() -> str:
         "",
         *sdk(),
     ]
-    return "\n".join(lines).rstrip() + "\n"
-
-
-def main() -> int:
-    """Write the page, or check it with ``--check``."""
-    os.environ["COLUMNS"] = "100"  # argparse wraps help to the terminal otherwise
-    text = page()
-    if "--check" in sys.argv[1:]:
-        if not TARGET.exists() or TARGET.read_text(encoding="utf-8") != text:
-            sys.stderr.write("docs/reference/commands-and-resources.md is stale. Write it again with: make generate\n")
-            return 1
-        return 0
-    TARGET.write_text(text, encoding="utf-8")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    return {TARGET: "\n".join(lines).rstrip() + "\n"}

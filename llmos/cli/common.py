@@ -6,7 +6,8 @@ import argparse
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from llmos.client.progress import spelled
 from llmos.errors import LLMOSError, NotFound, UsageError
@@ -19,9 +20,11 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Target",
+    "add_chat_options",
     "add_namespace",
     "add_target",
     "add_wait",
+    "chat_options",
     "examples_of_kinds",
     "find_kind",
     "shared_namespaces",
@@ -36,12 +39,12 @@ _NAMES_ARE_SAID = ("Did you mean", "You can use", "There is:")
 """Phrases that show that a server's message lists the existing names already."""
 
 
+@dataclass(frozen=True, slots=True)
 class Target:
     """A resource given on the command line by kind and name."""
 
-    def __init__(self, kind: type[Resource], name: str) -> None:
-        self.kind = kind
-        self.name = name
+    kind: type[Resource]
+    name: str
 
     def __str__(self) -> str:
         return f"{self.kind.singular}/{self.name}"
@@ -57,6 +60,21 @@ def add_namespace(parser: argparse.ArgumentParser, *, everywhere: bool = False) 
     parser.add_argument("-n", "--namespace", metavar="NS", help="namespace (default: your own)")
     if everywhere:
         parser.add_argument("-A", "--all-namespaces", action="store_true", help="in all namespaces that you may see")
+
+
+def add_chat_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of a conversation with a model."""
+    parser.add_argument("--system", metavar="TEXT", help="the system message, which tells the model how to behave")
+    parser.add_argument(
+        "--temperature", metavar="T", type=float, help="0 for the most likely answer, higher for variety"
+    )
+    parser.add_argument("--max-tokens", metavar="N", type=int, help="the longest answer, in tokens")
+
+
+def chat_options(args: argparse.Namespace) -> dict[str, Any]:
+    """Return the fields of a chat request that were given as options."""
+    options = {"temperature": args.temperature, "max_tokens": args.max_tokens}
+    return {name: value for name, value in options.items() if value is not None}
 
 
 def add_target(parser: argparse.ArgumentParser, able: Callable[[type[Resource]], bool]) -> None:
@@ -110,8 +128,7 @@ def targets(kind: str, names: Sequence[str]) -> list[Target]:
         for word in words:
             kind_word, _, name = word.partition("/")
             if not name:
-                message = f'"{word[:80]}" should read KIND/NAME, as the words beside it do.'
-                raise UsageError(message)
+                raise UsageError(f'"{word[:80]}" should read KIND/NAME, as the words beside it do.')
             found.append(Target(find_kind(kind_word), name))
         return found
     cls = find_kind(kind)
@@ -155,8 +172,7 @@ def targets_or_main(kind: str, names: Sequence[str]) -> list[Target]:
             find_kind(kind)
         except UsageError:
             return [Target(MAIN_KIND, kind)]
-        message = f"Which {kind}? Write its name after it."
-        raise UsageError(message)
+        raise UsageError(f"Which {kind}? Write its name after it.")
     return targets(kind, names)
 
 

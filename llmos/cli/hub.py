@@ -29,15 +29,13 @@ def run_platform_verb(words: Sequence[str]) -> int:
     """
     program = _find()
     if program is None:
-        message = (
+        raise Unsupported(
             f"`llmos {words[0]}` is about the platform itself, which is not installed here. "
             "Install it with: pip install 'llmos[platform]'"
         )
-        raise Unsupported(message)
     sys.stdout.flush()
     sys.stderr.flush()
     try:
         os.execv(program, [program, *words])  # noqa: S606 - replacing the process lets signals reach it directly
     except OSError as error:
-        message = f"{program} can't be started: {error.strerror}."
-        raise Unsupported(message) from None
+        raise Unsupported(f"{program} can't be started: {error.strerror}.") from None

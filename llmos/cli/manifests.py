@@ -66,7 +66,7 @@ class ManifestText:
         return f"the {self.name}"
 
 
-class _Loader(yaml.SafeLoader):
+class _ManifestLoader(yaml.SafeLoader):
     """A YAML loader that rejects duplicate keys and reads dates as strings, as in JSON."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
@@ -89,7 +89,7 @@ class _Loader(yaml.SafeLoader):
             raise yaml.MarkedYAMLError(problem=message, problem_mark=node.start_mark) from None
 
 
-_Loader.yaml_implicit_resolvers = {
+_ManifestLoader.yaml_implicit_resolvers = {
     first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
@@ -121,8 +121,7 @@ def read_manifests(paths: Sequence[str | ManifestText]) -> list[Manifest]:
         more = f" (and {len(causes) - 3} more)" if len(causes) > 3 else ""
         raise Invalid("; ".join(str(cause) for cause in causes[:3]) + more, causes=causes)
     if not manifests:
-        message = f"There is no resource in {', '.join(map(str, paths))}."
-        raise Invalid(message)
+        raise Invalid(f"There is no resource in {', '.join(map(str, paths))}.")
     return manifests
 
 
@@ -139,14 +138,11 @@ def _texts(path: str | ManifestText) -> Iterator[tuple[str, str]]:
         try:
             yield str(file), file.read_text(encoding="utf-8")
         except FileNotFoundError:
-            message = f"There is no file {file}."
-            raise Invalid(message) from None
+            raise Invalid(f"There is no file {file}.") from None
         except UnicodeDecodeError:
-            message = f"{file} is not a text in UTF-8."
-            raise Invalid(message) from None
+            raise Invalid(f"{file} is not a text in UTF-8.") from None
         except OSError as error:
-            message = f"{file} can't be read: {error.strerror}."
-            raise Invalid(message) from None
+            raise Invalid(f"{file} can't be read: {error.strerror}.") from None
 
 
 def _documents(name: str, text: str) -> Iterator[Manifest | list[Cause]]:
@@ -162,14 +158,14 @@ def _documents(name: str, text: str) -> Iterator[Manifest | list[Cause]]:
             return
         yield from _resources(data, f"{name}:1", lambda _: f"{name}:1")
         return
-    loader = _Loader(text)
+    loader = _ManifestLoader(text)
     try:
         while loader.check_node():
             node = loader.get_node()
             assert node is not None, "check_node said that there is one"
             data = loader.construct_document(node)
             if data is not None:
-                yield from _resources(data, f"{name}:{node.start_mark.line + 1}", _Lines(name, node))
+                yield from _resources(data, f"{name}:{node.start_mark.line + 1}", _FieldLines(name, node))
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark is not None else 1
         yield [Cause(f"{name}:{line}", error.problem or "not YAML")]
@@ -181,14 +177,12 @@ def _documents(name: str, text: str) -> Iterator[Manifest | list[Cause]]:
 
 def _resources(data: Any, place: str, locate: Any) -> Iterator[Manifest | list[Cause]]:
     """Yield the resource of a document, or those of a ``List``."""
-    if isinstance(data, dict) and data.get("kind") == "List":
-        items = data.get("items")
+    is_list = isinstance(data, dict) and data.get("kind") == "List"
+    if is_list or isinstance(data, list):
+        items, field = (data.get("items"), "items") if is_list else (data, "")
         for n, item in enumerate(items if isinstance(items, list) else []):
-            yield from _resources(item, place, lambda path, n=n: locate(f"items[{n}]" + (f".{path}" if path else "")))
-        return
-    if isinstance(data, list):
-        for n, item in enumerate(data):
-            yield from _resources(item, place, lambda path, n=n: locate(f"[{n}]" + (f".{path}" if path else "")))
+            where = f"{field}[{n}]"
+            yield from _resources(item, place, lambda path, where=where: locate(f"{where}.{path}" if path else where))
         return
     try:
         yield Manifest(parse(_wanted(data)), place)
@@ -207,7 +201,7 @@ def _wanted(data: Any) -> Any:
     return data
 
 
-class _Lines:
+class _FieldLines:
     """A locator of fields in a YAML document."""
 
     def __init__(self, name: str, root: yaml.Node) -> None:

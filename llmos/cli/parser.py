@@ -72,10 +72,10 @@ class Verb:
         Name of the subcommand.
     summary
         Its summary for the overview.
-    module
-        The module in ``llmos.cli.verbs`` with its two functions.
     example
         Example command lines, without the leading ``llmos``.
+    module
+        The module in ``llmos.cli.verbs`` with its two functions; by default that of its name.
     needs_client
         Whether it makes requests to the platform.
     notebook
@@ -84,13 +84,14 @@ class Verb:
 
     name: str
     summary: str
-    module: str
     example: tuple[str, ...]
+    module: str = ""
     needs_client: bool = True
     notebook: bool = True
 
     def _function(self, prefix: str) -> Callable[..., Any]:
-        function: Callable[..., Any] = getattr(import_module(f"llmos.cli.verbs.{self.module}"), f"{prefix}_{self.name}")
+        module = import_module(f"llmos.cli.verbs.{self.module or self.name}")
+        function: Callable[..., Any] = getattr(module, f"{prefix}_{self.name}")
         return function
 
     def configure(self, parser: Parser) -> None:
@@ -125,53 +126,43 @@ VERBS = _verbs(
     Verb(
         "serve",
         "serve a model and wait until it is ready",
-        "serve",
-        (
-            "serve demo://smollm2 --name chat",
-            "serve hf://Qwen/Qwen3-4B-GGUF --memory 6Gi --arg=--ctx-size --arg=8192",
-        ),
+        ("serve demo://smollm2 --name chat", "serve hf://Qwen/Qwen3-4B-GGUF --memory 6Gi --arg=--ctx-size --arg=8192"),
     ),
-    Verb("ps", "show model services: state, memory, replicas", "ps", ("ps", "ps -w")),
+    Verb("ps", "show model services: state, memory, replicas", ("ps", "ps -w")),
+    Verb("chat", "talk to a model", ("chat chat", 'chat chat "What is a dictionary in Python?"'), notebook=False),
+    Verb("logs", "show the log of a resource's processes", ("logs chat", "logs chat -f --tail 20")),
+    Verb("stop", "stop a resource's processes but keep it", ("stop chat",), module="change"),
+    Verb("start", "start a stopped resource again", ("start chat",), module="change"),
+    Verb("scale", "set the number of replicas", ("scale chat 2",), module="change"),
+    Verb("wait", "wait until a resource is ready", ("wait chat --timeout 60",), module="change"),
     Verb(
-        "chat", "talk to a model", "chat", ("chat chat", 'chat chat "What is a dictionary in Python?"'), notebook=False
+        "set",
+        "change a model service",
+        ("set chat --memory 6Gi", "set chat --arg=--ctx-size --arg=8192"),
+        module="change",
     ),
-    Verb("logs", "show the log of a resource's processes", "logs", ("logs chat", "logs chat -f --tail 20")),
-    Verb("stop", "stop a resource's processes but keep it", "change", ("stop chat",)),
-    Verb("start", "start a stopped resource again", "change", ("start chat",)),
-    Verb("scale", "set the number of replicas", "change", ("scale chat 2",)),
-    Verb("wait", "wait until a resource is ready", "change", ("wait chat --timeout 60",)),
-    Verb("set", "change a model service", "change", ("set chat --memory 6Gi", "set chat --arg=--ctx-size --arg=8192")),
-    Verb("models", "show the names that clients can ask for", "models", ("models",)),
+    Verb("models", "show the names that clients can ask for", ("models",)),
     Verb(
         "get",
         "show resources",
-        "get",
         ("get ms", "get ms chat -o yaml", "get credentials -w", "get ms -l team=vision -o wide"),
     ),
-    Verb("describe", "show everything about one resource", "describe", ("describe ms chat",)),
-    Verb("events", "show the events of a resource", "describe", ("events ms chat",)),
-    Verb("apply", "create or change resources from files", "apply", ("apply -f chat.yaml", "apply -f - --dry-run")),
-    Verb("delete", "delete resources", "delete", ("delete ms chat", "delete -f chat.yaml --yes")),
-    Verb("explain", "explain a kind or a field", "explain", ("explain ms.spec.resources",), needs_client=False),
-    Verb("nodes", "show the nodes and their free capacity", "nodes", ("nodes", "nodes node1")),
-    Verb(
-        "python",
-        "show or remove your own Python packages",
-        "python",
-        ("python", "python reset"),
-        needs_client=False,
-    ),
-    Verb("whoami", "show whom the token belongs to", "whoami", ("whoami",)),
+    Verb("describe", "show everything about one resource", ("describe ms chat",)),
+    Verb("events", "show the events of a resource", ("events ms chat",), module="describe"),
+    Verb("apply", "create or change resources from files", ("apply -f chat.yaml", "apply -f - --dry-run")),
+    Verb("delete", "delete resources", ("delete ms chat", "delete -f chat.yaml --yes")),
+    Verb("explain", "explain a kind or a field", ("explain ms.spec.resources",), needs_client=False),
+    Verb("nodes", "show the nodes and their free capacity", ("nodes", "nodes node1")),
+    Verb("python", "show or remove your own Python packages", ("python", "python reset"), needs_client=False),
+    Verb("whoami", "show whom the token belongs to", ("whoami",)),
     Verb(
         "completion",
         "print a completion script for a shell",
-        "completion",
         ("completion bash > ~/.local/share/bash-completion/completions/llmos", "completion fish | source"),
         needs_client=False,
         notebook=False,
     ),
 )
-
 ALIASES = {"ls": "ps", "list": "ps", "run": "serve", "rm": "delete", "show": "describe", "status": "ps"}
 """Words of docker and ollama for existing verbs; ``status`` only if the platform's own verbs are missing."""
 
@@ -253,6 +244,5 @@ def parse(
 
         known = [*verbs, *(PLATFORM_VERBS if only is None else ())]
         hint = did_you_mean(name, known) or f" There are: {', '.join(known)}."
-        message = f'{prog}: there is no verb "{name[:80]}".{hint}'
-        raise UsageError(message)
+        raise UsageError(f'{prog}: there is no verb "{name[:80]}".{hint}')
     return verbs[name], build_parser(verbs[name], prog).parse_args(rest)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-import threading
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, closing
 from typing import TextIO
 
 from llmos.cli.output import Live
+from llmos.cli.redrawing import Redrawn
 from llmos.present.hints import Hints
 from llmos.present.text import Line, Renderable, Tone, clean_block, fit, plain, wrap
 from llmos.present.transcript import Transcript
@@ -22,7 +22,7 @@ _CODES: dict[Tone, str] = {"good": "32", "busy": "33", "bad": "31", "dim": "2", 
 _KERNEL = "JPY_PARENT_PID"
 """Environment variable that Jupyter sets in kernels, and so in commands that cells run with ``!``."""
 _TICK = 0.5
-"""Seconds between two updates: a clock that stands still looks like a program that hangs."""
+"""Seconds between two updates in place."""
 
 
 class TerminalOutput:
@@ -68,8 +68,7 @@ class TerminalOutput:
         """Write a result line by line; long lines are wrapped below their last cell."""
         width = self.width
         wrapped = [piece for line in lines for piece in wrap(line, width)]
-        self._out.write("".join(self.paint(line) + "\n" for line in wrapped))
-        self._out.flush()
+        _write(self._out, "".join(self.paint(line) + "\n" for line in wrapped))
 
     def show(self, content: Renderable) -> None:
         """Write a result such as a table."""
@@ -78,29 +77,24 @@ class TerminalOutput:
     def text(self, text: str) -> None:
         """Write a result for programs; control characters are removed if the output is a terminal."""
         shown = clean_block(text) if self.tty else text
-        self._out.write(shown if shown.endswith("\n") else shown + "\n")
-        self._out.flush()
+        _write(self._out, shown if shown.endswith("\n") else shown + "\n")
 
     def piece(self, text: str) -> None:
         """Write a part of a continuing result; control characters are removed if the output is a terminal."""
-        self._out.write(clean_block(text) if self.tty else text)
-        self._out.flush()
+        _write(self._out, clean_block(text) if self.tty else text)
 
     def control(self, text: str) -> None:
         """Write text that contains control sequences of this module."""
-        self._out.write(text)
-        self._out.flush()
+        _write(self._out, text)
 
     def note(self, text: str) -> None:
         """Write a remark to `err`."""
-        self._err.write(clean_block(text) + "\n")
-        self._err.flush()
+        _write(self._err, clean_block(text) + "\n")
 
     def footer(self, text: str) -> None:
         """Write a small line under a result if the output is a terminal."""
         if self.tty:
-            self._err.write(f"\x1b[2m{text}\x1b[0m\n" if self._err_colour else f"{text}\n")
-            self._err.flush()
+            _write(self._err, f"\x1b[2m{text}\x1b[0m\n" if self._err_colour else f"{text}\n")
 
     def confirm(self, question: str) -> bool:
         """Ask on a terminal; return True if there is none."""
@@ -108,18 +102,12 @@ class TerminalOutput:
         in_cell = bool(os.environ.get(_KERNEL))
         if in_cell or not (_is_terminal(sys.stdin) and _is_terminal(self._err)):
             return True
-        self._err.write(f"{question} [y/N] ")
-        self._err.flush()
+        _write(self._err, f"{question} [y/N] ")
         return sys.stdin.readline().strip().lower() in {"y", "yes"}
 
-    @contextmanager
-    def live(self) -> Iterator[Live]:
+    def live(self) -> AbstractContextManager[Live]:
         """Update in place on a terminal; elsewhere print what is new."""
-        live = _Redrawn(self) if self.redraws else _Printed(self)
-        try:
-            yield live
-        finally:
-            live.finish()
+        return closing(_RedrawnLines(self) if self.redraws else _Printed(self))
 
 
 class _Printed:
@@ -140,42 +128,23 @@ class _Printed:
             self._output.lines([*([()] if self._last else []), *lines])
             self._last = texts
 
-    def finish(self) -> None:
+    def close(self) -> None:
         """Do nothing: everything is printed already."""
 
 
-class _Redrawn:
-    """Live output that rewrites its lines at every change and twice a second."""
+class _RedrawnLines(Redrawn):
+    """Live output that rewrites its lines."""
 
     def __init__(self, output: TerminalOutput) -> None:
         self._output = output
-        self._content: Renderable | None = None
         self._height = 0
-        self._lock = threading.Lock()
-        self._stop = threading.Event()
-        self._ticker = threading.Thread(target=self._tick, name="llmos-redraw", daemon=True)
-        self._ticker.start()
+        super().__init__(_TICK)
 
-    def show(self, content: Renderable) -> None:
-        """Show the content."""
-        with self._lock:
-            self._content = content
-            self._draw()
-
-    def _tick(self) -> None:
-        while not self._stop.wait(_TICK):
-            with self._lock:
-                try:
-                    self._draw()
-                except OSError:
-                    return  # the terminal is gone; the next write of the verb itself says so
-
-    def _draw(self) -> None:
-        if self._content is None:
-            return
+    def draw(self, content: Renderable) -> None:
+        """Write the lines over those written before."""
         width, height = shutil.get_terminal_size()
         # one column less, because some terminals wrap a line that fills the last column
-        lines = [fit(line, width - 1) for line in self._content.lines(now=utcnow(), width=width - 1)]
+        lines = [fit(line, width - 1) for line in content.lines(now=utcnow(), width=width - 1)]
         lines = lines[-max(1, height - 1) :]
         if not (lines or self._height):
             return
@@ -185,12 +154,10 @@ class _Redrawn:
         self._output.control(f"{up}\r{text}\x1b[J")
         self._height = len(lines)
 
-    def finish(self) -> None:
-        """Leave the last content on the screen."""
-        self._stop.set()
-        self._ticker.join()
-        with self._lock:
-            self._draw()
+
+def _write(stream: TextIO, text: str) -> None:
+    stream.write(text)
+    stream.flush()
 
 
 def _is_terminal(stream: TextIO) -> bool:

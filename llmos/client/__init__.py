@@ -1,6 +1,6 @@
 """The Python SDK.
 
-The client is written by hand in `_async`; ``tools/unasync.py`` generates `_sync` from it. Names are imported at
+The client is written by hand in `_async`; `_sync` is made from it (``make generate``). Names are imported at
 first use because the HTTP library takes a quarter of a second to load.
 """
 
@@ -42,8 +42,7 @@ _HOMES = {
 
 def __getattr__(name: str) -> Any:
     if name not in __all__:
-        message = f"module 'llmos.client' has no attribute {name!r}"
-        raise AttributeError(message)
+        raise AttributeError(f"module 'llmos.client' has no attribute {name!r}")
     from importlib import import_module
 
     value = getattr(import_module(f"llmos.client.{_HOMES.get(name, 'messages')}"), name)

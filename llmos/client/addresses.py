@@ -93,10 +93,9 @@ def address_of(model: str, directory: Path | None = None) -> str | None:
     if model and (there.exists() if reads_like_a_path else there.is_file()):
         return f"file://{os.path.normpath(there)}"  # symbolic links stay: their target may have another name
     if reads_like_a_path:
-        message = (
+        raise Invalid(
             f'There is no file "{model[:200]}" here. A path is read from {directory or Path.cwd()}, or begins with /.'
         )
-        raise Invalid(message)
     if model in DEMOS:
         return f"demo://{model}"
     return f"hf://{model}" if is_repository(model) else None

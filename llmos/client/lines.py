@@ -53,6 +53,5 @@ class LineSplitter:
             return
         self._size += len(piece)
         if self._size > MAX_LINE:
-            message = f"A line of the answer is longer than {MAX_LINE // 2**20} MiB."
-            raise UpstreamFailed(message)
+            raise UpstreamFailed(f"A line of the answer is longer than {MAX_LINE // 2**20} MiB.")
         self._parts.append(piece)

@@ -57,8 +57,7 @@ class Service:
 
     def away(self) -> Unavailable:
         """Return the error for a service that can't be reached."""
-        message = f"The {self.noun} at {self.url} does not answer. Is LLMOS running? Start it with: make up"
-        return Unavailable(message)
+        return Unavailable(f"The {self.noun} at {self.url} does not answer. Is LLMOS running? Start it with: make up")
 
     def slow(self, seconds: float) -> Unavailable:
         """Return the error for a service that took too long to respond."""
@@ -67,24 +66,21 @@ class Service:
 
     def broke_off(self) -> Unavailable:
         """Return the error for a connection that was closed early."""
-        message = f"The connection to the {self.noun} at {self.url} broke off."
-        return Unavailable(message)
+        return Unavailable(f"The connection to the {self.noun} at {self.url} broke off.")
 
     def starting(self) -> Unavailable:
         """Return the error for a service that isn't running yet, so that the Hub answers at its address."""
-        message = (
+        return Unavailable(
             f"The {self.noun} at {self.url} is being started: the Hub answers there, LLMOS's {self.noun} not yet. Try again "
             "in some seconds. If it stays so, look with: llmos status"
         )
-        return Unavailable(message)
 
     def behind_proxy(self, status: int) -> Unavailable:
         """Return the error for a service that a proxy in between does not reach."""
-        message = (
+        return Unavailable(
             f"The {self.noun} at {self.url} is not reached by the proxy before it (HTTP {status}): it may be starting. Try "
             "again in some seconds. If it goes on, what runs is shown by: llmos status"
         )
-        return Unavailable(message)
 
     def strange(self, status: int) -> Unavailable:
         """Return the error for an address at which something other than LLMOS answers."""
@@ -138,8 +134,7 @@ def resource_path(
 
 def _segment(text: str, what: str) -> str:
     if not text or text in {".", ".."} or "/" in text:
-        message = f'"{text[:80]}" is not a {what}.'
-        raise Invalid(message)
+        raise Invalid(f'"{text[:80]}" is not a {what}.')
     return quote(text, safe="")
 
 

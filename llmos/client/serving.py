@@ -49,8 +49,7 @@ def derive_name(model: str) -> str:
     last = re.sub(r"[-_.]?gguf$", "", last, flags=re.IGNORECASE)
     name = re.sub(r"[^a-z0-9]+", "-", last.lower()).strip("-")[:63].strip("-")
     if not name:
-        message = f'No name can be made from "{model[:120]}". Give one, as in: --name chat'
-        raise Invalid(message)
+        raise Invalid(f'No name can be made from "{model[:120]}". Give one, as in: --name chat')
     return name
 
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from datetime import datetime
 
+from llmos.present.text import clean
 from llmos.resources.quantities import format_bytes
+from llmos.resources.workload import DownloadProgress
 
 __all__ = [
     "age",
     "count",
     "done_of",
+    "download_state",
     "duration",
     "format_bytes",
     "memory_of",
@@ -72,11 +75,6 @@ def count(number: int) -> str:
     return f"{number:,}"
 
 
-def _gigabytes(number: float) -> tuple[str, str]:
-    text, unit = format_bytes(number, binary=False).split()
-    return text, unit
-
-
 def done_of(done: int, total: int | None) -> str:
     """Format the progress of a download in one unit, at a constant width while it changes.
 
@@ -85,7 +83,7 @@ def done_of(done: int, total: int | None) -> str:
     """
     if not total:
         return format_bytes(done, binary=False)
-    whole, unit = _gigabytes(total)
+    whole, unit = format_bytes(total, binary=False).split()
     factor = {"B": 1, "kB": 1e3, "MB": 1e6, "GB": 1e9, "TB": 1e12}[unit]
     digits = 1 if "." in whole else 0
     return f"{min(done, total) / factor:.{digits}f}".rjust(len(whole)) + f" of {whole} {unit}"
@@ -109,6 +107,13 @@ def time_left(done: int, total: int | None, bytes_per_second: float | None) -> s
     if not total or not bytes_per_second or done >= total:
         return ""
     return f"{duration((total - done) / bytes_per_second + 0.5)} left"
+
+
+def download_state(load: DownloadProgress) -> str:
+    """Format the progress of a download: file, amount, rate and remaining time, as far as they are known."""
+    left = time_left(load.done, load.total, load.rate)
+    parts = (clean(load.file), done_of(load.done, load.total), rate(load.rate), left)
+    return "   ".join(part for part in parts if part)
 
 
 def memory_of(used: int | None, limit: int | None) -> str:

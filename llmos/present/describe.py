@@ -61,15 +61,17 @@ def describe(resource: Resource, events: Sequence[Event], *, now: datetime) -> l
     head += [("Annotations", cell(metadata.annotations), "")] if metadata.annotations else []
     lines = _pairs(head, "")
     told = view_of(type(resource)).spec(resource) or {}
-    lines += _section("Spec", _fields(resource.spec, type(resource), now, told=told))
-    lines += _section("Status", _fields(resource.status, type(resource), now, without=_OWN_SECTIONS))
+    lines += _section("Spec", _pairs(_fields(resource.spec, type(resource), now, told=told), "  "))
+    status = _fields(resource.status, type(resource), now, without=_OWN_SECTIONS)
+    lines += _section("Status", _pairs(status, "  "))
     conditions = getattr(resource.status, "conditions", ())
     said = getattr(resource.status, "message", "")
-    lines += _table("Conditions", _conditions(conditions, now, said) if conditions else None)
+    lines += _section("Conditions", _indented(_conditions(conditions, now, said)) if conditions else [])
     replicas = getattr(resource.status, "replica_statuses", ())
-    lines += _table("Replicas", _replicas(replicas, now) if replicas else None)
-    lines += _log(getattr(resource.status, "last_log_lines", ()))
-    lines += _table("Events", events_table(events, now=now))
+    lines += _section("Replicas", _indented(_replicas(replicas, now)) if replicas else [])
+    log = getattr(resource.status, "last_log_lines", ())
+    lines += _section("Last log lines", [line(Span(f"  │ {clean(text)}", "dim")) for text in log])
+    lines += _section("Events", _indented(events_table(events, now=now)))
     return lines
 
 
@@ -126,16 +128,12 @@ def _pairs(pairs: Iterable[tuple[str, str, Tone]], indent: str) -> list[Line]:
     return lines
 
 
-def _section(title: str, pairs: list[tuple[str, str, Tone]]) -> list[Line]:
-    if not pairs:
-        return []
-    return [(), line(Span(title, "bold")), *_pairs(pairs, "  ")]
+def _section(title: str, content: list[Line]) -> list[Line]:
+    return [(), line(Span(title, "bold")), *content] if content else []
 
 
-def _table(title: str, table: Table | None) -> list[Line]:
-    if table is None:
-        return []
-    return [(), line(Span(title, "bold")), *((Span("  "), *line_) for line_ in table.lines())]
+def _indented(table: Table) -> list[Line]:
+    return [(Span("  "), *line_) for line_ in table.lines()]
 
 
 def _conditions(conditions: Sequence[Condition], now: datetime, said: str) -> Table:
@@ -171,12 +169,6 @@ def _replicas(replicas: Sequence[ReplicaStatus], now: datetime) -> Table:
         for r in replicas
     ]
     return Table(["REPLICA", "STATE", "MEMORY", "RESTARTS", "AGE", "MESSAGE"], rows)
-
-
-def _log(lines: Sequence[str]) -> list[Line]:
-    if not lines:
-        return []
-    return [(), line(Span("Last log lines", "bold")), *(line(Span(f"  │ {clean(text)}", "dim")) for text in lines)]
 
 
 def events_table(events: Sequence[Event], *, now: datetime) -> Table:

@@ -30,8 +30,7 @@ def explain(kind: type[Resource], path: str = "") -> list[Line]:
         fields = _object(node, definitions).get("properties", {})
         if part not in fields:
             known = f" Known there: {', '.join(fields)}." if fields else " It has no fields."
-            message = f'{walked} has no field "{part[:80]}".{did_you_mean(part, fields) or known}'
-            raise UsageError(message)
+            raise UsageError(f'{walked} has no field "{part[:80]}".{did_you_mean(part, fields) or known}')
         node, walked = fields[part], f"{walked}.{part}"
     lines = [line(Span(walked, "bold"), Span(f"   {_type(node, definitions)}", "dim"))]
     names = ", ".join((kind.plural, kind.singular, *kind.short_names))

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from llmos.present.amounts import age, done_of, format_bytes, memory_of, next_try, rate, time_left
+from llmos.present.amounts import age, download_state, format_bytes, memory_of, next_try
 from llmos.present.fields import tone_of
 from llmos.present.tables import Row, Table
 from llmos.present.text import clean, facts
@@ -56,14 +56,7 @@ def reason_of(service: ModelService, now: datetime) -> str:
     if status.phase in _TELLING:
         return f"{status.message} {next_try(status.next_try_at, now)}".strip()
     if status.phase == "Downloading" and status.download is not None:
-        load = status.download
-        parts = [
-            load.file,
-            done_of(load.done, load.total),
-            rate(load.rate),
-            time_left(load.done, load.total, load.rate),
-        ]
-        return "   ".join(part for part in parts if part)
+        return download_state(status.download)
     return ""
 
 

@@ -122,13 +122,7 @@ def pad(text: str, width: int) -> str:
 def _cut(text: str, width: int) -> str:
     if text_width(text) <= width:
         return text
-    kept, taken = "", 0
-    for char in text:
-        taken += text_width(char)
-        if taken > width - 1:
-            break
-        kept += char
-    return kept + "…" if width > 0 else ""
+    return _longest(text, width - 1) + "…" if width > 0 else ""
 
 
 def line_width(line_: Line) -> int:
@@ -184,7 +178,7 @@ def wrap(line_: Line, width: int | None) -> list[Line]:
                     room = width - indent
                     rest = rest.lstrip()
                     continue
-                kept = _longest(rest, room)
+                kept = _longest(rest, room) or rest[0]
                 lines[-1].append(Span(kept, span.tone))
                 lines.append([Span(" " * indent)])
                 room, rest = width - indent, rest[len(kept) :]
@@ -194,14 +188,13 @@ def wrap(line_: Line, width: int | None) -> list[Line]:
 
 
 def _longest(text: str, width: int) -> str:
-    """Return the longest beginning of a text that fits `width`, but at least one character."""
-    end, taken = 0, 0
-    for char in text:
+    """Return the longest beginning of a text that fits `width`."""
+    taken = 0
+    for end, char in enumerate(text):
         taken += text_width(char)
-        if taken > width and end:
-            break
-        end += 1
-    return text[:end]
+        if taken > width:
+            return text[:end]
+    return text
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 
 from llmos.client.progress import Progress
-from llmos.present.amounts import done_of, next_try, rate, stopwatch, time_left
+from llmos.present.amounts import download_state, next_try, stopwatch
 from llmos.present.fields import tone_of
 from llmos.present.hints import Hints
 from llmos.present.text import Line, Span, clean, facts, fit, line, line_width, pad, plain
@@ -104,15 +104,8 @@ def _current(progress: Progress, hints: Hints, now: datetime) -> list[Line]:
     if progress.failed:
         logged = progress.log_lines[-10:]
         return [*_with_reason(progress, now), *(line(Span(f"   │ {clean(text)}", "dim")) for text in logged)]
-    load = progress.download
-    if load is not None:
-        parts = [
-            clean(load.file),
-            done_of(load.done, load.total),
-            rate(load.rate),
-            time_left(load.done, load.total, load.rate),
-        ]
-        return [(*_start(progress, progress.phase), Span(" " + "   ".join(part for part in parts if part)))]
+    if progress.download is not None:
+        return [(*_start(progress, progress.phase), Span(f" {download_state(progress.download)}"))]
     seconds = int(max(0.0, (now - progress.phase_started).total_seconds()))
     blank = "   " if _reasons(progress) else " "
     return _with_reason(progress, now, end=Span(f"{blank}{seconds} s", "dim"))

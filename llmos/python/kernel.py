@@ -19,7 +19,10 @@ __all__ = ["ENV_NOTE", "broken_packages_message", "main", "started"]
 
 ENV_NOTE = "LLMOS_NOTE"
 """Environment variable with the notes that the kernel's first cell shows."""
-RESET = "llmos python reset"
+_ADVICE = (
+    "See them: !llmos python    Take one out: !pip uninstall -y NAME    Take all out: !llmos python reset --yes    "
+    "Then restart the kernel."
+)
 _TRIAL_SECONDS = 60  # an import takes one second, on a machine under load many
 _HANGS = f"it doesn't come up within {_TRIAL_SECONDS} s."
 _TRIED = "tried"
@@ -74,11 +77,7 @@ def _prepare(layer: Layer) -> tuple[bool, list[str]]:
         return True, notes
     trouble, warning = _verdict(layer)
     if trouble:
-        notes.append(
-            f"This kernel runs without your own packages, with which it does not start: {trouble}\n"
-            f"See them: !llmos python    Take one out: !pip uninstall -y NAME    Take all out: !{RESET} --yes    "
-            "Then restart the kernel."
-        )
+        notes.append(f"This kernel runs without your own packages, with which it does not start: {trouble}\n{_ADVICE}")
     elif warning:
         notes.append(broken_packages_message(warning))
     return not trouble, notes
@@ -92,11 +91,7 @@ def broken_packages_message(warning: str) -> str:
     warning
         The error on import.
     """
-    return (
-        f"%llmos does not work with your own packages: {warning}\n"
-        f"See them: !llmos python    Take one out: !pip uninstall -y NAME    Take all out: !{RESET} --yes    "
-        "Then restart the kernel."
-    )
+    return f"%llmos does not work with your own packages: {warning}\n{_ADVICE}"
 
 
 def _elsewhere(layer: Layer, other: Layer) -> str:

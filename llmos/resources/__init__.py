@@ -42,8 +42,7 @@ def kind_named(word: str) -> type[Resource]:
     for kind, cls in KINDS.items():
         if lowered in (kind.lower(), cls.plural, cls.singular, *cls.short_names):
             return cls
-    message = f'There is no kind "{word[:80]}". Kinds: {", ".join(sorted(c.plural for c in KINDS.values()))}.'
-    raise NotFound(message)
+    raise NotFound(f'There is no kind "{word[:80]}". Kinds: {", ".join(sorted(c.plural for c in KINDS.values()))}.')
 
 
 def parse(data: Any) -> Resource:
@@ -55,14 +54,11 @@ def parse(data: Any) -> Resource:
         The manifest is invalid; the error has the path of each invalid field.
     """
     if not isinstance(data, dict) or not isinstance(data.get("kind"), str):
-        message = f"A manifest needs a kind, one of: {', '.join(KINDS)}."
-        raise Invalid(message)
+        raise Invalid(f"A manifest needs a kind, one of: {', '.join(KINDS)}.")
     if data.get("apiVersion", API_VERSION) != API_VERSION:
-        message = f'apiVersion: "{str(data["apiVersion"])[:80]}" is not known here. Use "{API_VERSION}".'
-        raise Invalid(message)
+        raise Invalid(f'apiVersion: "{str(data["apiVersion"])[:80]}" is not known here. Use "{API_VERSION}".')
     if data["kind"] not in KINDS:
-        message = f'kind: "{data["kind"][:80]}" is not known here. Kinds: {", ".join(KINDS)}.'
-        raise Invalid(message)
+        raise Invalid(f'kind: "{data["kind"][:80]}" is not known here. Kinds: {", ".join(KINDS)}.')
     return KINDS[data["kind"]].parse(data)
 
 

@@ -145,8 +145,7 @@ def _check_labels(labels: dict[str, str]) -> dict[str, str]:
 
 def _check_annotations(annotations: dict[str, str]) -> dict[str, str]:
     if sum(len(k) + len(v) for k, v in annotations.items()) > _MAX_ANNOTATIONS:
-        message = "all annotations together may have at most 256 KiB"
-        raise ValueError(message)
+        raise ValueError("all annotations together may have at most 256 KiB")
     return annotations
 
 
@@ -320,8 +319,7 @@ class Resource(Model):
             The manifest is invalid; the error has a cause with a path for each invalid field.
         """
         if not isinstance(data, dict):
-            message = f"A {cls.kind_name()} is an object with metadata and spec, not {type(data).__name__}."
-            raise Invalid(message)
+            raise Invalid(f"A {cls.kind_name()} is an object with metadata and spec, not {type(data).__name__}.")
         try:
             return cls.model_validate(data, by_alias=True, by_name=by_name)
         except ValidationError as error:

@@ -2,30 +2,22 @@
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, Field
 
 from llmos.resources.base import Model, ObjectMeta, Resource, StoredAs, Timestamp, Unit
+from llmos.resources.cel import Pattern
 
 __all__ = ["Credential", "CredentialSpec", "CredentialStatus"]
 
-_KEY = re.compile(r"^[A-Za-z_][A-Za-z0-9_]{0,127}$")
-
-
-def _check_keys(data: dict[str, str]) -> dict[str, str]:
-    for key in data:
-        if not _KEY.fullmatch(key):
-            message = f'"{key[:80]}" is not a key: letters, digits and "_", as environment variables are named'
-            raise ValueError(message)
-    return data
+_KEY = Pattern(r"^[A-Za-z_][A-Za-z0-9_]{0,127}$", 'a key: letters, digits and "_", as environment variables are named')
 
 
 class CredentialSpec(Model):
     """The secret values of a credential."""
 
-    data: Annotated[dict[str, Annotated[str, Field(max_length=65536)]], AfterValidator(_check_keys)] = Field(
+    data: Annotated[dict[str, Annotated[str, Field(max_length=65536)]], AfterValidator(_KEY.check_keys)] = Field(
         default_factory=dict, max_length=50
     )
     """Keys and secret values, such as ``HF_TOKEN``. Write-only: reads don't return the values; ``status.keys``

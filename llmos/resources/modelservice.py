@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -34,66 +33,15 @@ Task = Literal["auto", "generate", "embed", "rerank"]
 PromptCache = Literal["auto", "perCaller", "shared"]
 Phase = Literal["Pending", "Downloading", "Starting", "Ready", "Degraded", "Paused", "Failed", "Deleting"]
 
-_ENV_NAME = re.compile(r"^[A-Za-z_][A-Za-z0-9_]{0,127}$")
-_MODEL_ID = re.compile(r"^[A-Za-z0-9][\w.:/-]{0,127}$")
-
-
-def _check_env(env: dict[str, str]) -> dict[str, str]:
-    for name in env:
-        if not _ENV_NAME.fullmatch(name):
-            message = f'"{name[:80]}" is not the name of an environment variable'
-            raise ValueError(message)
-    return env
-
-
-def _check_model_id(name: str) -> str:
-    if not _MODEL_ID.fullmatch(name):
-        message = (
-            f'"{name[:80]}" is not a model name: letters, digits and . _ : / -, at most 128, a letter or digit first'
-        )
-        raise ValueError(message)
-    return name
-
-
+_ENV_NAME = cel.Pattern(r"^[A-Za-z_][A-Za-z0-9_]{0,127}$", "the name of an environment variable")
+_MODEL_ID = cel.Pattern(
+    r"^[A-Za-z0-9][\w.:/-]{0,127}$",
+    "a model name: letters, digits and . _ : / -, at most 128, a letter or digit first",
+)
+_MEDIA_HOST = cel.Pattern(r"^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$", "the name of a host, such as images.example.org")
+ModelID = Annotated[str, Field(json_schema_extra=_MODEL_ID.rules()), AfterValidator(_MODEL_ID.check)]
+MediaHost = Annotated[str, Field(json_schema_extra=_MEDIA_HOST.rules()), AfterValidator(_MEDIA_HOST.check)]
 PodTemplate = Annotated[dict[str, Any], AfterValidator(check_pod_template)]
-
-
-def _env_rules() -> dict[str, Any]:
-    pattern = cel.text(_ENV_NAME.pattern)
-    wrong = f"self.filter(name, !name.matches({pattern}))[0]"
-    says = f"{cel.quoted(wrong, 80)} + ' is not the name of an environment variable'"
-    return cel.validations(cel.rule(f"self.all(name, name.matches({pattern}))", says=says))
-
-
-def _model_id_rules() -> dict[str, Any]:
-    says = (
-        f"{cel.quoted('self', 80)} + ' is not a model name: letters, digits and . _ : / -, at most 128, "
-        "a letter or digit first'"
-    )
-    # the bound keeps the rule's estimated cost low
-    return cel.validations(cel.rule(f"self.matches({cel.text(_MODEL_ID.pattern)})", says=says), maxLength=253)
-
-
-ModelID = Annotated[str, Field(json_schema_extra=_model_id_rules()), AfterValidator(_check_model_id)]
-
-
-_MEDIA_HOST = re.compile(r"^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$")
-
-
-def _check_media_host(host: str) -> str:
-    if not _MEDIA_HOST.fullmatch(host):
-        message = f'"{host[:80]}" is not the name of a host, such as images.example.org'
-        raise ValueError(message)
-    return host
-
-
-def _media_host_rules() -> dict[str, Any]:
-    says = f"{cel.quoted('self', 80)} + ' is not the name of a host, such as images.example.org'"
-    return cel.validations(cel.rule(f"self.matches({cel.text(_MEDIA_HOST.pattern)})", says=says), maxLength=253)
-
-
-MediaHost = Annotated[str, Field(json_schema_extra=_media_host_rules()), AfterValidator(_check_media_host)]
-
 
 _NO_COMMAND = 'engine custom needs its command in args, such as ["my-server", "--port", "{port}"]'
 _NO_MODEL = "model is required, such as hf://org/repo or demo://smollm2"
@@ -119,8 +67,8 @@ class ModelServiceSpec(Model):
     )
     """Further command-line arguments of the engine; for engine ``custom`` the whole command, in which ``{port}``,
     ``{socket}`` and ``{model}`` are replaced."""
-    env: Annotated[dict[str, Annotated[str, Field(max_length=32768)]], AfterValidator(_check_env)] = Field(
-        default_factory=dict, max_length=200, json_schema_extra=_env_rules()
+    env: Annotated[dict[str, Annotated[str, Field(max_length=32768)]], AfterValidator(_ENV_NAME.check_keys)] = Field(
+        default_factory=dict, max_length=200, json_schema_extra=_ENV_NAME.key_rules()
     )
     """Further environment variables of the engine. Put secrets into a Credential. For engine ``custom`` on a
     workstation, ``{api_key}`` is replaced by the key that the gateway sends to the engine."""

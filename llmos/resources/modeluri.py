@@ -38,29 +38,25 @@ def _check_uri(uri: str) -> str:
             if uri.startswith("/")
             else ""
         )
-        message = (
+        raise ValueError(
             f'"{uri[:120]}" is not a model URI such as hf://org/repo, file:///path/model.gguf or demo://smollm2.{meant}'
         )
-        raise ValueError(message)
     scheme, rest = found.groups()
     if scheme not in _SCHEMES:
         message = f'"{scheme}://" is no source that is known here. Use one of: {", ".join(s + "://" for s in _SCHEMES)}'
         raise ValueError(message)
     if scheme == "hf" and not is_repository(rest):
-        message = (
+        raise ValueError(
             f'"{uri[:120]}" should read hf://org/repo, hf://org/repo:file.gguf or hf://org/repo@revision:file.gguf'
         )
-        raise ValueError(message)
     if scheme == "demo" and rest not in DEMOS:
         close = get_close_matches(rest, DEMOS, n=1)
         meant = (
             f'Did you mean "demo://{close[0]}"?' if close else f"There are: {', '.join(f'demo://{n}' for n in DEMOS)}."
         )
-        message = f'"{uri[:120]}" is no demo model. {meant}'
-        raise ValueError(message)
+        raise ValueError(f'"{uri[:120]}" is no demo model. {meant}')
     if scheme == "file" and (not rest.startswith("/") or "/../" in rest + "/"):
-        message = f'"{uri[:120]}" needs an absolute path without "..": file:///path/model.gguf'
-        raise ValueError(message)
+        raise ValueError(f'"{uri[:120]}" needs an absolute path without "..": file:///path/model.gguf')
     return uri
 
 

@@ -75,8 +75,7 @@ def check_pod_template(template: Mapping[str, Any]) -> Mapping[str, Any]:
         A field can't be set or has the wrong type; the message has its path.
     """
     if len(json.dumps(template)) > _MAX_BYTES:
-        message = f"is larger than {_MAX_BYTES // 1024} KiB as JSON"
-        raise ValueError(message)
+        raise ValueError(f"is larger than {_MAX_BYTES // 1024} KiB as JSON")
     _object("", template, TEMPLATE)
     return template
 
@@ -108,14 +107,6 @@ def _object(path: str, value: Any, allowed: Mapping[str, _Check]) -> None:
             raise _refuse(where, f"can't be set. {meant}")
         if item is not None:
             check(where, item)
-
-
-def _fields(allowed: Mapping[str, _Check]) -> Fields:
-    return Fields(allowed)
-
-
-def _items(allowed: Mapping[str, _Check]) -> Fields:
-    return Fields(allowed, each=True)
 
 
 def _anything(path: str, value: Any) -> None:
@@ -173,47 +164,48 @@ def _same(names: Iterable[str]) -> dict[str, _Check]:
     return dict.fromkeys(names, _anything)
 
 
-_ENV: Final = _items(
+_ENV: Final = Fields(
     {
         **_same(("name", "value")),
-        "valueFrom": _fields(_same(("fieldRef", "resourceFieldRef", "configMapKeyRef"))),
-    }
+        "valueFrom": Fields(_same(("fieldRef", "resourceFieldRef", "configMapKeyRef"))),
+    },
+    each=True,
 )
 # no "host": the node's own agent would ask any address in the network for it
 _ACTIONS: Final[Mapping[str, _Check]] = {
     "exec": _anything,
     "sleep": _anything,
     "grpc": _anything,
-    "httpGet": _fields(_same(("path", "port", "scheme", "httpHeaders"))),
-    "tcpSocket": _fields(_same(("port",))),
+    "httpGet": Fields(_same(("path", "port", "scheme", "httpHeaders"))),
+    "tcpSocket": Fields(_same(("port",))),
 }
-_HANDLER: Final = _fields(_ACTIONS)
+_HANDLER: Final = Fields(_ACTIONS)
 _NUMBERS: Final = ("initialDelaySeconds", "periodSeconds", "timeoutSeconds", "successThreshold", "failureThreshold")
-_PROBE: Final = _fields({**_ACTIONS, **_same(_NUMBERS), "terminationGracePeriodSeconds": _grace})
+_PROBE: Final = Fields({**_ACTIONS, **_same(_NUMBERS), "terminationGracePeriodSeconds": _grace})
 _CONTAINER: Final[Mapping[str, _Check]] = {
     **_same(("name", "image", "imagePullPolicy", "command", "args", "workingDir", "resources", "restartPolicy")),
     "volumeMounts": _anything,
-    "lifecycle": _fields({"preStop": _HANDLER, "postStart": _HANDLER}),
+    "lifecycle": Fields({"preStop": _HANDLER, "postStart": _HANDLER}),
     **dict.fromkeys(("livenessProbe", "readinessProbe", "startupProbe"), _PROBE),
     "env": _ENV,
-    "envFrom": _items(_same(("prefix", "configMapRef"))),
-    "ports": _items(_same(("name", "containerPort", "protocol"))),
-    "securityContext": _fields({"runAsUser": _user, "runAsGroup": _user, "readOnlyRootFilesystem": _anything}),
+    "envFrom": Fields(_same(("prefix", "configMapRef")), each=True),
+    "ports": Fields(_same(("name", "containerPort", "protocol")), each=True),
+    "securityContext": Fields({"runAsUser": _user, "runAsGroup": _user, "readOnlyRootFilesystem": _anything}),
 }
 _VOLUME: Final = _same(("name", "emptyDir", "persistentVolumeClaim", "configMap", "downwardAPI", "ephemeral"))
-_METADATA: Final = _fields({"labels": _harmless_metadata, "annotations": _harmless_metadata})
+_METADATA: Final = Fields({"labels": _harmless_metadata, "annotations": _harmless_metadata})
 _SPEC_FIELDS: Final[Mapping[str, _Check]] = {
     **_same(("nodeSelector", "topologySpreadConstraints", "imagePullSecrets", "resourceClaims")),
     "affinity": _affinity,
     "terminationGracePeriodSeconds": _grace,
-    "containers": _items(_CONTAINER),
-    "initContainers": _items(_CONTAINER),
-    "volumes": _items(_VOLUME),
-    "securityContext": _fields(
+    "containers": Fields(_CONTAINER, each=True),
+    "initContainers": Fields(_CONTAINER, each=True),
+    "volumes": Fields(_VOLUME, each=True),
+    "securityContext": Fields(
         {"runAsUser": _user, "runAsGroup": _user, "fsGroup": _user, "supplementalGroups": _users}
     ),
 }
-_SPEC: Final = _fields(_SPEC_FIELDS)
+_SPEC: Final = Fields(_SPEC_FIELDS)
 TEMPLATE: Final[Mapping[str, _Check]] = {"metadata": _METADATA, "spec": _SPEC}
 """Checks for the fields of a template."""
 

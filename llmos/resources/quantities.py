@@ -62,8 +62,7 @@ def parse_quantity(text: str) -> Decimal:
     """
     found = _QUANTITY.fullmatch(text)
     if not found:
-        message = f'"{text[:40]}" is not a quantity. {_suggestion(text)}'
-        raise ValueError(message)
+        raise ValueError(f'"{text[:40]}" is not a quantity. {_suggestion(text)}')
     return Decimal(found[1]) * _FACTORS[found[2] or ""]
 
 
@@ -76,8 +75,7 @@ def _as_text(value: object) -> object:
 
 def _positive(text: str) -> str:
     if parse_quantity(text) <= 0:
-        message = f'"{text}" is not more than zero.'
-        raise ValueError(message)
+        raise ValueError(f'"{text}" is not more than zero.')
     return text
 
 
@@ -85,8 +83,7 @@ def _whole_bytes(text: str) -> str:
     _positive(text)
     if parse_quantity(text) < 1024 * 1024:
         number = text.rstrip("mkKi")
-        message = f'"{text}" is less than 1Mi. Did you forget the unit, as in "{number}Gi"?'
-        raise ValueError(message)
+        raise ValueError(f'"{text}" is less than 1Mi. Did you forget the unit, as in "{number}Gi"?')
     return text
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
-from llmos.names import slug
 from llmos.proxies import CLUSTER_HOSTS, hosts_of, with_no_proxy
 
 __all__ = [
@@ -19,9 +18,7 @@ __all__ = [
     "keep_spawner",
     "mint_invoke_token",
     "past_proxies",
-    "platform_environment",
     "revoke_tokens",
-    "slug",
 ]
 
 INVOKE_SCOPES: Final = ("custom:llmos:invoke",)
@@ -65,11 +62,6 @@ def _delete(spawner: Any, notes: set[str]) -> int:
         db.delete(token)
     db.commit()
     return len(tokens)
-
-
-def platform_environment(*, openai_base_url: str, llmos_url: str, token: str) -> dict[str, str]:
-    """Return the variables with which ``openai.OpenAI()`` and ``llmos.Client()`` need no arguments."""
-    return {"OPENAI_BASE_URL": openai_base_url, "OPENAI_API_KEY": token, "LLMOS_URL": llmos_url}
 
 
 def past_proxies(environment: Mapping[str, Any], *urls: str) -> dict[str, Any]:

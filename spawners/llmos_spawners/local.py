@@ -20,17 +20,17 @@ from jupyterhub.spawner import LocalProcessSpawner
 from tornado import web
 from traitlets import Unicode, default
 
+from llmos.names import slug
 from llmos.proc import start_time
 from llmos.proxies import LOOPBACK_HOSTS, hosts_of, with_no_proxy
 from llmos.python.layer import ENV_BASE
 from llmos.python.notebook import notebook_environment
 from llmos.resources.quantities import format_bytes
-from llmos_spawners.environment import chosen_options, mint_invoke_token, platform_environment, revoke_tokens, slug
-from llmos_spawners.listeners import listens
-from llmos_spawners.memory import machine_memory, processes_of, used_by
-from llmos_spawners.profile_form import render_form
-from llmos_spawners.profiles import BadOptions, workstation
-from llmos_spawners.queued_starts import QueuedStarts
+from llmos_spawners.base import PlatformSpawner, own_default
+from llmos_spawners.environment import chosen_options, mint_invoke_token
+from llmos_spawners.processes import listens, machine_memory, processes_of, used_by
+from llmos_spawners.profiles.choices import BadOptions, workstation
+from llmos_spawners.profiles.form import render_form
 from llmos_spawners.refusals import refusal
 from llmos_spawners.start_phases import Phase, died, last_lines, phase_of, server_log_size
 
@@ -68,7 +68,7 @@ async def _is_open(host: str, port: int) -> bool:
     return True
 
 
-class LLMOSLocalSpawner(QueuedStarts, LocalProcessSpawner):
+class LLMOSLocalSpawner(PlatformSpawner, LocalProcessSpawner):
     """A spawner of local processes with a home, a token for models and the platform's addresses."""
 
     homes = Unicode(
@@ -81,11 +81,6 @@ class LLMOSLocalSpawner(QueuedStarts, LocalProcessSpawner):
         config=True,
         help="The directory of the servers' logs, each with mode 0600; if empty, servers write to the Hub's log.",
     )
-    openai_base_url = Unicode(
-        "", config=True, help="The gateway's address with ``/v1``: ``OPENAI_BASE_URL`` in every server."
-    )
-    llmos_url = Unicode("", config=True, help="The API's address: ``LLMOS_URL`` in every server.")
-
     notebook_environment = Unicode(
         config=True,
         help="""
@@ -102,7 +97,6 @@ class LLMOSLocalSpawner(QueuedStarts, LocalProcessSpawner):
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self._start_time = 0
-        self._token = ""
         self._log_size = 0
         self._site_port = self.port  # 0: any free port
         self.profiles = workstation(machine_memory())
@@ -113,9 +107,16 @@ class LLMOSLocalSpawner(QueuedStarts, LocalProcessSpawner):
     def _default_notebook_environment(self) -> str:
         return str(notebook_environment())
 
-    @default("env_keep")
-    def _default_env_keep(self) -> list[str]:
-        return list(_KEEP)
+    _default_env_keep = own_default("env_keep", list(_KEEP))
+    # with the full path of the interpreter, independent of PATH; -P: don't import modules from the home
+    _default_cmd = own_default("cmd", [sys.executable, "-P", "-m", "llmos_spawners.singleuser"])
+    # a start takes about two seconds of one core
+    _default_concurrent_starts = own_default("concurrent_starts", 2 * (os.cpu_count() or 1))
+    # cheap, as it reads a few files of /proc; until the next poll the tokens of a server that died remain valid, and a
+    # server over its memory limit continues
+    _default_poll_interval = own_default("poll_interval", 2)
+    _default_interrupt_timeout = own_default("interrupt_timeout", 5)
+    _default_term_timeout = own_default("term_timeout", 5)
 
     @default("options_form")
     def _default_options_form(self) -> Any:
@@ -128,29 +129,6 @@ class LLMOSLocalSpawner(QueuedStarts, LocalProcessSpawner):
     @default("apply_user_options")
     def _default_apply_user_options(self) -> Any:
         return type(self).apply_options
-
-    @default("cmd")
-    def _default_cmd(self) -> list[str]:
-        # with the full path of the interpreter, independent of PATH; -P: don't import modules from the home
-        return [sys.executable, "-P", "-m", "llmos_spawners.singleuser"]
-
-    @default("concurrent_starts")
-    def _default_concurrent_starts(self) -> int:
-        return 2 * (os.cpu_count() or 1)  # a start takes about two seconds of one core
-
-    @default("poll_interval")
-    def _default_poll_interval(self) -> int:
-        # cheap, as it reads a few files of /proc; until the next poll the tokens of a server that died remain valid, and
-        # a server over its memory limit continues
-        return 2
-
-    @default("interrupt_timeout")
-    def _default_interrupt_timeout(self) -> int:
-        return 5
-
-    @default("term_timeout")
-    def _default_term_timeout(self) -> int:
-        return 5
 
     @property
     def home(self) -> Path:
@@ -184,7 +162,7 @@ class LLMOSLocalSpawner(QueuedStarts, LocalProcessSpawner):
             ENV_BASE: self.notebook_environment,
             "JUPYTER_CONFIG_PATH": str(Path(__file__).parent / "jupyter"),  # defaults that users can override
             "LANG": env.get("LANG") or "C.UTF-8",
-            **platform_environment(openai_base_url=self.openai_base_url, llmos_url=self.llmos_url, token=self._token),
+            **self.platform_environment(),
         }
         platform = hosts_of(self.openai_base_url, self.llmos_url, env.get("JUPYTERHUB_API_URL", ""))
         return with_no_proxy(env, [*LOOPBACK_HOSTS, *platform])
@@ -334,14 +312,6 @@ class LLMOSLocalSpawner(QueuedStarts, LocalProcessSpawner):
             # a process group exists as long as it has members, and its id isn't reused until then
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(pid, signal.SIGKILL)
-
-    async def run_post_stop_hook(self) -> None:
-        """Revoke the server's tokens; runs after every stop, also of a server that died or that an earlier Hub started."""
-        self.leave_queue()
-        revoke_tokens(self)
-        self._token = ""
-        if (done := super().run_post_stop_hook()) is not None:
-            await done
 
     def get_state(self) -> dict[str, Any]:
         """Return the state with which the next Hub finds the process."""

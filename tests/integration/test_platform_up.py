@@ -17,8 +17,8 @@ from pathlib import Path
 
 import httpx
 import pytest
-from llmos_spawners.memory import machine_memory
-from llmos_spawners.profiles import workstation
+from llmos_spawners.processes import machine_memory
+from llmos_spawners.profiles.choices import workstation
 
 import llmos
 from llmos_hub.names import DataDir

@@ -48,7 +48,7 @@ def cluster(c: Any, settings: Mapping[str, Any], environ: Mapping[str, str]) -> 
 
 def spawner(c: Any, settings: Mapping[str, Any]) -> None:
     """Configure notebook servers as pods, in a namespace per person."""
-    from llmos_spawners.profile_config import default_sizes
+    from llmos_spawners.profiles.config import default_sizes
 
     pods = settings["spawner"]
     c.JupyterHub.spawner_class = "llmos_spawners.kubernetes.LLMOSKubeSpawner"

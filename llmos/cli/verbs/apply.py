@@ -47,8 +47,7 @@ def _apply(client: Client, manifest: Manifest, args: argparse.Namespace, output:
     collection = client.collection(type(wanted))
     namespace = wanted.metadata.namespace or args.namespace
     if args.namespace and wanted.metadata.namespace and wanted.metadata.namespace != args.namespace:
-        message = f"it says namespace {wanted.metadata.namespace}, -n says {args.namespace}"
-        raise Invalid(message)
+        raise Invalid(f"it says namespace {wanted.metadata.namespace}, -n says {args.namespace}")
     try:
         before = collection.get(wanted.metadata.name, namespace=namespace)
     except NotFound:
@@ -72,5 +71,4 @@ def _apply(client: Client, manifest: Manifest, args: argparse.Namespace, output:
 
 def _at(error: LLMOSError, manifest: Manifest) -> LLMOSError:
     """Return the same error with the document's place in front of the message."""
-    message = f"{manifest.place}: {error.message}"
-    return type(error)(message, causes=error.causes, request_id=error.request_id)
+    return type(error)(f"{manifest.place}: {error.message}", causes=error.causes, request_id=error.request_id)

@@ -10,7 +10,6 @@ from llmos.cli.parser import Parser
 from llmos.cli.verbs.serve import add_spec_options, spec_options
 from llmos.cli.waiting import wait_shown
 from llmos.client._sync.client import Client
-from llmos.client._sync.collection import Collection
 from llmos.client.serving import make_patch
 from llmos.errors import UsageError
 from llmos.resources import MAIN_KIND, Resource
@@ -89,7 +88,7 @@ def run_stop(client: Client, args: argparse.Namespace, output: Output) -> Resour
     """Stop the processes of a resource but keep it."""
     target = target_of(args.name, _pausable, "can't be stopped")
     with suggesting(client, target.name, args.namespace, target.kind):
-        resource = _collection(client, target).stop(target.name, namespace=args.namespace)
+        resource = client.collection(target.kind).stop(target.name, namespace=args.namespace)
     output.text(f"{target.name} is stopped. Start it again with: {output.hints.command} start {target.words}")
     return resource
 
@@ -98,7 +97,7 @@ def run_start(client: Client, args: argparse.Namespace, output: Output) -> Resou
     """Start a stopped resource again."""
     target = target_of(args.name, _pausable, "can't be started")
     with suggesting(client, target.name, args.namespace, target.kind):
-        resource = _collection(client, target).start(target.name, namespace=args.namespace)
+        resource = client.collection(target.kind).start(target.name, namespace=args.namespace)
     return _end(client, resource, args, output, "is starting")
 
 
@@ -108,7 +107,7 @@ def run_scale(client: Client, args: argparse.Namespace, output: Output) -> Resou
         raise UsageError("The number of replicas can't be less than 0.")
     target = target_of(args.name, _scalable, "have no replicas")
     with suggesting(client, target.name, args.namespace, target.kind):
-        resource = _collection(client, target).scale(target.name, args.replicas, namespace=args.namespace)
+        resource = client.collection(target.kind).scale(target.name, args.replicas, namespace=args.namespace)
     words = f"is going to {args.replicas} replica{'' if args.replicas == 1 else 's'}"
     return _end(client, resource, args, output, words)
 
@@ -130,13 +129,9 @@ def run_set(client: Client, args: argparse.Namespace, output: Output) -> Resourc
     target = Target(MAIN_KIND, args.name)
     with suggesting(client, target.name, args.namespace, target.kind):
         patch = {"spec": make_patch(given)}
-        resource = _collection(client, target).patch(target.name, patch, namespace=args.namespace)
+        resource = client.collection(target.kind).patch(target.name, patch, namespace=args.namespace)
     words = ", ".join(f"{key} {value}" for key, value in given.items() if key != "env")
     return _end(client, resource, args, output, f"is changing: {words or 'its environment'}")
-
-
-def _collection(client: Client, target: Target) -> Collection[Resource]:
-    return client.collection(target.kind)
 
 
 def _end(client: Client, resource: Resource, args: argparse.Namespace, output: Output, words: str) -> Resource:

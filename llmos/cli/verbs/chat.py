@@ -11,6 +11,7 @@ from datetime import datetime
 from itertools import chain
 from typing import Any
 
+from llmos.cli.common import add_chat_options, chat_options
 from llmos.cli.output import Output
 from llmos.cli.parser import Parser
 from llmos.client._sync.client import Client
@@ -34,18 +35,13 @@ def configure_chat(parser: Parser) -> None:
         default=[],
         help="ask this and exit; by default read from standard input, or talk on a terminal",
     )
-    parser.add_argument("--system", metavar="TEXT", help="the system message, which tells the model how to behave")
-    parser.add_argument(
-        "--temperature", metavar="T", type=float, help="0 for the most likely answer, higher for variety"
-    )
-    parser.add_argument("--max-tokens", metavar="N", type=int, help="the longest answer, in tokens")
+    add_chat_options(parser)
 
 
 def run_chat(client: Client, args: argparse.Namespace, output: Output) -> str:
     """Ask one question, or hold a conversation; return the last answer."""
     model = args.model or _only_model(client, output)
-    options = {"temperature": args.temperature, "max_tokens": args.max_tokens}
-    talk = _Talk(client, output, model, {k: v for k, v in options.items() if v is not None}, args.system)
+    talk = _Talk(client, output, model, chat_options(args), args.system)
     if args.prompt:
         piped = "" if sys.stdin.isatty() else _piped()
         return talk.ask(" ".join(args.prompt) + (f"\n\n{piped}" if piped else ""))
@@ -68,8 +64,7 @@ def _only_model(client: Client, output: Output) -> str:
     if not names:
         raise ModelNotFound("There is no model that you may use. Serve one with: llmos serve demo://smollm2")
     if len(names) > 1:
-        message = f"llmos chat: which model? You can use: {', '.join(names[:20])}."
-        raise UsageError(message)
+        raise UsageError(f"llmos chat: which model? You can use: {', '.join(names[:20])}.")
     output.note(f"Asking {names[0]}, the only model that is ready to chat.")
     return names[0]
 

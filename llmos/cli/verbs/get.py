@@ -12,6 +12,7 @@ from llmos.cli.parser import Parser
 from llmos.client._sync.client import Client
 from llmos.errors import UsageError
 from llmos.present.resources import as_json, as_list, as_yaml, resource_table
+from llmos.present.tables import Table
 from llmos.resources import Resource
 from llmos.resources.base import utcnow
 
@@ -69,16 +70,13 @@ def _show(
         if found:
             output.text("\n".join(f"{kind.singular}/{resource.metadata.name}" for resource in found))
     else:
-        output.show(
-            resource_table(
-                kind,
-                found,
-                now=utcnow(),
-                namespaces=args.all_namespaces and kind.scope == "Namespaced",
-                wide=args.output == "wide",
-                where=args.namespace or "",
-            )
-        )
+        output.show(_table(kind, found, args))
+
+
+def _table(kind: type[Resource], found: Sequence[Resource], args: argparse.Namespace) -> Table:
+    namespaces = args.all_namespaces and kind.scope == "Namespaced"
+    wide, where = args.output == "wide", args.namespace or ""
+    return resource_table(kind, found, now=utcnow(), namespaces=namespaces, wide=wide, where=where)
 
 
 def _watch(
@@ -91,19 +89,9 @@ def _watch(
         with output.live() as live:
             for step in collection.steps(namespace=where, labels=args.selector):
                 items = [item for item in step.items.values() if not names or item.metadata.name in names]
-                items.sort(key=lambda item: item.key)
                 if step.away:
                     output.note(step.away)
-                live.show(
-                    resource_table(
-                        kind,
-                        items,
-                        now=utcnow(),
-                        namespaces=bool(args.all_namespaces),
-                        wide=args.output == "wide",
-                        where=args.namespace or "",
-                    )
-                )
+                live.show(_table(kind, sorted(items, key=lambda item: item.key), args))
     for event in collection.watch(namespace=where, labels=args.selector, on_away=output.note):
         if names and event.resource.metadata.name not in names:
             continue

@@ -79,8 +79,7 @@ def spec_options(args: argparse.Namespace) -> dict[str, Any]:
         pairs = [item.partition("=") for item in args.env]
         wrong = [name for name, sign, _ in pairs if not sign or not name]
         if wrong:
-            message = f'--env: "{wrong[0][:80]}" should read NAME=VALUE.'
-            raise UsageError(message)
+            raise UsageError(f'--env: "{wrong[0][:80]}" should read NAME=VALUE.')
         given["env"] = {name: value for name, _, value in pairs}
     return {key: value for key, value in given.items() if value is not None}
 

@@ -76,8 +76,7 @@ class AsyncClient:
         )
         self._timeout = timeout
         self._retries = retries
-        self._api: AsyncTransport | None = None
-        self._gateway: AsyncTransport | None = None
+        self._transports: dict[str, AsyncTransport] = {}
         self._whoami: WhoAmI | None = None
 
     def __repr__(self) -> str:
@@ -93,26 +92,22 @@ class AsyncClient:
 
     async def close(self) -> None:
         """Close all connections; a later call opens new ones."""
-        for transport in (self._api, self._gateway):
-            if transport is not None:
-                await transport.close()
-        self._api = self._gateway = None
+        while self._transports:
+            await self._transports.popitem()[1].close()
 
     def _api_transport(self) -> AsyncTransport:
-        if self._api is None:
-            self.configuration.require_api()
-            service = Service("API", self.configuration.url)
-            self._api = AsyncTransport(service, self.configuration.token, timeout=self._timeout, retries=self._retries)
-        return self._api
+        self.configuration.require_api()
+        return self._transport("API", self.configuration.url, self.configuration.token)
 
     def _gateway_transport(self) -> AsyncTransport:
-        if self._gateway is None:
-            self.configuration.require_gateway()
-            service = Service("gateway", self.configuration.gateway_url)
-            self._gateway = AsyncTransport(
-                service, self.configuration.gateway_token, timeout=self._timeout, retries=self._retries
-            )
-        return self._gateway
+        self.configuration.require_gateway()
+        return self._transport("gateway", self.configuration.gateway_url, self.configuration.gateway_token)
+
+    def _transport(self, noun: str, url: str, token: str) -> AsyncTransport:
+        if noun not in self._transports:
+            service = Service(noun, url)
+            self._transports[noun] = AsyncTransport(service, token, timeout=self._timeout, retries=self._retries)
+        return self._transports[noun]
 
     # Resources
 
@@ -134,8 +129,7 @@ class AsyncClient:
     def __getattr__(self, name: str) -> AsyncCollection[Any]:
         cls = next((cls for cls in KINDS.values() if cls.plural == name), None)
         if cls is None:
-            message = f"{type(self).__name__!r} object has no attribute {name!r}"
-            raise AttributeError(message)
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
         return self.collection(cls)
 
     def __dir__(self) -> list[str]:

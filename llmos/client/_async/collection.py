@@ -383,8 +383,7 @@ class AsyncCollection(Generic[R]):
 
     def _require(self, able: bool, otherwise: str) -> None:
         if not able:
-            message = f"{self.kind.plural[:1].upper()}{self.kind.plural[1:]} {otherwise}."
-            raise Unsupported(message)
+            raise Unsupported(f"{self.kind.plural[:1].upper()}{self.kind.plural[1:]} {otherwise}.")
 
     async def events(self, name: str, *, namespace: str | None = None) -> Sequence[Event]:
         """Return the events of a resource, oldest first."""

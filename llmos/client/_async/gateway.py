@@ -52,8 +52,7 @@ async def stream_chat(
             if data == "[DONE]":
                 return
             yield _read_chunk(data)
-    message = f"The answer of {model} broke off before its end."
-    raise UpstreamFailed(message)
+    raise UpstreamFailed(f"The answer of {model} broke off before its end.")
 
 
 def _read_chunk(data: str) -> ChatChunk:

@@ -101,8 +101,7 @@ def _read_line(kind: type[R], line: str) -> WatchEvent[R] | None:
         data: Any = json.loads(line)
         type_, obj = data["type"], data["object"]
     except (ValueError, TypeError, KeyError):
-        message = "The API sent a line that is no watch event."
-        raise Unavailable(message) from None
+        raise Unavailable("The API sent a line that is no watch event.") from None
     if type_ == "ERROR":
         status = obj.get("code")
         raise from_status(obj, status=status if isinstance(status, int) else 500)

@@ -1,1 +1,1 @@
-# Made from ../_async/__init__.py by tools/unasync.py. Change that file, then run: python tools/unasync.py
+# Made from ../_async/__init__.py by `make generate`; don't edit it.

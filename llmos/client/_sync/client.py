@@ -1,4 +1,4 @@
-# Made from ../_async/client.py by tools/unasync.py. Change that file, then run: python tools/unasync.py
+# Made from ../_async/client.py by `make generate`; don't edit it.
 """The client: collections of resources, starting models, and calling them."""
 
 from __future__ import annotations
@@ -77,8 +77,7 @@ class Client:
         )
         self._timeout = timeout
         self._retries = retries
-        self._api: Transport | None = None
-        self._gateway: Transport | None = None
+        self._transports: dict[str, Transport] = {}
         self._whoami: WhoAmI | None = None
 
     def __repr__(self) -> str:
@@ -94,26 +93,22 @@ class Client:
 
     def close(self) -> None:
         """Close all connections; a later call opens new ones."""
-        for transport in (self._api, self._gateway):
-            if transport is not None:
-                transport.close()
-        self._api = self._gateway = None
+        while self._transports:
+            self._transports.popitem()[1].close()
 
     def _api_transport(self) -> Transport:
-        if self._api is None:
-            self.configuration.require_api()
-            service = Service("API", self.configuration.url)
-            self._api = Transport(service, self.configuration.token, timeout=self._timeout, retries=self._retries)
-        return self._api
+        self.configuration.require_api()
+        return self._transport("API", self.configuration.url, self.configuration.token)
 
     def _gateway_transport(self) -> Transport:
-        if self._gateway is None:
-            self.configuration.require_gateway()
-            service = Service("gateway", self.configuration.gateway_url)
-            self._gateway = Transport(
-                service, self.configuration.gateway_token, timeout=self._timeout, retries=self._retries
-            )
-        return self._gateway
+        self.configuration.require_gateway()
+        return self._transport("gateway", self.configuration.gateway_url, self.configuration.gateway_token)
+
+    def _transport(self, noun: str, url: str, token: str) -> Transport:
+        if noun not in self._transports:
+            service = Service(noun, url)
+            self._transports[noun] = Transport(service, token, timeout=self._timeout, retries=self._retries)
+        return self._transports[noun]
 
     # Resources
 
@@ -135,8 +130,7 @@ class Client:
     def __getattr__(self, name: str) -> Collection[Any]:
         cls = next((cls for cls in KINDS.values() if cls.plural == name), None)
         if cls is None:
-            message = f"{type(self).__name__!r} object has no attribute {name!r}"
-            raise AttributeError(message)
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
         return self.collection(cls)
 
     def __dir__(self) -> list[str]:

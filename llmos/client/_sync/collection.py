@@ -1,4 +1,4 @@
-# Made from ../_async/collection.py by tools/unasync.py. Change that file, then run: python tools/unasync.py
+# Made from ../_async/collection.py by `make generate`; don't edit it.
 """Operations on the resources of one kind."""
 
 from __future__ import annotations
@@ -384,8 +384,7 @@ class Collection(Generic[R]):
 
     def _require(self, able: bool, otherwise: str) -> None:
         if not able:
-            message = f"{self.kind.plural[:1].upper()}{self.kind.plural[1:]} {otherwise}."
-            raise Unsupported(message)
+            raise Unsupported(f"{self.kind.plural[:1].upper()}{self.kind.plural[1:]} {otherwise}.")
 
     def events(self, name: str, *, namespace: str | None = None) -> Sequence[Event]:
         """Return the events of a resource, oldest first."""

@@ -1,4 +1,4 @@
-# Made from ../_async/gateway.py by tools/unasync.py. Change that file, then run: python tools/unasync.py
+# Made from ../_async/gateway.py by `make generate`; don't edit it.
 """Calls of the gateway that don't need the openai package."""
 
 from __future__ import annotations
@@ -53,8 +53,7 @@ def stream_chat(
             if data == "[DONE]":
                 return
             yield _read_chunk(data)
-    message = f"The answer of {model} broke off before its end."
-    raise UpstreamFailed(message)
+    raise UpstreamFailed(f"The answer of {model} broke off before its end.")
 
 
 def _read_chunk(data: str) -> ChatChunk:

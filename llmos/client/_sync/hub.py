@@ -1,4 +1,4 @@
-# Made from ../_async/hub.py by tools/unasync.py. Change that file, then run: python tools/unasync.py
+# Made from ../_async/hub.py by `make generate`; don't edit it.
 """Search for repositories on a model hub."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# Made from ../_async/transport.py by tools/unasync.py. Change that file, then run: python tools/unasync.py
+# Made from ../_async/transport.py by `make generate`; don't edit it.
 """HTTP requests to one service: bearer token, timeouts, retries and error messages."""
 
 from __future__ import annotations

@@ -20,6 +20,7 @@ from llmos.names import (
     KEY_PREPARED,
     user_namespace,
 )
+from llmos_spawners.base import own_default
 from llmos_spawners.refusals import refusal
 from llmos_spawners.start_phases import Phase
 
@@ -67,9 +68,7 @@ class NamespacedKubeSpawner(KubeSpawner):
         self._earlier: dict[str, Any] = {}
         self._visiting = False  # True while a server started by that spawner still runs in its namespace
 
-    @default("enable_user_namespaces")
-    def _default_enable_user_namespaces(self) -> bool:
-        return True
+    _default_enable_user_namespaces = own_default("enable_user_namespaces", True)
 
     @default("user_namespace_template")
     def _default_user_namespace_template(self) -> str:

@@ -42,7 +42,7 @@ def phase_of(pod: Mapping[str, Any] | None, events: Sequence[Mapping[str, Any]] 
     container = next((c for c in status.get("containerStatuses", ()) if c["name"] == CONTAINER), None)
     init = [c for c in status.get("initContainerStatuses", ()) if not c.get("ready")]
     if container is None:
-        return _on_node(pod, events)
+        return _volumes(events) or Phase(35, f"Preparing the pod on {pod['spec'].get('nodeName', 'a node')}")
     state = container.get("state", {})
     last = container.get("lastState", {}).get("terminated") or state.get("terminated")
     if last and not container.get("ready"):
@@ -119,11 +119,6 @@ def _waiting_for_a_node(condition: Mapping[str, Any], events: Sequence[Mapping[s
     if "no free GPU" in words:
         return Phase(25, f"Waiting for a GPU: {words}")
     return Phase(25, f"Waiting for room: {words}")
-
-
-def _on_node(pod: Mapping[str, Any], events: Sequence[Mapping[str, Any]]) -> Phase:
-    node = pod["spec"].get("nodeName", "a node")
-    return _volumes(events) or Phase(35, f"Preparing the pod on {node}")
 
 
 def _volumes(events: Sequence[Mapping[str, Any]]) -> Phase | None:

@@ -15,7 +15,7 @@ from typing import Final
 from llmos.kubernetes_messages import ExceededQuota, OutsideLimit, parse_limits, parse_quota
 from llmos.resources.quantities import format_bytes, parse_quantity
 
-__all__ = ["Refused", "explain_refusal"]
+__all__ = ["Explanation", "explain_refusal"]
 
 _MUST_SAY: Final = re.compile(r"failed quota: (?P<name>[^:]+): must specify (?P<what>[^\s]+)")
 _SECURITY: Final = re.compile(r'violates PodSecurity "(?P<level>[^"]+)": (?P<why>.+)', re.DOTALL)
@@ -23,7 +23,7 @@ _RIGHTS: Final = re.compile(r'cannot (?P<verb>\w+) resource "(?P<resource>[^"]+)
 
 
 @dataclass(frozen=True, slots=True)
-class Refused:
+class Explanation:
     """The reason why an object wasn't created.
 
     Attributes
@@ -40,7 +40,7 @@ class Refused:
 
 def explain_refusal(
     text: str, *, namespace: str, what: str = "this server", running: Sequence[tuple[str, str]] = ()
-) -> Refused:
+) -> Explanation:
     """Return a message for the user about a refusal of the API server.
 
     Parameters
@@ -55,30 +55,30 @@ def explain_refusal(
         Name and size of the user's running servers, which could be stopped.
     """
     if quota := parse_quota(text):
-        return Refused(_quota(quota, what, running), "quota")
+        return Explanation(_quota(quota, what, running), "quota")
     if found := _MUST_SAY.search(text):
-        return Refused(
+        return Explanation(
             f"The quota of {namespace} wants every server to say {found['what']}, and this size doesn't. "
             "Choose another size, and tell the operator of this platform.",
             "quota",
         )
     if limits := parse_limits(text):
-        return Refused(" ".join(dict.fromkeys(_limit(found, what) for found in limits)), "limits")
+        return Explanation(" ".join(dict.fromkeys(_limit(found, what) for found in limits)), "limits")
     if found := _SECURITY.search(text):
-        return Refused(
+        return Explanation(
             f'{namespace} holds pods to the standard "{found["level"]}", and {what} does not keep to it: '
             f"{found['why'].strip()}. Tell the operator of this platform.",
             "security",
         )
     if "because it is being terminated" in text:
-        return Refused(f"{namespace} is being deleted. Try again in a minute.", "namespace")
+        return Explanation(f"{namespace} is being deleted. Try again in a minute.", "namespace")
     if found := _RIGHTS.search(text):
-        return Refused(
+        return Explanation(
             f"The Hub may not {found['verb']} {found['resource']} in {namespace}. The controllers give it that right "
             "when they prepare the namespace: do they run? Tell the operator of this platform.",
             "rights",
         )
-    return Refused(f"The cluster refused {what}: {text.strip()[:400]}", "refused")
+    return Explanation(f"The cluster refused {what}: {text.strip()[:400]}", "refused")
 
 
 def _amounts(written: Mapping[str, str]) -> dict[str, Decimal]:

@@ -24,13 +24,13 @@ from llmos.kubernetes_messages import is_uncounted
 from llmos.names import KEY_INSTANCE, KEY_KIND, KEY_NAME
 from llmos.resources.quantities import format_bytes, parse_quantity
 from llmos.trust import ENV_CA_CERTIFICATES
-from llmos_spawners.environment import mint_invoke_token, past_proxies, platform_environment, revoke_tokens
-from llmos_spawners.kubernetes.choices import ChoosingKubeSpawner
+from llmos_spawners.base import PlatformSpawner, own_default
+from llmos_spawners.environment import mint_invoke_token, past_proxies
+from llmos_spawners.kubernetes.choosing import ChoosingKubeSpawner
 from llmos_spawners.kubernetes.namespace import UNREACHABLE
 from llmos_spawners.kubernetes.pods import phase_of
 from llmos_spawners.kubernetes.quotas import explain_refusal
-from llmos_spawners.profiles import BadOptions
-from llmos_spawners.queued_starts import QueuedStarts
+from llmos_spawners.profiles.choices import BadOptions
 from llmos_spawners.refusals import refusal
 from llmos_spawners.start_phases import Phase
 
@@ -63,13 +63,9 @@ def _repeated(create: _Create) -> _Create:
     return attempt
 
 
-class LLMOSKubeSpawner(QueuedStarts, ChoosingKubeSpawner):
+class LLMOSKubeSpawner(PlatformSpawner, ChoosingKubeSpawner):
     """A spawner of notebook servers as pods with a home, a token for models and the platform's addresses."""
 
-    openai_base_url = Unicode(
-        "", config=True, help="The gateway's address with ``/v1``: ``OPENAI_BASE_URL`` in every server."
-    )
-    llmos_url = Unicode("", config=True, help="The API's address: ``LLMOS_URL`` in every server.")
     ca_certificates = Unicode(
         "",
         config=True,
@@ -92,7 +88,6 @@ class LLMOSKubeSpawner(QueuedStarts, ChoosingKubeSpawner):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._token = ""
         self._secret_values: dict[str, str] = {}
         # not a default, which the empty list in the chart of Zero to JupyterHub would override
         self.pod_affinity_required = [*self._sorted_dict_values(self.pod_affinity_required), *self._home_affinity()]
@@ -103,25 +98,29 @@ class LLMOSKubeSpawner(QueuedStarts, ChoosingKubeSpawner):
     def _default_pvc_name_template(self) -> str:
         return "home" if self.enable_user_namespaces else "home-{username}"
 
-    @default("storage_pvc_ensure")
-    def _default_storage_pvc_ensure(self) -> bool:
-        return True
-
-    @default("storage_capacity")
-    def _default_storage_capacity(self) -> str:
-        return "10Gi"
-
-    @default("storage_access_modes")
-    def _default_storage_access_modes(self) -> list[str]:
-        return ["ReadWriteOnce"]  # supported by every storage class
-
-    @default("delete_pvc")
-    def _default_delete_pvc(self) -> bool:
-        return False  # it is deleted with the namespace, which the controllers keep for a while
-
-    @default("volumes")
-    def _default_volumes(self) -> list[dict[str, Any]]:
-        return [{"name": "home", "persistentVolumeClaim": {"claimName": "{pvc_name}"}}]
+    _default_storage_pvc_ensure = own_default("storage_pvc_ensure", True)
+    _default_storage_capacity = own_default("storage_capacity", "10Gi")
+    # supported by every storage class
+    _default_storage_access_modes = own_default("storage_access_modes", ["ReadWriteOnce"])
+    # it is deleted with the namespace, which the controllers keep for a while
+    _default_delete_pvc = own_default("delete_pvc", False)
+    _default_volumes = own_default("volumes", [{"name": "home", "persistentVolumeClaim": {"claimName": "{pvc_name}"}}])
+    _default_uid = own_default("uid", 1000)
+    _default_gid = own_default("gid", 1000)
+    _default_fs_gid = own_default("fs_gid", 1000)
+    _default_pod_security_context = own_default(
+        "pod_security_context",
+        {
+            "runAsNonRoot": True,
+            "seccompProfile": {"type": "RuntimeDefault"},
+            # otherwise the kubelet changes the group of every file of a home at each start
+            "fsGroupChangePolicy": "OnRootMismatch",
+        },
+    )
+    _default_container_security_context = own_default("container_security_context", {"capabilities": {"drop": ["ALL"]}})
+    _default_automount_service_account_token = own_default("automount_service_account_token", False)
+    # a first image pull, or a node that an autoscaler adds
+    _default_start_timeout = own_default("start_timeout", 600)
 
     @default("volume_mounts")
     def _default_volume_mounts(self) -> list[dict[str, Any]]:
@@ -135,39 +134,9 @@ class LLMOSKubeSpawner(QueuedStarts, ChoosingKubeSpawner):
         selector = {"matchLabels": {KEY_KIND: "Server"}}
         return [{"labelSelector": selector, "topologyKey": "kubernetes.io/hostname"}]
 
-    @default("uid")
-    def _default_uid(self) -> int:
-        return 1000
-
-    @default("gid")
-    def _default_gid(self) -> int:
-        return 1000
-
-    @default("fs_gid")
-    def _default_fs_gid(self) -> int:
-        return 1000
-
-    @default("pod_security_context")
-    def _default_pod_security_context(self) -> dict[str, Any]:
-        # OnRootMismatch: otherwise the kubelet changes the group of every file of a home at each start
-        seccomp = {"type": "RuntimeDefault"}
-        return {"runAsNonRoot": True, "seccompProfile": seccomp, "fsGroupChangePolicy": "OnRootMismatch"}
-
-    @default("container_security_context")
-    def _default_container_security_context(self) -> dict[str, Any]:
-        return {"capabilities": {"drop": ["ALL"]}}
-
     @default("service_account")
     def _default_service_account(self) -> str | None:
         return SERVICE_ACCOUNT if self.enable_user_namespaces and self.namespace_timeout else None
-
-    @default("automount_service_account_token")
-    def _default_automount_service_account_token(self) -> bool:
-        return False
-
-    @default("start_timeout")
-    def _default_start_timeout(self) -> int:
-        return 600  # a first image pull, or a node that an autoscaler adds
 
     # The pod and its Secret
 
@@ -179,10 +148,7 @@ class LLMOSKubeSpawner(QueuedStarts, ChoosingKubeSpawner):
     def get_env(self) -> dict[str, Any]:
         """Return the server's environment, with references to its Secret for secret values."""
         env: dict[str, Any] = super().get_env()
-        platform = platform_environment(
-            openai_base_url=self.openai_base_url, llmos_url=self.llmos_url, token=self._token
-        )
-        platform[ENV_CA_CERTIFICATES] = self.ca_certificates
+        platform = {**self.platform_environment(), ENV_CA_CERTIFICATES: self.ca_certificates}
         # the site's own values take precedence
         env.update({name: value for name, value in platform.items() if value and name not in self.environment})
         env = past_proxies(env, self.openai_base_url, self.llmos_url, env.get("JUPYTERHUB_API_URL", ""))
@@ -241,7 +207,9 @@ class LLMOSKubeSpawner(QueuedStarts, ChoosingKubeSpawner):
             name = self.environment_secret_name
             await self.api.replace_namespaced_secret(name, self.namespace, body, _request_timeout=timeout)
 
-    async def _delete_secret(self) -> None:
+    async def forget_tokens(self) -> None:
+        """Delete the server's Secret."""
+        self._secret_values = {}
         try:
             await self.api.delete_namespaced_secret(
                 self.environment_secret_name, self.namespace, _request_timeout=self.k8s_api_request_timeout
@@ -400,14 +368,3 @@ class LLMOSKubeSpawner(QueuedStarts, ChoosingKubeSpawner):
             if over:
                 return
             await asyncio.sleep(0.5)
-
-    # Stopping
-
-    async def run_post_stop_hook(self) -> None:
-        """Revoke the server's tokens; runs after every stop, also of a server that died or that an earlier Hub started."""
-        self.leave_queue()
-        revoke_tokens(self)
-        self._token, self._secret_values = "", {}
-        await self._delete_secret()
-        if (done := super().run_post_stop_hook()) is not None:
-            await done

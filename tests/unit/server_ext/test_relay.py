@@ -126,6 +126,18 @@ async def test_without_log_in_nothing_is_passed_on(http_server_client, jp_base_u
     assert upstream.settings["seen"] == []
 
 
+async def test_reading_and_writing_are_authorized_each_for_itself(jp_fetch, jp_serverapp, monkeypatch):
+    async def reads_only(_handler, _user, action, resource):
+        return (action, resource) == ("read", "llmos")
+
+    monkeypatch.setattr(jp_serverapp.authorizer, "is_authorized", reads_only)
+    await jp_fetch("llmos", "apis", "x")
+    for method, body in [("DELETE", None), ("POST", "{}"), ("PUT", "{}"), ("PATCH", "{}")]:
+        with pytest.raises(tornado.httpclient.HTTPClientError) as raised:
+            await jp_fetch("llmos", "apis", "x", method=method, body=body)
+        assert raised.value.code == 403, method
+
+
 async def test_a_stream_comes_as_it_is_made_and_ends_upstream_when_the_page_leaves(
     http_server, http_server_port, jp_base_url, jp_auth_header, upstream
 ):

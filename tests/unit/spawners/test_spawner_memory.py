@@ -5,7 +5,7 @@ import subprocess
 import sys
 
 import pytest
-from llmos_spawners import memory
+from llmos_spawners import processes
 
 MB = 1024**2
 # a server whose kernel leads a session of its own and takes memory
@@ -18,7 +18,7 @@ subprocess.run([sys.executable, "-c", kernel], start_new_session=True)
 
 @pytest.fixture
 def server(monkeypatch):
-    monkeypatch.setattr(memory, "_FRESH", 0.0)
+    monkeypatch.setattr(processes, "_FRESH", 0.0)
     with subprocess.Popen(
         [sys.executable, "-c", SCRIPT], stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
     ) as process:
@@ -29,22 +29,22 @@ def server(monkeypatch):
 
 
 def test_kernels_count_with_their_server(server):
-    pids = memory.processes_of(server)
+    pids = processes.processes_of(server)
     assert len(pids) == 2
     assert os.getpid() not in pids
-    used = memory.used_by(pids, limit=10**12)
+    used = processes.used_by(pids, limit=10**12)
     assert 64 * MB < used < 200 * MB
 
 
 def test_what_is_shared_counts_once_where_it_matters(server):
-    pids = memory.processes_of(server)
-    assert 60 * MB < memory.used_by(pids, limit=0) <= memory.used_by(pids, limit=10**12)
+    pids = processes.processes_of(server)
+    assert 60 * MB < processes.used_by(pids, limit=0) <= processes.used_by(pids, limit=10**12)
 
 
 def test_a_server_that_is_gone_uses_nothing():
     gone = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True)
-    assert memory.processes_of(int(gone.stdout)) == []
+    assert processes.processes_of(int(gone.stdout)) == []
 
 
 def test_the_machine_has_memory():
-    assert memory.machine_memory() > 64 * MB
+    assert processes.machine_memory() > 64 * MB

@@ -8,9 +8,9 @@ import sys
 from types import SimpleNamespace
 
 import pytest
-from llmos_spawners import memory
-from llmos_spawners.listeners import listens
+from llmos_spawners import processes
 from llmos_spawners.local import LLMOSLocalSpawner
+from llmos_spawners.processes import listens
 from tornado import web
 
 SERVER = """
@@ -114,7 +114,7 @@ async def test_a_server_that_dies_of_something_else_is_not_started_again(make):
 
 
 def test_a_listener_belongs_to_who_started_it(taken, monkeypatch):
-    monkeypatch.setattr(memory, "_FRESH", 0.0)
+    monkeypatch.setattr(processes, "_FRESH", 0.0)
     assert listens(os.getpid(), taken)
     code = """import socket, subprocess, sys
 child = subprocess.Popen([sys.executable, "-c", '''

@@ -3,9 +3,11 @@
 from html.parser import HTMLParser
 
 import pytest
-from llmos_spawners.environment import invoke_note, slug
-from llmos_spawners.profile_form import render_form
-from llmos_spawners.profiles import DEFAULT_SIZE, SIZES, BadOptions, Profiles, workstation
+from llmos_spawners.environment import invoke_note
+from llmos_spawners.profiles.choices import DEFAULT_SIZE, SIZES, BadOptions, Profiles, workstation
+from llmos_spawners.profiles.form import render_form
+
+from llmos.names import slug
 
 
 class Inputs(HTMLParser):

@@ -22,7 +22,7 @@ from llmos_widgets.chat import Answer, Conversation, fill_in, stream_answer
 from llmos_widgets.completion import complete
 from llmos_widgets.html import bundle, lines_html, table_html
 from llmos_widgets.magics import CommandFailed
-from llmos_widgets.output import NotebookOutput, Redrawn, in_notebook
+from llmos_widgets.output import NotebookOutput, RedrawnPart, in_notebook
 from llmos_widgets.values import quiet
 
 
@@ -190,10 +190,10 @@ def test_a_stopwatch_goes_on_and_the_last_state_stays(shell, monkeypatch):
         return {"text/plain": texts[-1]}
 
     with capture_output() as captured:
-        redrawn = Redrawn(render)
+        redrawn = RedrawnPart(render)
         redrawn.show("waiting")
         assert ticked.wait(10)
-        redrawn.finish()
+        redrawn.close()
     assert captured.outputs[0].data["text/plain"] == "waiting 0"
     assert not redrawn._ticker.is_alive()
 
@@ -384,7 +384,7 @@ def test_the_wait_for_the_first_word_is_shown_and_gone_once_it_comes(shell, monk
     def show(data, **_):
         pages.append(data["text/plain"])
         waited.set()
-        return SimpleNamespace(update=lambda data, **_: pages.append(data["text/plain"]))
+        return SimpleNamespace(update=show)
 
     monkeypatch.setattr("llmos_widgets.chat.show_bundle", show)
 

@@ -10,8 +10,8 @@ from types import SimpleNamespace
 from kubernetes_asyncio.client import ApiException
 from llmos_spawners.kubernetes import LLMOSKubeSpawner
 from llmos_spawners.kubernetes import spawner as module
-from llmos_spawners.profile_config import default_sizes
-from llmos_spawners.profiles import BadOptions
+from llmos_spawners.profiles.choices import BadOptions
+from llmos_spawners.profiles.config import default_sizes
 from tornado import web
 from traitlets import TraitError
 from traitlets.config import Config
@@ -378,14 +378,14 @@ async def test_a_secret_left_by_a_dead_hub_is_replaced_and_one_that_is_gone_is_n
     (secret,) = cluster.secrets.values()
     assert secret["stringData"]["OPENAI_API_KEY"] == "newer"
     assert secret["metadata"]["ownerReferences"]
-    await spawner._delete_secret()
+    await spawner.forget_tokens()
     assert cluster.secrets == {}
-    await spawner._delete_secret()
+    await spawner.forget_tokens()
 
 
 async def test_after_a_stop_tokens_and_secret_are_gone_and_the_sites_hook_ran(make, cluster, monkeypatch):
     ended = []
-    monkeypatch.setattr(module, "revoke_tokens", ended.append)
+    monkeypatch.setattr("llmos_spawners.base.revoke_tokens", ended.append)
     spawner = make(post_stop_hook=lambda spawner: ended.append("hook"))
     spawner.get_env()
     await spawner._write_secret()

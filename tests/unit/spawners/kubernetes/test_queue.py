@@ -19,7 +19,7 @@ async def pupils(make, monkeypatch):
     """Return spawners by user that share a queue of two places, and whose pods are ready when the test says so."""
     monkeypatch.setattr(LLMOSKubeSpawner, "_starts", None)
     monkeypatch.setattr("llmos_spawners.kubernetes.spawner.mint_invoke_token", lambda _: "invoke")
-    monkeypatch.setattr("llmos_spawners.kubernetes.spawner.revoke_tokens", lambda _: 0)
+    monkeypatch.setattr("llmos_spawners.base.revoke_tokens", lambda _: 0)
     found = {}
     for name in ("ada", "bob", "cy", "dee", "eve"):
         spawner = found[name] = make(name, concurrent_starts=2)

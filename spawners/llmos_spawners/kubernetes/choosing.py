@@ -12,14 +12,14 @@ from traitlets import Bool, Dict, List, TraitError, Unicode, default, validate
 from llmos.names import MODELS_CLAIM
 from llmos_spawners.environment import chosen_options
 from llmos_spawners.kubernetes.namespace import UNREACHABLE, NamespacedKubeSpawner
-from llmos_spawners.profile_config import read_profiles
-from llmos_spawners.profile_form import render_form
-from llmos_spawners.profiles import BadOptions, Choice, Profiles
+from llmos_spawners.profiles.choices import BadOptions, Profiles, Selection
+from llmos_spawners.profiles.config import read_profiles
+from llmos_spawners.profiles.form import render_form
 
 __all__ = ["ChoosingKubeSpawner"]
 
 
-# Traits that a choice changes; every start first resets them to the site's values.
+# Traits that a selection changes; every start first resets them to the site's values.
 _CHOSEN_TRAITS: Final = (
     *("image", "cpu_limit", "cpu_guarantee", "mem_limit", "mem_guarantee"),
     *("extra_resource_limits", "extra_resource_guarantees", "node_selector", "tolerations"),
@@ -160,42 +160,42 @@ class ChoosingKubeSpawner(NamespacedKubeSpawner):
         options = dict(self.user_options or {})
         if not self.sizes:
             options.pop("size", None)  # remembered from a start when the site had sizes
-        choice = self.profiles.choose(options)
-        if choice.claims and (missing := sorted(set(choice.claims) - set(there := await self._claims()))):
+        selection = self.profiles.choose(options)
+        if selection.claims and (missing := sorted(set(selection.claims) - set(there := await self._claims()))):
             raise BadOptions(f'volumes: there is no "{missing[0]}". There are: {", ".join(there) or "none"}.')
-        self._apply_choice(choice)
+        self._apply_selection(selection)
 
-    def _apply_choice(self, choice: Choice) -> None:
+    def _apply_selection(self, selection: Selection) -> None:
         self._site = self._site or {name: copy.deepcopy(getattr(self, name)) for name in _CHOSEN_TRAITS}
         for name, value in self._site.items():
             setattr(self, name, copy.deepcopy(value))
-        size = choice.size
+        size = selection.size
         if self.sizes:
             self.cpu_limit, self.mem_limit = size.cpu, size.memory
             self.cpu_guarantee = size.cpu / 10 if size.cpu_request is None else size.cpu_request
             self.mem_guarantee = size.memory if size.memory_request is None else size.memory_request
-        if choice.image:
-            self.image = choice.image.image
-        if gpu := choice.gpu:
+        if selection.image:
+            self.image = selection.image.image
+        if gpu := selection.gpu:
             self.extra_resource_limits = {**self.extra_resource_limits, gpu.resource: str(gpu.count)}
             self.extra_resource_guarantees = {**self.extra_resource_guarantees, gpu.resource: str(gpu.count)}
             self.node_selector = {**self.node_selector, **gpu.node_selector}
             self.tolerations = [*self._sorted_dict_values(self.tolerations), *gpu.tolerations]
             if gpu.runtime_class:
                 self.extra_pod_config = {**self.extra_pod_config, "runtimeClassName": gpu.runtime_class}
-        volumes, mounts = self._volumes_of(choice)
+        volumes, mounts = self._volumes_of(selection)
         self.volumes = [*self._sorted_dict_values(self.volumes), *volumes]
         self.volume_mounts = [*self._sorted_dict_values(self.volume_mounts), *mounts]
 
-    def _volumes_of(self, choice: Choice) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-        shared = [({**one.volume, "name": f"shared-{one.name}"}, one.mount, one.read_only) for one in choice.volumes]
+    def _volumes_of(self, selection: Selection) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+        shared = [({**one.volume, "name": f"shared-{one.name}"}, one.mount, one.read_only) for one in selection.volumes]
         own = [
             (
                 {"name": f"own-{index}", "persistentVolumeClaim": {"claimName": name}},
                 f"{self.home}/volumes/{name}",
                 False,
             )
-            for index, name in enumerate(choice.claims)
+            for index, name in enumerate(selection.claims)
         ]
         mounts = [{"name": v["name"], "mountPath": where, "readOnly": ro} for v, where, ro in (*shared, *own)]
         return [volume for volume, _, _ in (*shared, *own)], mounts

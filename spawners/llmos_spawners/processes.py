@@ -1,4 +1,4 @@
-"""Memory used by a server's processes, and memory of this machine."""
+"""The processes of a server: their memory and ports; and the memory of this machine."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Final
 
 from llmos import proc
 
-__all__ = ["machine_memory", "processes_of", "used_by"]
+__all__ = ["listens", "machine_memory", "processes_of", "used_by"]
 
 _PAGE: Final = os.sysconf("SC_PAGE_SIZE")
 _FRESH: Final = 0.5  # seconds for which a list of all processes is reused for every server
@@ -38,3 +38,17 @@ def used_by(pids: list[int], limit: int) -> int:
     """Return the bytes that processes use; memory shared among them is counted once if it would exceed `limit`."""
     resident = sum(proc.resident(pid) for pid in pids)
     return resident if resident <= limit else sum(proc.proportional(pid) or 0 for pid in pids)
+
+
+def listens(leader: int, port: int) -> bool:
+    """Return whether a process or one of its descendants listens on a TCP port: an open one may be another program's.
+
+    Parameters
+    ----------
+    leader
+        Id of the process.
+    port
+        The port, on any address of this machine.
+    """
+    sockets = proc.listening_sockets(port)
+    return any(proc.has_open(pid, sockets) for pid in {leader, *processes_of(leader)})

@@ -7,7 +7,7 @@ from html import escape
 from typing import Any
 
 from llmos.resources.quantities import format_bytes
-from llmos_spawners.profiles import Gpu, Image, Profiles, Size
+from llmos_spawners.profiles.choices import Gpu, Profiles, ServerImage, Size
 
 __all__ = ["render_form"]
 
@@ -86,7 +86,7 @@ def _card(size: Size, *, checked: bool, cores: bool) -> str:
     </label>"""
 
 
-def _select(name: str, title: str, choices: Sequence[Image] | Sequence[Gpu], chosen: object) -> str:
+def _select(name: str, title: str, choices: Sequence[ServerImage] | Sequence[Gpu], chosen: object) -> str:
     options = "\n".join(
         f'    <option value="{escape(choice.name)}"{" selected" if choice.name == chosen else ""}>'
         f"{escape(choice.title)}{' · ' + escape(choice.description) if choice.description else ''}</option>"

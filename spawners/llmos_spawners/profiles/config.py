@@ -7,7 +7,7 @@ from dataclasses import fields
 from typing import Any
 
 from llmos.resources.quantities import parse_quantity
-from llmos_spawners.profiles import NAME, SIZES, Gpu, Image, Named, Profiles, SharedVolume, Size
+from llmos_spawners.profiles.choices import NAME, SIZES, Gpu, Named, Profiles, ServerImage, SharedVolume, Size
 
 __all__ = ["default_sizes", "read_profiles"]
 
@@ -35,7 +35,7 @@ def read_profiles(
     """
     return Profiles(
         sizes=_read(Size, "sizes", sizes) or SIZES,
-        images=_read(Image, "images", images),
+        images=_read(ServerImage, "images", images),
         gpus=_read(Gpu, "gpus", gpus),
         volumes=_read(SharedVolume, "volumes", volumes),
         own_claims=own_claims,

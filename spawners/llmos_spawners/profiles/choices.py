@@ -12,10 +12,10 @@ __all__ = [
     "NAME",
     "SIZES",
     "BadOptions",
-    "Choice",
     "Gpu",
-    "Image",
     "Profiles",
+    "Selection",
+    "ServerImage",
     "SharedVolume",
     "Size",
     "workstation",
@@ -60,7 +60,7 @@ class Size:
 
 
 @dataclass(frozen=True, slots=True)
-class Image:
+class ServerImage:
     """A container image of servers.
 
     Attributes
@@ -139,15 +139,15 @@ SIZES: Final[Sequence[Size]] = (
 )
 DEFAULT_SIZE: Final = "small"
 
-Named = TypeVar("Named", Size, Image, Gpu, SharedVolume)
+Named = TypeVar("Named", Size, ServerImage, Gpu, SharedVolume)
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class Selection:
     """The choices for one start; `claims` are names of the user's own volumes."""
 
     size: Size
-    image: Image | None = None
+    image: ServerImage | None = None
     gpu: Gpu | None = None
     volumes: tuple[SharedVolume, ...] = ()
     claims: tuple[str, ...] = ()
@@ -170,7 +170,7 @@ class Profiles:
     """
 
     sizes: Sequence[Size] = SIZES
-    images: Sequence[Image] = ()
+    images: Sequence[ServerImage] = ()
     gpus: Sequence[Gpu] = ()
     volumes: Sequence[SharedVolume] = ()
     own_claims: bool = False
@@ -188,7 +188,7 @@ class Profiles:
         """The name of the size of a server without options."""
         return next((size.name for size in self.sizes if size.name == self.preferred_size), self.sizes[0].name)
 
-    def choose(self, options: Mapping[str, Any]) -> Choice:
+    def choose(self, options: Mapping[str, Any]) -> Selection:
         """Return the choices for a start's options.
 
         Parameters
@@ -212,7 +212,7 @@ class Profiles:
         for name in own:
             if not self.own_claims or not NAME.fullmatch(name):
                 raise BadOptions(f'volumes: "{name[:40]}" is not among {", ".join(shared) or "those there are: none"}.')
-        return Choice(
+        return Selection(
             size=_find("size", self.sizes, options.get("size", self.default_size)),
             image=_find("image", self.images, options.get("image", self.images[0].name)) if self.images else None,
             gpu=None if gpu == "none" or not self.gpus else _find("gpu", self.gpus, gpu, "none"),
