@@ -77,9 +77,9 @@ def add_user(data_dir: DataDir, name: str, *, admin: bool, inherit: bool = False
     made = asyncio.run(hub.one_time_password(wanted, create=True, admin=admin, inherit=inherit))
     kind = "admin" if admin else "user"
     renamed = (
-        f' (names are in small letters: "{name.strip()}" logs in as {made["name"]})' if made["name"] != name else ""
+        f'"{name.strip()}" logs in as {made["name"]}: names are in small letters. ' if made["name"] != name else ""
     )
-    sys.stdout.write(f"{made['name']} is made ({kind}){renamed}. {_HOLDS}\n{made['password']}\n")
+    sys.stdout.write(f"{made['name']} is made ({kind}). {renamed}{_HOLDS}\n{made['password']}\n")
     return 0
 
 

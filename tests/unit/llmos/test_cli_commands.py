@@ -450,6 +450,7 @@ def test_nodes(run: Run, platform: FakePlatform):
     one = run("nodes", "node1")[1].splitlines()
     assert one[0].split() == ["NAME", "ROLES", "STATE", "CPUS", "FREE", "MEMORY", "FREE", "RUNNING"]
     assert one[3].split() == ["chat", "model", "user-ada", "2", "1.0", "GiB", "-"]
+    assert "There are: node1, gpu1." in run("nodes", "zzzz")[2]
     assert run("nodes", "nod1")[2] == 'There is no node "nod1". Did you mean "node1"? (not_found)\n'
 
 
