@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -183,9 +184,9 @@ def _configuration_note(trial: _Trial) -> str:
             if trial.trouble == _HANGS
             else f"ends it ({trial.trouble.rstrip('.')})"
         )
-        where = f"{trial.file} {how}."
+        where = f"{trial.file} {how}"
     return (
-        f"This kernel runs without your own IPython configuration, with which it does not start: {where}\n"
+        f"This kernel runs without your own IPython configuration, with which it does not start: {where.rstrip('.')}.\n"
         f"Mend or remove {'that file' if trial.file else 'that'}, then restart the kernel."
     )
 
@@ -296,7 +297,8 @@ def _try(layer: Layer, *, packages: bool = True, configuration: bool = True) -> 
     code = f"exit code {done.returncode}." if done.returncode >= 0 else f"killed by signal {-done.returncode}."
     if file := _running_file(said):
         return _Trial(code, file)
-    return _Trial([*lines, *fails][-1][:300] if lines or fails else code)
+    last = [code, *lines, *fails][-1]
+    return _Trial(re.sub(r"^\[\w+\] [A-Z]+ \| ", "", last)[:300])  # without what a logger writes before its message
 
 
 def _running_file(said: Sequence[str]) -> str:

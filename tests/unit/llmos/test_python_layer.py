@@ -222,6 +222,7 @@ def test_a_setting_that_ends_a_kernel_is_left_out_with_where_it_is(layer, profil
     start = kernel._prepare(layer)
     assert (start.packages, start.configuration) == (True, False)
     assert f"in {profile}: " in start.notes[0]
+    assert "CRITICAL" not in start.notes[0]
     assert "no.such.Kernel" in start.notes[0] or "No module named" in start.notes[0]
 
 
