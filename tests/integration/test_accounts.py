@@ -232,6 +232,13 @@ def test_who_there_is_and_who_cannot_log_in(platform, visitor):
     assert again.stderr == 'There is no user "added". Who there is: llmos user list\n'
 
 
+def test_a_page_that_does_not_exist_says_so_and_leads_on(platform):
+    answer = httpx.get(f"{platform.hub_url}/hub/signup", timeout=30)
+    assert answer.status_code == 404
+    assert "404 : Not Found" in answer.text
+    assert 'href="/hub/home"' in answer.text
+
+
 def test_a_name_made_again_inherits_nothing_until_an_admin_says_so(platform):
     platform.add_user("nell")
     token = platform.token("nell")
