@@ -210,7 +210,9 @@ def test_a_logged_in_person_changes_the_password_while_somebody_guesses(platform
 
 def test_names_are_said_as_they_log_in(platform):
     done = platform.run("user", "add", "Ottoline")
-    assert done.stdout.startswith("ottoline is made (user)")
+    assert done.stdout.startswith(
+        'ottoline is made (user). "Ottoline" logs in as ottoline: names are in small letters. '
+    )
     assert platform.run("token", "--user", "Ottoline", "--invoke-only").returncode == 0
     for name in ("", "  "):
         done = platform.run("user", "add", name)
