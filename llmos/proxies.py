@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Final
 from urllib.parse import urlsplit
 
-__all__ = ["CLUSTER_HOSTS", "LOOPBACK_HOSTS", "hosts_of", "invalid_proxy", "with_no_proxy"]
+__all__ = ["CLUSTER_HOSTS", "LOOPBACK_HOSTS", "hosts_of", "invalid_proxy", "proxy_advice", "with_no_proxy"]
 
 LOOPBACK_HOSTS: Final = ("localhost", "127.0.0.1", "::1")
 """Names and addresses of the local machine."""
@@ -39,6 +39,16 @@ def with_no_proxy(environment: Mapping[str, str], hosts: Iterable[str]) -> dict[
     theirs = [host.strip() for name in _NAMES for host in environment.get(name, "").split(",")]
     value = ",".join(dict.fromkeys(host for host in (*theirs, *hosts) if host))
     return found | dict.fromkeys(_NAMES, value)
+
+
+def proxy_advice(environment: Mapping[str, str]) -> str:
+    """Return what to do about a proxy when a host on the internet can't be reached.
+
+    >>> proxy_advice({}), proxy_advice({"https_proxy": "http://proxy:3128"})
+    ('Behind a proxy, set HTTPS_PROXY', 'https_proxy is set: check that proxy')
+    """
+    names = [name for name, value in environment.items() if value and name.lower() in ("https_proxy", "all_proxy")]
+    return f"{names[0]} is set: check that proxy" if names else "Behind a proxy, set HTTPS_PROXY"
 
 
 def hosts_of(*urls: str) -> list[str]:

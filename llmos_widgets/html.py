@@ -23,7 +23,7 @@ _TONES = {
     "bold": "font-weight:600",
 }
 _PRE = "margin:0;white-space:pre-wrap;word-break:normal;overflow-wrap:break-word;line-height:1.45;font-family:var(--jp-code-font-family,monospace);font-size:var(--jp-code-font-size,13px)"
-_MOST_HANGING = "30vw"
+_MOST_HANGING = "40vw"
 """Maximum indentation of continuation lines, so that they have room in narrow cells."""
 # Not a percentage: those of padding-left and text-indent refer to different widths, and lines would begin in the middle.
 _CELL = "text-align:left;padding:.2em 1.2em .2em 0;vertical-align:top;white-space:nowrap"

@@ -144,7 +144,7 @@ class LLMOSMagics(Magics):
         if words[:1] != ["apply"]:
             raise UsageError("%%llmos has one verb, apply: the cell below it is the manifest. Otherwise use %llmos.")
         verb, args = parse(["apply", "-f", "-", *words[1:]], prog="%llmos")
-        args.filename = [ManifestText("cell", cell)]
+        args.filename = [ManifestText("cell", f"\n{cell}")]  # lines are counted from the cell's first
         return verb, args
 
     def _chat(self, line: str, cell: str) -> Answer:

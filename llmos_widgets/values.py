@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import fields
 from typing import Any
 
+from llmos.client.messages import WhoAmI
 from llmos.errors import Unsupported
 from llmos.present.resources import resource_table
 from llmos.present.views import view_of
@@ -66,21 +68,35 @@ def quiet(value: Any) -> Any:
     """Return the value in a form that its own cell doesn't show again."""
     if isinstance(value, Resource):
         return _quiet_resource(value)
+    if isinstance(value, WhoAmI):
+        return _quiet_identity(value)
     if isinstance(value, Iterable) and not isinstance(value, str | bytes | dict):
         return Found(value)
     return value
 
 
 def _quiet_resource(value: Resource) -> Resource:
+    resource: Resource = _quiet_type(value, lambda: Found([resource]).show()).model_construct(**dict(value))
+    return resource
+
+
+def _quiet_identity(value: WhoAmI) -> WhoAmI:
+    from llmos_widgets.output import NotebookOutput
+
+    facts = {field.name: getattr(value, field.name) for field in fields(value)}
+    identity: WhoAmI = _quiet_type(value, lambda: NotebookOutput().text(repr(value)))(**facts)
+    return identity
+
+
+def _quiet_type(value: Any, show: Callable[[], None]) -> Any:
+    """Return a subclass of the value's type, which IPython shows only in later cells."""
     shown = False
 
-    def display_later(self: Resource) -> None:
+    def display_later(_: Any) -> None:
         nonlocal shown
         if shown:
-            Found([self]).show()
+            show()
         shown = True
 
     attributes = {"_ipython_display_": display_later, "__module__": __name__}
-    quieted: Any = type(type(value).__name__, (type(value),), attributes)
-    resource: Resource = quieted.model_construct(**dict(value))
-    return resource
+    return type(type(value).__name__, (type(value),), attributes)

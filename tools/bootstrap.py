@@ -99,6 +99,11 @@ def notebook_file(name):
     return os.path.join(NOTEBOOK, name)
 
 
+def notebook_complete():
+    """Return whether the notebook environment also has the data packages, as far as it says itself."""
+    return os.path.exists(notebook_file(".llmos-complete"))
+
+
 def notebook_installed():
     """Return whether LLMOS' part of the notebook environment is installed as locked."""
     unfinished = os.path.exists(notebook_file(".llmos-setup-unfinished"))
@@ -111,15 +116,17 @@ def damage(prefix):
 
     if check.unchanged(prefix):
         return []
-    words = check.damage(prefix, contents=True)
-    if not words:
+    # data packages that an interrupted set-up has installed are not recorded yet
+    growing = prefix == NOTEBOOK and os.path.exists(notebook_file(".llmos-data-unfinished")) and not notebook_complete()
+    words = check.damage(prefix, contents=True, additions=not growing)
+    if not words and not growing:
         check.record(prefix)
     return words
 
 
 def missing(lock):
     """Return the environments that must be made, each with its changes; empty if all are as locked."""
-    whole = lock != "dev" or os.path.exists(notebook_file(".llmos-complete"))
+    whole = lock != "dev" or notebook_complete()
     there = {VENV: installed() in (lock, "dev"), NOTEBOOK: notebook_installed() and whole}
     found = {prefix: damage(prefix) if as_locked else [] for prefix, as_locked in there.items()}
     return {prefix: words for prefix, words in found.items() if words or not there[prefix]}
@@ -378,18 +385,20 @@ def finish_notebook():
 
 
 def complete_notebook(step):
-    """Install the data packages; after an interrupted attempt all of them again."""
-    again = ["--reinstall"] if os.path.exists(notebook_file(".llmos-setup-unfinished")) else []
-    write(notebook_file(".llmos-setup-unfinished"))
-    try:
-        sync_notebook(step, "data", "Fetching numpy, pandas and what else notebooks need", *again)
-    except SetupFailed:
-        if not again and not damage(NOTEBOOK):  # the download failed before anything was installed
-            remove(notebook_file(".llmos-setup-unfinished"))
-        raise
+    """Install the data packages; after an interrupted attempt those that are missing or incomplete.
+
+    Packages of the kernels stay as they are, because kernels may run on them.
+    """
+    from llmos.python import check
+
+    # uv takes a package for installed as soon as a part of it is there
+    again = [f"--reinstall-package={name}" for name in check.incomplete(NOTEBOOK)]
+    write(notebook_file(".llmos-data-unfinished"))
+    sync_notebook(step, "data", "Fetching numpy, pandas and what else notebooks need", *again)
     sync_notebook(step, "data", "Compiling them", "--compile-bytecode")
     finish_notebook()
     write(notebook_file(".llmos-complete"))
+    remove(notebook_file(".llmos-data-unfinished"))
 
 
 def install_proxy(step):
@@ -454,7 +463,10 @@ def set_up(lock, steps=4):
             remove(STAMP)
             packages.append(f"{install_python(lock, step)} packages")
         if NOTEBOOK in found:
-            install_notebook(step, whole=lock == "dev")
+            if notebook_installed() and not found[NOTEBOOK]:
+                complete_notebook(step)
+            else:
+                install_notebook(step, whole=lock == "dev")
             packages.append("notebooks' own")
         step.done(" · ".join(packages))
         if VENV in found:
@@ -499,9 +511,9 @@ def complete():
     """Complete the notebook environment while the platform runs; the output goes to its console."""
     os.nice(10)  # users who have logged in take precedence
     with checkout_locked():
-        if not notebook_installed() and not os.path.exists(notebook_file(".llmos-setup-unfinished")):
+        if not notebook_installed():
             raise SetupFailed("The notebook environment is not the locks': stop LLMOS, then: make up")
-        if not os.path.exists(notebook_file(".llmos-complete")):
+        if not notebook_complete():
             complete_notebook(Quiet())
 
 

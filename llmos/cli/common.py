@@ -216,6 +216,7 @@ def suggesting(client: Client, name: str, namespace: str | None, kind: type[Reso
         names = _names_of(client, kind, namespace)
         if name in names:
             raise
-        listed = f" There is: {', '.join(names[:10])}{' …' if len(names) > 10 else ''}." if names else ""
+        there = "There is" if len(names) == 1 else "There are"
+        listed = f" {there}: {', '.join(names[:10])}{' …' if len(names) > 10 else ''}." if names else ""
         message = f"{error.message.rstrip('.')}.{did_you_mean(name, names) or listed}"
         raise type(error)(message, causes=error.causes, request_id=error.request_id) from None

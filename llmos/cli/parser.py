@@ -240,6 +240,9 @@ def parse(
     if name not in verbs:
         if name in _ELSEWHERE:
             raise UsageError(_ELSEWHERE[name].format(prog=prog))
+        if name in VERBS or (name in PLATFORM_VERBS and only is not None):
+            where = "on the platform's machine" if name in PLATFORM_VERBS else "of yours"
+            raise UsageError(f'{prog}: "{name}" is not for notebooks. In a terminal {where}: llmos {name}')
         from llmos.present.text import did_you_mean
 
         known = [*verbs, *(PLATFORM_VERBS if only is None else ())]

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from llmos.files import replace_file
 
-__all__ = ["RECORD", "damage", "distrust", "record", "unchanged"]
+__all__ = ["RECORD", "damage", "distrust", "incomplete", "record", "unchanged"]
 
 RECORD = ".llmos-record"
 _OURS = frozenset({"__pycache__", "_llmos_managed.py", "llmos_managed.pth", "_virtualenv.py", "_virtualenv.pth"})
@@ -82,11 +82,12 @@ def distrust(prefix: str) -> None:
         path.write_text(json.dumps({**content, "folders": {}}), encoding="utf-8")
 
 
-def damage(prefix: str, *, contents: bool = False) -> list[str]:
+def damage(prefix: str, *, contents: bool = False, additions: bool = True) -> list[str]:
     """Return the differences from the recorded state, in words; with `contents` every source file is read as well.
 
     Differences are packages that were added, removed or changed to another version, files that are missing or have
-    another size, and modules that belong to no package, such as ``sitecustomize.py``.
+    another size, and modules that belong to no package, such as ``sitecustomize.py``. Without `additions`, what was
+    added is none: packages are being installed.
     """
     site = _site(prefix)
     try:
@@ -102,16 +103,30 @@ def damage(prefix: str, *, contents: bool = False) -> list[str]:
         package, _, version = name.rpartition("-")
         other = versions.pop(package, None)
         words.append(f"{package} is {other} instead of {version}" if other else f"{package} {version} is missing")
-    words += [f"{package} {version} was put in" for package, version in sorted(versions.items())]
+    if additions:
+        words += [f"{package} {version} was put in" for package, version in sorted(versions.items())]
     owned: set[str] = set()
     for name in sorted(known & found):
         words += _damaged(site, name, owned, contents=contents)
+    if not additions:
+        return words
     for name in _packages(site):
         if name not in known:  # another version's files, or another build's, are not strangers as well
             _damaged(site, name, owned, contents=False)
     strangers = [entry.name for entry in os.scandir(site) if entry.name not in owned | _OURS]
     words += [f"{name} belongs to no package" for name in sorted(strangers) if not name.endswith(".dist-info")]
     return words
+
+
+def incomplete(prefix: str) -> list[str]:
+    """Return the names of packages that were added since `record` and lack files: an installation was interrupted."""
+    site = _site(prefix)
+    try:
+        known = set(json.loads(Path(prefix, RECORD).read_text(encoding="utf-8"))["packages"])
+        added = sorted(set(_packages(site)) - known)
+    except (OSError, ValueError, KeyError):
+        return []
+    return [name.rpartition("-")[0] for name in added if _damaged(site, name, set(), contents=True)]
 
 
 def _damaged(site: str, name: str, owned: set[str], *, contents: bool) -> list[str]:

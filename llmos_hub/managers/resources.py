@@ -476,7 +476,8 @@ class ResourceManager:
         except LLMOSError:
             names = []
         close = difflib.get_close_matches(name[:80], names, n=1)
-        hint = f' Did you mean "{close[0]}"?' if close else f" There is: {', '.join(names[:10])}." if names else ""
+        listed = f" There {'is' if len(names) == 1 else 'are'}: {', '.join(names[:10])}." if names else ""
+        hint = f' Did you mean "{close[0]}"?' if close else listed
         return NotFound(f'There is no {kind.singular} "{name[:80]}"{where}.{hint}')
 
     def _rules_of(self, kind: type[Resource]) -> KindRules[Any]:

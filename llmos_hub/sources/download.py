@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
@@ -18,6 +19,7 @@ from typing import Final
 import httpx
 
 from llmos.errors import SourceFailed
+from llmos.proxies import proxy_advice
 from llmos_hub.failures import reason
 from llmos_hub.sources.base import FetchProgress
 from llmos_hub.sources.cache import explain_os_error
@@ -119,7 +121,7 @@ def _unreachable(url: str, error: Exception, what: str) -> SourceFailed:
     host = httpx.URL(url).host
     return SourceFailed(
         f"{what} can't be fetched: no connection to {host} ({_why(error)}). Is this machine online? "
-        "Behind a proxy, set HTTPS_PROXY. Without a network, use demo://tiny or file:///path/model.gguf."
+        f"{proxy_advice(os.environ)}. Without a network, use demo://tiny or file:///path/model.gguf."
     )
 
 

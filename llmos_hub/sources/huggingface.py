@@ -29,6 +29,7 @@ from huggingface_hub.errors import (
 )
 
 from llmos.errors import Invalid, SourceFailed
+from llmos.proxies import proxy_advice
 from llmos_hub.failures import reason
 from llmos_hub.sources.base import FetchProgress, Header, ModelFiles
 from llmos_hub.sources.cache import Cache
@@ -208,7 +209,7 @@ class ModelHub:
     def _no_connection(self, repo: str, error: Exception) -> str:
         return (
             f"{repo} can't be looked up: no connection to {self._host} ({reason(error)}). Is this machine "
-            "online? Behind a proxy, set HTTPS_PROXY; for a mirror, HF_ENDPOINT. Without a network, use "
+            f"online? {proxy_advice(os.environ)}; for a mirror, HF_ENDPOINT. Without a network, use "
             "demo://smollm2, demo://tiny or file:///path/model.gguf."
         )
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from typing import Final
 
+from llmos.resources.quantities import format_bytes
+
 __all__ = ["BEGINNING", "why_not_gguf"]
 
 BEGINNING: Final = 1024
@@ -29,7 +31,7 @@ def why_not_gguf(beginning: bytes) -> str:
         return "empty. Was its download broken off, or the disk full? Fetch it again."
     if beginning.startswith(_LFS_POINTER):
         found = re.search(rb"^size (\d{1,15})$", beginning, re.MULTILINE)
-        of = f" of {int(found[1]) / 1e9:.1f} GB" if found else ""
+        of = f" of {format_bytes(int(found[1]), binary=False)}" if found else ""
         return f"a Git LFS pointer to the model{of}, not the model. Where the repository was cloned, type: git lfs pull"
     if _WEB_PAGE.match(beginning):
         return (

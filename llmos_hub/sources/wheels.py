@@ -21,6 +21,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from llmos.errors import SourceFailed
+from llmos.proxies import proxy_advice
 from llmos_hub.sources.cache import Cache, explain_os_error
 from llmos_hub.sources.download import Meter
 
@@ -143,7 +144,7 @@ def _failure(wheel: PinnedWheel, said: str, folder: Path) -> SourceFailed:
     if why := _why_unreachable(said):
         return SourceFailed(
             f"{wheel.filename} can't be fetched: no connection to {hosts or 'the package index'} ({why}). "
-            "Is this machine online? Behind a proxy, set HTTPS_PROXY. "
+            f"Is this machine online? {proxy_advice(os.environ)}. "
             "Without a network, use demo://tiny or file:///path/model.gguf."
         )
     if "Skipping page" in said:

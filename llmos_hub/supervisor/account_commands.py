@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import re
 import sys
 import time
@@ -15,6 +16,7 @@ from llmos.resources import MAIN_KIND
 from llmos_hub.names import DataDir, group_namespace, user_namespace
 from llmos_hub.supervisor.hub_api import HubApi, renew_client_token, token_scopes
 from llmos_hub.supervisor.secrets import Secrets
+from llmos_hub.supervisor.status import where_to_look
 
 __all__ = ["add_group", "add_user", "delete_user", "list_users", "parse_span", "reset_password", "token"]
 
@@ -50,9 +52,7 @@ def _hub(data_dir: DataDir) -> tuple[HubApi, str]:
     try:
         client = json.loads(data_dir.client.read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        raise NotFound(
-            f"No platform has run in {data_dir.root} so far. Start one: llmos up. Or say where it is: --data-dir DIR"
-        ) from None
+        raise NotFound(f"No platform has run in {data_dir.root} so far. {where_to_look(os.environ)}") from None
     return HubApi(f"{client['hub_url']}/hub/api", Secrets.load(data_dir.secrets).supervisor_token), client["user"]
 
 
@@ -77,9 +77,9 @@ def add_user(data_dir: DataDir, name: str, *, admin: bool, inherit: bool = False
     made = asyncio.run(hub.one_time_password(wanted, create=True, admin=admin, inherit=inherit))
     kind = "admin" if admin else "user"
     renamed = (
-        f' (names are in small letters: "{name.strip()}" logs in as {made["name"]})' if made["name"] != name else ""
+        f'"{name.strip()}" logs in as {made["name"]}: names are in small letters. ' if made["name"] != name else ""
     )
-    sys.stdout.write(f"{made['name']} is made ({kind}){renamed}. {_HOLDS}\n{made['password']}\n")
+    sys.stdout.write(f"{made['name']} is made ({kind}). {renamed}{_HOLDS}\n{made['password']}\n")
     return 0
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -96,13 +98,20 @@ def _process(
     }
 
 
+def where_to_look(environment: Mapping[str, str]) -> str:
+    """Return what to do where no platform runs: start one, or in a notebook server, whose platform runs, name its place."""
+    if environment.get("JUPYTERHUB_SERVICE_PREFIX"):
+        return "The platform of this notebook server has its data elsewhere: say where with --data-dir DIR"
+    return "Start it: llmos up, or say where it is: --data-dir DIR"
+
+
 def render(found: dict[str, Any]) -> str:
     """Return the status as text."""
     supervisor, processes = found["supervisor"], found["processes"]
     alive = [p for p in processes if p["pid"]]
     root = tilde(Path(found["dataDir"]))
     if not found["running"] and not alive:
-        return f"LLMOS does not run in {root}. Start it: llmos up\n"
+        return f"LLMOS does not run in {root}. {where_to_look(os.environ)}\n"
     lines = []
     if found["running"]:
         lines.append(f"LLMOS {found['version']} at {found['url']}, models at {found['gateway']}")

@@ -210,7 +210,9 @@ def test_a_logged_in_person_changes_the_password_while_somebody_guesses(platform
 
 def test_names_are_said_as_they_log_in(platform):
     done = platform.run("user", "add", "Ottoline")
-    assert done.stdout.startswith("ottoline is made (user)")
+    assert done.stdout.startswith(
+        'ottoline is made (user). "Ottoline" logs in as ottoline: names are in small letters. '
+    )
     assert platform.run("token", "--user", "Ottoline", "--invoke-only").returncode == 0
     for name in ("", "  "):
         done = platform.run("user", "add", name)
@@ -230,6 +232,13 @@ def test_who_there_is_and_who_cannot_log_in(platform, visitor):
     assert platform.hub("GET", "/users/added").status_code == 404
     again = platform.run("user", "delete", "added", "--yes")
     assert again.stderr == 'There is no user "added". Who there is: llmos user list\n'
+
+
+def test_a_page_that_does_not_exist_says_so_and_leads_on(platform):
+    answer = httpx.get(f"{platform.hub_url}/hub/signup", timeout=30)
+    assert answer.status_code == 404
+    assert "404 : Not Found" in answer.text
+    assert 'href="/hub/home"' in answer.text
 
 
 def test_a_name_made_again_inherits_nothing_until_an_admin_says_so(platform):

@@ -166,7 +166,8 @@ def test_a_terminal_finds_the_same_python_and_llmos(mallory):
     assert f"{NOTEBOOK}/bin/llmos\n{layer}" in said, said
     assert said.count(str(layer)) >= 3
     assert "user-mallory-py" in said  # the namespace
-    assert "LLMOS does not run in" in said or "LLMOS at" in said  # the platform's own program, in another environment
+    # the platform's own program, in another environment; it knows that this is a notebook server
+    assert "this notebook server has its data elsewhere" in said or "LLMOS at" in said
 
 
 @pytest.mark.parametrize("program", [["-m", "pip"], ["bin/pip"]])
@@ -274,6 +275,24 @@ def test_a_configuration_that_ends_the_server_is_left_out_and_said(mallory):
         file.unlink()
     mallory.restart_server()
     assert mallory.run("print('here')")[0].text == "here\n"
+
+
+def test_a_startup_file_that_ends_the_kernel_is_left_out_and_named(mallory):
+    startup = mallory.home / ".ipython" / "profile_default" / "startup"
+    startup.mkdir(parents=True, exist_ok=True)
+    (startup / "00-good.py").write_text("good = 'well'\n")
+    bad = startup / "10-bad.py"
+    bad.write_text("import os; os._exit(7)\n")
+    try:
+        first, second, verb = mallory.run("print('here')", "print('on')", "%llmos whoami")
+    finally:
+        bad.unlink()
+    assert f"{bad} ends it (exit code 7)" in first.text, first.shown
+    assert first.text.endswith("here\n")
+    assert second.text == "on\n"
+    assert "mallory-py" in verb.shown
+    assert mallory.run("print(good)")[0].text == "well\n"
+    (startup / "00-good.py").unlink()
 
 
 def test_a_module_that_is_still_to_come_says_so(mallory, tmp_path):

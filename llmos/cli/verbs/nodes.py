@@ -42,5 +42,5 @@ def run_nodes(client: Client, args: argparse.Namespace, output: Output) -> Seque
 
 def _unknown(name: str, nodes: Sequence[Node]) -> list[Node]:
     names = [node.name for node in nodes]
-    hint = did_you_mean(name, names) or f" There is: {', '.join(names)}."
+    hint = did_you_mean(name, names) or f" There {'is' if len(names) == 1 else 'are'}: {', '.join(names)}."
     raise NotFound(f'There is no node "{name[:80]}".{hint}')

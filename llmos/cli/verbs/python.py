@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 
 from llmos.cli.output import Output
 from llmos.cli.parser import Parser
 from llmos.errors import Unsupported
 from llmos.python.layer import ENV_BASE, Layer
+from llmos.python.notebook import notebook_environment
 from llmos.resources.quantities import format_bytes
 
 __all__ = ["configure_python", "run_python"]
@@ -30,7 +32,8 @@ def run_python(client: None, args: argparse.Namespace, output: Output) -> list[s
     Unsupported
         This isn't a notebook server of LLMOS.
     """
-    layer = Layer.of()
+    # in a terminal outside notebook servers, kernels' environment is beside the command's own
+    layer = Layer.of({ENV_BASE: str(notebook_environment(sys.prefix)), **os.environ})
     if not os.environ.get(ENV_BASE) and not layer.root.exists():
         raise Unsupported("Only notebook servers that LLMOS started have packages of your own.")
     found = [f"{name}=={version}" for name, version in layer.packages()]

@@ -82,7 +82,7 @@ def _card(size: Size, *, checked: bool, cores: bool) -> str:
              value="{escape(size.name)}"{" checked" if checked else ""} />
       <span class="flex-grow-1"><strong>{escape(size.title)}</strong><br />
         <small class="text-body-secondary">{escape(size.description)}</small></span>
-      <span class="text-nowrap">{processors}{format_bytes(size.memory)}</span>
+      <span class="text-nowrap">{processors}{format_bytes(size.memory).replace(".0 ", " ")}</span>
     </label>"""
 
 

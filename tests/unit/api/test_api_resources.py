@@ -78,6 +78,9 @@ async def test_what_is_not_there(ada: httpx.AsyncClient) -> None:
         code, word, message = status_of(await request)
         assert (code, word) == (404, "not_found")
         assert message == 'There is no modelservice "chta" in user-ada. Did you mean "chat"?'
+    assert status_of(await ada.get(models(name="zzz")))[2].endswith(" There is: chat.")
+    await ada.post(models(), json=manifest("embed"))
+    assert status_of(await ada.get(models(name="zzz")))[2].endswith(" There are: chat, embed.")
 
 
 async def test_conflicts(ada: httpx.AsyncClient) -> None:

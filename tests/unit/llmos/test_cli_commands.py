@@ -450,6 +450,7 @@ def test_nodes(run: Run, platform: FakePlatform):
     one = run("nodes", "node1")[1].splitlines()
     assert one[0].split() == ["NAME", "ROLES", "STATE", "CPUS", "FREE", "MEMORY", "FREE", "RUNNING"]
     assert one[3].split() == ["chat", "model", "user-ada", "2", "1.0", "GiB", "-"]
+    assert "There are: node1, gpu1." in run("nodes", "zzzz")[2]
     assert run("nodes", "nod1")[2] == 'There is no node "nod1". Did you mean "node1"? (not_found)\n'
 
 
@@ -492,8 +493,12 @@ def test_examples_in_help_are_commands_that_parse():
 def test_a_notebook_has_its_own_verbs_and_never_exits():
     verb, args = parse(["serve", "demo://tiny"], prog="%llmos", only=lambda verb: verb.notebook)
     assert (verb.name, args.model) == ("serve", "demo://tiny")
-    with pytest.raises(UsageError, match="there is no verb"):
+    with pytest.raises(UsageError, match="In a terminal of yours: llmos completion"):
         parse(["completion", "bash"], prog="%llmos", only=lambda verb: verb.notebook)
+    with pytest.raises(UsageError, match="In a terminal on the platform's machine: llmos user"):
+        parse(["user", "list"], prog="%llmos", only=lambda verb: verb.notebook)
+    with pytest.raises(UsageError, match="there is no verb"):
+        parse(["nothing"], prog="%llmos", only=lambda verb: verb.notebook)
     with pytest.raises(HelpRequested, match="%llmos VERB"):
         parse([], prog="%llmos", only=lambda verb: verb.notebook)
 

@@ -3,7 +3,7 @@
 import httpx
 import pytest
 
-from llmos.proxies import CLUSTER_HOSTS, LOOPBACK_HOSTS, hosts_of, invalid_proxy, with_no_proxy
+from llmos.proxies import CLUSTER_HOSTS, LOOPBACK_HOSTS, hosts_of, invalid_proxy, proxy_advice, with_no_proxy
 
 PROXY = "http://proxy.example.org:3128"
 
@@ -18,6 +18,12 @@ def test_own_hosts_are_added_to_what_is_there(name):
         "NO_PROXY": "c,a.example.org,b.example.org,localhost",
         "no_proxy": "c,a.example.org,b.example.org,localhost",
     }
+
+
+def test_who_has_a_proxy_is_told_to_check_it_without_its_address():
+    assert proxy_advice({"HTTP_PROXY": PROXY, "HTTPS_PROXY": ""}) == "Behind a proxy, set HTTPS_PROXY"
+    for name in ("HTTPS_PROXY", "all_proxy"):
+        assert proxy_advice({name: PROXY}) == f"{name} is set: check that proxy"
 
 
 @pytest.mark.parametrize("environment", [{}, {"HTTP_PROXY": ""}, {"NO_PROXY": "x"}])

@@ -27,6 +27,17 @@ def layer(tmp_path):
     return found
 
 
+@pytest.fixture(autouse=True)
+def profile(tmp_path_factory, monkeypatch):
+    """Return the directory of an IPython configuration of its own, which is empty."""
+    directory = tmp_path_factory.mktemp("ipython")
+    monkeypatch.setenv("IPYTHONDIR", str(directory))
+    monkeypatch.delenv("PYTHONSTARTUP", raising=False)
+    folder = directory / "profile_default"
+    (folder / "startup").mkdir(parents=True)
+    return folder
+
+
 def python(layer, code):
     done = subprocess.run([str(layer.python), "-c", code], capture_output=True, text=True, timeout=60, check=True)
     return done.stdout.strip()
@@ -87,10 +98,10 @@ def test_another_python_has_a_layer_beside_and_says_what_was_in_the_old_one(laye
     (make_info / "METADATA").write_text("Metadata-Version: 2.1\nName: kept\nVersion: 1.0\n")
     assert [other.root for other in layer.others()] == [old.root]
     layer.reset()
-    own, notes = kernel._prepare(layer)
-    assert own
-    assert "%pip install kept" in notes[0]
-    assert kernel._prepare(layer) == (True, [])
+    start = kernel._prepare(layer)
+    assert start.packages
+    assert "%pip install kept" in start.notes[0]
+    assert kernel._prepare(layer) == kernel._Start()
     assert make_info.exists()
 
 
@@ -107,14 +118,14 @@ def test_reset_takes_everything_out_and_nothing_else(layer):
 
 def test_a_home_that_cannot_be_written_does_not_stop_a_kernel(tmp_path):
     (tmp_path / ".llmos").write_text("a file")
-    own, notes = kernel._prepare(Layer.of({"HOME": str(tmp_path), ENV_BASE: sys.prefix}))
-    assert not own
-    assert "can't be written" in notes[0]
+    start = kernel._prepare(Layer.of({"HOME": str(tmp_path), ENV_BASE: sys.prefix}))
+    assert not start.packages
+    assert "can't be written" in start.notes[0]
 
 
 def test_what_was_tried_is_not_tried_again_until_the_packages_change(layer, monkeypatch):
     tries = []
-    monkeypatch.setattr(kernel, "_try", lambda found: tries.append(found) or ("", ""))
+    monkeypatch.setattr(kernel, "_try", lambda found: tries.append(found) or kernel._Trial())
     (layer.site / "one.py").write_text("")
     kernel._prepare(layer)
     (layer.root / "starting").unlink()  # it has started
@@ -138,30 +149,117 @@ def test_what_was_tried_is_not_tried_again_until_the_packages_change(layer, monk
 )
 def test_what_keeps_a_kernel_from_starting_is_found_before_it_is_started(layer, text, why):
     (layer.site / "zmq.py").write_text(text + "\n")
-    own, notes = kernel._prepare(layer)
-    assert not own
-    assert why in notes[0]
-    assert "llmos python reset" in notes[0]
+    start = kernel._prepare(layer)
+    assert not start.packages
+    assert why in start.notes[0]
+    assert "llmos python reset" in start.notes[0]
 
 
 def test_a_file_beside_the_notebook_is_not_taken_for_a_package(layer, tmp_path, monkeypatch):
     (layer.site / "one.py").write_text("")
     (tmp_path / "random.py").write_text("raise RuntimeError('mine')\n")
     monkeypatch.chdir(tmp_path)
-    assert kernel._prepare(layer) == (True, [])
+    assert kernel._prepare(layer) == kernel._Start()
 
 
-def test_what_kept_a_kernel_from_starting_is_looked_for_again_each_time(layer, tmp_path, monkeypatch):
+def test_what_kept_a_kernel_from_starting_is_looked_for_again_each_time(layer, profile):
     (layer.site / "one.py").write_text("")
-    monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
-    config = tmp_path / "ipython" / "profile_default" / "ipython_config.py"
-    config.parent.mkdir(parents=True)
+    config = profile / "ipython_config.py"
     config.write_text("import os; os._exit(7)\n")
-    own, notes = kernel._prepare(layer)
-    assert not own
-    assert "exit code 7" in notes[0]
+    start = kernel._prepare(layer)
+    assert start.packages
+    assert not start.configuration
+    assert "exit code 7" in start.notes[0]
     config.unlink()
-    assert kernel._prepare(layer) == (True, [])
+    assert kernel._prepare(layer) == kernel._Start()
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "why"),
+    [
+        ("ipython_config.py", "import os; os._exit(7)", "ends it (exit code 7)"),
+        ("ipython_kernel_config.py", "raise SystemExit(4)", "ends it (exit code 4)"),
+        ("startup/00-first.py", "import os; os.kill(os.getpid(), 9)", "ends it (killed by signal 9)"),
+    ],
+)
+def test_a_file_of_the_configuration_that_ends_a_kernel_is_named_and_left_out(layer, profile, name, text, why):
+    (profile / "startup" / "good.py").write_text("1 + 1\n")
+    (profile / name).write_text(text + "\n")
+    start = kernel._prepare(layer)
+    assert start.packages
+    assert not start.configuration
+    (note,) = start.notes
+    assert str(profile / name) in note
+    assert "good.py" not in note
+    assert why in note
+    (profile / name).unlink()
+    assert kernel._prepare(layer) == kernel._Start()
+
+
+def test_a_file_of_the_configuration_that_hangs_is_named_and_not_waited_for_again(layer, profile, monkeypatch):
+    startup = profile / "startup" / "hangs.py"
+    startup.write_text("input()\n")
+    tries = []
+
+    def run(words, **options):
+        tries.append(options["env"]["IPYTHONDIR"])
+        if options["env"]["IPYTHONDIR"] == str(profile.parent):
+            said = f"begins {profile / 'good.py'}\ndone\nbegins {startup}\n"
+            raise subprocess.TimeoutExpired(words, options["timeout"], output=said.encode())
+        return subprocess.CompletedProcess(words, 0, b"kernel\nllmos\n", b"")
+
+    monkeypatch.setattr(subprocess, "run", run)
+    start = kernel._prepare(layer)
+    assert (start.packages, start.configuration) == (True, False)
+    assert f"{startup} does not end within" in start.notes[0]
+    (layer.root / "starting").unlink()  # it has started
+    assert kernel._prepare(layer) == start
+    assert len(tries) == 2
+
+
+def test_a_setting_that_ends_a_kernel_is_left_out_with_where_it_is(layer, profile):
+    (profile / "ipython_kernel_config.json").write_text('{"IPKernelApp": {"kernel_class": "no.such.Kernel"}}')
+    start = kernel._prepare(layer)
+    assert (start.packages, start.configuration) == (True, False)
+    assert f"in {profile}: " in start.notes[0]
+    assert "CRITICAL" not in start.notes[0]
+    assert "no.such.Kernel" in start.notes[0] or "No module named" in start.notes[0]
+
+
+def test_what_a_configuration_only_fails_at_is_ipythons_to_say(layer, profile):
+    (profile / "ipython_config.py").write_text("1 / 0\n")
+    (profile / "startup" / "wrong.py").write_text("1 / 0\n")
+    assert kernel._prepare(layer) == kernel._Start()
+
+
+def test_packages_are_not_blamed_for_a_configuration_nor_the_other_way(layer, profile):
+    (profile / "startup" / "good.py").write_text("x = 1\n")
+    (layer.site / "zmq.py").write_text("raise RuntimeError('no such luck')\n")
+    start = kernel._prepare(layer)
+    assert (start.packages, start.configuration) == (False, True)
+    assert len(start.notes) == 1
+    assert "no such luck" in start.notes[0]
+    (profile / "startup" / "bad.py").write_text("import os; os._exit(7)\n")
+    start = kernel._prepare(layer)
+    assert (start.packages, start.configuration) == (False, False)
+    assert "no such luck" in start.notes[0]
+    assert str(profile / "startup" / "bad.py") in start.notes[1]
+
+
+def test_a_configuration_is_tried_once_until_it_changes(layer, profile, monkeypatch):
+    tries = []
+    monkeypatch.setattr(kernel, "_try", lambda found: tries.append(found) or kernel._Trial())
+    kernel._prepare(layer)
+    assert not tries
+    startup = profile / "startup" / "one.py"
+    startup.write_text("x = 1\n")
+    for _ in range(2):
+        kernel._prepare(layer)
+        (layer.root / "starting").unlink()  # it has started
+    assert len(tries) == 1
+    os.utime(startup, ns=(1, 1))
+    kernel._prepare(layer)
+    assert len(tries) == 2
 
 
 def test_the_environment_leads_to_it_once(layer):
@@ -239,6 +337,17 @@ def test_the_command_shows_and_resets(layer, monkeypatch, tmp_path):
     run(["reset", "--yes"], output)
     assert layer.untouched
     assert "pip install own_thing==1.0" in output.said[-1]
+
+
+def test_elsewhere_the_command_names_the_environment_of_kernels(layer, monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(layer.root.parent.parent))
+    monkeypatch.delenv(ENV_BASE, raising=False)
+    monkeypatch.setattr(sys, "prefix", str(tmp_path / "env"))
+    (tmp_path / "env-notebook" / "bin").mkdir(parents=True)
+    (tmp_path / "env-notebook" / "bin" / "python").touch()
+    output = Said()
+    run([], output)
+    assert output.said[0].endswith(str(tmp_path / "env-notebook"))
 
 
 def test_the_command_says_where_it_belongs(monkeypatch, tmp_path):

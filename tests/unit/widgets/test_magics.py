@@ -12,6 +12,7 @@ from IPython.core.completer import provisionalcompleter
 from IPython.core.interactiveshell import InteractiveShell
 from IPython.utils.capture import capture_output
 
+from llmos.client.messages import WhoAmI
 from llmos.errors import ModelNotFound, ModelNotReady, UpstreamFailed
 from llmos.present.tables import Row, Table
 from llmos.present.text import Span
@@ -285,6 +286,18 @@ def test_a_value_is_not_shown_in_its_own_cell_and_is_in_later_ones(shell, value)
     assert "chat" in second.outputs[0].data["text/html"]
 
 
+def test_an_identity_that_was_shown_in_words_is_not_shown_again_as_a_value(shell):
+    shell.user_ns["who"] = quiet(WhoAmI("ada", "user-ada"))
+    with capture_output() as first:
+        shell.run_cell("who", store_history=True)
+    with capture_output() as second:
+        shell.run_cell("_", store_history=True)
+    assert not first.outputs
+    assert "ada" not in first.stdout
+    assert "name='ada', namespace='user-ada'" in second.stdout
+    assert isinstance(shell.user_ns["who"], WhoAmI)
+
+
 def _tab(shell, code):
     with provisionalcompleter():  # like the kernel does
         found = list(shell.Completer.completions(code, len(code)))
@@ -364,14 +377,14 @@ def test_a_mistake_in_a_cells_manifest_names_the_cell_and_the_line(shell):
     with capture_output() as captured:
         result = shell.run_cell("%%llmos apply\nkind: ModelService\nmetadata:\n  name: Bad Name\nspec: {}\n")
     assert not result.success
-    assert "cell:3:" in captured.stdout + captured.stderr
+    assert "cell:4:" in captured.stdout + captured.stderr
     assert "/tmp" not in captured.stdout + captured.stderr
 
 
 def test_a_long_line_hangs_below_its_last_cell():
     html = lines_html([(Span("Message:  "), Span("word " * 40)), ()])
     # the same length twice, and no percentage, which would be of another width each time
-    assert "padding-left:min(10ch,30vw);text-indent:calc(-1*min(10ch,30vw))" in html
+    assert "padding-left:min(10ch,40vw);text-indent:calc(-1*min(10ch,40vw))" in html
     assert html.count("<div") == 2
 
 
