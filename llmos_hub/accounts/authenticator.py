@@ -26,7 +26,7 @@ from traitlets import Unicode as UnicodeTrait
 from llmos_hub.accounts.attempts import Attempts, Delays, Place, place_of
 from llmos_hub.accounts.former_people import forget, remember, what_is_left
 from llmos_hub.accounts.hash_limiter import HashLimiter
-from llmos_hub.accounts.hub_handlers import error_handlers, people_handlers, spawn_handlers
+from llmos_hub.accounts.hub_handlers import people_handlers, spawn_handlers
 from llmos_hub.accounts.password_pages import authenticator_handlers
 from llmos_hub.accounts.password_rules import MAX_LENGTH, check_strength
 from llmos_hub.accounts.passwords import (
@@ -313,9 +313,9 @@ class LLMOSAuthenticator(Authenticator):
         _remove(file)
 
     def get_handlers(self, app: Any) -> list[tuple[str, Any]]:
-        """Return the handlers for log-in, passwords, users, starts and errors; they come before the Hub's own."""
+        """Return the handlers for log-in, passwords, users and starts; they come before the Hub's own."""
         del app
-        return [*authenticator_handlers(), *people_handlers(), *spawn_handlers(), *error_handlers()]
+        return [*authenticator_handlers(), *people_handlers(), *spawn_handlers()]
 
 
 def _browser_cookie(name: str) -> str:
