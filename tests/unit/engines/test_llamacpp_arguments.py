@@ -68,7 +68,7 @@ def test_every_reserved_parameter_exists_or_is_a_word_of_llama_server():
     [
         ("--nctx 1", "Did you mean"),
         ("--parralel 2", 'Did you mean "--parallel"?'),
-        ("--xyzzy", r'^"--xyzzy" is not an argument of the installed llama\.cpp$'),
+        ("--xyzzy", "is not an argument"),
         ("-c 1.5", "whole number"),
         ("--temp warm", "not a number"),
         ("--metrics=maybe", "neither on nor off"),
@@ -87,6 +87,7 @@ def test_what_cannot_be_is_refused_with_the_reason(line: str, words: str):
     with pytest.raises(BadArgument) as caught:
         parse(line.split(), SCHEMA)
     assert words in str(caught.value)
+    assert not str(caught.value).endswith(".")  # it becomes part of a sentence
 
 
 def test_what_users_may_not_set_the_platform_may():
