@@ -132,7 +132,9 @@ class UserPasswordHandler(APIHandler):
         if user is not None and user.admin:
             raise web.HTTPError(403, "Only admins can set an admin's password.")
         if user is not None and (more := _rights_beyond(self, user)):
-            message = f"{user.name} has rights that you don't have ({min(more)}): only admins can set this password."
+            message = (
+                f"{user.name} has rights that you don't have, such as {min(more)}: only admins can set this password."
+            )
             raise web.HTTPError(403, message)
 
     async def _create(self, name: str, *, admin: bool) -> Any:
