@@ -53,7 +53,7 @@ __all__ = [
     "KEY_KIND",
     "KEY_LABELS",
     "KEY_MANAGED_BY",
-    "KEY_MISSING_SINCE",
+    "KEY_MISSING_FOR",
     "KEY_MODELS",
     "KEY_NAME",
     "KEY_OWNER",
@@ -106,8 +106,8 @@ INVOKE_NOTE: Final = "llmos-invoke {user}/{server}"
 KEY_APP: Final = "app.kubernetes.io/name"
 KEY_COMPONENT: Final = "app.kubernetes.io/component"
 KEY_PART_OF: Final = "app.kubernetes.io/part-of"
-KEY_MISSING_SINCE: Final = "llmos.ai/owner-missing-since"
-"""Annotation with the time when a namespace's owner was first missing in the Hub."""
+KEY_MISSING_FOR: Final = "llmos.ai/owner-missing-seconds"
+"""Annotation with the time for which a namespace's owner has been missing in the Hub, as counted by the controllers."""
 KEY_WORKLOAD: Final = "llmos.ai/workload"
 """Label with the workload's id, which selects its pods."""
 KEY_ROLE: Final = "llmos.ai/role"

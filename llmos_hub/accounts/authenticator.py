@@ -313,7 +313,7 @@ class LLMOSAuthenticator(Authenticator):
         _remove(file)
 
     def get_handlers(self, app: Any) -> list[tuple[str, Any]]:
-        """Return the handlers for log-in, passwords, users, starts and errors; they come before the Hub's own."""
+        """Return the handlers for log-in, passwords, users and starts; they come before the Hub's own."""
         del app
         return [*authenticator_handlers(), *replacing_handlers()]
 

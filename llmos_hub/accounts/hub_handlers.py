@@ -11,7 +11,7 @@ from jupyterhub.apihandlers.base import APIHandler
 from jupyterhub.apihandlers.users import UserAPIHandler, UserListAPIHandler
 from jupyterhub.handlers.pages import ProxyErrorHandler, SpawnHandler
 from jupyterhub.roles import assign_default_roles
-from jupyterhub.scopes import needs_scope
+from jupyterhub.scopes import expand_scopes, get_scopes_for, needs_scope
 from jupyterhub.utils import maybe_future
 from tornado import web
 
@@ -22,12 +22,23 @@ from llmos_hub.accounts.passwords import end_sessions, end_tokens, password_stat
 from llmos_hub.accounts.server_tokens import ServerTokens
 from llmos_hub.names import API_PREFIX, GATEWAY_PREFIX, SCOPE_ACCOUNTS
 
-__all__ = ["api_handlers", "replacing_handlers"]
+__all__ = ["api_handlers", "error_handlers", "replacing_handlers"]
 
 
 def _may_make_admins(handler: APIHandler) -> bool:
     """Return whether the caller may make admins; as in JupyterHub, the scope ``admin:users`` is not enough."""
     return bool(handler.current_user.admin or handler.has_scope(SCOPE_ACCOUNTS))
+
+
+def _rights_beyond(handler: APIHandler, user: Any) -> set[str]:
+    """Return the scopes that a user has on the whole Hub, beyond those of every user and of the caller."""
+    every = orm.Role.find(handler.db, "user")
+    ordinary = expand_scopes(every.scopes, owner=user.orm_user) if every is not None else set()
+    return {
+        scope
+        for scope in get_scopes_for(user.orm_user) - ordinary
+        if "!" not in scope and scope not in handler.expanded_scopes
+    }
 
 
 def _refuse_name_of_admin(handler: APIHandler, name: str) -> None:
@@ -105,12 +116,13 @@ class UserPasswordHandler(APIHandler):
         self.write(json.dumps({**answer, "password": made} if made else answer))
 
     def _refuse_for_admins(self, user: Any | None, name: str, *, admin: bool) -> None:
-        """Refuse requests by which a caller could become an admin.
+        """Refuse requests by which a caller could become an admin, or log in as somebody with more rights.
 
         Raises
         ------
         HTTPError
-            403: the user is or is to become an admin, and the caller may not make admins.
+            403: the user is or is to become an admin, or a role gives them rights beyond the caller's, and the caller may
+            not make admins.
         """
         _refuse_name_of_admin(self, name)
         if _may_make_admins(self):
@@ -119,6 +131,11 @@ class UserPasswordHandler(APIHandler):
             raise web.HTTPError(403, "Only admins can make admins.")
         if user is not None and user.admin:
             raise web.HTTPError(403, "Only admins can set an admin's password.")
+        if user is not None and (more := _rights_beyond(self, user)):
+            message = (
+                f"{user.name} has rights that you don't have, such as {min(more)}: only admins can set this password."
+            )
+            raise web.HTTPError(403, message)
 
     async def _create(self, name: str, *, admin: bool) -> Any:
         if not self.authenticator.validate_username(name):
@@ -162,7 +179,18 @@ class GuardedUserListHandler(_OnlyAdminsNameAdmins, UserListAPIHandler):
 
 
 class GuardedUserHandler(_OnlyAdminsNameAdmins, UserAPIHandler):
-    """The Hub's route that creates, renames and deletes a user, with the check of `_OnlyAdminsNameAdmins`."""
+    """The Hub's route that creates, renames and deletes a user, with the check of `_OnlyAdminsNameAdmins`.
+
+    JupyterHub lets whoever has ``delete:users``, which is part of ``admin:users``, delete admins as well.
+    """
+
+    @needs_scope("delete:users")
+    async def delete(self, user_name: str) -> None:
+        """Delete a user; only admins may delete an admin, as only they may change one."""
+        user = self.find_user(user_name)
+        if user is not None and user.admin and not _may_make_admins(self):
+            raise web.HTTPError(403, "Only admins can delete an admin.")
+        await super().delete(user_name)
 
     @needs_scope("admin:users")
     async def patch(self, user_name: str) -> None:
@@ -228,11 +256,12 @@ class ConfirmedSpawnHandler(SpawnHandler):
 class ServiceErrorHandler(ProxyErrorHandler):
     """The answer to requests for a service that the proxy can't reach: for the API and the gateway, an error in JSON.
 
-    The proxy fetches it with the path of the request (``?url=``), and passes on its body and content type.
+    The proxy fetches it with the path of the request (``?url=``), and passes on its body and content type. It has a path
+    of its own: at ``/hub/error`` the Hub's own handler comes first.
     """
 
     async def get(self, status_code_s: str) -> None:
-        """Answer such as ``/hub/error/503?url=/services/llmos/apis``."""
+        """Answer such as ``/hub/llmos/error/503?url=/services/llmos/apis``."""
         path = urlsplit(self.get_query_argument("url", "")).path
         services = {API_PREFIX: "API", GATEWAY_PREFIX: "gateway"}
         prefix = next((each for each in services if path == each or path.startswith(f"{each}/")), None)
@@ -248,7 +277,7 @@ class ServiceErrorHandler(ProxyErrorHandler):
 
 
 def api_handlers() -> list[tuple[str, Any]]:
-    """Return the handlers for ``JupyterHub.extra_handlers``."""
+    """Return the handlers of accounts for ``JupyterHub.extra_handlers``."""
     return [
         ("/api/llmos/users", PeopleHandler),
         ("/api/llmos/users/([^/]+)/password", UserPasswordHandler),
@@ -264,5 +293,12 @@ def replacing_handlers() -> list[tuple[str, Any]]:
         ("/spawn", ConfirmedSpawnHandler),
         ("/spawn/([^/]+)", ConfirmedSpawnHandler),
         ("/spawn/([^/]+)/([^/]+)", ConfirmedSpawnHandler),
-        (r"/error/(\d+)", ServiceErrorHandler),
     ]
+
+
+def error_handlers() -> list[tuple[str, Any]]:
+    """Return the handlers for ``JupyterHub.extra_handlers`` to which the proxy's ``--error-target`` points.
+
+    They don't depend on the authenticator, so that they work with any.
+    """
+    return [(r"/llmos/error/(\d+)", ServiceErrorHandler)]

@@ -1,21 +1,23 @@
 """Clean-up after people and groups deleted in the Hub: after a grace period, and without irrecoverable data.
 
-The time when an owner was first missing is recorded on the namespace. If they come back within the grace period,
+The time for which an owner has been missing is counted on the namespace. If they come back within the grace period,
 nothing has changed. After it, all workloads end; the namespace is deleted too unless it has volumes, which are kept
 unless the settings say otherwise. A Hub that does not answer, or has no users at all, is not taken as evidence.
+
+Only time between two checks of one process counts, by a clock that can't be set: a machine whose date jumps, or that
+was off over the weekend, ends nobody's grace period.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Mapping
-from datetime import datetime, timedelta
 from typing import Any, Final
 
 from llmos.errors import Conflict, LLMOSError, NotFound
 from llmos.resources import KINDS, Resource
-from llmos.resources.base import utcnow
 from llmos_hub.controllers.cluster_informer import Object
 from llmos_hub.controllers.fencing import require_leadership
 from llmos_hub.controllers.namespaces.reconciler import owner_of
@@ -23,7 +25,7 @@ from llmos_hub.controllers.server_sweep import ServerSweep
 from llmos_hub.identity.people import People
 from llmos_hub.kubernetes.connection import MERGE_PATCH, APIError, KubernetesAPI, path_of
 from llmos_hub.managers.namespace_options import NamespaceOptions
-from llmos_hub.names import KEY_INSTANCE, KEY_MANAGED_BY, KEY_MISSING_SINCE, KEY_OWNER_CREATED, MODELS_CLAIM
+from llmos_hub.names import KEY_INSTANCE, KEY_MANAGED_BY, KEY_MISSING_FOR, KEY_OWNER_CREATED, MODELS_CLAIM
 from llmos_hub.policy import NamespaceOwner
 from llmos_hub.stores.base import Store
 
@@ -53,7 +55,7 @@ class Sweep:
     period
         Seconds between checks.
     clock
-        Returns the current time.
+        Returns a time in seconds that only goes forward, at the same pace whatever the date is set to.
     """
 
     def __init__(
@@ -65,7 +67,7 @@ class Sweep:
         *,
         leading: Callable[[], bool],
         period: float = _PERIOD,
-        clock: Callable[[], datetime] = utcnow,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._api = api
         self._store = store
@@ -74,10 +76,12 @@ class Sweep:
         self._leading = leading
         self._period = period
         self._clock = clock
-        self._servers = ServerSweep(api, people, options.instance, clock=clock)
+        self._checked: float | None = None
+        self._servers = ServerSweep(api, people, options.instance)
 
     async def work(self) -> None:
         """Check all namespaces of the release periodically until cancelled."""
+        self._checked = None  # the time in which another process led is not this one's to count
         ours = {"labelSelector": f"{KEY_MANAGED_BY}=llmos,{KEY_INSTANCE}={self._options.instance}"}
         while True:
             try:
@@ -102,31 +106,39 @@ class Sweep:
         ]
         if not owned or not await self._people.has_users():
             return
+        now = self._clock()
+        passed = now - self._checked if self._checked is not None else 0.0
+        self._checked = now
         for obj, owner in owned:
             if not obj["metadata"].get("deletionTimestamp"):
-                await self._look_at(obj, owner)
+                await self._look_at(obj, owner, passed)
 
-    async def _look_at(self, obj: Object, owner: NamespaceOwner) -> None:
+    async def _look_at(self, obj: Object, owner: NamespaceOwner, passed: float) -> None:
+        """Check a namespace; `passed` are the seconds since this process checked it before."""
         name = obj["metadata"]["name"]
-        since = (obj["metadata"].get("annotations") or {}).get(KEY_MISSING_SINCE)
+        missing = (obj["metadata"].get("annotations") or {}).get(KEY_MISSING_FOR)
         there, created = await self._find(owner)
         if there:
-            if since:
+            if missing is not None:
                 logger.info("Namespace %s: %s is back", name, owner.name)
-            if since or (created and not owner.created):
-                await self._annotate(name, {KEY_MISSING_SINCE: None, KEY_OWNER_CREATED: created or None})
+            if missing is not None or (created and not owner.created):
+                await self._annotate(name, {KEY_MISSING_FOR: None, KEY_OWNER_CREATED: created or None})
             if owner.kind == "user":
                 await self._servers.look(name, owner.name, self._check)
             return
-        now = self._clock()
-        missing = _time(since)
-        if missing is None:
+        counted = _seconds(missing)
+        if counted is None:
             logger.info(
                 "Namespace %s: the Hub has no %s %s any more; it is kept for %g h",
                 name, owner.kind, owner.name, self._options.orphan_grace_hours,
             )  # fmt: skip
-            await self._annotate(name, {KEY_MISSING_SINCE: now.isoformat(timespec="seconds")})
-        elif now - missing >= timedelta(hours=self._options.orphan_grace_hours):
+            await self._annotate(name, {KEY_MISSING_FOR: "0"})
+            return
+        grace = round(3600 * self._options.orphan_grace_hours)
+        now = min(round(counted + passed), grace)
+        if now > counted:
+            await self._annotate(name, {KEY_MISSING_FOR: str(now)})
+        if now >= grace:
             await self._clean(name, obj["metadata"]["uid"])
 
     async def _find(self, owner: NamespaceOwner) -> tuple[bool, str]:
@@ -199,9 +211,6 @@ def _namespaced() -> list[type[Resource]]:
     return [kind for kind in KINDS.values() if kind.scope == "Namespaced"]
 
 
-def _time(text: str | None) -> datetime | None:
-    try:
-        found = datetime.fromisoformat(text) if text else None
-    except ValueError:
-        return None
-    return found if found is not None and found.tzinfo is not None else None
+def _seconds(text: str | None) -> int | None:
+    """Return the seconds in an annotation; None if it is missing, or somebody has written another text there."""
+    return int(text[:20]) if text is not None and text.isascii() and text.isdigit() else None

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from typing import Any, Final
 
+from llmos.resources.base import utcnow
 from llmos_hub.identity.people import People
 from llmos_hub.kubernetes.connection import APIError, KubernetesAPI, path_of
 from llmos_hub.names import KEY_INSTANCE, KEY_KIND
@@ -49,7 +50,7 @@ class ServerSweep:
         people: People,
         instance: str,
         *,
-        clock: Callable[[], datetime],
+        clock: Callable[[], datetime] = utcnow,
         skew: timedelta = _SKEW,
     ) -> None:
         self._api = api

@@ -219,8 +219,8 @@ def _unknown(flag: str, name: str, schema: Mapping[str, Parameter]) -> str:
     words = [*ALIASES, *(path.replace("_", "-") for path in schema if path not in RESERVED)]
     words = [w for w in words if len(w) > 3]
     meant = difflib.get_close_matches(name.replace("_", "-"), words, n=1, cutoff=0.6)
-    hint = f' Did you mean "--{meant[0]}"?' if meant else ""
-    return f'"{flag.partition("=")[0][:60]}" is not an argument of the installed llama.cpp.{hint}'
+    hint = f'. Did you mean "--{meant[0]}"?' if meant else ""
+    return f'"{flag.partition("=")[0][:60]}" is not an argument of the installed llama.cpp{hint}'
 
 
 def _switch(text: str, flag: str) -> bool:

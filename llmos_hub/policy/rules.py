@@ -21,6 +21,7 @@ VERBS: Final[frozenset[Verb]] = frozenset(get_args(Verb))
 _READING: Final[frozenset[Verb]] = frozenset({"get", "list", "watch", "logs"})
 _USING: Final[frozenset[Verb]] = frozenset({"get", "list", "watch", "invoke"})
 _ADMINS_ONLY: Final[frozenset[Verb]] = frozenset({"approve"})
+_IN_A_SENTENCE: Final[Mapping[str, str]] = {"logs": "read the logs of", "connect": "connect to"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,16 +179,16 @@ def refusal(caller: Caller, verb: Verb, ref: Ref) -> str:
     """Return the reason for which no rule allows it, in a sentence for people."""
     if scope_of(verb) not in caller.scopes:
         return lacks_scope(scope_of(verb))
-    kind, namespace = ref.kind, ref.namespace
+    kind, namespace, do = ref.kind, ref.namespace, _IN_A_SENTENCE.get(verb, verb)
     if verb in _ADMINS_ONLY or kind.scope == "Cluster":
-        return f"Only admins may {verb} {kind.plural}."
+        return f"Only admins may {do} {kind.plural}."
     if namespace is None:
-        return f"Only admins may {verb} {kind.plural} of all namespaces. {_yours(caller)}"
+        return f"Only admins may {do} {kind.plural} of all namespaces. {_yours(caller)}"
     if namespace == PUBLIC_NAMESPACE and verb == "logs":
         return f"Only admins may read the logs of what is in {PUBLIC_NAMESPACE}: others' prompts may be in them."
     if namespace == PUBLIC_NAMESPACE:
-        return f"Only admins may {verb} {kind.plural} in {PUBLIC_NAMESPACE}."
-    return f"You may not {verb} {kind.plural} in {namespace}. {_yours(caller)}"
+        return f"Only admins may {do} {kind.plural} in {PUBLIC_NAMESPACE}."
+    return f"You may not {do} {kind.plural} in {namespace}. {_yours(caller)}"
 
 
 def lacks_scope(scope: str) -> str:

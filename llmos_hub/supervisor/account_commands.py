@@ -15,7 +15,9 @@ from llmos.errors import Conflict, Forbidden, NotFound, UsageError
 from llmos.resources import MAIN_KIND
 from llmos_hub.names import DataDir, group_namespace, user_namespace
 from llmos_hub.supervisor.hub_api import HubApi, renew_client_token, token_scopes
+from llmos_hub.supervisor.platform_mark import is_copy, location_of
 from llmos_hub.supervisor.secrets import Secrets
+from llmos_hub.supervisor.state import StateFiles
 from llmos_hub.supervisor.status import where_to_look
 
 __all__ = ["add_group", "add_user", "delete_user", "list_users", "parse_span", "reset_password", "token"]
@@ -48,11 +50,25 @@ def parse_span(text: str) -> int | None:
 
 
 def _hub(data_dir: DataDir) -> tuple[HubApi, str]:
-    """Return the Hub of a data directory, and the name of its first admin."""
+    """Return the Hub of a data directory, and the name of its first admin.
+
+    Raises
+    ------
+    NotFound
+        No platform has run there.
+    Conflict
+        It is a copy that has not been started.
+    """
     try:
         client = json.loads(data_dir.client.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         raise NotFound(f"No platform has run in {data_dir.root} so far. {where_to_look(os.environ)}") from None
+    before = StateFiles(data_dir).place
+    if is_copy(before, location_of(data_dir.root)):  # the addresses and the secrets in it are the original's
+        raise Conflict(
+            f"{data_dir.root} is a copy of {before['path']} and has not been started: this would change the original's "
+            "users. Start it first: llmos up"
+        )
     return HubApi(f"{client['hub_url']}/hub/api", Secrets.load(data_dir.secrets).supervisor_token), client["user"]
 
 
@@ -73,8 +89,15 @@ def _user_name(name: str) -> str:
 def add_user(data_dir: DataDir, name: str, *, admin: bool, inherit: bool = False) -> int:
     """Create a user and print a one-time password."""
     wanted = _user_name(name)
-    hub, _ = _hub(data_dir)
-    made = asyncio.run(hub.one_time_password(wanted, create=True, admin=admin, inherit=inherit))
+    hub, first = _hub(data_dir)
+
+    async def add() -> dict[str, Any]:
+        made = await hub.one_time_password(wanted, create=True, admin=admin, inherit=inherit)
+        if made["name"] == first:
+            await renew_client_token(data_dir, hub)
+        return made
+
+    made = asyncio.run(add())
     kind = "admin" if admin else "user"
     renamed = (
         f'"{name.strip()}" logs in as {made["name"]}: names are in small letters. ' if made["name"] != name else ""

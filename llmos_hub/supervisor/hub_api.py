@@ -139,7 +139,7 @@ class HubApi:
 
 
 async def renew_client_token(data_dir: DataDir, hub: HubApi) -> None:
-    """Write a new token into the client file: a new password of the first admin has ended the old one."""
+    """Write a new token into the client file: a new password or a new account of the first admin has ended the old one."""
     stored = json.loads(data_dir.client.read_text(encoding="utf-8"))
     token = await hub.mint(stored["user"], note=_CLIENT_NOTE, scopes=token_scopes())
     write_private(data_dir.client, json.dumps({**stored, "token": token}, indent=2) + "\n")

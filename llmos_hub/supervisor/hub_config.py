@@ -15,7 +15,7 @@ from llmos_spawners.local import LLMOSLocalSpawner
 
 from llmos_hub.accounts.authenticator import LLMOSAuthenticator
 from llmos_hub.accounts.former_groups import keep_names_of_groups
-from llmos_hub.accounts.hub_handlers import api_handlers
+from llmos_hub.accounts.hub_handlers import api_handlers, error_handlers
 from llmos_hub.accounts.secure_cookies import SecureCookies
 from llmos_hub.jupyterhub_config import Tokens, configure
 from llmos_hub.names import ENV_INSTANCE, SCOPE_ACCOUNTS, DataDir
@@ -37,7 +37,7 @@ def workstation(c: Any, environ: dict[str, str]) -> None:
     c.ConfigurableHTTPProxy.should_start = False
     c.ConfigurableHTTPProxy.api_url = environ["LLMOS_PROXY_API_URL"]
     hub.template_paths = [str(Path(__file__).parents[1] / "templates")]
-    hub.extra_handlers = api_handlers()
+    hub.extra_handlers = []  # a list, so that a site's settings can append to it
     keep_names_of_groups()
     hub.log_level = "INFO"
     # 0: show the progress page at once, which has the place in the queue and the reason if a server doesn't start
@@ -78,6 +78,11 @@ def add_supervisor(c: Any, token: str) -> None:
     hub.load_roles = [*roles, role]
 
 
+def add_handlers(c: Any) -> None:
+    """Add LLMOS' own routes to those that a site has set."""
+    c.JupyterHub.extra_handlers = [*c.JupyterHub.extra_handlers, *api_handlers(), *error_handlers()]
+
+
 def load(c: Any, load_subconfig: Any, environ: dict[str, str]) -> None:
     """Load the whole configuration: the workstation's, the site's, LLMOS'."""
     workstation(c, environ)
@@ -86,6 +91,7 @@ def load(c: Any, load_subconfig: Any, environ: dict[str, str]) -> None:
         load_subconfig(str(site))
     tokens = json.loads(environ["LLMOS_TOKENS"])
     add_supervisor(c, tokens["llmos-supervisor"])
+    add_handlers(c)
     configure(
         c,
         api_url=environ["LLMOS_API_ADDRESS"],

@@ -279,7 +279,7 @@ def _proxy(
         "--api-port",
         str(ports["proxy-api"]),
         "--error-target",
-        f"http://127.0.0.1:{ports['hub']}/hub/error",
+        f"http://127.0.0.1:{ports['hub']}/hub/llmos/error",
         "--log-level",
         "warn",
     )

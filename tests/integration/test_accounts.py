@@ -48,7 +48,12 @@ def own(tmp_path_factory):
     root = tmp_path_factory.mktemp("help-desk") / "data"
     root.mkdir(mode=0o700)
     (root / "jupyterhub_config.py").write_text(
-        'c.JupyterHub.load_roles = [{"name": "desk", "scopes": ["admin:users", "tokens!user"], "users": ["mallory"]}]\n'
+        "c.JupyterHub.load_roles = [\n"
+        '    {"name": "desk", "scopes": ["admin:users", "tokens!user"], "users": ["mallory"]},\n'
+        '    {"name": "operations", "scopes": ["admin:servers"], "groups": ["operators"]},\n'
+        '    {"name": "reception", "scopes": ["list:users", "read:servers!group=operators"], "users": ["clara"]},\n'
+        "]\n"
+        'c.JupyterHub.load_groups = {"operators": {"users": ["oscar"]}}\n'
         'c.Authenticator.allowed_users = {"mallory"}\n'
     )
     with running_platform(root) as platform:
@@ -73,10 +78,33 @@ def test_who_administers_users_does_not_become_an_admin(own):
     assert (made.status_code, made.json()["admin"]) == (201, False)
 
 
+def test_who_administers_users_does_not_log_in_as_somebody_with_more_rights(own):
+    token = own.token("mallory")
+    body = {"password": "taken-over-by-me", "one_time": False}
+    refused = own.hub("POST", "/llmos/users/oscar/password", token=token, body=body)
+    assert (refused.status_code, "has rights that you don't have" in refused.json()["message"]) == (403, True), (
+        refused.text
+    )
+    # fewer rights, or rights over some only, are no reason
+    assert own.hub("POST", "/llmos/users/clara/password", token=token, body=body).status_code == 200
+    # the account that runs the platform can
+    assert own.hub("POST", "/llmos/users/oscar/password", body=body).status_code == 200
+
+
+def test_who_administers_users_does_not_delete_an_admin(own):
+    own.add_user("gone")
+    token = own.token("mallory")
+    refused = own.hub("DELETE", "/users/admin", token=token)
+    assert (refused.status_code, own.hub("GET", "/users/admin").status_code) == (403, 200), refused.text
+    assert works(own, own.client["token"])  # of `llmos` in a terminal, and the admin's
+    # the permitted request still works
+    assert own.hub("DELETE", "/users/gone", token=token).status_code == 204
+
+
 def test_who_administers_users_does_not_become_an_admin_by_an_admins_name(own):
     own.add_user("bob")
     token = own.token("mallory")
-    assert own.hub("DELETE", "/users/admin", token=token).status_code == 204
+    assert own.hub("DELETE", "/users/admin").status_code == 204
     body = {"password": "taken-over-by-me", "one_time": False}
     attacks = [
         ("POST", "/llmos/users/admin/password", {**body, "create": True, "inherit": True}),
@@ -94,10 +122,12 @@ def test_who_administers_users_does_not_become_an_admin_by_an_admins_name(own):
     assert own.hub("PATCH", "/users/bob", token=token, body={"name": "robert"}).status_code == 200
     assert own.hub("POST", "/users", token=token, body={"usernames": ["carol"]}).status_code == 201
     assert own.hub("POST", "/users/dave", token=token).status_code == 201
-    # the account that runs the platform can create the admin again
-    body = {"password": ADMIN_PASSWORD, "one_time": False, "create": True, "inherit": True, "admin": True}
+    # the account that runs the platform can create the admin again, and its own commands work as before
+    made = own.run("user", "add", "admin", "--admin", "--inherit")
+    assert (made.returncode, works(own, own.client["token"])) == (0, True), made.stderr
+    body = {"password": ADMIN_PASSWORD, "one_time": False}
     made = own.hub("POST", "/llmos/users/admin/password", body=body)
-    assert (made.status_code, made.json()["admin"]) == (201, True), made.text
+    assert (made.status_code, made.json()["admin"]) == (200, True), made.text
 
 
 def test_a_password_with_half_a_character_is_refused_before_anybody_is_made(platform):

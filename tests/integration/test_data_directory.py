@@ -72,6 +72,8 @@ def test_a_copy_leaves_the_original_alone(tmp_path):
             try:
                 assert "runs" not in copy.run("status").stdout.splitlines()[0].replace("does not run", "")
                 assert "Nothing was running" in copy.run("down").stdout
+                before_up = copy.run("user", "password", "ada")  # its files have the original's address and secrets
+                assert (before_up.returncode, f"is a copy of {original.root}" in before_up.stderr) == (1, True)
                 copy.start()
                 assert f"is a copy of {original.root}" in copy.output
                 with copy.sdk() as second:

@@ -354,6 +354,26 @@ def test_while_a_part_is_away_programs_get_an_error_that_they_can_read(own):
     own.wait_replaced("gateway", old)
 
 
+def test_with_any_authenticator_and_routes_programs_get_an_error_that_they_can_read(tmp_path):
+    root = tmp_path / "data"
+    root.mkdir(mode=0o700)
+    (root / "jupyterhub_config.py").write_text(
+        'c.JupyterHub.authenticator_class = "dummy"\nc.JupyterHub.extra_handlers = []\nc.Authenticator.admin_users = {"admin"}\n'
+    )
+    with running_platform(root) as platform:
+        for part, path, shape in (
+            ("api", "/services/llmos/apis", lambda answer: answer["kind"] == "Status" and answer["code"] == 503),
+            ("gateway", "/services/llm/v1/models", lambda answer: answer["error"]["type"] == "server_error"),
+        ):
+            old = platform.kill(part)
+            refused = httpx.get(platform.hub_url + path, timeout=10)
+            assert (refused.status_code, refused.headers["content-type"]) == (503, "application/json"), refused.text[
+                :200
+            ]
+            assert shape(refused.json())
+            platform.wait_replaced(part, old)
+
+
 def test_a_new_supervisor_adopts_all_that_runs(own):
     own.add_user("dora")
     token = own.token("dora")

@@ -9,7 +9,6 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,6 @@ import pytest
 
 from llmos.errors import Conflict, NotFound
 from llmos.resources import ModelService
-from llmos.resources.base import utcnow
 from llmos_hub.controllers.namespace_sweep import Sweep
 from llmos_hub.controllers.namespaces.reconciler import namespace_controller
 from llmos_hub.controllers.reconciler import Controller
@@ -25,7 +23,7 @@ from llmos_hub.kubernetes.connection import KubernetesAPI
 from llmos_hub.managers.namespace_options import Binding, NamespaceOptions
 from llmos_hub.managers.namespaces import KubernetesNamespaces
 from llmos_hub.managers.nodes import KubernetesNodes
-from llmos_hub.names import KEY_MISSING_SINCE, SCOPE_MANAGE, user_namespace
+from llmos_hub.names import KEY_MISSING_FOR, SCOPE_MANAGE, user_namespace
 from llmos_hub.policy import Caller, Rights
 from llmos_hub.stores.kubernetes.store import KubernetesStore
 from tests.support.cluster import Cluster
@@ -236,24 +234,25 @@ async def test_it_goes_with_its_owner_but_not_before_and_not_with_volumes(
         json.dumps({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "home"}, "spec": spec})
     )
     platform.kubectl("create", "-f", str(claim))
-    now = utcnow()
+    now = 0.0
     sweep = Sweep(api, store, platform.people, platform.options, leading=lambda: True, clock=lambda: now)
 
     async def look() -> None:
         await sweep.look([platform.cluster.get("namespace", platform.namespace)])
 
     await look()
-    assert KEY_MISSING_SINCE not in platform.cluster.get("namespace", platform.namespace)["metadata"]["annotations"]
+    assert KEY_MISSING_FOR not in platform.cluster.get("namespace", platform.namespace)["metadata"]["annotations"]
     del platform.people.users[platform.rights.caller.name]
     await look()
-    assert KEY_MISSING_SINCE in platform.cluster.get("namespace", platform.namespace)["metadata"]["annotations"]
+    assert KEY_MISSING_FOR in platform.cluster.get("namespace", platform.namespace)["metadata"]["annotations"]
     await store.get(ModelService, platform.namespace, "chat")
-    now += timedelta(hours=100)
+    now += 100 * 3600
     await look()
     with pytest.raises(NotFound):
         await store.get(ModelService, platform.namespace, "chat")
     assert platform.get("pvc", "home")
     platform.kubectl("delete", "pvc", "home")
+    now += 600
     await look()
     await platform.until(
         lambda: platform.cluster.attempt("kubectl", "get", "namespace", platform.namespace).returncode != 0,

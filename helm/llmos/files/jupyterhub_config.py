@@ -80,7 +80,7 @@ def passwords(c: Any, settings: Mapping[str, Any], environ: Mapping[str, str]) -
     hub.authenticator_class = "llmos_hub.accounts.authenticator.LLMOSAuthenticator"
     hub.template_paths = [str(Path(llmos_hub.__file__).parent / "templates")]
     hub.template_vars = {"llmos_passwords": True}
-    hub.extra_handlers = api_handlers()
+    hub.extra_handlers = [*added(hub, "extra_handlers"), *api_handlers()]
     c.Authenticator.admin_users = {settings["admin"]}
     if not has_passwords(environ["LLMOS_HUB_DB_URL"]):
         content = json.dumps({"password": environ["LLMOS_ADMIN_PASSWORD"], "one_time": True})
@@ -143,6 +143,13 @@ def site(c: Any, settings: Mapping[str, Any]) -> None:
         exec(compile(code, f"hub.extraConfig.{name}", "exec"), {**globals(), "c": c})  # noqa: S102 - it is the site's own configuration
 
 
+def errors(c: Any) -> None:
+    """Add the answers to requests for API and gateway while the proxy doesn't reach them, with any authenticator."""
+    from llmos_hub.accounts.hub_handlers import error_handlers
+
+    c.JupyterHub.extra_handlers = [*added(c.JupyterHub, "extra_handlers"), *error_handlers()]
+
+
 def load(c: Any, settings: Mapping[str, Any], environ: Mapping[str, str]) -> None:
     """Apply the whole configuration: the chart's, the site's, LLMOS'."""
     cluster(c, settings, environ)
@@ -151,6 +158,7 @@ def load(c: Any, settings: Mapping[str, Any], environ: Mapping[str, str]) -> Non
         passwords(c, settings, environ)
     culler(c, settings)
     site(c, settings)
+    errors(c)
     configure(
         c,
         api_url=settings["apiUrl"],

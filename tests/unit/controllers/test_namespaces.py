@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, tzinfo
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -23,13 +24,14 @@ from llmos_hub.controllers.registry import Cluster, ClusterControllerSpec, load_
 from llmos_hub.kubernetes.connection import KubernetesAPI
 from llmos_hub.managers.namespace_objects import make_namespace
 from llmos_hub.managers.namespace_options import Binding, NamespaceOptions, Network
-from llmos_hub.names import KEY_MISSING_SINCE, KEY_PREPARED
+from llmos_hub.names import KEY_MISSING_FOR, KEY_PREPARED
 from llmos_hub.policy import NamespaceOwner
 from llmos_hub.stores.base import Store
 from tests.support.fake_kubernetes import FakeKubernetes, fake_kubernetes
 from tests.support.fake_people import FakePeople
 from tests.support.waiting import eventually
 
+HOUR = 3600.0
 ADA = NamespaceOwner("user", "ada", "2026-01-01T00:00:00Z")
 OPTIONS = NamespaceOptions(bindings=[Binding(cluster_role="in-namespace", service_account="hub")])
 POLICIES = ["llmos-default-deny", "llmos-engines", "llmos-names", "llmos-outside", "llmos-servers"]
@@ -303,10 +305,15 @@ class Cleaning:
     store: Store
     people: FakePeople
     options: NamespaceOptions = field(default_factory=lambda: OPTIONS)
-    now: datetime = datetime(2026, 5, 1, tzinfo=UTC)
+    now: float = 0.0
+    sweep: Sweep = field(init=False)
 
-    async def look(self) -> None:
-        sweep = Sweep(
+    def __post_init__(self) -> None:
+        self.restart()
+
+    def restart(self) -> None:
+        """Take the sweep of another process."""
+        self.sweep = Sweep(
             self.bench.api,
             self.store,
             self.people,
@@ -314,7 +321,9 @@ class Cleaning:
             leading=lambda: self.bench.leading,
             clock=lambda: self.now,
         )
-        await sweep.look([obj for key, obj in self.bench.cluster.objects.items() if key[0] == "namespaces"])
+
+    async def look(self) -> None:
+        await self.sweep.look([obj for key, obj in self.bench.cluster.objects.items() if key[0] == "namespaces"])
 
     def annotations(self, name: str = "user-ada") -> dict[str, str]:
         obj = self.bench.cluster.get("namespaces", name)
@@ -338,24 +347,70 @@ def cleaning(bench: Bench, store: Store) -> Cleaning:
 async def test_a_person_who_is_gone_is_cleaned_up_after_the_grace_period(cleaning: Cleaning) -> None:
     await cleaning.model()
     await cleaning.look()
-    assert cleaning.annotations()[KEY_MISSING_SINCE] == "2026-05-01T00:00:00+00:00"
-    cleaning.now += timedelta(hours=71)
+    assert cleaning.annotations()[KEY_MISSING_FOR] == "0"
+    cleaning.now += 71 * HOUR
     await cleaning.look()
     assert await cleaning.store.get(ModelService, "user-ada", "chat")
-    cleaning.now += timedelta(hours=2)
+    cleaning.now += 2 * HOUR
     await cleaning.look()
     with pytest.raises(NotFound):
         await cleaning.store.get(ModelService, "user-ada", "chat")
     assert cleaning.bench.cluster.get("namespaces", "user-ada") is None
 
 
+async def test_only_time_that_one_process_has_seen_pass_counts(cleaning: Cleaning) -> None:
+    await cleaning.model()
+    await cleaning.look()
+    for hours in (71, 100, 1000):  # each process begins with a clock of its own
+        cleaning.restart()
+        cleaning.now += hours * HOUR
+        await cleaning.look()
+    assert cleaning.annotations()[KEY_MISSING_FOR] == "0"
+    cleaning.now += 71 * HOUR
+    await cleaning.look()
+    assert cleaning.annotations()[KEY_MISSING_FOR] == str(71 * 3600)
+    cleaning.restart()
+    await cleaning.look()
+    assert await cleaning.store.get(ModelService, "user-ada", "chat")
+    cleaning.now += 1 * HOUR
+    await cleaning.look()
+    assert cleaning.bench.cluster.get("namespaces", "user-ada") is None
+
+
+async def test_a_date_that_jumps_ends_no_grace_period(cleaning: Cleaning, monkeypatch: pytest.MonkeyPatch) -> None:
+    await cleaning.model()
+    await cleaning.look()
+
+    class Later(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> datetime:
+            return datetime(2099, 1, 1, tzinfo=tz)
+
+    for module in ("llmos.resources.base", "llmos_hub.controllers.server_sweep"):
+        monkeypatch.setattr(f"{module}.datetime", Later)
+    monkeypatch.setattr(time, "time", lambda: 4e9)
+    cleaning.now += 600
+    await cleaning.look()
+    assert cleaning.annotations()[KEY_MISSING_FOR] == "600"
+    assert await cleaning.store.get(ModelService, "user-ada", "chat")
+
+
+@pytest.mark.parametrize("text", ["2026-05-01T00:00:00+00:00", "-1", "1e9", "nan", "\u0663", ""])
+async def test_a_count_that_is_none_begins_again(cleaning: Cleaning, text: str) -> None:
+    await cleaning.look()
+    cleaning.annotations()[KEY_MISSING_FOR] = text
+    cleaning.now += 1000 * HOUR
+    await cleaning.look()
+    assert cleaning.annotations()[KEY_MISSING_FOR] == "0"
+
+
 async def test_who_comes_back_finds_everything(cleaning: Cleaning) -> None:
     await cleaning.model()
     await cleaning.look()
     cleaning.people.users["ada"] = ADA.created
-    cleaning.now += timedelta(days=30)
+    cleaning.now += 30 * 24 * HOUR
     await cleaning.look()
-    assert KEY_MISSING_SINCE not in cleaning.annotations()
+    assert KEY_MISSING_FOR not in cleaning.annotations()
     assert await cleaning.store.get(ModelService, "user-ada", "chat")
 
 
@@ -364,13 +419,14 @@ async def test_volumes_stay_unless_the_settings_say_otherwise(cleaning: Cleaning
     for name in ("home", "llmos-models"):
         cleaning.bench.cluster.put("persistentvolumeclaims", {"metadata": {"name": name, "namespace": "user-ada"}})
     await cleaning.look()
-    cleaning.now += timedelta(hours=73)
+    cleaning.now += 73 * HOUR
     await cleaning.look()
     with pytest.raises(NotFound):
         await cleaning.store.get(ModelService, "user-ada", "chat")
     assert cleaning.annotations()
     assert cleaning.bench.cluster.names("persistentvolumeclaims", "user-ada") == ["home", "llmos-models"]
     cleaning.options = OPTIONS.model_copy(update={"delete_volumes": True})
+    cleaning.restart()
     await cleaning.look()
     assert cleaning.bench.cluster.get("namespaces", "user-ada") is None
 
@@ -392,13 +448,14 @@ async def test_resources_that_hold_data_stay_too(cleaning: Cleaning, monkeypatch
     await cleaning.model()
     await cleaning.store.create(Crate.parse({"metadata": {"name": "photos", "namespace": "user-ada"}}))
     await cleaning.look()
-    cleaning.now += timedelta(hours=73)
+    cleaning.now += 73 * HOUR
     await cleaning.look()
     with pytest.raises(NotFound):
         await cleaning.store.get(ModelService, "user-ada", "chat")
     assert await cleaning.store.get(Crate, "user-ada", "photos")
     assert cleaning.annotations()
     cleaning.options = OPTIONS.model_copy(update={"delete_volumes": True})
+    cleaning.restart()
     await cleaning.look()
     with pytest.raises(NotFound):
         await cleaning.store.get(Crate, "user-ada", "photos")
@@ -410,7 +467,7 @@ async def test_a_cache_of_models_keeps_no_namespace(cleaning: Cleaning) -> None:
         "persistentvolumeclaims", {"metadata": {"name": "llmos-models", "namespace": "user-ada"}}
     )
     await cleaning.look()
-    cleaning.now += timedelta(hours=73)
+    cleaning.now += 73 * HOUR
     await cleaning.look()
     assert cleaning.bench.cluster.get("namespaces", "user-ada") is None
 
@@ -418,7 +475,7 @@ async def test_a_cache_of_models_keeps_no_namespace(cleaning: Cleaning) -> None:
 async def test_a_name_made_anew_is_somebody_else(cleaning: Cleaning) -> None:
     cleaning.people.users["ada"] = "2026-04-30T00:00:00Z"
     await cleaning.look()
-    assert KEY_MISSING_SINCE in cleaning.annotations()
+    assert KEY_MISSING_FOR in cleaning.annotations()
 
 
 async def test_when_somebody_was_made_is_noted_where_it_was_not_known(cleaning: Cleaning) -> None:
@@ -434,7 +491,7 @@ async def test_a_hub_that_says_nothing_says_nothing_about_anyone(cleaning: Clean
     cleaning.people.away = False
     cleaning.people.users.clear()
     await cleaning.look()
-    assert KEY_MISSING_SINCE not in cleaning.annotations()
+    assert KEY_MISSING_FOR not in cleaning.annotations()
 
 
 async def test_groups_and_what_is_nobodys(cleaning: Cleaning) -> None:
@@ -445,14 +502,15 @@ async def test_groups_and_what_is_nobodys(cleaning: Cleaning) -> None:
     cleaning.bench.cluster.put("namespaces", {"metadata": {"name": "user-foreign", "labels": {}}})
     await cleaning.look()
     marked = {
-        name for name in cleaning.bench.cluster.names("namespaces") if KEY_MISSING_SINCE in cleaning.annotations(name)
+        name for name in cleaning.bench.cluster.names("namespaces") if KEY_MISSING_FOR in cleaning.annotations(name)
     }
     assert marked == {"group-nlp", "user-ada"}
-    cleaning.now += timedelta(hours=73)
+    cleaning.now += 73 * HOUR
     cleaning.bench.leading = False
     with pytest.raises(Conflict):
         await cleaning.look()
     cleaning.bench.leading = True
+    cleaning.now += 73 * HOUR
     await cleaning.look()
     assert cleaning.bench.cluster.names("namespaces") == ["group-vision", "llmos", "public", "user-foreign"]
 
@@ -465,11 +523,11 @@ async def test_the_sweep_checks_the_releases_namespaces_while_leading(cleaning: 
     )
     working = asyncio.create_task(sweep.work())
     try:
-        await bench.cluster.until(lambda: KEY_MISSING_SINCE in cleaning.annotations(), "user-ada marked")
+        await bench.cluster.until(lambda: KEY_MISSING_FOR in cleaning.annotations(), "user-ada marked")
     finally:
         working.cancel()
         await asyncio.gather(working, return_exceptions=True)
-    assert KEY_MISSING_SINCE not in cleaning.annotations("user-eve")
+    assert KEY_MISSING_FOR not in cleaning.annotations("user-eve")
 
 
 async def test_it_is_one_of_the_controllers(bench: Bench) -> None:

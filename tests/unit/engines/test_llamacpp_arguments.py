@@ -87,6 +87,7 @@ def test_what_cannot_be_is_refused_with_the_reason(line: str, words: str):
     with pytest.raises(BadArgument) as caught:
         parse(line.split(), SCHEMA)
     assert words in str(caught.value)
+    assert not str(caught.value).endswith(".")  # it becomes part of a sentence
 
 
 def test_what_users_may_not_set_the_platform_may():

@@ -85,6 +85,8 @@ def test_a_token_may_not_more_than_its_scopes(caller: Caller) -> None:
 def test_a_refusal_says_whose_it_would_be() -> None:
     with pytest.raises(Forbidden, match=r"You may not delete modelservices in user-grace\. Yours is user-ada\."):
         Rights(ADA).require("delete", Ref(ModelService, "user-grace"))
+    with pytest.raises(Forbidden, match=r"^You may not read the logs of modelservices in user-grace\."):
+        Rights(ADA).require("logs", Ref(ModelService, "user-grace"))
     with pytest.raises(Forbidden, match="Only admins may look at this"):
         Rights(ADA).require_admin("look at this")
     Rights(ROOT).require_admin("look at this")
