@@ -31,11 +31,12 @@ def expression(check: Callable[[str, Any], None], value: str, depth: int = 0) ->
         return cel_of(check, value)
     item = f"i{depth}" if check.each else value
     inner = " && ".join([_known(item, check.allowed), *_parts(item, check.allowed, depth + 1)])
-    return f"{value}.all({item}, {inner})" if check.each else inner
+    return f"type({value}) == list && {value}.all({item}, {inner})" if check.each else inner
 
 
 def _known(value: str, allowed: Mapping[str, Any]) -> str:
-    return f"{value}.all(k, k in {text(list(allowed))} || k.matches({text(DIRECTIVE.pattern)}))"
+    # a value of another type would be an error, for which the server shows the expression instead of the message
+    return f"type({value}) == map && {value}.all(k, k in {text(list(allowed))} || k.matches({text(DIRECTIVE.pattern)}))"
 
 
 def _parts(value: str, allowed: Mapping[str, Any], depth: int) -> list[str]:
@@ -66,7 +67,7 @@ def _only(path: str, value: str, allowed: Mapping[str, Any]) -> dict[str, str]:
     others = f"{value}.filter(k, !(k in {text(list(allowed))} || k.matches({text(DIRECTIVE.pattern)})))"
     instead = f" can't be set. May be set there: {', '.join(allowed)}."
     says = f"{text(path + '.')} + {others}[0] + {text(instead)}"
-    return {"expression": _known(value, allowed), "messageExpression": says}
+    return {"expression": _known(value, allowed), "messageExpression": says, "message": f"{path} must be an object."}
 
 
 def _message(path: str, check: Callable[[str, Any], None]) -> str:

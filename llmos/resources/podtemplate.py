@@ -241,16 +241,16 @@ def _affinity_in_cel() -> str:
             for name, rule in terms.items()
         ]
         rules.append(f"(!('{part}' in {{value}}) || {where} == null || ({' && '.join(each)}))")
-    return " && ".join(rules)
+    return " && ".join(["type({value}) == map", *rules])
 
 
 _IN_CEL: Final[Mapping[_Check, str]] = {
     _harmless_metadata: (
-        f"{{value}}.all(k, k.startsWith({cel.text(_OWN)}) || k in {cel.text(list(_SCRAPING))} || "
+        f"type({{value}}) == map && {{value}}.all(k, k.startsWith({cel.text(_OWN)}) || k in {cel.text(list(_SCRAPING))} || "
         f"k.matches({cel.text(DIRECTIVE.pattern)}))"
     ),
-    _user: f"{{value}} > 0 && {{value}} <= {_MAX_ID}",
-    _users: f"{{value}}.all(u, u > 0 && u <= {_MAX_ID})",
-    _grace: f"{{value}} >= 0 && {{value}} <= {_MAX_GRACE}",
+    _user: f"type({{value}}) == int && {{value}} > 0 && {{value}} <= {_MAX_ID}",
+    _users: f"type({{value}}) == list && {{value}}.all(u, type(u) == int && u > 0 && u <= {_MAX_ID})",
+    _grace: f"type({{value}}) == int && {{value}} >= 0 && {{value}} <= {_MAX_GRACE}",
     _affinity: _affinity_in_cel(),
 }

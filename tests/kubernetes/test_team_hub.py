@@ -6,6 +6,7 @@ It is configured with what `helm get notes` prints. The Hub is configured as Zer
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -13,23 +14,25 @@ from typing import Any
 import httpx
 import openai
 import pytest
-import yaml
 
 from llmos.names import slug
 from llmos_hub.controllers.server_sweep import ServerSweep
 from llmos_hub.identity.people import HubPeople
 from llmos_hub.kubernetes.connection import KubernetesAPI
+from tests.support.chart import ready
 from tests.support.cluster import Cluster, wait_for
-from tests.support.images import image
+from tests.support.looping import Loop, chat
 from tests.support.people import Kernel
 from tests.support.release import IMAGES, Release, installed
-from tests.support.team_hub import PASSWORD, TeamHub
+from tests.support.team_hub import PASSWORD, TeamHub, commands
 
 pytestmark = pytest.mark.timeout(1200)
 NEEDS = ("csi", "netpol", "hub-5", *IMAGES)
 
 OPERATOR = "0" * 31 + "1" * 33
 GRADER = "2" * 64
+JOIN = "how-to/join-an-existing-jupyterhub.md"
+TO_YOURS, TO_OURS = (commands(JOIN, "Change the spawner")[part] for part in (slice(3), slice(3, None)))
 MESSAGES = [{"role": "user", "content": "Hello"}]
 
 
@@ -38,6 +41,7 @@ def values(suffix: str, storage_class: str) -> dict[str, Any]:
     return {
         "proxy": {"secretToken": "3" * 64},
         "hub": {
+            "db": {"pvc": {"storageClassName": storage_class}},
             "config": {
                 "JupyterHub": {"authenticator_class": "dummy"},
                 "DummyAuthenticator": {"password": PASSWORD},
@@ -75,7 +79,6 @@ def values(suffix: str, storage_class: str) -> dict[str, Any]:
             },
         },
         "singleuser": {
-            "image": {"name": image("notebook")},
             "memory": {"guarantee": "200M"},
             "extraEnv": {"TEAM": "vision"},
             "networkTools": {"image": "registry.local/busybox:1"},
@@ -86,15 +89,16 @@ def values(suffix: str, storage_class: str) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def team(cluster: Cluster) -> Iterator[TeamHub]:
+def team(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TeamHub]:
     """The Hub before LLMOS came."""
     if cluster.directory is None:
         pytest.skip("the image with JupyterHub 5.5 is only made for our own cluster")
     cluster.images("hub", "hub-5", "notebook", "engine-cpu")
     cluster.addons("csi", "netpol")
     namespace = cluster.namespace("team")
-    hub = TeamHub(cluster, namespace, values(namespace.rsplit("-", 1)[1], "csi-block"))
-    hub.upgrade()
+    own = values(namespace.rsplit("-", 1)[1], "csi-block")
+    hub = TeamHub(cluster, namespace, own, tmp_path_factory.mktemp("team"))
+    hub.install()
     yield hub
     print(hub.log())
 
@@ -140,20 +144,15 @@ def grace(team: TeamHub) -> Worker:
     return Worker(who, token, pod["metadata"]["uid"])
 
 
-def printed(release: Release) -> dict[str, Any]:
-    """The values for the team's Hub, taken out of the notes with the command that the docs have."""
-    notes = f"helm get notes {release.name} -n {release.namespace}"
-    text = release.cluster.run("sh", "-c", notes + " | sed -n '/^# ---8<---/,/^# --->8---/p'")
-    found: dict[str, Any] = yaml.safe_load(text)
-    return found
-
-
 @pytest.fixture(scope="module")
 def release(team: TeamHub, grace: Worker) -> Iterator[Release]:
     """LLMOS, and the team's Hub upgraded with the printed values."""
     external = {"namespace": team.namespace}
     with installed(team.cluster, "joins", hub={"enabled": False}, externalHub=external, publicUrl=team.hub_url) as made:
-        team.upgrade(printed(made))
+        team.joined_by(made)
+        _, *join = commands(JOIN, "Add LLMOS")
+        team.follow(join)
+        ready(made.cluster, made.namespace)
         yield made
 
 
@@ -161,7 +160,7 @@ def release(team: TeamHub, grace: Worker) -> Iterator[Release]:
 
 
 def test_the_hub_says_what_was_added_and_nothing_is_missing(team: TeamHub, release: Release) -> None:
-    said = [line for line in team.log().splitlines() if line.startswith("LLMOS: ")]
+    said = team.type("kubectl -n jhub logs deployment/hub | grep ^LLMOS").splitlines()
     assert "LLMOS: service llmos at http://llmos-api." in "\n".join(said)
     assert "LLMOS: the site's role user extended" in said
     assert not [line for line in said if "could not" in line]
@@ -232,7 +231,7 @@ def test_a_model_is_served_from_the_notebook_and_answers(
     team: TeamHub, release: Release, boss: tuple[str, str, Kernel]
 ) -> None:
     _, token, kernel = boss
-    out = kernel.run("%load_ext llmos\n%llmos serve demo://tiny", timeout=240)
+    out = kernel.run("%llmos serve demo://tiny --replicas 2", timeout=240)
     assert not out.error, out.shown
     assert out.shown.strip().splitlines()[-1].startswith("tiny   Ready"), out.shown
     with_client = (
@@ -272,7 +271,6 @@ def test_tokens_end_with_the_server(team: TeamHub, release: Release, boss: tuple
     code = "import os; print(os.environ['OPENAI_API_KEY'], os.environ['JUPYTERHUB_API_TOKEN'])"
     tokens = kernel.run(code).text.split()
     assert [team.hub("GET", "/user", token=one).status_code for one in tokens] == [200, 200]
-    assert not kernel.run("%llmos delete modelservice tiny", timeout=60).error
     team.stop_server(who, token)
     assert [team.hub("GET", "/user", token=one).status_code for one in tokens] == [403, 403]
 
@@ -295,20 +293,37 @@ def test_the_next_start_is_in_a_namespace_of_the_persons_own_and_the_old_home_is
     start(team, grace.name, grace.token)
     assert team.server_pod(grace.name) is None
     assert note(team, grace, grace.namespace, "/home/llmos") == ""  # a new home
+    pod = team.server_pod(grace.name, grace.namespace)
+    assert pod
+    script = "echo new >/home/llmos/note"
+    team.cluster.kubectl("-n", grace.namespace, "exec", pod["metadata"]["name"], "--", "sh", "-c", script)
     kept = team.cluster.get("pvc", "-n", team.namespace)["items"]
     assert [item["metadata"]["uid"] for item in kept] == [item["metadata"]["uid"] for item in old]
     team.stop_server(grace.name, grace.token)
 
 
+# The commands for changing the spawner, draining a node and leaving, as they are printed, while a model is in use
+
+
+@contextmanager
+def in_use(release: Release, boss: tuple[str, str, Kernel]) -> Iterator[None]:
+    """Ask the admin's model all the time, a connection for each request; none fails."""
+    with Loop(chat(release.gateway_url, boss[1], "tiny"), fresh=True, pause=0.1) as loop:
+        yield
+    assert len(loop.outcomes) > 10
+    assert loop.errors == []
+
+
 async def test_a_server_that_runs_while_the_spawner_changes_is_ended_after_a_warning(
-    team: TeamHub, grace: Worker, release: Release
+    team: TeamHub, grace: Worker, release: Release, boss: tuple[str, str, Kernel]
 ) -> None:
     """The controllers wait ten minutes; here their sweep looks at the same Hub and cluster with a clock set forward."""
     start(team, grace.name, grace.token)
     left = team.server_pod(grace.name, grace.namespace)
     assert left
-    release.install(verb="upgrade", externalHub={"namespace": team.namespace, "keepSpawner": True})
-    team.upgrade(printed(release))
+    with in_use(release, boss):
+        team.follow(TO_YOURS)
+        ready(release.cluster, release.namespace)
     servers = lambda: team.hub("GET", f"/users/{grace.name}").json()["servers"]  # noqa: E731
     wait_for(lambda: not servers(), "the Hub's own spawner finds no server", timeout=120, pause=1)
     start(team, grace.name, grace.token)  # now in the Hub's namespace, under the same name
@@ -319,8 +334,10 @@ async def test_a_server_that_runs_while_the_spawner_changes_is_ended_after_a_war
     try:
         await sweep.look(grace.namespace, grace.name, lambda: None)
         about = f"involvedObject.name={left['metadata']['name']},reason=NotListed"
-        (event,) = team.cluster.get("events", "-n", grace.namespace, "--field-selector", about)["items"]
-        assert "it is stopped in 10 minutes. The home stays." in event["message"]
+        events = team.cluster.get("events", "-n", grace.namespace, "--field-selector", about)["items"]
+        # the controllers, which the last command replaced, may have looked as well
+        (message,) = {event["message"] for event in events}
+        assert "it is stopped in 10 minutes. The home stays." in message
         pod = team.server_pod(grace.name, grace.namespace)
         assert pod
         assert "deletionTimestamp" not in pod["metadata"]
@@ -343,7 +360,7 @@ def test_a_hub_that_keeps_its_spawner_keeps_the_homes_and_has_llmos(
     with team.browser(grace.name, PASSWORD) as page, team.kernel(page, grace.name) as kernel:
         out = kernel.run("import os; print(os.environ['TEAM_HOOK'], os.environ['OPENAI_API_KEY'])").text.split()
         assert out[0] == grace.name
-        out_ = kernel.run("%load_ext llmos\n%llmos serve demo://tiny", timeout=240)
+        out_ = kernel.run("%llmos serve demo://tiny", timeout=240)
         assert out_.shown.strip().splitlines()[-1].startswith("tiny   Ready"), out_.shown
         assert not kernel.run("%%chat tiny\nHello", timeout=60).error
         assert not kernel.run("%llmos delete modelservice tiny", timeout=60).error
@@ -355,10 +372,57 @@ def test_a_hub_that_keeps_its_spawner_keeps_the_homes_and_has_llmos(
     assert team.cluster.attempt(*words).stdout.strip() == "no"
 
 
-def test_without_the_values_the_hub_is_what_it_was(team: TeamHub, grace: Worker, release: Release) -> None:
-    team.upgrade()
+def test_back_to_llmos_spawner_the_homes_of_there_are_found(
+    team: TeamHub, grace: Worker, release: Release, boss: tuple[str, str, Kernel]
+) -> None:
+    with in_use(release, boss):
+        team.follow(TO_OURS)
+        ready(release.cluster, release.namespace)
+    start(team, grace.name, grace.token)
+    assert note(team, grace, grace.namespace, "/home/llmos") == "new"
+
+
+def test_a_drained_node_costs_no_request_to_a_model_and_no_home(
+    team: TeamHub, grace: Worker, release: Release, boss: tuple[str, str, Kernel]
+) -> None:
+    (drain,) = commands("how-to/drain-nodes.md", "Drain a node")
+    pod = team.server_pod(grace.name, grace.namespace)
+    assert pod
+    node = pod["spec"]["nodeName"]
+    try:
+        with in_use(release, boss):
+            team.type(drain.replace("NODE", node))
+            team.wait()
+            ready(release.cluster, release.namespace)
+    finally:
+        team.cluster.kubectl("uncordon", node)
+    model = ("-n", f"user-{slug(boss[0])}", "-l", "llmos.ai/kind=ModelService,llmos.ai/part=serve")
+    pods = team.cluster.get("pods", *model)["items"]
+    assert node not in {pod["spec"]["nodeName"] for pod in pods}
+    assert team.server_pod(grace.name, grace.namespace) is None
+    servers = lambda: team.hub("GET", f"/users/{grace.name}").json()["servers"]  # noqa: E731
+    wait_for(lambda: not servers(), "the Hub notices that the server has ended", timeout=120, pause=1)
+    start(team, grace.name, grace.token)
+    assert note(team, grace, grace.namespace, "/home/llmos") == "new"
+    team.stop_server(grace.name, grace.token)
+
+
+def test_without_the_values_the_hub_is_what_it_was(
+    team: TeamHub, grace: Worker, release: Release, boss: tuple[str, str, Kernel]
+) -> None:
+    own, *rest = commands(JOIN, "Take LLMOS out again")
+    team.follow([own])
     assert "LLMOS" not in team.log()
     start(team, grace.name, grace.token)
     assert note(team, grace, team.namespace, "/home/jovyan") == "kept"
-    team.stop_server(grace.name, grace.token)
     assert "llmos" not in team.hub("GET", "/services").json()
+    team.follow(rest)
+    assert team.server_pod(grace.name), "servers run on"
+    team.stop_server(grace.name, grace.token)
+    secrets = team.cluster.get("secrets", "-n", team.namespace)["items"]
+    assert {secret["metadata"]["name"] for secret in secrets if secret["type"] == "Opaque"} == {"hub"}
+    everywhere = team.cluster.get("clusterroles,clusterrolebindings")["items"]
+    assert not [item for item in everywhere if item["metadata"]["name"].startswith(release.instance)]
+    # the models stay, and nothing holds their deletion up
+    (model,) = team.cluster.get("modelservices", "-n", f"user-{slug(boss[0])}")["items"]
+    assert "finalizers" not in model["metadata"]

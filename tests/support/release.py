@@ -63,9 +63,10 @@ class Release(HubClient):
 
     def wait(self) -> None:
         """Wait until everything is ready and reachable through the Hub's proxy."""
+        if not self.values.get("hub", {}).get("enabled", True):
+            return  # until the other Hub is configured, it lets no request in, and nothing gets ready
         ready(self.cluster, self.namespace)
-        if self.values.get("hub", {}).get("enabled", True):  # otherwise another Hub must be configured first
-            wait_for(self._answers, f"API and gateway of {self.namespace} behind the proxy", timeout=60, pause=0.5)
+        wait_for(self._answers, f"API and gateway of {self.namespace} behind the proxy", timeout=60, pause=0.5)
 
     def _answers(self) -> bool:
         """Return whether the proxy has all routes; the Hub adds them after its start."""

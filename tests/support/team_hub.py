@@ -1,14 +1,13 @@
-"""A team's existing Hub, configured by values like Zero to JupyterHub's chart.
+"""A team's existing Hub, and the commands of the page by which it is joined to LLMOS, run as they are printed.
 
-It has the same names, labels, services, permissions and NetworkPolicies, the same keys in its values, and the same
-order of configuration. It runs JupyterHub 5.5, the version of that chart, and none of LLMOS' packages is in its image.
+Its chart stands in for Zero to JupyterHub's: the same names, labels, services, permissions and NetworkPolicies, the
+same keys in its values, and the same order of configuration. It runs JupyterHub 5.5, the version of that chart, and
+none of LLMOS' packages is in its image.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Mapping
+import re
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.metadata import version
@@ -18,17 +17,29 @@ from typing import Any
 import yaml
 
 from tests.support.cluster import Cluster, wait_for
-from tests.support.helm import merge_values
-from tests.support.images import image
+from tests.support.helm import CHART, merge_values
+from tests.support.images import REGISTRY, TAG, image
 from tests.support.people import HubClient
+from tests.support.release import Release
 
-__all__ = ["PASSWORD", "TeamHub"]
+__all__ = ["PASSWORD", "TeamHub", "commands"]
 
 PASSWORD = "the-team-has-one-password"
-CONFIG = (Path(__file__).parent / "team_hub_config.py").read_text()
+ROOT = Path(__file__).parents[2]
+TEAM_CHART = Path(__file__).parent / "zero_to_jupyterhub"
 # LLMOS' packages in the image that is used here; they are hidden, since a team's Hub doesn't have them
 _PACKAGES = "/opt/llmos/lib/python3.11/site-packages"
 _HIDDEN = ("llmos", "llmos_hub", "llmos_spawners", f"llmos-{version('llmos')}.dist-info")
+
+
+def commands(page: str, heading: str) -> list[str]:
+    """Return the commands in a section's code blocks, those on several lines as one each."""
+    text = (ROOT / "docs" / page).read_text()
+    section = re.search(rf"^#+ {re.escape(heading)}\n(.*?)(?=^#+ |\Z)", text, re.MULTILINE | re.DOTALL)
+    assert section, f"{page} has no section {heading!r}"
+    blocks = re.findall(r"^( *)```\n(.*?)^\1```$", section[1], re.MULTILINE | re.DOTALL)
+    joined = re.sub(r" *\\\n *", " ", "".join(block for _, block in blocks))
+    return [line.strip() for line in joined.splitlines()]
 
 
 @dataclass
@@ -39,20 +50,56 @@ class TeamHub(HubClient):
     ----------
     values
         The team's own values.
+    directory
+        The directory in which the team's admin types commands. It has both charts where the docs say, and the values.
     """
 
     cluster: Cluster
     namespace: str
     values: dict[str, Any]
-    _live: dict[str, Any] = field(default_factory=dict)
+    directory: Path
+    _names: dict[str, str] = field(default_factory=dict)
     start_timeout = 180.0
 
-    def upgrade(self, *files: Mapping[str, Any]) -> None:
-        """Run the equivalent of ``helm upgrade`` with the team's values and more files; the Hub is restarted."""
-        self._live = merge_values(_DEFAULTS, self.values)
-        for file in files:
-            self._live = merge_values(self._live, file)
-        self.cluster.apply(*self.objects())
+    def __post_init__(self) -> None:
+        self._names["-n jhub"] = f"-n {self.namespace}"
+        for name, chart in {"jupyterhub/jupyterhub": TEAM_CHART, "helm/llmos": CHART}.items():
+            (self.directory / name).parent.mkdir()
+            (self.directory / name).symlink_to(chart)
+        self.write_values()
+
+    def write_values(self, **changed: Any) -> None:
+        """Write the team's own values into the file that the commands name, with changes."""
+        values = merge_values(merge_values(_DEFAULTS, self.values), changed)
+        (self.directory / "your-values.yaml").write_text(yaml.safe_dump(values))
+
+    def install(self) -> None:
+        """Install the Hub as it was before LLMOS came."""
+        self.type("helm install jupyterhub jupyterhub/jupyterhub -n jhub -f your-values.yaml")
+        self.wait()
+
+    def type(self, command: str) -> str:
+        """Run a command as the docs print it, with the test's names for theirs; return its output."""
+        for printed, ours in self._names.items():
+            command = re.sub(rf"(?<= ){printed}(?=[ ;]|$)", ours, command)
+        return self.cluster.run("bash", "-c", f"set -o pipefail; cd {self.directory}; {command}", timeout=600)
+
+    def follow(self, lines: list[str]) -> None:
+        """Run commands of the docs in their order, and wait until the Hub answers."""
+        for line in lines:
+            self.type(line)
+        self.wait()
+
+    def joined_by(self, release: Release) -> None:
+        """Take that release for the one that the docs' commands name."""
+        self._names |= {
+            "-n llmos": f"-n {release.namespace}",
+            "llmos-hub": f"{release.instance}-hub",
+            "llmos-hub-in-namespace": f"{release.instance}-hub-in-namespace",
+        }
+
+    def wait(self) -> None:
+        """Wait until the Hub and its proxy are rolled out and the Hub answers."""
         words = ("-n", self.namespace, "rollout", "status", "deployment/hub", "deployment/proxy", "--timeout=400s")
         done = self.cluster.attempt("kubectl", *words, timeout=420)
         assert done.returncode == 0, f"{done.stderr}\n{self.log()}"
@@ -82,201 +129,13 @@ class TeamHub(HubClient):
         )["items"]
         return found[0] if found else None
 
-    # Objects
 
-    def objects(self) -> list[dict[str, Any]]:
-        """Return all objects except users' servers."""
-        values = {**self._live, "Release": {"Name": "team", "Namespace": self.namespace}}
-        config = {"values.yaml": yaml.safe_dump(values), "jupyterhub_config.py": CONFIG}
-        meta = {"name": "hub", "namespace": self.namespace}
-        pods = ["pods", "persistentvolumeclaims", "secrets", "services"]
-        return [
-            {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": meta},
-            {
-                "apiVersion": "rbac.authorization.k8s.io/v1",
-                "kind": "Role",
-                "metadata": meta,
-                "rules": [
-                    {"apiGroups": [""], "resources": pods, "verbs": ["get", "watch", "list", "create", "delete"]},
-                    {"apiGroups": [""], "resources": ["events"], "verbs": ["get", "watch", "list"]},
-                ],
-            },
-            {
-                "apiVersion": "rbac.authorization.k8s.io/v1",
-                "kind": "RoleBinding",
-                "metadata": meta,
-                "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "hub"},
-                "subjects": [{"kind": "ServiceAccount", "name": "hub", "namespace": self.namespace}],
-            },
-            {"apiVersion": "v1", "kind": "Secret", "metadata": meta, "stringData": config},
-            self._claim(),
-            *(self._service(*words) for words in _SERVICES),
-            self._deployment("hub", self._hub_pod(hashlib.sha256(json.dumps(config).encode()).hexdigest())),
-            self._deployment("proxy", self._proxy_pod()),
-            *self._policies(),
-        ]
-
-    def _claim(self) -> dict[str, Any]:
-        spec: dict[str, Any] = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "200Mi"}}}
-        if storage_class := self._live["singleuser"]["storage"]["dynamic"].get("storageClass"):
-            spec["storageClassName"] = storage_class
-        meta = {"name": "hub-db-dir", "namespace": self.namespace}
-        return {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": meta, "spec": spec}
-
-    def _service(self, name: str, component: str, port: int, target: int, type_: str) -> dict[str, Any]:
-        return {
-            "apiVersion": "v1",
-            "kind": "Service",
-            "metadata": {"name": name, "namespace": self.namespace},
-            "spec": {
-                "type": type_,
-                "selector": _labels(component),
-                "ports": [{"name": "http", "port": port, "targetPort": target}],
-            },
-        }
-
-    def _deployment(self, name: str, spec: dict[str, Any]) -> dict[str, Any]:
-        labels = {**_labels(name), **_ACCESS[name]}
-        annotations = spec.pop("annotations", {})
-        return {
-            "apiVersion": "apps/v1",
-            "kind": "Deployment",
-            "metadata": {"name": name, "namespace": self.namespace, "labels": labels},
-            "spec": {
-                "strategy": {"type": "Recreate"},
-                "selector": {"matchLabels": _labels(name)},
-                "template": {"metadata": {"labels": labels, "annotations": annotations}, "spec": spec},
-            },
-        }
-
-    def _hub_pod(self, checksum: str) -> dict[str, Any]:
-        hub = self._live["hub"]
-        env = [
-            {"name": "PYTHONUNBUFFERED", "value": "1"},
-            {"name": "POD_NAMESPACE", "value": self.namespace},
-            {"name": "CONFIGPROXY_AUTH_TOKEN", "value": self.values["proxy"]["secretToken"]},
-            {"name": "HOME", "value": "/tmp"},
-        ]
-        for name, value in hub["extraEnv"].items():
-            env.append({"name": name, **(value if isinstance(value, dict) else {"value": value})})
-        container = {
-            "name": "hub",
-            "image": image("hub-5"),
-            "args": ["/opt/llmos/bin/jupyterhub", "--config", "/etc/jupyterhub/jupyterhub_config.py", "--upgrade-db"],
-            "workingDir": "/srv/jupyterhub",
-            "env": env,
-            "ports": [{"name": "http", "containerPort": 8081}],
-            "readinessProbe": {"httpGet": {"path": "/hub/health", "port": "http"}, "periodSeconds": 1},
-            "securityContext": {"runAsUser": 1000, "runAsGroup": 1000, "allowPrivilegeEscalation": False},
-            "volumeMounts": [
-                {"name": "config", "mountPath": "/etc/jupyterhub"},
-                {"name": "db", "mountPath": "/srv/jupyterhub"},
-                *({"name": "nothing", "mountPath": f"{_PACKAGES}/{name}", "subPath": name} for name in _HIDDEN),
-                *hub["extraVolumeMounts"],
-            ],
-        }
-        return {
-            "annotations": {"checksum/config": checksum},
-            "serviceAccountName": "hub",
-            "securityContext": {"fsGroup": 1000},
-            "initContainers": hub["initContainers"],
-            "containers": [container],
-            "volumes": [
-                {"name": "config", "secret": {"secretName": "hub"}},
-                {"name": "db", "persistentVolumeClaim": {"claimName": "hub-db-dir"}},
-                {"name": "nothing", "emptyDir": {}},
-                *hub["extraVolumes"],
-            ],
-        }
-
-    def _proxy_pod(self) -> dict[str, Any]:
-        command = ["/opt/llmos/bin/python", "-P", "-m", "llmos_hub.supervisor.container", "proxy"]
-        to_hub = ["--default-target=http://hub:8081", "--error-target=http://hub:8081/hub/error"]
-        container = {
-            "name": "chp",
-            "image": image("hub"),
-            "command": [*command, "--ip=0.0.0.0", "--port=8000", "--api-ip=0.0.0.0", "--api-port=8001", *to_hub],
-            "env": [{"name": "CONFIGPROXY_AUTH_TOKEN", "value": self.values["proxy"]["secretToken"]}],
-            "readinessProbe": {"httpGet": {"path": "/_chp_healthz", "port": 8000}, "periodSeconds": 1},
-        }
-        return {"containers": [container], "terminationGracePeriodSeconds": 5}
-
-    def _policies(self) -> list[dict[str, Any]]:
-        """Return the NetworkPolicies: access by the pods' labels, in this namespace only."""
-        from_labelled = {
-            who: [{"podSelector": {"matchLabels": {f"hub.jupyter.org/network-access-{who}": "true"}}}]
-            for who in ("hub", "proxy-api", "singleuser")
-        }
-        to_hub = {"to": [{"podSelector": {"matchLabels": _labels("hub")}}], "ports": [{"port": 8081}]}
-        to_proxy = {"to": [{"podSelector": {"matchLabels": _labels("proxy")}}], "ports": [{"port": 8000}]}
-        dns = {"ports": [{"port": 53, "protocol": "UDP"}, {"port": 53, "protocol": "TCP"}]}
-        private = ["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16"]
-        outside = {"to": [{"ipBlock": {"cidr": "0.0.0.0/0", "except": private}}]}
-        rules: dict[str, tuple[list[Any], list[Any]]] = {
-            "hub": (
-                [
-                    {"from": from_labelled["hub"], "ports": [{"port": 8081}]},
-                    *self._live["hub"]["networkPolicy"]["ingress"],
-                ],
-                [{}],
-            ),
-            "proxy": (
-                [{"ports": [{"port": 8000}]}, {"from": from_labelled["proxy-api"], "ports": [{"port": 8001}]}],
-                [{}],
-            ),
-            "singleuser-server": (
-                [{"from": from_labelled["singleuser"], "ports": [{"port": 8888}]}],
-                [to_hub, to_proxy, dns, outside, *self._live["singleuser"]["networkPolicy"]["egress"]],
-            ),
-        }
-        return [
-            {
-                "apiVersion": "networking.k8s.io/v1",
-                "kind": "NetworkPolicy",
-                "metadata": {"name": name, "namespace": self.namespace},
-                "spec": {
-                    "podSelector": {"matchLabels": _labels(name)},
-                    "policyTypes": ["Ingress", "Egress"],
-                    "ingress": ingress,
-                    "egress": egress,
-                },
-            }
-            for name, (ingress, egress) in rules.items()
-        ]
-
-
-def _labels(component: str) -> dict[str, str]:
-    return {"app": "jupyterhub", "component": component, "release": "team"}
-
-
-_SERVICES = (
-    ("hub", "hub", 8081, 8081, "ClusterIP"),
-    ("proxy-api", "proxy", 8001, 8001, "ClusterIP"),
-    ("proxy-public", "proxy", 80, 8000, "NodePort"),
-)
-_ACCESS = {
-    "hub": {
-        "hub.jupyter.org/network-access-proxy-api": "true",
-        "hub.jupyter.org/network-access-proxy-http": "true",
-        "hub.jupyter.org/network-access-singleuser": "true",
-    },
-    "proxy": {
-        "hub.jupyter.org/network-access-hub": "true",
-        "hub.jupyter.org/network-access-singleuser": "true",
-    },
-}
 _DEFAULTS: dict[str, Any] = {
-    "hub": {
-        "initContainers": [],
-        "extraVolumes": [],
-        "extraVolumeMounts": [],
-        "extraEnv": {},
-        "extraConfig": {},
-        "networkPolicy": {"ingress": []},
-    },
+    "hub": {"image": image("hub-5"), "hiddenPackages": [f"{_PACKAGES}/{name}" for name in _HIDDEN]},
+    "proxy": {"image": image("hub")},
     "singleuser": {
-        "cloudMetadata": {"blockWithIptables": True},
-        "storage": {"homeMountPath": "/home/jovyan", "capacity": "300Mi", "dynamic": {}},
-        "networkPolicy": {"egress": []},
+        "image": {"name": f"{REGISTRY}/llmos-notebook", "tag": TAG},
+        "storage": {"capacity": "300Mi"},
     },
 }
+"""What every Hub of these tests sets."""

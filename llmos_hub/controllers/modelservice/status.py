@@ -180,6 +180,7 @@ def _judge(service: ModelService, facts: Facts) -> _Verdict:
 def _held_up(reason: str, message: str, ready: Sequence[ReplicaState], log_lines: Sequence[str] = ()) -> _Verdict:
     """Return the verdict for a spec that can't be applied: failed, or degraded if earlier replicas still answer."""
     if ready:
+        message += "" if message.endswith(".") else "."
         message = f"The spec can't be followed: {message} What was started before still answers."
     return _Verdict("Degraded" if ready else "Failed", _word(reason), message, log_lines)
 

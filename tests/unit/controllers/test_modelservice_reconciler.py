@@ -558,14 +558,17 @@ async def test_more_memory_than_there_is_is_refused_before_anything_is_fetched(b
     assert (await bench.settled()).status.phase == "Ready"
 
 
-async def test_a_refused_change_leaves_what_answers_alone(bench: Bench) -> None:
+@pytest.mark.parametrize("said", ["llama.cpp knows no argument --bad.", "It needs 1 GPU. Smaller: --gpus 0"])
+async def test_a_refused_change_leaves_what_answers_alone(bench: Bench, said: str) -> None:
     await bench.create()
     before = await bench.settled()
-    bench.engine.refusal = Unsupported("llama.cpp knows no argument --bad.")
+    bench.engine.refusal = Unsupported(said)
     await bench.change(args=["--bad"])
     resource = await bench.settled()
     assert resource.status.phase == "Degraded"
-    assert resource.status.message.startswith("The spec can't be followed: llama.cpp knows no argument --bad.")
+    sentence = f"{said.removesuffix('.')}."
+    expected = f"The spec can't be followed: {sentence} What was started before still answers."
+    assert resource.status.message == expected
     assert resource.status.endpoints == before.status.endpoints
     bench.engine.refusal = None
     await bench.change(args=[])

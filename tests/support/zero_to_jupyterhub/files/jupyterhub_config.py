@@ -1,4 +1,4 @@
-"""Configuration of the team's Hub in `tests.support.team_hub`, in the order of the chart's."""
+"""Configuration of a Hub in the order of Zero to JupyterHub's own."""
 
 # ruff: noqa: F821 - read by JupyterHub, which defines `c`; the extra configuration is the team's own
 # mypy: ignore-errors
@@ -32,7 +32,7 @@ c.KubeSpawner.common_labels = {
     "app.kubernetes.io/managed-by": "kubespawner",
 }
 c.KubeSpawner.namespace = os.environ["POD_NAMESPACE"]
-c.KubeSpawner.image = singleuser["image"]["name"]
+c.KubeSpawner.image = "{name}:{tag}".format_map(singleuser["image"])
 c.KubeSpawner.extra_labels = {"hub.jupyter.org/network-access-hub": "true"}
 c.KubeSpawner.allow_privilege_escalation = False
 c.KubeSpawner.uid, c.KubeSpawner.fs_gid = 1000, 100
