@@ -5,8 +5,6 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from llmos.resources.quantities import format_bytes
-
 __all__ = ["BEGINNING", "why_not_gguf"]
 
 BEGINNING: Final = 1024
@@ -30,6 +28,9 @@ def why_not_gguf(beginning: bytes) -> str:
     if not beginning:
         return "empty. Was its download broken off, or the disk full? Fetch it again."
     if beginning.startswith(_LFS_POINTER):
+        # pydantic comes with it, and a fetch starts faster without
+        from llmos.resources.quantities import format_bytes
+
         found = re.search(rb"^size (\d{1,15})$", beginning, re.MULTILINE)
         of = f" of {format_bytes(int(found[1]), binary=False)}" if found else ""
         return f"a Git LFS pointer to the model{of}, not the model. Where the repository was cloned, type: git lfs pull"

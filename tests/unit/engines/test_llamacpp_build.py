@@ -71,7 +71,7 @@ def test_the_supervisor_asks_a_process_of_its_own_and_tells_what_it_says(
     program.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(program))
     assert asyncio.run(up._gpus()) == "", "the driver's directory is looked at again there, and there is none"
-    options = up.Options(DataDir(tmp_path))
+    options = up.UpOptions(DataDir(tmp_path))
     said = gpu_summary(["NVIDIA L4"], Build({}))
     up._announce(options, up.Console(), password=FirstPassword(""), adopted={}, took=1.0, gpus=said)
     assert f"    GPU         {said}\n" in capsys.readouterr().out

@@ -1,4 +1,6 @@
-"""`.ci/run` names the tests that only passed when they were repeated."""
+"""`.ci/run` runs each tier once, and what fails fails the run."""
+
+from __future__ import annotations
 
 import os
 import shutil
@@ -9,17 +11,14 @@ import pytest
 
 ROOT = Path(__file__).parents[3]
 MAKE = """#!/bin/sh
-case "$*" in
-*ARGS=*) echo "PASSED tests/test_a.py::test_one[x y]"; [ -z "$BROKEN" ] || { echo "FAILED tests/test_b.py::test_two"; exit 1; } ;;
-test) echo "FAILED tests/test_a.py::test_one[x y] - assert 1 == 2"; echo "ERROR tests/test_b.py::test_two - OSError"; exit 2 ;;
-esac
+echo "$*" >>called
+if [ "$*" = "$BROKEN" ]; then echo "FAILED tests/test_a.py::test_one - assert 1 == 2"; exit 2; fi
 """
-HEADING = "== Failed at first, passed when repeated\n"
 
 
 @pytest.fixture
-def checkout(tmp_path):
-    """A directory with the script, and a `make` whose tests fail once."""
+def checkout(tmp_path: Path) -> Path:
+    """A directory with the script, and a `make` that notes how it is called."""
     (tmp_path / ".ci").mkdir()
     shutil.copy(ROOT / ".ci" / "run", tmp_path / ".ci")
     programs = tmp_path / "bin"
@@ -29,26 +28,33 @@ def checkout(tmp_path):
     return tmp_path
 
 
-def run(checkout: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+def run(checkout: Path, broken: str = "") -> subprocess.CompletedProcess[str]:
     path = f"{checkout / 'bin'}:{os.environ['PATH']}"
-    variables = {**os.environ, "PATH": path, "LLMOS_TEST_KUBECONFIG": "/none", **environment}
+    variables = {**os.environ, "PATH": path, "LLMOS_TEST_KUBECONFIG": "/none", "BROKEN": broken}
     return subprocess.run([checkout / ".ci" / "run"], env=variables, capture_output=True, text=True, check=False)
 
 
-def test_what_passed_when_repeated_is_named_at_the_end(checkout):
-    done = run(checkout)
-    assert done.returncode == 0
-    assert done.stdout.endswith(f"{HEADING}make test: tests/test_a.py::test_one[x y]\n")
+def test_each_tier_runs_once(checkout: Path) -> None:
+    assert run(checkout).returncode == 0
+    called = (checkout / "called").read_text().splitlines()
+    assert called[0] == "test"
+    assert sorted(called) == ["lint", "test", "test-browser", "test-kubernetes"]
+    assert called[-1] == "test-kubernetes"
 
 
-def test_what_failed_again_is_not_and_the_run_fails(checkout):
-    done = run(checkout, BROKEN="1")
-    assert done.returncode == 1
-    assert done.stdout.endswith(f"{HEADING}make test: tests/test_a.py::test_one[x y]\n")
-    assert "make lint" not in done.stdout
-
-
-def test_nothing_is_named_where_all_passed(checkout):
-    (checkout / "bin" / "make").write_text("#!/bin/sh\n")
-    done = run(checkout)
-    assert (done.returncode, HEADING in done.stdout) == (0, False)
+@pytest.mark.parametrize(
+    ("broken", "never"),
+    [
+        ("test", {"lint", "test-browser", "test-kubernetes"}),
+        ("lint", {"test-kubernetes"}),
+        ("test-browser", {"test-kubernetes"}),
+        ("test-kubernetes", set()),
+    ],
+)
+def test_what_fails_is_said_and_not_tried_again(checkout: Path, broken: str, never: set[str]) -> None:
+    done = run(checkout, broken)
+    assert done.returncode
+    assert "FAILED tests/test_a.py::test_one - assert 1 == 2" in done.stdout
+    called = (checkout / "called").read_text().splitlines()
+    assert called.count(broken) == 1
+    assert not never & set(called)
