@@ -19,6 +19,12 @@ def service(name: str = "chat", **spec: Any) -> dict[str, Any]:
     return {"apiVersion": "llmos.ai/v1alpha1", "kind": "ModelService", "metadata": {"name": name}, "spec": spec}
 
 
+@pytest.fixture
+def namespace(cluster: Cluster) -> str:
+    """A namespace of this test's own, to whose resources nobody writes."""
+    return cluster.namespace(release="nobody")
+
+
 def refusal(cluster: Cluster, namespace: str, manifest: dict[str, Any]) -> str:
     """What ``kubectl apply`` says to it."""
     words = ("kubectl", "-n", namespace, "apply", "--dry-run=server", "-f", "-")

@@ -182,9 +182,7 @@ def test_a_hub_that_still_has_llmos_holds_the_uninstall_up_and_keeps_what_it_nee
 
 
 def test_kubectl_tells_the_replicas_that_are_wanted_and_why_a_model_is_not_ready(cluster):
-    namespace = cluster.namespace("columns")
-    nobodys = ("app.kubernetes.io/managed-by=llmos", "app.kubernetes.io/instance=nobody")
-    cluster.kubectl("label", "namespace", namespace, *nobodys)  # no release writes its status
+    namespace = cluster.namespace("columns", release="nobody")
     service = {
         "apiVersion": "llmos.ai/v1alpha1",
         "kind": "ModelService",

@@ -98,11 +98,17 @@ class Cluster:
         self.kubectl("apply", "--server-side", "--force-conflicts", "-f", CRDS)
         self.kubectl("wait", "--for=condition=Established", "-f", CRDS, "--timeout=60s")
 
-    def namespace(self, prefix: str = "t") -> str:
-        """Create a namespace for a test, which `clean` deletes."""
+    def namespace(self, prefix: str = "t", *, release: str = "") -> str:
+        """Create a namespace for a test, which `clean` deletes.
+
+        Controllers of a release that is installed at the same time write to resources in it, unless it belongs to `release`.
+        """
         name = f"{prefix}-{uuid.uuid4().hex[:8]}"
         self.kubectl("create", "namespace", name)
         self._namespaces.append(name)
+        if release:
+            owner = ("app.kubernetes.io/managed-by=llmos", f"app.kubernetes.io/instance={release}")
+            self.kubectl("label", "namespace", name, *owner)
         return name
 
     def clean(self) -> None:
