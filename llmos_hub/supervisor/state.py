@@ -307,8 +307,8 @@ class StateFiles:
 
     @property
     def stopping(self) -> bool:
-        """True if the running supervisor is stopping."""
-        return self.supervisor() is not None and bool(self.status().get("stopping"))
+        """True if whoever has the lock is stopping, up to the moment at which it gives the lock back."""
+        return bool(self.status().get("stopping"))
 
     def supervisor(self) -> ProcessHandle | None:
         """Return the running supervisor; None if there is none."""

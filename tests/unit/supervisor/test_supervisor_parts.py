@@ -1,5 +1,6 @@
 """The small parts of the supervisor: ports, secrets, state files, logs, messages."""
 
+import asyncio
 import os
 import shutil
 import socket
@@ -131,6 +132,25 @@ def test_a_data_directory_that_cannot_be_written(tmp_path):
     blocked.write_text("")
     with pytest.raises(Unavailable, match=r"can't be written .*--data-dir"):
         StateFiles(DataDir(blocked / "data")).prepare()
+
+
+async def test_a_start_waits_until_who_has_stopped_gives_the_lock_back(files):
+    """The last status of a stop names no supervisor any more, while its process still has the lock."""
+    files.lock()
+    files.write_status({"supervisor": None, "processes": {}, "stopping": True})
+    second, waits = StateFiles(files.data_dir), asyncio.Event()
+    starting = asyncio.create_task(second.lock_after_stop(waits.set))
+    await waits.wait()
+    files.unlock()
+    await starting
+    second.unlock()
+
+
+async def test_a_start_does_not_wait_for_one_that_runs(files):
+    files.lock()
+    files.write_status({"supervisor": None, "processes": {}, "stopping": False})
+    with pytest.raises(Conflict, match="already runs"):
+        await StateFiles(files.data_dir).lock_after_stop(lambda: pytest.fail("it waits"))
 
 
 def test_one_supervisor_at_a_time(files):
