@@ -26,6 +26,8 @@ from llmos_hub.names import (
     KEY_OWNER_KIND,
     KEY_PART,
     METADATA_SERVICES,
+    group_namespace,
+    user_namespace,
 )
 from llmos_hub.policy import NamespaceOwner
 
@@ -40,6 +42,7 @@ __all__ = [
     "make_role_bindings",
     "make_service_account",
     "object_path",
+    "owner_of",
 ]
 
 Object = dict[str, Any]
@@ -79,6 +82,20 @@ def _object(api_version: str, kind: str, namespace: str, name: str, options: Nam
         "kind": kind,
         "metadata": {"name": name, "namespace": namespace, "labels": _labels(options)},
     }
+
+
+def owner_of(obj: Mapping[str, Any]) -> NamespaceOwner | None:
+    """Return the owner of a namespace; None if it isn't one of ours, or the owner is unknown."""
+    labels, annotations = obj["metadata"].get("labels") or {}, obj["metadata"].get("annotations") or {}
+    kind, name = labels.get(KEY_OWNER_KIND), annotations.get(KEY_OWNER, "")
+    if labels.get(KEY_MANAGED_BY) != "llmos" or kind not in ("user", "group", "platform"):
+        return None
+    if not name:  # the annotation was removed; a simple name can be derived from the namespace's
+        name = obj["metadata"]["name"].removeprefix(f"{kind}-")
+        made = user_namespace(name) if kind == "user" else group_namespace(name) if kind == "group" else name
+        if made != obj["metadata"]["name"]:
+            return None
+    return NamespaceOwner(kind, name, annotations.get(KEY_OWNER_CREATED, ""))
 
 
 def make_namespace(name: str, owner: NamespaceOwner, options: NamespaceOptions) -> Object:

@@ -17,7 +17,7 @@ from typing import Any, Final, Protocol
 from llmos.errors import Conflict, Forbidden, Internal, LLMOSError, NotFound, Unavailable
 from llmos_hub.identity.people import People
 from llmos_hub.kubernetes.connection import FIELD_MANAGER, APIError, KubernetesAPI, path_of
-from llmos_hub.managers.namespace_objects import make_namespace
+from llmos_hub.managers.namespace_objects import make_namespace, owner_of
 from llmos_hub.managers.namespace_options import NamespaceOptions
 from llmos_hub.names import KEY_INSTANCE, KEY_MANAGED_BY, KEY_OWNER, KEY_OWNER_CREATED, KEY_OWNER_KIND, KEY_PREPARED
 from llmos_hub.policy import NamespaceOwner, Rights
@@ -162,8 +162,8 @@ class KubernetesNamespaces:
         Forbidden, NotFound
             As for `Rights.owner_of`.
         """
-        if obj is not None and rights.may_use_any(namespace):
-            return _owner_of(obj)
+        if obj is not None and rights.may_use_any(namespace) and (found := owner_of(obj)) is not None:
+            return found
         owner = rights.owner_of(namespace)
         if owner.kind == "user":
             with contextlib.suppress(Unavailable):  # the creation time can be added later by the controllers
@@ -208,7 +208,7 @@ class KubernetesNamespaces:
     def _state(self, obj: Mapping[str, Any], *, created: bool) -> NamespaceState:
         return NamespaceState(
             obj["metadata"]["name"],
-            _owner_of(obj),
+            owner_of(obj) or NamespaceOwner("user", ""),
             prepared=KEY_PREPARED in _annotations(obj),
             service_account=self._options.service_account,
             created=created,
@@ -253,16 +253,6 @@ class KubernetesNamespaces:
             if there is not None:
                 return there
             raise _refused("make", namespace, error) from None
-
-
-def _owner_of(obj: Mapping[str, Any]) -> NamespaceOwner:
-    labels, annotations = obj["metadata"].get("labels") or {}, _annotations(obj)
-    kind = labels.get(KEY_OWNER_KIND)
-    return NamespaceOwner(
-        kind if kind in ("group", "platform") else "user",
-        annotations.get(KEY_OWNER, ""),
-        annotations.get(KEY_OWNER_CREATED, ""),
-    )
 
 
 def _annotations(obj: Mapping[str, Any]) -> Mapping[str, str]:

@@ -213,7 +213,8 @@ def test_a_template_that_the_api_takes_is_taken(
     cluster: Cluster, lasting: str, policy: None, template: dict[str, Any]
 ) -> None:
     words = ("-n", lasting, "apply", "--dry-run=server", "-f", "-")
-    cluster.kubectl(*words, stdin=json.dumps(service(model="demo://tiny", template=template)))
+    said = cluster.kubectl(*words, stdin=json.dumps(service(model="demo://tiny", template=template)))
+    assert "chat created (server dry run)" in said
 
 
 def test_what_is_there_already_can_be_changed_and_deleted(cluster: Cluster, namespace: str) -> None:

@@ -20,24 +20,20 @@ from llmos_hub.managers.namespace_objects import (
     make_contents,
     make_namespace,
     object_path,
+    owner_of,
 )
 from llmos_hub.managers.namespace_options import NamespaceOptions
 from llmos_hub.names import (
     KEY_COMPONENT,
     KEY_INSTANCE,
     KEY_MANAGED_BY,
-    KEY_OWNER,
-    KEY_OWNER_CREATED,
-    KEY_OWNER_KIND,
     KEY_PREPARED,
     PUBLIC_NAMESPACE,
-    group_namespace,
-    user_namespace,
 )
 from llmos_hub.policy import NamespaceOwner
 from llmos_hub.stores.informer import Key
 
-__all__ = ["CONTENTS", "NamespaceReconciler", "namespace_controller", "owner_of"]
+__all__ = ["CONTENTS", "NamespaceReconciler", "namespace_controller"]
 
 CONTENTS: Final = {
     "NetworkPolicy": ("networking.k8s.io/v1", "networkpolicies"),
@@ -51,20 +47,6 @@ CONTENTS: Final = {
 _PUBLIC: Final[Key] = ("", PUBLIC_NAMESPACE)
 
 logger = logging.getLogger(__name__)
-
-
-def owner_of(obj: Object) -> NamespaceOwner | None:
-    """Return the owner of a namespace; None if it isn't one of ours, or the owner is unknown."""
-    labels, annotations = obj["metadata"].get("labels") or {}, obj["metadata"].get("annotations") or {}
-    kind, name = labels.get(KEY_OWNER_KIND), annotations.get(KEY_OWNER, "")
-    if labels.get(KEY_MANAGED_BY) != "llmos" or kind not in ("user", "group", "platform"):
-        return None
-    if not name:  # the annotation was removed; a simple name can be derived from the namespace's
-        name = obj["metadata"]["name"].removeprefix(f"{kind}-")
-        made = user_namespace(name) if kind == "user" else group_namespace(name) if kind == "group" else name
-        if made != obj["metadata"]["name"]:
-            return None
-    return NamespaceOwner(kind, name, annotations.get(KEY_OWNER_CREATED, ""))
 
 
 class NamespaceReconciler:

@@ -18,11 +18,11 @@ from llmos.resources import KINDS, ModelService, Resource
 from llmos.resources.credential import CredentialSpec, CredentialStatus
 from llmos_hub.controllers.cluster_informer import Object, covers
 from llmos_hub.controllers.namespace_sweep import Sweep
-from llmos_hub.controllers.namespaces.reconciler import CONTENTS, NamespaceReconciler, namespace_controller, owner_of
+from llmos_hub.controllers.namespaces.reconciler import CONTENTS, NamespaceReconciler, namespace_controller
 from llmos_hub.controllers.reconciler import Controller, Queueing, Result
 from llmos_hub.controllers.registry import Cluster, ClusterControllerSpec, load_specs
 from llmos_hub.kubernetes.connection import KubernetesAPI
-from llmos_hub.managers.namespace_objects import make_namespace
+from llmos_hub.managers.namespace_objects import make_namespace, owner_of
 from llmos_hub.managers.namespace_options import Binding, NamespaceOptions, Network
 from llmos_hub.names import KEY_MISSING_FOR, KEY_PREPARED
 from llmos_hub.policy import NamespaceOwner

@@ -141,8 +141,11 @@ async def test_a_start_waits_until_who_has_stopped_gives_the_lock_back(files):
     second, waits = StateFiles(files.data_dir), asyncio.Event()
     starting = asyncio.create_task(second.lock_after_stop(waits.set))
     await waits.wait()
+    assert not starting.done()
     files.unlock()
     await starting
+    with pytest.raises(Conflict):
+        files.lock()
     second.unlock()
 
 
