@@ -284,37 +284,35 @@ def _announce(
     who = f"log in as {options.admin}{password.login}"
     gateway = f"{options.gateway_url}/v1"
     width = max(len(options.hub_url) + 1, len(gateway))
-    console.line()
-    console.line("  LLMOS is ready.")
-    console.line(f"    Notebooks   {options.hub_url + '/':<{width}}   {who}")
-    console.line(
+    lines = ["", "  LLMOS is ready."]
+    lines.append(f"    Notebooks   {options.hub_url + '/':<{width}}   {who}")
+    lines.append(
         f"    Models      {gateway:<{width}}   (OpenAI-compatible; make a key with: {llmos_command()} token --invoke-only)"
     )
     if gpus:
-        console.line(f"    GPU         {gpus}")
+        lines.append(f"    GPU         {gpus}")
     if options.data_dir.root != default_data_dir():
         place = shlex.quote(str(options.data_dir.root))
-        console.line(f"    Commands    find it with: export {ENV_DATA_DIR}={place}")
-    for note in password.notes:
-        console.line(f"  {note}")
+        lines.append(f"    Commands    find it with: export {ENV_DATA_DIR}={place}")
+    lines += (f"  {note}" for note in password.notes)
     account = "as root" if os.geteuid() == 0 else "as your own user"
-    console.line(f"  Everyone who logs in runs {account} on this machine and can read all that it can.")
-    console.line('  What that means for whom you let in: README, "Many people".')
+    lines.append(f"  Everyone who logs in runs {account} on this machine and can read all that it can.")
+    lines.append('  What that means for whom you let in: README, "Many people".')
     if not is_loopback(options.host):
-        console.line(
+        lines.append(
             f"  Warning: {options.host} is open to the network without TLS: passwords and tokens can be read on the way. "
             "Put a TLS proxy in front, or leave --host out."
         )
     if options.redis_url and not os.environ.get(ENV_REDIS_URL):
-        console.line(
+        lines.append(
             f"  Others on this machine can read --redis-url's password in the list of processes; {ENV_REDIS_URL} hides it."
         )
     following = "" if adopted else f"; the next start takes about {max(1, round(took))} s"
     if options.detached:
         log = tilde(options.data_dir.logs / DETACHED_LOG)
-        console.line(
+        lines.append(
             f"  It runs without this terminal. Stop it with: {llmos_command()} down. What happens is in {log}."
         )
     else:
-        console.line(f"  Ctrl-C stops everything{following}; to run without a terminal: {llmos_command()} up --detach")
-    console.line()
+        lines.append(f"  Ctrl-C stops everything{following}; to run without a terminal: {llmos_command()} up --detach")
+    console.line("\n".join([*lines, ""]))  # at once, so that who waits for the first line finds all

@@ -46,6 +46,7 @@ log = logging.getLogger(__name__)
 _FROM_OUTSIDE: Final = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGKILL})
 _STATUS_LINES: Final = 20  # last lines of a log that a status has
 _STATUS_LINE: Final = 500  # characters of each
+_NO_PROCESS: Final[Mapping[str, None]] = {"pid": None, "memory": None, "ready_at": None}
 _SECRET_LENGTH: Final = 8  # shorter values are hardly secret, and masking them would mask common words
 
 
@@ -375,7 +376,7 @@ class Replica:
             self._gone()
             self._record = replace(self._record, phase="Succeeded", exit_code=0)
             await self._note()
-            self._set(phase="Succeeded", exit_code=0, reason="", message="", last_log_lines=())
+            self._set(phase="Succeeded", exit_code=0, reason="", message="", last_log_lines=(), **_NO_PROCESS)
             return
         failure = self._verdict
         if failure is None and ending.signal == 9 and oom_kills() > self._kernel_kills:
@@ -397,7 +398,7 @@ class Replica:
         }
         if self._known.template.completes:
             self._record = replace(self._record, phase="Failed", **shown)
-            self._set(phase="Failed", **shown)
+            self._set(phase="Failed", **shown, **_NO_PROCESS)
         else:
             delay = self._pauses.next()
             if failure.reason == "NotFound":
@@ -405,14 +406,13 @@ class Replica:
             self._retry = time.monotonic() + delay
             self._record = replace(self._record, restarts=self._record.restarts + 1, pid=None, ready_at=None)
             retry_at = datetime.now(UTC) + timedelta(seconds=delay)
-            self._set(phase="Waiting", restarts=self._record.restarts, retry_at=retry_at, **shown)
+            self._set(phase="Waiting", restarts=self._record.restarts, retry_at=retry_at, **shown, **_NO_PROCESS)
         await self._note()
 
     def _gone(self) -> None:
         self._process = None
         self.usage = None
         self.admitted = False
-        self.state = replace(self.state, pid=None, memory=None, ready_at=None)
 
     def _last_lines(self) -> tuple[str, ...]:
         """Return the last log lines of this start for the status, with the values of secrets masked.
