@@ -34,6 +34,8 @@ __all__ = [
     "resources",
 ]
 
+__version__ = "0.1.0"
+
 _HOMES = {
     "AsyncClient": "llmos.client",
     "Client": "llmos.client",
@@ -53,12 +55,8 @@ def __getattr__(name: str) -> Any:
 
     if name in _MODULES:
         return import_module(f"llmos.{name}")
-    if name == "__version__":
-        from importlib.metadata import version
-
-        value: Any = version("llmos")
-    elif name in _HOMES:
-        value = getattr(import_module(_HOMES[name]), name)
+    if name in _HOMES:
+        value: Any = getattr(import_module(_HOMES[name]), name)
     else:
         raise AttributeError(f"module 'llmos' has no attribute {name!r}")
     globals()[name] = value

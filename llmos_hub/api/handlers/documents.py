@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from importlib.metadata import version
 
 from starlette.requests import Request
 from starlette.responses import Response
 
+from llmos import __version__
 from llmos_hub.api.dependencies import Services
 from llmos_hub.api.openapi import make_document, make_page
 from llmos_hub.names import API_PREFIX
@@ -24,7 +24,7 @@ def _documents(request: Request, services: Services) -> tuple[bytes, bytes]:
     made: dict[str, tuple[bytes, bytes]] = request.app.state.documents
     server = request.scope["root_path"]
     if server not in made:
-        document = make_document(request.app.routes, version=version("llmos"), server=server)
+        document = make_document(request.app.routes, version=__version__, server=server)
         # the Host header says where it was read, but anybody can send one, and the page is kept for all
         address = (services.addresses.public or _UNKNOWN) + API_PREFIX
         made[server] = json.dumps(document).encode(), make_page(document, address).encode()
