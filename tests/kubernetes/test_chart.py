@@ -209,6 +209,8 @@ YES = [
     ("api", "update", "modelservices.llmos.ai:status", None),
     ("api", "get", "pods:log", None),
     ("controllers", "update", "modelservices.llmos.ai:status", None),
+    ("controllers", "delete", "modelservices.llmos.ai", None),
+    ("controllers", "delete", "namespaces", None),
     ("controllers", "create", "deployments.apps", None),
     ("controllers", "list", "pods.metrics.k8s.io", None),
     ("controllers", "create", "networkpolicies.networking.k8s.io", None),
@@ -366,6 +368,13 @@ def test_a_wrong_value_changes_nothing(release):
     assert done.returncode
     assert "gateway" in done.stderr
     assert "replica" in done.stderr
+
+
+def test_no_part_asked_for_more_than_it_may(release):
+    where = ("-n", release.namespace, "-l", "app.kubernetes.io/part-of=llmos")
+    said = release.cluster.kubectl("logs", *where, "--all-containers", "--tail=-1", "--max-log-requests=50")
+    assert "llmos" in said
+    assert [line for line in said.splitlines() if "system:serviceaccount" in line and "cannot" in line] == []
 
 
 def test_what_cannot_be_had_again_stays_when_the_release_goes(cluster):
