@@ -76,7 +76,6 @@ def stopped_saving(platform):
     return "is nearly full" in platform.output.rpartition("there is room")[2]
 
 
-@pytest.mark.timeout(240)
 def test_saving_stops_before_the_disk_is_full_and_goes_on_by_itself(disk, tmp_path):
     with running_platform(disk / "data") as platform:
         url, token = platform.api_url, platform.client["token"]
@@ -116,7 +115,6 @@ def readable(client):
     return False
 
 
-@pytest.mark.timeout(120)
 def test_a_disk_without_inodes_is_as_full(disk):
     with (
         running_platform(disk / "data") as platform,

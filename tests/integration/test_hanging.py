@@ -14,7 +14,6 @@ def hanging(tmp_path_factory):
         yield platform
 
 
-@pytest.mark.timeout(300)
 # what doesn't wait for each other hangs at once, as each takes its half minute
 @pytest.mark.parametrize("parts", [("valkey",), ("proxy", "controllers"), ("api", "gateway"), ("hub",)], ids="+".join)
 def test_a_part_that_hangs_is_replaced_within_half_a_minute(hanging, parts):
@@ -27,7 +26,6 @@ def test_a_part_that_hangs_is_replaced_within_half_a_minute(hanging, parts):
         assert f"{part} does not answer (no answer, and nothing done for" in hanging.output
 
 
-@pytest.mark.timeout(120)
 def test_an_engine_that_hangs_is_replaced_within_half_a_minute(hanging):
     with hanging.sdk() as client:
         client.serve("demo://tiny", name="tiny", timeout=60)

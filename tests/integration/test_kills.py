@@ -103,7 +103,6 @@ def write_and_read_back(client: llmos.Client) -> str:
     return name
 
 
-@pytest.mark.timeout(240)
 @pytest.mark.parametrize("victim", COSTS)
 def test_the_costs(running, victim, record_property):
     platform, client, token = running

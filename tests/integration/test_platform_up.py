@@ -325,7 +325,7 @@ def test_whatever_is_killed_comes_back_and_is_said(own):
     for name in PARTS:
         before = own.kill(name)
         own.wait_replaced(name, before)
-        wait_until(lambda n=name: f"{n} is back after" in own.output, 10, f"{name} is said to be back")
+        wait_until(lambda n=name: f"{n} is back after" in own.output, 30, f"{name} is said to be back")
         assert f"{name} stopped (killed by signal 9); starting again" in own.output
 
     def routed():

@@ -142,7 +142,6 @@ async def pair(cluster: Cluster, api: KubernetesAPI, tmp_path: Path) -> AsyncIte
             cluster.kubectl("patch", "-n", namespace, *names, "--type=merge", "-p", patch)
 
 
-@pytest.mark.timeout(240)
 async def test_a_killed_leader_is_followed_and_nothing_is_lost_or_done_twice(pair: Pair) -> None:
     await pair.start()
     await pair.start()
@@ -165,7 +164,6 @@ async def test_a_killed_leader_is_followed_and_nothing_is_lost_or_done_twice(pai
     assert not [name for name in statuses if name.startswith("first-")], "what was done is not done again"
 
 
-@pytest.mark.timeout(240)
 async def test_a_leader_that_is_told_to_end_hands_over_at_once(pair: Pair) -> None:
     leader = await pair.start()
     assert await pair.leader() is leader
@@ -183,7 +181,6 @@ async def test_a_leader_that_is_told_to_end_hands_over_at_once(pair: Pair) -> No
     pair.check_fencing()
 
 
-@pytest.mark.timeout(240)
 async def test_a_leader_that_was_frozen_finds_that_its_time_is_over(pair: Pair) -> None:
     leader = await pair.start()
     assert await pair.leader() is leader

@@ -5,8 +5,6 @@ from __future__ import annotations
 import uuid
 from pathlib import Path
 
-import pytest
-
 from llmos_hub.kubernetes.connection import KubernetesAPI
 from llmos_hub.names import group_namespace
 from llmos_hub.stores.base import Store
@@ -17,7 +15,6 @@ from tests.support.group_namespaces import check_group_namespace, group_platform
 __all__ = ["fake_hub"]
 
 
-@pytest.mark.timeout(120)
 async def test_members_have_it_made_and_share_it_and_nobody_else(
     cluster: Cluster, api: KubernetesAPI, store: Store, fake_hub: FakeHub, tmp_path: Path
 ) -> None:

@@ -13,7 +13,6 @@ from llmos_hub.kubernetes.connection import KubernetesAPI
 from tests.support.cluster import Cluster
 from tests.support.live_controllers import LiveRelease, live_release, stand_in
 
-pytestmark = pytest.mark.timeout(240)
 NEEDS = ("metrics",)
 
 

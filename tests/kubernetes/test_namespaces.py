@@ -96,7 +96,6 @@ async def platform(cluster: Cluster, api: KubernetesAPI) -> AsyncIterator[Platfo
         cluster.attempt("kubectl", "delete", "namespace", platform.namespace, "--ignore-not-found", "--wait=false")
 
 
-@pytest.mark.timeout(120)
 async def test_a_namespace_is_made_on_first_need_and_filled_before_pods_start(platform: Platform) -> None:
     began = time.monotonic()
     state = await platform.namespaces.ensure(platform.rights, platform.namespace, prepared=True)
@@ -124,7 +123,6 @@ async def test_a_namespace_is_made_on_first_need_and_filled_before_pods_start(pl
     assert nothing.stdout.strip() == "no"
 
 
-@pytest.mark.timeout(120)
 async def test_nobody_fills_the_cluster_s_database(platform: Platform) -> None:
     await platform.namespaces.ensure(platform.rights, platform.namespace, prepared=True)
     await platform.until(lambda: platform.get("resourcequota", "llmos").get("status", {}).get("used"), "the quota")
@@ -138,7 +136,6 @@ async def test_nobody_fills_the_cluster_s_database(platform: Platform) -> None:
     assert "exceeded quota: llmos, requested: count/modelservices.llmos.ai=1" in make("two")
 
 
-@pytest.mark.timeout(120)
 async def test_the_cluster_holds_pods_to_it(platform: Platform) -> None:
     await platform.namespaces.ensure(platform.rights, platform.namespace, prepared=True)
 
@@ -177,7 +174,6 @@ async def test_the_cluster_holds_pods_to_it(platform: Platform) -> None:
     assert "exceeded quota: llmos" in pod("large", container={"resources": {"requests": {"memory": "2Gi"}}})
 
 
-@pytest.mark.timeout(120)
 async def test_what_somebody_edits_is_put_right(platform: Platform) -> None:
     await platform.namespaces.ensure(platform.rights, platform.namespace, prepared=True)
     took = []
@@ -207,7 +203,6 @@ async def test_what_somebody_edits_is_put_right(platform: Platform) -> None:
     assert hard == {**platform.options.quota, **platform.options.counts}
 
 
-@pytest.mark.timeout(120)
 async def test_what_is_as_it_should_be_is_applied_no_more(platform: Platform) -> None:
     """The comparison knows what a real API server makes of our objects."""
     await platform.namespaces.ensure(platform.rights, platform.namespace, prepared=True)
@@ -218,7 +213,6 @@ async def test_what_is_as_it_should_be_is_applied_no_more(platform: Platform) ->
     assert platform.api.calls.get("PATCH", 0) == before
 
 
-@pytest.mark.timeout(180)
 async def test_it_goes_with_its_owner_but_not_before_and_not_with_volumes(
     platform: Platform, api: KubernetesAPI, tmp_path: Path
 ) -> None:
@@ -261,7 +255,6 @@ async def test_it_goes_with_its_owner_but_not_before_and_not_with_volumes(
     )
 
 
-@pytest.mark.timeout(120)
 async def test_a_namespace_of_the_clusters_own_is_refused(platform: Platform) -> None:
     platform.cluster.kubectl("create", "namespace", platform.namespace)
     with pytest.raises(Conflict, match="is not LLMOS'"):
@@ -270,7 +263,6 @@ async def test_a_namespace_of_the_clusters_own_is_refused(platform: Platform) ->
     assert platform.namespace == user_namespace(platform.rights.caller.name)
 
 
-@pytest.mark.timeout(60)
 async def test_nodes_of_a_real_cluster(cluster: Cluster, api: KubernetesAPI) -> None:
     nodes = await KubernetesNodes(api, "kube-system").all()
     assert [node.name for node in nodes] == sorted(item["metadata"]["name"] for item in cluster.get("nodes")["items"])

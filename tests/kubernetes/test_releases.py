@@ -19,7 +19,6 @@ from tests.support.helm import render
 from tests.support.live_controllers import live_release, stand_in
 
 ALONE = "sees and marks namespaces that are nobody's"
-pytestmark = pytest.mark.timeout(240)
 NEEDS = ("metrics",)
 
 

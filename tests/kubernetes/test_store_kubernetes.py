@@ -415,7 +415,6 @@ async def test_what_this_version_cannot_read_is_seen(cluster: Cluster, cluster_s
     await cluster_store.delete(Credential, ADA, "binary", uid=found.metadata.uid)
 
 
-@pytest.mark.timeout(60)
 async def test_a_model_service_with_a_template_that_cannot_be_read(
     cluster: Cluster, cluster_store: KubernetesStore, api: KubernetesAPI
 ) -> None:

@@ -26,7 +26,7 @@ REPORT = (
     '{"type": "error", "code": "source_failed", "message": "gone"}',
 )
 """The lines that `Programs.reporting` writes."""
-PATIENCE = 15.0
+PATIENCE = 30.0
 """Seconds until an expected state must be reached; a cluster takes longer than a machine."""
 
 
