@@ -7,10 +7,13 @@ from collections.abc import Iterator
 
 # Its plugin imports it after the last test, rewritten by pytest: CPython 3.11.7 fails at that now and then
 # ("AST constructor recursion depth mismatch", https://github.com/python/cpython/issues/106905).
-import hypothesis  # noqa: F401
+import hypothesis
 import pytest
 
 pytest_plugins = ["tests.support.valkey", "tests.support.platform"]
+
+hypothesis.settings.register_profile("untimed", deadline=None)  # a busy machine is no failure
+hypothesis.settings.load_profile("untimed")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

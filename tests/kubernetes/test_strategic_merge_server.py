@@ -38,7 +38,6 @@ async def test_the_servers_result_is_ours(api, cluster, namespace):
 
     @settings(
         max_examples=150,
-        deadline=None,
         database=None,
         phases=[Phase.explicit, Phase.generate, Phase.shrink],
         suppress_health_check=[HealthCheck.too_slow],

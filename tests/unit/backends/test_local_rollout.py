@@ -89,7 +89,7 @@ def test_one_with_ports_of_its_own_goes_before_its_successor_comes():
     assert decide(1, [old(0, available=False)], exclusive=True) == [Stop("old-0")]
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.data())
 def test_a_rollout_without_two_of_an_index_takes_one_away_at_a_time(data):
     count = data.draw(st.integers(1, 4))
@@ -118,7 +118,7 @@ def test_a_rollout_without_two_of_an_index_takes_one_away_at_a_time(data):
     assert sorted((member.index, member.current) for member in members.values()) == [(n, True) for n in range(count)]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.data())
 def test_every_rollout_ends_well_and_is_never_short_of_a_working_replica(data):
     """From any state, with events in any order: in the end all are new, none was lost, and there was one more at most."""

@@ -182,7 +182,7 @@ _STEPS = st.lists(
 )
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(steps=_STEPS, workers=st.integers(1, 4), takes=st.lists(st.floats(0.0, 2.0), min_size=1, max_size=5))
 def test_every_add_is_followed_by_a_look_and_no_key_is_with_two_workers(
     steps: list[tuple[str, str, float]], workers: int, takes: list[float]

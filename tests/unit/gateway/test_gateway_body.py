@@ -40,7 +40,7 @@ def scanned(data: bytes) -> str | None:
         module.SMALL = small
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(bodies, st.text(min_size=1, max_size=20), layouts)
 def test_scanning_and_decoding_agree(data: dict[str, Any], model: str, layout: dict[str, Any]) -> None:
     data["model"] = model
@@ -58,7 +58,7 @@ def test_scanning_and_decoding_agree(data: dict[str, Any], model: str, layout: d
     )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.text(alphabet='{}[]",:\\ model1\n', max_size=40))
 def test_any_text_is_read_or_refused(text: str) -> None:
     """Scanning finds the same as decoding; invalid bodies are refused with a sentence, never with another error."""

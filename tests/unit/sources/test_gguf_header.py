@@ -148,7 +148,7 @@ def test_a_list_that_claims_more_than_there_is_costs_nothing(tmp_path: Path):
 WHOLE = build_gguf({**DEFAULT_KEYS, "tokenizer.chat_template": "{{ x }}", "llama.list": [1, 2, 3]})
 
 
-@settings(max_examples=300, deadline=1000, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.integers(0, len(WHOLE)))
 def test_a_truncated_file_is_refused(tmp_path: Path, length: int):
     path = tmp_path / "cut.gguf"
@@ -160,7 +160,7 @@ def test_a_truncated_file_is_refused(tmp_path: Path, length: int):
             read_header(path)
 
 
-@settings(max_examples=1000, deadline=1000, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=1000, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.tuples(st.integers(4, len(WHOLE) - 1), st.binary(min_size=1, max_size=8)), min_size=1, max_size=6))
 def test_a_changed_file_is_read_or_refused(tmp_path: Path, changes: list[tuple[int, bytes]]):
     content = bytearray(WHOLE)
@@ -175,7 +175,7 @@ def test_a_changed_file_is_read_or_refused(tmp_path: Path, changes: list[tuple[i
     assert isinstance(header, Header)
 
 
-@settings(max_examples=300, deadline=1000, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.binary(max_size=400))
 def test_anything_after_the_magic_is_read_or_refused(tmp_path: Path, content: bytes):
     path = tmp_path / "any.gguf"

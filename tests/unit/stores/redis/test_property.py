@@ -377,7 +377,6 @@ def check_watch(
 @given(scenario=scenarios)
 @settings(
     max_examples=60,
-    deadline=None,
     # with real connections no two runs are equal, so shrinking would not converge
     phases=[Phase.explicit, Phase.reuse, Phase.generate],
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
