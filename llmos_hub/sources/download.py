@@ -11,7 +11,7 @@ import hashlib
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -21,7 +21,7 @@ import httpx
 from llmos.errors import SourceFailed
 from llmos.proxies import proxy_advice
 from llmos_hub.failures import reason
-from llmos_hub.sources.base import FetchProgress
+from llmos_hub.sources.base import FetchProgress, Reporter
 from llmos_hub.sources.cache import explain_os_error
 
 __all__ = ["Meter", "Remote", "RequestRefused", "download", "download_beginning", "new_client"]
@@ -80,9 +80,7 @@ class RequestRefused(Exception):
 class Meter:
     """A meter that turns counts of bytes into a few progress reports per second, with the rate over the last seconds."""
 
-    def __init__(
-        self, report: Callable[[FetchProgress], None], name: str, total: int | None, *, before: int = 0
-    ) -> None:
+    def __init__(self, report: Reporter, name: str, total: int | None, *, before: int = 0) -> None:
         self._report = report
         self._name = name
         self._total = total

@@ -11,7 +11,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from llmos.proxies import invalid_proxy
 from llmos.trust import trust_site
 from llmos_hub.failures import where_it_failed
 from llmos_hub.sources import source_of
-from llmos_hub.sources.base import FetchProgress, ModelFiles
+from llmos_hub.sources.base import FetchProgress, ModelFiles, Reporter
 
 __all__ = ["fetch_model", "main"]
 
@@ -53,7 +53,7 @@ def _fetch(argv: Sequence[str]) -> dict[str, Any]:
         raise explain_os_error(error, where) from error
 
 
-def fetch_model(uri: str, where: Path, report: Callable[[FetchProgress], None]) -> ModelFiles:
+def fetch_model(uri: str, where: Path, report: Reporter) -> ModelFiles:
     """Fetch a model into the cache `where`, from the mirror if there is one that has it, otherwise from its source.
 
     Raises
@@ -63,11 +63,11 @@ def fetch_model(uri: str, where: Path, report: Callable[[FetchProgress], None]) 
     Invalid
         It is not a model that an engine here can read.
     """
-    if not os.environ.get("LLMOS_MODELS_MIRROR"):  # the mirror's module takes long to import
-        return source_of(uri).fetch(uri, where, report)
-    from llmos_hub.sources.mirror import Mirror
+    mirror = None
+    if os.environ.get("LLMOS_MODELS_MIRROR"):  # the mirror's module takes long to import
+        from llmos_hub.sources.mirror import Mirror
 
-    mirror = Mirror.from_environment()
+        mirror = Mirror.from_environment()
     if mirror is None:
         return source_of(uri).fetch(uri, where, report)
     try:
