@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 __all__ = ["BackOff"]
@@ -16,12 +17,12 @@ class BackOff:
     first, limit
         The first pause and the longest, in seconds.
     steady
-        Seconds of running after which earlier restarts are forgotten.
+        Seconds of running after which earlier restarts are forgotten; by default they never are.
     """
 
     first: float
     limit: float
-    steady: float
+    steady: float = math.inf
     _restarts: int = 0
 
     def ran(self, seconds: float) -> None:

@@ -86,18 +86,19 @@ def _user_name(name: str) -> str:
     return found
 
 
-def add_user(data_dir: DataDir, name: str, *, admin: bool, inherit: bool = False) -> int:
-    """Create a user and print a one-time password."""
+async def _one_time_password(data_dir: DataDir, name: str, **options: bool) -> dict[str, Any]:
+    """Set a one-time password; see `HubApi.one_time_password`."""
     wanted = _user_name(name)
     hub, first = _hub(data_dir)
+    made = await hub.one_time_password(wanted, **options)
+    if made["name"] == first:
+        await renew_client_token(data_dir, hub)
+    return made
 
-    async def add() -> dict[str, Any]:
-        made = await hub.one_time_password(wanted, create=True, admin=admin, inherit=inherit)
-        if made["name"] == first:
-            await renew_client_token(data_dir, hub)
-        return made
 
-    made = asyncio.run(add())
+def add_user(data_dir: DataDir, name: str, *, admin: bool, inherit: bool = False) -> int:
+    """Create a user and print a one-time password."""
+    made = asyncio.run(_one_time_password(data_dir, name, create=True, admin=admin, inherit=inherit))
     kind = "admin" if admin else "user"
     renamed = (
         f'"{name.strip()}" logs in as {made["name"]}: names are in small letters. ' if made["name"] != name else ""
@@ -123,16 +124,7 @@ def add_group(data_dir: DataDir, name: str, *, inherit: bool = False) -> int:
 
 def reset_password(data_dir: DataDir, name: str, *, stop_servers: bool = False) -> int:
     """Set a new one-time password and print it."""
-    wanted = _user_name(name)
-    hub, admin = _hub(data_dir)
-
-    async def reset() -> dict[str, Any]:
-        made = await hub.one_time_password(wanted, stop_servers=stop_servers)
-        if made["name"] == admin:
-            await renew_client_token(data_dir, hub)
-        return made
-
-    made = asyncio.run(reset())
+    made = asyncio.run(_one_time_password(data_dir, name, stop_servers=stop_servers))
     sys.stdout.write(f"New password for {made['name']}. {_HOLDS}\n{made['password']}\n")
     tokens, left = made["tokens_ended"], made["servers_left"]
     lines = [f"Logged out everywhere, {tokens} token{'s' if tokens != 1 else ''} deleted."]

@@ -77,37 +77,23 @@ class HubApi:
             raise Unavailable(f"{reason} Its log says more: llmos status shows where it is.")
         raise Invalid(reason)
 
-    async def one_time_password(
-        self,
-        user: str,
-        *,
-        create: bool = False,
-        admin: bool = False,
-        inherit: bool = False,
-        stop_servers: bool = False,
-    ) -> dict[str, Any]:
+    async def one_time_password(self, user: str, **options: bool) -> dict[str, Any]:
         """Set a generated one-time password.
 
         Parameters
         ----------
         user
             Name of the user.
-        create
-            Create the user, who must not exist yet.
-        admin
-            Make the new user an admin.
-        inherit
-            Allow the name of a former user, with all that is left under it.
-        stop_servers
-            Stop the user's servers.
+        options
+            ``create`` creates the user, who must not exist yet; ``admin`` makes the new user an admin; ``inherit``
+            allows the name of a former user, with all that is left under it; ``stop_servers`` stops the user's servers.
 
         Returns
         -------
         dict
             ``name`` as the Hub stores it, ``password``, and for an existing user ``tokens_ended`` and ``servers_left``.
         """
-        content = {"create": create, "admin": admin, "inherit": inherit, "stop_servers": stop_servers}
-        answer: dict[str, Any] = await self.call("POST", f"/llmos/users/{quote(user, safe='')}/password", content)
+        answer: dict[str, Any] = await self.call("POST", f"/llmos/users/{quote(user, safe='')}/password", options)
         return answer
 
     async def people(self) -> list[dict[str, Any]]:
