@@ -8,6 +8,7 @@ No library: skopeo isn't on PyPI, and oras for Python neither reads nor writes a
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import json
@@ -264,10 +265,10 @@ def make_member(name: str, size: int) -> tarfile.TarInfo:
 
 def _copy(blobs: Iterable[Blob], tar: tarfile.TarFile) -> None:
     sources: dict[Path, tarfile.TarFile] = {}
-    try:
+    with contextlib.ExitStack() as stack:
         for blob in sorted(blobs, key=lambda blob: (str(blob.archive), blob.digest)):
             if blob.archive not in sources:
-                sources[blob.archive] = tarfile.open(blob.archive, "r:*")  # noqa: SIM115 - closed below, with the others
+                sources[blob.archive] = stack.enter_context(tarfile.open(blob.archive, "r:*"))
             source = sources[blob.archive]
             try:
                 file = source.extractfile(blob.member)
@@ -279,9 +280,6 @@ def _copy(blobs: Iterable[Blob], tar: tarfile.TarFile) -> None:
                 tar.addfile(make_member(_member(blob.digest), blob.size), checked)
             if checked.digest != blob.digest:
                 raise BadRequest(f"{blob.archive} is damaged: {blob.member} is not what its hash says.")
-    finally:
-        for source in sources.values():
-            source.close()
 
 
 class _Checked:

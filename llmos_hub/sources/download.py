@@ -6,7 +6,6 @@ attempts is checked as a whole.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
 import time
@@ -149,7 +148,7 @@ def download(remote: Remote, partial: Path, meter: Meter, client: httpx.Client) 
     while remote.size is None or done < remote.size or done == 0:
         before = done
         try:
-            with _writing(partial), partial.open("ab") as file:
+            with partial.open("ab") as file:
                 for chunk, restarted in _chunks(remote, done, client):
                     if restarted:
                         file.truncate(0)
@@ -165,6 +164,8 @@ def download(remote: Remote, partial: Path, meter: Meter, client: httpx.Client) 
             problem: Exception = _TryAgain(f"the transfer ended at {done:,} of {remote.size:,} bytes")
         except (httpx.TransportError, _TryAgain) as error:
             problem = error
+        except OSError as error:
+            raise explain_os_error(error, partial.parent) from error
         failures = 1 if done > before else failures + 1
         if failures >= _ATTEMPTS or (done == 0 and failures >= 2 and isinstance(problem, httpx.ConnectError)):
             raise _unreachable(remote.url, problem, remote.name) from problem
@@ -203,14 +204,6 @@ class _TryAgain(Exception):
 
 def _why(error: Exception) -> str:
     return str(error) if isinstance(error, _TryAgain) else reason(error)
-
-
-@contextlib.contextmanager
-def _writing(partial: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise explain_os_error(error, partial.parent) from error
 
 
 def _begin(remote: Remote, partial: Path, meter: Meter) -> tuple[hashlib._Hash, int]:

@@ -17,7 +17,7 @@ from llmos_hub.names import DataDir, group_namespace, user_namespace
 from llmos_hub.supervisor.hub_api import HubApi, renew_client_token, token_scopes
 from llmos_hub.supervisor.platform_mark import is_copy, location_of
 from llmos_hub.supervisor.secrets import Secrets
-from llmos_hub.supervisor.state import StateFiles
+from llmos_hub.supervisor.state import StateFiles, read_json
 from llmos_hub.supervisor.status import where_to_look
 
 __all__ = ["add_group", "add_user", "delete_user", "list_users", "parse_span", "reset_password", "token"]
@@ -59,10 +59,9 @@ def _hub(data_dir: DataDir) -> tuple[HubApi, str]:
     Conflict
         It is a copy that has not been started.
     """
-    try:
-        client = json.loads(data_dir.client.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        raise NotFound(f"No platform has run in {data_dir.root} so far. {where_to_look(os.environ)}") from None
+    client = read_json(data_dir.client)
+    if not client:
+        raise NotFound(f"No platform has run in {data_dir.root} so far. {where_to_look(os.environ)}")
     before = StateFiles(data_dir).place
     if is_copy(before, location_of(data_dir.root)):  # the addresses and the secrets in it are the original's
         raise Conflict(

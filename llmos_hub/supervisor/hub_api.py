@@ -13,6 +13,7 @@ from llmos_hub.names import API_PREFIX, GATEWAY_PREFIX, SCOPE_INVOKE, SCOPE_MANA
 from llmos_hub.processes.http import http_request
 from llmos_hub.supervisor.plan import UpOptions
 from llmos_hub.supervisor.secrets import Secrets
+from llmos_hub.supervisor.state import read_json
 
 __all__ = ["HubApi", "ensure_client_file", "renew_client_token", "token_scopes"]
 
@@ -134,12 +135,9 @@ async def renew_client_token(data_dir: DataDir, hub: HubApi) -> None:
 async def ensure_client_file(options: UpOptions, secrets: Secrets) -> None:
     """Write addresses and a token for the CLI of the platform's own account, if they are missing or have changed."""
     path = options.data_dir.client
-    try:
-        stored = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        stored = {}
+    stored = read_json(path)
     hub = HubApi(f"{options.hub_url}/hub/api", secrets.supervisor_token)
-    token = stored.get("token") if isinstance(stored, dict) else None
+    token = stored.get("token")
     if not token or not await hub.accepts(token):
         token = await hub.mint(options.admin, note=_CLIENT_NOTE, scopes=token_scopes())
     content = {

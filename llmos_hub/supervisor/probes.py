@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 from dataclasses import dataclass
 from typing import Protocol
@@ -78,8 +77,7 @@ class RedisProbe:
     async def check(self) -> str | None:
         """Send the command."""
         try:
-            async with asyncio.timeout(self.timeout):
-                answer = (await ask(self.url, ("PING",)))[0]
+            answer = (await ask(self.url, ("PING",), timeout=self.timeout))[0]
         except TimeoutError:
             return Silence(f"no answer within {self.timeout:g} s")
         except OSError as exc:

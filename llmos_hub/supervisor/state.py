@@ -26,7 +26,7 @@ from llmos_hub.processes.handle import ProcessHandle
 from llmos_hub.supervisor.console import llmos_command
 from llmos_hub.supervisor.platform_mark import mark_of
 
-__all__ = ["SCHEMA", "ProcessRecord", "StateFiles"]
+__all__ = ["SCHEMA", "ProcessRecord", "StateFiles", "read_json"]
 
 SCHEMA: Final = 1
 """The layout of the data directory that this version writes."""
@@ -69,7 +69,8 @@ class ProcessRecord:
         return ProcessHandle(self.pid, self.start_time)
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
+    """Return the object in a file; empty if there is none that can be read."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -201,7 +202,7 @@ class StateFiles:
         Unavailable
             The layout is that of a newer version of LLMOS.
         """
-        version = int(_read(self._platform).get("schema", SCHEMA))
+        version = int(read_json(self._platform).get("schema", SCHEMA))
         if version > SCHEMA:
             raise Unavailable(
                 f"{self.data_dir.root} was written by a newer LLMOS (layout {version}, this one knows {SCHEMA}). "
@@ -214,36 +215,36 @@ class StateFiles:
 
     def note(self, **values: Any) -> None:
         """Keep values for later starts, which read them as the properties of the same names."""
-        before = _read(self._platform)
+        before = read_json(self._platform)
         if (content := {**before, **values}) != before:
             write_private(self._platform, json.dumps(content, indent=2) + "\n")
 
     @property
     def ports(self) -> dict[str, int]:
         """The internal ports of the last start."""
-        ports = _read(self._platform).get("ports")
+        ports = read_json(self._platform).get("ports")
         return {k: v for k, v in ports.items() if isinstance(v, int)} if isinstance(ports, dict) else {}
 
     @property
     def admin(self) -> str:
         """The first admin's name; empty before the first start."""
-        return str(_read(self._platform).get("admin", ""))
+        return str(read_json(self._platform).get("admin", ""))
 
     @property
     def announced(self) -> bool:
         """True once the platform has been ready, so that its Hub has users."""
-        return bool(_read(self._platform).get("announced"))
+        return bool(read_json(self._platform).get("announced"))
 
     @property
     def place(self) -> dict[str, Any]:
         """Path, device and inode of the data directory at the last start; empty if it is new."""
-        place = _read(self._platform).get("place")
+        place = read_json(self._platform).get("place")
         return place if isinstance(place, dict) else {}
 
     @property
     def database(self) -> str:
         """The id of the embedded database at the last start; empty if there was none."""
-        return str(_read(self._platform).get("database", ""))
+        return str(read_json(self._platform).get("database", ""))
 
     @property
     def mark(self) -> str:
@@ -256,7 +257,7 @@ class StateFiles:
         found = {}
         for path in sorted(self._records.glob("*.json")):
             try:
-                record = ProcessRecord(**_read(path))
+                record = ProcessRecord(**read_json(path))
             except TypeError:
                 continue
             if record.mark == mark and record.handle.alive:
@@ -273,7 +274,7 @@ class StateFiles:
 
     def status(self) -> dict[str, Any]:
         """Return the status that a supervisor wrote last; empty if there is none."""
-        return _read(self._status)
+        return read_json(self._status)
 
     def write_status(self, content: Mapping[str, Any]) -> None:
         """Write the status."""

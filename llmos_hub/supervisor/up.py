@@ -85,12 +85,12 @@ async def _up(options: UpOptions, files: StateFiles, console: Console) -> int:
     await stop_recorded(
         {name: record for name, record in running.items() if name not in adopted},
         [program.name for program in programs],
+        signals={},
     )
     supervisor = Supervisor(
         programs,
         files,
         console,
-        instance=files.mark,
         about={
             "url": f"{options.hub_url}/",
             "gateway": f"{options.gateway_url}/v1",
@@ -105,7 +105,7 @@ async def _up(options: UpOptions, files: StateFiles, console: Console) -> int:
     )
     try:
         await supervisor.start(adopted)
-        if not supervisor.stop_requested:
+        if not supervisor.stop_requested.is_set():
             await _log_in_page(options)
             names = " · ".join(program.name for program in programs)
             console.step("Starting", names, took=time.monotonic() - began)
@@ -127,7 +127,7 @@ async def _until_stopped(supervisor: Supervisor, files: StateFiles, console: Con
     fetching = asyncio.create_task(complete_notebook(base_environment(os.environ), console.event))
     if binaries.valkey:
         files.note(database=await database_id(binaries.valkey_url))
-    await supervisor.wait()
+    await supervisor.stop_requested.wait()
     fetching.cancel()
     await asyncio.gather(fetching, return_exceptions=True)
 

@@ -105,31 +105,26 @@ class Replica:
         self.state = self._initial_state()
 
     def _initial_state(self) -> ReplicaState:
-        record = self._record
-        state = ReplicaState(
+        record, process = self._record, self._process
+        ready_at = record.ready_at if process is not None else None
+        return ReplicaState(
             id=record.id,
             role=record.role,
             index=record.index,
-            phase="Starting",
+            phase=record.phase or ("Ready" if ready_at else "Starting"),
             endpoint=record.endpoint,
             template=self._known.hash,
             restarts=record.restarts,
             memory_limit=self.template.memory_limit,
+            pid=self.pid,
+            started_at=record.started_at if process is not None else None,
+            ready_at=ready_at,
+            # of a finished job
+            exit_code=record.exit_code,
+            reason=record.reason,
+            message=record.message,
+            last_log_lines=record.last_log_lines,
         )
-        if record.phase:
-            return replace(
-                state,
-                phase=record.phase,
-                exit_code=record.exit_code,
-                reason=record.reason,
-                message=record.message,
-                last_log_lines=record.last_log_lines,
-            )
-        if self._process is not None:
-            phase: Any = "Ready" if record.ready_at else "Starting"
-            pid, started, ready = self._process.pid, record.started_at, record.ready_at
-            return replace(state, phase=phase, pid=pid, started_at=started, ready_at=ready)
-        return state
 
     # Called by the owner
 

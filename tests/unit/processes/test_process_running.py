@@ -127,7 +127,7 @@ async def test_another_ones_child_is_watched_and_stopped(kit):
     await running.stop(10, patience=10)
     assert await ending(running) in (Exit(), Exit(signal=signal.SIGTERM))  # the latter where orphans become ours
     assert not handle.alive
-    assert await handle.wait(10)
+    assert await asyncio.to_thread(handle.wait_blocking, 10)
 
 
 async def test_a_reused_pid_is_another_process(kit):
