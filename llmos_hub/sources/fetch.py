@@ -63,13 +63,12 @@ def fetch_model(uri: str, where: Path, report: Reporter) -> ModelFiles:
     Invalid
         It is not a model that an engine here can read.
     """
-    mirror = None
-    if os.environ.get("LLMOS_MODELS_MIRROR"):  # the mirror's module takes long to import
-        from llmos_hub.sources.mirror import Mirror
-
-        mirror = Mirror.from_environment()
-    if mirror is None:
+    address = os.environ.get("LLMOS_MODELS_MIRROR", "").strip()
+    if not address:
         return source_of(uri).fetch(uri, where, report)
+    from llmos_hub.sources.mirror import Mirror  # here, since it takes long to import
+
+    mirror = Mirror.at(address)
     try:
         model = mirror.fetch(uri, where, report)
         problem = f"The mirror of models at {mirror.host} doesn't have {uri} either."

@@ -15,10 +15,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 import shutil
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Self
@@ -34,9 +32,8 @@ from llmos_hub.sources.download import Meter, Remote, RequestRefused, download, 
 from llmos_hub.sources.gguf_files import parts_of
 from llmos_hub.sources.gguf_header import read_header
 
-__all__ = ["ENV_MODELS_MIRROR", "Mirror", "MirrorEntry", "MirroredFile", "add_to_mirror"]
+__all__ = ["Mirror", "MirrorEntry", "MirroredFile", "add_to_mirror"]
 
-ENV_MODELS_MIRROR: Final = "LLMOS_MODELS_MIRROR"
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _LARGEST_ENTRY: Final = 2**20
 """Maximum size of an entry in bytes: one with a thousand files is smaller."""
@@ -119,20 +116,17 @@ class Mirror:
     url: str
 
     @classmethod
-    def from_environment(cls, environ: Mapping[str, str] = os.environ) -> Self | None:
-        """Return the mirror in ``LLMOS_MODELS_MIRROR``; None if it is empty.
+    def at(cls, url: str) -> Self:
+        """Return the mirror at the URL in ``LLMOS_MODELS_MIRROR``.
 
         Raises
         ------
         UsageError
             It is not a URL.
         """
-        url = environ.get(ENV_MODELS_MIRROR, "").strip()
-        if not url:
-            return None
         if not url.startswith(("http://", "https://")):
             raise UsageError(
-                f'{ENV_MODELS_MIRROR}: "{url[:80]}" is not an address. Give one such as http://mirror/models'
+                f'LLMOS_MODELS_MIRROR: "{url[:80]}" is not an address. Give one such as http://mirror/models'
             )
         return cls(url.rstrip("/"))
 

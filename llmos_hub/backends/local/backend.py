@@ -22,12 +22,12 @@ from llmos_hub.backends.local.logs import read_logs
 from llmos_hub.backends.local.options import Options
 from llmos_hub.backends.local.process import ENV_REPLICA, base_environment
 from llmos_hub.backends.local.records import WorkloadRecord, load_workloads
-from llmos_hub.backends.local.replica import Replica
-from llmos_hub.backends.local.users import PASSABLE, user_for
+from llmos_hub.backends.local.replica import PASSABLE, Replica
 from llmos_hub.backends.reports import REPORT_LINES, read_report
 from llmos_hub.processes.handle import processes_by_environment
 from llmos_hub.processes.logs import rotate
 from llmos_hub.processes.memory import MemoryReader, machine_memory, memory_of
+from llmos_hub.processes.users import find_user
 from llmos_hub.workload import Observation, Workload, WorkloadRef
 
 __all__ = ["LocalBackend"]
@@ -169,7 +169,7 @@ class LocalBackend:
     async def apply(self, workload: Workload) -> None:
         """Set the desired state of a workload, without waiting; see `Backend.apply`."""
         for role in workload.roles:
-            user_for(role.template.user, workload.ref.name)
+            find_user(role.template.user, workload.ref.name)
         while (current := self._deployments.get(workload.ref)) is not None and current.removal is not None:
             await asyncio.wait([current.removal])
             self._forget(current)

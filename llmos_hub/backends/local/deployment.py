@@ -77,6 +77,7 @@ class Deployment:
         self.marker = f"{context.marker}{record.ref.id}/"
         self.environment = context.environment
         self.options = context.options
+        self.shortage = context.shortage
         self.directory = context.directory / record.ref.id
         self.replicas: dict[str, Replica] = {}
         self.removal: asyncio.Task[None] | None = None
@@ -179,10 +180,6 @@ class Deployment:
         """Remove a replica that was stopped."""
         self.replicas.pop(replica.state.id, None)
         self.changed(replica)
-
-    def shortage(self, replica: Replica) -> Shortage | None:
-        """Return the memory that is missing for a replica to start; None if there is enough."""
-        return self._context.shortage(replica)
 
     def choose_port(self) -> int:
         """Return a free port that no replica of any workload has."""

@@ -24,7 +24,6 @@ from llmos_hub.backends.local.process import ENV_REPLICA, find_program
 from llmos_hub.backends.local.records import KnownTemplate, ReplicaPaths, ReplicaRecord, boot_id
 from llmos_hub.backends.local.rollout import Member
 from llmos_hub.backends.local.threads import in_thread
-from llmos_hub.backends.local.users import PASSABLE, user_for
 from llmos_hub.names import ENV_ENGINE_KEY
 from llmos_hub.placeholders import fill
 from llmos_hub.processes.hanging import HangJudge
@@ -33,15 +32,18 @@ from llmos_hub.processes.memory import MemoryUsage, proportional_set_size
 from llmos_hub.processes.restarts import BackOff
 from llmos_hub.processes.running import Exit, Running, noted_exit
 from llmos_hub.processes.spawn import spawn
-from llmos_hub.processes.users import User
+from llmos_hub.processes.users import User, find_user
 from llmos_hub.workload import Probe, ProcessTemplate, ReplicaState
 
 if TYPE_CHECKING:
     from llmos_hub.backends.local.deployment import Deployment
 
-__all__ = ["Replica", "remove_socket"]
+__all__ = ["PASSABLE", "Replica", "remove_socket"]
 
 log = logging.getLogger(__name__)
+
+PASSABLE: Final = 0o711
+"""Mode of directories through which users reach those of their own, without listing those of others."""
 
 _FROM_OUTSIDE: Final = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGKILL})
 _STATUS_LINES: Final = 20  # last lines of a log that a status has
@@ -246,7 +248,7 @@ class Replica:
         """Start the process. The attempt is recorded before it, and the pid after it."""
         record, template = self._record, self.template
         try:
-            user = user_for(template.user, self._owner.name)
+            user = find_user(template.user, self._owner.name)
         except BackendFailed as error:
             await self._fail(Failure("Refused", error.message), None)
             return
