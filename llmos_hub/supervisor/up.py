@@ -214,7 +214,7 @@ def _internal_ports(files: StateFiles, running: Mapping[str, ProcessRecord]) -> 
     ports = files.ports
     ours = {record.pid for record in running.values()}
     for name in INTERNAL_PORTS:
-        if name not in ports or taken_by("127.0.0.1", ports[name], ours):
+        if not ports.get(name) or taken_by("127.0.0.1", ports[name], ours):
             ports[name] = find_free_port(ports.values())
     files.note(ports=ports)
     return ports
