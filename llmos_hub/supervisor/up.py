@@ -149,7 +149,8 @@ def _settle(options: UpOptions, files: StateFiles, console: Console) -> None:
 
 
 async def _check_redis(url: str) -> None:
-    name = _without_password(url)
+    scheme, _, rest = url.partition("://")
+    name = f"{scheme}://{rest.rpartition('@')[2]}"  # without the password
     if trouble := await RedisProbe(url).check():
         raise Unavailable(f"The Redis at {name} does not answer: {trouble}.")
     await refuse_newer_layout(url, name)
@@ -218,11 +219,6 @@ def _internal_ports(files: StateFiles, running: Mapping[str, ProcessRecord]) -> 
             ports[name] = find_free_port(ports.values())
     files.note(ports=ports)
     return ports
-
-
-def _without_password(url: str) -> str:
-    scheme, _, rest = url.partition("://")
-    return f"{scheme}://{rest.rpartition('@')[2]}"
 
 
 async def _log_in_page(options: UpOptions) -> None:
