@@ -205,6 +205,8 @@ class DataDir:
         """Valkey's append-only files."""
         self.hub = root / "hub"
         """JupyterHub's database and cookie secret."""
+        self.hub_database = self.hub / "jupyterhub.sqlite"
+        """Users, groups, tokens and passwords; the name is the Hub's default."""
         self.models = root / "models"
         """The model cache."""
         self.workloads = root / "workloads"

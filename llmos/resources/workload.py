@@ -26,6 +26,16 @@ class Resources(Model):
     gpu_type: str | None = Field(default=None, max_length=63)
     """Type of GPU, as ``llmos nodes`` shows it; by default any."""
 
+    @property
+    def cpus(self) -> float | None:
+        """The number of CPUs; None if not given."""
+        return float(parse_quantity(self.cpu)) if self.cpu else None
+
+    @property
+    def memory_bytes(self) -> int | None:
+        """The memory limit in bytes; None if not given."""
+        return int(parse_quantity(self.memory)) if self.memory else None
+
 
 class ReplicaStatus(Model):
     """The status of one process or pod."""

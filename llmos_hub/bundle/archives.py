@@ -8,19 +8,20 @@ No library: skopeo isn't on PyPI, and oras for Python neither reads nor writes a
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import json
 import re
 import tarfile
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Final
 
 from llmos.errors import BadRequest
 
-__all__ = ["Blob", "Image", "read_archive", "write_archive"]
+__all__ = ["TIME", "Image", "make_member", "read_archive", "write_archive"]
 
 _MEDIA: Final = "application/vnd.oci.image"
 _INDEXES: Final = frozenset({f"{_MEDIA}.index.v1+json", "application/vnd.docker.distribution.manifest.list.v2+json"})
@@ -28,8 +29,8 @@ _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _GZIP: Final = b"\x1f\x8b"
 _CHUNK: Final = 2**20
 _LARGEST_JSON: Final = 8 * 2**20
-_TIME: Final = 1767225600
-"""Modification time of every member (2026-01-01), so that the same images make the same archive."""
+TIME: Final = 1767225600
+"""Modification time of every member (2026-01-01), so that the same files make the same archive."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,12 +79,7 @@ class Image:
     @property
     def tag(self) -> str:
         """The tag; ``latest`` if there is none."""
-        last = self.name.rpartition("/")[2]
-        return last.partition(":")[2] or "latest"
-
-    def named(self, name: str) -> Image:
-        """Return the image under another name."""
-        return replace(self, name=name)
+        return self.name.rpartition("/")[2].partition(":")[2] or "latest"
 
 
 # Reading
@@ -244,7 +240,7 @@ def write_archive(images: Sequence[Image], out: Path) -> None:
     partial = out.with_name(f"{out.name}.part")
     with tarfile.open(partial, "w", format=tarfile.PAX_FORMAT) as tar:
         for name, data in small.items():
-            tar.addfile(_info(name, len(data)), io.BytesIO(data))
+            tar.addfile(make_member(name, len(data)), io.BytesIO(data))
         _copy(blobs.values(), tar)
     partial.replace(out)
 
@@ -260,18 +256,19 @@ def _entry(image: Image) -> dict[str, Any]:
     }
 
 
-def _info(name: str, size: int) -> tarfile.TarInfo:
+def make_member(name: str, size: int) -> tarfile.TarInfo:
+    """Return the header of a file in an archive that is the same whenever and wherever it is written."""
     info = tarfile.TarInfo(name)
-    info.size, info.mtime, info.mode = size, _TIME, 0o644
+    info.size, info.mtime, info.mode = size, TIME, 0o644
     return info
 
 
 def _copy(blobs: Iterable[Blob], tar: tarfile.TarFile) -> None:
     sources: dict[Path, tarfile.TarFile] = {}
-    try:
+    with contextlib.ExitStack() as stack:
         for blob in sorted(blobs, key=lambda blob: (str(blob.archive), blob.digest)):
             if blob.archive not in sources:
-                sources[blob.archive] = tarfile.open(blob.archive, "r:*")  # noqa: SIM115 - closed below, with the others
+                sources[blob.archive] = stack.enter_context(tarfile.open(blob.archive, "r:*"))
             source = sources[blob.archive]
             try:
                 file = source.extractfile(blob.member)
@@ -280,12 +277,9 @@ def _copy(blobs: Iterable[Blob], tar: tarfile.TarFile) -> None:
             assert file is not None
             with file:
                 checked = _Checked(file)
-                tar.addfile(_info(_member(blob.digest), blob.size), checked)
+                tar.addfile(make_member(_member(blob.digest), blob.size), checked)
             if checked.digest != blob.digest:
                 raise BadRequest(f"{blob.archive} is damaged: {blob.member} is not what its hash says.")
-    finally:
-        for source in sources.values():
-            source.close()
 
 
 class _Checked:

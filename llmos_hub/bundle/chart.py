@@ -9,15 +9,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
-from typing import Any, Final
+from typing import Any
 
 import yaml
 
 from llmos.errors import BadRequest
+from llmos_hub.bundle.archives import TIME, make_member
 
 __all__ = ["Chart", "ImageName", "default_chart", "merged"]
-
-_TIME: Final = 1767225600  # 2026-01-01, of every member
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,14 +118,13 @@ class Chart:
         """Return the chart's archive, as ``helm package`` would write it; the same files make the same bytes."""
         raw = io.BytesIO()
         with (
-            gzip.GzipFile(filename="", fileobj=raw, mode="wb", mtime=_TIME) as packed,
+            gzip.GzipFile(filename="", fileobj=raw, mode="wb", mtime=TIME) as packed,
             tarfile.open(fileobj=packed, mode="w", format=tarfile.PAX_FORMAT) as tar,
         ):
             # Helm expects Chart.yaml first
             for name in sorted(self.files, key=lambda name: (name != "Chart.yaml", name)):
-                info = tarfile.TarInfo(f"{self.name}/{name}")
-                info.size, info.mtime, info.mode = len(self.files[name]), _TIME, 0o644
-                tar.addfile(info, io.BytesIO(self.files[name]))
+                content = self.files[name]
+                tar.addfile(make_member(f"{self.name}/{name}", len(content)), io.BytesIO(content))
         return raw.getvalue()
 
 

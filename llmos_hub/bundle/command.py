@@ -6,7 +6,6 @@ import argparse
 import platform
 import re
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -104,26 +103,6 @@ def _values(path: Path | None) -> dict[str, Any]:
     return data
 
 
-class ConsoleReporter:
-    """A reporter that writes progress to the console, with a line for each finished step."""
-
-    def __init__(self) -> None:
-        self._since = time.monotonic()
-
-    def done(self, step: str, text: str) -> None:
-        """Show that a step is finished."""
-        now = time.monotonic()
-        sys.stdout.write(f"{step:<9} {text:<72} {now - self._since:4.0f} s\n")
-        sys.stdout.flush()
-        self._since = now
-
-    def note(self, text: str) -> None:
-        """Show progress within a step on a terminal; the next note replaces it."""
-        if sys.stderr.isatty():
-            sys.stderr.write(f"\r\x1b[K{text[:100]}\r")
-            sys.stderr.flush()
-
-
 def main(argv: Sequence[str]) -> int:
     """Write a bundle, and return the exit code.
 
@@ -136,7 +115,7 @@ def main(argv: Sequence[str]) -> int:
     if options.models_only and not options.models:
         raise UsageError("--models-only without --models would write nothing. Name some: --models demo://smollm2")
     from llmos_hub.bundle.chart import Chart, default_chart
-    from llmos_hub.bundle.writer import BundleSpec, write_bundle
+    from llmos_hub.bundle.writer import BundleSpec, ConsoleReporter, write_bundle
 
     chart = options.chart or default_chart()
     if chart is None:

@@ -14,16 +14,17 @@ project's own, so no library writes it; the archives in it follow the specificat
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import shutil
+import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import yaml
 
@@ -33,10 +34,11 @@ from llmos_hub.bundle.archives import Image, read_archive, write_archive
 from llmos_hub.bundle.chart import Chart, ImageName, merged
 from llmos_hub.bundle.engines import export
 from llmos_hub.sources.base import FetchProgress
+from llmos_hub.sources.cache import hash_of
 from llmos_hub.sources.fetch import fetch_model
 from llmos_hub.sources.mirror import MirrorEntry, add_to_mirror
 
-__all__ = ["BundleSpec", "write_bundle"]
+__all__ = ["BundleSpec", "ConsoleReporter", "write_bundle"]
 
 _GIB: Final = 2**30
 _USUAL_GIB: Final = 50
@@ -45,12 +47,24 @@ _OF_THE_CACHE: Final = ("refs", "models", "locks", "partial")
 """Directories that fetching leaves in addition to the files themselves."""
 
 
-class Reporter(Protocol):
-    """An interface to show progress."""
+class ConsoleReporter:
+    """A reporter that writes progress to the console, with a line for each finished step."""
 
-    def done(self, step: str, text: str) -> None: ...
+    def __init__(self) -> None:
+        self._since = time.monotonic()
 
-    def note(self, text: str) -> None: ...
+    def done(self, step: str, text: str) -> None:
+        """Show that a step is finished."""
+        now = time.monotonic()
+        sys.stdout.write(f"{step:<9} {text:<72} {now - self._since:4.0f} s\n")
+        sys.stdout.flush()
+        self._since = now
+
+    def note(self, text: str) -> None:
+        """Show progress within a step on a terminal; the next note replaces it."""
+        if sys.stderr.isatty():
+            sys.stderr.write(f"\r\x1b[K{text[:100]}\r")
+            sys.stderr.flush()
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +103,7 @@ class BundleSpec:
     extra: tuple[Path, ...] = ()
 
 
-def write_bundle(spec: BundleSpec, reporter: Reporter) -> int:
+def write_bundle(spec: BundleSpec, reporter: ConsoleReporter) -> int:
     """Write a bundle, and return its size in bytes.
 
     Raises
@@ -109,7 +123,8 @@ def write_bundle(spec: BundleSpec, reporter: Reporter) -> int:
         shutil.rmtree(directory / folder, ignore_errors=True)
     images: list[dict[str, Any]] = []
     if not spec.models_only:
-        _write_chart(spec)
+        (directory / "chart").mkdir()
+        (directory / "chart" / f"{spec.chart.name}-{spec.chart.version}.tgz").write_bytes(spec.chart.archive())
         reporter.done("Chart", f"{spec.chart.name} {spec.chart.version}")
         images = _write_images(spec, reporter)
     entries = _write_models(spec, reporter)
@@ -134,16 +149,10 @@ def write_bundle(spec: BundleSpec, reporter: Reporter) -> int:
     return size
 
 
-def _write_chart(spec: BundleSpec) -> None:
-    folder = spec.directory / "chart"
-    folder.mkdir()
-    (folder / f"{spec.chart.name}-{spec.chart.version}.tgz").write_bytes(spec.chart.archive())
-
-
 # Images
 
 
-def _write_images(spec: BundleSpec, reporter: Reporter) -> list[dict[str, Any]]:
+def _write_images(spec: BundleSpec, reporter: ConsoleReporter) -> list[dict[str, Any]]:
     wanted = spec.chart.images(spec.values)
     if unknown := sorted(spec.without - {name.key for name in wanted}):
         raise BadRequest(f'--without: the chart has no image "{unknown[0]}", only {", ".join(n.key for n in wanted)}.')
@@ -157,7 +166,7 @@ def _write_images(spec: BundleSpec, reporter: Reporter) -> list[dict[str, Any]]:
         for platform in spec.platforms:
             archive = folder / f"{platform.replace('/', '-')}.tar"
             chosen = _choose(spec, wanted, platform, given, Path(scratch))
-            write_archive([image.named(name.full) for name, image in chosen], archive)
+            write_archive([replace(image, name=name.full) for name, image in chosen], archive)
             found += [_of_image(name, image, archive.name) for name, image in chosen]
             names = ", ".join(f"{name.repository}:{name.tag}" for name, _ in chosen)
             reporter.done("Images", f"{platform}  {archive.stat().st_size / 1e9:.1f} GB  {names}")
@@ -173,27 +182,18 @@ def _choose(
     spec: BundleSpec, wanted: list[ImageName], platform: str, given: list[Image], scratch: Path
 ) -> list[tuple[ImageName, Image]]:
     """Return the images of the chart for one platform, with the tags that the found images have."""
-    chosen: list[tuple[ImageName, Image]] = []
-    missing: list[ImageName] = []
-    for name in wanted:
-        image = _find(name, platform, given)
-        if image is None:
-            missing.append(name)
-        else:
-            chosen.append((replace(name, tag=image.tag), image))
+    found = {name: image for name in wanted if (image := _find(name, platform, given))}
+    missing = [name for name in wanted if name not in found]
     if missing and spec.engine:
         archive = scratch / f"{platform.replace('/', '-')}.tar"
         names = [name.full if spec.engine in ("ctr", "k3s") else name.short for name in missing]
         export(spec.engine, names, platform, archive)
         exported = read_archive(archive)
-        for name in tuple(missing):
-            image = _find(name, platform, exported)
-            if image is not None:
-                chosen.append((replace(name, tag=image.tag), image))
-                missing.remove(name)
+        found |= {name: image for name in missing if (image := _find(name, platform, exported))}
+        missing = [name for name in missing if name not in found]
     if missing:
         raise BadRequest(_missing(missing, platform, spec))
-    return chosen
+    return [(replace(name, tag=image.tag), image) for name, image in found.items()]
 
 
 def _find(name: ImageName, platform: str, images: list[Image]) -> Image | None:
@@ -239,7 +239,7 @@ def _of_image(name: ImageName, image: Image, archive: str) -> dict[str, Any]:
 # Models
 
 
-def _write_models(spec: BundleSpec, reporter: Reporter) -> list[MirrorEntry]:
+def _write_models(spec: BundleSpec, reporter: ConsoleReporter) -> list[MirrorEntry]:
     folder = spec.directory / "models"
     if not spec.models:
         shutil.rmtree(folder, ignore_errors=True)
@@ -316,23 +316,14 @@ def _readme(spec: BundleSpec, images: list[dict[str, Any]], entries: list[Mirror
     )
 
 
-def _files(directory: Path) -> Iterator[Path]:
-    for path in sorted(directory.rglob("*")):
-        if path.is_file() and path.name != "SHA256SUMS":
-            yield path
-
-
 def _write_sums(directory: Path) -> int:
     """Write the hash of every file, and return the total size in bytes."""
     lines, total = [], 0
-    for path in _files(directory):
+    for path in sorted(directory.rglob("*")):
+        if not path.is_file() or path.name == "SHA256SUMS":
+            continue
         total += path.stat().st_size
-        digest = path.name if path.parent.name == "blobs" else _sha256(path)  # those were checked when fetched
+        digest = path.name if path.parent.name == "blobs" else hash_of(path)  # those were checked when fetched
         lines.append(f"{digest}  {path.relative_to(directory).as_posix()}\n")
     (directory / "SHA256SUMS").write_text("".join(lines))
     return total
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

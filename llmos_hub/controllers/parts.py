@@ -149,7 +149,7 @@ async def opened(settings: ProcessSettings, stop: asyncio.Future[signal.Signals]
 
 @asynccontextmanager
 async def _on_this_machine(settings: ProcessSettings, stop: asyncio.Future[signal.Signals]) -> AsyncIterator[Parts]:
-    from llmos_hub.backends.local import LocalBackend
+    from llmos_hub.backends.local.backend import LocalBackend
 
     store = open_store_for(settings)
     backend = LocalBackend(settings.data_dir.workloads, settings.data_dir.run)
@@ -168,7 +168,7 @@ async def _in_cluster(settings: ProcessSettings) -> AsyncIterator[Parts]:
     """Open the parts in a cluster; pods keep running at the end, whatever the signal, as another process takes over."""
     from pathlib import Path
 
-    from llmos_hub.backends.kubernetes import KubernetesBackend
+    from llmos_hub.backends.kubernetes.backend import KubernetesBackend
     from llmos_hub.backends.kubernetes.names import workload_selector
     from llmos_hub.backends.kubernetes.settings import KubernetesSettings
     from llmos_hub.controllers.election import Election, own_identity

@@ -6,7 +6,6 @@ from typing import Literal
 
 from llmos.errors import Cause, Insufficient, Invalid
 from llmos.resources.modelservice import ModelServiceSpec
-from llmos.resources.quantities import parse_quantity
 from llmos_hub.engines.base import Machine, Plan, Verdict
 from llmos_hub.engines.llamacpp import task_of
 from llmos_hub.engines.memory import check_limit
@@ -46,14 +45,13 @@ class Custom:
                 "spec.args: {model} stands for the model's file, but spec.model is empty.",
                 causes=[Cause("spec.model", "required by {model} in args")],
             )
-        memory = int(parse_quantity(spec.resources.memory)) if spec.resources.memory else None
         template = ProcessTemplate(
             argv=tuple(argument.replace("{model}", path) for argument in spec.args),
             env={name: value.replace("{model}", path) for name, value in spec.env.items()},
             readiness=_READINESS,
             startup_timeout=1800.0,  # long, since it is unknown what the program loads
-            memory_limit=memory,
-            cpus=float(parse_quantity(spec.resources.cpu)) if spec.resources.cpu else None,
+            memory_limit=spec.resources.memory_bytes,
+            cpus=spec.resources.cpus,
         )
         task, reason = _task(spec, model)
         program = spec.args[0].rpartition("/")[2]

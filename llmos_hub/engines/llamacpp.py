@@ -11,7 +11,7 @@ from typing import Any, Final, Literal
 
 from llmos.errors import Cause, Insufficient, Invalid, Unsupported
 from llmos.resources.modelservice import ModelServiceSpec
-from llmos.resources.quantities import format_bytes, parse_quantity
+from llmos.resources.quantities import format_bytes
 from llmos_hub.engines.base import Machine, Plan, Verdict
 from llmos_hub.engines.llamacpp_arguments import BadArgument, parse
 from llmos_hub.engines.llamacpp_build import find_build
@@ -108,7 +108,7 @@ class LlamaCpp:
             startup_timeout=60.0 + model.size / 20e6,  # a slow disk reads 20 MB/s
             memory_limit=_limit(spec, machine, need.total, on_gpu=on_gpu),
             memory_request=None if on_gpu else need.total,
-            cpus=float(parse_quantity(spec.resources.cpu)) if spec.resources.cpu else None,
+            cpus=spec.resources.cpus,
         )
         where = f"the GPU ({machine.gpus[0]})" if on_gpu else f"{threads} thread{'s' if threads != 1 else ''}"
         summary = f"{self.title} on {where}: {verdict.reason}"
@@ -146,7 +146,7 @@ def _threads(spec: ModelServiceSpec, machine: Machine) -> int:
 
 def _cpus_asked_for(spec: ModelServiceSpec) -> int:
     """Return the CPUs that the spec asks for, rounded up; 0 if it does not say."""
-    return math.ceil(parse_quantity(spec.resources.cpu)) if spec.resources.cpu else 0
+    return math.ceil(spec.resources.cpus or 0)
 
 
 def _task(spec: ModelServiceSpec, model: ModelFiles) -> tuple[Task, str]:
@@ -241,7 +241,7 @@ def _fit(
     spec: ModelServiceSpec, model: ModelFiles, machine: Machine, task: Task, users: Mapping[str, Any], *, on_gpu: bool
 ) -> tuple[MemorySettings, Estimate]:
     """Return the best settings whose memory is available and in proportion to the model."""
-    there = int(parse_quantity(spec.resources.memory)) if spec.resources.memory else machine.memory
+    there = spec.resources.memory_bytes or machine.memory
     modest = model.size + (max(_MODEST, model.size * 4 // 5) if task == "generate" else 2 * _MODEST)
     enough = there if spec.resources.memory else min(there, modest)
     tried: list[tuple[MemorySettings, Estimate]] = []
@@ -268,7 +268,7 @@ def _too_large(
         f"and buffers, {format_bytes(need.process)} for llama.cpp itself"
     )
     field = "spec.resources.memory" if spec.resources.memory else "spec.model"
-    limit = int(parse_quantity(spec.resources.memory)) if spec.resources.memory else machine.memory
+    limit = spec.resources.memory_bytes or machine.memory
     have = (
         f"spec.resources.memory gives it {format_bytes(limit)}"
         if spec.resources.memory
@@ -295,9 +295,8 @@ def _smaller(model: ModelFiles, limit: int) -> str:
 
 
 def _limit(spec: ModelServiceSpec, machine: Machine, need: int, *, on_gpu: bool) -> int | None:
-    if spec.resources.memory:
-        return int(parse_quantity(spec.resources.memory))
-    return None if on_gpu else min(machine.memory, 2 * need + _LIMIT_FLOOR)
+    usual = None if on_gpu else min(machine.memory, 2 * need + _LIMIT_FLOOR)
+    return spec.resources.memory_bytes or usual
 
 
 def _flags(

@@ -83,26 +83,18 @@ ALIASES: Final[Mapping[str, str]] = {
     "mlock": "load_mode=mlock", "no-mmap": "load_mode=none", "mmap": "load_mode=mmap", "lora": "lora_adapters",
 }  # fmt: skip
 
-RESERVED: Final[Mapping[str, str]] = {
-    "hostnames": "the platform decides where the engine listens",
-    "port": "the platform decides where the engine listens",
-    "api_prefix": "the platform decides where the engine listens",
-    "reuse_port": "the platform decides where the engine listens",
-    "ssl_file_cert": "the platform decides where the engine listens",
-    "ssl_file_key": "the platform decides where the engine listens",
-    "api_keys": "the gateway checks who asks; make a key there",
-    "hf_token": "arguments are readable by everyone on the machine; use spec.credentialRef",
-    "model.path": "the model is spec.model",
-    "model.url": "the model is spec.model",
-    "model.hf_repo": "the model is spec.model",
-    "model.hf_file": "the model is spec.model",
-    "model.docker_repo": "the model is spec.model",
-    "models_dir": "one service serves one model",
-    "models_preset": "one service serves one model",
-    "models_preset_hf": "one service serves one model",
-    "embedding": "say spec.task: embed",
-    "rerank": "say spec.task: rerank",
-}
+_REASONS: Final[Mapping[str, tuple[str, ...]]] = {
+    "the platform decides where the engine listens": (
+        "hostnames", "port", "api_prefix", "reuse_port", "ssl_file_cert", "ssl_file_key",
+    ),
+    "the gateway checks who asks; make a key there": ("api_keys",),
+    "arguments are readable by everyone on the machine; use spec.credentialRef": ("hf_token",),
+    "the model is spec.model": ("model.path", "model.url", "model.hf_repo", "model.hf_file", "model.docker_repo"),
+    "one service serves one model": ("models_dir", "models_preset", "models_preset_hf"),
+    "say spec.task: embed": ("embedding",),
+    "say spec.task: rerank": ("rerank",),
+}  # fmt: skip
+RESERVED: Final[Mapping[str, str]] = {name: reason for reason, names in _REASONS.items() for name in names}
 """Parameters that users may not set, with the reasons."""
 _RESERVED_FLAGS: Final[Mapping[str, str]] = {
     "host": "hostnames", "m": "model.path", "model": "model.path", "mu": "model.url", "model-url": "model.url",

@@ -15,7 +15,7 @@ from typing import Final
 from llmos_hub.engines.llamacpp_arguments import Parameter
 from llmos_hub.engines.machine import detect
 
-__all__ = ["Build", "find_build", "gpu_note", "gpu_summary"]
+__all__ = ["Build", "find_build", "gpu_summary"]
 
 _TIMEOUT: Final = 20.0
 
@@ -52,27 +52,19 @@ def find_build() -> Build:
     return Build(parameters, tuple(data["devices"]))
 
 
-def gpu_note(gpus: Sequence[str], build: Build) -> str:
-    """Return how this build uses the machine's GPUs, with advice if it can't; empty without a GPU.
-
-    >>> gpu_note(["NVIDIA L4"], Build({}, ("CUDA0",)))
-    'llama.cpp computes on it (CUDA0)'
-    """
-    if not gpus:
-        return ""
-    if build.devices:
-        return f"llama.cpp computes on {'it' if len(gpus) == 1 else 'them'} ({', '.join(build.devices)})"
-    return "the installed build of llama.cpp computes on CPUs only; how to get one for GPUs: docs/how-to/use-gpus.md"
-
-
 def gpu_summary(gpus: Sequence[str], build: Build) -> str:
-    """Return the names of the GPUs and how this build uses them; empty without a GPU.
+    """Return the names of the GPUs, and how this build uses them or what to do if it can't; empty without a GPU.
 
     >>> gpu_summary(["NVIDIA L4", "NVIDIA L4"], Build({}, ("CUDA0", "CUDA1")))
     '2 × NVIDIA L4: llama.cpp computes on them (CUDA0, CUDA1)'
     """
+    if not gpus:
+        return ""
     names = ", ".join(f"{count} × {name}" if count > 1 else name for name, count in Counter(gpus).items())
-    return f"{names}: {gpu_note(gpus, build)}" if gpus else ""
+    if build.devices:
+        return f"{names}: llama.cpp computes on {'it' if len(gpus) == 1 else 'them'} ({', '.join(build.devices)})"
+    advice = "how to get one for GPUs: docs/how-to/use-gpus.md"
+    return f"{names}: the installed build of llama.cpp computes on CPUs only; {advice}"
 
 
 if __name__ == "__main__":  # for the supervisor, which imports as little as possible

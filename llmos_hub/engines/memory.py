@@ -14,7 +14,7 @@ from typing import Final
 
 from llmos.errors import Cause, Insufficient
 from llmos.resources.modelservice import ModelServiceSpec
-from llmos.resources.quantities import format_bytes, parse_quantity
+from llmos.resources.quantities import format_bytes
 from llmos_hub.engines.base import Machine
 from llmos_hub.sources.base import Header
 
@@ -68,11 +68,7 @@ class Estimate:
     context: int
     compute: int
     prompt_cache: int
-
-    @property
-    def process(self) -> int:
-        """The memory of the process itself, without a model."""
-        return _PROCESS
+    process: int = _PROCESS
 
     @property
     def total(self) -> int:
@@ -113,7 +109,7 @@ def check_limit(spec: ModelServiceSpec, machine: Machine) -> None:
         The limit is too large; the message says how much memory there is.
     """
     wanted = spec.resources.memory
-    if wanted and parse_quantity(wanted) > machine.memory:
+    if (spec.resources.memory_bytes or 0) > machine.memory:
         there = format_bytes(machine.memory)
         most = _rounded(machine.memory, math.floor)
         raise Insufficient(

@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from llmos.errors import LLMOSError
 from llmos_hub.kubernetes.connection import APIError, KubernetesAPI
+from llmos_hub.processes.restarts import BackOff
 
 __all__ = ["Key", "Reflector"]
 
@@ -77,14 +78,15 @@ class Reflector:
     async def run(self) -> None:
         """List and watch until cancelled."""
         version: str | None = None
-        pause = _FIRST_PAUSE
+        pauses = BackOff(_FIRST_PAUSE, _LONGEST_PAUSE)
         while True:
             try:
                 if version is None:
                     version = await self._list()
                     self.synced.set()
                 async for changed in self._watch(version):
-                    version, pause = changed, _FIRST_PAUSE
+                    version = changed
+                    pauses.forget()
                 continue  # a regular end
             except APIError as error:
                 if error.status == _GONE:
@@ -101,8 +103,7 @@ class Reflector:
             except Exception:
                 logger.exception("Following %s failed; listing again", self._path)
                 version = None
-            await asyncio.sleep(pause * random.uniform(0.8, 1.2))  # noqa: S311 - so that not all reconnect at once
-            pause = min(_LONGEST_PAUSE, pause * 2)
+            await asyncio.sleep(pauses.next() * random.uniform(0.8, 1.2))  # noqa: S311 - so that not all reconnect at once
 
     async def _list(self) -> str:
         version, seen = "", set[Key]()

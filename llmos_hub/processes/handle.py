@@ -7,7 +7,6 @@ A pid alone doesn't identify a process, since it is reused. A process is identif
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 import select
@@ -108,10 +107,6 @@ class ProcessHandle:
         with contextlib.suppress(ChildProcessError):
             os.waitpid(self.pid, os.WNOHANG)
         return True
-
-    async def wait(self, timeout: float) -> bool:
-        """As `wait_blocking`, in a thread."""
-        return await asyncio.to_thread(self.wait_blocking, timeout)
 
 
 def end_all(handles: Iterable[ProcessHandle], number: signal.Signals, patience: float) -> None:

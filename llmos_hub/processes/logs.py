@@ -10,7 +10,7 @@ import contextlib
 import os
 import shutil
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, Final
 
@@ -83,12 +83,11 @@ def rotate(path: Path, *, max_bytes: int, keep: int) -> bool:
     return True
 
 
-def rotate_all(directories: Iterable[Path], *, max_bytes: int, keep: int) -> None:
-    """Rotate every ``*.log`` below the directories; errors, such as a full disk, are ignored."""
-    for directory in directories:
-        for path in directory.rglob("*.log"):
-            with contextlib.suppress(OSError):
-                rotate(path, max_bytes=max_bytes, keep=keep)
+def rotate_all(directory: Path, *, max_bytes: int, keep: int) -> None:
+    """Rotate every ``*.log`` below the directory; errors, such as a full disk, are ignored."""
+    for path in directory.rglob("*.log"):
+        with contextlib.suppress(OSError):
+            rotate(path, max_bytes=max_bytes, keep=keep)
 
 
 class _Lines:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import pwd
 from dataclasses import dataclass
 from pathlib import Path
+
+from llmos.errors import BackendFailed
 
 __all__ = ["User", "find_user"]
 
@@ -26,26 +27,30 @@ class User:
         path.chmod(mode)
 
 
-def find_user(name: str) -> User | None:
+def find_user(name: str, workload: str) -> User | None:
     """Return the user for a process; None if it needn't be changed.
 
     Parameters
     ----------
     name
         Name or number; empty: the user of this process.
+    workload
+        The name of what the process is for, for messages.
 
     Raises
     ------
-    OSError
-        There is no such user, or this process isn't root and may not start processes of others; `strerror` says which.
+    BackendFailed
+        There is no such user, or this process isn't root and may not start processes of others.
     """
     if not name:
         return None
+    shown = name if name.isdigit() else f'"{name}"'
+    refused = f"{workload} can't run as {shown}"
     try:
         entry = pwd.getpwuid(int(name)) if name.isdigit() else pwd.getpwnam(name)
     except KeyError:
         if not name.isdigit():
-            raise OSError(errno.ESRCH, "there is no such user on this machine") from None
+            raise BackendFailed(f"{refused}: there is no such user on this machine.") from None
         user = User(int(name), int(name), (), "")
     else:
         groups = os.getgrouplist(entry.pw_name, entry.pw_gid)
@@ -53,5 +58,5 @@ def find_user(name: str) -> User | None:
     if user.uid == os.geteuid():
         return None
     if os.geteuid() != 0:
-        raise PermissionError(errno.EPERM, "only root may start processes of others, and LLMOS isn't root")
+        raise BackendFailed(f"{refused}: only root may start processes of others, and LLMOS isn't root.")
     return user

@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-__all__ = ["FetchProgress", "Header", "ModelFiles", "Source"]
+__all__ = ["FetchProgress", "Header", "ModelFiles", "Reporter", "Source"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,10 +132,14 @@ class FetchProgress:
     message: str = ""
 
 
+Reporter = Callable[[FetchProgress], None]
+"""A function that shows the progress of a fetch."""
+
+
 class Source(Protocol):
     """A source of models, for one URI scheme: a module of this package with a function `fetch`."""
 
-    def fetch(self, uri: str, directory: Path, report: Callable[[FetchProgress], None]) -> ModelFiles:
+    def fetch(self, uri: str, directory: Path, report: Reporter) -> ModelFiles:
         """Fetch the files into `directory`, the content-addressed cache, and read their header.
 
         Complete files are not fetched again, partial ones are resumed, and concurrent fetches of the same file

@@ -21,18 +21,16 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from llmos.errors import SourceFailed
 from llmos.files import replace_file
-from llmos_hub.sources.base import FetchProgress, ModelFiles
+from llmos_hub.sources.base import FetchProgress, ModelFiles, Reporter
 
-__all__ = ["Cache", "explain_os_error"]
-
-Report = Callable[[FetchProgress], None]
+__all__ = ["Cache", "explain_os_error", "hash_of"]
 
 _POLL: Final = 0.2  # seconds between two looks at another fetch
 _SPARE: Final = 64 * 2**20  # bytes to leave free on the disk
@@ -40,6 +38,12 @@ _SPARE: Final = 64 * 2**20  # bytes to leave free on the disk
 
 def _key(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def hash_of(path: Path) -> str:
+    """Return the SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _gigabytes(count: int) -> str:
@@ -143,7 +147,7 @@ class Cache:
             )
 
     @contextlib.contextmanager
-    def exclusively(self, what: str, report: Report, *, title: str = "") -> Iterator[Report]:
+    def exclusively(self, what: str, report: Reporter, *, title: str = "") -> Iterator[Reporter]:
         """Hold the lock for fetching `what` (a URI, a hash); while another process has it, report that one's progress.
 
         Yields the function to report progress with, which also shows it to those that wait.
@@ -165,7 +169,7 @@ class Cache:
                 shown.unlink(missing_ok=True)
 
     @staticmethod
-    def _wait(lock: int, shown: Path, title: str, report: Report) -> None:
+    def _wait(lock: int, shown: Path, title: str, report: Reporter) -> None:
         seen: dict[str, Any] = {}
         waiting = False
         while True:

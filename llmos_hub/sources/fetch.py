@@ -11,7 +11,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from llmos.proxies import invalid_proxy
 from llmos.trust import trust_site
 from llmos_hub.failures import where_it_failed
 from llmos_hub.sources import source_of
-from llmos_hub.sources.base import FetchProgress, ModelFiles
+from llmos_hub.sources.base import FetchProgress, ModelFiles, Reporter
 
 __all__ = ["fetch_model", "main"]
 
@@ -53,7 +53,7 @@ def _fetch(argv: Sequence[str]) -> dict[str, Any]:
         raise explain_os_error(error, where) from error
 
 
-def fetch_model(uri: str, where: Path, report: Callable[[FetchProgress], None]) -> ModelFiles:
+def fetch_model(uri: str, where: Path, report: Reporter) -> ModelFiles:
     """Fetch a model into the cache `where`, from the mirror if there is one that has it, otherwise from its source.
 
     Raises
@@ -63,13 +63,12 @@ def fetch_model(uri: str, where: Path, report: Callable[[FetchProgress], None]) 
     Invalid
         It is not a model that an engine here can read.
     """
-    if not os.environ.get("LLMOS_MODELS_MIRROR"):  # the mirror's module takes long to import
+    address = os.environ.get("LLMOS_MODELS_MIRROR", "").strip()
+    if not address:
         return source_of(uri).fetch(uri, where, report)
-    from llmos_hub.sources.mirror import Mirror
+    from llmos_hub.sources.mirror import Mirror  # here, since it takes long to import
 
-    mirror = Mirror.from_environment()
-    if mirror is None:
-        return source_of(uri).fetch(uri, where, report)
+    mirror = Mirror.at(address)
     try:
         model = mirror.fetch(uri, where, report)
         problem = f"The mirror of models at {mirror.host} doesn't have {uri} either."

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import unquote
 
 from llmos.errors import Invalid, SourceFailed
-from llmos_hub.sources.base import FetchProgress, ModelFiles
-from llmos_hub.sources.gguf_files import name_of_part, part_of
+from llmos_hub.sources.base import ModelFiles, Reporter
+from llmos_hub.sources.gguf_files import parts_of
 from llmos_hub.sources.gguf_header import MAGIC, read_header
 from llmos_hub.sources.not_gguf import BEGINNING, why_not_gguf
 
 __all__ = ["fetch"]
 
 
-def fetch(uri: str, directory: Path, report: Callable[[FetchProgress], None]) -> ModelFiles:  # noqa: ARG001 - the protocol's
+def fetch(uri: str, directory: Path, report: Reporter) -> ModelFiles:  # noqa: ARG001 - the protocol's
     """Check the file and read its header. Nothing is copied, so the cache directory is not used.
 
     The revision is made of size and modification time. A hash would mean to read up to 40 GB before every start.
@@ -59,18 +58,14 @@ def _existing(uri: str) -> Path:
 
 def _parts(path: Path) -> list[Path]:
     """Return all parts of the model that the path belongs to, in order."""
-    part = part_of(path.name)
-    if part is None:
-        return [path]
-    count = part[2]
-    if not 1 <= count <= 1000:
-        raise Invalid(f"{path.name} claims to be one of {count} parts.")
-    paths = [path.with_name(name_of_part(path.name, number)) for number in range(1, count + 1)]
+    paths = parts_of(path)
+    if not 1 <= len(paths) <= 1000:
+        raise Invalid(f"{path.name} claims to be one of {len(paths)} parts.")
     missing = [each.name for each in paths if not each.exists()]
-    if missing:
+    if missing and len(paths) > 1:
         more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
         raise SourceFailed(
-            f"{path.name} is one of {count} parts, of which are missing in {path.parent}: {', '.join(missing[:3])}{more}."
+            f"{path.name} is one of {len(paths)} parts, of which are missing in {path.parent}: {', '.join(missing[:3])}{more}."
         )
     return paths
 

@@ -10,24 +10,13 @@ import difflib
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Final
 from urllib.parse import unquote
 
 from llmos_hub.sources.gguf_header import Outline
 
-__all__ = [
-    "PREFERENCE",
-    "Candidate",
-    "OutlineReader",
-    "Selection",
-    "candidates",
-    "choose",
-    "companion",
-    "name_of_part",
-    "part_of",
-    "reads_like_a_companion",
-]
+__all__ = ["Candidate", "Selection", "candidates", "choose", "part_of", "parts_of", "reads_like_a_companion"]
 
 OutlineReader = Callable[[str], Outline | None]
 """Returns the outline of a repository's file, given by its path; None if it can't be read."""
@@ -107,11 +96,14 @@ def part_of(name: str) -> tuple[str, int, int] | None:
     return (found["stem"], int(found["number"]), int(found["count"])) if found else None
 
 
-def name_of_part(name: str, number: int) -> str:
-    """Return the name of another part of the same model."""
-    found = _PART.match(name)
-    assert found is not None, "asked for a part of a file that has none"
-    return f"{found['stem']}-{number:05d}-of-{found['count']}{found['suffix']}"
+def parts_of(path: Path) -> list[Path]:
+    """Return the paths of all parts of the model that a file belongs to, the first part first."""
+    found = _PART.match(path.name)
+    if found is None:
+        return [path]
+    count = int(found["count"])
+    ending = f"-of-{found['count']}{found['suffix']}"
+    return [path.with_name(f"{found['stem']}-{number:05d}{ending}") for number in range(1, count + 1)]
 
 
 def candidates(sizes: Mapping[str, int]) -> list[Candidate]:

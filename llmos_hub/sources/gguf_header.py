@@ -8,6 +8,7 @@ that an untrusted file can use neither much memory nor much time: the result is 
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import struct
@@ -94,7 +95,7 @@ class _HeaderReader:
     def __init__(self, file: BinaryIO, name: str, size: int) -> None:
         self._file = file
         self._name = name
-        self._size = size
+        self.size = size
         self._buffer = b""
         self._start = 0  # position of the buffer in the file
         self._at = 0  # position of the next byte in the buffer
@@ -104,10 +105,6 @@ class _HeaderReader:
     @property
     def position(self) -> int:
         return self._start + self._at
-
-    @property
-    def size(self) -> int:
-        return self._size
 
     def invalid(self, what: str) -> Invalid:
         return Invalid(
@@ -131,21 +128,23 @@ class _HeaderReader:
 
     def _fill(self, count: int) -> None:
         position = self.position
-        if position + count > self._size:
-            raise self.invalid(f"it ends within its header, at byte {self._size:,}. Was it copied or downloaded whole?")
+        self._check_end(position + count)
         self._file.seek(position)
         self._buffer = self._file.read(max(count, _BUFFER))
         self._start, self._at = position, 0
         if len(self._buffer) < count:
             raise self.invalid("it became shorter while it was read")
 
+    def _check_end(self, position: int) -> None:
+        if position > self.size:
+            raise self.invalid(f"it ends within its header, at byte {self.size:,}. Was it copied or downloaded whole?")
+
     def skip(self, count: int) -> None:
         if count <= len(self._buffer) - self._at:
             self._at += count
             return
         position = self.position + count
-        if position > self._size:
-            raise self.invalid(f"it ends within its header, at byte {self._size:,}. Was it copied or downloaded whole?")
+        self._check_end(position)
         self._buffer, self._start, self._at = b"", position, 0
 
     def number(self, kind: struct.Struct) -> Any:
@@ -187,6 +186,12 @@ class _HeaderReader:
                 self._at = at
             if count:
                 self._fill(size)
+
+
+def _read_keys(reader: _HeaderReader, count: int, contents: _Contents) -> None:
+    for _ in range(count):
+        key = reader.text(_MAX_KEY_LENGTH)
+        _read_value(reader, reader.number(_U32), key, contents)
 
 
 def _read_value(reader: _HeaderReader, kind: int, key: str, contents: _Contents) -> None:
@@ -247,9 +252,7 @@ def _read_file(path: Path) -> _Contents:
     with path.open("rb") as file:
         reader, contents = _HeaderReader(file, path.name, os.fstat(file.fileno()).st_size), _Contents()
         tensors, keys = _read_counts(reader)
-        for _ in range(keys):
-            key = reader.text(_MAX_KEY_LENGTH)
-            _read_value(reader, reader.number(_U32), key, contents)
+        _read_keys(reader, keys, contents)
         for _ in range(tensors):
             _read_tensor(reader, contents)
         _check_length(reader, contents)
@@ -320,12 +323,8 @@ def read_outline(beginning: bytes, name: str) -> Outline | None:
         tensors, keys = _read_counts(reader)
     except Invalid:
         return None
-    try:
-        for _ in range(keys):
-            key = reader.text(_MAX_KEY_LENGTH)
-            _read_value(reader, reader.number(_U32), key, contents)
-    except Invalid:
-        pass  # the header is longer than these bytes
+    with contextlib.suppress(Invalid):  # the header is longer than these bytes
+        _read_keys(reader, keys, contents)
     architecture = str(contents.values.get("general.architecture", ""))[:64]
     return Outline(
         type=str(contents.values.get("general.type", ""))[:64],

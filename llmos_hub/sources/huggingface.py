@@ -7,11 +7,9 @@ a token in the home directory, since it isn't that of the person who requests th
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 import shutil
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
@@ -31,15 +29,13 @@ from huggingface_hub.errors import (
 from llmos.errors import Invalid, SourceFailed
 from llmos.proxies import proxy_advice
 from llmos_hub.failures import reason
-from llmos_hub.sources.base import FetchProgress, Header, ModelFiles
-from llmos_hub.sources.cache import Cache
+from llmos_hub.sources.base import FetchProgress, Header, ModelFiles, Reporter
+from llmos_hub.sources.cache import Cache, hash_of
 from llmos_hub.sources.download import Meter, Remote, RequestRefused, download, download_beginning, new_client
 from llmos_hub.sources.gguf_files import Candidate, candidates, choose, reads_like_a_companion
 from llmos_hub.sources.gguf_header import Outline, read_header, read_outline
 
 __all__ = ["ModelHub", "fetch", "parse"]
-
-Report = Callable[[FetchProgress], None]
 
 _TIMEOUT: Final = 10.0
 _LARGEST_BY_HTTP: Final = 50 * 10**9
@@ -123,7 +119,7 @@ def _endpoint(address: str) -> str:
     return address
 
 
-def fetch(uri: str, directory: Path, report: Report) -> ModelFiles:
+def fetch(uri: str, directory: Path, report: Reporter) -> ModelFiles:
     """Fetch a model of the hub in ``HF_ENDPOINT`` with the token in ``HF_TOKEN``; see `ModelHub.fetch`."""
     return ModelHub().fetch(uri, directory, report)
 
@@ -139,7 +135,7 @@ class ModelHub:
     def _host(self) -> str:
         return httpx2.URL(self._endpoint).host
 
-    def fetch(self, uri: str, directory: Path, report: Report) -> ModelFiles:
+    def fetch(self, uri: str, directory: Path, report: Reporter) -> ModelFiles:
         """Fetch a model into the cache, at the commit that its revision points to now.
 
         If the hub can't be reached, files that were fetched before under the same URI are used, and the note says so.
@@ -162,7 +158,7 @@ class ModelHub:
             except _Unreachable as unreachable:
                 known = cache.recorded(uri)
                 if known is None:
-                    raise SourceFailed(unreachable.message) from unreachable
+                    raise SourceFailed(str(unreachable)) from unreachable
                 note = f"{self._host} can't be reached; this is commit {known.revision[:8]}, fetched before"
                 return ModelFiles.load({**known.dump(), "note": note})
             known = cache.recorded(uri)  # perhaps fetched by the process that had the lock
@@ -236,7 +232,7 @@ class ModelHub:
         )
 
     def _fetch_files(
-        self, repository: _Repository, chosen: Candidate, cache: Cache, report: Report
+        self, repository: _Repository, chosen: Candidate, cache: Cache, report: Reporter
     ) -> tuple[Path, int, Header]:
         """Fetch all files of the model; return the first one's path, the total size, and the header."""
         files = [repository.files[path] for path in chosen.files]
@@ -347,8 +343,7 @@ class ModelHub:
                 f"{file.path} of {repository.name} could not be fetched: {reason(error)}. Try again."
             ) from error
         meter.say(f"Checking {file.size / 1e9:.0f} GB.")
-        with Path(path).open("rb") as content:
-            digest = hashlib.file_digest(content, "sha256").hexdigest()
+        digest = hash_of(Path(path))
         if file.sha256 not in (None, digest):
             shutil.rmtree(folder, ignore_errors=True)
             raise SourceFailed(
@@ -377,10 +372,6 @@ def _is_to_be_chosen_again(known: ModelFiles, wanted: str | None) -> bool:
 
 class _Unreachable(Exception):
     """The hub doesn't answer; files that were fetched before may be used."""
-
-    def __init__(self, message: str) -> None:
-        super().__init__(message)
-        self.message = message
 
 
 def _bar(meter: Meter) -> Any:

@@ -15,11 +15,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 import shutil
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -28,17 +26,14 @@ import httpx
 from llmos.errors import SourceFailed, UsageError
 from llmos.files import replace_file
 from llmos_hub.failures import reason
-from llmos_hub.sources.base import FetchProgress, ModelFiles
-from llmos_hub.sources.cache import Cache
+from llmos_hub.sources.base import ModelFiles, Reporter
+from llmos_hub.sources.cache import Cache, hash_of
 from llmos_hub.sources.download import Meter, Remote, RequestRefused, download, new_client
-from llmos_hub.sources.gguf_files import name_of_part, part_of
+from llmos_hub.sources.gguf_files import parts_of
 from llmos_hub.sources.gguf_header import read_header
 
-__all__ = ["ENV_MODELS_MIRROR", "Mirror", "MirrorEntry", "MirroredFile", "add_to_mirror"]
+__all__ = ["Mirror", "MirrorEntry", "MirroredFile", "add_to_mirror"]
 
-Report = Callable[[FetchProgress], None]
-
-ENV_MODELS_MIRROR: Final = "LLMOS_MODELS_MIRROR"
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _LARGEST_ENTRY: Final = 2**20
 """Maximum size of an entry in bytes: one with a thousand files is smaller."""
@@ -80,8 +75,7 @@ class MirrorEntry:
 
     def dump(self) -> dict[str, Any]:
         """Return the data as for JSON."""
-        files = [{"name": file.name, "sha256": file.sha256, "size": file.size} for file in self.files]
-        return {"model": self.model.dump(), "files": files}
+        return asdict(self)
 
     @classmethod
     def load(cls, data: Any) -> Self:
@@ -122,20 +116,17 @@ class Mirror:
     url: str
 
     @classmethod
-    def from_environment(cls, environ: Mapping[str, str] = os.environ) -> Self | None:
-        """Return the mirror in ``LLMOS_MODELS_MIRROR``; None if it is empty.
+    def at(cls, url: str) -> Self:
+        """Return the mirror at the URL in ``LLMOS_MODELS_MIRROR``.
 
         Raises
         ------
         UsageError
             It is not a URL.
         """
-        url = environ.get(ENV_MODELS_MIRROR, "").strip()
-        if not url:
-            return None
         if not url.startswith(("http://", "https://")):
             raise UsageError(
-                f'{ENV_MODELS_MIRROR}: "{url[:80]}" is not an address. Give one such as http://mirror/models'
+                f'LLMOS_MODELS_MIRROR: "{url[:80]}" is not an address. Give one such as http://mirror/models'
             )
         return cls(url.rstrip("/"))
 
@@ -144,7 +135,7 @@ class Mirror:
         """The host, for messages: the URL may contain a password."""
         return httpx.URL(self.url).host
 
-    def fetch(self, uri: str, directory: Path, report: Report) -> ModelFiles | None:
+    def fetch(self, uri: str, directory: Path, report: Reporter) -> ModelFiles | None:
         """Fetch the mirror's version of a model into the cache `directory`; return None if the mirror doesn't have it.
 
         If the mirror doesn't answer, files that were fetched before under the same URI are used.
@@ -189,7 +180,7 @@ class Mirror:
         return entry if entry.model.uri == uri else None
 
     def _fetch_files(
-        self, uri: str, entry: MirrorEntry, cache: Cache, report: Report, client: httpx.Client
+        self, uri: str, entry: MirrorEntry, cache: Cache, report: Reporter, client: httpx.Client
     ) -> ModelFiles:
         missing = sum(file.size for file in entry.files if not cache.blob(file.sha256).exists())
         cache.check_space(missing, uri)
@@ -236,7 +227,7 @@ def add_to_mirror(model: ModelFiles, directory: Path) -> MirrorEntry:
     """
     blobs = directory / "blobs"
     blobs.mkdir(parents=True, exist_ok=True)
-    files = tuple(_store(path, blobs) for path in _files(Path(model.path)))
+    files = tuple(_store(path, blobs) for path in parts_of(Path(model.path)))
     entry = MirrorEntry(replace(model, path=files[0].name), files)
     target = directory / MirrorEntry.path(model.uri)
     target.parent.mkdir(exist_ok=True)
@@ -244,23 +235,12 @@ def add_to_mirror(model: ModelFiles, directory: Path) -> MirrorEntry:
     return entry
 
 
-def _files(first: Path) -> Iterator[Path]:
-    """Yield all parts of a model; first the one that an engine is given."""
-    part = part_of(first.name)
-    if part is None:
-        yield first
-        return
-    for number in range(1, part[2] + 1):
-        yield first.with_name(name_of_part(first.name, number))
-
-
 def _store(path: Path, blobs: Path) -> MirroredFile:
     """Copy the file to the blobs unless it is there."""
     real = path.resolve()
     if real.parent == blobs.resolve() and _SHA256.fullmatch(real.name):
         return MirroredFile(path.name, real.name, real.stat().st_size)
-    with real.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    digest = hash_of(real)
     target = blobs / digest
     if not target.exists():
         partial = blobs / f".{digest}.part"

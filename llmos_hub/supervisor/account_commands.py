@@ -17,7 +17,7 @@ from llmos_hub.names import DataDir, group_namespace, user_namespace
 from llmos_hub.supervisor.hub_api import HubApi, renew_client_token, token_scopes
 from llmos_hub.supervisor.platform_mark import is_copy, location_of
 from llmos_hub.supervisor.secrets import Secrets
-from llmos_hub.supervisor.state import StateFiles
+from llmos_hub.supervisor.state import StateFiles, read_json
 from llmos_hub.supervisor.status import where_to_look
 
 __all__ = ["add_group", "add_user", "delete_user", "list_users", "parse_span", "reset_password", "token"]
@@ -59,10 +59,9 @@ def _hub(data_dir: DataDir) -> tuple[HubApi, str]:
     Conflict
         It is a copy that has not been started.
     """
-    try:
-        client = json.loads(data_dir.client.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        raise NotFound(f"No platform has run in {data_dir.root} so far. {where_to_look(os.environ)}") from None
+    client = read_json(data_dir.client)
+    if not client:
+        raise NotFound(f"No platform has run in {data_dir.root} so far. {where_to_look(os.environ)}")
     before = StateFiles(data_dir).place
     if is_copy(before, location_of(data_dir.root)):  # the addresses and the secrets in it are the original's
         raise Conflict(
@@ -86,18 +85,19 @@ def _user_name(name: str) -> str:
     return found
 
 
-def add_user(data_dir: DataDir, name: str, *, admin: bool, inherit: bool = False) -> int:
-    """Create a user and print a one-time password."""
+async def _one_time_password(data_dir: DataDir, name: str, **options: bool) -> dict[str, Any]:
+    """Set a one-time password; see `HubApi.one_time_password`."""
     wanted = _user_name(name)
     hub, first = _hub(data_dir)
+    made = await hub.one_time_password(wanted, **options)
+    if made["name"] == first:
+        await renew_client_token(data_dir, hub)
+    return made
 
-    async def add() -> dict[str, Any]:
-        made = await hub.one_time_password(wanted, create=True, admin=admin, inherit=inherit)
-        if made["name"] == first:
-            await renew_client_token(data_dir, hub)
-        return made
 
-    made = asyncio.run(add())
+def add_user(data_dir: DataDir, name: str, *, admin: bool, inherit: bool = False) -> int:
+    """Create a user and print a one-time password."""
+    made = asyncio.run(_one_time_password(data_dir, name, create=True, admin=admin, inherit=inherit))
     kind = "admin" if admin else "user"
     renamed = (
         f'"{name.strip()}" logs in as {made["name"]}: names are in small letters. ' if made["name"] != name else ""
@@ -123,16 +123,7 @@ def add_group(data_dir: DataDir, name: str, *, inherit: bool = False) -> int:
 
 def reset_password(data_dir: DataDir, name: str, *, stop_servers: bool = False) -> int:
     """Set a new one-time password and print it."""
-    wanted = _user_name(name)
-    hub, admin = _hub(data_dir)
-
-    async def reset() -> dict[str, Any]:
-        made = await hub.one_time_password(wanted, stop_servers=stop_servers)
-        if made["name"] == admin:
-            await renew_client_token(data_dir, hub)
-        return made
-
-    made = asyncio.run(reset())
+    made = asyncio.run(_one_time_password(data_dir, name, stop_servers=stop_servers))
     sys.stdout.write(f"New password for {made['name']}. {_HOLDS}\n{made['password']}\n")
     tokens, left = made["tokens_ended"], made["servers_left"]
     lines = [f"Logged out everywhere, {tokens} token{'s' if tokens != 1 else ''} deleted."]

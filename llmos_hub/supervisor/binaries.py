@@ -10,7 +10,7 @@ from pathlib import Path
 
 from llmos.errors import Unavailable
 
-__all__ = ["find_node", "find_proxy", "proxy_home"]
+__all__ = ["find_node", "find_proxy", "proxy_command", "proxy_home"]
 
 _SETUP = "Set LLMOS up with: make up"
 
@@ -33,6 +33,12 @@ def find_node() -> str:
     if found := shutil.which("node"):
         return found
     raise Unavailable(f"Node.js is missing; the Hub's proxy needs it. {_SETUP}")
+
+
+def proxy_command(node: str, proxy: str) -> tuple[str, ...]:
+    """Return the command of the Hub's proxy, to which its options are added."""
+    # a small young generation and heap: the proxy streams, and V8 rarely returns memory
+    return node, "--max-semi-space-size=2", "--max-old-space-size=256", proxy
 
 
 def proxy_home() -> Path:

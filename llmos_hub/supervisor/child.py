@@ -202,15 +202,13 @@ class Child:
             trouble = health.result()
             self._say(f"{self.program.name} does not answer ({trouble}); stopping it")
             # a process that hangs doesn't handle SIGTERM
-            await self._end(running, signal.SIGKILL if self._hung else signal.SIGTERM)
+            first = signal.SIGKILL if self._hung else signal.SIGTERM
+            await running.stop(self.program.grace, first, patience=_KILLED)
             return trouble
         finally:
             health.cancel()
             await asyncio.gather(health, return_exceptions=True)
             running.release()
-
-    async def _end(self, running: Running, first: signal.Signals) -> None:
-        await running.stop(self.program.grace, first, patience=_KILLED)
 
     async def _check_health(self, pid: int) -> str:
         """Probe the process until it has been unhealthy for too long; return what is wrong, in words."""
@@ -269,6 +267,6 @@ class Child:
             self._set(State.STOPPED)
             return
         self._set(State.STOPPING)
-        await self._end(running, self.program.end_signal)
+        await running.stop(self.program.grace, self.program.end_signal, patience=_KILLED)
         self._files.drop_record(self.program.name)
         self._set(State.STOPPED)

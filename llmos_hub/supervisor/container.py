@@ -49,10 +49,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _proxy(options: list[str]) -> NoReturn:
-    from llmos_hub.supervisor.binaries import find_node, find_proxy
+    from llmos_hub.supervisor.binaries import find_node, find_proxy, proxy_command
 
-    # a small young generation and heap, as on a workstation: the proxy streams, and V8 rarely returns memory
-    argv = [find_node(), "--max-semi-space-size=2", "--max-old-space-size=256", find_proxy(), *options]
+    argv = [*proxy_command(find_node(), find_proxy()), *options]
     os.environ.setdefault("NODE_ENV", "production")
     os.execv(argv[0], argv)  # noqa: S606 - a list, no shell; the proxy must be the container's main process
 

@@ -37,6 +37,11 @@ def _restore_or(command: str) -> str:
     return f"Restore that directory from a backup, or {command}"
 
 
+_START_EMPTY: Final = _restore_or(
+    f"start with an empty one (the old files are kept beside it): {RECOVER} empty-database"
+)
+
+
 def refuse_lost_files(directory: Path) -> None:
     """Refuse to start with missing database files.
 
@@ -50,17 +55,16 @@ def refuse_lost_files(directory: Path) -> None:
     Unavailable
         The manifest or a file that it names is missing.
     """
-    empty = _restore_or(f"start with an empty one (the old files are kept beside it): {RECOVER} empty-database")
     try:
         named = [name for name, kind in _manifest(directory) if kind != "h"]
     except FileNotFoundError:
         raise Unavailable(
-            f"The database in {directory} is lost: there is no {_DIRECTORY}/{_MANIFEST}. {empty}"
+            f"The database in {directory} is lost: there is no {_DIRECTORY}/{_MANIFEST}. {_START_EMPTY}"
         ) from None
     lost = [name for name in named if not (directory / _DIRECTORY / name).exists()]
     if lost or not named:
         missing = f"{_DIRECTORY}/{lost[0]} is missing" if lost else f"{_DIRECTORY}/{_MANIFEST} names no file"
-        raise Unavailable(f"The database in {directory} is damaged: {missing}. {empty}")
+        raise Unavailable(f"The database in {directory} is damaged: {missing}. {_START_EMPTY}")
 
 
 def explain_exit(directory: Path, lines: Sequence[str]) -> str | None:
@@ -85,7 +89,6 @@ def repair(directory: Path) -> str:
     Unavailable
         There is other damage, or none.
     """
-    empty = _restore_or(f"start with an empty one (the old files are kept beside it): {RECOVER} empty-database")
     refuse_lost_files(directory)
     follows = [name for name, kind in _manifest(directory) if kind == "i"]
     damaged = ""
@@ -96,9 +99,9 @@ def repair(directory: Path) -> str:
         if sound < path.stat().st_size:
             damaged = name
             if number + 1 < len(follows):
-                raise Unavailable(f"{path} is damaged, and newer files build on it. {empty}")
+                raise Unavailable(f"{path} is damaged, and newer files build on it. {_START_EMPTY}")
     if not damaged:
-        raise Unavailable(f"Nothing in {directory} can be repaired. {empty}")
+        raise Unavailable(f"Nothing in {directory} can be repaired. {_START_EMPTY}")
     kept = _beside(directory / _DIRECTORY)
     shutil.copytree(directory / _DIRECTORY, kept)
     path = directory / _DIRECTORY / damaged

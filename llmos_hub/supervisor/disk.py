@@ -124,6 +124,6 @@ class DiskGuard:
 
     async def _tell(self, *, stop: bool) -> None:
         with contextlib.suppress(OSError):  # Valkey is starting; repeated with the next check
-            async with asyncio.timeout(_TIMEOUT):
-                answer = (await ask(self._url, ("CONFIG", "SET", "min-replicas-to-write", "1" if stop else "0")))[0]
+            command = ("CONFIG", "SET", "min-replicas-to-write", "1" if stop else "0")
+            answer = (await ask(self._url, command, timeout=_TIMEOUT))[0]
             self._applied = stop if answer == "OK" else None

@@ -23,7 +23,7 @@ from llmos_hub.supervisor.binaries import find_node, find_proxy
 from llmos_hub.supervisor.console import size
 from llmos_hub.supervisor.disk import free_space
 from llmos_hub.supervisor.notebook import notebook_state
-from llmos_hub.supervisor.ports import is_free, owner_of
+from llmos_hub.supervisor.ports import is_free, taken_by
 from llmos_hub.supervisor.state import StateFiles
 from llmos_hub.valkey.server import find_valkey
 
@@ -110,21 +110,22 @@ def _valkey() -> str:
 def _port(host: str, port: int, option: str, ours: set[int]) -> Finding:
     what = f"Port {port}"
     try:
+        owner = taken_by(host, port, ours)
         free = is_free(host, port)
     except LLMOSError as exc:
         return Finding("fail", what, exc.message)
-    if free:
-        return Finding("ok", what, "free")
-    owner = owner_of(port)
-    if owner and owner.pid in ours:
-        return Finding("ok", what, "ours")
-    return Finding("fail", what, f"taken by {owner or 'a process of someone else'}", f"llmos up {option} {port + 100}")
+    if owner:
+        return Finding("fail", what, f"taken by {owner}", f"llmos up {option} {port + 100}")
+    return Finding("ok", what, "free" if free else "ours")
+
+
+def _existing(root: Path) -> Path:
+    """Return the directory, or the nearest one above it that exists."""
+    return next(path for path in (root, *root.parents) if path.exists())
 
 
 def _data_dir(root: Path) -> Finding:
-    existing = root
-    while not existing.exists():
-        existing = existing.parent
+    existing = _existing(root)
     if not os.access(existing, os.W_OK | os.X_OK):
         return Finding("fail", "Data directory", f"{root} can't be written", "llmos up --data-dir DIR")
     if root.exists() and root.stat().st_mode & 0o077:
@@ -133,9 +134,7 @@ def _data_dir(root: Path) -> Finding:
 
 
 def _disk(root: Path) -> Finding:
-    existing = root
-    while not existing.exists():
-        existing = existing.parent
+    existing = _existing(root)
     room = free_space(existing)
     free, detail = room.free, f"{room.free / 1e9:.1f} GB free in {existing}"
     if room.below():

@@ -34,7 +34,7 @@ def down(data_dir: DataDir) -> int:
             return 1
         sys.stdout.write("Stopped.\n")
         return 0
-    if not files.known and not data_dir.secrets.exists():
+    if not files.admin and not data_dir.secrets.exists():
         sys.stdout.write(f"No platform has run in {data_dir.root}.\n")
         return 0
     files.lock()  # so that it can't be started meanwhile

@@ -15,6 +15,7 @@ from llmos.files import write_private
 from llmos_hub.accounts.password_rules import check_strength, make_password
 from llmos_hub.names import DataDir
 from llmos_hub.supervisor.console import llmos_command
+from llmos_hub.supervisor.recovery import open_hub_database
 
 __all__ = ["FirstPassword", "prepare_first_password"]
 
@@ -47,10 +48,9 @@ def prepare_first_password(data_dir: DataDir, admin: str) -> FirstPassword:
     Unavailable
         The Hub's database can't be read.
     """
-    database = data_dir.hub / "jupyterhub.sqlite"
     given = os.environ.get(_GIVEN, "")
     notes = []
-    if not _anybody_has_a_password(database):
+    if not _anybody_has_a_password(data_dir.hub_database):
         if given and (trouble := check_strength(given, admin)):
             raise Invalid(f"{_GIVEN}: {trouble}")
         if not given:
@@ -78,7 +78,7 @@ def _anybody_has_a_password(database: Path) -> bool:
     if not database.exists() or not database.stat().st_size:
         return False
     try:
-        with contextlib.closing(sqlite3.connect(f"{database.as_uri()}?mode=rw", uri=True, timeout=10)) as found:
+        with open_hub_database(database) as found:
             tables = {name for (name,) in found.execute("select name from sqlite_master where type = 'table'")}
             if "llmos_passwords" not in tables:
                 return False

@@ -13,6 +13,7 @@ from llmos_hub.names import API_PREFIX, GATEWAY_PREFIX, SCOPE_INVOKE, SCOPE_MANA
 from llmos_hub.processes.http import http_request
 from llmos_hub.supervisor.plan import UpOptions
 from llmos_hub.supervisor.secrets import Secrets
+from llmos_hub.supervisor.state import read_json
 
 __all__ = ["HubApi", "ensure_client_file", "renew_client_token", "token_scopes"]
 
@@ -77,37 +78,23 @@ class HubApi:
             raise Unavailable(f"{reason} Its log says more: llmos status shows where it is.")
         raise Invalid(reason)
 
-    async def one_time_password(
-        self,
-        user: str,
-        *,
-        create: bool = False,
-        admin: bool = False,
-        inherit: bool = False,
-        stop_servers: bool = False,
-    ) -> dict[str, Any]:
+    async def one_time_password(self, user: str, **options: bool) -> dict[str, Any]:
         """Set a generated one-time password.
 
         Parameters
         ----------
         user
             Name of the user.
-        create
-            Create the user, who must not exist yet.
-        admin
-            Make the new user an admin.
-        inherit
-            Allow the name of a former user, with all that is left under it.
-        stop_servers
-            Stop the user's servers.
+        options
+            ``create`` creates the user, who must not exist yet; ``admin`` makes the new user an admin; ``inherit``
+            allows the name of a former user, with all that is left under it; ``stop_servers`` stops the user's servers.
 
         Returns
         -------
         dict
             ``name`` as the Hub stores it, ``password``, and for an existing user ``tokens_ended`` and ``servers_left``.
         """
-        content = {"create": create, "admin": admin, "inherit": inherit, "stop_servers": stop_servers}
-        answer: dict[str, Any] = await self.call("POST", f"/llmos/users/{quote(user, safe='')}/password", content)
+        answer: dict[str, Any] = await self.call("POST", f"/llmos/users/{quote(user, safe='')}/password", options)
         return answer
 
     async def people(self) -> list[dict[str, Any]]:
@@ -148,12 +135,9 @@ async def renew_client_token(data_dir: DataDir, hub: HubApi) -> None:
 async def ensure_client_file(options: UpOptions, secrets: Secrets) -> None:
     """Write addresses and a token for the CLI of the platform's own account, if they are missing or have changed."""
     path = options.data_dir.client
-    try:
-        stored = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        stored = {}
+    stored = read_json(path)
     hub = HubApi(f"{options.hub_url}/hub/api", secrets.supervisor_token)
-    token = stored.get("token") if isinstance(stored, dict) else None
+    token = stored.get("token")
     if not token or not await hub.accepts(token):
         token = await hub.mint(options.admin, note=_CLIENT_NOTE, scopes=token_scopes())
     content = {

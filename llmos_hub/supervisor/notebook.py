@@ -9,15 +9,16 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 
 from llmos.python.notebook import COMPLETE, notebook_environment, setup_command
+from llmos_hub.processes.restarts import BackOff
 
-__all__ = ["NotebookSetup", "notebook_state"]
+__all__ = ["complete_notebook", "notebook_state"]
 
 _AGAIN_FIRST = 30.0  # seconds before a failed fetch is repeated; doubles each time
 _AGAIN_MAX = 1800.0
 
 
-class NotebookSetup:
-    """The second part of set-up, repeated until it has succeeded.
+async def complete_notebook(environment: Mapping[str, str], say: Callable[[str], None]) -> None:
+    """Run the second part of set-up until it has succeeded; when cancelled, kill it.
 
     Parameters
     ----------
@@ -25,51 +26,41 @@ class NotebookSetup:
         The environment variables of the command.
     say
         Prints a line on the console.
-    command
-        The command; empty if there is nothing to do.
     """
+    command = setup_command()
+    if not command:
+        return
+    pauses = BackOff(_AGAIN_FIRST, _AGAIN_MAX)
+    say("fetching numpy, pandas and what else notebooks expect; notebooks work meanwhile")
+    began = time.monotonic()
+    while trouble := await _run_once(command, environment):
+        again = pauses.next()
+        say(f"the notebooks' packages could not be fetched ({trouble}); trying again in {again:.0f} s")
+        await asyncio.sleep(again)
+    say(f"the notebooks' packages are complete, {time.monotonic() - began:.0f} s")
 
-    def __init__(
-        self, environment: Mapping[str, str], say: Callable[[str], None], command: Sequence[str] | None = None
-    ) -> None:
-        self._environment = dict(environment)
-        self._say = say
-        self._command = list(setup_command() if command is None else command)
 
-    async def run(self) -> None:
-        """Run until the environment is complete; when cancelled, kill the command."""
-        if not self._command:
-            return
-        again = _AGAIN_FIRST
-        self._say("fetching numpy, pandas and what else notebooks expect; notebooks work meanwhile")
-        began = time.monotonic()
-        while trouble := await self._once():
-            self._say(f"the notebooks' packages could not be fetched ({trouble}); trying again in {again:.0f} s")
-            await asyncio.sleep(again)
-            again = min(2 * again, _AGAIN_MAX)
-        self._say(f"the notebooks' packages are complete, {time.monotonic() - began:.0f} s")
-
-    async def _once(self) -> str:
-        """Run the command once; return an error message, empty if it succeeded."""
-        process = await asyncio.create_subprocess_exec(
-            *self._command,
-            env=self._environment,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.DEVNULL,
-            stderr=asyncio.subprocess.PIPE,
-            start_new_session=True,  # so that Ctrl-C only reaches the supervisor, which then kills it
-        )
-        try:
-            _, said = await process.communicate()
-        finally:
-            if process.returncode is None:
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(process.pid, 9)
-                await process.wait()
-        if process.returncode == 0:
-            return ""
-        lines = [line.strip() for line in said.decode(errors="replace").splitlines() if line.strip()]
-        return lines[0][:200] if lines else f"exit status {process.returncode}"
+async def _run_once(command: Sequence[str], environment: Mapping[str, str]) -> str:
+    """Run the command once; return an error message, empty if it succeeded."""
+    process = await asyncio.create_subprocess_exec(
+        *command,
+        env=environment,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.PIPE,
+        start_new_session=True,  # so that Ctrl-C only reaches the supervisor, which then kills it
+    )
+    try:
+        _, said = await process.communicate()
+    finally:
+        if process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, 9)
+            await process.wait()
+    if process.returncode == 0:
+        return ""
+    lines = [line.strip() for line in said.decode(errors="replace").splitlines() if line.strip()]
+    return lines[0][:200] if lines else f"exit status {process.returncode}"
 
 
 def notebook_state() -> str:

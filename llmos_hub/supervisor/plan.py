@@ -16,6 +16,7 @@ from typing import Final
 
 from llmos_hub.engine_keys import engine_secret
 from llmos_hub.names import API_PREFIX, ENV_DATA_DIR, ENV_ENGINE_SECRET, ENV_INSTANCE, ENV_REDIS_URL, DataDir
+from llmos_hub.supervisor.binaries import proxy_command
 from llmos_hub.supervisor.database_files import explain_exit
 from llmos_hub.supervisor.probes import HealthProbe, HttpProbe, RedisProbe
 from llmos_hub.supervisor.secrets import Secrets
@@ -265,23 +266,11 @@ def _proxy(
     options: UpOptions, secrets: Secrets, ports: Mapping[str, int], binaries: Binaries, common: Mapping[str, str]
 ) -> Program:
     argv = (
-        binaries.node,
-        # a small young generation and heap: the proxy streams, and V8 rarely returns memory
-        "--max-semi-space-size=2",
-        "--max-old-space-size=256",
-        binaries.proxy,
-        "--ip",
-        options.host,
-        "--port",
-        str(options.port),
-        "--api-ip",
-        "127.0.0.1",
-        "--api-port",
-        str(ports["proxy-api"]),
-        "--error-target",
-        f"http://127.0.0.1:{ports['hub']}/hub/llmos/error",
-        "--log-level",
-        "warn",
+        *proxy_command(binaries.node, binaries.proxy),
+        *("--ip", options.host, "--port", str(options.port)),
+        *("--api-ip", "127.0.0.1", "--api-port", str(ports["proxy-api"])),
+        *("--error-target", f"http://127.0.0.1:{ports['hub']}/hub/llmos/error"),
+        *("--log-level", "warn"),
     )
     # the token is passed in the environment, as arguments can be read by every local user
     environment = {**common, "CONFIGPROXY_AUTH_TOKEN": secrets.proxy_token, "NODE_ENV": "production"}
@@ -291,14 +280,8 @@ def _proxy(
 def _hub(
     options: UpOptions, secrets: Secrets, ports: Mapping[str, int], binaries: Binaries, common: Mapping[str, str]
 ) -> Program:
-    argv = (
-        binaries.python,
-        "-P",
-        "-m",
-        "llmos_hub.supervisor.hub_main",
-        "-f",
-        str(Path(__file__).with_name("hub_config.py")),
-    )
+    configuration = Path(__file__).with_name("hub_config.py")
+    argv = (binaries.python, "-P", "-m", "llmos_hub.supervisor.hub_main", "-f", str(configuration))
     environment = {
         **common,
         "CONFIGPROXY_AUTH_TOKEN": secrets.proxy_token,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import random
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from llmos import proc
 from llmos.errors import Unavailable
 from llmos_hub.processes.ports import listen_error
 
-__all__ = ["Listener", "find_free_port", "is_free", "is_loopback", "owner_of"]
+__all__ = ["Listener", "find_free_port", "is_free", "is_loopback", "owner_of", "taken_by"]
 
 # Below Linux' range of ephemeral ports (32768 on), so that no outgoing connection takes one while its owner restarts.
 _INTERNAL = range(20000, 32000)
@@ -60,7 +61,7 @@ def is_free(host: str, port: int) -> bool:
     raise Unavailable(f'"{host}" is no address of this machine. Use 127.0.0.1, or 0.0.0.0 for all.') from error
 
 
-def find_free_port(avoid: frozenset[int] = frozenset()) -> int:
+def find_free_port(avoid: Collection[int] = ()) -> int:
     """Return a free loopback port for a process of the platform.
 
     Raises
@@ -80,6 +81,22 @@ def owner_of(port: int) -> Listener | None:
     """Return the process that listens on a port; None if it can't be found, such as another account's."""
     sockets = proc.listening_sockets(port)
     return next((_describe(pid) for pid in proc.pids() if proc.has_open(pid, sockets)), None) if sockets else None
+
+
+def taken_by(host: str, port: int, ours: Collection[int]) -> str:
+    """Return the process that listens on a port, in words; empty if the port is free or one of the pids `ours` has it.
+
+    Raises
+    ------
+    Unavailable
+        As for `is_free`.
+    """
+    if is_free(host, port):
+        return ""
+    owner = owner_of(port)
+    if owner is None:
+        return "a process of someone else"
+    return "" if owner.pid in ours else str(owner)
 
 
 def _describe(pid: int) -> Listener:

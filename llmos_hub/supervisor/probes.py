@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
 from llmos_hub.processes.http import http_request
@@ -45,18 +43,15 @@ class HttpProbe:
         The URL.
     timeout
         Seconds to wait; longer than pauses by garbage collection or a busy machine.
-    headers
-        Headers of the request.
     """
 
     url: str
     timeout: float = 5.0
-    headers: Mapping[str, str] = field(default_factory=dict)
 
     async def check(self) -> str | None:
         """Send the request."""
         try:
-            answer = await http_request(self.url, headers=self.headers, timeout=self.timeout)
+            answer = await http_request(self.url, timeout=self.timeout)
         except TimeoutError:
             return Silence(f"no answer within {self.timeout:g} s")
         except OSError as exc:
@@ -82,8 +77,7 @@ class RedisProbe:
     async def check(self) -> str | None:
         """Send the command."""
         try:
-            async with asyncio.timeout(self.timeout):
-                answer = (await ask(self.url, ("PING",)))[0]
+            answer = (await ask(self.url, ("PING",), timeout=self.timeout))[0]
         except TimeoutError:
             return Silence(f"no answer within {self.timeout:g} s")
         except OSError as exc:

@@ -10,17 +10,19 @@ from typing import Final
 
 from llmos.errors import Unavailable
 from llmos_hub.names import DataDir
-from llmos_hub.supervisor.database_files import RECOVER, refuse_lost_files, repair, set_aside
+from llmos_hub.supervisor.database_files import RECOVER, repair, set_aside
 from llmos_hub.supervisor.secrets import Secrets
 from llmos_hub.supervisor.state import StateFiles
 
-__all__ = ["check_people", "check_secrets", "check_store", "recover"]
+__all__ = ["check_people", "check_secrets", "open_hub_database", "recover"]
 
-_LOCKED: Final = 5.0  # seconds to wait while a Hub writes
+_LOCKED: Final = 10.0  # seconds to wait while a Hub writes
 
 
-def _hub_database(data_dir: DataDir) -> Path:
-    return data_dir.hub / "jupyterhub.sqlite"
+def open_hub_database(path: Path) -> contextlib.closing[sqlite3.Connection]:
+    """Open the Hub's existing database."""
+    # not read-only: SQLite rolls back a transaction interrupted by a power failure when the file is opened
+    return contextlib.closing(sqlite3.connect(f"{path.as_uri()}?mode=rw", uri=True, timeout=_LOCKED))
 
 
 def check_secrets(data_dir: DataDir, files: StateFiles) -> None:
@@ -31,24 +33,12 @@ def check_secrets(data_dir: DataDir, files: StateFiles) -> None:
     Unavailable
         The secrets are lost.
     """
-    if data_dir.secrets.exists() or not (files.known or _hub_database(data_dir).exists()):
+    if data_dir.secrets.exists() or not (files.admin or data_dir.hub_database.exists()):
         return
     raise Unavailable(
         f"{data_dir.secrets} is lost; it has the key with which Credentials are encrypted. Restore it from a backup, or "
         f"continue with new secrets (Credentials must then be deleted and created again): {RECOVER} secrets"
     )
-
-
-def check_store(data_dir: DataDir, files: StateFiles) -> None:
-    """Refuse to start with missing database files.
-
-    Raises
-    ------
-    Unavailable
-        Files are missing.
-    """
-    if files.database:
-        refuse_lost_files(data_dir.valkey)
 
 
 def check_people(data_dir: DataDir, files: StateFiles) -> None:
@@ -61,10 +51,10 @@ def check_people(data_dir: DataDir, files: StateFiles) -> None:
     """
     if not files.announced:
         return
-    trouble = _people_trouble(_hub_database(data_dir))
+    trouble = _people_trouble(data_dir.hub_database)
     if trouble:
         raise Unavailable(
-            f"The Hub's database {_hub_database(data_dir)} {trouble}: nobody could log in. Restore it from a backup, or "
+            f"The Hub's database {data_dir.hub_database} {trouble}: nobody could log in. Restore it from a backup, or "
             "start with a new one (users and tokens must be created again, homes and models stay, the old file is kept "
             f"beside it): {RECOVER} people"
         )
@@ -74,9 +64,7 @@ def _people_trouble(path: Path) -> str:
     if not path.exists():
         return "is lost"
     try:
-        # not read-only: SQLite rolls back a transaction interrupted by a power failure when the file is opened
-        address = f"{path.as_uri()}?mode=rw"
-        with contextlib.closing(sqlite3.connect(address, uri=True, timeout=_LOCKED)) as database:
+        with open_hub_database(path) as database:
             count = database.execute("SELECT count(*) FROM users").fetchone()[0]
     except sqlite3.OperationalError as exc:
         # locked, or no space for a journal: the Hub is using it, or will report the error itself
@@ -114,12 +102,12 @@ def recover(part: str, data_dir: DataDir, files: StateFiles, say: Callable[[str]
         say(repair(data_dir.valkey))
     elif part == "empty-database":
         kept = set_aside(data_dir.valkey)
-        files.database = ""
+        files.note(database="")
         say(f"The database is empty: models, settings and Credentials must be created again.{_before(kept)}")
     elif part == "people":
-        kept = set_aside(_hub_database(data_dir))
+        kept = set_aside(data_dir.hub_database)
         data_dir.admin_password.unlink(missing_ok=True)
-        files.announced = False
+        files.note(announced=False)
         say(f"The Hub's database is new: users and tokens must be created again.{_before(kept)}")
 
 

@@ -26,7 +26,7 @@ from llmos_hub.processes.handle import ProcessHandle
 from llmos_hub.supervisor.console import llmos_command
 from llmos_hub.supervisor.platform_mark import mark_of
 
-__all__ = ["SCHEMA", "ProcessRecord", "StateFiles"]
+__all__ = ["SCHEMA", "ProcessRecord", "StateFiles", "read_json"]
 
 SCHEMA: Final = 1
 """The layout of the data directory that this version writes."""
@@ -34,6 +34,7 @@ SCHEMA: Final = 1
 MIGRATIONS: Final[Mapping[int, Callable[[DataDir], None]]] = {}
 """Functions that migrate the layout of version N to N + 1, by N."""
 
+_STOPS_WITHIN: Final = 120.0  # seconds to wait for a supervisor that is stopping
 _UNUSABLE: Final = re.compile(r"[\x00-\x1f\x7f:]|\{(?:socket|port|index|dir)\}")
 """Control characters, which break lines in logs; the colon, which separates the entries of ``PATH`` (people's own
 packages are in their homes); and the placeholders that `llmos_hub.backends.local` replaces."""
@@ -68,7 +69,8 @@ class ProcessRecord:
         return ProcessHandle(self.pid, self.start_time)
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
+    """Return the object in a file; empty if there is none that can be read."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -158,22 +160,20 @@ class StateFiles:
             os.ftruncate(fd, 0)
             os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
 
-    async def lock_after_stop(self, waiting: Callable[[], None], timeout: float = 120.0) -> None:
+    async def lock_after_stop(self, waiting: Callable[[], None]) -> None:
         """Lock the data directory; wait for a supervisor that is stopping.
 
         Parameters
         ----------
         waiting
             Called once if it has to wait.
-        timeout
-            Maximum seconds to wait.
 
         Raises
         ------
         Conflict
             Another supervisor has the lock and isn't stopping.
         """
-        until = time.monotonic() + timeout
+        until = time.monotonic() + _STOPS_WITHIN
         told = False
         while True:
             try:
@@ -202,8 +202,7 @@ class StateFiles:
         Unavailable
             The layout is that of a newer version of LLMOS.
         """
-        platform = _read(self._platform)
-        version = int(platform.get("schema", SCHEMA))
+        version = int(read_json(self._platform).get("schema", SCHEMA))
         if version > SCHEMA:
             raise Unavailable(
                 f"{self.data_dir.root} was written by a newer LLMOS (layout {version}, this one knows {SCHEMA}). "
@@ -212,63 +211,40 @@ class StateFiles:
         while version < SCHEMA:
             MIGRATIONS[version](self.data_dir)
             version += 1
-        self._write_platform({**platform, "schema": SCHEMA})
+        self.note(schema=SCHEMA)
 
-    def _write_platform(self, content: Mapping[str, Any]) -> None:
-        if content != _read(self._platform):
+    def note(self, **values: Any) -> None:
+        """Keep values for later starts, which read them as the properties of the same names."""
+        before = read_json(self._platform)
+        if (content := {**before, **values}) != before:
             write_private(self._platform, json.dumps(content, indent=2) + "\n")
 
     @property
     def ports(self) -> dict[str, int]:
         """The internal ports of the last start."""
-        ports = _read(self._platform).get("ports")
+        ports = read_json(self._platform).get("ports")
         return {k: v for k, v in ports.items() if isinstance(v, int)} if isinstance(ports, dict) else {}
-
-    @ports.setter
-    def ports(self, ports: Mapping[str, int]) -> None:
-        self._write_platform({**_read(self._platform), "ports": dict(ports)})
 
     @property
     def admin(self) -> str:
         """The first admin's name; empty before the first start."""
-        return str(_read(self._platform).get("admin", ""))
-
-    @admin.setter
-    def admin(self, name: str) -> None:
-        self._write_platform({**_read(self._platform), "admin": name})
+        return str(read_json(self._platform).get("admin", ""))
 
     @property
     def announced(self) -> bool:
         """True once the platform has been ready, so that its Hub has users."""
-        return bool(_read(self._platform).get("announced"))
-
-    @announced.setter
-    def announced(self, done: bool) -> None:
-        self._write_platform({**_read(self._platform), "announced": done})
+        return bool(read_json(self._platform).get("announced"))
 
     @property
     def place(self) -> dict[str, Any]:
         """Path, device and inode of the data directory at the last start; empty if it is new."""
-        place = _read(self._platform).get("place")
+        place = read_json(self._platform).get("place")
         return place if isinstance(place, dict) else {}
-
-    @place.setter
-    def place(self, place: Mapping[str, Any]) -> None:
-        self._write_platform({**_read(self._platform), "place": dict(place)})
 
     @property
     def database(self) -> str:
         """The id of the embedded database at the last start; empty if there was none."""
-        return str(_read(self._platform).get("database", ""))
-
-    @database.setter
-    def database(self, name: str) -> None:
-        self._write_platform({**_read(self._platform), "database": name})
-
-    @property
-    def known(self) -> bool:
-        """True if the platform has been started before."""
-        return bool(_read(self._platform).get("admin"))
+        return str(read_json(self._platform).get("database", ""))
 
     @property
     def mark(self) -> str:
@@ -281,7 +257,7 @@ class StateFiles:
         found = {}
         for path in sorted(self._records.glob("*.json")):
             try:
-                record = ProcessRecord(**_read(path))
+                record = ProcessRecord(**read_json(path))
             except TypeError:
                 continue
             if record.mark == mark and record.handle.alive:
@@ -294,12 +270,11 @@ class StateFiles:
 
     def drop_record(self, name: str) -> None:
         """Delete the record of a process."""
-        with contextlib.suppress(FileNotFoundError):
-            (self._records / f"{name}.json").unlink()
+        (self._records / f"{name}.json").unlink(missing_ok=True)
 
     def status(self) -> dict[str, Any]:
         """Return the status that a supervisor wrote last; empty if there is none."""
-        return _read(self._status)
+        return read_json(self._status)
 
     def write_status(self, content: Mapping[str, Any]) -> None:
         """Write the status."""

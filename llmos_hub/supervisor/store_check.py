@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -14,7 +13,7 @@ from llmos_hub.valkey.schema import SCHEMA_VERSION, Keys
 
 __all__ = ["StoreCheck", "database_id", "refuse_newer_layout"]
 
-_TIMEOUT: Final = 5.0  # seconds for all commands; the server is on this machine
+_TIMEOUT: Final = 5.0  # seconds for commands; the server is on this machine
 _KEYS: Final = Keys()
 
 
@@ -48,17 +47,17 @@ class StoreCheck:
             Waiting doesn't help: the server is open to others, or its contents can't be used.
         """
         try:
-            async with asyncio.timeout(_TIMEOUT):
-                stranger = (await ask(self.url, ("PING",), log_in=False))[0]
-                answers = await ask(
-                    self.url,
-                    ("PING",),
-                    ("CONFIG", "GET", "port"),
-                    ("CONFIG", "GET", "tls-port"),
-                    ("CONFIG", "GET", "dir"),
-                    ("GET", _KEYS.schema),
-                    ("GET", _KEYS.epoch),
-                )
+            stranger = (await ask(self.url, ("PING",), log_in=False, timeout=_TIMEOUT))[0]
+            answers = await ask(
+                self.url,
+                ("PING",),
+                ("CONFIG", "GET", "port"),
+                ("CONFIG", "GET", "tls-port"),
+                ("CONFIG", "GET", "dir"),
+                ("GET", _KEYS.schema),
+                ("GET", _KEYS.epoch),
+                timeout=_TIMEOUT,
+            )
         except TimeoutError:
             return f"no answer within {_TIMEOUT:g} s"
         except OSError as exc:
@@ -107,16 +106,14 @@ async def refuse_newer_layout(url: str, name: str) -> None:
     Unavailable
         The layout is newer.
     """
-    async with asyncio.timeout(_TIMEOUT):
-        schema = (await ask(url, ("GET", _KEYS.schema)))[0]
+    schema = (await ask(url, ("GET", _KEYS.schema), timeout=_TIMEOUT))[0]
     _check_layout(schema, f"The database at {name}")
 
 
 async def database_id(url: str) -> str:
     """Return the id of the database at this URL; empty if it can't be read."""
     try:
-        async with asyncio.timeout(_TIMEOUT):
-            answer = (await ask(url, ("GET", _KEYS.epoch)))[0]
+        answer = (await ask(url, ("GET", _KEYS.epoch), timeout=_TIMEOUT))[0]
     except OSError:
         return ""
     return answer if isinstance(answer, str) and not isinstance(answer, Refusal) else ""

@@ -27,6 +27,8 @@ from llmos_hub.supervisor.state import ProcessRecord, StateFiles
 
 __all__ = ["Supervisor", "adoptable", "base_environment", "stop_recorded", "sweep"]
 
+_GRACE = 40.0  # seconds for a process of an earlier supervisor to end, as the longest of `Program.grace`
+_PATIENCE = 5.0  # seconds for any other to end, or for one to be gone after SIGKILL
 _SHOWN = 5  # last lines of a log in a message
 _ROTATE = 30.0  # seconds between two checks of the sizes of the logs
 _LOG_BYTES = 20 * 1024 * 1024  # at which a log is rotated: a few days of a busy gateway
@@ -52,28 +54,23 @@ def adoptable(programs: Sequence[Program], records: Mapping[str, ProcessRecord])
 
 
 async def stop_recorded(
-    records: Mapping[str, ProcessRecord],
-    order: Sequence[str],
-    grace: float = 40.0,
-    *,
-    signals: Mapping[str, signal.Signals] | None = None,
+    records: Mapping[str, ProcessRecord], order: Sequence[str], signals: Mapping[str, signal.Signals]
 ) -> None:
     """Stop processes of an earlier supervisor in reverse order, with SIGTERM unless `signals` has another signal."""
     known = [name for name in reversed(order) if name in records]
     for name in [*(name for name in records if name not in order), *known]:
-        first = (signals or {}).get(name, signal.SIGTERM)
         handle = records[name].handle
-        await Running(handle).stop(grace, first, patience=5.0)
+        await Running(handle).stop(_GRACE, signals.get(name, signal.SIGTERM), patience=_PATIENCE)
         handle.signal_group(signal.SIGKILL)  # to what is left of its group
 
 
-async def sweep(instance: str, grace: float = 5.0) -> int:
+async def sweep(instance: str) -> int:
     """End all processes that carry the platform's mark, such as servers and models; return their number."""
     left = await asyncio.to_thread(_marked, instance)
     total = len(left)
-    for number, patience in ((signal.SIGTERM, grace), (signal.SIGKILL, 5.0)):
+    for number in (signal.SIGTERM, signal.SIGKILL):
         if left:
-            await asyncio.to_thread(end_all, left, number, patience)
+            await asyncio.to_thread(end_all, left, number, _PATIENCE)
             left = await asyncio.to_thread(_marked, instance)  # again, for processes started meanwhile
     return total
 
@@ -101,12 +98,10 @@ class Supervisor:
         The state files.
     console
         The console for messages.
-    instance
-        The platform's mark.
     about
         Further contents of the status file, such as addresses.
     refresh_routes
-        URL and headers of a request to the Hub after a restart of the proxy; None for none.
+        URL and headers of a request to the Hub after a restart of the proxy.
     valkey_url
         The embedded Valkey, which refuses writes while the disk is nearly full; empty if there is none.
     """
@@ -117,18 +112,17 @@ class Supervisor:
         files: StateFiles,
         console: Console,
         *,
-        instance: str,
         about: Mapping[str, Any],
-        refresh_routes: tuple[str, Mapping[str, str]] | None = None,
-        valkey_url: str = "",
+        refresh_routes: tuple[str, Mapping[str, str]],
+        valkey_url: str,
     ) -> None:
         self._files = files
         self._console = console
-        self._instance = instance
+        self._instance = files.mark
         self._about = about
         self._refresh_routes = refresh_routes
         self._began = time.time()
-        self._stop = asyncio.Event()
+        self.stop_requested = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         environment = base_environment(os.environ)
         self.children = [
@@ -152,18 +146,9 @@ class Supervisor:
         self._announced = True
         self._changed()
 
-    def request_stop(self) -> None:
-        """Request that everything is stopped; idempotent."""
-        self._stop.set()
-
     def _terminal_closed(self) -> None:
         """Continue without the terminal, as users and models depend on the platform."""
         self._say("the terminal was closed; LLMOS continues to run. Stop it: llmos down")
-
-    @property
-    def stop_requested(self) -> bool:
-        """True once a stop was requested."""
-        return self._stop.is_set()
 
     async def start(self, adopted: Mapping[str, ProcessRecord]) -> None:
         """Start the programs that don't run yet; return when all are ready or a stop is requested.
@@ -177,7 +162,7 @@ class Supervisor:
         """
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, self.request_stop)
+            loop.add_signal_handler(number, self.stop_requested.set)
         loop.add_signal_handler(signal.SIGHUP, self._terminal_closed)
         by_name = {child.program.name: child for child in self.children}
         for name, record in adopted.items():
@@ -189,7 +174,7 @@ class Supervisor:
         ]
         self._tasks += [asyncio.create_task(self._rotate()), asyncio.create_task(self._guard.run())]
         everything = asyncio.gather(*(child.ready.wait() for child in self.children))
-        stopped = asyncio.ensure_future(self._stop.wait())
+        stopped = asyncio.ensure_future(self.stop_requested.wait())
         failures = [child.failed for child in self.children]
         try:
             waited: set[asyncio.Future[Any]] = {everything, stopped, *failures}
@@ -199,7 +184,7 @@ class Supervisor:
             stopped.cancel()
             await asyncio.gather(everything, stopped, return_exceptions=True)
         for child in self.children:
-            if child.failed.done() and not self._stop.is_set():
+            if child.failed.done() and not self.stop_requested.is_set():
                 raise self._why(child)
 
     @staticmethod
@@ -217,10 +202,6 @@ class Supervisor:
             await other.ready.wait()
         await child.run()
 
-    async def wait(self) -> None:
-        """Wait until a stop is requested."""
-        await self._stop.wait()
-
     async def stop(self) -> None:
         """Stop all programs in the reverse order of their start, then all other processes with the platform's mark."""
         self._quiet = True
@@ -237,14 +218,13 @@ class Supervisor:
             self._files.write_status({**self._about, "supervisor": None, "processes": {}, "stopping": True})
 
     async def _rotate(self) -> None:
-        directories = (self._files.data_dir.logs,)
         while True:
             await asyncio.sleep(_ROTATE)
-            await asyncio.to_thread(rotate_all, directories, max_bytes=_LOG_BYTES, keep=_LOGS_KEPT)
+            await asyncio.to_thread(rotate_all, self._files.data_dir.logs, max_bytes=_LOG_BYTES, keep=_LOGS_KEPT)
 
     async def _child_restarted(self, name: str) -> None:
         """Make the Hub set the routes of a restarted proxy, which it would only check after five minutes."""
-        if name != "proxy" or self._refresh_routes is None:
+        if name != "proxy":
             return
         url, headers = self._refresh_routes
         # a Hub that doesn't answer is starting, and will set all routes itself

@@ -19,16 +19,17 @@ from llmos_hub.names import ENV_DATA_DIR, ENV_REDIS_URL, default_data_dir
 from llmos_hub.processes.http import http_request
 from llmos_hub.supervisor.binaries import find_node, find_proxy
 from llmos_hub.supervisor.console import Console, llmos_command, tilde
+from llmos_hub.supervisor.database_files import refuse_lost_files
 from llmos_hub.supervisor.detach import DETACHED_LOG
 from llmos_hub.supervisor.disk import refuse_full
 from llmos_hub.supervisor.first_password import FirstPassword, prepare_first_password
 from llmos_hub.supervisor.hub_api import ensure_client_file
-from llmos_hub.supervisor.notebook import NotebookSetup
+from llmos_hub.supervisor.notebook import complete_notebook
 from llmos_hub.supervisor.plan import INTERNAL_PORTS, Binaries, UpOptions, make_plan
 from llmos_hub.supervisor.platform_mark import is_copy, location_of
-from llmos_hub.supervisor.ports import find_free_port, is_free, is_loopback, owner_of
+from llmos_hub.supervisor.ports import find_free_port, is_loopback, taken_by
 from llmos_hub.supervisor.probes import RedisProbe
-from llmos_hub.supervisor.recovery import check_people, check_secrets, check_store, recover
+from llmos_hub.supervisor.recovery import check_people, check_secrets, recover
 from llmos_hub.supervisor.secrets import Secrets
 from llmos_hub.supervisor.state import ProcessRecord, StateFiles
 from llmos_hub.supervisor.store_check import database_id, refuse_newer_layout
@@ -76,7 +77,7 @@ async def _up(options: UpOptions, files: StateFiles, console: Console) -> int:
     if options.redis_url:
         await _check_redis(options.redis_url)
     password = prepare_first_password(options.data_dir, options.admin)
-    files.admin = options.admin
+    files.note(admin=options.admin)
     ports = _internal_ports(files, running)
     programs = make_plan(options, secrets, ports, binaries, files.mark)
     adopted = adoptable(programs, running)
@@ -84,12 +85,12 @@ async def _up(options: UpOptions, files: StateFiles, console: Console) -> int:
     await stop_recorded(
         {name: record for name, record in running.items() if name not in adopted},
         [program.name for program in programs],
+        signals={},
     )
     supervisor = Supervisor(
         programs,
         files,
         console,
-        instance=files.mark,
         about={
             "url": f"{options.hub_url}/",
             "gateway": f"{options.gateway_url}/v1",
@@ -104,7 +105,7 @@ async def _up(options: UpOptions, files: StateFiles, console: Console) -> int:
     )
     try:
         await supervisor.start(adopted)
-        if not supervisor.stop_requested:
+        if not supervisor.stop_requested.is_set():
             await _log_in_page(options)
             names = " · ".join(program.name for program in programs)
             console.step("Starting", names, took=time.monotonic() - began)
@@ -122,11 +123,11 @@ async def _up(options: UpOptions, files: StateFiles, console: Console) -> int:
 async def _until_stopped(supervisor: Supervisor, files: StateFiles, console: Console, binaries: Binaries) -> None:
     """Record that the platform is ready, and complete the notebook environment, until a stop is requested."""
     supervisor.announced()
-    files.announced = True
-    fetching = asyncio.create_task(NotebookSetup(base_environment(os.environ), console.event).run())
+    files.note(announced=True)
+    fetching = asyncio.create_task(complete_notebook(base_environment(os.environ), console.event))
     if binaries.valkey:
-        files.database = await database_id(binaries.valkey_url)
-    await supervisor.wait()
+        files.note(database=await database_id(binaries.valkey_url))
+    await supervisor.stop_requested.wait()
     fetching.cancel()
     await asyncio.gather(fetching, return_exceptions=True)
 
@@ -144,11 +145,12 @@ def _settle(options: UpOptions, files: StateFiles, console: Console) -> None:
         console.event(
             f"this data directory {said}: it is a platform of its own now, and what may still run elsewhere is left alone"
         )
-    files.place = now
+    files.note(place=now)
 
 
 async def _check_redis(url: str) -> None:
-    name = _without_password(url)
+    scheme, _, rest = url.partition("://")
+    name = f"{scheme}://{rest.rpartition('@')[2]}"  # without the password
     if trouble := await RedisProbe(url).check():
         raise Unavailable(f"The Redis at {name} does not answer: {trouble}.")
     await refuse_newer_layout(url, name)
@@ -160,8 +162,8 @@ def _binaries(
     node, proxy = find_node(), find_proxy()
     if options.redis_url:
         return Binaries(sys.executable, node, proxy)
-    if "valkey" not in running:
-        check_store(options.data_dir, files)
+    if files.database and "valkey" not in running:
+        refuse_lost_files(options.data_dir.valkey)
     binary = find_valkey()
     # in a directory of its own: the sockets in `run` are those of models, and are deleted by the controllers
     place = options.data_dir.run / "valkey"
@@ -188,15 +190,10 @@ def _check_public_ports(options: UpOptions, running: Mapping[str, ProcessRecord]
         raise Conflict(f"The Hub and the gateway can't both use port {options.port}. Give --gateway-port another.")
     ours = {record.pid for record in running.values()}
     for port, option in ((options.port, "--port"), (options.gateway_port, "--gateway-port")):
-        if is_free(options.host, port):
-            continue
-        owner = owner_of(port)
-        if owner and owner.pid in ours:
-            continue
-        whose = f"by {owner}" if owner else "by a process of someone else"
-        another = port + 100 if port + 100 <= 65535 else port - 100
-        changed = replace(options, port=another) if option == "--port" else replace(options, gateway_port=another)
-        raise Conflict(f"Port {port} is taken {whose}. Use another: {_start_command(changed)}")
+        if owner := taken_by(options.host, port, ours):
+            another = port + 100 if port + 100 <= 65535 else port - 100
+            changed = replace(options, port=another) if option == "--port" else replace(options, gateway_port=another)
+            raise Conflict(f"Port {port} is taken by {owner}. Use another: {_start_command(changed)}")
 
 
 def _start_command(options: UpOptions) -> str:
@@ -218,21 +215,10 @@ def _internal_ports(files: StateFiles, running: Mapping[str, ProcessRecord]) -> 
     ports = files.ports
     ours = {record.pid for record in running.values()}
     for name in INTERNAL_PORTS:
-        port = ports.get(name)
-        if port:
-            if is_free("127.0.0.1", port):
-                continue
-            owner = owner_of(port)
-            if owner and owner.pid in ours:
-                continue
-        ports[name] = find_free_port(frozenset(ports.values()))
-    files.ports = ports
+        if not ports.get(name) or taken_by("127.0.0.1", ports[name], ours):
+            ports[name] = find_free_port(ports.values())
+    files.note(ports=ports)
     return ports
-
-
-def _without_password(url: str) -> str:
-    scheme, _, rest = url.partition("://")
-    return f"{scheme}://{rest.rpartition('@')[2]}"
 
 
 async def _log_in_page(options: UpOptions) -> None:

@@ -19,7 +19,7 @@ class Refusal(str):
 Reply = str | int | None | list["Reply"]
 
 
-async def ask(url: str, *commands: tuple[str, ...], log_in: bool = True) -> list[Reply]:
+async def ask(url: str, *commands: tuple[str, ...], log_in: bool = True, timeout: float = 5.0) -> list[Reply]:
     """Send commands over one connection; return their answers, with errors as `Refusal`.
 
     Parameters
@@ -30,14 +30,16 @@ async def ask(url: str, *commands: tuple[str, ...], log_in: bool = True) -> list
         The words of each command.
     log_in
         Send the password first; if it is refused, that is the only answer.
+    timeout
+        Seconds for all answers together.
 
     Raises
     ------
     OSError
-        There is no answer, or it isn't RESP.
+        There is no answer, not in time (then a TimeoutError), or it isn't RESP.
     """
     parts = urlsplit(url)
-    async with connected(url, 6379, tls=parts.scheme == "rediss") as (reader, writer):
+    async with asyncio.timeout(timeout), connected(url, 6379, tls=parts.scheme == "rediss") as (reader, writer):
         try:
             if log_in and parts.password:
                 names = [unquote(parts.username)] if parts.username else []

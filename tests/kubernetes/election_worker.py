@@ -17,7 +17,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, cast
 
-from llmos_hub.backends.kubernetes import KubernetesBackend
+from llmos_hub.backends.kubernetes.backend import KubernetesBackend
 from llmos_hub.backends.kubernetes.settings import KubernetesSettings
 from llmos_hub.controllers.election import Election, own_identity
 from llmos_hub.controllers.layout import WorkloadContext, cluster_layout

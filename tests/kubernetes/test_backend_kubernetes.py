@@ -7,7 +7,7 @@ import uuid
 import pytest
 
 from llmos_hub.backends.base import Backend
-from llmos_hub.backends.kubernetes import KubernetesBackend
+from llmos_hub.backends.kubernetes.backend import KubernetesBackend
 from llmos_hub.kubernetes.connection import path_of
 from llmos_hub.workload import Mount, ProcessTemplate, ReplicaState, WorkloadRef
 from tests.support import backend_contract

@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from llmos.errors import BackendFailed, Invalid
-from llmos_hub.backends.kubernetes import KubernetesBackend
+from llmos_hub.backends.kubernetes.backend import KubernetesBackend
 from llmos_hub.workload import PodOptions, ProcessTemplate, Role, Workload, WorkloadRef
 from tests.support.backend_contract import phase, ready, until
 from tests.support.kubernetes_backend import HEALTH, IMAGE, script, serving, settings_for, with_pod

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from llmos_hub.backends.kubernetes import KubernetesBackend
+from llmos_hub.backends.kubernetes.backend import KubernetesBackend
 from llmos_hub.workload import Role, Workload, WorkloadRef
 from tests.support.backend_contract import ready, until
 from tests.support.chart import write_schemas

@@ -6,7 +6,7 @@ import uuid
 
 import pytest
 
-from llmos_hub.backends.kubernetes import KubernetesBackend
+from llmos_hub.backends.kubernetes.backend import KubernetesBackend
 from llmos_hub.kubernetes.connection import KubernetesAPI
 from llmos_hub.workload import Role, Workload, WorkloadRef
 from tests.support.backend_contract import ready, until

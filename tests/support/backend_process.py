@@ -13,7 +13,8 @@ import os
 import signal
 from pathlib import Path
 
-from llmos_hub.backends.local import LocalBackend, replica
+from llmos_hub.backends.local import replica
+from llmos_hub.backends.local.backend import LocalBackend
 from tests.support.backend_contract import ready, until, workload
 from tests.support.local_backend import QUICK, engine
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field, replace
 
 from llmos_hub.backends.base import Report
 from llmos_hub.backends.changes import Subscription
-from llmos_hub.backends.kubernetes import KubernetesBackend, KubernetesSettings
+from llmos_hub.backends.kubernetes.backend import KubernetesBackend
+from llmos_hub.backends.kubernetes.settings import KubernetesSettings
 from llmos_hub.kubernetes.connection import KubernetesAPI
 from llmos_hub.workload import Observation, PodOptions, Probe, ProcessTemplate, ReplicaState, Workload, WorkloadRef
 

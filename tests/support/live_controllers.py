@@ -13,7 +13,7 @@ from typing import Any
 from llmos.errors import NotFound
 from llmos.resources import ModelService
 from llmos.resources.modelservice import ModelServiceStatus
-from llmos_hub.backends.kubernetes import KubernetesBackend
+from llmos_hub.backends.kubernetes.backend import KubernetesBackend
 from llmos_hub.backends.kubernetes.names import workload_selector
 from llmos_hub.controllers.layout import WorkloadContext, cluster_layout
 from llmos_hub.controllers.parts import Parts

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from llmos_hub.backends.local import LocalBackend, Options
+from llmos_hub.backends.local.backend import LocalBackend
+from llmos_hub.backends.local.options import Options
 from llmos_hub.workload import Probe, ProcessTemplate, ReplicaState
 from tests.support import fake_engine, peers
 

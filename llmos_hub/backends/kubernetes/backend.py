@@ -53,10 +53,6 @@ logger = logging.getLogger(__name__)
 Object = dict[str, Any]
 
 
-def _always() -> bool:
-    return True
-
-
 class KubernetesBackend:
     """A `Backend` whose roles are Deployments and Jobs, which keep running without this object.
 
@@ -71,7 +67,7 @@ class KubernetesBackend:
     """
 
     def __init__(
-        self, api: KubernetesAPI, settings: KubernetesSettings, *, leads: Callable[[], bool] = _always
+        self, api: KubernetesAPI, settings: KubernetesSettings, *, leads: Callable[[], bool] = lambda: True
     ) -> None:
         self._api = api
         self._settings = settings
@@ -170,7 +166,7 @@ class KubernetesBackend:
         while entry is not None and entry.deleting:
             await entry.gone.wait()
             entry = self._entries.get(workload.ref)
-        entry = entry or self._entry(Entry(workload.ref))
+        entry = entry or self._entries.setdefault(workload.ref, Entry(workload.ref))
         async with entry.lock:
             await self._applier.apply(entry, workload)
         self._look_at_all(entry)
@@ -243,14 +239,9 @@ class KubernetesBackend:
         if new is not None and after is not None:
             if new.get(USES_SECRET):
                 self._secrets.follow(after.namespace)
-            entry = self._entries.get(after) or self._entry(Entry(after, found=True))
+            entry = self._entries.get(after) or self._entries.setdefault(after, Entry(after, found=True))
             entry.put(new)
             self._heard(entry, new)
-
-    def _entry(self, entry: Entry) -> Entry:
-        """Add the entry of a new workload."""
-        self._entries[entry.ref] = entry
-        return entry
 
     def _heard(self, entry: Entry, obj: Object) -> None:
         self._changed_members(entry)

@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, 
 from typing import Any, Final
 
 from llmos.errors import LLMOSError, NotFound, Unavailable
-from llmos_hub.backends.kubernetes.names import workload_selector
+from llmos_hub.backends.kubernetes.names import container_name, workload_selector
 from llmos_hub.backends.kubernetes.states import init_running, main_status, role_of
 from llmos_hub.kubernetes.connection import APIError, KubernetesAPI, path_of
 from llmos_hub.workload import WorkloadRef
@@ -87,8 +87,7 @@ def _container(pod: Pod) -> str:
         ended = (status.get("state") or {}).get("terminated") or (status.get("lastState") or {}).get("terminated")
         if ended and ended.get("exitCode"):
             return str(status["name"])
-    role = role_of(pod)
-    name = "engine" if role == "replica" else role
+    name = container_name(role_of(pod))
     names = [container["name"] for container in pod["spec"]["containers"]]
     return name if name in names else str(names[0])
 

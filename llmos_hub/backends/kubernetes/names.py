@@ -43,9 +43,9 @@ __all__ = [
 _PLAIN_ROLES: Final = ("replica", "fetch")
 
 
-def container_name(role: Role) -> str:
+def container_name(role: str) -> str:
     """Return the name of the container with a role's process: ``engine`` for serving processes."""
-    return "engine" if role.name == "replica" else role.name
+    return "engine" if role == "replica" else role
 
 
 def object_name(ref: WorkloadRef, role: Role | None = None, suffix: str = "") -> str:
@@ -71,7 +71,7 @@ def make_metadata(
     labels = {
         KEY_APP: ref.kind.lower(),
         KEY_INSTANCE: ref.name,
-        KEY_COMPONENT: container_name(role) if role is not None else ref.part,
+        KEY_COMPONENT: container_name(role.name) if role is not None else ref.part,
         KEY_PART_OF: settings.release,
         KEY_MANAGED_BY: "llmos",
         KEY_KIND: ref.kind,

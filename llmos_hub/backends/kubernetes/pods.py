@@ -22,36 +22,29 @@ from llmos_hub.names import KEY_MODELS, MODELS_CLAIM
 from llmos_hub.placeholders import fill
 from llmos_hub.workload import Probe, ProcessTemplate, Role, Workload
 
-__all__ = [
-    "init_name",
-    "make_pod_template",
-    "make_secret_data",
-    "pod_specs",
-    "secret_key",
-    "uses_models",
-]
+__all__ = ["make_pod_template", "make_secret_data", "pod_specs", "uses_models"]
 
 _TMP: Final = "/tmp"  # noqa: S108 - the pod's own
 _MIB: Final = 2**20
 
 
-def init_name(index: int, template: ProcessTemplate) -> str:
+def _init_name(index: int, template: ProcessTemplate) -> str:
     """Return the name of an init container: ``fetch``, or ``init-0`` and so on."""
     return template.pod.image if template.pod.image == "fetch" else f"init-{index}"
 
 
-def secret_key(role: Role, container: str, name: str) -> str:
+def _secret_key(role: Role, container: str, name: str) -> str:
     """Return the key of a variable's value in a workload's Secret."""
     return f"{role.name}.{container}.{name}"
 
 
 def make_secret_data(workload: Workload) -> dict[str, str]:
-    """Return the data of a workload's Secret, by `secret_key`."""
+    """Return the data of a workload's Secret, by `_secret_key`."""
     data = {}
     for role in workload.roles:
         for container, template in _processes(role):
             for name, value in template.secret_env.items():
-                data[secret_key(role, container, name)] = value
+                data[_secret_key(role, container, name)] = value
     return data
 
 
@@ -71,9 +64,9 @@ def uses_models(role: Role, settings: KubernetesSettings) -> bool:
 
 
 def _processes(role: Role) -> Iterator[tuple[str, ProcessTemplate]]:
-    yield container_name(role), role.template
+    yield container_name(role.name), role.template
     for index, template in enumerate(role.template.init):
-        yield init_name(index, template), template
+        yield _init_name(index, template), template
 
 
 def make_pod_template(workload: Workload, role: Role, settings: KubernetesSettings, index: str = "0") -> dict[str, Any]:
@@ -90,7 +83,7 @@ def make_pod_template(workload: Workload, role: Role, settings: KubernetesSettin
     models = uses_models(role, settings)
     values = _make_values(workload, role, settings, index)
     make = partial(_make_container, workload=workload, role=role, settings=settings, values=values)
-    main = make(container_name(role), template)
+    main = make(container_name(role.name), template)
     main |= _make_probes(template, settings)
     ports = [*template.ports.items()] if template.completes else [("http", settings.port), *template.ports.items()]
     if ports:
@@ -107,7 +100,7 @@ def make_pod_template(workload: Workload, role: Role, settings: KubernetesSettin
         "volumes": [*_make_volumes(role, settings, models=models)],
         "tolerations": _make_tolerations(role, settings),
     }
-    inits = [make(init_name(number, init), init) for number, init in enumerate(template.init)]
+    inits = [make(_init_name(number, init), init) for number, init in enumerate(template.init)]
     spec |= {"initContainers": inits} if inits else {}
     spec |= _make_placement(workload, role, settings)
     if models and settings.models.storage_class is not None and settings.models.access_mode == "ReadWriteOnce":
@@ -156,7 +149,7 @@ def _make_container(
     ]
     secret = object_name(workload.ref)
     env += [
-        {"name": variable, "valueFrom": {"secretKeyRef": {"name": secret, "key": secret_key(role, name, variable)}}}
+        {"name": variable, "valueFrom": {"secretKeyRef": {"name": secret, "key": _secret_key(role, name, variable)}}}
         for variable in template.secret_env
         if variable not in template.env
     ]

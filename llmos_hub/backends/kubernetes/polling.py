@@ -83,9 +83,7 @@ class Polls:
 
     async def _poll_memory(self) -> None:
         while True:
-            pause = MEMORY_PERIOD
-            if self._pods:
-                pause = await self.look_at_memory()
+            pause = await self.look_at_memory() if self._pods else MEMORY_PERIOD
             await asyncio.sleep(pause)
 
     async def look_at_memory(self) -> float:

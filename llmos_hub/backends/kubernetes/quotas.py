@@ -45,13 +45,10 @@ class Demands:
     """
 
     def __init__(self, api: KubernetesAPI, changed: Callable[[str], None]) -> None:
+        kinds = {"ResourceQuota": ("resourcequotas", _keep_quota), "LimitRange": ("limitranges", _keep_defaults)}
         self.reflectors = {
-            "ResourceQuota": Reflector(
-                api, path_of("v1", "resourcequotas"), params={}, keep=_keep_quota, changed=self._changed
-            ),
-            "LimitRange": Reflector(
-                api, path_of("v1", "limitranges"), params={}, keep=_keep_defaults, changed=self._changed
-            ),
+            kind: Reflector(api, path_of("v1", plural), params={}, keep=keep, changed=self._changed)
+            for kind, (plural, keep) in kinds.items()
         }
         self._told = changed
         # without an API's answer in between: `of` is called for each change of a workload

@@ -20,18 +20,7 @@ __all__ = ["image_pull", "not_created", "not_mounted", "probe_failing", "start_f
 _PULL: Final = re.compile(r'image "([^"]+)"')
 _MAX: Final = 300
 _WAITS: Final = "It starts by itself once there is room."
-_WHAT: Final = {
-    "requests.memory": "memory",
-    "limits.memory": "memory",
-    "memory": "memory",
-    "requests.cpu": "CPUs",
-    "limits.cpu": "CPUs",
-    "cpu": "CPUs",
-    "pods": "pods",
-    "requests.storage": "storage",
-    "ephemeral-storage": "disk space",
-    "count/jobs.batch": "jobs",
-}
+_NOUNS: Final = {"cpu": "CPUs", "ephemeral-storage": "disk space", "count/jobs.batch": "jobs"}
 
 
 def _short(text: str) -> str:
@@ -52,7 +41,8 @@ def _amount(resource: str, text: str) -> str:
 def _noun(resource: str) -> str:
     if "gpu" in resource:
         return "GPUs"
-    return _WHAT.get(resource, resource)
+    name = resource.removeprefix("requests.").removeprefix("limits.")
+    return _NOUNS.get(name, name)
 
 
 # Not placed on a node

@@ -19,6 +19,7 @@ from llmos_hub.backends.failures import (
     out_of_memory,
     unhealthy,
 )
+from llmos_hub.backends.kubernetes.names import container_name
 from llmos_hub.backends.kubernetes.reasons import (
     image_pull,
     not_mounted,
@@ -62,11 +63,10 @@ def init_running(pod: Object) -> str | None:
     return None
 
 
-def main_status(pod: Object, kind: str = "containerStatuses") -> Object:
+def main_status(pod: Object) -> Object:
     """Return the status of the pod's main container."""
-    role = role_of(pod)
-    name = "engine" if role == "replica" else role
-    statuses = pod["status"].get(kind) or ()
+    name = container_name(role_of(pod))
+    statuses = pod["status"].get("containerStatuses") or ()
     return next((status for status in statuses if status["name"] == name), statuses[0] if statuses else {})
 
 

@@ -22,12 +22,12 @@ from llmos_hub.backends.local.logs import read_logs
 from llmos_hub.backends.local.options import Options
 from llmos_hub.backends.local.process import ENV_REPLICA, base_environment
 from llmos_hub.backends.local.records import WorkloadRecord, load_workloads
-from llmos_hub.backends.local.replica import Replica
-from llmos_hub.backends.local.users import PASSABLE, user_for
+from llmos_hub.backends.local.replica import PASSABLE, Replica
 from llmos_hub.backends.reports import REPORT_LINES, read_report
 from llmos_hub.processes.handle import processes_by_environment
 from llmos_hub.processes.logs import rotate
-from llmos_hub.processes.memory import MemoryReader, machine_memory, memory_of, proportional_set_size
+from llmos_hub.processes.memory import MemoryReader, machine_memory, memory_of
+from llmos_hub.processes.users import find_user
 from llmos_hub.workload import Observation, Workload, WorkloadRef
 
 __all__ = ["LocalBackend"]
@@ -169,7 +169,7 @@ class LocalBackend:
     async def apply(self, workload: Workload) -> None:
         """Set the desired state of a workload, without waiting; see `Backend.apply`."""
         for role in workload.roles:
-            user_for(role.template.user, workload.ref.name)
+            find_user(role.template.user, workload.ref.name)
         while (current := self._deployments.get(workload.ref)) is not None and current.removal is not None:
             await asyncio.wait([current.removal])
             self._forget(current)
@@ -263,14 +263,8 @@ class LocalBackend:
         running = [replica for replica in self._replicas() if replica.pid is not None]
         usage = await asyncio.to_thread(memory_of, [r.pid for r in running if r.pid is not None])
         for replica in running:
-            if replica.pid is None:
-                continue
-            replica.memory_seen(usage.get(replica.pid))
-            if replica.usage is not None and replica.over_limit():
-                used = replica.usage.resident
-                if len(replica.usage.pids) > 1:
-                    used = await asyncio.to_thread(proportional_set_size, replica.usage)
-                replica.kill_for_memory(used)
+            if replica.pid is not None:
+                await replica.memory_seen(usage.get(replica.pid))
         for deployment in self._deployments.values():
             deployment.memory_seen()
 

@@ -11,11 +11,12 @@ from pathlib import Path
 
 from llmos_hub.backends.failures import Shortage
 from llmos_hub.backends.local.options import Options
-from llmos_hub.backends.local.process import free_port, is_free
+from llmos_hub.backends.local.process import free_port
 from llmos_hub.backends.local.records import ReplicaPaths, ReplicaRecord, RoleRecord, WorkloadRecord
 from llmos_hub.backends.local.replica import Replica
 from llmos_hub.backends.local.rollout import Member, Start, decide
 from llmos_hub.backends.local.threads import in_thread
+from llmos_hub.processes.ports import listen_error
 from llmos_hub.workload import Observation, ReplicaState, Workload, start_order
 
 __all__ = ["BackendContext", "Deployment"]
@@ -76,6 +77,7 @@ class Deployment:
         self.marker = f"{context.marker}{record.ref.id}/"
         self.environment = context.environment
         self.options = context.options
+        self.shortage = context.shortage
         self.directory = context.directory / record.ref.id
         self.replicas: dict[str, Replica] = {}
         self.removal: asyncio.Task[None] | None = None
@@ -179,10 +181,6 @@ class Deployment:
         self.replicas.pop(replica.state.id, None)
         self.changed(replica)
 
-    def shortage(self, replica: Replica) -> Shortage | None:
-        """Return the memory that is missing for a replica to start; None if there is enough."""
-        return self._context.shortage(replica)
-
     def choose_port(self) -> int:
         """Return a free port that no replica of any workload has."""
         while self._context.port_taken(port := free_port()):
@@ -210,12 +208,11 @@ class Deployment:
         A port that has been taken by another program is replaced, and so are the processes that were told the old one.
         """
         role, index = replica.state.role, replica.state.index
-        own = self._reserve(role, index, replica.ports)
-        if any(not is_free(port) for port in own.values()):
-            taken = [name for name, port in own.items() if not is_free(port)]
+        own = self._reserve(role, index, replica.template.ports)
+        if taken := [name for name, port in own.items() if listen_error("127.0.0.1", port) is not None]:
             own = self._reserve(role, index, taken, again=True)
             for other in self.replicas.values() if index == 0 else ():
-                if other is not replica and other.pid is not None and role in other.peers:
+                if other is not replica and other.pid is not None and role in other.template.peers:
                     other.stop(self.options.drain)
         values = {f"port.{name}": str(port) for name, port in own.items()}
         for other_role in self.record.roles:

@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import Final
 
 from llmos_hub.names import ENV_INSTANCE
-from llmos_hub.processes.ports import listen_error
 
-__all__ = ["ENV_REPLICA", "base_environment", "find_program", "free_port", "is_free"]
+__all__ = ["ENV_REPLICA", "base_environment", "find_program", "free_port"]
 
 ENV_REPLICA: Final = "LLMOS_REPLICA"
 """Variable that marks a replica's processes, so that one that was started but not recorded can be found."""
@@ -30,11 +29,6 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
-
-
-def is_free(port: int) -> bool:
-    """Return whether a server could listen on a loopback port at the moment."""
-    return listen_error("127.0.0.1", port) is None
 
 
 def find_program(program: str, environment: Mapping[str, str], directory: Path) -> str | None:

@@ -24,24 +24,26 @@ from llmos_hub.backends.local.process import ENV_REPLICA, find_program
 from llmos_hub.backends.local.records import KnownTemplate, ReplicaPaths, ReplicaRecord, boot_id
 from llmos_hub.backends.local.rollout import Member
 from llmos_hub.backends.local.threads import in_thread
-from llmos_hub.backends.local.users import PASSABLE, user_for
 from llmos_hub.names import ENV_ENGINE_KEY
 from llmos_hub.placeholders import fill
 from llmos_hub.processes.hanging import HangJudge
 from llmos_hub.processes.logs import last_lines
-from llmos_hub.processes.memory import MemoryUsage
+from llmos_hub.processes.memory import MemoryUsage, proportional_set_size
 from llmos_hub.processes.restarts import BackOff
 from llmos_hub.processes.running import Exit, Running, noted_exit
 from llmos_hub.processes.spawn import spawn
-from llmos_hub.processes.users import User
-from llmos_hub.workload import Probe, ReplicaState
+from llmos_hub.processes.users import User, find_user
+from llmos_hub.workload import Probe, ProcessTemplate, ReplicaState
 
 if TYPE_CHECKING:
     from llmos_hub.backends.local.deployment import Deployment
 
-__all__ = ["Replica", "remove_socket"]
+__all__ = ["PASSABLE", "Replica", "remove_socket"]
 
 log = logging.getLogger(__name__)
+
+PASSABLE: Final = 0o711
+"""Mode of directories through which users reach those of their own, without listing those of others."""
 
 _FROM_OUTSIDE: Final = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGKILL})
 _STATUS_LINES: Final = 20  # last lines of a log that a status has
@@ -87,7 +89,7 @@ class Replica:
     ) -> None:
         self._record = record
         self._known = known
-        self._paths = paths
+        self.paths = paths
         self._owner = owner
         self._process = process
         self._verdict: Failure | None = None  # why the controller ends the process
@@ -105,31 +107,26 @@ class Replica:
         self.state = self._initial_state()
 
     def _initial_state(self) -> ReplicaState:
-        record = self._record
-        state = ReplicaState(
+        record, process = self._record, self._process
+        ready_at = record.ready_at if process is not None else None
+        return ReplicaState(
             id=record.id,
             role=record.role,
             index=record.index,
-            phase="Starting",
+            phase=record.phase or ("Ready" if ready_at else "Starting"),
             endpoint=record.endpoint,
             template=self._known.hash,
             restarts=record.restarts,
-            memory_limit=self._known.template.memory_limit,
+            memory_limit=self.template.memory_limit,
+            pid=self.pid,
+            started_at=record.started_at if process is not None else None,
+            ready_at=ready_at,
+            # of a finished job
+            exit_code=record.exit_code,
+            reason=record.reason,
+            message=record.message,
+            last_log_lines=record.last_log_lines,
         )
-        if record.phase:
-            return replace(
-                state,
-                phase=record.phase,
-                exit_code=record.exit_code,
-                reason=record.reason,
-                message=record.message,
-                last_log_lines=record.last_log_lines,
-            )
-        if self._process is not None:
-            phase: Any = "Ready" if record.ready_at else "Starting"
-            pid, started, ready = self._process.pid, record.started_at, record.ready_at
-            return replace(state, phase=phase, pid=pid, started_at=started, ready_at=ready)
-        return state
 
     # Called by the owner
 
@@ -144,24 +141,14 @@ class Replica:
         return self._process.pid if self._process is not None else None
 
     @property
-    def paths(self) -> ReplicaPaths:
-        """The paths of its files."""
-        return self._paths
+    def template(self) -> ProcessTemplate:
+        """Its template, possibly without its secrets."""
+        return self._known.template
 
     @property
     def memory_request(self) -> int:
         """The expected memory in bytes."""
-        return self._known.template.memory_request or 0
-
-    @property
-    def ports(self) -> Mapping[str, int]:
-        """Its named ports, with their numbers in a cluster."""
-        return self._known.template.ports
-
-    @property
-    def peers(self) -> frozenset[str]:
-        """The roles whose address or ports it needs."""
-        return self._known.template.peers
+        return self.template.memory_request or 0
 
     def member(self, template: str) -> Member:
         """Return the replica as a `Member` for the rollout, where `template` is the newest template."""
@@ -187,20 +174,17 @@ class Replica:
             self._known = known
             self._secrets.set()
 
-    def memory_seen(self, usage: MemoryUsage | None) -> None:
-        """Record its memory usage; None if unknown."""
+    async def memory_seen(self, usage: MemoryUsage | None) -> None:
+        """Record its memory usage, None if unknown, and kill it if that exceeds the limit."""
         self.usage = usage
         self.state = replace(self.state, memory=usage.resident if usage else None)
-
-    def over_limit(self) -> bool:
-        """Return whether its resident memory exceeds the limit, where shared memory is counted several times."""
-        limit = self._known.template.memory_limit
-        return bool(limit and self.usage and self.usage.resident > limit and self._verdict is None)
-
-    def kill_for_memory(self, used: int) -> None:
-        """Kill it if `used` exceeds its memory limit."""
-        limit = self._known.template.memory_limit
-        if limit and used > limit and self._process is not None and self.state.phase != "Stopping":
+        limit = self.template.memory_limit
+        if not limit or usage is None or usage.resident <= limit or self._verdict is not None:
+            return
+        used = usage.resident
+        if len(usage.pids) > 1:  # memory that they share was counted several times
+            used = await asyncio.to_thread(proportional_set_size, usage)
+        if used > limit and self._process is not None and self.state.phase != "Stopping":
             self._verdict = failures.out_of_memory(self._owner.name, used, limit)
             self._process.kill()
 
@@ -262,9 +246,9 @@ class Replica:
 
     async def _spawn(self) -> None:
         """Start the process. The attempt is recorded before it, and the pid after it."""
-        record, template = self._record, self._known.template
+        record, template = self._record, self.template
         try:
-            user = user_for(template.user, self._owner.name)
+            user = find_user(template.user, self._owner.name)
         except BackendFailed as error:
             await self._fail(Failure("Refused", error.message), None)
             return
@@ -272,7 +256,7 @@ class Replica:
             if not await in_thread(Path(mount.source).is_dir) or not mount.source.startswith("/"):
                 await self._fail(failures.not_mounted(self._owner.name, name, mount.source), None)
                 return
-        values = {"index": str(record.index), "dir": str(self._paths.own), "socket": str(self._paths.socket)}
+        values = {"index": str(record.index), "dir": str(self.paths.own), "socket": str(self.paths.socket)}
         values |= {f"mount.{name}": mount.source for name, mount in template.mounts.items()}
         values |= self._owner.addresses(self)
         texts = (*template.argv, *template.env.values())
@@ -284,7 +268,7 @@ class Replica:
             endpoint = f"unix://{quote(values['socket'])}"
         await self._owner.save()
         await in_thread(self._prepare, user)
-        start = self._paths.log.stat().st_size if self._paths.log.exists() else 0
+        start = self.paths.log.stat().st_size if self.paths.log.exists() else 0
         attempt = record.attempt + 1
         self._record = replace(
             record, attempt=attempt, endpoint=endpoint, log_start=start, pid=None, started_at=None, ready_at=None
@@ -292,17 +276,15 @@ class Replica:
         await self._write()
 
         argv = [fill(text, values) for text in template.argv]
-        home = {"HOME": user.home or str(self._paths.own)} if user else {}
+        home = {"HOME": user.home or str(self.paths.own)} if user else {}
         environment = {**self._owner.environment, **home, **{k: fill(v, values) for k, v in template.env.items()}}
         environment |= {**template.secret_env, ENV_REPLICA: f"{self._owner.marker}{record.id}/{attempt}"}
-        if why := find_program(argv[0], environment, self._paths.own):
+        if why := find_program(argv[0], environment, self.paths.own):
             await self._fail(failures.missing(self._owner.name, argv[0], why), None)
             return
-        note = self._paths.exit if template.completes else None
+        note = self.paths.exit if template.completes else None
         self._verdict, self._kernel_kills = None, oom_kills()
-        process = spawn(
-            argv, environment, self._paths.own, self._paths.log, user=user, note_exit=note, mark=ENV_REPLICA
-        )
+        process = spawn(argv, environment, self.paths.own, self.paths.log, user=user, note_exit=note, mark=ENV_REPLICA)
         self._process = process
         now = datetime.now(UTC)
         handle = process.handle
@@ -313,29 +295,29 @@ class Replica:
         await self._note()
 
     def _prepare(self, user: User | None) -> None:
-        own, socket = self._paths.own, self._paths.socket
+        own, socket = self.paths.own, self.paths.socket
         for directory in (own, socket.parent):
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         socket.unlink(missing_ok=True)
-        for name, mount in self._known.template.mounts.items():
+        for name, mount in self.template.mounts.items():
             (own / name).unlink(missing_ok=True)
             (own / name).symlink_to(mount.source)
         if user is None:
             return
-        for directory in (*self._paths.directory.parents[:2], self._paths.directory, socket.parents[1]):
+        for directory in (*self.paths.directory.parents[:2], self.paths.directory, socket.parents[1]):
             directory.chmod(PASSABLE)
         user.own(own, mode=0o700)
         user.own(socket.parent, mode=0o750, group=socket.parents[1].stat().st_gid)  # for the gateway's group
 
     async def _write(self) -> None:
-        await in_thread(self._record.write, self._paths, self._known)
+        await in_thread(self._record.write, self.paths, self._known)
 
     async def _note(self) -> None:
         """Write the record; on failure only log it, since the process matters more than its record."""
         try:
             await self._write()
         except OSError as error:
-            log.warning("The record in %s can't be written: %s", self._paths.directory, error)
+            log.warning("The record in %s can't be written: %s", self.paths.directory, error)
 
     async def _watch(self, process: Running) -> Exit:
         """Probe it until it ends."""
@@ -358,9 +340,9 @@ class Replica:
         A job that was ended from outside (probably with the platform or the machine) is run again; one that ended by
         itself is finished. Anything else is started again immediately, since there is no sign that it can't run.
         """
-        ending = noted_exit(self._paths.exit) or Exit()
+        ending = noted_exit(self.paths.exit) or Exit()
         outside = ending.code is None and ending.signal in {None, *_FROM_OUTSIDE}
-        if outside and (self._known.template.completes or self._record.boot != boot_id()):
+        if outside and (self.template.completes or self._record.boot != boot_id()):
             log.info("%s of %s was ended from outside and is started again", self.state.id, self._owner.name)
             return
         await self._settle(ending)
@@ -369,7 +351,7 @@ class Replica:
 
     async def _settle(self, ending: Exit) -> None:
         """Find out the reason of an end, and schedule the restart if there is one."""
-        template = self._known.template
+        template = self.template
         ran = (datetime.now(UTC) - self._record.started_at).total_seconds() if self._record.started_at else 0.0
         self._pauses.ran(ran)
         if template.completes and ending.code == 0 and self._verdict is None:
@@ -396,7 +378,7 @@ class Replica:
             "message": failure.message,
             "last_log_lines": lines,
         }
-        if self._known.template.completes:
+        if self.template.completes:
             self._record = replace(self._record, phase="Failed", **shown)
             self._set(phase="Failed", **shown, **_NO_PROCESS)
         else:
@@ -421,8 +403,8 @@ class Replica:
         """
         if not self._known.complete:
             return ()
-        lines = last_lines(self._paths.log, _STATUS_LINES, start=self._record.log_start)
-        secrets = [value for value in self._known.template.secret_env.values() if len(value) >= _SECRET_LENGTH]
+        lines = last_lines(self.paths.log, _STATUS_LINES, start=self._record.log_start)
+        secrets = [value for value in self.template.secret_env.values() if len(value) >= _SECRET_LENGTH]
         for secret in secrets:
             lines = [line.replace(secret, "***") for line in lines]
         return tuple(line[:_STATUS_LINE] for line in lines)
@@ -430,7 +412,7 @@ class Replica:
     # Probes
 
     async def _check(self, process: Running) -> None:
-        template, endpoint = self._known.template, self._record.endpoint
+        template, endpoint = self.template, self._record.endpoint
         if self.state.ready_at is None and not await self._get_ready(process):
             return
         probes = []
@@ -442,7 +424,7 @@ class Replica:
 
     async def _get_ready(self, process: Running) -> bool:
         """Probe until it is ready for the first time; stop it after its startup timeout."""
-        template, endpoint = self._known.template, self._record.endpoint
+        template, endpoint = self.template, self._record.endpoint
         probe, first = template.readiness, self._owner.options.first_probe
         if probe is not None and endpoint is not None:
             begun = time.monotonic() - process.handle.age
@@ -474,7 +456,7 @@ class Replica:
             failed = 0 if answer.good else failed + 1
             if not answer.silent:
                 judge.answered()
-            elif self._known.template.liveness and (why := await in_thread(judge.silent)):
+            elif self.template.liveness and (why := await in_thread(judge.silent)):
                 self._verdict = failures.hanging(self._owner.name, why)
                 process.kill()
                 return
@@ -486,7 +468,7 @@ class Replica:
 
     async def _ask(self, endpoint: str, probe: Probe) -> ProbeResult:
         """Probe once, with the engine's key; while the key is unknown, a refusal for lack of it is a success."""
-        key = self._known.template.secret_env.get(ENV_ENGINE_KEY, "")
+        key = self.template.secret_env.get(ENV_ENGINE_KEY, "")
         answer = await http_get(endpoint, probe.path, probe.timeout, key)
         return replace(answer, good=True) if answer.wants_key and not self._known.complete else answer
 
@@ -501,7 +483,7 @@ class Replica:
             answer = await self._ask(endpoint, probe)
             failed = 0 if answer.good else failed + 1
         self._verdict = failures.unhealthy(self._owner.name, failed, probe.path, answer.words)
-        await process.stop(self._known.template.grace)
+        await process.stop(self.template.grace)
 
     # Stopping
 
@@ -513,16 +495,16 @@ class Replica:
         if process is not None:
             if drain > 0:
                 await asyncio.wait([process.exited], timeout=drain)
-            await process.stop(self._known.template.grace)
+            await process.stop(self.template.grace)
             await process.sweep()
         await in_thread(self._remove_files)
         self._process, self.admitted = None, False
         self._owner.gone(self)
 
     def _remove_files(self) -> None:
-        self._paths.record.unlink(missing_ok=True)
-        shutil.rmtree(self._paths.directory, ignore_errors=True)
-        remove_socket(self._paths.socket)
+        self.paths.record.unlink(missing_ok=True)
+        shutil.rmtree(self.paths.directory, ignore_errors=True)
+        remove_socket(self.paths.socket)
 
     def _set(self, **fields: Any) -> None:
         """Change the state and notify the owner, unless it is stopping."""

@@ -10,7 +10,6 @@ from pathlib import Path
 
 from llmos.errors import Cause, Invalid
 from llmos.resources import ModelService
-from llmos.resources.quantities import parse_quantity
 from llmos.trust import ENV_CA_CERTIFICATES, ENV_CA_FILE
 from llmos_hub.controllers.layout import Layout
 from llmos_hub.engines.base import Plan
@@ -196,9 +195,7 @@ def make_serve(
         would listen where it can't be reached.
     """
     estimate = plan.memory_estimate
-    limit = plan.template.memory_limit
-    if limit is None and service.spec.resources.memory:
-        limit = int(parse_quantity(service.spec.resources.memory))
+    limit = plan.template.memory_limit or service.spec.resources.memory_bytes
     if limit is None and estimate:
         limit = 2 * estimate
     request = plan.template.memory_request

@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from llmos.resources import ModelService
-from llmos_hub.backends.local import LocalBackend
+from llmos_hub.backends.local.backend import LocalBackend
 from llmos_hub.stores.base import Store
 from llmos_hub.workload import ProcessTemplate, Role, Workload, WorkloadRef
 from tests.support.local_backend import QUICK

@@ -18,7 +18,7 @@ from llmos.cli.entry import main
 from llmos.client import AsyncClient
 from llmos.errors import NotReady, Unsupported
 from llmos.resources import KINDS
-from llmos_hub.backends.local import LocalBackend
+from llmos_hub.backends.local.backend import LocalBackend
 from llmos_hub.controllers.parts import Parts, local_context
 from llmos_hub.controllers.registry import load_specs
 from llmos_hub.controllers.runner import Controllers

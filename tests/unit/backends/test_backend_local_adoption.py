@@ -39,7 +39,7 @@ async def controller(kit, *arguments):
 
 async def gone(pid):
     handle = ProcessHandle.of(pid)
-    assert handle is None or await handle.wait(5)
+    assert handle is None or await asyncio.to_thread(handle.wait_blocking, 5)
 
 
 async def test_a_killed_controller_is_followed_by_another(kit):

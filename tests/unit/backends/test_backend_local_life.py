@@ -13,7 +13,7 @@ from urllib.parse import quote
 import pytest
 
 from llmos.errors import BackendFailed
-from llmos_hub.backends.local import Options
+from llmos_hub.backends.local.options import Options
 from llmos_hub.processes.memory import MachineMemory
 from tests.support.backend_contract import phase, ready, until, workload
 from tests.support.local_backend import HEALTH, QUICK, alive, ask, backend, engine, kit, script

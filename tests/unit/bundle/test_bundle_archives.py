@@ -4,6 +4,7 @@ import gzip
 import hashlib
 import json
 import tarfile
+from dataclasses import replace
 
 import pytest
 
@@ -63,7 +64,7 @@ def test_what_older_dockers_wrote(tmp_path):
         ("llmos-notebook", "1", "linux/arm64"),
     }
     assert [each.media_type.rpartition(".")[2] for each in images[1].layers] == ["tar", "tar+gzip"]
-    write_archive([image.named(f"docker.io/library/{image.name}") for image in images], tmp_path / "out.tar")
+    write_archive([replace(image, name=f"docker.io/library/{image.name}") for image in images], tmp_path / "out.tar")
     assert read_oci(tmp_path / "out.tar") == {NAMES[0]: [BASE, HUB], NAMES[1]: [BASE, packed]}
 
 

@@ -153,7 +153,7 @@ async def opened(store: Store, redis_url: str, encryption_key: str) -> AsyncIter
                 await platform.process.wait()
             for handle in platform.processes():
                 handle.send(signal.SIGKILL)
-                await handle.wait(5)
+                await asyncio.to_thread(handle.wait_blocking, 5)
 
 
 @pytest.fixture

@@ -40,7 +40,7 @@ def test_a_copy_that_fails_changes_nothing(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="No space"):
         rotate(path, max_bytes=100, keep=3)
     assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
-    rotate_all([tmp_path], max_bytes=100, keep=3)
+    rotate_all(tmp_path, max_bytes=100, keep=3)
     assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
 
 
@@ -48,7 +48,8 @@ def test_all_logs_below_a_directory_are_rotated_and_private(tmp_path):
     (tmp_path / "a").mkdir()
     for path in (tmp_path / "x.log", tmp_path / "a" / "y.log", tmp_path / "other.txt"):
         path.write_bytes(b"a" * 101)
-    rotate_all([tmp_path, tmp_path / "nowhere"], max_bytes=100, keep=1)
+    for directory in (tmp_path, tmp_path / "nowhere"):
+        rotate_all(directory, max_bytes=100, keep=1)
     found = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.1"))
     assert found == ["a/y.log.1", "x.log.1"]
     assert {stat.S_IMODE(path.stat().st_mode) for path in tmp_path.rglob("*.1")} == {0o600}

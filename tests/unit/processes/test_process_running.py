@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from llmos import proc
+from llmos.errors import BackendFailed
 from llmos_hub.processes import users as users_module
 from llmos_hub.processes.handle import ProcessHandle, end_all, processes_by_environment, processes_with_environment
 from llmos_hub.processes.running import Exit, Running, noted_exit
@@ -127,7 +128,7 @@ async def test_another_ones_child_is_watched_and_stopped(kit):
     await running.stop(10, patience=10)
     assert await ending(running) in (Exit(), Exit(signal=signal.SIGTERM))  # the latter where orphans become ours
     assert not handle.alive
-    assert await handle.wait(10)
+    assert await asyncio.to_thread(handle.wait_blocking, 10)
 
 
 async def test_a_reused_pid_is_another_process(kit):
@@ -173,7 +174,7 @@ async def test_as_another_user_it_has_that_ones_identity_and_groups(kit):
         Path("/"),
         kit.log,
         stdin="read\n",
-        user=find_user("nobody"),
+        user=find_user("nobody", "chat"),
     )
     assert await ending(running) == Exit(code=0)
     uid, gid, all_groups, read = kit.log.read_text().splitlines()
@@ -185,15 +186,16 @@ async def test_as_another_user_it_has_that_ones_identity_and_groups(kit):
 def test_another_user_is_refused_in_words_unless_root(monkeypatch):
     account = pwd.getpwnam("nobody")
     monkeypatch.setattr(users_module.os, "geteuid", lambda: account.pw_uid)
-    with pytest.raises(PermissionError) as refused:
-        find_user("root")
-    assert refused.value.strerror == "only root may start processes of others, and LLMOS isn't root"
-    assert find_user("nobody") is None, "its own user changes nothing"
+    with pytest.raises(BackendFailed) as refused:
+        find_user("root", "chat")
+    words = "only root may start processes of others, and LLMOS isn't root."
+    assert refused.value.message == f'chat can\'t run as "root": {words}'
+    assert find_user("nobody", "chat") is None, "its own user changes nothing"
 
 
 def test_a_user_that_does_not_exist():
-    with pytest.raises(OSError, match="there is no such user on this machine"):
-        find_user("no-such-user")
+    with pytest.raises(BackendFailed, match="there is no such user on this machine"):
+        find_user("no-such-user", "chat")
 
 
 async def test_one_that_cannot_be_watched_is_not_left_running(kit, monkeypatch):

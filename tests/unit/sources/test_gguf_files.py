@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from llmos_hub.sources.gguf_files import Selection, candidates, choose, name_of_part, part_of
+from llmos_hub.sources.gguf_files import Selection, candidates, choose, part_of, parts_of
 from llmos_hub.sources.gguf_header import Outline
 
 QWEN = {
@@ -195,4 +197,5 @@ def test_a_quantization_can_be_written_as_the_files_are():
 def test_names_of_parts():
     assert part_of("m-00002-of-00010.gguf") == ("m", 2, 10)
     assert part_of("m.gguf") is None
-    assert name_of_part("m-00002-of-00010.gguf", 1) == "m-00001-of-00010.gguf"
+    assert parts_of(Path("/a/m-00002-of-00002.gguf")) == [Path(f"/a/m-0000{number}-of-00002.gguf") for number in (1, 2)]
+    assert parts_of(Path("/a/m.gguf")) == [Path("/a/m.gguf")]

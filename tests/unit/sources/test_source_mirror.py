@@ -13,7 +13,7 @@ from llmos_hub.mirror import make_app
 from llmos_hub.sources import fetch
 from llmos_hub.sources.base import FetchProgress, ModelFiles
 from llmos_hub.sources.cache import Cache
-from llmos_hub.sources.mirror import ENV_MODELS_MIRROR, Mirror, MirrorEntry, add_to_mirror
+from llmos_hub.sources.mirror import Mirror, MirrorEntry, add_to_mirror
 from tests.support.asgi import serving
 from tests.support.gguf_builder import build_gguf
 from tests.support.hub_endpoint import HubRepository, hub_endpoint
@@ -44,7 +44,7 @@ async def fetched(uri: str, cache: Path) -> ModelFiles:
 
 async def test_what_the_mirror_has_needs_no_source(mirrored, tmp_path, monkeypatch):
     async with serving(make_app(mirrored)) as url:
-        monkeypatch.setenv(ENV_MODELS_MIRROR, url)
+        monkeypatch.setenv("LLMOS_MODELS_MIRROR", url)
         model = await fetched(URI, tmp_path / "cache")
         assert Path(model.path) == next((tmp_path / "cache" / "models").glob("*/tiny-Q4_K_M.gguf"))
         assert Path(model.path).read_bytes() == MODEL
@@ -68,7 +68,7 @@ async def test_a_model_of_this_machine_and_of_several_parts(tmp_path, monkeypatc
     for name in names:
         (tmp_path / name).unlink()
     async with serving(make_app(tmp_path / "mirror")) as url:
-        monkeypatch.setenv(ENV_MODELS_MIRROR, url)
+        monkeypatch.setenv("LLMOS_MODELS_MIRROR", url)
         model = await fetched(uri, tmp_path / "cache")
     paths = [Path(model.path).with_name(name) for name in names]
     assert [path.read_bytes() for path in paths] == contents
@@ -77,14 +77,14 @@ async def test_a_model_of_this_machine_and_of_several_parts(tmp_path, monkeypatc
 
 async def test_what_it_does_not_have_comes_from_the_source(mirrored, tmp_path, monkeypatch):
     async with serving(make_app(mirrored)) as url:
-        monkeypatch.setenv(ENV_MODELS_MIRROR, url)
+        monkeypatch.setenv("LLMOS_MODELS_MIRROR", url)
         assert (await fetched("demo://tiny", tmp_path / "cache")).label
         with pytest.raises(SourceFailed, match=r"can't be looked up.*The mirror of models at 127.0.0.1 doesn't have"):
             await fetched("hf://ada/other-GGUF", tmp_path / "cache")
 
 
 async def test_a_mirror_that_is_away_is_named(tmp_path, monkeypatch):
-    monkeypatch.setenv(ENV_MODELS_MIRROR, "http://:secret@127.0.0.1:9/models")
+    monkeypatch.setenv("LLMOS_MODELS_MIRROR", "http://:secret@127.0.0.1:9/models")
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     with pytest.raises(SourceFailed, match=r"The mirror of models at 127.0.0.1 can't be reached \(") as raised:
         await fetched(URI, tmp_path / "cache")
@@ -95,7 +95,7 @@ async def test_a_file_that_is_not_what_it_should_be_is_refused(mirrored, tmp_pat
     (blob,) = mirrored.glob("blobs/*")
     blob.write_bytes(MODEL[:-1] + b"x")
     async with serving(make_app(mirrored)) as url:
-        monkeypatch.setenv(ENV_MODELS_MIRROR, url)
+        monkeypatch.setenv("LLMOS_MODELS_MIRROR", url)
         with pytest.raises(SourceFailed, match="is not what it should be"):
             await asyncio.to_thread(Mirror(url).fetch, URI, tmp_path / "cache", quiet)
         blob.unlink()
@@ -133,8 +133,12 @@ async def test_names_and_hashes_are_looked_at_closely(mirrored, tmp_path, change
 
 def test_what_is_no_address_is_refused_by_its_name():
     with pytest.raises(UsageError, match='LLMOS_MODELS_MIRROR: "/models" is not an address'):
-        Mirror.from_environment({ENV_MODELS_MIRROR: "/models"})
-    assert Mirror.from_environment({}) is None
+        Mirror.at("/models")
+
+
+async def test_an_empty_address_is_none(tmp_path, monkeypatch):
+    monkeypatch.setenv("LLMOS_MODELS_MIRROR", " ")
+    assert (await fetched("demo://tiny", tmp_path / "cache")).label
 
 
 def test_files_of_the_cache_are_not_copied(tmp_path):

@@ -11,16 +11,22 @@ from llmos.cli import entry
 from llmos.python import check
 from llmos_hub import app
 from llmos_hub.supervisor import doctor, notebook
-from llmos_hub.supervisor.notebook import NotebookSetup
 from tests.support.waiting import eventually
 
 
-def script(path, text):
-    path.write_text(text)
-    return [sys.executable, "-I", str(path)]
+@pytest.fixture
+def script(tmp_path, monkeypatch):
+    """Return a function that makes a text the program of the second part of set-up."""
+
+    def make(text):
+        path = tmp_path / "fetch.py"
+        path.write_text(text)
+        monkeypatch.setattr(notebook, "setup_command", lambda: [sys.executable, "-I", str(path)])
+
+    return make
 
 
-async def test_what_fails_is_said_and_tried_again(tmp_path, monkeypatch):
+async def test_what_fails_is_said_and_tried_again(tmp_path, monkeypatch, script):
     monkeypatch.setattr(notebook, "_AGAIN_FIRST", 0.01)
     code = (
         "import os, sys\n"
@@ -29,23 +35,26 @@ async def test_what_fails_is_said_and_tried_again(tmp_path, monkeypatch):
         "    sys.exit('no such host')\n"
     )
     said = []
-    await NotebookSetup(os.environ, said.append, script(tmp_path / "fetch.py", code)).run()
+    script(code)
+    await notebook.complete_notebook(os.environ, said.append)
     assert "notebooks work meanwhile" in said[0]
     assert "no such host" in said[1]
     assert "complete" in said[2]
     assert len(said) == 3
 
 
-async def test_where_nothing_is_missing_nothing_is_said():
+async def test_where_nothing_is_missing_nothing_is_said(monkeypatch):
+    monkeypatch.setattr(notebook, "setup_command", list)
     said = []
-    await NotebookSetup(os.environ, said.append, []).run()
+    await notebook.complete_notebook(os.environ, said.append)
     assert said == []
 
 
-async def test_a_platform_that_stops_ends_the_fetch(tmp_path):
+async def test_a_platform_that_stops_ends_the_fetch(tmp_path, script):
     pid = tmp_path / "pid"
     code = f"import os, time\nopen({str(pid)!r} + '.new', 'w').write(str(os.getpid()))\nos.rename({str(pid)!r} + '.new', {str(pid)!r})\ntime.sleep(600)\n"
-    task = asyncio.create_task(NotebookSetup(os.environ, print, script(tmp_path / "fetch.py", code)).run())
+    script(code)
+    task = asyncio.create_task(notebook.complete_notebook(os.environ, print))
     await eventually(pid.exists)
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)

@@ -220,8 +220,8 @@ def test_a_newer_layout_is_left_alone(files):
 
 def test_ports_and_admin_are_kept_side_by_side(files):
     files.migrate()
-    files.ports = {"hub": 20001}
-    files.admin = "grace"
+    files.note(ports={"hub": 20001})
+    files.note(admin="grace")
     again = StateFiles(files.data_dir)
     assert (again.ports, again.admin) == ({"hub": 20001}, "grace")
 

@@ -12,8 +12,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from llmos.errors import BackendFailed
-from llmos_hub.backends.kubernetes import KubernetesBackend
 from llmos_hub.backends.kubernetes import backend as module
+from llmos_hub.backends.kubernetes.backend import KubernetesBackend
 from llmos_hub.backends.kubernetes.objects import make_objects
 from llmos_hub.backends.kubernetes.quotas import Demands
 from llmos_hub.kubernetes.connection import KubernetesAPI

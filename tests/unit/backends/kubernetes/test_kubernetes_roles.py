@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from llmos.errors import Unsupported
-from llmos_hub.backends.kubernetes import KubernetesBackend
+from llmos_hub.backends.kubernetes.backend import KubernetesBackend
 from llmos_hub.workload import Role, Workload, WorkloadRef
 from tests.support.backend_contract import until
 from tests.support.fake_kubernetes import fake_kubernetes

@@ -8,7 +8,8 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 
-from llmos_hub.backends.kubernetes import KubernetesBackend, watching
+from llmos_hub.backends.kubernetes import watching
+from llmos_hub.backends.kubernetes.backend import KubernetesBackend
 from llmos_hub.kubernetes.connection import KubernetesAPI
 from llmos_hub.workload import Role, Workload, WorkloadRef
 from tests.support.fake_kubernetes import FakeKubernetes, fake_kubernetes

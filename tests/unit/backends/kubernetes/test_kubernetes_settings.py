@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from llmos.errors import UsageError
-from llmos_hub.backends.kubernetes import ENV_KUBERNETES_SETTINGS, KubernetesSettings
+from llmos_hub.backends.kubernetes.settings import ENV_KUBERNETES_SETTINGS, KubernetesSettings
 
 
 def test_defaults_where_nothing_is_named() -> None:

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from llmos.resources import ModelService
-from llmos_hub.backends.kubernetes import KubernetesBackend, KubernetesSettings
+from llmos_hub.backends.kubernetes.backend import KubernetesBackend
 from llmos_hub.backends.kubernetes.objects import make_objects
+from llmos_hub.backends.kubernetes.settings import KubernetesSettings
 from llmos_hub.controllers.layout import cluster_layout
 from llmos_hub.controllers.modelservice.workloads import make_fetch, make_serve
 from llmos_hub.engines.base import Plan
