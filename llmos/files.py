@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 from pathlib import Path
 
-__all__ = ["replace_file", "write_private"]
+__all__ = ["overwrite", "replace_file", "write_private"]
 
 
 def replace_file(path: Path, text: str, *, mode: int | None = None, sync: bool = False) -> None:
@@ -39,3 +40,22 @@ def replace_file(path: Path, text: str, *, mode: int | None = None, sync: bool =
 def write_private(path: Path, text: str) -> None:
     """Write a file atomically and durably, readable by its owner alone."""
     replace_file(path, text, mode=0o600, sync=True)
+
+
+def overwrite(path: Path, text: str) -> None:
+    """Write into the blocks that a file already has, which works on a full disk; spaces replace the rest of the old text.
+
+    Raises
+    ------
+    OSError
+        The file doesn't exist or has too few blocks.
+    """
+    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        found = os.fstat(fd)
+        content = text.encode().ljust(found.st_size)
+        if len(content) > max(found.st_size, found.st_blocks * 512):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        os.pwrite(fd, content, 0)  # one call, so that no reader finds half of it
+    finally:
+        os.close(fd)

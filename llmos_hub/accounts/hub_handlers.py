@@ -265,7 +265,8 @@ class ServiceErrorHandler(ProxyErrorHandler):
         path = urlsplit(self.get_query_argument("url", "")).path
         services = {API_PREFIX: "API", GATEWAY_PREFIX: "gateway"}
         prefix = next((each for each in services if path == each or path.startswith(f"{each}/")), None)
-        if prefix is None or int(status_code_s) != Unavailable.status:
+        # 404: the proxy was restarted and waits for its routes
+        if prefix is None or int(status_code_s) not in (404, Unavailable.status):
             await super().get(status_code_s)
             return
         error = Unavailable(

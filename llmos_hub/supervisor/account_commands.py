@@ -8,12 +8,14 @@ import os
 import re
 import sys
 import time
+from collections.abc import Coroutine
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
-from llmos.errors import Conflict, Forbidden, NotFound, UsageError
+from llmos.errors import Conflict, Forbidden, NotFound, Unavailable, UsageError
 from llmos.resources import MAIN_KIND
 from llmos_hub.names import DataDir, group_namespace, user_namespace
+from llmos_hub.supervisor.disk import refuse_full
 from llmos_hub.supervisor.hub_api import HubApi, renew_client_token, token_scopes
 from llmos_hub.supervisor.platform_mark import is_copy, location_of
 from llmos_hub.supervisor.secrets import Secrets
@@ -21,6 +23,8 @@ from llmos_hub.supervisor.state import StateFiles, read_json
 from llmos_hub.supervisor.status import where_to_look
 
 __all__ = ["add_group", "add_user", "delete_user", "list_users", "parse_span", "reset_password", "token"]
+
+T = TypeVar("T")
 
 _HOLDS: Final = "One-time password, shown once, for a week:"
 _STATES: Final = {
@@ -71,6 +75,21 @@ def _hub(data_dir: DataDir) -> tuple[HubApi, str]:
     return HubApi(f"{client['hub_url']}/hub/api", Secrets.load(data_dir.secrets).supervisor_token), client["user"]
 
 
+def _ask(data_dir: DataDir, request: Coroutine[Any, Any, T]) -> T:
+    """Return the answer to a request to the Hub.
+
+    Raises
+    ------
+    Unavailable
+        The Hub refuses it or fails, and the disk is full: a Hub that can't write refuses even its own platform's token.
+    """
+    try:
+        return asyncio.run(request)
+    except (Forbidden, Unavailable):
+        refuse_full(data_dir.root)
+        raise
+
+
 def _user_name(name: str) -> str:
     """Return the name as the Hub normalizes it.
 
@@ -97,7 +116,7 @@ async def _one_time_password(data_dir: DataDir, name: str, **options: bool) -> d
 
 def add_user(data_dir: DataDir, name: str, *, admin: bool, inherit: bool = False) -> int:
     """Create a user and print a one-time password."""
-    made = asyncio.run(_one_time_password(data_dir, name, create=True, admin=admin, inherit=inherit))
+    made = _ask(data_dir, _one_time_password(data_dir, name, create=True, admin=admin, inherit=inherit))
     kind = "admin" if admin else "user"
     renamed = (
         f'"{name.strip()}" logs in as {made["name"]}: names are in small letters. ' if made["name"] != name else ""
@@ -112,7 +131,7 @@ def add_group(data_dir: DataDir, name: str, *, inherit: bool = False) -> int:
     if not wanted:
         raise UsageError("A group needs a name: llmos group add vision")
     hub, _ = _hub(data_dir)
-    asyncio.run(hub.make_group(wanted, inherit=inherit))
+    _ask(data_dir, hub.make_group(wanted, inherit=inherit))
     with_it = ", with what is there" if inherit else ""
     sys.stdout.write(
         f"The group {wanted} is made. Its members share the namespace {group_namespace(wanted)}{with_it}; add them: "
@@ -123,7 +142,7 @@ def add_group(data_dir: DataDir, name: str, *, inherit: bool = False) -> int:
 
 def reset_password(data_dir: DataDir, name: str, *, stop_servers: bool = False) -> int:
     """Set a new one-time password and print it."""
-    made = asyncio.run(_one_time_password(data_dir, name, stop_servers=stop_servers))
+    made = _ask(data_dir, _one_time_password(data_dir, name, stop_servers=stop_servers))
     sys.stdout.write(f"New password for {made['name']}. {_HOLDS}\n{made['password']}\n")
     tokens, left = made["tokens_ended"], made["servers_left"]
     lines = [f"Logged out everywhere, {tokens} token{'s' if tokens != 1 else ''} deleted."]
@@ -139,7 +158,7 @@ def reset_password(data_dir: DataDir, name: str, *, stop_servers: bool = False) 
 def list_users(data_dir: DataDir, *, as_json: bool) -> int:
     """Print all users."""
     hub, _ = _hub(data_dir)
-    people = asyncio.run(hub.people())
+    people = _ask(data_dir, hub.people())
     if as_json:
         sys.stdout.write(json.dumps(people, indent=2) + "\n")
         return 0
@@ -168,7 +187,7 @@ def delete_user(data_dir: DataDir, name: str, *, yes: bool) -> int:
             sys.stdout.write("Nothing was deleted.\n")
             return 1
     try:
-        asyncio.run(hub.delete(wanted))
+        _ask(data_dir, hub.delete(wanted))
     except NotFound:
         raise NotFound(f'There is no user "{wanted}". Who there is: llmos user list') from None
     namespace = user_namespace(wanted)
@@ -189,7 +208,7 @@ def token(data_dir: DataDir, *, user: str, invoke_only: bool, expires: str, note
     owner = _user_name(user) if user else admin
     scopes = token_scopes(invoke_only=invoke_only)
     try:
-        made = asyncio.run(hub.mint(owner, note=note or "llmos token", scopes=scopes, expires_in=span))
+        made = _ask(data_dir, hub.mint(owner, note=note or "llmos token", scopes=scopes, expires_in=span))
     except Forbidden as exc:
         # our own token may create tokens for every user, so the Hub answers 403 only for an unknown user
         raise NotFound(f'There is no user "{owner}". Make one: llmos user add {owner}') from exc

@@ -66,7 +66,7 @@ def free_space(directory: Path) -> FreeSpace:
 
 
 def refuse_full(directory: Path) -> None:
-    """Refuse to start on a disk without space even for logs.
+    """Refuse what has to write on a disk without space even for logs.
 
     Raises
     ------
@@ -76,7 +76,7 @@ def refuse_full(directory: Path) -> None:
     with contextlib.suppress(OSError):
         room = free_space(directory)
         if room.below(free=_START, inodes=_RESERVE_INODES / 4):
-            raise Unavailable(f"The disk of {directory} is full ({room}). Make room on it, then start again.")
+            raise Unavailable(f"The disk of {directory} is full ({room}). Make room on it, then try again.")
 
 
 class DiskGuard:

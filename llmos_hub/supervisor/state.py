@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from llmos.errors import Conflict, Unavailable
-from llmos.files import write_private
+from llmos.files import overwrite, write_private
 from llmos_hub.names import DataDir
 from llmos_hub.processes.handle import ProcessHandle
 from llmos_hub.supervisor.console import llmos_command
@@ -277,8 +277,12 @@ class StateFiles:
         return read_json(self._status)
 
     def write_status(self, content: Mapping[str, Any]) -> None:
-        """Write the status."""
-        write_private(self._status, json.dumps(content, indent=2) + "\n")
+        """Write the status, on a full disk in place of the old one."""
+        text = json.dumps(content, indent=2) + "\n"
+        try:
+            write_private(self._status, text)
+        except OSError:
+            overwrite(self._status, text)
 
     @property
     def stopping(self) -> bool:

@@ -43,8 +43,8 @@ def collect(data_dir: DataDir) -> dict[str, Any]:
     files = StateFiles(data_dir)
     said = files.status()
     supervisor = files.supervisor()
-    records = files.records()
     known = said.get("processes") or {}
+    records = _records(files, said)
     sessions = _memory_by_session(files.mark, {record.pid for record in records.values()})
     now = time.time()
     processes = []
@@ -76,6 +76,19 @@ def collect(data_dir: DataDir) -> dict[str, Any]:
         "others": {"sessions": len(sessions), "memory": sum(sessions.values())},
         "memory": own + sum(p["memory"] for p in processes) + sum(sessions.values()),
     }
+
+
+def _records(files: StateFiles, said: Mapping[str, Any]) -> dict[str, ProcessRecord]:
+    """Return the records of all processes that run; if a full disk has kept one from being written, from the status."""
+    records = files.records()
+    if said.get("instance") != files.mark:  # that of the original of a copy
+        return records
+    for name, told in said["processes"].items():
+        if name not in records and told["pid"] is not None:
+            record = ProcessRecord(told["pid"], told["start_time"], "", told["since"], files.mark)
+            if record.handle.alive:
+                records[name] = record
+    return records
 
 
 def _process(

@@ -96,6 +96,12 @@ def test_saving_stops_before_the_disk_is_full_and_goes_on_by_itself(disk, tmp_pa
             old = platform.kill("valkey")
             wait_until(lambda: readable(client), 60, "it reads again")
             assert not old.alive
+            wait_until(
+                lambda: platform.status()["processes"][0]["state"] == "Ready", 60, "the status is of the new one"
+            )
+            refused = platform.run("user", "add", "bob")
+            assert refused.returncode == 1
+            assert "is full" in refused.stderr
             assert answers(platform).status_code == 200
             another = Platform(disk / "another").run("up")
             assert another.returncode == 1

@@ -354,6 +354,15 @@ def test_while_a_part_is_away_programs_get_an_error_that_they_can_read(own):
     own.wait_replaced("gateway", old)
 
 
+def test_a_proxy_without_routes_gives_programs_an_error_that_they_can_read(own):
+    def body_of_404(path):
+        return httpx.get(f"{own.hub_url}/hub/llmos/error/404", params={"url": path}, timeout=30)
+
+    assert body_of_404("/services/llmos/apis").json()["details"]["code"] == "unavailable"
+    assert body_of_404("/services/llm/v1/models").json()["error"]["code"] == "unavailable"
+    assert body_of_404("/user/ada/").headers["content-type"].startswith("text/html")
+
+
 def test_with_any_authenticator_and_routes_programs_get_an_error_that_they_can_read(tmp_path):
     root = tmp_path / "data"
     root.mkdir(mode=0o700)

@@ -325,7 +325,7 @@ async def test_a_server_that_runs_while_the_spawner_changes_is_ended_after_a_war
         team.follow(TO_YOURS)
         ready(release.cluster, release.namespace)
     servers = lambda: team.hub("GET", f"/users/{grace.name}").json()["servers"]  # noqa: E731
-    wait_for(lambda: not servers(), "the Hub's own spawner finds no server", timeout=120, pause=1)
+    wait_for(lambda: not servers(), "the Hub's own spawner finds no server", timeout=280, pause=1)
     start(team, grace.name, grace.token)  # now in the Hub's namespace, under the same name
     now = datetime.now(UTC)
     api = KubernetesAPI(kubeconfig=team.cluster.kubeconfig)
@@ -401,7 +401,7 @@ def test_a_drained_node_costs_no_request_to_a_model_and_no_home(
     assert node not in {pod["spec"]["nodeName"] for pod in pods}
     assert team.server_pod(grace.name, grace.namespace) is None
     servers = lambda: team.hub("GET", f"/users/{grace.name}").json()["servers"]  # noqa: E731
-    wait_for(lambda: not servers(), "the Hub notices that the server has ended", timeout=120, pause=1)
+    wait_for(lambda: not servers(), "the Hub notices that the server has ended", timeout=280, pause=1)
     start(team, grace.name, grace.token)
     assert note(team, grace, grace.namespace, "/home/llmos") == "new"
     team.stop_server(grace.name, grace.token)

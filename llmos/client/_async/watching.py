@@ -167,7 +167,7 @@ async def steps(
             left = patience - (time.monotonic() - away_since)
             if left <= 0:
                 raise
-            yield Step((), known, away=f"{error.message} Trying for another {left:.0f} s.")
+            yield Step((), known, away=f"{error.message.rstrip('.')}. Trying for another {left:.0f} s.")
         await asleep(_PAUSE)
 
 

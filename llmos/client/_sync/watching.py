@@ -168,7 +168,7 @@ def steps(
             left = patience - (time.monotonic() - away_since)
             if left <= 0:
                 raise
-            yield Step((), known, away=f"{error.message} Trying for another {left:.0f} s.")
+            yield Step((), known, away=f"{error.message.rstrip('.')}. Trying for another {left:.0f} s.")
         sleep(_PAUSE)
 
 

@@ -220,7 +220,7 @@ class Replica:
                     await self._settle(await self._watch(self._process))
             except OSError as error:
                 log.warning("%s of %s can't be started: %s", self.state.id, self._owner.name, error)
-                reason = f"{self._owner.name} can't be started: {error.strerror or error}"
+                reason = f"{self._owner.name} can't be started: {error.strerror or error}."
                 await self._fail(Failure("Crashed", reason), None)
 
     async def _hold(self) -> None:

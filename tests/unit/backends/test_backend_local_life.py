@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import signal
 from dataclasses import replace
@@ -13,6 +14,7 @@ from urllib.parse import quote
 import pytest
 
 from llmos.errors import BackendFailed
+from llmos_hub.backends.local import replica as replica_module
 from llmos_hub.backends.local.options import Options
 from llmos_hub.processes.memory import MachineMemory
 from tests.support.backend_contract import phase, ready, until, workload
@@ -88,6 +90,17 @@ async def test_a_crash_is_mended(backend):
     (down,) = (await until(backend, wanted.ref, phase("Waiting"))).replicas
     assert "killed by SIGKILL (9)" in down.message
     assert down.exit_code == 137
+
+
+async def test_what_the_system_refuses_to_start_is_a_sentence(backend, monkeypatch):
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(replica_module, "spawn", full)
+    wanted = workload(engine())
+    await backend.apply(wanted)
+    (down,) = (await until(backend, wanted.ref, phase("Waiting"))).replicas
+    assert down.message == f"{wanted.ref.name} can't be started: No space left on device."
 
 
 async def test_restarts_come_slower_and_slower(backend):

@@ -6,7 +6,7 @@ import stat
 import pytest
 
 from llmos import files
-from llmos.files import replace_file, write_private
+from llmos.files import overwrite, replace_file, write_private
 
 
 def test_a_private_file_is_private_whatever_was_there(tmp_path):
@@ -43,3 +43,13 @@ def test_what_fails_leaves_the_old_content_and_nothing_else(tmp_path, monkeypatc
     assert list(tmp_path.iterdir()) == [path]
     with pytest.raises(FileNotFoundError):
         replace_file(tmp_path / "nowhere" / "x", "text")
+
+
+def test_a_file_is_overwritten_within_its_own_blocks(tmp_path):
+    path = tmp_path / "x"
+    path.write_text('{"state": "a longer one"}')
+    overwrite(path, '{"state": "é"}')
+    assert path.read_text() == '{"state": "é"}'.ljust(24)
+    with pytest.raises(OSError, match="No space left"):
+        overwrite(path, "x" * 2**20)
+    assert path.read_text() == '{"state": "é"}'.ljust(24)

@@ -1,6 +1,7 @@
 """The small parts of the supervisor: ports, secrets, state files, logs, messages."""
 
 import asyncio
+import errno
 import os
 import shutil
 import socket
@@ -11,19 +12,19 @@ from pathlib import Path
 
 import pytest
 
-from llmos.errors import Conflict, Unavailable, UsageError
+from llmos.errors import Conflict, Forbidden, Unavailable, UsageError
 from llmos.files import write_private
 from llmos_hub.accounts.password_rules import make_password
 from llmos_hub.names import DataDir
 from llmos_hub.processes.handle import ProcessHandle
-from llmos_hub.supervisor import container
+from llmos_hub.supervisor import account_commands, container, disk, state
 from llmos_hub.supervisor.account_commands import parse_span
 from llmos_hub.supervisor.console import llmos_command
 from llmos_hub.supervisor.platform_mark import is_copy, mark_of
 from llmos_hub.supervisor.ports import find_free_port, is_free, is_loopback, owner_of
 from llmos_hub.supervisor.secrets import Secrets
 from llmos_hub.supervisor.state import ProcessRecord, StateFiles
-from llmos_hub.supervisor.status import where_to_look
+from llmos_hub.supervisor.status import collect, where_to_look
 
 
 @pytest.fixture
@@ -253,6 +254,43 @@ def test_records_of_dead_or_other_processes_are_not_believed(files):
     files.write_record("hub", ProcessRecord(own.pid, own.start_time + 1, "f", 1.0, files.mark))
     (files.data_dir.run / "processes" / "gateway.json").write_text("{half")
     assert list(files.records()) == ["api"]
+
+
+def test_on_a_full_disk_the_status_is_still_that_of_what_runs(files, monkeypatch):
+    own = ProcessHandle.of(os.getpid())
+    dead = {"state": "BackOff", "reason": "killed by signal 9", "pid": None, "start_time": None, "since": 1.0}
+    ready = {"state": "Ready", "reason": "", "pid": own.pid, "start_time": own.start_time, "since": 2.0}
+
+    def write(told: dict[str, object], instance: str = files.mark) -> None:
+        files.write_status({"instance": instance, "supervisor": {}, "processes": {"gateway": {**told, "log": "x"}}})
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(StateFiles, "supervisor", lambda _: own)
+    write(dead)
+    monkeypatch.setattr(state, "write_private", full)
+    write(ready)
+    assert files.records() == {}
+    [gateway] = collect(files.data_dir)["processes"]
+    assert (gateway["state"], gateway["reason"], gateway["pid"]) == ("Ready", "", own.pid)
+    write(ready, instance="of the original")
+    [gateway] = collect(files.data_dir)["processes"]
+    assert (gateway["state"], gateway["pid"]) == ("Stopped", None)
+
+
+@pytest.mark.parametrize(
+    ("free", "error"), [(0, Unavailable), (10**9, Forbidden)], ids=["a full disk", "a disk with room"]
+)
+def test_what_a_hub_refuses_that_cannot_write_is_said_with_the_reason(tmp_path, monkeypatch, free, error):
+    class Refusing:
+        async def one_time_password(self, *_: object, **__: object) -> None:
+            raise Forbidden("Missing or invalid credentials.")
+
+    monkeypatch.setattr(account_commands, "_hub", lambda _: (Refusing(), "admin"))
+    monkeypatch.setattr(disk, "free_space", lambda _: disk.FreeSpace(free, None))
+    with pytest.raises(error, match="is full .* Make room" if error is Unavailable else "invalid credentials"):
+        account_commands.add_user(DataDir(tmp_path), "bob", admin=False)
 
 
 @pytest.mark.parametrize(("text", "seconds"), [("", None), ("30m", 1800), ("12h", 43200), ("30d", 2592000)])
