@@ -89,9 +89,8 @@ class Configuration:
             )
 
 
-def client_file(environ: Mapping[str, str] | None = None) -> Path:
+def client_file(environ: Mapping[str, str] = os.environ) -> Path:
     """Return the file that ``llmos up`` writes for its owner's clients: ``DATA_DIR/client.json``."""
-    environ = os.environ if environ is None else environ
     if configured := environ.get("LLMOS_DATA_DIR"):
         return Path(configured).expanduser().absolute() / "client.json"
     if os.geteuid() == 0:
@@ -153,7 +152,7 @@ def load(
     token: str | None = None,
     gateway_url: str | None = None,
     gateway_token: str | None = None,
-    environ: Mapping[str, str] | None = None,
+    environ: Mapping[str, str] = os.environ,
 ) -> Configuration:
     """Find addresses and tokens; those not found are empty (see `Configuration.require_api`).
 
@@ -171,7 +170,6 @@ def load(
     NotConfigured
         A setting is invalid; the message names it and never contains a token.
     """
-    environ = os.environ if environ is None else environ
     path = client_file(environ)
     found_url, source = _checked_url(url or "", "url"), "the argument url"
     if not found_url:

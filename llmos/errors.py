@@ -44,6 +44,25 @@ __all__ = [
     "from_status",
 ]
 
+_REASONS = {
+    400: "BadRequest",
+    401: "Unauthorized",
+    403: "Forbidden",
+    404: "NotFound",
+    405: "MethodNotAllowed",
+    408: "Timeout",
+    409: "Conflict",
+    410: "Expired",
+    413: "RequestEntityTooLarge",
+    415: "UnsupportedMediaType",
+    422: "Invalid",
+    429: "TooManyRequests",
+    500: "InternalError",
+    502: "ServiceUnavailable",
+    503: "ServiceUnavailable",
+}
+"""Kubernetes' ``reason`` by HTTP status, so that its clients work unchanged."""
+
 
 @dataclass(frozen=True, slots=True)
 class Cause:
@@ -79,8 +98,8 @@ class LLMOSError(Exception):
 
     code: ClassVar[str] = "error"
     status: ClassVar[int] = 500
-    reason: ClassVar[str] = "InternalError"
-    """Kubernetes' ``reason`` for the same error, so that its clients work unchanged."""
+    reason: ClassVar[str] = ""
+    """Kubernetes' ``reason`` for the same error if it isn't the one of its status."""
 
     def __init__(self, message: str, *, causes: Iterable[Cause] = (), request_id: str | None = None) -> None:
         super().__init__(message)
@@ -105,7 +124,7 @@ class LLMOSError(Exception):
             "metadata": {},
             "status": "Failure",
             "message": self.message,
-            "reason": self.reason,
+            "reason": self.reason or _REASONS[self.status],
             "details": details,
             "code": self.status,
         }
@@ -133,7 +152,6 @@ class UsageError(LLMOSError):
 
     code = "usage"
     status = 400
-    reason = "BadRequest"
 
 
 class NotConfigured(LLMOSError):
@@ -141,7 +159,6 @@ class NotConfigured(LLMOSError):
 
     code = "not_configured"
     status = 400
-    reason = "BadRequest"
 
 
 class Invalid(LLMOSError):
@@ -149,7 +166,6 @@ class Invalid(LLMOSError):
 
     code = "invalid"
     status = 422
-    reason = "Invalid"
 
 
 class BadRequest(LLMOSError):
@@ -157,7 +173,6 @@ class BadRequest(LLMOSError):
 
     code = "bad_request"
     status = 400
-    reason = "BadRequest"
 
 
 class Unsupported(LLMOSError):
@@ -165,7 +180,6 @@ class Unsupported(LLMOSError):
 
     code = "unsupported"
     status = 400
-    reason = "BadRequest"
 
 
 class RequestTimeout(LLMOSError):
@@ -173,7 +187,6 @@ class RequestTimeout(LLMOSError):
 
     code = "request_timeout"
     status = 408
-    reason = "Timeout"
 
 
 class PayloadTooLarge(LLMOSError):
@@ -181,7 +194,6 @@ class PayloadTooLarge(LLMOSError):
 
     code = "payload_too_large"
     status = 413
-    reason = "RequestEntityTooLarge"
 
 
 class Unauthorized(LLMOSError):
@@ -189,7 +201,6 @@ class Unauthorized(LLMOSError):
 
     code = "unauthorized"
     status = 401
-    reason = "Unauthorized"
 
 
 class Forbidden(LLMOSError):
@@ -197,7 +208,6 @@ class Forbidden(LLMOSError):
 
     code = "forbidden"
     status = 403
-    reason = "Forbidden"
 
 
 class NotFound(LLMOSError):
@@ -205,7 +215,6 @@ class NotFound(LLMOSError):
 
     code = "not_found"
     status = 404
-    reason = "NotFound"
 
 
 class ModelNotFound(NotFound):
@@ -227,7 +236,6 @@ class Conflict(LLMOSError):
 
     code = "conflict"
     status = 409
-    reason = "Conflict"
 
 
 class MethodNotAllowed(LLMOSError):
@@ -235,7 +243,6 @@ class MethodNotAllowed(LLMOSError):
 
     code = "method_not_allowed"
     status = 405
-    reason = "MethodNotAllowed"
 
 
 class UnsupportedMediaType(LLMOSError):
@@ -243,7 +250,6 @@ class UnsupportedMediaType(LLMOSError):
 
     code = "unsupported_media_type"
     status = 415
-    reason = "UnsupportedMediaType"
 
 
 class Expired(LLMOSError):
@@ -251,7 +257,6 @@ class Expired(LLMOSError):
 
     code = "expired"
     status = 410
-    reason = "Expired"
 
 
 class TooManyRequests(LLMOSError):
@@ -259,7 +264,6 @@ class TooManyRequests(LLMOSError):
 
     code = "rate_limited"
     status = 429
-    reason = "TooManyRequests"
 
 
 class Insufficient(LLMOSError):
@@ -267,7 +271,6 @@ class Insufficient(LLMOSError):
 
     code = "insufficient_resources"
     status = 409
-    reason = "Conflict"
 
 
 class SourceFailed(LLMOSError):
@@ -275,7 +278,6 @@ class SourceFailed(LLMOSError):
 
     code = "source_failed"
     status = 502
-    reason = "ServiceUnavailable"
 
 
 class BackendFailed(LLMOSError):
@@ -290,7 +292,6 @@ class NotReady(LLMOSError):
 
     code = "not_ready"
     status = 503
-    reason = "ServiceUnavailable"
 
 
 class ModelNotReady(NotReady):
@@ -304,7 +305,6 @@ class UpstreamFailed(LLMOSError):
 
     code = "upstream_failed"
     status = 502
-    reason = "ServiceUnavailable"
 
 
 class Unavailable(LLMOSError):
@@ -312,7 +312,6 @@ class Unavailable(LLMOSError):
 
     code = "unavailable"
     status = 503
-    reason = "ServiceUnavailable"
 
 
 class Internal(LLMOSError):

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import contextvars
 import re
-import threading
 import time
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass, field
 from html import escape
 from numbers import Number
@@ -15,7 +14,7 @@ from typing import Any
 from llmos.errors import LLMOSError
 from llmos.present.chat import chat_footer, waiting_for
 from llmos_widgets.markdown import answer_html
-from llmos_widgets.output import in_notebook, show_bundle
+from llmos_widgets.output import RedrawnPart, in_notebook, show_bundle
 from llmos_widgets.values import ShownOnce
 
 __all__ = ["Answer", "Conversation", "fill_in", "fillable", "stream_answer"]
@@ -23,8 +22,6 @@ __all__ = ["Answer", "Conversation", "fill_in", "fillable", "stream_answer"]
 _FIELD = re.compile(r"\{([A-Za-z_]\w*)\}")
 _EVERY = 0.08
 """Seconds between two updates: faster than reading, slow enough for long answers, since each update sends all of it."""
-_WAITING_EVERY = 1.0
-"""Seconds between two updates of the waiting time."""
 _MAX_FILLED = 200_000
 
 
@@ -95,35 +92,25 @@ def fill_in(text: str, names: Mapping[str, Any]) -> tuple[str, list[str]]:
     return _FIELD.sub(replace, text), list(left)
 
 
-class _Page:
-    """The formatted answer while it grows, with a small grey line below it at the end.
+class _Page(RedrawnPart):
+    """The formatted answer while it grows, with a small grey line below it at the end; until it begins, the waiting time.
 
-    Until the first chunk arrives, a thread shows the waiting time, since the cell's own thread is blocked: a model may
-    take a minute to read a long prompt. The thread runs in the cell's context, by which the kernel assigns its output.
+    The waiting time is drawn by a thread, since the cell's own thread is blocked: a model may take a minute to read a
+    long prompt.
     """
 
     def __init__(self, model: str) -> None:
         self._model = model
-        self._handle: Any = None
+        self._since = time.monotonic()
         self._drawn_at = 0.0
-        self._lock = threading.Lock()
-        self._begun = threading.Event()
-        ticker = threading.Thread(
-            target=contextvars.copy_context().run, args=(self._tick,), name="llmos-waiting", daemon=True
-        )
-        ticker.start()
+        super().__init__(lambda answer: answer or self._waiting())
+        self.show({})
 
-    def _tick(self) -> None:
-        since = time.monotonic()
-        while not self._begun.wait(_WAITING_EVERY):
-            text = waiting_for(self._model, time.monotonic() - since)
-            with self._lock:
-                if text and not self._begun.is_set():
-                    self._show(
-                        {"text/html": f'<p><small style="opacity:.6">{escape(text)}</small></p>', "text/plain": text}
-                    )
+    def _waiting(self) -> dict[str, str]:
+        text = waiting_for(self._model, time.monotonic() - self._since)
+        return {"text/html": f"<p>{_small(text)}</p>", "text/plain": text} if text else {}
 
-    def draw(self, text: str, *, thought: str = "", footer: str = "", now: bool = False) -> None:
+    def write(self, text: str, *, thought: str = "", footer: str = "", now: bool = False) -> None:
         """Update the page, at most once per interval; while there is no text yet, the model's reasoning is shown."""
         moment = time.monotonic()
         if not now and moment - self._drawn_at < _EVERY:
@@ -131,25 +118,19 @@ class _Page:
         self._drawn_at = moment
         html = answer_html(text) if text or not thought else f"<p><em>{escape(thought)}</em></p>"
         if footer:
-            html += f'<p><small style="opacity:.6">{escape(footer)}</small></p>'
-        with self._lock:
-            self._begun.set()
-            # never text/markdown: JupyterLab would run what is in it (see `answer_html`)
-            self._show({"text/html": html, "text/plain": f"{text}\n\n{footer}" if footer else text})
+            html += f"<p>{_small(footer)}</p>"
+        # never text/markdown: JupyterLab would run what is in it (see `answer_html`)
+        self.show({"text/html": html, "text/plain": f"{text}\n\n{footer}" if footer else text})
 
     def close(self) -> None:
-        """Stop showing the waiting time, and clear the page if nothing else was shown."""
-        with self._lock:
-            waiting = not self._begun.is_set()
-            self._begun.set()
-            if waiting and self._handle is not None:
-                self._show({"text/plain": ""})
+        """End the updates, and clear the page if only the waiting time was shown."""
+        super().close()
+        if self._shown and not self._content:
+            self.show({"text/plain": ""})
 
-    def _show(self, data: dict[str, str]) -> None:
-        if self._handle is None:
-            self._handle = show_bundle(data, display_id=True)
-        else:
-            self._handle.update(data, raw=True)
+
+def _small(text: str) -> str:
+    return f'<small style="opacity:.6">{escape(text)}</small>'
 
 
 def stream_answer(client: Any, conversation: Conversation, prompt: str, options: Mapping[str, Any]) -> Answer:
@@ -172,37 +153,31 @@ def stream_answer(client: Any, conversation: Conversation, prompt: str, options:
         The gateway or the engine returned an error; the conversation is unchanged.
     """
     messages = [*conversation.messages, {"role": "user", "content": prompt}]
-    page = _Page(conversation.model)
     text, thought, tokens = "", "", None
     first_after: float | None = None
     begun = time.monotonic()
     stopped = ""
     chunks = client.stream_chat(conversation.model, messages, **options)
-    try:
-        for chunk in chunks:
-            if first_after is None and (chunk.text or chunk.reasoning):
-                first_after = time.monotonic() - begun
-            text += chunk.text
-            thought += chunk.reasoning
-            tokens = chunk.completion_tokens if chunk.completion_tokens is not None else tokens
-            if chunk.finish_reason == "length":
-                stopped = "cut off at the token limit"
-            if text or thought:
-                page.draw(text, thought=thought[-400:])
-    except KeyboardInterrupt:
-        stopped = "interrupted"
-    except LLMOSError as error:
-        if not text:
-            page.close()
-            raise
-        stopped = in_notebook(error.message)
-    except BaseException:
-        page.close()
-        raise
-    finally:
-        chunks.close()
-    footer = chat_footer(tokens=tokens, first_after=first_after, seconds=time.monotonic() - begun)
-    page.draw(text, footer=" · ".join(part for part in (footer, stopped) if part), now=True)
+    with closing(_Page(conversation.model)) as page, closing(chunks):
+        try:
+            for chunk in chunks:
+                if first_after is None and (chunk.text or chunk.reasoning):
+                    first_after = time.monotonic() - begun
+                text += chunk.text
+                thought += chunk.reasoning
+                tokens = chunk.completion_tokens if chunk.completion_tokens is not None else tokens
+                if chunk.finish_reason == "length":
+                    stopped = "cut off at the token limit"
+                if text or thought:
+                    page.write(text, thought=thought[-400:])
+        except KeyboardInterrupt:
+            stopped = "interrupted"
+        except LLMOSError as error:
+            if not text:
+                raise
+            stopped = in_notebook(error.message)
+        footer = chat_footer(tokens=tokens, first_after=first_after, seconds=time.monotonic() - begun)
+        page.write(text, footer=" · ".join(part for part in (footer, stopped) if part), now=True)
     if text:
         conversation.messages = [*messages, {"role": "assistant", "content": text}]
     return Answer(text)

@@ -50,8 +50,8 @@ def complete(shell: Any, line: str) -> list[str]:
 
 
 def _candidates(shell: Any, words: Sequence[str], last: str) -> list[str]:
-    from llmos.cli.completion import fixed_words
     from llmos.cli.parser import ALIASES, VERBS, build_parser
+    from llmos.cli.verbs.completion import fixed_words
 
     if words[:1] == ["%%chat"]:
         from llmos_widgets.magics import chat_parser
@@ -77,7 +77,7 @@ def _candidates(shell: Any, words: Sequence[str], last: str) -> list[str]:
 
 def _positional(shell: Any, verb: Verb, parser: Parser, given: Sequence[str]) -> list[str]:
     """Return the candidates for a verb's next positional argument."""
-    from llmos.cli.completion import OF_KIND, fixed_words, kind_of_names
+    from llmos.cli.verbs.completion import OF_KIND, fixed_words, kind_of_names
 
     actions = [action for action in parser.actions if not action.option_strings]
     action = next(iter(actions[len(given) :]), actions[-1] if actions else None)

@@ -111,7 +111,7 @@ class LLMOSMagics(Magics):
         except ImportError as error:
             failure = CommandFailed(_broken(error))
         except HelpRequested as help_:
-            print(help_.text)  # noqa: T201 - a cell's output is standard output
+            print(help_)  # noqa: T201 - a cell's output is standard output
             return None
         except LLMOSError as error:
             failure = CommandFailed(in_notebook(str(error)))

@@ -11,7 +11,7 @@ from llmos.cli.output import Live
 from llmos.cli.parser import VERBS
 from llmos.cli.redrawing import Redrawn
 from llmos.present.hints import Hints
-from llmos.present.text import Line, Renderable, clean_block
+from llmos.present.text import Line, Renderable, Span, clean_block, plain
 from llmos.resources.base import utcnow
 from llmos_widgets.html import bundle, lines_html
 
@@ -55,13 +55,13 @@ class RedrawnPart(Redrawn):
     Parameters
     ----------
     render
-        Returns the MIME bundle for the current content.
+        Returns the MIME bundle for the current content; empty while there is nothing to show.
     """
 
     def __init__(self, render: Callable[[Any], dict[str, str]]) -> None:
         self._render = render
         self._handle: Any = None
-        self._shown: dict[str, str] | None = None
+        self._shown: dict[str, str] = {}
         super().__init__(_TICK)
 
     def draw(self, content: Any) -> None:
@@ -85,8 +85,6 @@ class NotebookOutput:
 
     def lines(self, lines: list[Line]) -> None:
         """Show a result line by line."""
-        from llmos.present.text import plain
-
         text = "\n".join(plain(line) for line in lines)
         show_bundle(_with_magics({"text/html": lines_html(lines), "text/plain": text}))
 
@@ -106,8 +104,6 @@ class NotebookOutput:
 
     def note(self, text: str) -> None:
         """Show a remark in small grey text."""
-        from llmos.present.text import Span
-
         self.lines([(Span(clean_block(text), "dim"),)])
 
     def footer(self, text: str) -> None:

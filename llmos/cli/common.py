@@ -35,8 +35,6 @@ __all__ = [
 ]
 
 PUBLIC = "public"
-_NAMES_ARE_SAID = ("Did you mean", "You can use", "There is:")
-"""Phrases that show that a server's message lists the existing names already."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,16 +79,13 @@ def add_target(parser: argparse.ArgumentParser, able: Callable[[type[Resource]],
     """Add the argument for a resource of a kind that is `able`."""
     kinds = [kind for kind in KINDS.values() if able(kind)]
     others = "".join(f", or {kind.singular}/NAME" for kind in kinds if kind is not MAIN_KIND)
-    parser.add_argument("name", metavar="NAME", help=f"name of the {_in_words(MAIN_KIND)}{others}")
+    main = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", MAIN_KIND.kind_name()).lower()
+    parser.add_argument("name", metavar="NAME", help=f"name of the {main}{others}")
 
 
 def examples_of_kinds() -> str:
     """Return the kinds as a help text lists them, with commas."""
     return ", ".join(kind.singular for kind in KINDS.values())
-
-
-def _in_words(kind: type[Resource]) -> str:
-    return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", kind.kind_name()).lower()
 
 
 def add_wait(parser: argparse.ArgumentParser, *, until: str, default: bool = True) -> None:
@@ -176,25 +171,17 @@ def targets_or_main(kind: str, names: Sequence[str]) -> list[Target]:
     return targets(kind, names)
 
 
-def _names_of(client: Client, kind: type[Resource], namespace: str | None) -> list[str]:
-    """Return the names that the caller may see; an empty list if the request is refused."""
-    try:
-        return [resource.metadata.name for resource in client.collection(kind).list(namespace=namespace)]
-    except LLMOSError:
-        return []
-
-
 def shared_namespaces(client: Client) -> list[str]:
     """Return the namespaces that others share with the caller: ``public`` and those of the caller's groups."""
     who = client.whoami()
     return [name for name in (PUBLIC, *map(group_namespace, who.groups)) if name != who.namespace]
 
 
-def _namespace_with(client: Client, kind: type[Resource], name: str) -> str | None:
+def _namespace_with(client: Client, target: Target) -> str | None:
     """Return the shared namespace with a resource of that name; None if none has it or the API doesn't respond."""
     try:
         for namespace in shared_namespaces(client):
-            if client.collection(kind).exists(name, namespace=namespace):
+            if client.collection(target.kind).exists(target.name, namespace=namespace):
                 return namespace
     except LLMOSError:
         return None
@@ -202,21 +189,14 @@ def _namespace_with(client: Client, kind: type[Resource], name: str) -> str | No
 
 
 @contextmanager
-def suggesting(client: Client, name: str, namespace: str | None, kind: type[Resource]) -> Iterator[None]:
-    """Extend "not found" errors in the block by existing names and the most similar one."""
+def suggesting(client: Client, target: Target, namespace: str | None) -> Iterator[None]:
+    """Extend "not found" errors in the block by the shared namespace in which the resource exists."""
     try:
         yield
     except NotFound as error:
-        elsewhere = _namespace_with(client, kind, name) if namespace is None and kind.scope == "Namespaced" else None
-        if elsewhere is not None:
-            message = f"{error.message.partition('. ')[0].rstrip('.')}, but in {elsewhere}: add -n {elsewhere}"
-            raise type(error)(message, causes=error.causes, request_id=error.request_id) from None
-        if any(words in error.message for words in _NAMES_ARE_SAID):
-            raise
-        names = _names_of(client, kind, namespace)
-        if name in names:
-            raise
-        there = "There is" if len(names) == 1 else "There are"
-        listed = f" {there}: {', '.join(names[:10])}{' …' if len(names) > 10 else ''}." if names else ""
-        message = f"{error.message.rstrip('.')}.{did_you_mean(name, names) or listed}"
+        own = namespace is None and target.kind.scope == "Namespaced"
+        elsewhere = _namespace_with(client, target) if own else None
+        if elsewhere is None:
+            raise  # the API's message has similar names
+        message = f"{error.message.partition('. ')[0].rstrip('.')}, but in {elsewhere}: add -n {elsewhere}"
         raise type(error)(message, causes=error.causes, request_id=error.request_id) from None

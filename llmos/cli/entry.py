@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from llmos.cli.parser import PLATFORM_VERBS, HelpRequested, Verb, parse
-from llmos.errors import LLMOSError, UsageError
+from llmos.errors import LLMOSError, Unsupported, UsageError
 
 __all__ = ["main"]
 
@@ -53,9 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(words: list[str]) -> int:
     if words and words[0] in PLATFORM_VERBS:
-        from llmos.cli.hub import run_platform_verb
-
-        return run_platform_verb(words)
+        return _run_platform_verb(words)
     if words and words[0] in {"--version", "-V", "version"}:
         import llmos
 
@@ -64,12 +62,31 @@ def _run(words: list[str]) -> int:
     try:
         verb, args = parse(words)
     except HelpRequested as help_:
-        sys.stdout.write(help_.text)
-        sys.stdout.flush()
-        return 0
-    _run_verb(verb, args)
+        sys.stdout.write(str(help_))
+    else:
+        _run_verb(verb, args)
     sys.stdout.flush()
     return 0
+
+
+def _run_platform_verb(words: list[str]) -> int:
+    """Replace this process by ``llmos-hub`` with the same arguments; the program is beside this interpreter or on PATH."""
+    import shutil
+    from pathlib import Path
+
+    beside = Path(sys.executable).parent / "llmos-hub"
+    program = str(beside) if os.access(beside, os.X_OK) else shutil.which("llmos-hub")
+    if program is None:
+        raise Unsupported(
+            f"`llmos {words[0]}` is about the platform itself, which is not installed here. "
+            "Install it with: pip install 'llmos[platform]'"
+        )
+    sys.stdout.flush()
+    sys.stderr.flush()
+    try:
+        os.execv(program, [program, *words])  # noqa: S606 - replacing the process lets signals reach it directly
+    except OSError as error:
+        raise Unsupported(f"{program} can't be started: {error.strerror}.") from None
 
 
 def _run_verb(verb: Verb, args: Any) -> None:

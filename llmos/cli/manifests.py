@@ -10,6 +10,7 @@ import re
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -165,7 +166,7 @@ def _documents(name: str, text: str) -> Iterator[Manifest | list[Cause]]:
             assert node is not None, "check_node said that there is one"
             data = loader.construct_document(node)
             if data is not None:
-                yield from _resources(data, f"{name}:{node.start_mark.line + 1}", _FieldLines(name, node))
+                yield from _resources(data, f"{name}:{node.start_mark.line + 1}", partial(_line_of, name, node))
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark is not None else 1
         yield [Cause(f"{name}:{line}", error.problem or "not YAML")]
@@ -201,22 +202,15 @@ def _wanted(data: Any) -> Any:
     return data
 
 
-class _FieldLines:
-    """A locator of fields in a YAML document."""
-
-    def __init__(self, name: str, root: yaml.Node) -> None:
-        self._name = name
-        self._root = root
-
-    def __call__(self, path: str) -> str:
-        """Return ``file:line`` of the field at `path`, or of the nearest field around it."""
-        node, line = self._root, self._root.start_mark.line
-        for key, index in re.findall(r"([^.\[\]]+)|\[(\d+)\]", path):
-            found = _item(node, int(index)) if index else _value(node, key)
-            if found is None:
-                break
-            node, line = found
-        return f"{self._name}:{line + 1}"
+def _line_of(name: str, root: yaml.Node, path: str) -> str:
+    """Return ``file:line`` of the field at `path` in a YAML document, or of the nearest field around it."""
+    node, line = root, root.start_mark.line
+    for key, index in re.findall(r"([^.\[\]]+)|\[(\d+)\]", path):
+        found = _item(node, int(index)) if index else _value(node, key)
+        if found is None:
+            break
+        node, line = found
+    return f"{name}:{line + 1}"
 
 
 def _value(node: yaml.Node, key: str) -> tuple[yaml.Node, int] | None:

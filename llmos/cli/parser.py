@@ -19,17 +19,7 @@ __all__ = ["ALIASES", "VERBS", "HelpRequested", "Parser", "Verb", "build_parser"
 
 
 class HelpRequested(Exception):
-    """Help was requested on the command line.
-
-    Attributes
-    ----------
-    text
-        The help text.
-    """
-
-    def __init__(self, text: str) -> None:
-        super().__init__(text)
-        self.text = text
+    """Help was requested on the command line; the message is the help text."""
 
 
 class _Help(argparse.Action):
@@ -118,11 +108,7 @@ class Verb:
         return self._function("run")(client, args, output)
 
 
-def _verbs(*verbs: Verb) -> dict[str, Verb]:
-    return {verb.name: verb for verb in verbs}
-
-
-VERBS = _verbs(
+_VERBS = (
     Verb(
         "serve",
         "serve a model and wait until it is ready",
@@ -163,6 +149,7 @@ VERBS = _verbs(
         notebook=False,
     ),
 )
+VERBS = {verb.name: verb for verb in _VERBS}
 ALIASES = {"ls": "ps", "list": "ps", "run": "serve", "rm": "delete", "show": "describe", "status": "ps"}
 """Words of docker and ollama for existing verbs; ``status`` only if the platform's own verbs are missing."""
 

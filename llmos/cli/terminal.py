@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Mapping
 from contextlib import AbstractContextManager, closing
 from typing import TextIO
 
@@ -26,31 +25,20 @@ _TICK = 0.5
 
 
 class TerminalOutput:
-    """An output that writes results to `out` and notes to `err`.
+    """An output that writes results to standard output and notes to standard error.
 
-    Colours and updates in place are used only if `out` is a terminal that supports them; ``NO_COLOR``
+    Colours and updates in place are used only if standard output is a terminal that supports them; ``NO_COLOR``
     (https://no-color.org) and ``TERM=dumb`` are respected.
-
-    Parameters
-    ----------
-    out, err
-        The streams; by default the process's own.
-    environ
-        The environment variables; by default the process's own.
     """
 
-    def __init__(
-        self, out: TextIO | None = None, err: TextIO | None = None, environ: Mapping[str, str] | None = None
-    ) -> None:
-        environ = os.environ if environ is None else environ
-        self._out = out if out is not None else sys.stdout
-        self._err = err if err is not None else sys.stderr
+    def __init__(self) -> None:
+        self._out, self._err = sys.stdout, sys.stderr
         self.hints = Hints()
         self.tty = _is_terminal(self._out)
-        dumb = environ.get("TERM", "") == "dumb"
+        dumb, plain_text = os.environ.get("TERM") == "dumb", bool(os.environ.get("NO_COLOR"))
         self.redraws = self.tty and not dumb
-        self.colour = self.redraws and not environ.get("NO_COLOR")
-        self._err_colour = _is_terminal(self._err) and not dumb and not environ.get("NO_COLOR")
+        self.colour = self.redraws and not plain_text
+        self._err_colour = _is_terminal(self._err) and not dumb and not plain_text
 
     @property
     def width(self) -> int | None:
@@ -88,7 +76,7 @@ class TerminalOutput:
         _write(self._out, text)
 
     def note(self, text: str) -> None:
-        """Write a remark to `err`."""
+        """Write a remark to standard error."""
         _write(self._err, clean_block(text) + "\n")
 
     def footer(self, text: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import closing
 from typing import TypeVar
 
 from llmos.cli.output import Output
@@ -34,18 +33,20 @@ def wait_shown(
         The user pressed Ctrl-C and was told that it continues.
     """
     transcript = Transcript(output.hints)
-    last: Progress | None = None
-    watch = client.collection(kind).progress(name, namespace=namespace, timeout=timeout)
+
+    def show(progress: Progress) -> None:
+        transcript.add(progress)
+        live.show(transcript)
+
     look = "ps" if kind is MAIN_KIND else f"get {kind.singular} {name}"
     try:
-        with output.live() as live, closing(watch) as states:
-            for last in states:
-                transcript.add(last)
-                live.show(transcript)
+        with output.live() as live:
+            return client.collection(kind).wait_ready(name, namespace=namespace, timeout=timeout, on_progress=show)
     except KeyboardInterrupt:
         output.note(f"Stopped watching; {name} continues by itself. Look with: {output.hints.command} {look}")
         raise WatchStopped from None
     except NotReady as error:
+        last = transcript.current
         meaning = kind.phases.get(last.phase) if last is not None else None
         if last is not None and last.message and meaning in ("failed", "degraded"):
             # the reason is in the line above
@@ -53,6 +54,3 @@ def wait_shown(
             message = f"{name} {what}. More: {output.hints.command} describe {kind.singular} {name}"
             raise type(error)(message, request_id=error.request_id) from None
         raise
-    if last is not None and isinstance(last.resource, kind):
-        return last.resource
-    return client.collection(kind).get(name, namespace=namespace)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import json
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Generic, Literal, TypeVar
+from functools import cache
+from typing import Annotated, Any, Generic, Literal, TypeVar
 
-from pydantic import ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 
-from llmos.errors import LLMOSError, Unsupported, from_status
+from llmos.errors import Unsupported, UpstreamFailed, from_status
 from llmos.resources import Resource
 from llmos.resources.base import invalid
 
@@ -21,15 +23,14 @@ __all__ = [
     "Step",
     "WatchEvent",
     "WhoAmI",
-    "error_in",
     "events_between",
-    "read_event",
+    "read",
+    "read_chunk",
     "read_models",
-    "read_resource",
-    "read_whoami",
 ]
 
 R = TypeVar("R", bound=Resource)
+T = TypeVar("T")
 _MODEL_FIELDS = frozenset({"id", "object", "owned_by", "created", "root", "task", "phase", "ready"})
 
 
@@ -100,11 +101,11 @@ class Event:
         Number of consecutive occurrences.
     """
 
-    type: str
-    reason: str
-    message: str
-    first: datetime | None
-    last: datetime | None
+    type: str = "Normal"
+    reason: str = ""
+    message: str = ""
+    first: Annotated[datetime | None, Field(validation_alias="firstTimestamp")] = None
+    last: Annotated[datetime | None, Field(validation_alias="lastTimestamp")] = None
     count: int = 1
 
 
@@ -133,8 +134,8 @@ class WhoAmI:
     admin: bool = False
     groups: tuple[str, ...] = ()
     scopes: tuple[str, ...] = ()
-    gateway_url: str = ""
-    public_url: str = ""
+    gateway_url: Annotated[str, Field(validation_alias="gatewayURL")] = ""
+    public_url: Annotated[str, Field(validation_alias="publicURL")] = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,8 +193,11 @@ class ChatChunk:
     prompt_tokens: int | None = None
 
 
-def read_resource(cls: type[R], data: Any) -> R:
-    """Return a resource from the API's response; fields unknown to this version are left out.
+_adapter: Callable[[Any], TypeAdapter[Any]] = cache(TypeAdapter)
+
+
+def read(cls: type[T], data: Any) -> T:
+    """Return an object from the API's response; fields unknown to this version are left out.
 
     Raises
     ------
@@ -201,49 +205,11 @@ def read_resource(cls: type[R], data: Any) -> R:
         The response has values unknown to this version.
     """
     try:
-        return cls.model_validate(data, extra="ignore")
+        found: T = _adapter(cls).validate_python(data, extra="ignore")
     except ValidationError as error:
         message = f"The platform speaks another version than this llmos: {invalid(error, cls).message}. Upgrade it with: pip install -U llmos"
         raise Unsupported(message) from None
-
-
-def _moment(value: Any) -> datetime | None:
-    try:
-        return datetime.fromisoformat(value) if isinstance(value, str) else None
-    except ValueError:
-        return None
-
-
-def read_event(data: Mapping[str, Any]) -> Event:
-    """Return an event from the API's response."""
-    first = _moment(data.get("firstTimestamp", data.get("first")))
-    last = _moment(data.get("lastTimestamp", data.get("last")))
-    count = data.get("count")
-    return Event(
-        type=str(data.get("type", "Normal")),
-        reason=str(data.get("reason", "")),
-        message=str(data.get("message", "")),
-        first=first,
-        last=last or first,
-        count=count if isinstance(count, int) else 1,
-    )
-
-
-def _texts(value: Any) -> tuple[str, ...]:
-    return tuple(str(item) for item in value) if isinstance(value, list) else ()
-
-
-def read_whoami(data: Mapping[str, Any]) -> WhoAmI:
-    """Return the identity in the response of ``/whoami``."""
-    return WhoAmI(
-        name=str(data.get("name", "")),
-        namespace=str(data.get("namespace", "")),
-        admin=bool(data.get("admin", False)),
-        groups=_texts(data.get("groups")),
-        scopes=_texts(data.get("scopes")),
-        gateway_url=str(data.get("gatewayURL") or ""),
-        public_url=str(data.get("publicURL") or ""),
-    )
+    return found
 
 
 def read_models(data: Any) -> list[AvailableModel]:
@@ -285,8 +251,35 @@ def events_between(before: Mapping[str, R], after: Mapping[str, R]) -> tuple[Wat
     return tuple(events)
 
 
-def error_in(data: Any) -> LLMOSError | None:
-    """Return the error that a line of a stream contains; None if it contains none."""
-    if isinstance(data, Mapping) and isinstance(data.get("error"), Mapping):
-        return from_status(data, status=502)
-    return None
+def read_chunk(data: str) -> ChatChunk:
+    """Return a piece of a streamed answer.
+
+    Raises
+    ------
+    UpstreamFailed
+        It can't be decoded.
+    LLMOSError
+        It is an error of the gateway or the engine.
+    """
+    try:
+        chunk: Any = json.loads(data)
+    except ValueError:
+        chunk = None
+    if not isinstance(chunk, dict):
+        raise UpstreamFailed("The gateway sent a piece of an answer that can't be read.")
+    if isinstance(chunk.get("error"), Mapping):
+        raise from_status(chunk, status=502)
+    choices = chunk.get("choices")
+    choice = _object(choices[0]) if isinstance(choices, list) and choices else {}
+    delta, usage = _object(choice.get("delta")), _object(chunk.get("usage"))
+    return ChatChunk(
+        text=delta.get("content") or "",
+        reasoning=delta.get("reasoning_content") or delta.get("reasoning") or "",
+        finish_reason=choice.get("finish_reason") or "",
+        completion_tokens=usage.get("completion_tokens"),
+        prompt_tokens=usage.get("prompt_tokens"),
+    )
+
+
+def _object(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 from urllib.parse import quote, urlsplit
 
 from llmos.errors import Invalid, LLMOSError, NotFound, Unauthorized, Unavailable, from_status
@@ -17,15 +15,11 @@ __all__ = [
     "HEADER_REQUEST_ID",
     "JSON",
     "MERGE",
-    "Body",
     "Service",
     "answer_error",
-    "delays",
     "from_hub",
     "is_loopback",
     "label_selector",
-    "make_body",
-    "new_request_id",
     "resource_path",
 ]
 
@@ -36,8 +30,6 @@ JSON = "application/json"
 HEADER_REQUEST_ID = "x-request-id"
 HEADER_HUB = "x-jupyterhub-version"
 """Header of every response of the Hub itself, also of the error pages of its proxy."""
-
-_RETRY_DELAYS = (0.1, 0.3, 0.8)
 
 
 @dataclass(frozen=True)
@@ -88,29 +80,6 @@ class Service:
         return Unavailable(message)
 
 
-@dataclass(frozen=True)
-class Body:
-    """A request's body.
-
-    Attributes
-    ----------
-    content
-        The encoded JSON.
-    type
-        Content type of `content`.
-    """
-
-    content: bytes
-    type: str = JSON
-
-
-def make_body(data: Any, type_: str = JSON) -> Body:
-    """Encode `data`; a resource is encoded without its status, which clients don't write."""
-    if isinstance(data, Resource):
-        data = {key: value for key, value in data.document().items() if key != "status"}
-    return Body(json.dumps(data, ensure_ascii=False).encode(), type_)
-
-
 def resource_path(
     kind: type[Resource], namespace: str | None, name: str | None = None, subresource: str | None = None
 ) -> str:
@@ -145,16 +114,6 @@ def label_selector(labels: Mapping[str, str] | str | None) -> str | None:
     return labels if isinstance(labels, str) else ",".join(f"{key}={value}" for key, value in labels.items())
 
 
-def new_request_id() -> str:
-    """Return a new id for a request, which appears in the logs of all parts of the platform."""
-    return secrets.token_hex(8)
-
-
-def delays(retries: int) -> list[float]:
-    """Return the seconds to wait before each retry."""
-    return [_RETRY_DELAYS[min(n, len(_RETRY_DELAYS) - 1)] for n in range(retries)]
-
-
 def is_loopback(url: str) -> bool:
     """Return whether the address is on this machine, so that no proxy from the environment can reach it."""
     host = urlsplit(url).hostname or ""
@@ -170,17 +129,15 @@ def from_hub(status: int, headers: Mapping[str, str]) -> bool:
     return (status in {301, 302, 303, 307, 308} and "/hub/" in path) or (status == 404 and HEADER_HUB in headers)
 
 
-def answer_error(
-    service: Service, status: int, body: bytes, request_id: str | None, headers: Mapping[str, str] | None = None
-) -> LLMOSError:
+def answer_error(service: Service, status: int, body: bytes, headers: Mapping[str, str]) -> LLMOSError:
     """Return the error for a response of LLMOS, of the Hub or of a proxy in between."""
+    request_id = headers.get(HEADER_REQUEST_ID)
     try:
         data = json.loads(body)
     except ValueError:
         data = None
     if isinstance(data, dict) and (data.get("kind") == "Status" or "error" in data or "message" in data):
         return from_status(data, status=status, request_id=request_id)
-    headers = headers or {}
     if from_hub(status, headers) or (status in {502, 503, 504} and HEADER_HUB in headers):
         return service.starting()
     if status in {502, 503, 504}:

@@ -10,7 +10,6 @@ from llmos.resources.workload import DownloadProgress
 
 __all__ = [
     "age",
-    "count",
     "done_of",
     "download_state",
     "duration",
@@ -64,15 +63,6 @@ def next_try(at: datetime | None, now: datetime) -> str:
         return ""
     seconds = (at - now).total_seconds()
     return f"Next try in {duration(seconds + 0.5)}." if seconds > 0 else "Trying again now."
-
-
-def count(number: int) -> str:
-    """Format a number with thousands separators.
-
-    >>> count(9310)
-    '9,310'
-    """
-    return f"{number:,}"
 
 
 def done_of(done: int, total: int | None) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from llmos.present.amounts import count, duration
+from llmos.present.amounts import duration
 
 __all__ = ["chat_footer", "waiting_for"]
 
@@ -37,7 +37,7 @@ def chat_footer(*, tokens: int | None, first_after: float | None, seconds: float
     >>> chat_footer(tokens=412, first_after=0.31, seconds=13.6)
     '412 tokens · first after 0.3 s · 31 tokens/s'
     """
-    parts = [f"{count(tokens)} token{'' if tokens == 1 else 's'}"] if tokens is not None else []
+    parts = [f"{tokens:,} token{'' if tokens == 1 else 's'}"] if tokens is not None else []
     if first_after is not None:
         parts.append(f"first after {first_after:.1f} s")
         writing = seconds - first_after

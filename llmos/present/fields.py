@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from llmos.present.amounts import age, count, duration, format_bytes
+from llmos.present.amounts import age, duration, format_bytes
 from llmos.present.text import Tone
 from llmos.resources import Resource
 from llmos.resources.base import Meaning, Titles, Unit
@@ -73,7 +73,7 @@ def _with_unit(value: Any, unit: Unit, now: datetime) -> str:
         case "bytes" | "file bytes":
             return format_bytes(value, binary=unit.name == "bytes")
         case "count":
-            return count(value)
+            return f"{value:,}"
         case "age":
             return f"{age(value, now)} ago"
         case "wait":

@@ -66,10 +66,6 @@ def _memory(service: ModelService) -> str:
     return memory_of(sum(used) if used else None, sum(limits) if limits else None)
 
 
-def _replicas(service: ModelService) -> str:
-    return f"{service.status.ready_replicas}/{service.wanted_replicas}"
-
-
 def ps_table(
     services: Sequence[ModelService], *, now: datetime, namespaces: bool = False, qualified: bool = False
 ) -> Table:
@@ -94,7 +90,7 @@ def ps_table(
             model_of(service),
             engine_of(service),
             state,
-            _replicas(service),
+            f"{service.status.ready_replicas}/{service.wanted_replicas}",
             _memory(service),
             age(service.metadata.creation_timestamp, now),
         ]

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from llmos.present.text import Line, Span, Tone, clean, fit, pad, text_width
+from llmos.present.text import Line, Span, Tone, clean, cut, pad, text_width
 
 __all__ = ["Row", "Table"]
 
@@ -96,8 +96,7 @@ class Table:
 
     @staticmethod
     def _cell(text: str, width: int, *, last: bool) -> str:
-        (span,) = fit((Span(text),), width) if text else (Span(""),)
-        return span.text if last else pad(span.text, width) + _GAP
+        return cut(text, width) if last else pad(cut(text, width), width) + _GAP
 
 
 def _note(note: str, indent: str, width: int | None) -> list[Line]:

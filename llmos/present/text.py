@@ -17,6 +17,7 @@ __all__ = [
     "Tone",
     "clean",
     "clean_block",
+    "cut",
     "did_you_mean",
     "escape_block",
     "facts",
@@ -119,7 +120,8 @@ def pad(text: str, width: int) -> str:
     return text + " " * (width - text_width(text))
 
 
-def _cut(text: str, width: int) -> str:
+def cut(text: str, width: int) -> str:
+    """Truncate a text with an ellipsis if it is wider than `width`."""
     if text_width(text) <= width:
         return text
     return _longest(text, width - 1) + "…" if width > 0 else ""
@@ -136,7 +138,7 @@ def fit(line_: Line, width: int | None) -> Line:
         return line_
     spans, left = [], width
     for span in line_:
-        piece = _cut(span.text, left)
+        piece = cut(span.text, left)
         spans.append(Span(piece, span.tone))
         left -= text_width(piece)
         if piece != span.text:

@@ -25,37 +25,42 @@ class Transcript:
     ----------
     hints
         Spelling of commands in hints.
+
+    Attributes
+    ----------
+    current
+        The last observation.
     """
 
     def __init__(self, hints: Hints | None = None) -> None:
         self._hints = hints or Hints()
         self._past: list[Line] = []
-        self._now: Progress | None = None
+        self.current: Progress | None = None
         self._told: tuple[str, str, str] | None = None
         self._told_at: datetime | None = None
 
     def add(self, progress: Progress) -> None:
         """Add an observation."""
-        before = self._now
+        before = self.current
         if before is not None and before.phase not in {progress.phase, next(iter(progress.kind.phases))}:
             self._past += _finished(before, progress.changed)
-        self._now = progress
+        self.current = progress
 
     def lines(self, *, now: datetime, width: int | None = None) -> list[Line]:
         """Return a line per completed phase, then the current one, which has more lines after a failure."""
-        current = _current(self._now, self._hints, now) if self._now is not None else []
+        current = _current(self.current, self._hints, now) if self.current is not None else []
         return [fit(line_, width) for line_ in [*self._past, *current]]
 
     def news(self, *, now: datetime) -> list[Line]:
         """Return the lines to print now if lines can't be updated in place; each phase and reason comes once."""
-        if self._now is None:
+        if self.current is None:
             return []
-        told = (self._now.phase, self._now.message, self._now.away)
+        told = (self.current.phase, self.current.message, self.current.away)
         waited = (now - self._told_at).total_seconds() if self._told_at is not None else _PLAIN_EVERY
-        if told == self._told and (self._now.download is None or waited < _PLAIN_EVERY):
+        if told == self._told and (self.current.download is None or waited < _PLAIN_EVERY):
             return []
         self._told, self._told_at = told, now
-        return _current(self._now, self._hints, now)
+        return _current(self.current, self._hints, now)
 
 
 def _start(progress: Progress, word: str) -> Line:

@@ -101,12 +101,6 @@ def _check_name(name: str) -> str:
     return name
 
 
-def _reference_rule() -> dict[str, str]:
-    """Return the CEL rule for a field that holds a name."""
-    plain = "".join(f".replace('{other}', '-')" for other in "_. ")
-    return _name_rule("self", f"self.lowerAscii(){plain}")
-
-
 def metadata_name_rule() -> dict[str, str]:
     """Return the CEL rule for the name of a resource."""
     # the API server already checks that it is lower case and has no other separator than dots
@@ -123,11 +117,12 @@ def _name_rule(value: str, meant: str, *, field: str = "") -> dict[str, str]:
     )
 
 
+_PLAIN = "self.lowerAscii().replace('_', '-').replace('.', '-').replace(' ', '-')"
 Name = Annotated[
     str,
     AfterValidator(_check_name),
     # the bound keeps the rule's estimated cost low; the rule itself limits the length of a name
-    Field(json_schema_extra=cel.validations(_reference_rule(), maxLength=253)),
+    Field(json_schema_extra=cel.validations(_name_rule("self", _PLAIN), maxLength=253)),
 ]
 """A DNS label (RFC 1123), as Kubernetes requires for names."""
 
@@ -395,7 +390,7 @@ def _path(location: tuple[int | str, ...]) -> str:
     return text
 
 
-def invalid(error: ValidationError, cls: type[BaseModel]) -> Invalid:
+def invalid(error: ValidationError, cls: type[Any]) -> Invalid:
     """Convert pydantic's error: a path and a sentence for each field, with suggestions where possible."""
     from difflib import get_close_matches
 

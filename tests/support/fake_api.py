@@ -13,6 +13,7 @@ import socket
 import threading
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime
+from difflib import get_close_matches
 from typing import Any
 
 import uvicorn
@@ -232,7 +233,12 @@ class FakePlatform:
     def _find(self, kind: type[Resource], namespace: str, name: str) -> dict[str, Any]:
         data = self.objects.get((kind.plural, namespace, name))
         if data is None:
-            raise NotFound(f'No {kind.singular} "{name}" in {namespace}.')
+            where = f" in {namespace}" if namespace else ""
+            names = [key[2] for key in self.objects if key[:2] == (kind.plural, namespace)]
+            close = get_close_matches(name, names, n=1)
+            listed = f" There {'is' if len(names) == 1 else 'are'}: {', '.join(names)}." if names else ""
+            hint = f' Did you mean "{close[0]}"?' if close else listed
+            raise NotFound(f'There is no {kind.singular} "{name}"{where}.{hint}')
         return data
 
     async def _collection(self, request: Request, kind: type[Resource]) -> Response:

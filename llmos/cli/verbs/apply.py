@@ -38,7 +38,8 @@ def run_apply(client: Client, args: argparse.Namespace, output: Output) -> Seque
         try:
             applied.append(_apply(client, manifest, args, output))
         except LLMOSError as error:
-            raise _at(error, manifest) from None
+            message = f"{manifest.place}: {error.message}"
+            raise type(error)(message, causes=error.causes, request_id=error.request_id) from None
     return applied
 
 
@@ -67,8 +68,3 @@ def _apply(client: Client, manifest: Manifest, args: argparse.Namespace, output:
     rehearsal = " (dry run: nothing was changed)" if args.dry_run else ""
     output.text(f"{wanted.singular}/{wanted.metadata.name} {word}{rehearsal}")
     return after
-
-
-def _at(error: LLMOSError, manifest: Manifest) -> LLMOSError:
-    """Return the same error with the document's place in front of the message."""
-    return type(error)(f"{manifest.place}: {error.message}", causes=error.causes, request_id=error.request_id)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from operator import attrgetter
 
 from llmos.cli.common import Target, add_namespace, add_target, add_wait, suggesting, target_of
 from llmos.cli.output import Output
@@ -28,16 +29,9 @@ __all__ = [
 ]
 
 
-def _pausable(kind: type[Resource]) -> bool:
-    return kind.pausable
-
-
-def _scalable(kind: type[Resource]) -> bool:
-    return kind.scalable
-
-
-def _awaitable(kind: type[Resource]) -> bool:
-    return bool(kind.phases)
+_pausable = attrgetter("pausable")
+_scalable = attrgetter("scalable")
+_awaitable = attrgetter("phases")
 
 
 def _add_timeout(parser: Parser) -> None:
@@ -87,7 +81,7 @@ def configure_set(parser: Parser) -> None:
 def run_stop(client: Client, args: argparse.Namespace, output: Output) -> Resource:
     """Stop the processes of a resource but keep it."""
     target = target_of(args.name, _pausable, "can't be stopped")
-    with suggesting(client, target.name, args.namespace, target.kind):
+    with suggesting(client, target, args.namespace):
         resource = client.collection(target.kind).stop(target.name, namespace=args.namespace)
     output.text(f"{target.name} is stopped. Start it again with: {output.hints.command} start {target.words}")
     return resource
@@ -96,7 +90,7 @@ def run_stop(client: Client, args: argparse.Namespace, output: Output) -> Resour
 def run_start(client: Client, args: argparse.Namespace, output: Output) -> Resource:
     """Start a stopped resource again."""
     target = target_of(args.name, _pausable, "can't be started")
-    with suggesting(client, target.name, args.namespace, target.kind):
+    with suggesting(client, target, args.namespace):
         resource = client.collection(target.kind).start(target.name, namespace=args.namespace)
     return _end(client, resource, args, output, "is starting")
 
@@ -106,7 +100,7 @@ def run_scale(client: Client, args: argparse.Namespace, output: Output) -> Resou
     if args.replicas < 0:
         raise UsageError("The number of replicas can't be less than 0.")
     target = target_of(args.name, _scalable, "have no replicas")
-    with suggesting(client, target.name, args.namespace, target.kind):
+    with suggesting(client, target, args.namespace):
         resource = client.collection(target.kind).scale(target.name, args.replicas, namespace=args.namespace)
     words = f"is going to {args.replicas} replica{'' if args.replicas == 1 else 's'}"
     return _end(client, resource, args, output, words)
@@ -115,7 +109,7 @@ def run_scale(client: Client, args: argparse.Namespace, output: Output) -> Resou
 def run_wait(client: Client, args: argparse.Namespace, output: Output) -> Resource:
     """Wait until a resource is ready."""
     target = target_of(args.name, _awaitable, "have no phases to wait for")
-    with suggesting(client, target.name, args.namespace, target.kind):
+    with suggesting(client, target, args.namespace):
         return wait_shown(client, target.kind, target.name, output, namespace=args.namespace, timeout=args.timeout)
 
 
@@ -127,7 +121,7 @@ def run_set(client: Client, args: argparse.Namespace, output: Output) -> Resourc
     if not given:
         raise UsageError(f"Set what? For example: {output.hints.command} set {args.name} --memory 6Gi")
     target = Target(MAIN_KIND, args.name)
-    with suggesting(client, target.name, args.namespace, target.kind):
+    with suggesting(client, target, args.namespace):
         patch = {"spec": make_patch(given)}
         resource = client.collection(target.kind).patch(target.name, patch, namespace=args.namespace)
     words = ", ".join(f"{key} {value}" for key, value in given.items() if key != "env")

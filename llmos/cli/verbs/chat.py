@@ -6,7 +6,7 @@ import argparse
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from datetime import datetime
 from itertools import chain
 from typing import Any
@@ -18,7 +18,7 @@ from llmos.client._sync.client import Client
 from llmos.client.messages import ChatChunk
 from llmos.errors import LLMOSError, ModelNotFound, UsageError
 from llmos.present.chat import chat_footer, waiting_for
-from llmos.present.text import Line, Span, did_you_mean
+from llmos.present.text import Line, Span
 
 __all__ = ["configure_chat", "run_chat"]
 
@@ -42,19 +42,14 @@ def run_chat(client: Client, args: argparse.Namespace, output: Output) -> str:
     """Ask one question, or hold a conversation; return the last answer."""
     model = args.model or _only_model(client, output)
     talk = _Talk(client, output, model, chat_options(args), args.system)
-    if args.prompt:
-        piped = "" if sys.stdin.isatty() else _piped()
-        return talk.ask(" ".join(args.prompt) + (f"\n\n{piped}" if piped else ""))
-    if not sys.stdin.isatty():
-        prompt = _piped()
-        if not prompt:
-            raise UsageError("llmos chat: nothing came on standard input. Write the question after the model's name.")
-        return talk.ask(prompt)
-    return _converse(talk, output)
-
-
-def _piped() -> str:
-    return sys.stdin.read().strip()
+    typed = sys.stdin.isatty()
+    if typed and not args.prompt:
+        return _converse(talk, output)
+    piped = "" if typed else sys.stdin.read().strip()
+    prompt = "\n\n".join(part for part in (" ".join(args.prompt), piped) if part)
+    if not prompt:
+        raise UsageError("llmos chat: nothing came on standard input. Write the question after the model's name.")
+    return talk.ask(prompt)
 
 
 def _only_model(client: Client, output: Output) -> str:
@@ -100,8 +95,6 @@ class _Talk:
                         answer.append(chunk.text)
                         self._output.piece(chunk.text)
                     tokens = chunk.completion_tokens if chunk.completion_tokens is not None else tokens
-        except ModelNotFound as error:
-            raise self._better(error) from None
         finally:
             if answer:
                 self._output.piece("\n")
@@ -125,19 +118,6 @@ class _Talk:
                 waiting.over = True
         return pieces
 
-    def _better(self, error: ModelNotFound) -> ModelNotFound:
-        """Return the error with the names that the caller may use, unless the gateway listed them already."""
-        if "You can use" in error.message or "Did you mean" in error.message:
-            return error
-        try:
-            names = [model.id for model in self._client.models()]
-        except LLMOSError:
-            return error
-        listed = f" You can use: {', '.join(names[:20])}." if names else ""
-        return ModelNotFound(
-            f"{error.message.rstrip('.')}.{listed}{did_you_mean(self.model, names)}", request_id=error.request_id
-        )
-
 
 class _Waiting:
     """A line with the time spent waiting for an answer; empty once the answer begins."""
@@ -155,7 +135,8 @@ class _Waiting:
 
 def _converse(talk: _Talk, output: Output) -> str:
     """Ask questions from a terminal until Ctrl-D; return the last answer."""
-    _history()
+    with suppress(ImportError):  # some builds of Python lack it
+        import readline  # noqa: F401 - importing it enables line editing in `input`
     output.note(_WELCOME.format(model=talk.model))
     answer = ""
     while True:
@@ -187,11 +168,3 @@ def _question() -> str:
     while not lines[-1].rstrip().endswith('"""'):
         lines.append(input(". "))
     return "\n".join(lines).rstrip().removesuffix('"""').strip()
-
-
-def _history() -> None:
-    """Enable line editing if Python has it."""
-    try:
-        import readline  # noqa: F401 - importing it enables line editing in `input`
-    except ImportError:
-        return

@@ -31,7 +31,7 @@ def run_delete(client: Client, args: argparse.Namespace, output: Output) -> list
     """Delete resources and wait until they are gone."""
     wanted = _wanted(args)
     for target, namespace in wanted:  # checked first, so that a wrong name doesn't leave half of them deleted
-        with suggesting(client, target.name, namespace, target.kind):
+        with suggesting(client, target, namespace):
             client.collection(target.kind).get(target.name, namespace=namespace)
     names = ", ".join(str(target) for target, _ in wanted)
     if not (args.yes or args.dry_run) and not output.confirm(f"Delete {names}? This can't be undone."):

@@ -35,7 +35,7 @@ def run_describe(client: Client, args: argparse.Namespace, output: Output) -> li
     found = []
     for n, target in enumerate(targets_or_main(args.kind, args.names)):
         collection = client.collection(target.kind)
-        with suggesting(client, target.name, args.namespace, target.kind):
+        with suggesting(client, target, args.namespace):
             resource = collection.get(target.name, namespace=args.namespace)
         try:
             events: Sequence[Event] = collection.events(target.name, namespace=args.namespace)
@@ -50,7 +50,7 @@ def run_events(client: Client, args: argparse.Namespace, output: Output) -> list
     """Show the events of resources."""
     found: list[Event] = []
     for target in targets_or_main(args.kind, args.names):
-        with suggesting(client, target.name, args.namespace, target.kind):
+        with suggesting(client, target, args.namespace):
             events = client.collection(target.kind).events(target.name, namespace=args.namespace)
         output.show(events_table(events, now=utcnow()))
         found += events

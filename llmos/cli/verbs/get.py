@@ -55,7 +55,7 @@ def _find(client: Client, kind: type[Resource], wanted: list[Target], args: argp
         return client.collection(kind).list(namespace=where, labels=args.selector)
     found = []
     for target in wanted:
-        with suggesting(client, target.name, args.namespace, kind):
+        with suggesting(client, target, args.namespace):
             found.append(client.collection(kind).get(target.name, namespace=args.namespace))
     return found
 

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import argparse
+from operator import attrgetter
 
 from llmos.cli.common import add_namespace, add_target, suggesting, target_of
 from llmos.cli.output import Output
 from llmos.cli.parser import Parser
 from llmos.client._sync.client import Client
 from llmos.errors import Unavailable
-from llmos.resources import Resource
 
 __all__ = ["configure_logs", "run_logs"]
 
 
-def _able(kind: type[Resource]) -> bool:
-    return kind.has_logs
+_able = attrgetter("has_logs")
 
 
 def configure_logs(parser: Parser) -> None:
@@ -30,7 +29,7 @@ def configure_logs(parser: Parser) -> None:
 def run_logs(client: Client, args: argparse.Namespace, output: Output) -> None:
     """Show a log."""
     target = target_of(args.name, _able, "have no logs")
-    with suggesting(client, target.name, args.namespace, target.kind):
+    with suggesting(client, target, args.namespace):
         pieces = client.collection(target.kind).logs(
             target.name, namespace=args.namespace, tail=args.tail, follow=args.follow, replica=args.replica
         )

@@ -16,6 +16,9 @@ from llmos.resources import ModelService
 
 __all__ = ["add_spec_options", "configure_serve", "run_serve", "spec_options"]
 
+_SPEC_OPTIONS = ("replicas", "memory", "cpu", "gpus", "engine", "task", "args", "aliases", "credential_ref")
+"""Options that are fields of a ModelService's spec, or of its resources, as given."""
+
 
 def configure_serve(parser: Parser) -> None:
     """Add the arguments of ``serve``."""
@@ -53,7 +56,9 @@ def add_spec_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--alias", dest="aliases", metavar="NAME", action="append", help="a further name for clients; may be repeated"
     )
-    parser.add_argument("--credential", metavar="NAME", help="a Credential with access to a gated model")
+    parser.add_argument(
+        "--credential", dest="credential_ref", metavar="NAME", help="a Credential with access to a gated model"
+    )
 
 
 def spec_options(args: argparse.Namespace) -> dict[str, Any]:
@@ -64,17 +69,7 @@ def spec_options(args: argparse.Namespace) -> dict[str, Any]:
     UsageError
         The value of an option is malformed.
     """
-    given = {
-        "replicas": args.replicas,
-        "memory": args.memory,
-        "cpu": args.cpu,
-        "gpus": args.gpus,
-        "engine": args.engine,
-        "task": args.task,
-        "args": args.args,
-        "aliases": args.aliases,
-        "credential_ref": args.credential,
-    }
+    given = {name: getattr(args, name) for name in _SPEC_OPTIONS}
     if args.env:
         pairs = [item.partition("=") for item in args.env]
         wrong = [name for name, sign, _ in pairs if not sign or not name]

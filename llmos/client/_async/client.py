@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from contextlib import aclosing, suppress
+from contextlib import suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 
 from llmos.client._async.collection import AsyncCollection
-from llmos.client._async.gateway import fetch_models, stream_chat
 from llmos.client._async.hub import search_hub
-from llmos.client._async.transport import AsyncTransport
+from llmos.client._async.transport import AsyncTransport, response_lines
 from llmos.client.addresses import address_error, address_of
-from llmos.client.messages import AvailableModel, ChatChunk, WhoAmI, read_whoami
+from llmos.client.messages import AvailableModel, ChatChunk, WhoAmI, read, read_chunk, read_models
 from llmos.client.progress import Progress
 from llmos.client.requests import Service, is_loopback
 from llmos.client.serving import Submitted, make_change, make_modelservice
 from llmos.configuration import Configuration, load
-from llmos.errors import LLMOSError, NotFound, Unavailable, Unsupported
+from llmos.errors import LLMOSError, NotFound, Unavailable, Unsupported, UpstreamFailed
 from llmos.resources import API_VERSION, KINDS, ModelService, Resource, kind_named
 from llmos.resources.node import Node, NodeList
 
@@ -139,7 +138,7 @@ class AsyncClient:
         """Return the identity that the token belongs to; it is requested once and cached."""
         if self._whoami is None:
             data = await self._api_transport().request("GET", f"/apis/{API_VERSION}/whoami")
-            self._whoami = read_whoami(data if isinstance(data, dict) else {})
+            self._whoami = read(WhoAmI, data)
         return self._whoami
 
     async def namespace(self) -> str:
@@ -149,7 +148,7 @@ class AsyncClient:
     async def nodes(self) -> list[Node]:
         """Return the nodes with their free capacity, and what runs there as far as the caller may see it."""
         data = await self._api_transport().request("GET", f"/apis/{API_VERSION}/nodes")
-        return NodeList.model_validate(data, extra="ignore").items  # a newer API may send more fields
+        return read(NodeList, data).items
 
     # Model services
 
@@ -278,7 +277,7 @@ class AsyncClient:
 
     async def models(self) -> list[AvailableModel]:
         """Return the models that the caller may use, as the gateway lists them."""
-        return await fetch_models(self._gateway_transport())
+        return read_models(await self._gateway_transport().request("GET", "/models"))
 
     async def stream_chat(
         self, model: str, messages: Sequence[Mapping[str, Any]], *, timeout: float = 600.0, **options: Any
@@ -302,11 +301,27 @@ class AsyncClient:
             The caller may use no model of that name.
         ModelNotReady
             No replica is ready; the message says why.
+        UpstreamFailed
+            The stream ended early or can't be decoded.
         """
-        chunks = stream_chat(self._gateway_transport(), model, messages, options, timeout)
-        async with aclosing(chunks) as pieces:
-            async for chunk in pieces:
-                yield chunk
+        body = {
+            "model": model,
+            "messages": list(messages),
+            "stream": True,
+            "stream_options": {"include_usage": True},
+            **options,
+        }
+        transport = self._gateway_transport()
+        async with transport.stream("POST", "/chat/completions", data=body, read_timeout=timeout) as response:
+            # server-sent events, see https://platform.openai.com/docs/api-reference/chat-streaming
+            async for line in response_lines(response):
+                if not line.startswith("data:"):
+                    continue
+                data = line.removeprefix("data:").strip()
+                if data == "[DONE]":
+                    return
+                yield read_chunk(data)
+        raise UpstreamFailed(f"The answer of {model} broke off before its end.")
 
     def openai(self, **options: Any) -> openai.AsyncOpenAI:
         """Return an ``openai.AsyncOpenAI`` that is configured for this platform's gateway.

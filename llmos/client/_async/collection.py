@@ -10,9 +10,9 @@ from typing import Any, Generic, TypeVar
 
 from llmos.client._async.transport import AsyncTransport
 from llmos.client._async.watching import fetch_listing, steps
-from llmos.client.messages import Event, Listing, Step, WatchEvent, read_event, read_resource
+from llmos.client.messages import Event, Listing, Step, WatchEvent, read
 from llmos.client.progress import Progress, ProgressTracker, failure, too_slow
-from llmos.client.requests import APPLY, MERGE, Body, label_selector, make_body, resource_path
+from llmos.client.requests import APPLY, JSON, MERGE, label_selector, resource_path
 from llmos.client.timing import AsyncText, asleep
 from llmos.errors import NotFound, Unavailable, Unsupported
 from llmos.resources import Resource
@@ -47,18 +47,12 @@ class AsyncCollection(Generic[R]):
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.kind.plural} at {self._transport.service.url}>"
 
-    async def _namespace(self, namespace: str | None, resource: Any = None) -> str | None:
-        """Return the given namespace, the resource's or the caller's own; None for cluster-scoped kinds."""
+    async def _namespace(self, namespace: str | None) -> str | None:
+        """Return the given namespace or the caller's own; None for cluster-scoped kinds."""
         if self.kind.scope == "Cluster":
             return None
         if namespace is not None:
             return None if namespace == _ALL else namespace
-        if isinstance(resource, Resource) and resource.metadata.namespace:
-            return resource.metadata.namespace
-        if isinstance(resource, Mapping):
-            metadata = resource.get("metadata")
-            if isinstance(metadata, Mapping) and metadata.get("namespace"):
-                return str(metadata["namespace"])
         return await self._own_namespace()
 
     async def list(self, *, namespace: str | None = None, labels: Mapping[str, str] | str | None = None) -> Listing[R]:
@@ -83,7 +77,7 @@ class AsyncCollection(Generic[R]):
             No resource has that name.
         """
         path = resource_path(self.kind, await self._namespace(namespace), name)
-        return read_resource(self.kind, await self._transport.request("GET", path))
+        return read(self.kind, await self._transport.request("GET", path))
 
     async def create(
         self, resource: R | Mapping[str, Any], *, namespace: str | None = None, dry_run: bool = False
@@ -106,8 +100,7 @@ class AsyncCollection(Generic[R]):
         Invalid
             The resource is invalid; the error has the path of each invalid field.
         """
-        path = resource_path(self.kind, await self._namespace(namespace, resource))
-        return await self._write("POST", path, make_body(self._checked(resource)), dry_run=dry_run)
+        return await self._submit("POST", resource, namespace, dry_run=dry_run)
 
     async def update(
         self, resource: R | Mapping[str, Any], *, namespace: str | None = None, dry_run: bool = False
@@ -121,8 +114,7 @@ class AsyncCollection(Generic[R]):
         Conflict
             The resource was changed after it was read.
         """
-        path = resource_path(self.kind, await self._namespace(namespace, resource), _name_of(resource))
-        return await self._write("PUT", path, make_body(self._checked(resource)), dry_run=dry_run)
+        return await self._submit("PUT", resource, namespace, dry_run=dry_run)
 
     async def apply(self, resource: R | Mapping[str, Any], *, namespace: str | None = None, dry_run: bool = False) -> R:
         """Create the resource, or replace its ``spec`` and merge its labels and annotations.
@@ -134,8 +126,7 @@ class AsyncCollection(Generic[R]):
         Invalid
             The resource is invalid; the error has the path of each invalid field.
         """
-        path = resource_path(self.kind, await self._namespace(namespace, resource), _name_of(resource))
-        return await self._write("PATCH", path, make_body(self._checked(resource), APPLY), dry_run=dry_run)
+        return await self._submit("PATCH", resource, namespace, dry_run=dry_run, content_type=APPLY)
 
     async def patch(
         self, name: str, patch: Mapping[str, Any], *, namespace: str | None = None, dry_run: bool = False
@@ -152,7 +143,7 @@ class AsyncCollection(Generic[R]):
             As for `create`.
         """
         path = resource_path(self.kind, await self._namespace(namespace), name)
-        return await self._write("PATCH", path, make_body(dict(patch), MERGE), dry_run=dry_run)
+        return await self._write("PATCH", path, dict(patch), MERGE, dry_run=dry_run)
 
     async def delete(self, name: str, *, namespace: str | None = None, dry_run: bool = False) -> None:
         """Request the deletion of a resource; `wait_deleted` waits until it is gone.
@@ -306,8 +297,9 @@ class AsyncCollection(Generic[R]):
             async for step in states:
                 resource = step.items.get(key)
                 if resource is None and not step.away:
-                    message = f'There is no {self.kind.singular} "{name}"{f" in {where}" if where else ""}.'
-                    raise NotFound(message if last is None else f"{name} was deleted meanwhile.")
+                    if last is not None:
+                        raise NotFound(f"{name} was deleted meanwhile.")
+                    resource = await self.get(name, namespace=where)  # the API's error has similar names
                 progress = tracker.see(resource, utcnow(), away=step.away)
                 if not progress.same_as(last):
                     yield progress
@@ -389,8 +381,8 @@ class AsyncCollection(Generic[R]):
         """Return the events of a resource, oldest first."""
         path = resource_path(self.kind, await self._namespace(namespace), name, "events")
         data = await self._transport.request("GET", path)
-        items = data.get("items") if isinstance(data, dict) else data
-        return [read_event(item) for item in items or () if isinstance(item, dict)]
+        items = data.get("items") if isinstance(data, dict) else None
+        return [read(Event, item) for item in items or ()]
 
     async def logs(
         self,
@@ -421,9 +413,12 @@ class AsyncCollection(Generic[R]):
         """
         self._require(self.kind.has_logs, "have no logs")
         path = resource_path(self.kind, await self._namespace(namespace), name, "logs")
+        read_timeout = None if follow else 30.0
         while True:
-            async with aclosing(self._log_stream(path, tail, follow, replica)) as pieces:
-                async for text in pieces:
+            given = {"tailLines": tail, "follow": "1" if follow else None, "replica": replica}
+            params = {key: str(value) for key, value in given.items() if value is not None}
+            async with self._transport.stream("GET", path, params=params, read_timeout=read_timeout) as response:
+                async for text in response.aiter_text():
                     yield text
             if not follow:
                 return
@@ -431,34 +426,28 @@ class AsyncCollection(Generic[R]):
             tail = 0
             await asleep(1.0)
 
-    async def _log_stream(self, path: str, tail: int | None, follow: bool, replica: str | None) -> AsyncGenerator[str]:
-        params = {}
-        if tail is not None:
-            params["tailLines"] = str(tail)
-        if follow:
-            params["follow"] = "1"
-        if replica is not None:
-            params["replica"] = replica
-        read_timeout = None if follow else 30.0
-        async with self._transport.stream("GET", path, params=params, read_timeout=read_timeout) as response:
-            async for text in response.aiter_text():
-                yield text
+    async def _submit(
+        self,
+        method: str,
+        resource: R | Mapping[str, Any],
+        namespace: str | None,
+        *,
+        dry_run: bool,
+        content_type: str = JSON,
+    ) -> R:
+        """Send a resource without its status, which clients don't write."""
+        if not isinstance(resource, Resource):  # validated here, so that a mistake costs no request
+            resource = self.kind.parse({"kind": self.kind.kind_name(), **resource})
+        metadata = resource.metadata
+        where = await self._namespace(metadata.namespace or None if namespace is None else namespace)
+        path = resource_path(self.kind, where, None if method == "POST" else metadata.name)
+        data = {key: value for key, value in resource.document().items() if key != "status"}
+        return await self._write(method, path, data, content_type, dry_run=dry_run)
 
-    def _checked(self, resource: R | Mapping[str, Any]) -> R | Mapping[str, Any]:
-        """Return the manifest as a resource, validated here so that a mistake costs no request."""
-        if isinstance(resource, Resource):
-            return resource
-        manifest = {"kind": self.kind.kind_name(), **resource}
-        return self.kind.parse(manifest)
-
-    async def _write(self, method: str, path: str, body: Body, *, dry_run: bool) -> R:
+    async def _write(self, method: str, path: str, data: Any, content_type: str, *, dry_run: bool) -> R:
         params = {"dryRun": "All"} if dry_run else None
-        data = await self._transport.request(method, path, params=params, body=body, repeatable=method != "POST")
-        return read_resource(self.kind, data)
-
-
-def _name_of(resource: Any) -> str:
-    if isinstance(resource, Resource):
-        return resource.metadata.name
-    metadata = resource.get("metadata") if isinstance(resource, Mapping) else None
-    return str(metadata.get("name", "")) if isinstance(metadata, Mapping) else ""
+        repeatable = method != "POST"
+        data = await self._transport.request(
+            method, path, params=params, data=data, content_type=content_type, repeatable=repeatable
+        )
+        return read(self.kind, data)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import secrets
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
@@ -11,13 +13,11 @@ import httpx
 from llmos.client.lines import LineSplitter
 from llmos.client.requests import (
     HEADER_REQUEST_ID,
-    Body,
+    JSON,
     Service,
     answer_error,
-    delays,
     from_hub,
     is_loopback,
-    new_request_id,
 )
 from llmos.client.timing import asleep
 from llmos.errors import LLMOSError, TooManyRequests, Unavailable
@@ -25,24 +25,14 @@ from llmos.errors import LLMOSError, TooManyRequests, Unavailable
 __all__ = ["AsyncTransport", "response_lines"]
 
 _NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
-
-
+_RETRY_DELAYS = (0.1, 0.3, 0.8)
+"""Seconds before each retry; the last for all further ones."""
 _TO_START = 4
 """Factor by which the delays between retries are longer for a service that is being started: five seconds in all."""
 
 
 class _NotYet(Exception):
-    """The Hub answered instead of the service, so that the request never reached it.
-
-    Attributes
-    ----------
-    error
-        The error to raise if this doesn't change.
-    """
-
-    def __init__(self, error: LLMOSError) -> None:
-        super().__init__(error.message)
-        self.error = error
+    """The Hub answered instead of the service, so that the request never reached it."""
 
 
 class AsyncTransport:
@@ -68,7 +58,6 @@ class AsyncTransport:
         self._http = httpx.AsyncClient(
             base_url=service.url,
             headers={"authorization": f"Bearer {token}", "user-agent": "llmos"},
-            timeout=httpx.Timeout(timeout, connect=5.0, pool=5.0),
             # a proxy from the environment can't reach this machine's own addresses
             trust_env=not is_loopback(service.url),
             # without TLS there is nothing to verify, and reading the certificates costs 50 ms
@@ -84,15 +73,16 @@ class AsyncTransport:
         path: str,
         *,
         params: Mapping[str, str] | None = None,
-        body: Body | None = None,
+        data: Any = None,
+        content_type: str = JSON,
         repeatable: bool = True,
     ) -> Any:
         """Send a request and return the decoded JSON of the response.
 
         Parameters
         ----------
-        method, path, params, body
-            The request.
+        method, path, params, data, content_type
+            The request; `data` is sent as JSON.
         repeatable
             Whether the request may be sent again although it may have arrived.
 
@@ -103,36 +93,19 @@ class AsyncTransport:
         LLMOSError
             The response is an error.
         """
-        waits = delays(self._retries)
-        while True:
-            try:
-                response = await self._send_once(method, path, params, body)
-            except (httpx.RequestError, LLMOSError, _NotYet) as error:
-                if not waits or not _may_repeat(error, repeatable=repeatable):
-                    raise self._in_words(error, self._timeout) from None
-                await asleep(_pause(error, waits.pop(0)))
-                continue
-            try:
-                return response.json()
-            except ValueError:
-                raise self.service.strange(response.status_code) from None
-
-    async def _send_once(
-        self, method: str, path: str, params: Mapping[str, str] | None, body: Body | None
-    ) -> httpx.Response:
-        headers = {HEADER_REQUEST_ID: new_request_id(), "accept": "application/json"}
-        if body is not None:
-            headers["content-type"] = body.type
-        content = body.content if body is not None else None
-        response = await self._http.request(method, path, params=params, content=content, headers=headers)
-        if response.is_success:
-            return response
-        self._check_there(response)
-        raise self._answer_error(response)
-
-    def _check_there(self, response: httpx.Response) -> None:
-        if from_hub(response.status_code, response.headers):
-            raise _NotYet(self.service.starting())
+        response = await self._send(
+            method,
+            path,
+            params=params,
+            data=data,
+            content_type=content_type,
+            read_timeout=self._timeout,
+            repeatable=repeatable,
+        )
+        try:
+            return response.json()
+        except ValueError:
+            raise self.service.strange(response.status_code) from None
 
     @asynccontextmanager
     async def stream(
@@ -141,7 +114,7 @@ class AsyncTransport:
         path: str,
         *,
         params: Mapping[str, str] | None = None,
-        body: Body | None = None,
+        data: Any = None,
         read_timeout: float | None = None,
         quiet_is_error: bool = True,
     ) -> AsyncIterator[httpx.Response]:
@@ -149,7 +122,7 @@ class AsyncTransport:
 
         Parameters
         ----------
-        method, path, params, body
+        method, path, params, data
             The request; repeated only if it was never sent.
         read_timeout
             Maximum time in seconds between two pieces; None for no limit.
@@ -165,35 +138,8 @@ class AsyncTransport:
         LLMOSError
             The response is an error.
         """
-        headers = {HEADER_REQUEST_ID: new_request_id()}
-        if body is not None:
-            headers["content-type"] = body.type
-        timeout = httpx.Timeout(self._timeout, connect=5.0, pool=5.0, read=read_timeout)
-        waits = delays(self._retries)
-        while True:
-            request = self._http.build_request(
-                method,
-                path,
-                params=params,
-                content=body.content if body is not None else None,
-                headers=headers,
-                timeout=timeout,
-            )
-            try:
-                response = await self._http.send(request, stream=True)
-                if from_hub(response.status_code, response.headers):
-                    await response.aclose()
-                self._check_there(response)
-            except (httpx.RequestError, _NotYet) as error:
-                if not waits or not isinstance(error, (*_NEVER_SENT, _NotYet)):
-                    raise self._in_words(error, read_timeout or self._timeout) from None
-                await asleep(_pause(error, waits.pop(0)))
-                continue
-            break
+        response = await self._send(method, path, params=params, data=data, read_timeout=read_timeout, stream=True)
         try:
-            if not response.is_success:
-                await response.aread()
-                raise self._answer_error(response)
             yield response
         except httpx.RequestError as error:
             if isinstance(error, httpx.ReadTimeout) and not quiet_is_error:
@@ -202,13 +148,55 @@ class AsyncTransport:
         finally:
             await response.aclose()
 
-    def _answer_error(self, response: httpx.Response) -> LLMOSError:
-        request_id = response.headers.get(HEADER_REQUEST_ID)
-        return answer_error(self.service, response.status_code, response.content, request_id, response.headers)
+    async def _send(
+        self,
+        method: str,
+        path: str,
+        *,
+        params: Mapping[str, str] | None,
+        data: Any,
+        read_timeout: float | None,
+        content_type: str = JSON,
+        stream: bool = False,
+        repeatable: bool = True,
+    ) -> httpx.Response:
+        """Send a request, as often as it may be repeated, until it succeeds."""
+        headers, content = {"accept": "*/*" if stream else "application/json"}, None
+        if data is not None:
+            headers["content-type"] = content_type
+            content = json.dumps(data, ensure_ascii=False).encode()
+        timeout = httpx.Timeout(self._timeout, connect=5.0, pool=5.0, read=read_timeout)
+        waits = [_RETRY_DELAYS[min(n, len(_RETRY_DELAYS) - 1)] for n in range(self._retries)]
+        while True:
+            headers[HEADER_REQUEST_ID] = secrets.token_hex(8)  # in the logs of all parts of the platform
+            request = self._http.build_request(
+                method, path, params=params, content=content, headers=headers, timeout=timeout
+            )
+            try:
+                response = await self._http.send(request, stream=stream)
+                await self._check(response)
+            except (httpx.RequestError, LLMOSError, _NotYet) as error:
+                if not waits or not _may_repeat(error, stream=stream, repeatable=repeatable):
+                    raise self._in_words(error, read_timeout or self._timeout) from None
+                await asleep(_pause(error, waits.pop(0)))
+            else:
+                return response
+
+    async def _check(self, response: httpx.Response) -> None:
+        """Raise the error that a response stands for, and close it."""
+        if response.is_success:
+            return
+        try:
+            await response.aread()
+        finally:
+            await response.aclose()
+        if from_hub(response.status_code, response.headers):
+            raise _NotYet
+        raise answer_error(self.service, response.status_code, response.content, response.headers)
 
     def _in_words(self, error: Exception, seconds: float) -> LLMOSError:
         if isinstance(error, _NotYet):
-            return error.error
+            return self.service.starting()
         if isinstance(error, LLMOSError):
             return error
         if isinstance(error, httpx.ConnectTimeout | httpx.ConnectError):
@@ -233,11 +221,11 @@ async def response_lines(response: httpx.Response) -> AsyncGenerator[str]:
         yield line
 
 
-def _may_repeat(error: Exception, *, repeatable: bool) -> bool:
+def _may_repeat(error: Exception, *, stream: bool, repeatable: bool) -> bool:
     if isinstance(error, (*_NEVER_SENT, _NotYet)):
         return True
-    if isinstance(error, httpx.TimeoutException):
-        return False  # the caller has waited long enough
+    if stream or isinstance(error, httpx.TimeoutException):
+        return False  # a stream may have begun, or the caller has waited long enough
     # a request that was refused by a rate limit had no effect
     return isinstance(error, TooManyRequests) or (repeatable and isinstance(error, httpx.RequestError | Unavailable))
 

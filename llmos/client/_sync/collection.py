@@ -11,9 +11,9 @@ from typing import Any, Generic, TypeVar
 
 from llmos.client._sync.transport import Transport
 from llmos.client._sync.watching import fetch_listing, steps
-from llmos.client.messages import Event, Listing, Step, WatchEvent, read_event, read_resource
+from llmos.client.messages import Event, Listing, Step, WatchEvent, read
 from llmos.client.progress import Progress, ProgressTracker, failure, too_slow
-from llmos.client.requests import APPLY, MERGE, Body, label_selector, make_body, resource_path
+from llmos.client.requests import APPLY, JSON, MERGE, label_selector, resource_path
 from llmos.client.timing import Text, sleep
 from llmos.errors import NotFound, Unavailable, Unsupported
 from llmos.resources import Resource
@@ -48,18 +48,12 @@ class Collection(Generic[R]):
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.kind.plural} at {self._transport.service.url}>"
 
-    def _namespace(self, namespace: str | None, resource: Any = None) -> str | None:
-        """Return the given namespace, the resource's or the caller's own; None for cluster-scoped kinds."""
+    def _namespace(self, namespace: str | None) -> str | None:
+        """Return the given namespace or the caller's own; None for cluster-scoped kinds."""
         if self.kind.scope == "Cluster":
             return None
         if namespace is not None:
             return None if namespace == _ALL else namespace
-        if isinstance(resource, Resource) and resource.metadata.namespace:
-            return resource.metadata.namespace
-        if isinstance(resource, Mapping):
-            metadata = resource.get("metadata")
-            if isinstance(metadata, Mapping) and metadata.get("namespace"):
-                return str(metadata["namespace"])
         return self._own_namespace()
 
     def list(self, *, namespace: str | None = None, labels: Mapping[str, str] | str | None = None) -> Listing[R]:
@@ -84,7 +78,7 @@ class Collection(Generic[R]):
             No resource has that name.
         """
         path = resource_path(self.kind, self._namespace(namespace), name)
-        return read_resource(self.kind, self._transport.request("GET", path))
+        return read(self.kind, self._transport.request("GET", path))
 
     def create(
         self, resource: R | Mapping[str, Any], *, namespace: str | None = None, dry_run: bool = False
@@ -107,8 +101,7 @@ class Collection(Generic[R]):
         Invalid
             The resource is invalid; the error has the path of each invalid field.
         """
-        path = resource_path(self.kind, self._namespace(namespace, resource))
-        return self._write("POST", path, make_body(self._checked(resource)), dry_run=dry_run)
+        return self._submit("POST", resource, namespace, dry_run=dry_run)
 
     def update(
         self, resource: R | Mapping[str, Any], *, namespace: str | None = None, dry_run: bool = False
@@ -122,8 +115,7 @@ class Collection(Generic[R]):
         Conflict
             The resource was changed after it was read.
         """
-        path = resource_path(self.kind, self._namespace(namespace, resource), _name_of(resource))
-        return self._write("PUT", path, make_body(self._checked(resource)), dry_run=dry_run)
+        return self._submit("PUT", resource, namespace, dry_run=dry_run)
 
     def apply(self, resource: R | Mapping[str, Any], *, namespace: str | None = None, dry_run: bool = False) -> R:
         """Create the resource, or replace its ``spec`` and merge its labels and annotations.
@@ -135,8 +127,7 @@ class Collection(Generic[R]):
         Invalid
             The resource is invalid; the error has the path of each invalid field.
         """
-        path = resource_path(self.kind, self._namespace(namespace, resource), _name_of(resource))
-        return self._write("PATCH", path, make_body(self._checked(resource), APPLY), dry_run=dry_run)
+        return self._submit("PATCH", resource, namespace, dry_run=dry_run, content_type=APPLY)
 
     def patch(
         self, name: str, patch: Mapping[str, Any], *, namespace: str | None = None, dry_run: bool = False
@@ -153,7 +144,7 @@ class Collection(Generic[R]):
             As for `create`.
         """
         path = resource_path(self.kind, self._namespace(namespace), name)
-        return self._write("PATCH", path, make_body(dict(patch), MERGE), dry_run=dry_run)
+        return self._write("PATCH", path, dict(patch), MERGE, dry_run=dry_run)
 
     def delete(self, name: str, *, namespace: str | None = None, dry_run: bool = False) -> None:
         """Request the deletion of a resource; `wait_deleted` waits until it is gone.
@@ -307,8 +298,9 @@ class Collection(Generic[R]):
             for step in states:
                 resource = step.items.get(key)
                 if resource is None and not step.away:
-                    message = f'There is no {self.kind.singular} "{name}"{f" in {where}" if where else ""}.'
-                    raise NotFound(message if last is None else f"{name} was deleted meanwhile.")
+                    if last is not None:
+                        raise NotFound(f"{name} was deleted meanwhile.")
+                    resource = self.get(name, namespace=where)  # the API's error has similar names
                 progress = tracker.see(resource, utcnow(), away=step.away)
                 if not progress.same_as(last):
                     yield progress
@@ -390,8 +382,8 @@ class Collection(Generic[R]):
         """Return the events of a resource, oldest first."""
         path = resource_path(self.kind, self._namespace(namespace), name, "events")
         data = self._transport.request("GET", path)
-        items = data.get("items") if isinstance(data, dict) else data
-        return [read_event(item) for item in items or () if isinstance(item, dict)]
+        items = data.get("items") if isinstance(data, dict) else None
+        return [read(Event, item) for item in items or ()]
 
     def logs(
         self,
@@ -422,9 +414,12 @@ class Collection(Generic[R]):
         """
         self._require(self.kind.has_logs, "have no logs")
         path = resource_path(self.kind, self._namespace(namespace), name, "logs")
+        read_timeout = None if follow else 30.0
         while True:
-            with closing(self._log_stream(path, tail, follow, replica)) as pieces:
-                for text in pieces:
+            given = {"tailLines": tail, "follow": "1" if follow else None, "replica": replica}
+            params = {key: str(value) for key, value in given.items() if value is not None}
+            with self._transport.stream("GET", path, params=params, read_timeout=read_timeout) as response:
+                for text in response.iter_text():
                     yield text
             if not follow:
                 return
@@ -432,34 +427,28 @@ class Collection(Generic[R]):
             tail = 0
             sleep(1.0)
 
-    def _log_stream(self, path: str, tail: int | None, follow: bool, replica: str | None) -> Generator[str]:
-        params = {}
-        if tail is not None:
-            params["tailLines"] = str(tail)
-        if follow:
-            params["follow"] = "1"
-        if replica is not None:
-            params["replica"] = replica
-        read_timeout = None if follow else 30.0
-        with self._transport.stream("GET", path, params=params, read_timeout=read_timeout) as response:
-            for text in response.iter_text():
-                yield text
+    def _submit(
+        self,
+        method: str,
+        resource: R | Mapping[str, Any],
+        namespace: str | None,
+        *,
+        dry_run: bool,
+        content_type: str = JSON,
+    ) -> R:
+        """Send a resource without its status, which clients don't write."""
+        if not isinstance(resource, Resource):  # validated here, so that a mistake costs no request
+            resource = self.kind.parse({"kind": self.kind.kind_name(), **resource})
+        metadata = resource.metadata
+        where = self._namespace(metadata.namespace or None if namespace is None else namespace)
+        path = resource_path(self.kind, where, None if method == "POST" else metadata.name)
+        data = {key: value for key, value in resource.document().items() if key != "status"}
+        return self._write(method, path, data, content_type, dry_run=dry_run)
 
-    def _checked(self, resource: R | Mapping[str, Any]) -> R | Mapping[str, Any]:
-        """Return the manifest as a resource, validated here so that a mistake costs no request."""
-        if isinstance(resource, Resource):
-            return resource
-        manifest = {"kind": self.kind.kind_name(), **resource}
-        return self.kind.parse(manifest)
-
-    def _write(self, method: str, path: str, body: Body, *, dry_run: bool) -> R:
+    def _write(self, method: str, path: str, data: Any, content_type: str, *, dry_run: bool) -> R:
         params = {"dryRun": "All"} if dry_run else None
-        data = self._transport.request(method, path, params=params, body=body, repeatable=method != "POST")
-        return read_resource(self.kind, data)
-
-
-def _name_of(resource: Any) -> str:
-    if isinstance(resource, Resource):
-        return resource.metadata.name
-    metadata = resource.get("metadata") if isinstance(resource, Mapping) else None
-    return str(metadata.get("name", "")) if isinstance(metadata, Mapping) else ""
+        repeatable = method != "POST"
+        data = self._transport.request(
+            method, path, params=params, data=data, content_type=content_type, repeatable=repeatable
+        )
+        return read(self.kind, data)

@@ -17,7 +17,7 @@ from contextlib import closing
 from typing import Any, TypeVar
 
 from llmos.client._sync.transport import Transport, response_lines
-from llmos.client.messages import Listing, Step, WatchEvent, events_between, read_resource
+from llmos.client.messages import Listing, Step, WatchEvent, events_between, read
 from llmos.client.requests import resource_path
 from llmos.client.timing import sleep
 from llmos.errors import Expired, Unavailable, from_status
@@ -58,7 +58,7 @@ def _all_pages(
         page = data if isinstance(data, dict) else {}
         found = page.get("metadata")
         metadata: dict[str, Any] = found if isinstance(found, dict) else {}
-        items += [read_resource(kind, item) for item in page.get("items") or ()]
+        items += [read(kind, item) for item in page.get("items") or ()]
         version = version or str(metadata.get("resourceVersion") or "")
         if not (token := metadata.get("continue")):
             return Listing(items, resource_version=version)
@@ -108,7 +108,7 @@ def _read_line(kind: type[R], line: str) -> WatchEvent[R] | None:
         raise from_status(obj, status=status if isinstance(status, int) else 500)
     if type_ not in {"ADDED", "MODIFIED", "DELETED"}:
         return None
-    return WatchEvent(type_, read_resource(kind, obj))
+    return WatchEvent(type_, read(kind, obj))
 
 
 def steps(

@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from llmos.cli.completion import SHELLS, script
 from llmos.cli.entry import main
+from llmos.cli.verbs.completion import SHELLS, script
 from llmos.client import AsyncClient
 from llmos.errors import NotReady, Unsupported
 from llmos.resources import KINDS

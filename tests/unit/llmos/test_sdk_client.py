@@ -17,7 +17,7 @@ import llmos
 import llmos.client
 from llmos import AsyncClient, Client, Progress
 from llmos.client.addresses import address_of
-from llmos.client.messages import read_resource
+from llmos.client.messages import read
 from llmos.client.progress import ProgressTracker, failure
 from llmos.client.serving import changed_fields, derive_name, kept_fields
 from llmos.errors import (
@@ -77,7 +77,9 @@ def test_create_read_change_and_delete(client: Client, platform: FakePlatform):
     client.modelservices.delete("chat")
     client.modelservices.wait_deleted("chat", timeout=5)
     assert not client.modelservices.exists("chat")
-    with pytest.raises(NotFound, match=r'No modelservice "chat" in user-ada.*\(not_found · req [0-9a-f]{16}\)'):
+    with pytest.raises(
+        NotFound, match=r'There is no modelservice "chat" in user-ada.*\(not_found · req [0-9a-f]{16}\)'
+    ):
         client.modelservices.get("chat")
 
 
@@ -183,7 +185,7 @@ def test_a_newer_platform_may_say_more(client: Client, platform: FakePlatform):
     stored["spec"]["shinyNewField"] = 1
     assert client.modelservices.get("chat").metadata.name == "chat"
     with pytest.raises(Unsupported, match="pip install -U llmos"):
-        read_resource(ModelService, stored | {"status": {"phase": "Dreaming"}})
+        read(ModelService, stored | {"status": {"phase": "Dreaming"}})
 
 
 def test_serving_shows_the_way_to_ready(client: Client, platform: FakePlatform):

@@ -389,7 +389,7 @@ def test_a_long_line_hangs_below_its_last_cell():
 
 
 def test_the_wait_for_the_first_word_is_shown_and_gone_once_it_comes(shell, monkeypatch):
-    monkeypatch.setattr("llmos_widgets.chat._WAITING_EVERY", 0.01)
+    monkeypatch.setattr("llmos_widgets.output._TICK", 0.01)
     monkeypatch.setattr("llmos.present.chat._SILENT", 0.0)
     waited = threading.Event()
     pages = []
@@ -399,7 +399,7 @@ def test_the_wait_for_the_first_word_is_shown_and_gone_once_it_comes(shell, monk
         waited.set()
         return SimpleNamespace(update=show)
 
-    monkeypatch.setattr("llmos_widgets.chat.show_bundle", show)
+    monkeypatch.setattr("llmos_widgets.output.show_bundle", show)
 
     class Slow(FakeClient):
         def stream_chat(self, *args, **options):
