@@ -12,6 +12,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, ClassVar, Final
@@ -31,7 +32,7 @@ from llmos_spawners.environment import chosen_options, mint_invoke_token
 from llmos_spawners.processes import listens, machine_memory, processes_of, used_by
 from llmos_spawners.profiles.choices import BadOptions, workstation
 from llmos_spawners.profiles.form import render_form
-from llmos_spawners.refusals import refusal
+from llmos_spawners.refusals import refusal, too_slow
 from llmos_spawners.start_phases import Phase, died, last_lines, phase_of, server_log_size
 
 __all__ = ["LLMOSLocalSpawner"]
@@ -211,6 +212,7 @@ class LLMOSLocalSpawner(PlatformSpawner, LocalProcessSpawner):
 
     async def _start(self) -> tuple[str, int]:
         self._endings.pop((self.user.name, self.name), None)
+        deadline = time.monotonic() + max(1, self.start_timeout - 2)  # before the Hub's own time limit
         self.home.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.home.chmod(0o700)
         self._token = mint_invoke_token(self)
@@ -225,13 +227,13 @@ class LLMOSLocalSpawner(PlatformSpawner, LocalProcessSpawner):
             # store the state now: if the Hub is killed from here on, the next one must find the process
             self.orm_spawner.state = self.get_state()
             self.db.commit()
-            if await self._listens(*address):
+            if await self._listens(*address, deadline):
                 return address
             self.log.warning("Port %d was taken by another program before %s had it", self.port, self._log_name)
             await self.stop(now=True)
         raise refusal(_TAKEN.format(port=address[1]), reason="port", status=409)
 
-    async def _listens(self, host: str, port: int) -> bool:
+    async def _listens(self, host: str, port: int, deadline: float) -> bool:
         """Wait until the server listens; the Hub itself asks at growing intervals and would notice seconds later.
 
         Returns
@@ -242,7 +244,7 @@ class LLMOSLocalSpawner(PlatformSpawner, LocalProcessSpawner):
         Raises
         ------
         HTTPError
-            The server has died, which the Hub would only notice after `http_timeout`.
+            The server has died, which the Hub would only notice after `http_timeout`; or it takes too long.
         """
         foreign = 0
         while (status := await self.poll()) is None:
@@ -252,6 +254,8 @@ class LLMOSLocalSpawner(PlatformSpawner, LocalProcessSpawner):
                 foreign += 1
                 if foreign > _LOOKS:
                     return False
+            if time.monotonic() > deadline:
+                raise too_slow(self.start_timeout, self._phase().message)
             await asyncio.sleep(0.05)
         if await _is_open(host, port):
             return False  # the server died because its port is taken
@@ -340,11 +344,11 @@ class LLMOSLocalSpawner(PlatformSpawner, LocalProcessSpawner):
 
     async def progress(self) -> AsyncIterator[dict[str, Any]]:
         """Yield the phases of the start for the progress page."""
-        said = ""
+        said, reached = "", 0
         while True:
             phase = self._phase()
-            if phase.message != said:
-                said = phase.message
+            if phase.message != said and phase.progress >= reached:  # after a failure there is no process
+                said, reached = phase.message, phase.progress
                 yield {"progress": phase.progress, "message": phase.message}
             await asyncio.sleep(0.25)
 

@@ -11,7 +11,7 @@ try:
 except ImportError:  # JupyterHub before 6
     SpawnException = None
 
-__all__ = ["refusal"]
+__all__ = ["refusal", "too_slow"]
 
 
 def refusal(message: str, *, reason: str, status: int = 400, html: str = "") -> web.HTTPError:
@@ -42,3 +42,12 @@ def refusal(message: str, *, reason: str, status: int = 400, html: str = "") -> 
     if html:
         error.jupyterhub_html_message = html
     return error  # type: ignore[no-any-return]  # JupyterHub has no types
+
+
+def too_slow(seconds: float, phase: str) -> web.HTTPError:
+    """Return an exception about a start that took too long, with the phase that it had reached.
+
+    It has to be raised before the Hub's own time limit, whose message says nothing.
+    """
+    message = f"The server didn't start: after {seconds:.0f} s it was here: {phase}."
+    return refusal(message, reason="timeout", status=408)

@@ -31,7 +31,7 @@ from llmos_spawners.kubernetes.namespace import UNREACHABLE
 from llmos_spawners.kubernetes.pods import phase_of
 from llmos_spawners.kubernetes.quotas import explain_refusal
 from llmos_spawners.profiles.choices import BadOptions
-from llmos_spawners.refusals import refusal
+from llmos_spawners.refusals import refusal, too_slow
 from llmos_spawners.start_phases import Phase
 
 __all__ = ["LLMOSKubeSpawner"]
@@ -270,8 +270,7 @@ class LLMOSKubeSpawner(PlatformSpawner, ChoosingKubeSpawner):
             The start can't succeed, or took too long.
         """
         loop = asyncio.get_running_loop()
-        # before the Hub's own time limit, whose message doesn't say what the start was waiting for
-        deadline = loop.time() + max(1, self.start_timeout - 2)
+        deadline = loop.time() + max(1, self.start_timeout - 2)  # before the Hub's own time limit
         starting = asyncio.ensure_future(super()._start())
         hopeless = 0
         try:
@@ -285,10 +284,7 @@ class LLMOSKubeSpawner(PlatformSpawner, ChoosingKubeSpawner):
                 if hopeless >= _LOOKS_BEFORE_GIVING_UP:
                     raise refusal(phase.message, reason=phase.reason, status=424)
                 if loop.time() > deadline:
-                    waited = f"after {self.start_timeout} s"
-                    raise refusal(
-                        f"The server didn't start: {waited} it was here: {phase.message}.", reason="timeout", status=408
-                    )
+                    raise too_slow(self.start_timeout, phase.message)
         finally:
             if not starting.done():
                 starting.cancel()

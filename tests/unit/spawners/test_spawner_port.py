@@ -11,6 +11,7 @@ import pytest
 from llmos_spawners import processes
 from llmos_spawners.local import LLMOSLocalSpawner
 from llmos_spawners.processes import listens
+from llmos_spawners.start_phases import Phase
 from tornado import web
 
 SERVER = """
@@ -111,6 +112,22 @@ async def test_a_server_that_dies_of_something_else_is_not_started_again(make):
     with pytest.raises(web.HTTPError) as refused:
         await spawner.start()
     assert "no home" in refused.value.jupyterhub_message
+
+
+async def test_a_server_that_takes_too_long_says_where_it_stood(make):
+    spawner = make("dies", start_timeout=3)
+    spawner.cmd = [sys.executable, "-c", "import time; time.sleep(600)"]
+    with pytest.raises(web.HTTPError) as refused:
+        await spawner.start()
+    assert refused.value.jupyterhub_message == "The server didn't start: after 3 s it was here: Python is starting."
+
+
+async def test_the_progress_of_a_failed_start_does_not_begin_again(make):
+    spawner = make("dies")
+    phases = iter([Phase(30, "Python is starting"), Phase(10, "Getting your home"), Phase(55, "Jupyter is starting")])
+    spawner._phase = lambda: next(phases)
+    told = spawner.progress()
+    assert [(await anext(told))["message"] for _ in range(2)] == ["Python is starting", "Jupyter is starting"]
 
 
 def test_a_listener_belongs_to_who_started_it(taken, monkeypatch):
