@@ -153,8 +153,8 @@ class Gateway:
             )
         path, found = request.path, self._router.find(request.method, request.path)
         if found is not None:
-            request.route, request.parameters = found.route, found.parameters
-            return found.handler
+            request.route, handler, request.parameter = found
+            return handler
         if allowed := self._router.allowed(path):
             raise MethodNotAllowed(f"{printable(path)} takes {allowed}, not {printable(request.method)}.")
         known = ", ".join(map(str, self._router.routes))
