@@ -93,8 +93,6 @@ class Connection(asyncio.Protocol):
 
     Attributes
     ----------
-    used
-        True if it was used for an exchange before: then the other side may just have closed it.
     answered
         True once a byte of this exchange's answer has come.
     deadline
@@ -110,7 +108,6 @@ class Connection(asyncio.Protocol):
         options: GatewayOptions,
         loop: asyncio.AbstractEventLoop,
     ) -> None:
-        self.used = False
         self.answered = False
         self.deadline = NEVER
         self.idle_since = 0.0
@@ -220,7 +217,6 @@ class Connection(asyncio.Protocol):
             self.abort()
             return
         self._busy = False
-        self.used = True
         self._reset()
         self._replica.keep(self)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+from functools import partial
 from typing import Final
 
 from llmos.errors import LLMOSError, ModelNotReady, UpstreamFailed
@@ -215,11 +216,7 @@ class _Forwarding:
             piece, last = await self._connection.read()
             data += piece
         if last:
-
-            async def count(text: str) -> int | None:
-                return await _tokens(replica, text)
-
-            error = await as_client_error(self._model.name, data, self._body, count)
+            error = await as_client_error(self._model.name, data, self._body, partial(_tokens, replica))
             if error is not None:
                 raise error
         return data, last

@@ -102,7 +102,7 @@ async def authenticate(request: Request, context: Context) -> Rights:
     rights = await context.identity.authenticate(bearer_token(request.headers))
     request.caller = rights.caller.name
     rights.require_invoke()
-    if not context.discovery.ready.is_set():
+    if not context.discovery.synced.is_set():
         raise Unavailable("The gateway has just started and does not know the models yet. Try again in a second.")
     return rights
 
