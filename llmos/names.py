@@ -20,7 +20,9 @@ __all__ = [
     "PERSONAL",
     "WORKLOADS_FINALIZER",
     "group_namespace",
+    "invoke_note",
     "slug",
+    "token_notes",
     "user_namespace",
 ]
 
@@ -86,3 +88,20 @@ def group_namespace(group: str) -> str:
     'group-vision'
     """
     return f"group-{slug(group)}"
+
+
+def invoke_note(user: str, server: str) -> str:
+    """Return the note on the token that a server gets for models, by which the token is found to delete it."""
+    return f"llmos-invoke {user}/{server}"
+
+
+def token_notes(user: str, server: str, base_url: str) -> tuple[str, str]:
+    """Return the notes on all tokens of a server: the one for models, and the Hub's for the server itself.
+
+    Parameters
+    ----------
+    base_url
+        The path of the user's servers.
+    """
+    path = base_url.rstrip("/") + "/" + (f"{server}/" if server else "")
+    return invoke_note(user, server), f"Server at {path}"

@@ -26,6 +26,7 @@ __all__ = [
     "BoundedProtocol",
     "BoundedServer",
     "Bounds",
+    "allow_files",
     "listen",
     "log_to_stderr",
     "stop_on_signals",
@@ -61,14 +62,18 @@ class Bounds:
 
     def connections(self) -> int:
         """Return the number of possible connections, after raising the limit of open files as far as needed."""
-        wanted = self.max_connections + _SPARE_FILES
-        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        if soft != resource.RLIM_INFINITY and soft < wanted:
-            soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-            with contextlib.suppress(OSError, ValueError):  # a sandbox may forbid it
-                resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-            soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-        return self.max_connections if soft < 0 else min(self.max_connections, max(16, soft - _SPARE_FILES))
+        limit = allow_files(self.max_connections + _SPARE_FILES)
+        return self.max_connections if limit < 0 else min(self.max_connections, max(16, limit - _SPARE_FILES))
+
+
+def allow_files(wanted: int) -> int:
+    """Raise the soft limit of open files as far as needed and possible; return it, below 0 if there is none."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        with contextlib.suppress(OSError, ValueError):  # a sandbox may forbid it
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
 
 
 def listen(host: str, port: int) -> socket.socket:

@@ -1,6 +1,6 @@
-"""Names that several parts must agree on: namespaces, scopes, labels, variables, paths.
+"""Names that several parts of the platform's processes must agree on: scopes, labels, variables, paths.
 
-Pure functions and constants; whoever needs one of them imports it from here.
+Those that clients and notebooks' images need as well are in `llmos.names`.
 """
 
 from __future__ import annotations
@@ -9,21 +9,6 @@ import hashlib
 import os
 from pathlib import Path
 from typing import Final
-
-from llmos.names import (
-    KEY_INSTANCE,
-    KEY_KIND,
-    KEY_MANAGED_BY,
-    KEY_NAME,
-    KEY_OWNER,
-    KEY_OWNER_CREATED,
-    KEY_OWNER_KIND,
-    KEY_PART,
-    KEY_PREPARED,
-    MODELS_CLAIM,
-    group_namespace,
-    user_namespace,
-)
 
 __all__ = [
     "API_PREFIX",
@@ -40,7 +25,6 @@ __all__ = [
     "ENV_STORE",
     "GATEWAY_PREFIX",
     "HEADER_REQUEST_ID",
-    "INVOKE_NOTE",
     "KEY_AFTER",
     "KEY_ANNOTATIONS",
     "KEY_APP",
@@ -49,19 +33,10 @@ __all__ = [
     "KEY_COMPONENT",
     "KEY_GENERATION",
     "KEY_GPU_TYPE",
-    "KEY_INSTANCE",
-    "KEY_KIND",
     "KEY_LABELS",
-    "KEY_MANAGED_BY",
     "KEY_MISSING_FOR",
     "KEY_MODELS",
-    "KEY_NAME",
-    "KEY_OWNER",
-    "KEY_OWNER_CREATED",
-    "KEY_OWNER_KIND",
-    "KEY_PART",
     "KEY_PART_OF",
-    "KEY_PREPARED",
     "KEY_REPLICAS",
     "KEY_ROLE",
     "KEY_SECRETS",
@@ -71,7 +46,6 @@ __all__ = [
     "KEY_UID",
     "KEY_WORKLOAD",
     "METADATA_SERVICES",
-    "MODELS_CLAIM",
     "PUBLIC_NAMESPACE",
     "RECOVERABLE",
     "SCOPE_ACCOUNTS",
@@ -79,8 +53,6 @@ __all__ = [
     "SCOPE_MANAGE",
     "DataDir",
     "default_data_dir",
-    "group_namespace",
-    "user_namespace",
 ]
 
 METADATA_SERVICES: Final = (
@@ -100,8 +72,6 @@ SCOPE_INVOKE: Final = "custom:llmos:invoke"
 """Hub scope: the token may call models as its owner."""
 SCOPE_ACCOUNTS: Final = "custom:llmos:accounts"
 """Hub scope of the platform's own service: create admins and set their passwords, for the platform's operator."""
-INVOKE_NOTE: Final = "llmos-invoke {user}/{server}"
-"""Note on the token that a server gets for models, by which the token is found to delete it."""
 
 KEY_APP: Final = "app.kubernetes.io/name"
 KEY_COMPONENT: Final = "app.kubernetes.io/component"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from typing import Any
 
 from jupyter_server.extension.application import ExtensionApp
 from traitlets import Float, Integer
@@ -47,11 +46,7 @@ class LLMOSExtension(ExtensionApp):
 
     def initialize_handlers(self) -> None:
         """Register the handler for both targets."""
-        routes: list[tuple[str, type[Any], dict[str, Any]]] = [
-            (r"/llmos/(?P<target>apis)/(?P<path>.+)", RelayHandler, {}),
-            (r"/llmos/(?P<target>v1)/(?P<path>.+)", RelayHandler, {}),
-        ]
-        self.handlers.extend(routes)
+        self.handlers.append((r"/llmos/(?P<target>apis|v1)/(?P<path>.+)", RelayHandler, {}))
 
     async def stop_extension(self) -> None:
         """Close the relay's connections."""

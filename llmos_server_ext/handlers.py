@@ -36,12 +36,6 @@ class RelayHandler(ExtensionHandlerMixin, JupyterHandler):
     auth_resource = "llmos"
     SUPPORTED_METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 
-    @property
-    def relay(self) -> Relay:
-        """The server's relay."""
-        relay: Relay = self.settings["llmos_relay"]
-        return relay
-
     def set_default_headers(self) -> None:
         """Set headers that keep responses from running scripts in the Hub's origin."""
         super().set_default_headers()
@@ -74,7 +68,8 @@ class RelayHandler(ExtensionHandlerMixin, JupyterHandler):
             headers=dict(self.request.headers.get_all()),
             body=self.request.body,
         )
-        async with self.relay.send(request) as response:
+        relay: Relay = self.settings["llmos_relay"]
+        async with relay.send(request) as response:
             self.set_status(response.status_code)
             self.clear_header("Content-Type")
             for name, value in response.headers.items():

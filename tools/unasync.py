@@ -12,8 +12,6 @@ from pathlib import Path
 
 import unasync
 
-__all__ = ["files"]
-
 ROOT = Path(__file__).resolve().parent.parent
 SOURCE = ROOT / "llmos" / "client" / "_async"
 TARGET = ROOT / "llmos" / "client" / "_sync"

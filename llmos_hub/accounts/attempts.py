@@ -90,9 +90,6 @@ class Delays:
         self._free, self._first, self._longest = free, first, longest
         self._failed: OrderedDict[Hashable, tuple[int, float]] = OrderedDict()
 
-    def __len__(self) -> int:
-        return len(self._failed)
-
     def remaining(self, key: Hashable) -> float:
         """Return the seconds until the key may be tried again."""
         _, until = self._failed.get(key, (0, 0.0))
@@ -127,9 +124,6 @@ class Attempts:
 
     def __init__(self, here: Delays, anywhere: Delays) -> None:
         self._here, self._anywhere = here, anywhere
-
-    def __len__(self) -> int:
-        return len(self._here) + len(self._anywhere)
 
     def remaining(self, name: str, place: Place) -> float:
         """Return the seconds until the name may be tried again from this place."""

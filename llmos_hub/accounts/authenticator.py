@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import contextlib
 import hashlib
 import json
 import os
@@ -331,8 +330,7 @@ def _read_first_password(file: Path) -> dict[str, Any] | None:
 
 
 def _remove(file: Path) -> None:
-    with contextlib.suppress(FileNotFoundError):
-        file.unlink()
+    file.unlink(missing_ok=True)
 
 
 def _span(seconds: float) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any, Final
 
-from llmos_hub.names import INVOKE_NOTE
+from llmos.names import token_notes
 
 __all__ = ["ServerTokens"]
 
@@ -28,10 +28,8 @@ class ServerTokens:
         for name, spawner in person.spawners.items():
             if not spawner.active:
                 continue
-            started = spawner.orm_spawner.started
-            base_url = person.base_url.rstrip("/") + "/" + (f"{name}/" if name else "")
-            for note in (f"Server at {base_url}", INVOKE_NOTE.format(user=person.name, server=name)):
-                self._notes[note] = started
+            for note in token_notes(person.name, name, person.base_url):
+                self._notes[note] = spawner.orm_spawner.started
 
     def __call__(self, token: Any) -> bool:
         """Return whether the token is that of a running server."""

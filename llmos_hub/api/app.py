@@ -10,7 +10,6 @@ import json
 import logging
 import socket
 from collections.abc import AsyncIterator, Iterator
-from typing import Any
 
 import uvicorn
 from starlette.applications import Starlette
@@ -22,7 +21,6 @@ from starlette.types import Receive, Scope, Send
 
 from llmos.errors import LLMOSError, NotFound, UsageError
 from llmos.resources import API_VERSION, KINDS
-from llmos_hub.api.audit import Audit, log_changes
 from llmos_hub.api.dependencies import Addresses, Services
 from llmos_hub.api.handlers.health import rendered_metrics
 from llmos_hub.api.metrics import APIMetrics
@@ -37,7 +35,6 @@ from llmos_hub.managers.namespaces import LocalNamespaces, Namespaces
 from llmos_hub.managers.nodes import LocalNodes, Nodes
 from llmos_hub.managers.resources import ResourceManager
 from llmos_hub.managers.settings import PlatformSettings
-from llmos_hub.names import API_PREFIX
 from llmos_hub.settings import ProcessSettings
 from llmos_hub.stores import open_store_for
 from llmos_hub.stores.base import Store
@@ -59,9 +56,6 @@ def make_app(
     settings: PlatformSettings | None = None,
     namespaces: Namespaces | None = None,
     nodes: Nodes | None = None,
-    audit: Audit = log_changes,
-    prefix: str = API_PREFIX,
-    check_streams_every: float = 15.0,
 ) -> Starlette:
     """Return the API as an ASGI application.
 
@@ -81,16 +75,10 @@ def make_app(
         Creates namespaces; by default those of a workstation, which are only names.
     nodes
         Reads the nodes; by default only this machine.
-    audit
-        Called once with each action of an authenticated caller, after it.
-    prefix
-        The path under the Hub; requests are served with and without it.
-    check_streams_every
-        Seconds between checks that the caller may still see an open stream.
     """
     metrics = APIMetrics()
     settings = settings or PlatformSettings(store)
-    app = Starlette(routes=make_routes(), middleware=[Middleware(RequestMiddleware, metrics=metrics, prefix=prefix)])
+    app = Starlette(routes=make_routes(), middleware=[Middleware(RequestMiddleware, metrics=metrics)])
     app.router.redirect_slashes = False
     app.router.default = _unknown_address
     app.state.documents = {}
@@ -100,12 +88,11 @@ def make_app(
         resources=ResourceManager(store, settings),
         settings=settings,
         logs=logs,
-        streams=Streams(metrics, check_every=check_streams_every),
+        streams=Streams(metrics),
         writes=WriteRates(),
         metrics=metrics,
         namespaces=namespaces or LocalNamespaces(),
         nodes=nodes or LocalNodes(store),
-        audit=audit,
         addresses=addresses or Addresses(),
     )
     return app
@@ -114,8 +101,6 @@ def make_app(
 async def _unknown_address(scope: Scope, receive: Receive, send: Send) -> None:
     """Refuse an unknown path, with a hint at the one that may be meant."""
     del receive, send
-    if scope["type"] != "http":
-        raise NotFound("There is nothing but HTTP here.")
     path: str = scope["path"]
     plurals = sorted(kind.plural for kind in KINDS.values())
     hint = f"Kinds are below /apis/{API_VERSION}/namespaces/NAMESPACE/: {', '.join(plurals)}. See /docs."
@@ -141,33 +126,28 @@ def _rendered(error: LLMOSError) -> tuple[str, bytes]:
 
 def make_server(app: Starlette, bounds: Bounds | None = None) -> uvicorn.Server:
     """Return the server of the application, with limits on the resources a client may use."""
-    # the Hub's proxy keeps connections open; closing them earlier than the proxy does loses requests
-    return _make_server(app, bounds or Bounds(), timeout_graceful_shutdown=_GRACE, timeout_keep_alive=75)
-
-
-def _make_server(app: Starlette, bounds: Bounds, **options: Any) -> uvicorn.Server:
-    """Return a server of nothing but HTTP, which logs nothing by itself."""
-    protocol = BoundedProtocol.within(bounds, _rendered)
     config = uvicorn.Config(
         app,
-        http=protocol,
+        http=BoundedProtocol.within(bounds or Bounds(), _rendered),
         lifespan="off",
         ws="none",
         access_log=False,
         log_config=None,
         server_header=False,
-        **options,
+        timeout_graceful_shutdown=_GRACE,
+        # the Hub's proxy keeps connections open; closing them earlier than the proxy does loses requests
+        timeout_keep_alive=75,
     )
     return _Server(config)
 
 
-def make_metrics_server(services: Services, host: str, port: int) -> uvicorn.Server:
+def make_metrics_server(services: Services) -> uvicorn.Server:
     """Return a server of only the metrics; it needs no token, since not everybody can reach its address."""
 
     async def answer(_: Request) -> Response:
         return rendered_metrics(services.metrics)
 
-    return _make_server(Starlette(routes=[Route("/metrics", answer)]), Bounds(max_connections=64), host=host, port=port)
+    return make_server(Starlette(routes=[Route("/metrics", answer)]), Bounds(max_connections=64))
 
 
 @contextlib.asynccontextmanager
@@ -177,7 +157,7 @@ async def _metrics_served(services: Services, settings: ProcessSettings) -> Asyn
         yield
         return
     with contextlib.closing(_listen(settings.host, settings.metrics_port)) as listener:
-        server = make_metrics_server(services, settings.host, settings.metrics_port)
+        server = make_metrics_server(services)
         serving = asyncio.create_task(server.serve(sockets=[listener]))
         try:
             yield

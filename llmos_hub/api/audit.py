@@ -3,52 +3,30 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Final
 
-__all__ = ["Action", "Audit", "log_changes"]
+from llmos.resources import Resource
+from llmos_hub.api.dependencies import Call
+
+__all__ = ["log_action"]
 
 _READING: Final = frozenset({"", "get", "list", "watch"})
 
 logger = logging.getLogger("llmos.audit")
 
 
-@dataclass(frozen=True, slots=True)
-class Action:
-    """A request of a caller, with its outcome.
+def log_action(call: Call, verb: str, outcome: str) -> None:
+    """Log a request after it was answered, unless it was plain reading.
 
-    Attributes
+    Parameters
     ----------
-    caller
-        The caller's name.
     verb
         The verb that was authorised; empty for operations without one.
-    kind
-        The kind's plural; empty for operations that are about none.
-    namespace, name
-        The namespace and name in the address; empty if it has none.
     outcome
         The HTTP status of the answer, or the code of the error: ``201``, ``forbidden``.
-    request_id
-        The request's id.
     """
-
-    caller: str
-    verb: str
-    kind: str
-    namespace: str
-    name: str
-    outcome: str
-    request_id: str
-
-
-Audit = Callable[[Action], None]
-"""A function that is called once with each action, after it."""
-
-
-def log_changes(action: Action) -> None:
-    """Log all actions that aren't plain reading."""
-    if action.verb not in _READING:
-        where = "/".join(filter(None, (action.kind, action.namespace, action.name)))
-        logger.info("%s: %s %s: %s (%s)", action.caller, action.verb, where, action.outcome, action.request_id)
+    if verb in _READING:
+        return
+    kind = call.kind.plural if call.kind is not Resource else ""
+    where = "/".join(filter(None, (kind, call.namespace, call.request.path_params.get("name"))))
+    logger.info("%s: %s %s: %s (%s)", call.caller.name, verb, where, outcome, call.request.scope["llmos.request_id"])

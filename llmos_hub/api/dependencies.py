@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import Final
 
 from starlette.requests import Request
 
 from llmos.errors import Forbidden, LLMOSError, UsageError
 from llmos.resources import Resource
-from llmos_hub.api.audit import Audit
 from llmos_hub.api.metrics import APIMetrics
 from llmos_hub.api.rates import WriteRates
 from llmos_hub.api.streams import Streams
@@ -23,6 +23,9 @@ from llmos_hub.policy import Caller, Ref, Rights, Verb, Within
 from llmos_hub.stores.base import Store
 
 __all__ = ["Addresses", "Call", "Services", "label_selector"]
+
+_LARGEST: Final = 1_000_000_000
+"""The largest number in a query."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +58,7 @@ class Services:
     metrics: APIMetrics
     namespaces: Namespaces
     nodes: Nodes
-    audit: Audit
-    addresses: Addresses = field(default_factory=Addresses)
+    addresses: Addresses
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,19 +160,19 @@ class Call:
             return False
         raise UsageError(f'{name}: "{text[:40]}" is neither true nor false.')
 
-    def number(self, name: str, *, high: int = 1_000_000_000) -> int | None:
+    def number(self, name: str) -> int | None:
         """Return a whole number of at least 0, or None if it isn't given.
 
         Raises
         ------
         UsageError
-            It is not such a number, or larger than `high`.
+            It is not such a number, or too large.
         """
         text = self.query.get(name)
         if text is None:
             return None
-        if not (text.isascii() and text.isdigit() and len(text) < 20 and int(text) <= high):
-            raise UsageError(f'{name}: "{text[:40]}" is not a whole number from 0 to {high}.')
+        if not (text.isascii() and text.isdigit() and len(text) < 20 and int(text) <= _LARGEST):
+            raise UsageError(f'{name}: "{text[:40]}" is not a whole number from 0 to {_LARGEST}.')
         return int(text)
 
     def tagged(self, error: LLMOSError) -> LLMOSError:

@@ -13,7 +13,7 @@ from starlette.types import Receive, Scope, Send
 
 from llmos.errors import BadRequest, LLMOSError, MethodNotAllowed, NotFound, Unauthorized
 from llmos.resources import Resource
-from llmos_hub.api.audit import Action
+from llmos_hub.api.audit import log_action
 from llmos_hub.api.dependencies import Call, Services
 from llmos_hub.managers.settings import MAX_WRITES
 from llmos_hub.policy import Ref, Rights, Verb
@@ -136,14 +136,8 @@ class APIEndpoint:
                 raise NotFound(f"There is no such {self.kind.singular} here.") from None  # without similar names
             raise
         finally:
-            services.audit(self._action(call, verb, outcome))
+            log_action(call, verb, outcome)
         return response
-
-    def _action(self, call: Call, verb: str, outcome: str) -> Action:
-        kind = self.kind.plural if self.kind is not Resource else ""
-        name = str(call.request.path_params.get("name", ""))
-        request_id = str(call.request.scope.get("llmos.request_id", ""))
-        return Action(call.caller.name, verb, kind, call.namespace or "", name, outcome, request_id)
 
 
 def bearer_token(request: Request, services: Services) -> str:

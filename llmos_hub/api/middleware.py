@@ -15,7 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from llmos.errors import Internal, LLMOSError, MethodNotAllowed, Unauthorized
 from llmos_hub.api.endpoints import APIEndpoint
 from llmos_hub.api.metrics import APIMetrics
-from llmos_hub.names import HEADER_REQUEST_ID
+from llmos_hub.names import API_PREFIX, HEADER_REQUEST_ID
 
 __all__ = ["RequestMiddleware"]
 
@@ -32,7 +32,7 @@ _HEADERS: Final = {
 
 
 class RequestMiddleware:
-    """The middleware around the whole application.
+    """The middleware around the whole application, which serves requests with and without the path under the Hub.
 
     Parameters
     ----------
@@ -40,27 +40,19 @@ class RequestMiddleware:
         The application.
     metrics
         The metrics that count requests.
-    prefix
-        The path under the Hub; requests are served with and without it.
     """
 
-    def __init__(self, app: ASGIApp, *, metrics: APIMetrics, prefix: str) -> None:
-        self._app, self._metrics, self._prefix = app, metrics, prefix.rstrip("/")
+    def __init__(self, app: ASGIApp, *, metrics: APIMetrics) -> None:
+        self._app, self._metrics = app, metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, with an error if it fails."""
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        await _Exchange(self._app, self._metrics, self._with_prefix(scope), receive, send).run()
-
-    def _with_prefix(self, scope: Scope) -> Scope:
         path: str = scope["path"]
-        if self._prefix and (path == self._prefix or path.startswith(self._prefix + "/")):
-            scope["root_path"] = self._prefix
-            if path == self._prefix:
-                scope["path"] = path + "/"
-        return scope
+        if path == API_PREFIX:
+            scope["path"] = path = f"{path}/"
+        if path.startswith(f"{API_PREFIX}/"):
+            scope["root_path"] = API_PREFIX
+        await _Exchange(self._app, self._metrics, scope, receive, send).run()
 
 
 class _Exchange:

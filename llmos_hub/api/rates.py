@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
-from collections.abc import Callable
 from typing import Final
 
 from llmos.errors import TooManyRequests
@@ -16,19 +15,11 @@ _REMEMBERED: Final = 10_000
 
 
 class WriteRates:
-    """A token bucket per person (https://en.wikipedia.org/wiki/Token_bucket), for this process only.
+    """A token bucket per person (https://en.wikipedia.org/wiki/Token_bucket), for this process only."""
 
-    Parameters
-    ----------
-    clock
-        A monotonic clock in seconds; tests have their own.
-    """
-
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
-        self._spent: OrderedDict[str, tuple[float, float]] = (
-            OrderedDict()
-        )  # by person: writes not yet recovered, and the time of that count
+    def __init__(self) -> None:
+        # by person: writes not yet recovered, and the time of that count
+        self._spent: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
     def take(self, person: str, per_second: int) -> None:
         """Count a write.
@@ -38,7 +29,7 @@ class WriteRates:
         TooManyRequests
             The person has sent too many; this write is not counted.
         """
-        now = self._clock()
+        now = time.monotonic()
         spent, at = self._spent.get(person, (0.0, now))
         spent = max(0.0, spent - (now - at) * per_second)
         if spent + 1 > per_second * _SECONDS_AT_ONCE:

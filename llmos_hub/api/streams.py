@@ -24,6 +24,9 @@ __all__ = ["LineStream", "Streams", "WholeList", "begun"]
 logger = logging.getLogger(__name__)
 
 _CHECK_EVERY: Final = 15.0
+"""Seconds between checks that the caller may still see a stream's content."""
+_FIRST_LINE: Final = 0.3
+"""Seconds to wait for the first line, which may be an error."""
 _LAST_WORDS: Final = 5.0
 """Seconds that a slow client has to receive the end of its stream."""
 
@@ -35,14 +38,11 @@ class Streams:
     ----------
     metrics
         The metrics that count streams.
-    check_every
-        Seconds between checks that the caller may still see a stream's content.
     """
 
-    def __init__(self, metrics: APIMetrics, *, check_every: float = _CHECK_EVERY) -> None:
+    def __init__(self, metrics: APIMetrics) -> None:
         self._metrics = metrics
         self._open: Counter[str] = Counter()
-        self.check_every = check_every
         self.closing = asyncio.Event()
         """Set when the process stops; open streams then end."""
 
@@ -138,7 +138,7 @@ class LineStream(Response):
 
     async def _keep_checking(self) -> None:
         while True:
-            await asyncio.sleep(self._streams.check_every)
+            await asyncio.sleep(_CHECK_EVERY)
             await self._check()
 
     async def _stopping(self) -> None:
@@ -183,21 +183,15 @@ async def _disconnected(receive: Receive) -> None:
         pass
 
 
-async def begun(lines: AsyncIterator[bytes], *, patience: float = 0.3) -> AsyncIterator[bytes]:
-    """Return the same lines, but raise an error that comes at once, while the HTTP status can still show it.
-
-    Parameters
-    ----------
-    patience
-        Seconds to wait for the first line.
-    """
+async def begun(lines: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """Return the same lines, but raise an error that comes at once, while the HTTP status can still show it."""
 
     async def first_line() -> bytes:
         return await anext(lines)
 
     first = asyncio.create_task(first_line())
     try:
-        await asyncio.wait({first}, timeout=patience)
+        await asyncio.wait({first}, timeout=_FIRST_LINE)
     except asyncio.CancelledError:
         first.cancel()
         raise

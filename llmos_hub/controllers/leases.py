@@ -7,10 +7,11 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from llmos.errors import AlreadyExists, Conflict, Internal
+from llmos.names import KEY_MANAGED_BY
 from llmos.resources.base import utcnow
 from llmos_hub.controllers.election import Lease
 from llmos_hub.kubernetes.connection import APIError, KubernetesAPI, path_of
-from llmos_hub.names import KEY_APP, KEY_MANAGED_BY
+from llmos_hub.names import KEY_APP
 
 __all__ = ["LEASE_NAME", "KubernetesLeases", "make_lease", "read_lease"]
 

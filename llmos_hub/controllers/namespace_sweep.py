@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from llmos.errors import Conflict, LLMOSError, NotFound
+from llmos.names import KEY_INSTANCE, KEY_MANAGED_BY, KEY_OWNER_CREATED, MODELS_CLAIM
 from llmos.resources import KINDS, Resource
 from llmos_hub.controllers.cluster_informer import Object
 from llmos_hub.controllers.fencing import require_leadership
@@ -25,7 +26,7 @@ from llmos_hub.identity.people import People
 from llmos_hub.kubernetes.connection import MERGE_PATCH, APIError, KubernetesAPI, path_of
 from llmos_hub.managers.namespace_objects import owner_of
 from llmos_hub.managers.namespace_options import NamespaceOptions
-from llmos_hub.names import KEY_INSTANCE, KEY_MANAGED_BY, KEY_MISSING_FOR, KEY_OWNER_CREATED, MODELS_CLAIM
+from llmos_hub.names import KEY_MISSING_FOR
 from llmos_hub.policy import NamespaceOwner
 from llmos_hub.stores.base import Store
 

@@ -12,10 +12,10 @@ from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from typing import Any, Final
 
+from llmos.names import KEY_INSTANCE, KEY_KIND
 from llmos.resources.base import utcnow
 from llmos_hub.identity.people import People
 from llmos_hub.kubernetes.connection import APIError, KubernetesAPI, path_of
-from llmos_hub.names import KEY_INSTANCE, KEY_KIND
 
 __all__ = ["ServerSweep"]
 

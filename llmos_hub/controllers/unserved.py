@@ -12,10 +12,10 @@ from datetime import datetime
 from typing import Any, Generic, TypeVar
 
 from llmos.errors import Forbidden
+from llmos.names import KEY_MANAGED_BY
 from llmos.resources import Condition, Resource
 from llmos.resources.base import set_condition, utcnow
 from llmos_hub.controllers.reconciler import Reconciler, Result
-from llmos_hub.names import KEY_MANAGED_BY
 from llmos_hub.stores.base import Store
 from llmos_hub.stores.informer import Key
 from llmos_hub.stores.kubernetes.namespaces import ReleaseNamespaces

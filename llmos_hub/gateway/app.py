@@ -6,17 +6,16 @@ import asyncio
 import contextlib
 import json
 import logging
-import resource
 import secrets
 from collections.abc import AsyncIterator, Awaitable
 from typing import Any
 
 from llmos.errors import BadRequest, Cause, Internal, LLMOSError, MethodNotAllowed, NotFound
-from llmos_hub.bounded_http import log_to_stderr, stop_on_signals
+from llmos_hub.bounded_http import allow_files, log_to_stderr, stop_on_signals
 from llmos_hub.gateway.asgi import Receive, Scope, Send, make_request
 from llmos_hub.gateway.context import Context, Handler
 from llmos_hub.gateway.cors import Cors
-from llmos_hub.gateway.discovery import Discovery
+from llmos_hub.gateway.discovery import make_discovery
 from llmos_hub.gateway.endpoints import ROUTES
 from llmos_hub.gateway.metrics import GatewayMetrics
 from llmos_hub.gateway.options import GatewayOptions
@@ -42,6 +41,8 @@ _PASSING = frozenset({429, 502, 503})
 _LINGER = 5.0
 _LINGER_BYTES = 64 * 1024 * 1024
 """Seconds and bytes for which the body of a refused request is read and dropped, so that its sender sees the answer."""
+_FILES = 65536
+"""File descriptors for the maximum number of connections, from clients and to replicas."""
 _MOST_LINGERING = 256
 """Maximum number of refused requests whose bodies are read at once; sending one needs no token."""
 
@@ -76,7 +77,7 @@ class Gateway:
         self._upstreams = Upstreams(options)
         metrics = GatewayMetrics()
         table = RoutingTable(self._upstreams, metrics, engine_secret)
-        discovery = Discovery(store, table)
+        discovery = make_discovery(store, table)
         metrics.table_age = discovery.age
         self.context = Context(
             identity,
@@ -153,8 +154,8 @@ class Gateway:
             )
         path, found = request.path, self._router.find(request.method, request.path)
         if found is not None:
-            request.route, request.parameters = found.route, found.parameters
-            return found.handler
+            request.route, handler, request.parameter = found
+            return handler
         if allowed := self._router.allowed(path):
             raise MethodNotAllowed(f"{printable(path)} takes {allowed}, not {printable(request.method)}.")
         known = ", ".join(map(str, self._router.routes))
@@ -192,17 +193,8 @@ class Gateway:
         Closing at once would reset the connection, and the client's kernel might discard the answer unread
         (RFC 9112, section 9.6).
         """
-        await request.start(
-            status,
-            [
-                (b"content-type", b"application/json"),
-                (b"content-length", b"%d" % len(body)),
-                (b"connection", b"close"),
-                *headers,
-            ],
-        )
-        request.sent += len(body)
-        await request.client.write(body, more=True)
+        headers.append((b"connection", b"close"))
+        await request.answer(status, b"application/json", body, headers, more=True)
         if self._lingering < _MOST_LINGERING:
             self._lingering += 1
             try:
@@ -248,7 +240,7 @@ async def _cancel(task: asyncio.Future[Any]) -> None:
         await task
 
 
-async def serve(settings: ProcessSettings, options: GatewayOptions | None = None) -> None:
+async def serve(settings: ProcessSettings) -> None:
     """Run the gateway on ``settings.host:settings.port`` until SIGTERM or SIGINT.
 
     Raises
@@ -262,10 +254,11 @@ async def serve(settings: ProcessSettings, options: GatewayOptions | None = None
     from llmos_hub.stores import open_store_for
     from llmos_hub.valkey.database import Database
 
-    options = options or GatewayOptions.from_environment()
+    options = GatewayOptions.from_environment()
     log_to_stderr()
     sock = listen(settings.host, settings.port)
-    _allow_many_files()
+    # each request needs two descriptors; the usual soft limit of 1024 is below the allowed number of connections
+    allow_files(_FILES)
     shared = SharedIdentities(Database(settings.redis_url), settings.hub_token) if settings.redis_url else None
     identity = HubIdentity(settings.hub_api_url, settings.hub_token, shared=shared)
     store = open_store_for(settings, secrets=False)
@@ -284,13 +277,3 @@ async def serve(settings: ProcessSettings, options: GatewayOptions | None = None
         sock.close()
         await identity.close()
         await store.close()
-
-
-def _allow_many_files() -> None:
-    """Raise the soft limit of file descriptors."""
-    # Each request needs two descriptors; the usual soft limit of 1024 is below the allowed number of connections.
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = 65536 if hard == resource.RLIM_INFINITY else min(hard, 65536)
-    if soft < wanted:
-        with contextlib.suppress(OSError, ValueError):
-            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

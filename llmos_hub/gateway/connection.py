@@ -10,12 +10,13 @@ An engine may be any program of a user (engine ``custom``), so its answers are l
 from __future__ import annotations
 
 import asyncio
+import socket
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, cast
 
 import httptools
 
-from llmos_hub.gateway.liveness import Socket, is_lost, probe, unacknowledged
+from llmos_hub.gateway.liveness import is_lost, probe, unacknowledged
 from llmos_hub.gateway.options import GatewayOptions
 
 if TYPE_CHECKING:  # it makes the connections, and keeps them between exchanges
@@ -92,8 +93,6 @@ class Connection(asyncio.Protocol):
 
     Attributes
     ----------
-    used
-        True if it was used for an exchange before: then the other side may just have closed it.
     answered
         True once a byte of this exchange's answer has come.
     deadline
@@ -109,7 +108,6 @@ class Connection(asyncio.Protocol):
         options: GatewayOptions,
         loop: asyncio.AbstractEventLoop,
     ) -> None:
-        self.used = False
         self.answered = False
         self.deadline = NEVER
         self.idle_since = 0.0
@@ -120,7 +118,7 @@ class Connection(asyncio.Protocol):
         self._loop = loop
         self._parser = httptools.HttpResponseParser(self)
         self._transport: asyncio.Transport | None = None
-        self._socket: Socket | None = None
+        self._socket: socket.socket | None = None  # or an event loop's substitute for one
         self._waiter: asyncio.Future[None] | None = None
         self._error: UpstreamError | None = None
         self._busy = False
@@ -219,7 +217,6 @@ class Connection(asyncio.Protocol):
             self.abort()
             return
         self._busy = False
-        self.used = True
         self._reset()
         self._replica.keep(self)
 

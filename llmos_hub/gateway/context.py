@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from llmos_hub.gateway.discovery import Discovery
+from llmos.resources import ModelService
 from llmos_hub.gateway.metrics import GatewayMetrics
 from llmos_hub.gateway.options import GatewayOptions
 from llmos_hub.gateway.prompt_cache import PromptCaches
@@ -14,6 +14,7 @@ from llmos_hub.gateway.request import Request
 from llmos_hub.gateway.routing import RoutingTable
 from llmos_hub.gateway.shares import Shares
 from llmos_hub.identity.base import Identity
+from llmos_hub.stores.follower import Follower
 
 __all__ = ["Context", "Handler"]
 
@@ -38,7 +39,7 @@ class Context:
 
     identity: Identity
     table: RoutingTable
-    discovery: Discovery
+    discovery: Follower[ModelService]
     metrics: GatewayMetrics
     options: GatewayOptions
     budget: Shares

@@ -14,9 +14,9 @@ from __future__ import annotations
 import errno
 import socket
 import struct
-from typing import Final, Protocol
+from typing import Final
 
-__all__ = ["Socket", "is_lost", "probe", "unacknowledged"]
+__all__ = ["is_lost", "probe", "unacknowledged"]
 
 _LOST: Final = frozenset({errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.EHOSTDOWN, errno.ENETUNREACH})
 _PROBES: Final = 3
@@ -25,24 +25,7 @@ _TCP_INFO: Final = struct.Struct("=24xI28xI")
 milliseconds."""
 
 
-class Socket(Protocol):
-    """The part of a socket that is used here; event loops return substitutes for sockets."""
-
-    @property
-    def family(self) -> int:
-        """The address family."""
-        ...
-
-    def setsockopt(self, level: int, name: int, value: int, /) -> None:
-        """As `socket.socket.setsockopt`."""
-        ...
-
-    def getsockopt(self, level: int, name: int, length: int, /) -> bytes:
-        """As `socket.socket.getsockopt`."""
-        ...
-
-
-def probe(sock: Socket, seconds: float) -> None:
+def probe(sock: socket.socket, seconds: float) -> None:
     """Have the kernel close an idle connection when no keepalive probe was answered for about `seconds`."""
     if sock.family not in (socket.AF_INET, socket.AF_INET6) or not hasattr(socket, "TCP_KEEPIDLE"):
         return
@@ -53,7 +36,7 @@ def probe(sock: Socket, seconds: float) -> None:
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, _PROBES)
 
 
-def unacknowledged(sock: Socket) -> float:
+def unacknowledged(sock: socket.socket) -> float:
     """Return the seconds since the last acknowledgement if sent data is unacknowledged; otherwise, or if unknown, 0."""
     if sock.family not in (socket.AF_INET, socket.AF_INET6) or not hasattr(socket, "TCP_INFO"):
         return 0.0

@@ -104,10 +104,6 @@ class GatewayMetrics(Collector):
         """Return the metrics in Prometheus' text format."""
         return generate_latest(self._registry)
 
-    def describe(self) -> Iterable[Metric]:
-        """Return nothing: the names are known only when collected."""
-        return ()
-
     def collect(self) -> Iterator[Metric]:
         """Yield all metrics; called by prometheus_client."""
         labels = ["model", "endpoint", "code"]

@@ -1,7 +1,7 @@
 """Forwarding of one request to a replica and of its answer to the client: retries, streaming, cancelling.
 
-Bytes are passed on as they come, through the taps of the request, if it has any. Only the head of an answer is parsed;
-of its body, only, when an error occurs, whether the last server-sent event was complete.
+Bytes are passed on as they come; only the model is renamed, where the client used another name. Only the head of an
+answer is parsed; of its body, only, when an error occurs, whether the last server-sent event was complete.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+from functools import partial
 from typing import Final
 
 from llmos.errors import LLMOSError, ModelNotReady, UpstreamFailed
@@ -23,7 +24,8 @@ from llmos_hub.gateway.connection import (
     UpstreamError,
 )
 from llmos_hub.gateway.engine_errors import LARGEST_ERROR, as_client_error
-from llmos_hub.gateway.heads import EVENT_STREAM, EngineRequest, request_head, response_headers
+from llmos_hub.gateway.heads import EVENT_STREAM, request_head, response_headers
+from llmos_hub.gateway.renaming import Renaming
 from llmos_hub.gateway.request import ClientGone, Request
 from llmos_hub.gateway.routing import ServedModel
 from llmos_hub.gateway.upstream import UpstreamReplica
@@ -48,15 +50,18 @@ class Truncated(Exception):
     """The answer can't be completed: the client's connection must be closed, so that it doesn't look complete."""
 
 
-async def forward(request: Request, model: ServedModel, outgoing: EngineRequest) -> None:
+async def forward(request: Request, model: ServedModel, body: bytes, renaming: Renaming | None) -> None:
     """Send a request to one of the model's replicas and pass its answer back to the client.
 
     Parameters
     ----------
     request
         The client's request, which gets the answer.
-    outgoing
-        The request for the engine.
+    body
+        The body for the engine.
+    renaming
+        Renames the model in the answer, unless that has a Content-Encoding, for which no engine is asked; None if the
+        client used the engine's own name of the model.
 
     Raises
     ------
@@ -67,7 +72,7 @@ async def forward(request: Request, model: ServedModel, outgoing: EngineRequest)
     Truncated
         The engine broke off in the middle of an answer that can't be marked as broken.
     """
-    exchange = _Forwarding(request, model, outgoing)
+    exchange = _Forwarding(request, model, body, renaming)
     request.client.watch(exchange.client_gone)
     model.metrics.outstanding += 1
     try:
@@ -80,13 +85,14 @@ async def forward(request: Request, model: ServedModel, outgoing: EngineRequest)
 class _Forwarding:
     """One request on its way through one or more replicas."""
 
-    __slots__ = ("_connection", "_gone", "_head", "_loop", "_model", "_outgoing", "_request")
+    __slots__ = ("_body", "_connection", "_gone", "_head", "_loop", "_model", "_renaming", "_request")
 
-    def __init__(self, request: Request, model: ServedModel, outgoing: EngineRequest) -> None:
+    def __init__(self, request: Request, model: ServedModel, body: bytes, renaming: Renaming | None) -> None:
         self._request = request
         self._model = model
-        self._outgoing = outgoing
-        self._head = request_head(outgoing, request, model.authorization)
+        self._body = body
+        self._renaming = renaming
+        self._head = request_head(request, len(body), model.authorization)
         self._loop = asyncio.get_running_loop()
         self._connection: Connection | None = None
         self._gone = False
@@ -104,7 +110,7 @@ class _Forwarding:
         delivered = 0
         failure: UpstreamError = ConnectFailed("it has no replica")
         while delivered < _MAX_DELIVERED:
-            replica = model.balancer.choose(model.replicas, tried, self._loop.time(), self._outgoing.affinity)
+            replica = model.balancer.choose(model.replicas, tried, self._loop.time())
             if replica is None:
                 break
             if replica.watch.hangs:
@@ -148,7 +154,7 @@ class _Forwarding:
         pooled = self._connection = replica.pooled()
         if pooled is not None:
             try:
-                pooled.send(self._head, self._outgoing.body)
+                pooled.send(self._head, self._body)
                 return await pooled.head()
             except Broken as error:
                 if pooled.answered or self._gone or isinstance(error, (Lost, Hangs)):
@@ -164,7 +170,7 @@ class _Forwarding:
         self._connection = connection
         if self._gone:
             raise Broken("the client left")
-        connection.send(self._head, self._outgoing.body)
+        connection.send(self._head, self._body)
         return await connection.head()
 
     async def _pass_back(self, replica: UpstreamReplica, head: Head) -> None:
@@ -177,17 +183,16 @@ class _Forwarding:
         data, last = b"", False
         if head.status >= 500:
             data, last = await self._error(replica)
-        taps = self._outgoing.taps if b"content-encoding" not in head.headers else ()
-        whole = not taps or not any(tap.changes for tap in taps)
-        await request.start(head.status, response_headers(head, whole=whole))
+        renaming = self._renaming if b"content-encoding" not in head.headers else None
+        await request.start(head.status, response_headers(head, whole=renaming is None))
         try:
             if data or last:
                 request.sent += len(data)
                 await write(data, more=not last)
             while not last:
                 data, last = await connection.read()
-                for tap in taps:
-                    data = tap.feed(data, last=last)
+                if renaming is not None:
+                    data = renaming.feed(data, last=last)
                 request.sent += len(data)
                 await write(data, more=not last)
         except UpstreamError as error:
@@ -211,11 +216,7 @@ class _Forwarding:
             piece, last = await self._connection.read()
             data += piece
         if last:
-
-            async def count(text: str) -> int | None:
-                return await _tokens(replica, text)
-
-            error = await as_client_error(self._model.name, data, self._outgoing.body, count)
+            error = await as_client_error(self._model.name, data, self._body, partial(_tokens, replica))
             if error is not None:
                 raise error
         return data, last

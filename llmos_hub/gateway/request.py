@@ -10,7 +10,7 @@ import asyncio
 import json
 import re
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
@@ -126,8 +126,8 @@ class Request:
         The name of a header that is repeated but must not be; otherwise empty.
     cors
         The CORS headers of the answer.
-    route, parameters
-        The route that was found for it, and the values of the parameters in the route's path.
+    route, parameter
+        The route that was found for it, and the value of the parameter in the route's path.
     """
 
     method: str
@@ -150,7 +150,7 @@ class Request:
     repeated: str = ""
     cors: Headers = field(default_factory=list)
     route: Route = NOWHERE
-    parameters: Mapping[str, str] = field(default_factory=dict)
+    parameter: str = ""
 
     async def start(self, status: int, headers: Headers) -> None:
         """Begin the answer, with the request's id in its headers."""
@@ -162,14 +162,16 @@ class Request:
             headers += self.cors
         await self.client.start(status, headers)
 
-    async def answer(self, status: int, content_type: bytes, body: bytes, headers: Headers | None = None) -> None:
-        """Send a whole answer at once."""
+    async def answer(
+        self, status: int, content_type: bytes, body: bytes, headers: Headers | None = None, *, more: bool = False
+    ) -> None:
+        """Send a whole answer at once; with `more`, it is to be ended by another write."""
         await self.start(
             status,
             [(b"content-type", content_type), (b"content-length", b"%d" % len(body)), *(headers or [])],
         )
         self.sent += len(body)
-        await self.client.write(body, more=False)
+        await self.client.write(body, more=more)
 
     async def answer_json(self, data: Any, status: int = 200) -> None:
         """Send a whole answer of JSON."""
@@ -236,17 +238,16 @@ def _too_large(options: GatewayOptions) -> PayloadTooLarge:
     return PayloadTooLarge(f"The request body is larger than {size}, the most this gateway takes. Send it in several.")
 
 
-def _declared_length(headers: dict[bytes, bytes], options: GatewayOptions) -> int:
+def _check_declared(headers: dict[bytes, bytes], options: GatewayOptions) -> None:
     if headers.get(b"content-encoding", b"identity").lower() not in (b"identity", b""):
         raise UnsupportedMediaType("The request body must be sent as it is, without Content-Encoding.")
     value = headers.get(b"content-length")
     if value is None:
-        return 0  # chunked: counted as it comes
+        return  # chunked: counted as it comes
     if not value.isdigit():
         raise BadRequest("The Content-Length header is not a number.", causes=[Cause("content-length", "not a number")])
     if len(value) > 12 or int(value) > options.max_body:
         raise _too_large(options)
-    return int(value)
 
 
 async def read_body(request: Request, options: GatewayOptions, budget: Shares) -> bytes:
@@ -263,7 +264,7 @@ async def read_body(request: Request, options: GatewayOptions, budget: Shares) -
     ClientGone
         The client disconnected.
     """
-    _declared_length(request.headers, options)
+    _check_declared(request.headers, options)
     taken = 0  # The declared length reserves nothing: a few who never send the body would keep everybody out.
     pieces: list[bytes] = []
     size = 0

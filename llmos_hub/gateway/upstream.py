@@ -39,24 +39,6 @@ class UpstreamReplica:
         Finds out whether it hangs.
     """
 
-    __slots__ = (
-        "_failed_at",
-        "_failures",
-        "_host",
-        "_idle",
-        "_path",
-        "_port",
-        "_retired",
-        "_upstreams",
-        "aside_until",
-        "health",
-        "heard_at",
-        "id",
-        "outstanding",
-        "url",
-        "watch",
-    )
-
     def __init__(self, upstreams: Upstreams, id_: str, url: str) -> None:
         self.id = id_
         self.url = url

@@ -14,21 +14,19 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
-from llmos_hub.kubernetes.connection import path_of
-from llmos_hub.managers.namespace_options import NamespaceOptions, Peer
-from llmos_hub.names import (
-    KEY_APP,
-    KEY_COMPONENT,
+from llmos.names import (
     KEY_INSTANCE,
     KEY_MANAGED_BY,
     KEY_OWNER,
     KEY_OWNER_CREATED,
     KEY_OWNER_KIND,
     KEY_PART,
-    METADATA_SERVICES,
     group_namespace,
     user_namespace,
 )
+from llmos_hub.kubernetes.connection import path_of
+from llmos_hub.managers.namespace_options import NamespaceOptions, Peer
+from llmos_hub.names import KEY_APP, KEY_COMPONENT, METADATA_SERVICES
 from llmos_hub.policy import NamespaceOwner
 
 __all__ = [

@@ -15,11 +15,11 @@ from dataclasses import dataclass, replace
 from typing import Any, Final, Protocol
 
 from llmos.errors import Conflict, Forbidden, Internal, LLMOSError, NotFound, Unavailable
+from llmos.names import KEY_INSTANCE, KEY_MANAGED_BY, KEY_OWNER, KEY_OWNER_CREATED, KEY_OWNER_KIND, KEY_PREPARED
 from llmos_hub.identity.people import People
 from llmos_hub.kubernetes.connection import FIELD_MANAGER, APIError, KubernetesAPI, path_of
 from llmos_hub.managers.namespace_objects import make_namespace, owner_of
 from llmos_hub.managers.namespace_options import NamespaceOptions
-from llmos_hub.names import KEY_INSTANCE, KEY_MANAGED_BY, KEY_OWNER, KEY_OWNER_CREATED, KEY_OWNER_KIND, KEY_PREPARED
 from llmos_hub.policy import NamespaceOwner, Rights
 
 __all__ = ["KubernetesNamespaces", "LocalNamespaces", "NamespaceState", "Namespaces"]

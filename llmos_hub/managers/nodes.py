@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, Protocol
 
 from llmos.errors import Internal
+from llmos.names import KEY_KIND, KEY_NAME, KEY_PART
 from llmos.proc import meminfo
 from llmos.resources import KINDS, MAIN_KIND, Resource
 from llmos.resources.node import Node, NodeList, NodeWork
@@ -25,7 +26,7 @@ from llmos_hub.engines.base import Machine
 from llmos_hub.engines.llamacpp_build import Build, find_build, gpu_summary
 from llmos_hub.engines.machine import detect
 from llmos_hub.kubernetes.connection import APIError, KubernetesAPI, path_of
-from llmos_hub.names import KEY_GPU_TYPE, KEY_KIND, KEY_NAME, KEY_PART
+from llmos_hub.names import KEY_GPU_TYPE
 from llmos_hub.policy import Ref, Rights
 from llmos_hub.stores.base import Store
 

@@ -6,8 +6,9 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from llmos.errors import Forbidden, NotFound
+from llmos.names import group_namespace, user_namespace
 from llmos.resources import Resource
-from llmos_hub.names import PUBLIC_NAMESPACE, SCOPE_INVOKE, SCOPE_MANAGE, group_namespace, user_namespace
+from llmos_hub.names import PUBLIC_NAMESPACE, SCOPE_INVOKE, SCOPE_MANAGE
 from llmos_hub.policy.rules import VERBS, Caller, Decision, Ref, Rule, Verb, lacks_scope, refusal, rules_of, scope_of
 
 __all__ = ["NamespaceOwner", "Rights", "Within"]

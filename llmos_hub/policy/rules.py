@@ -11,8 +11,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final, Literal, Self, get_args
 
+from llmos.names import group_namespace, user_namespace
 from llmos.resources import KINDS, Resource
-from llmos_hub.names import PUBLIC_NAMESPACE, SCOPE_INVOKE, SCOPE_MANAGE, group_namespace, user_namespace
+from llmos_hub.names import PUBLIC_NAMESPACE, SCOPE_INVOKE, SCOPE_MANAGE
 
 __all__ = ["VERBS", "Caller", "Decision", "Ref", "Rule", "Verb", "lacks_scope", "refusal", "rules_of", "scope_of"]
 

@@ -13,8 +13,9 @@ from datetime import UTC, datetime
 from typing import Any, Final, TypeVar
 
 from llmos.errors import Conflict, Forbidden, NotFound, Unavailable, UsageError
+from llmos.names import group_namespace, user_namespace
 from llmos.resources import MAIN_KIND
-from llmos_hub.names import DataDir, group_namespace, user_namespace
+from llmos_hub.names import DataDir
 from llmos_hub.supervisor.disk import refuse_full
 from llmos_hub.supervisor.hub_api import HubApi, renew_client_token, token_scopes
 from llmos_hub.supervisor.platform_mark import is_copy, location_of

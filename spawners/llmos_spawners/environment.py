@@ -7,14 +7,15 @@ tokens are found by their note, which is stored in the Hub's database.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from typing import Any, Final
 
+from llmos.names import invoke_note, token_notes
 from llmos.proxies import CLUSTER_HOSTS, hosts_of, with_no_proxy
 
 __all__ = [
     "INVOKE_SCOPES",
     "chosen_options",
-    "invoke_note",
     "keep_spawner",
     "mint_invoke_token",
     "past_proxies",
@@ -25,29 +26,17 @@ INVOKE_SCOPES: Final = ("custom:llmos:invoke",)
 """Scopes of the token in ``OPENAI_API_KEY``; no more, as every process that the user starts inherits it."""
 
 
-def invoke_note(user: str, server: str) -> str:
-    """Return the note on a server's token for models."""
-    return f"llmos-invoke {user}/{server}"
-
-
-def _notes(spawner: Any) -> set[str]:
-    """Return the notes of all tokens of this server: the one for models, and the Hub's for the server itself."""
-    base_url = spawner.user.base_url.rstrip("/") + "/" + (f"{spawner.name}/" if spawner.name else "")
-    return {invoke_note(spawner.user.name, spawner.name), f"Server at {base_url}"}
-
-
 def mint_invoke_token(spawner: Any) -> str:
     """Create a token with which the server's owner can only call models."""
-    _delete(spawner, {invoke_note(spawner.user.name, spawner.name)})  # left by a Hub that was killed during a start
-    token: str = spawner.user.new_api_token(
-        note=invoke_note(spawner.user.name, spawner.name), scopes=list(INVOKE_SCOPES)
-    )
+    note = invoke_note(spawner.user.name, spawner.name)
+    _delete(spawner, {note})  # left by a Hub that was killed during a start
+    token: str = spawner.user.new_api_token(note=note, scopes=list(INVOKE_SCOPES))
     return token
 
 
 def revoke_tokens(spawner: Any) -> int:
     """Delete all tokens of this server; return their number."""
-    return _delete(spawner, _notes(spawner))
+    return _delete(spawner, set(token_notes(spawner.user.name, spawner.name, spawner.user.base_url)))
 
 
 def chosen_options(spawner: Any) -> dict[str, Any]:
@@ -96,7 +85,10 @@ def keep_spawner(
         Lines about what was done. The site's own hooks still run: before a start first, after a stop last.
     """
     addresses = {"OPENAI_BASE_URL": openai_base_url, "LLMOS_URL": llmos_url}
-    wraps = {"pre_spawn_hook": _before_start(addresses), "post_stop_hook": _after_stop}
+    wraps: dict[str, Callable[[Hook | None], Hook]] = {
+        "pre_spawn_hook": partial(_before_start, addresses),
+        "post_stop_hook": _after_stop,
+    }
     lines = []
     for hook, wrap in wraps.items():
         # all sections: the most specific one takes effect, such as c.KubeSpawner's over c.Spawner's
@@ -112,22 +104,19 @@ def keep_spawner(
     return lines
 
 
-def _before_start(addresses: Mapping[str, str]) -> Callable[[Hook | None], Hook]:
-    def wrap(site: Hook | None) -> Hook:
-        async def pre_spawn_hook(spawner: Any) -> None:
-            await _run(site, spawner)
-            # keep the site's own values, but not those that were set here at an earlier start
-            ours = getattr(spawner, "llmos_environment", {})
-            environment = {name: value for name, value in spawner.environment.items() if ours.get(name) != value}
-            token = mint_invoke_token(spawner)
-            platform = {**addresses, "OPENAI_API_KEY": token}
-            spawner.llmos_environment = {name: platform[name] for name in platform if name not in environment}
-            urls = (*addresses.values(), spawner.hub.api_url)
-            spawner.environment = past_proxies({**environment, **spawner.llmos_environment}, *urls)
+def _before_start(addresses: Mapping[str, str], site: Hook | None) -> Hook:
+    async def pre_spawn_hook(spawner: Any) -> None:
+        await _run(site, spawner)
+        # keep the site's own values, but not those that were set here at an earlier start
+        ours = getattr(spawner, "llmos_environment", {})
+        environment = {name: value for name, value in spawner.environment.items() if ours.get(name) != value}
+        token = mint_invoke_token(spawner)
+        platform = {**addresses, "OPENAI_API_KEY": token}
+        spawner.llmos_environment = {name: platform[name] for name in platform if name not in environment}
+        urls = (*addresses.values(), spawner.hub.api_url)
+        spawner.environment = past_proxies({**environment, **spawner.llmos_environment}, *urls)
 
-        return pre_spawn_hook
-
-    return wrap
+    return pre_spawn_hook
 
 
 def _after_stop(site: Hook | None) -> Hook:

@@ -57,8 +57,3 @@ class StartQueue:
             if waiting == who:
                 return number
         return 0
-
-    @property
-    def length(self) -> int:
-        """The number of waiting starts."""
-        return len(self._waiting)

@@ -61,7 +61,7 @@ async def run_gateway(port: int, engine: str, profile: bool) -> None:
     gateway = Gateway(None, FakeIdentity(), options)  # type: ignore[arg-type]
     made: ModelService = service("chat", engine)
     gateway.context.table.put(made)
-    gateway.context.discovery.ready.set()
+    gateway.context.discovery.synced.set()
     server = Server(gateway, options, listen("127.0.0.1", port))
     with stop_on_signals(server.stop):
         if profile:

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+from llmos.names import KEY_PREPARED
 from llmos.resources import ModelService
 from llmos_hub.backends.kubernetes.objects import make_objects, path_of_object
 from llmos_hub.backends.kubernetes.settings import KubernetesSettings
@@ -20,7 +21,6 @@ from llmos_hub.engines.custom import Custom
 from llmos_hub.kubernetes.connection import MERGE_PATCH, KubernetesAPI, path_of
 from llmos_hub.managers.namespace_objects import make_contents, make_namespace, object_path
 from llmos_hub.managers.namespace_options import Binding, NamespaceOptions
-from llmos_hub.names import KEY_PREPARED
 from llmos_hub.policy import NamespaceOwner
 
 RELEASE = "llmos"

@@ -5,8 +5,8 @@ from __future__ import annotations
 import uuid
 from pathlib import Path
 
+from llmos.names import group_namespace
 from llmos_hub.kubernetes.connection import KubernetesAPI
-from llmos_hub.names import group_namespace
 from llmos_hub.stores.base import Store
 from tests.support.cluster import Cluster
 from tests.support.fake_hub import FakeHub, fake_hub

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from llmos.errors import Conflict, NotFound
+from llmos.names import user_namespace
 from llmos.resources import ModelService
 from llmos_hub.controllers.namespace_sweep import Sweep
 from llmos_hub.controllers.namespaces.reconciler import namespace_controller
@@ -23,7 +24,7 @@ from llmos_hub.kubernetes.connection import KubernetesAPI
 from llmos_hub.managers.namespace_options import Binding, NamespaceOptions
 from llmos_hub.managers.namespaces import KubernetesNamespaces
 from llmos_hub.managers.nodes import KubernetesNodes
-from llmos_hub.names import KEY_MISSING_FOR, SCOPE_MANAGE, user_namespace
+from llmos_hub.names import KEY_MISSING_FOR, SCOPE_MANAGE
 from llmos_hub.policy import Caller, Rights
 from llmos_hub.stores.kubernetes.store import KubernetesStore
 from tests.support.cluster import Cluster

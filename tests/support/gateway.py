@@ -167,7 +167,7 @@ async def running_gateway(
         try:
             async with asyncio.timeout(30):
                 if until_ready:
-                    await gateway.context.discovery.ready.wait()
+                    await gateway.context.discovery.synced.wait()
                 while not server.started:
                     await asyncio.sleep(0.002)
             await running.add(*services)

@@ -8,9 +8,11 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import httpx
 
+from llmos.names import group_namespace
 from llmos.resources import API_VERSION
 from llmos_hub.api.app import make_app
 from llmos_hub.controllers.namespaces.reconciler import namespace_controller
@@ -20,7 +22,6 @@ from llmos_hub.managers.logs import LocalLogReader
 from llmos_hub.managers.namespace_options import NamespaceOptions
 from llmos_hub.managers.namespaces import KubernetesNamespaces
 from llmos_hub.managers.settings import PlatformSettings
-from llmos_hub.names import group_namespace
 from llmos_hub.stores.base import Store
 from llmos_hub.stores.kubernetes.namespaces import ReleaseNamespaces
 from llmos_hub.stores.kubernetes.release import ReleaseStore
@@ -80,15 +81,17 @@ async def group_platform(
         LocalLogReader(directory),
         settings=PlatformSettings(store, {}, remembered_for=0),
         namespaces=KubernetesNamespaces(api, options, people),
-        check_streams_every=0.05,
     )
     controller = namespace_controller(api, options, release, leading=lambda: True)
     tasks = [asyncio.create_task(work) for work in (controller.follow(), controller.work())]
+    often = mock.patch("llmos_hub.api.streams._CHECK_EVERY", 0.05)
+    often.start()
     try:
         async with serving(app) as url:
             yield GroupPlatform(url, hub, group)
             app.state.services.streams.closing.set()
     finally:
+        often.stop()
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

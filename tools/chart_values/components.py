@@ -20,8 +20,6 @@ from tools.chart_values.types import (
     requests,
 )
 
-__all__ = ["Api", "Backup", "Controllers", "Culler", "ExternalHub", "Gateway", "Hub", "Mirror", "Proxy", "Valkey"]
-
 Replicas = Annotated[int, Field(ge=0, le=100)]
 Username = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._@-]{0,62}$")]
 

@@ -22,8 +22,6 @@ from tools.chart_values.components import (
 )
 from tools.chart_values.types import KubernetesObject, Label, Name, OptionalUrl, Quantity, Section, Storage, Toleration
 
-__all__ = ["Values"]
-
 Host = Annotated[str, Field(pattern=r"^([a-z0-9*]([-a-z0-9.]*[a-z0-9])?)?$", max_length=253)]
 Tag = Annotated[str, Field(pattern=r"^([A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?$")]
 Digest = Annotated[str, Field(pattern=r"^(sha256:[0-9a-f]{64})?$")]

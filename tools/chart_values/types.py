@@ -7,22 +7,6 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
-__all__ = [
-    "Component",
-    "EnvVar",
-    "KubernetesObject",
-    "Label",
-    "Name",
-    "OptionalUrl",
-    "Quantity",
-    "ResourceRequirements",
-    "Section",
-    "Service",
-    "Storage",
-    "Toleration",
-    "requests",
-]
-
 Quantity = Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)?(m|k|Ki|M|Mi|G|Gi|T|Ti)?$")] | int | float
 """A Kubernetes quantity: ``500m``, ``256Mi``, 2."""
 

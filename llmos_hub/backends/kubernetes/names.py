@@ -7,18 +7,14 @@ import json
 from collections.abc import Mapping
 from typing import Any, Final
 
+from llmos.names import KEY_INSTANCE, KEY_KIND, KEY_MANAGED_BY, KEY_NAME, KEY_PART
 from llmos.resources.base import API_VERSION
 from llmos_hub.backends.kubernetes.settings import KubernetesSettings
 from llmos_hub.names import (
     KEY_AFTER,
     KEY_APP,
     KEY_COMPONENT,
-    KEY_INSTANCE,
-    KEY_KIND,
     KEY_LABELS,
-    KEY_MANAGED_BY,
-    KEY_NAME,
-    KEY_PART,
     KEY_PART_OF,
     KEY_ROLE,
     KEY_TEMPLATE,

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Any, Final
 
+from llmos.names import KEY_MANAGED_BY, MODELS_CLAIM
 from llmos_hub.backends.kubernetes.names import (
     digest,
     make_metadata,
@@ -20,16 +21,7 @@ from llmos_hub.backends.kubernetes.pods import make_pod_template, make_secret_da
 from llmos_hub.backends.kubernetes.quotas import state_limits
 from llmos_hub.backends.kubernetes.settings import KubernetesSettings
 from llmos_hub.kubernetes.connection import path_of
-from llmos_hub.names import (
-    KEY_APP,
-    KEY_APPLIED,
-    KEY_COMPONENT,
-    KEY_LABELS,
-    KEY_MANAGED_BY,
-    KEY_PART_OF,
-    METADATA_SERVICES,
-    MODELS_CLAIM,
-)
+from llmos_hub.names import KEY_APP, KEY_APPLIED, KEY_COMPONENT, KEY_LABELS, KEY_PART_OF, METADATA_SERVICES
 from llmos_hub.workload import Role, Workload
 
 __all__ = [

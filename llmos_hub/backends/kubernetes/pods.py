@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any, Final
 
+from llmos.names import MODELS_CLAIM
 from llmos_hub.backends.kubernetes.hardening import SCRATCH, container_security, harden, pod_security
 from llmos_hub.backends.kubernetes.names import (
     container_name,
@@ -18,7 +19,7 @@ from llmos_hub.backends.kubernetes.names import (
 )
 from llmos_hub.backends.kubernetes.settings import KubernetesSettings
 from llmos_hub.backends.kubernetes.strategic_merge import strategic_merge
-from llmos_hub.names import KEY_MODELS, MODELS_CLAIM
+from llmos_hub.names import KEY_MODELS
 from llmos_hub.placeholders import fill
 from llmos_hub.workload import Probe, ProcessTemplate, Role, Workload
 

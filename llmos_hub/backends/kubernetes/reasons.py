@@ -11,9 +11,9 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from llmos.kubernetes_messages import NodeCause, parse_limits, parse_quota, parse_unplaced
+from llmos.names import MODELS_CLAIM
 from llmos.resources.quantities import format_bytes, parse_quantity
 from llmos_hub.backends.failures import Failure
-from llmos_hub.names import MODELS_CLAIM
 
 __all__ = ["image_pull", "not_created", "not_mounted", "probe_failing", "start_failed", "unschedulable"]
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from llmos.errors import LLMOSError, Unavailable
+from llmos.names import KEY_INSTANCE, KEY_MANAGED_BY, KEY_PREPARED
 from llmos_hub.controllers.cluster_informer import ClusterInformer, Object, covers
 from llmos_hub.controllers.fencing import require_leadership
 from llmos_hub.controllers.reconciler import Controller, Queueing, Result
@@ -23,13 +24,7 @@ from llmos_hub.managers.namespace_objects import (
     owner_of,
 )
 from llmos_hub.managers.namespace_options import NamespaceOptions
-from llmos_hub.names import (
-    KEY_COMPONENT,
-    KEY_INSTANCE,
-    KEY_MANAGED_BY,
-    KEY_PREPARED,
-    PUBLIC_NAMESPACE,
-)
+from llmos_hub.names import KEY_COMPONENT, PUBLIC_NAMESPACE
 from llmos_hub.policy import NamespaceOwner
 from llmos_hub.stores.informer import Key
 

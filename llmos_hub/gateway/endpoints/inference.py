@@ -6,21 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from llmos_hub.gateway import stages
 from llmos_hub.gateway.context import Context, Handler
 from llmos_hub.gateway.request import Request
 from llmos_hub.gateway.routes import Route
-from llmos_hub.gateway.stages import (
-    ModelRequest,
-    admit,
-    authenticate,
-    authorise,
-    forward,
-    parse,
-    resolve,
-    rewrite,
-    settle,
-    wait,
-)
 
 __all__ = ["ROUTES", "Inference"]
 
@@ -39,18 +28,18 @@ class Inference:
 
     async def __call__(self, request: Request, context: Context) -> None:
         """Run a request through the stages, which `llmos_hub.gateway.stages` describes."""
-        rights = await authenticate(request, context)
-        call = ModelRequest(request, context, rights, self.task)
+        rights = await stages.authenticate(request, context)
+        call = stages.ModelRequest(request, context, rights, self.task)
         try:
-            await parse(call)
-            resolve(call)
-            authorise(call)
-            admit(call)
-            await wait(call)
-            await rewrite(call)
-            await forward(call)
+            await stages.parse(call)
+            stages.resolve(call)
+            stages.authorise(call)
+            stages.admit(call)
+            await stages.wait(call)
+            await stages.rewrite(call)
+            await stages.forward(call)
         finally:
-            settle(call)
+            stages.settle(call)
 
 
 ROUTES: Final[Mapping[Route, Handler]] = {

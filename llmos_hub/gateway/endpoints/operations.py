@@ -24,7 +24,7 @@ async def ready(request: Request, context: Context) -> None:
     """Answer with 200 if the gateway knows the models and takes requests, otherwise with 503 and the reason."""
     if context.draining:
         await request.answer_json({"status": "stopping", "message": "The gateway is being stopped."}, 503)
-    elif not context.discovery.ready.is_set():
+    elif not context.discovery.synced.is_set():
         message = "The list of models has not come from the store yet."
         await request.answer_json({"status": "starting", "message": message}, 503)
     elif context.settling is not None and not context.settling.done():

@@ -21,9 +21,10 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any, Final
 
 from llmos.errors import Unavailable
+from llmos.names import KEY_MANAGED_BY
 from llmos.resources.base import Resource, utcnow
 from llmos_hub.kubernetes.connection import APIError, KubernetesAPI, path_of
-from llmos_hub.names import KEY_APP, KEY_MANAGED_BY
+from llmos_hub.names import KEY_APP
 from llmos_hub.stores.locks import KeyedLocks
 
 __all__ = ["DURATION", "MARGIN", "ClaimLeases", "make_claim_lease"]

@@ -12,9 +12,9 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final, Literal
 
 from llmos.errors import Internal, Unavailable
+from llmos.names import KEY_INSTANCE, KEY_MANAGED_BY
 from llmos_hub.kubernetes.connection import APIError, KubernetesAPI, path_of
 from llmos_hub.kubernetes.reflector import Reflector
-from llmos_hub.names import KEY_INSTANCE, KEY_MANAGED_BY
 
 __all__ = ["Ownership", "ReleaseNamespaces"]
 

@@ -19,9 +19,10 @@ from typing import Any, Final, Protocol, TypeVar
 
 from pydantic import ValidationError
 
+from llmos.names import KEY_KIND
 from llmos.resources.base import API_VERSION, Resource, invalid
 from llmos_hub.kubernetes.connection import path_of
-from llmos_hub.names import KEY_ANNOTATIONS, KEY_GENERATION, KEY_KIND, KEY_LABELS, KEY_STATUS
+from llmos_hub.names import KEY_ANNOTATIONS, KEY_GENERATION, KEY_LABELS, KEY_STATUS
 from llmos_hub.stores import writes
 from llmos_hub.stores.base import Selector
 from llmos_hub.stores.salvage import Unreadable, salvaged

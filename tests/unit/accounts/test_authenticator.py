@@ -279,7 +279,8 @@ async def test_guesses_from_this_machine_are_one_place_whatever_they_say(authent
 
 async def test_a_name_without_end_is_not_remembered(authenticator, db):
     assert await log_in(authenticator, db, "a" * 1_000_000, GOOD) is None
-    assert not len(authenticator._attempts)
+    assert not authenticator._attempts._here._failed
+    assert not authenticator._attempts._anywhere._failed
 
 
 async def test_the_lock_grows_and_ends(authenticator, db, monkeypatch):
@@ -306,7 +307,7 @@ def test_names_made_up_at_random_do_not_fill_the_memory(monkeypatch):
     delays = Delays(5, 5.0, 900.0)
     for number in range(500):
         delays.failed(f"name{number}")
-    assert len(delays) == 100
+    assert len(delays._failed) == 100
 
 
 def test_a_typing_error_now_and_then_is_no_attack(monkeypatch):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,6 @@ from starlette.applications import Starlette
 
 from llmos.resources import API_VERSION
 from llmos_hub.api.app import make_app
-from llmos_hub.api.audit import Action
 from llmos_hub.api.dependencies import Addresses
 from llmos_hub.identity import HubIdentity
 from llmos_hub.managers.logs import LocalLogReader
@@ -56,7 +55,6 @@ class Api:
     store: Store
     environ: dict[str, str]
     workloads: Path
-    actions: list[Action] = field(default_factory=list)
 
     @contextlib.asynccontextmanager
     async def client(self, token: str | None) -> AsyncIterator[httpx.AsyncClient]:
@@ -66,12 +64,12 @@ class Api:
 
 
 @pytest.fixture
-async def api(store: Store, fake_hub: FakeHub, tmp_path: Path) -> AsyncIterator[Api]:
+async def api(store: Store, fake_hub: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Api]:
+    monkeypatch.setattr("llmos_hub.api.streams._CHECK_EVERY", 0.05)
     for name in ("ada", "grace", "root"):
         fake_hub.add_user(name, admin=name == "root", groups=("vision",) if name == "ada" else ())
         fake_hub.add_token(name, token_of(name))
     environ: dict[str, str] = {}
-    actions: list[Action] = []
     identity = HubIdentity(fake_hub.url, fake_hub.service_token, ttl=0.05)
     app = make_app(
         store,
@@ -79,11 +77,9 @@ async def api(store: Store, fake_hub: FakeHub, tmp_path: Path) -> AsyncIterator[
         LocalLogReader(tmp_path),
         addresses=Addresses("http://hub.example.org", "http://hub.example.org:8010"),
         settings=PlatformSettings(store, environ, remembered_for=0),
-        check_streams_every=0.05,
-        audit=actions.append,
     )
     async with serving(app) as url:
-        yield Api(url, app, fake_hub, store, environ, tmp_path, actions)
+        yield Api(url, app, fake_hub, store, environ, tmp_path)
         app.state.services.streams.closing.set()
     await identity.close()
 

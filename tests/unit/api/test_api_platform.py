@@ -13,6 +13,7 @@ import pytest
 
 from llmos.resources import KINDS
 from llmos_hub.api.app import make_metrics_server
+from llmos_hub.bounded_http import listen
 from llmos_hub.names import API_PREFIX, SCOPE_INVOKE
 from tests.support.waiting import eventually
 from tests.unit.api.conftest import BASE, Api, manifest, models, status_of, token_of
@@ -222,10 +223,10 @@ async def test_metrics(ada: httpx.AsyncClient, root: httpx.AsyncClient, nobody: 
 
 
 async def test_metrics_at_a_port_of_their_own(api: Api) -> None:
-    server = make_metrics_server(api.app.state.services, "127.0.0.1", 0)
-    running = asyncio.create_task(server.serve())
+    server, listener = make_metrics_server(api.app.state.services), listen("127.0.0.1", 0)
+    running = asyncio.create_task(server.serve(sockets=[listener]))
     await eventually(lambda: server.started)
-    url = f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    url = f"http://127.0.0.1:{listener.getsockname()[1]}"
     async with httpx.AsyncClient(base_url=url, trust_env=False) as client:
         assert "process_resident_memory_bytes" in (await client.get("/metrics")).text
         for path in ("/", "/docs", models(), f"{API_PREFIX}/metrics"):

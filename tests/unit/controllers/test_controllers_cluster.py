@@ -16,8 +16,8 @@ from typing import Any
 import httpx
 import pytest
 
+from llmos.names import KEY_PREPARED
 from llmos.resources import API_VERSION
-from llmos_hub.names import KEY_PREPARED
 from tests.support.fake_hub import FakeHub, fake_hub
 from tests.support.fake_kubernetes import FakeKubernetes, fake_kubernetes
 

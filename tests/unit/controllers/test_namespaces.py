@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Literal
 import pytest
 
 from llmos.errors import Conflict, NotFound, Unavailable
+from llmos.names import KEY_PREPARED
 from llmos.resources import KINDS, ModelService, Resource
 from llmos.resources.credential import CredentialSpec, CredentialStatus
 from llmos_hub.controllers.cluster_informer import Object, covers
@@ -24,7 +25,7 @@ from llmos_hub.controllers.registry import Cluster, ClusterControllerSpec, load_
 from llmos_hub.kubernetes.connection import KubernetesAPI
 from llmos_hub.managers.namespace_objects import make_namespace, owner_of
 from llmos_hub.managers.namespace_options import Binding, NamespaceOptions, Network
-from llmos_hub.names import KEY_MISSING_FOR, KEY_PREPARED
+from llmos_hub.names import KEY_MISSING_FOR
 from llmos_hub.policy import NamespaceOwner
 from llmos_hub.stores.base import Store
 from tests.support.fake_kubernetes import FakeKubernetes, fake_kubernetes

@@ -11,7 +11,7 @@ import pytest
 
 from llmos.errors import Expired, Unavailable
 from llmos.resources import ModelService
-from llmos_hub.gateway.discovery import Discovery
+from llmos_hub.gateway.discovery import make_discovery
 from llmos_hub.gateway.metrics import GatewayMetrics
 from llmos_hub.gateway.options import GatewayOptions
 from llmos_hub.gateway.routing import RoutingTable
@@ -163,7 +163,7 @@ async def test_a_broken_watch_goes_on_where_it_was() -> None:
 async def _follow(script: Script) -> set[str]:
     upstreams = Upstreams(GatewayOptions())
     table = RoutingTable(upstreams, GatewayMetrics())
-    task = asyncio.create_task(Discovery(script, table).run())  # type: ignore[arg-type]
+    task = asyncio.create_task(make_discovery(script, table).run())  # type: ignore[arg-type]
     try:
         await asyncio.wait_for(script.done.wait(), 30)
     finally:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from llmos_hub import names
+import llmos.names
+import llmos_hub.names
 
-ROOT = Path(names.__file__).parents[1]
+ROOT = Path(llmos_hub.names.__file__).parents[1]
 WRITTEN = re.compile(r"""f?["'](llmos\.ai/[a-z-]+|llmos-models|app\.kubernetes\.io/[a-z-]+)\b""")
 KINDS_OF_SECRETS = {"llmos.ai/environment"}
 """Types of Secrets, which are no keys."""
@@ -25,5 +26,6 @@ def test_keys_are_written_in_the_modules_of_names_only() -> None:
 
 
 def test_no_key_has_two_names() -> None:
-    keys = [getattr(names, name) for name in names.__all__ if name.startswith("KEY_")]
+    names = {**vars(llmos.names), **vars(llmos_hub.names)}
+    keys = [value for name, value in names.items() if name.startswith("KEY_")]
     assert len(keys) == len(set(keys)) > 20

@@ -10,11 +10,12 @@ from pathlib import Path
 import pytest
 
 from llmos.errors import Conflict, Forbidden, NotFound, Unavailable
+from llmos.names import KEY_PREPARED, user_namespace
 from llmos_hub.kubernetes.connection import KubernetesAPI
 from llmos_hub.managers.namespace_objects import make_namespace
 from llmos_hub.managers.namespace_options import NamespaceOptions
 from llmos_hub.managers.namespaces import KubernetesNamespaces, LocalNamespaces
-from llmos_hub.names import KEY_PREPARED, SCOPE_INVOKE, SCOPE_MANAGE, user_namespace
+from llmos_hub.names import SCOPE_INVOKE, SCOPE_MANAGE
 from llmos_hub.policy import Caller, NamespaceOwner, Rights
 from tests.support.fake_kubernetes import FakeKubernetes, fake_kubernetes
 from tests.support.fake_people import FakePeople

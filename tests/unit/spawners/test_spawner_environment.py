@@ -3,8 +3,10 @@
 from types import SimpleNamespace
 
 import pytest
-from llmos_spawners.environment import invoke_note, keep_spawner
+from llmos_spawners.environment import keep_spawner
 from traitlets.config import Config
+
+from llmos.names import invoke_note
 
 ADDRESSES = {"openai_base_url": "http://gateway/v1", "llmos_url": "http://api/services/llmos"}
 

@@ -4,11 +4,10 @@ import re
 from html.parser import HTMLParser
 
 import pytest
-from llmos_spawners.environment import invoke_note
 from llmos_spawners.profiles.choices import DEFAULT_SIZE, SIZES, BadOptions, Profiles, workstation
 from llmos_spawners.profiles.form import render_form
 
-from llmos.names import slug
+from llmos.names import invoke_note, slug
 
 
 class Inputs(HTMLParser):

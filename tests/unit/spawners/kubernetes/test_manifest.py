@@ -113,7 +113,7 @@ async def manifest(spawner):
     ("name", "namespace"), [("ada", "user-ada"), ("Ada.L@example.org", "user-ada-l-example-org--c224d202e0a08d17")]
 )
 async def test_each_person_has_the_namespace_that_the_rest_of_the_platform_means(make, name, namespace):
-    from llmos_hub.names import user_namespace
+    from llmos.names import user_namespace
 
     assert make(name).namespace == namespace == user_namespace(name)
 
