@@ -10,12 +10,13 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeVar
 
 from llmos.errors import Conflict, LLMOSError, NotFound, Unavailable
 from llmos.resources import Resource
-from llmos_hub.controllers.workqueue import QueueMetrics, ShutDown, WorkQueue
+from llmos_hub.controllers.metrics import ControllerMetrics, ProcessMetrics
+from llmos_hub.controllers.workqueue import ShutDown, WorkQueue
 from llmos_hub.stores.base import Store
 from llmos_hub.stores.informer import Informer, Key
 
@@ -135,15 +136,12 @@ class Queueing:
     Attributes
     ----------
     metrics
-        The metrics of the queue.
-    failed
-        Called with an error's code for each reconcile that raised.
+        The metrics of the controller; by default metrics that nobody reads.
     workers, resync
         Number of concurrent reconciles; seconds between reconciles of all objects.
     """
 
-    metrics: QueueMetrics | None = None
-    failed: Callable[[str], None] | None = None
+    metrics: ControllerMetrics = field(default_factory=lambda: ProcessMetrics().of(""))
     workers: int = WORKERS
     resync: float = _RESYNC
 
@@ -201,7 +199,6 @@ class Controller(Generic[T]):
         self._metrics = queueing.metrics
         self._others = tuple(others)
         self._keys = tuple(keys)
-        self._failed = queueing.failed
         self._workers = queueing.workers
         self._resync = queueing.resync
 
@@ -296,8 +293,7 @@ class Controller(Generic[T]):
 
     def _report(self, key: Key, error: Exception, delay: float) -> None:
         name = f"{self.name} {'/'.join(part for part in key if part)}"
-        if self._failed is not None:
-            self._failed(error.code if isinstance(error, LLMOSError) else "internal")
+        self._metrics.failed(error.code if isinstance(error, LLMOSError) else "internal").inc()
         if isinstance(error, Conflict | NotFound):
             logger.debug("%s changed meanwhile, looking again in %.2f s: %s", name, delay, error)
         elif isinstance(error, Unavailable):

@@ -82,9 +82,8 @@ class Controllers:
         found = load_specs() if specs is None else specs
         self._controllers: dict[str, Controller[Any]] = {}
         for spec in found:
-            counted = self.metrics.of(spec.name)
             workers = _CLUSTER_WORKERS if settings.in_cluster else WORKERS
-            queueing = Queueing(counted, counted.failed, workers)
+            queueing = Queueing(self.metrics.of(spec.name), workers)
             if isinstance(spec, ControllerSpec):
                 self._controllers[spec.name] = self._make(spec, queueing)
             elif parts.cluster is not None:
