@@ -17,7 +17,7 @@ from llmos.resources.node import Node
 from llmos.resources.workload import Resources
 from llmos_hub.backends.base import Backend
 from llmos_hub.controllers.election import Leadership, Timing
-from llmos_hub.controllers.layout import WorkloadContext, cluster_layout, local_layout
+from llmos_hub.controllers.layout import Layout, WorkloadContext
 from llmos_hub.controllers.metrics import ProcessMetrics
 from llmos_hub.controllers.registry import Cluster
 from llmos_hub.engines.base import Machine
@@ -82,7 +82,7 @@ class Parts:
 def local_context(settings: ProcessSettings) -> WorkloadContext:
     """Return the context of this machine."""
     machine = detect()
-    return WorkloadContext(local_layout(settings.data_dir), lambda _: machine)
+    return WorkloadContext(Layout(settings.data_dir.models, per_namespace=False), lambda _: machine)
 
 
 class ClusterMachines:
@@ -197,7 +197,9 @@ async def _in_cluster(settings: ProcessSettings) -> AsyncIterator[Parts]:
         machines = ClusterMachines(KubernetesNodes(api, settings.namespace))
         await _known(machines)
         options = _namespace_options(settings)
-        context = WorkloadContext(cluster_layout(Path(cluster.models.mount_path)), machines, workload_selector)
+        context = WorkloadContext(
+            Layout(Path(cluster.models.mount_path), per_namespace=True), machines, workload_selector
+        )
         parts = Cluster(api, options, settings.namespace, leading=lambda: leadership.leading)
         yield Parts(
             store,
