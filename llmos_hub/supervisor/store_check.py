@@ -15,7 +15,6 @@ from llmos_hub.valkey.schema import SCHEMA_VERSION, Keys
 __all__ = ["StoreCheck", "database_id", "refuse_newer_layout"]
 
 _TIMEOUT: Final = 5.0  # seconds for all commands; the server is on this machine
-_KEYS: Final = Keys()
 
 
 @dataclass(frozen=True)
@@ -56,8 +55,8 @@ class StoreCheck:
                     ("CONFIG", "GET", "port"),
                     ("CONFIG", "GET", "tls-port"),
                     ("CONFIG", "GET", "dir"),
-                    ("GET", _KEYS.schema),
-                    ("GET", _KEYS.epoch),
+                    ("GET", Keys.schema),
+                    ("GET", Keys.epoch),
                 )
         except TimeoutError:
             return f"no answer within {_TIMEOUT:g} s"
@@ -108,7 +107,7 @@ async def refuse_newer_layout(url: str, name: str) -> None:
         The layout is newer.
     """
     async with asyncio.timeout(_TIMEOUT):
-        schema = (await ask(url, ("GET", _KEYS.schema)))[0]
+        schema = (await ask(url, ("GET", Keys.schema)))[0]
     _check_layout(schema, f"The database at {name}")
 
 
@@ -116,7 +115,7 @@ async def database_id(url: str) -> str:
     """Return the id of the database at this URL; empty if it can't be read."""
     try:
         async with asyncio.timeout(_TIMEOUT):
-            answer = (await ask(url, ("GET", _KEYS.epoch)))[0]
+            answer = (await ask(url, ("GET", Keys.epoch)))[0]
     except OSError:
         return ""
     return answer if isinstance(answer, str) and not isinstance(answer, Refusal) else ""

@@ -98,7 +98,7 @@ class RedisStore:
     ) -> None:
         self._database = database
         database.prepare_with(self._prepare)
-        self._keys = ResourceKeys(database.keys.prefix)
+        self._keys = ResourceKeys()
         self._codec = Codec(sealer)
         self._keep_changes, self._keep_bytes = keep_changes, keep_bytes
         self._tail = Tail(database, self._of_change, bookmark_interval=bookmark_interval, patience=watch_patience)

@@ -139,7 +139,7 @@ class Tail:
         self, database: Database, decode: Decode[Any], *, bookmark_interval: float = 15.0, patience: float = 30.0
     ) -> None:
         self._database = database
-        self._keys = ResourceKeys(database.keys.prefix)
+        self._keys = ResourceKeys()
         self.decode = decode
         self.bookmark_interval = bookmark_interval
         self._patience = patience

@@ -469,21 +469,6 @@ class TestOtherVersions:
         with pytest.raises(Unavailable, match="newer LLMOS"):
             await make().list(ModelService)
 
-    async def test_an_older_layout_is_migrated_once(self, make: Make, raw: redis.Redis) -> None:
-        await make().create(model())
-        raw.set(KEYS.schema, SCHEMA_VERSION - 1)
-        calls = []
-
-        async def migrate(database: Database) -> None:
-            calls.append(str(database))
-
-        migrations = {SCHEMA_VERSION - 1: migrate}
-        first, second = (make(database={"migrations": migrations}) for _ in range(2))
-        assert len((await first.list(ModelService)).items) == 1
-        assert len((await second.list(ModelService)).items) == 1
-        assert len(calls) == 1
-        assert raw.get(KEYS.schema) == str(SCHEMA_VERSION).encode()
-
     async def test_a_layout_without_a_way_on_is_refused(self, make: Make, raw: redis.Redis) -> None:
         await make().create(model())
         raw.set(KEYS.schema, SCHEMA_VERSION - 1)
