@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 from llmos.resources.base import utcnow
-from llmos_hub.identity.people import People
+from llmos_hub.identity.people import HubPeople
 from llmos_hub.kubernetes.connection import APIError, KubernetesAPI, path_of
 from llmos_hub.names import KEY_INSTANCE, KEY_KIND
 
@@ -47,7 +47,7 @@ class ServerSweep:
     def __init__(
         self,
         api: KubernetesAPI,
-        people: People,
+        people: HubPeople,
         instance: str,
         *,
         clock: Callable[[], datetime] = utcnow,
