@@ -17,7 +17,7 @@ from llmos.resources.node import Node
 from llmos.resources.workload import Resources
 from llmos_hub.backends.base import Backend
 from llmos_hub.controllers.election import Leadership, Timing
-from llmos_hub.controllers.fencing import fenced_store
+from llmos_hub.controllers.fencing import fenced
 from llmos_hub.controllers.layout import Layout, WorkloadContext
 from llmos_hub.controllers.metrics import ProcessMetrics
 from llmos_hub.controllers.registry import Cluster
@@ -201,7 +201,7 @@ async def _in_cluster(settings: ProcessSettings) -> AsyncIterator[Parts]:
             Layout(Path(cluster.models.mount_path), per_namespace=True), machines, workload_selector
         )
         parts = Cluster(api, options, settings.namespace, leading=lambda: leadership.leading)
-        sweeps = _sweeps(stack, settings, parts, fenced_store(store, leadership))
+        sweeps = _sweeps(stack, settings, parts, fenced(store, leadership))
         yield Parts(
             store,
             backend,

@@ -23,7 +23,6 @@ from llmos_hub.stores.informer import Informer, Key
 __all__ = [
     "WORKERS",
     "Controller",
-    "Followed",
     "ObjectReconciler",
     "Objects",
     "Queueing",
@@ -92,20 +91,16 @@ class Reconciler(ObjectReconciler[R], Protocol[R]):
         ...
 
 
-class Followed(Protocol):
-    """A local copy that is kept up to date by `run`."""
+class Objects(Protocol[T]):
+    """A local copy of the objects that a controller reconciles: an `Informer` or a `ClusterInformer`."""
+
+    synced: asyncio.Event
+    """Set once all objects are listed."""
 
     @property
     def run(self) -> Callable[[], Any]:
         """Follow the changes until cancelled."""
         ...
-
-
-class Objects(Followed, Protocol[T]):
-    """A local copy of the objects that a controller reconciles: an `Informer` or a `ClusterInformer`."""
-
-    synced: asyncio.Event
-    """Set once all objects are listed."""
 
     @property
     def connected(self) -> bool:
@@ -187,7 +182,7 @@ class Controller(Generic[T]):
         informer: Objects[T],
         reconciler: ObjectReconciler[T],
         *,
-        others: Iterable[Followed] = (),
+        others: Iterable[Objects[Any]] = (),
         keys: Iterable[Key] = (),
         queueing: Queueing | None = None,
     ) -> None:
@@ -210,12 +205,6 @@ class Controller(Generic[T]):
     def enqueue(self, key: Key) -> None:
         """Have a resource reconciled as soon as possible."""
         self.queue.add(key)
-
-    async def run(self) -> None:
-        """Watch and reconcile until cancelled; running reconciles are finished first."""
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self.follow())
-            group.create_task(self.work())
 
     async def follow(self) -> None:
         """Keep the local copies of all resources up to date until cancelled, whether leading or not."""

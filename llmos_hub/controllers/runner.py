@@ -20,7 +20,7 @@ from typing import Any, Final
 from prometheus_client import generate_latest
 
 from llmos_hub.controllers.election import Alone
-from llmos_hub.controllers.fencing import fenced_backend, fenced_store
+from llmos_hub.controllers.fencing import fenced
 from llmos_hub.controllers.health import serve_pages
 from llmos_hub.controllers.parts import Parts, opened
 from llmos_hub.controllers.reconciler import WORKERS, Controller, Queueing, Reconciler, resource_controller
@@ -71,10 +71,10 @@ class Controllers:
         self._parts = parts
         self._store, self._backend = parts.store, parts.backend
         if parts.leadership is None:
-            self.metrics.lead(self.leadership.leading, self.leadership.term)
+            self.metrics.lead(self.leadership.leading, term=1)
         else:
-            self._store = fenced_store(parts.store, parts.leadership)
-            self._backend = fenced_backend(parts.backend, parts.leadership)
+            self._store = fenced(parts.store, parts.leadership)
+            self._backend = fenced(parts.backend, parts.leadership)
         self._settings = settings
         self._environ = environ
         if parts.namespaces is not None:

@@ -35,7 +35,7 @@ from llmos_hub.stores.base import (
     Selector,
     WatchEvent,
 )
-from llmos_hub.stores.redis.changes import Change, Scope
+from llmos_hub.stores.redis.changes import Change
 from llmos_hub.stores.redis.codec import Codec, StoredValue
 from llmos_hub.stores.redis.continuing import Position
 from llmos_hub.stores.redis.keys import ResourceKeys
@@ -243,7 +243,7 @@ class RedisStore:
     ) -> AsyncIterator[AsyncIterator[WatchEvent[R]]]:
         """Follow changes; see `llmos_hub.stores.base.Store.watch`."""
         writes.check_namespace(kind, namespace, required=False)
-        watch = await self._tail.open(kind, writes.revision_of(resource_version), Scope(namespace, labels))
+        watch = await self._tail.open(kind, namespace, labels, writes.revision_of(resource_version))
         try:
             yield watch
         finally:

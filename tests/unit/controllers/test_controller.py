@@ -93,9 +93,16 @@ class Interfering:
             yield events
 
 
+async def run(controller: Controller[Any]) -> None:
+    """Watch and reconcile until cancelled."""
+    async with asyncio.TaskGroup() as group:
+        group.create_task(controller.follow())
+        group.create_task(controller.work())
+
+
 @asynccontextmanager
 async def running(controller: Controller[Any]) -> AsyncIterator[None]:
-    task = asyncio.create_task(controller.run())
+    task = asyncio.create_task(run(controller))
     try:
         yield
     finally:
@@ -331,7 +338,7 @@ async def test_at_the_end_what_is_under_way_is_finished(store: Store) -> None:
         return Result()
 
     controller = resource_controller(store, Recording(slow))
-    task = asyncio.create_task(controller.run())
+    task = asyncio.create_task(run(controller))
     await store.create(service("chat"))
     await begun.wait()
     task.cancel()
