@@ -25,7 +25,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Protocol
 
-from llmos.errors import AlreadyExists, Conflict, LLMOSError, UsageError
+from llmos.errors import AlreadyExists, Conflict, LLMOSError
 from llmos.resources.base import utcnow
 
 __all__ = ["Alone", "Election", "Leadership", "Lease", "Leases", "Timing", "own_identity"]
@@ -97,13 +97,6 @@ class Timing:
     renew_within: float = 10.0
     period: float = 2.0
 
-    def __post_init__(self) -> None:
-        if not self.duration > self.renew_within > 1.5 * self.period > 0:
-            raise UsageError(
-                f"A lease of {self.duration:g} s, renewed within {self.renew_within:g} s, tried every {self.period:g} s: "
-                "the first must be longer than the second, and that longer than one and a half of the third."
-            )
-
     @classmethod
     def of(cls, duration: float) -> Timing:
         """Return intervals in the same proportions for another duration."""
@@ -118,11 +111,6 @@ class Leadership(Protocol):
         """True if this process may work at this moment."""
         ...
 
-    @property
-    def term(self) -> int:
-        """A number that grows with each leader; that of the last known term while not leading."""
-        ...
-
     async def run(self, work: Work) -> None:
         """Run `work` whenever leading, until cancelled; its exceptions are propagated.
 
@@ -135,7 +123,6 @@ class Alone:
     """The leadership of the only process: on a workstation, where a lock on the directory guarantees that."""
 
     leading = True
-    term = 1
 
     async def run(self, work: Work) -> None:
         """Run `work`."""
@@ -198,12 +185,6 @@ class Election:
         """The number of changes of the holder when the lease was last read."""
         lease = self._held or self._seen
         return lease.transitions if lease is not None else 0
-
-    @property
-    def leader(self) -> str:
-        """The leader when the lease was last read; empty if it was released."""
-        lease = self._held or self._seen
-        return lease.holder if lease is not None else ""
 
     async def run(self, work: Work) -> None:
         """Acquire the lease and work while it is held, again and again; when cancelled, release it for others."""

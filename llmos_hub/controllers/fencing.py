@@ -8,17 +8,19 @@ arrives within a request's timeout, which the lease's duration allows for.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final, cast
+from typing import Any, Final, TypeVar, cast
 
 from llmos.errors import Conflict
 from llmos_hub.backends.base import Backend
 from llmos_hub.controllers.election import Leadership
 from llmos_hub.stores.base import Store
 
-__all__ = ["fenced_backend", "fenced_store", "require_leadership"]
+__all__ = ["fenced", "require_leadership"]
 
-_STORE_WRITES: Final = frozenset({"create", "update", "apply", "patch_status", "delete", "record"})
-_BACKEND_WRITES: Final = frozenset({"apply", "delete"})
+_WRITES: Final = frozenset({"create", "update", "apply", "patch_status", "delete", "record"})
+"""The methods of a store and of a backend that write."""
+
+T = TypeVar("T", Store, Backend)
 
 
 def require_leadership(*, leading: bool) -> None:
@@ -36,14 +38,13 @@ def require_leadership(*, leading: bool) -> None:
 class _Fenced:
     """A proxy that passes on all calls, but writes only while leading."""
 
-    def __init__(self, inner: Any, writes: frozenset[str], leadership: Leadership) -> None:
+    def __init__(self, inner: Store | Backend, leadership: Leadership) -> None:
         self._inner = inner
-        self._writes = writes
         self._leadership = leadership
 
     def __getattr__(self, name: str) -> Any:
         found = getattr(self._inner, name)
-        return self._guarded(found) if name in self._writes else found
+        return self._guarded(found) if name in _WRITES else found
 
     def _guarded(self, write: Callable[..., Any]) -> Callable[..., Any]:
         async def guarded(*args: Any, **kwargs: Any) -> Any:
@@ -53,11 +54,6 @@ class _Fenced:
         return guarded
 
 
-def fenced_store(store: Store, leadership: Leadership) -> Store:
-    """Return the store with writes that raise `Conflict` while another process leads."""
-    return cast("Store", _Fenced(store, _STORE_WRITES, leadership))
-
-
-def fenced_backend(backend: Backend, leadership: Leadership) -> Backend:
-    """Return the backend with writes that raise `Conflict` while another process leads."""
-    return cast("Backend", _Fenced(backend, _BACKEND_WRITES, leadership))
+def fenced(inner: T, leadership: Leadership) -> T:
+    """Return the store or backend with writes that raise `Conflict` while another process leads."""
+    return cast("T", _Fenced(inner, leadership))

@@ -8,10 +8,9 @@ from pathlib import Path
 
 from llmos.resources.workload import Resources
 from llmos_hub.engines.base import Machine
-from llmos_hub.names import DataDir
 from llmos_hub.workload import WorkloadRef
 
-__all__ = ["Layout", "WorkloadContext", "cluster_layout", "local_layout"]
+__all__ = ["Layout", "WorkloadContext"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,36 +24,18 @@ class Layout:
     models
         The directory of model files.
     per_namespace
-        True if each namespace has its own volume there, under the same path. Otherwise all share one directory,
-        except for models fetched with a Credential.
-    visible
-        True if the controllers can read the files, too.
+        True in a cluster: there each namespace has its own volume under the same path, which the controllers can't read.
+        On a workstation all share one directory, except for models fetched with a Credential.
     """
 
     models: Path
     per_namespace: bool
-    visible: bool
 
     def directory(self, namespace: str, *, private: bool) -> Path:
         """Return the cache directory of a model; a `private` one was fetched with a Credential of its namespace."""
         if self.per_namespace:
             return self.models
         return self.models / "private" / namespace if private else self.models / "shared"
-
-
-def local_layout(data_dir: DataDir) -> Layout:
-    """Return the layout in the data directory."""
-    return Layout(data_dir.models, per_namespace=False, visible=True)
-
-
-def cluster_layout(models: Path) -> Layout:
-    """Return the layout in pods: the volume of their namespace, mounted at `models`."""
-    return Layout(models, per_namespace=True, visible=False)
-
-
-def _no_pods(ref: WorkloadRef) -> str:
-    del ref
-    return ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,4 +54,4 @@ class WorkloadContext:
 
     layout: Layout
     machine: Callable[[Resources], Machine]
-    selector: Callable[[WorkloadRef], str] = _no_pods
+    selector: Callable[[WorkloadRef], str] = lambda _: ""

@@ -73,19 +73,16 @@ class KubernetesLeases:
         The connection to the cluster. Not closed here.
     namespace
         The release's own namespace.
-    name
-        The object's name.
     """
 
-    def __init__(self, api: KubernetesAPI, namespace: str, name: str = LEASE_NAME) -> None:
+    def __init__(self, api: KubernetesAPI, namespace: str) -> None:
         self._api = api
         self._namespace = namespace
-        self._name = name
 
     async def read(self) -> Lease | None:
         """Return the current lease; None if it doesn't exist."""
         try:
-            return read_lease(await self._api.request("GET", self._path(self._name)))
+            return read_lease(await self._api.request("GET", self._path(LEASE_NAME)))
         except APIError as error:
             if error.status == 404:
                 return None
@@ -93,10 +90,10 @@ class KubernetesLeases:
 
     async def write(self, lease: Lease) -> Lease:
         """Create the lease, or replace the one with that version."""
-        body = make_lease(self._namespace, self._name, lease)
+        body = make_lease(self._namespace, LEASE_NAME, lease)
         try:
             if lease.version:
-                return read_lease(await self._api.request("PUT", self._path(self._name), body=body))
+                return read_lease(await self._api.request("PUT", self._path(LEASE_NAME), body=body))
             return read_lease(await self._api.request("POST", self._path(), body=body))
         except APIError as error:
             if error.status in (404, 409):  # 404: deleted since it was read
@@ -109,6 +106,6 @@ class KubernetesLeases:
 
     def _refused(self, error: APIError) -> Internal:
         return Internal(
-            f"The cluster refuses the lease {self._namespace}/{self._name}: {error.message}. "
+            f"The cluster refuses the lease {self._namespace}/{LEASE_NAME}: {error.message}. "
             "Does the controllers' service account have the chart's role?"
         )

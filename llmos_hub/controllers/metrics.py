@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 __all__ = ["ControllerMetrics", "ProcessMetrics"]
@@ -10,29 +14,52 @@ _BUCKETS = (0.001, 0.005, 0.025, 0.1, 0.5, 2.5, 10.0, 60.0)
 """Seconds, from a reconcile that only reads memory to a database that hangs."""
 
 
+@dataclass(frozen=True, slots=True)
+class ControllerMetrics:
+    """The metrics of one kind.
+
+    Attributes
+    ----------
+    depth
+        Number of keys that wait for a worker.
+    waited, worked
+        Seconds that keys waited for a worker, and that a worker spent on them.
+    retried
+        Number of keys that were added again after a failure.
+    failed
+        Returns the number of reconciles that raised an error with a code.
+    """
+
+    depth: Gauge
+    waited: Histogram
+    worked: Histogram
+    retried: Counter
+    failed: Callable[[str], Counter]
+
+
 class ProcessMetrics:
     """The metrics of the controllers' process, labelled by kind."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         kinds = ("kind",)
-        self.depth = Gauge(
+        self._depth = Gauge(
             "llmos_workqueue_depth", "Number of resources that wait for a worker.", kinds, registry=self.registry
         )
-        self.waited = Histogram(
+        self._waited = Histogram(
             "llmos_workqueue_wait_seconds",
             "Time that a resource waited for a worker.",
             kinds,
             registry=self.registry,
             buckets=_BUCKETS,
         )
-        self.worked = Histogram(
+        self._worked = Histogram(
             "llmos_reconcile_seconds", "Duration of reconciles.", kinds, registry=self.registry, buckets=_BUCKETS
         )
-        self.retried = Counter(
+        self._retried = Counter(
             "llmos_workqueue_retries", "Reconciles repeated after an error.", kinds, registry=self.registry
         )
-        self.failed = Counter(
+        self._failed = Counter(
             "llmos_reconcile_errors",
             "Failed reconciles, by the error's code.",
             ("kind", "code"),
@@ -53,36 +80,10 @@ class ProcessMetrics:
 
     def of(self, kind: str) -> ControllerMetrics:
         """Return the metrics of one kind."""
-        return ControllerMetrics(self, kind)
-
-
-class ControllerMetrics:
-    """The metrics of one kind; a `llmos_hub.controllers.workqueue.QueueMetrics`."""
-
-    def __init__(self, metrics: ProcessMetrics, kind: str) -> None:
-        self._depth = metrics.depth.labels(kind)
-        self._waited = metrics.waited.labels(kind)
-        self._worked = metrics.worked.labels(kind)
-        self._retried = metrics.retried.labels(kind)
-        self._failed = metrics.failed
-        self._kind = kind
-
-    def depth(self, keys: int) -> None:
-        """Record the number of keys that wait for a worker."""
-        self._depth.set(keys)
-
-    def waited(self, seconds: float) -> None:
-        """Record the time a key waited for a worker."""
-        self._waited.observe(seconds)
-
-    def worked(self, seconds: float) -> None:
-        """Record the time a worker spent on a key."""
-        self._worked.observe(seconds)
-
-    def retried(self) -> None:
-        """Count a key that was added again after a failure."""
-        self._retried.inc()
-
-    def failed(self, code: str) -> None:
-        """Count a reconcile that raised an error with that code."""
-        self._failed.labels(self._kind, code).inc()
+        return ControllerMetrics(
+            self._depth.labels(kind),
+            self._waited.labels(kind),
+            self._worked.labels(kind),
+            self._retried.labels(kind),
+            partial(self._failed.labels, kind),
+        )

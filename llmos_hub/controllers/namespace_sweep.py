@@ -21,11 +21,11 @@ from llmos.names import KEY_INSTANCE, KEY_MANAGED_BY, KEY_OWNER_CREATED, MODELS_
 from llmos.resources import KINDS, Resource
 from llmos_hub.controllers.cluster_informer import Object
 from llmos_hub.controllers.fencing import require_leadership
+from llmos_hub.controllers.registry import Cluster
 from llmos_hub.controllers.server_sweep import ServerSweep
-from llmos_hub.identity.people import People
-from llmos_hub.kubernetes.connection import MERGE_PATCH, APIError, KubernetesAPI, path_of
+from llmos_hub.identity.people import HubPeople
+from llmos_hub.kubernetes.connection import MERGE_PATCH, APIError, path_of
 from llmos_hub.managers.namespace_objects import owner_of
-from llmos_hub.managers.namespace_options import NamespaceOptions
 from llmos_hub.names import KEY_MISSING_FOR
 from llmos_hub.policy import NamespaceOwner
 from llmos_hub.stores.base import Store
@@ -43,42 +43,25 @@ class Sweep:
 
     Parameters
     ----------
-    api
-        The connection to the cluster.
+    cluster
+        The parts of the process, with the grace period and whether volumes are deleted in the settings.
     store
         The store of resources.
     people
         Reads the users and groups of the Hub.
-    options
-        The settings, with the grace period and whether volumes are deleted.
-    leading
-        Returns whether this process may write.
-    period
-        Seconds between checks.
     clock
         Returns a time in seconds that only goes forward, at the same pace whatever the date is set to.
     """
 
     def __init__(
-        self,
-        api: KubernetesAPI,
-        store: Store,
-        people: People,
-        options: NamespaceOptions,
-        *,
-        leading: Callable[[], bool],
-        period: float = _PERIOD,
-        clock: Callable[[], float] = time.monotonic,
+        self, cluster: Cluster, store: Store, people: HubPeople, *, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        self._api = api
+        self._api, self._options, self._leading = cluster.api, cluster.options, cluster.leading
         self._store = store
         self._people = people
-        self._options = options
-        self._leading = leading
-        self._period = period
         self._clock = clock
         self._checked: float | None = None
-        self._servers = ServerSweep(api, people, options.instance)
+        self._servers = ServerSweep(cluster.api, people, cluster.options.instance)
 
     async def work(self) -> None:
         """Check all namespaces of the release periodically until cancelled."""
@@ -90,7 +73,7 @@ class Sweep:
                 await self.look(found["items"])
             except (LLMOSError, APIError) as error:
                 logger.warning("Whether people are gone can't be told now: %s", error)
-            await asyncio.sleep(self._period)
+            await asyncio.sleep(_PERIOD)
 
     async def look(self, namespaces: list[Object]) -> None:
         """Check these namespaces once.

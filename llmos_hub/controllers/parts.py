@@ -17,7 +17,8 @@ from llmos.resources.node import Node
 from llmos.resources.workload import Resources
 from llmos_hub.backends.base import Backend
 from llmos_hub.controllers.election import Leadership, Timing
-from llmos_hub.controllers.layout import WorkloadContext, cluster_layout, local_layout
+from llmos_hub.controllers.fencing import fenced
+from llmos_hub.controllers.layout import Layout, WorkloadContext
 from llmos_hub.controllers.metrics import ProcessMetrics
 from llmos_hub.controllers.registry import Cluster
 from llmos_hub.engines.base import Machine
@@ -30,7 +31,6 @@ from llmos_hub.stores.base import Store
 from llmos_hub.stores.kubernetes.namespaces import ReleaseNamespaces
 
 if TYPE_CHECKING:
-    from llmos_hub.kubernetes.connection import KubernetesAPI
     from llmos_hub.managers.namespace_options import NamespaceOptions
 
 __all__ = ["ENV_LEASE_SECONDS", "ClusterMachines", "Parts", "local_context", "opened"]
@@ -82,7 +82,7 @@ class Parts:
 def local_context(settings: ProcessSettings) -> WorkloadContext:
     """Return the context of this machine."""
     machine = detect()
-    return WorkloadContext(local_layout(settings.data_dir), lambda _: machine)
+    return WorkloadContext(Layout(settings.data_dir.models, per_namespace=False), lambda _: machine)
 
 
 class ClusterMachines:
@@ -197,15 +197,18 @@ async def _in_cluster(settings: ProcessSettings) -> AsyncIterator[Parts]:
         machines = ClusterMachines(KubernetesNodes(api, settings.namespace))
         await _known(machines)
         options = _namespace_options(settings)
-        context = WorkloadContext(cluster_layout(Path(cluster.models.mount_path)), machines, workload_selector)
+        context = WorkloadContext(
+            Layout(Path(cluster.models.mount_path), per_namespace=True), machines, workload_selector
+        )
         parts = Cluster(api, options, settings.namespace, leading=lambda: leadership.leading)
+        sweeps = _sweeps(stack, settings, parts, fenced(store, leadership))
         yield Parts(
             store,
             backend,
             context,
             leadership,
             always=(machines.follow,),
-            while_leading=_sweeps(stack, settings, options, api=api, store=store, leadership=leadership),
+            while_leading=sweeps,
             namespaces=owners,
             cluster=parts,
             metrics=metrics,
@@ -265,16 +268,9 @@ def _namespace_options(settings: ProcessSettings) -> NamespaceOptions:
 
 
 def _sweeps(
-    stack: contextlib.AsyncExitStack,
-    settings: ProcessSettings,
-    options: NamespaceOptions,
-    *,
-    api: KubernetesAPI,
-    store: Store,
-    leadership: Leadership,
+    stack: contextlib.AsyncExitStack, settings: ProcessSettings, cluster: Cluster, store: Store
 ) -> Sequence[Task]:
     """Return the clean-up after deleted people and groups; there is none without the Hub's address."""
-    from llmos_hub.controllers.fencing import fenced_store
     from llmos_hub.controllers.namespace_sweep import Sweep
     from llmos_hub.identity.people import HubPeople
 
@@ -282,5 +278,4 @@ def _sweeps(
         return ()
     people = HubPeople(settings.hub_api_url, settings.hub_token)
     stack.push_async_callback(people.close)
-    sweep = Sweep(api, fenced_store(store, leadership), people, options, leading=lambda: leadership.leading)
-    return (sweep.work,)
+    return (Sweep(cluster, store, people).work,)

@@ -10,19 +10,19 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeVar
 
 from llmos.errors import Conflict, LLMOSError, NotFound, Unavailable
 from llmos.resources import Resource
-from llmos_hub.controllers.workqueue import QueueMetrics, ShutDown, WorkQueue
+from llmos_hub.controllers.metrics import ControllerMetrics, ProcessMetrics
+from llmos_hub.controllers.workqueue import ShutDown, WorkQueue
 from llmos_hub.stores.base import Store
 from llmos_hub.stores.informer import Informer, Key
 
 __all__ = [
     "WORKERS",
     "Controller",
-    "Followed",
     "ObjectReconciler",
     "Objects",
     "Queueing",
@@ -91,20 +91,16 @@ class Reconciler(ObjectReconciler[R], Protocol[R]):
         ...
 
 
-class Followed(Protocol):
-    """A local copy that is kept up to date by `run`."""
+class Objects(Protocol[T]):
+    """A local copy of the objects that a controller reconciles: an `Informer` or a `ClusterInformer`."""
+
+    synced: asyncio.Event
+    """Set once all objects are listed."""
 
     @property
     def run(self) -> Callable[[], Any]:
         """Follow the changes until cancelled."""
         ...
-
-
-class Objects(Followed, Protocol[T]):
-    """A local copy of the objects that a controller reconciles: an `Informer` or a `ClusterInformer`."""
-
-    synced: asyncio.Event
-    """Set once all objects are listed."""
 
     @property
     def connected(self) -> bool:
@@ -135,15 +131,12 @@ class Queueing:
     Attributes
     ----------
     metrics
-        The metrics of the queue.
-    failed
-        Called with an error's code for each reconcile that raised.
+        The metrics of the controller; by default metrics that nobody reads.
     workers, resync
         Number of concurrent reconciles; seconds between reconciles of all objects.
     """
 
-    metrics: QueueMetrics | None = None
-    failed: Callable[[str], None] | None = None
+    metrics: ControllerMetrics = field(default_factory=lambda: ProcessMetrics().of(""))
     workers: int = WORKERS
     resync: float = _RESYNC
 
@@ -189,7 +182,7 @@ class Controller(Generic[T]):
         informer: Objects[T],
         reconciler: ObjectReconciler[T],
         *,
-        others: Iterable[Followed] = (),
+        others: Iterable[Objects[Any]] = (),
         keys: Iterable[Key] = (),
         queueing: Queueing | None = None,
     ) -> None:
@@ -201,7 +194,6 @@ class Controller(Generic[T]):
         self._metrics = queueing.metrics
         self._others = tuple(others)
         self._keys = tuple(keys)
-        self._failed = queueing.failed
         self._workers = queueing.workers
         self._resync = queueing.resync
 
@@ -213,12 +205,6 @@ class Controller(Generic[T]):
     def enqueue(self, key: Key) -> None:
         """Have a resource reconciled as soon as possible."""
         self.queue.add(key)
-
-    async def run(self) -> None:
-        """Watch and reconcile until cancelled; running reconciles are finished first."""
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self.follow())
-            group.create_task(self.work())
 
     async def follow(self) -> None:
         """Keep the local copies of all resources up to date until cancelled, whether leading or not."""
@@ -296,8 +282,7 @@ class Controller(Generic[T]):
 
     def _report(self, key: Key, error: Exception, delay: float) -> None:
         name = f"{self.name} {'/'.join(part for part in key if part)}"
-        if self._failed is not None:
-            self._failed(error.code if isinstance(error, LLMOSError) else "internal")
+        self._metrics.failed(error.code if isinstance(error, LLMOSError) else "internal").inc()
         if isinstance(error, Conflict | NotFound):
             logger.debug("%s changed meanwhile, looking again in %.2f s: %s", name, delay, error)
         elif isinstance(error, Unavailable):

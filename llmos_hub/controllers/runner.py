@@ -20,7 +20,7 @@ from typing import Any, Final
 from prometheus_client import generate_latest
 
 from llmos_hub.controllers.election import Alone
-from llmos_hub.controllers.fencing import fenced_backend, fenced_store
+from llmos_hub.controllers.fencing import fenced
 from llmos_hub.controllers.health import serve_pages
 from llmos_hub.controllers.parts import Parts, opened
 from llmos_hub.controllers.reconciler import WORKERS, Controller, Queueing, Reconciler, resource_controller
@@ -71,10 +71,10 @@ class Controllers:
         self._parts = parts
         self._store, self._backend = parts.store, parts.backend
         if parts.leadership is None:
-            self.metrics.lead(self.leadership.leading, self.leadership.term)
+            self.metrics.lead(self.leadership.leading, term=1)
         else:
-            self._store = fenced_store(parts.store, parts.leadership)
-            self._backend = fenced_backend(parts.backend, parts.leadership)
+            self._store = fenced(parts.store, parts.leadership)
+            self._backend = fenced(parts.backend, parts.leadership)
         self._settings = settings
         self._environ = environ
         if parts.namespaces is not None:
@@ -82,9 +82,8 @@ class Controllers:
         found = load_specs() if specs is None else specs
         self._controllers: dict[str, Controller[Any]] = {}
         for spec in found:
-            counted = self.metrics.of(spec.name)
             workers = _CLUSTER_WORKERS if settings.in_cluster else WORKERS
-            queueing = Queueing(counted, counted.failed, workers)
+            queueing = Queueing(self.metrics.of(spec.name), workers)
             if isinstance(spec, ControllerSpec):
                 self._controllers[spec.name] = self._make(spec, queueing)
             elif parts.cluster is not None:

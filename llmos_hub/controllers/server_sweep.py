@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from llmos.names import KEY_INSTANCE, KEY_KIND
 from llmos.resources.base import utcnow
-from llmos_hub.identity.people import People
+from llmos_hub.identity.people import HubPeople
 from llmos_hub.kubernetes.connection import APIError, KubernetesAPI, path_of
 
 __all__ = ["ServerSweep"]
@@ -22,7 +22,8 @@ __all__ = ["ServerSweep"]
 _NOTICE: Final = timedelta(minutes=10)
 """Time from the warning to the deletion: the Hub's change of spawner may still be in progress, or be reverted."""
 _SKEW: Final = timedelta(minutes=2)
-# generous: better a pod is left over than that a server in use is stopped
+"""Tolerated difference between the Hub's clock and the cluster's. A pod that was created so shortly before the Hub's
+server of the same name was started is taken for that server's: better it is left over than that one in use is stopped."""
 _NAME: Final = "hub.jupyter.org/servername"
 
 logger = logging.getLogger(__name__)
@@ -39,25 +40,15 @@ class ServerSweep:
         The release's name, a label of its pods.
     clock
         Returns the current time.
-    skew
-        The tolerated difference between the Hub's clock and the cluster's. A pod that was created so shortly before
-        the Hub's server of the same name was started is taken for that server's.
     """
 
     def __init__(
-        self,
-        api: KubernetesAPI,
-        people: People,
-        instance: str,
-        *,
-        clock: Callable[[], datetime] = utcnow,
-        skew: timedelta = _SKEW,
+        self, api: KubernetesAPI, people: HubPeople, instance: str, *, clock: Callable[[], datetime] = utcnow
     ) -> None:
         self._api = api
         self._people = people
         self._selector = f"{KEY_KIND}=Server,{KEY_INSTANCE}={instance}"
         self._clock = clock
-        self._skew = skew
         self._warned: dict[str, datetime] = {}
 
     async def look(self, namespace: str, person: str, check: Callable[[], None]) -> None:
@@ -80,7 +71,7 @@ class ServerSweep:
         now = self._clock()
         for pod in pods:
             meta = pod["metadata"]
-            if _belongs(meta, listed, self._skew) or meta.get("deletionTimestamp"):
+            if _belongs(meta, listed) or meta.get("deletionTimestamp"):
                 self._warned.pop(meta["uid"], None)
                 continue
             since = self._warned.setdefault(meta["uid"], now)
@@ -121,12 +112,12 @@ class ServerSweep:
         await self._api.request("POST", path_of("v1", "events", namespace), body=event)
 
 
-def _belongs(meta: Mapping[str, Any], listed: Mapping[str, str], skew: timedelta) -> bool:
+def _belongs(meta: Mapping[str, Any], listed: Mapping[str, str]) -> bool:
     """Return whether a pod belongs to a server that the Hub lists."""
     started = listed.get((meta.get("annotations") or {}).get(_NAME, ""))
     if started is None:
         return False
     try:
-        return datetime.fromisoformat(meta["creationTimestamp"]) + skew >= datetime.fromisoformat(started)
+        return datetime.fromisoformat(meta["creationTimestamp"]) + _SKEW >= datetime.fromisoformat(started)
     except (TypeError, ValueError):
         return True

@@ -7,7 +7,6 @@ a slow platform; the controllers of each release write the same status, so that 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from datetime import datetime
 from typing import Any, Generic, TypeVar
 
@@ -56,22 +55,12 @@ class InOwnNamespaces(Generic[R]):
         The store of resources in all namespaces.
     namespaces
         The owners of namespaces.
-    clock
-        Returns the current time.
     """
 
-    def __init__(
-        self,
-        inner: Reconciler[R],
-        store: Store,
-        namespaces: ReleaseNamespaces,
-        *,
-        clock: Callable[[], datetime] = utcnow,
-    ) -> None:
+    def __init__(self, inner: Reconciler[R], store: Store, namespaces: ReleaseNamespaces) -> None:
         self._inner = inner
         self._store = store
         self._namespaces = namespaces
-        self._clock = clock
 
     @property
     def kind(self) -> type[R]:
@@ -86,7 +75,7 @@ class InOwnNamespaces(Generic[R]):
         # deletions are completed also in a namespace that was handed over to others
         if ownership == "ours" or resource.metadata.deletion_timestamp is not None:
             return await self._inner.reconcile(resource)
-        status = unserved(resource, self._clock())
+        status = unserved(resource, utcnow())
         if status == resource.status:
             return Result()
         try:

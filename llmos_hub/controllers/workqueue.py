@@ -12,9 +12,11 @@ import asyncio
 from collections import deque
 from collections.abc import Hashable
 from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, TypeVar
 
-__all__ = ["Backoff", "QueueMetrics", "ShutDown", "WorkQueue"]
+from llmos_hub.controllers.metrics import ControllerMetrics, ProcessMetrics
+
+__all__ = ["Backoff", "ShutDown", "WorkQueue"]
 
 K = TypeVar("K", bound=Hashable)
 
@@ -44,26 +46,6 @@ class Backoff:
         return min(self.ceiling, self.base * 2.0 ** min(max(failures, 1) - 1, 64))
 
 
-class QueueMetrics(Protocol):
-    """The metrics of a queue."""
-
-    def depth(self, keys: int) -> None:
-        """Record the number of keys that wait for a worker."""
-        ...
-
-    def waited(self, seconds: float) -> None:
-        """Record the time a key waited for a worker."""
-        ...
-
-    def worked(self, seconds: float) -> None:
-        """Record the time a worker spent on a key."""
-        ...
-
-    def retried(self) -> None:
-        """Count a key that was added again after a failure."""
-        ...
-
-
 class WorkQueue(Generic[K]):
     """A queue of keys that wait for a worker, within one event loop.
 
@@ -72,12 +54,12 @@ class WorkQueue(Generic[K]):
     backoff
         The delays of `retry`.
     metrics
-        The metrics to update.
+        The metrics to update; by default metrics that nobody reads.
     """
 
-    def __init__(self, *, backoff: Backoff | None = None, metrics: QueueMetrics | None = None) -> None:
+    def __init__(self, *, backoff: Backoff | None = None, metrics: ControllerMetrics | None = None) -> None:
         self._backoff = backoff or Backoff()
-        self._metrics = metrics
+        self._metrics = metrics or ProcessMetrics().of("")
         self._ready: deque[K] = deque()
         self._queued: dict[K, float] = {}  # keys to get, also after their worker; loop time of adding
         self._working: dict[K, float] = {}  # keys that a worker has; loop time of getting
@@ -135,8 +117,7 @@ class WorkQueue(Generic[K]):
         """Queue a key again after a failure; returns the maximum delay in seconds."""
         failures = self._failures[key] = self._failures.get(key, 0) + 1
         delay = self._backoff.delay(failures)
-        if self._metrics:
-            self._metrics.retried()
+        self._metrics.retried.inc()
         self.add_after(key, delay)
         return delay
 
@@ -171,16 +152,14 @@ class WorkQueue(Generic[K]):
         now = asyncio.get_running_loop().time()
         since = self._queued.pop(key)
         self._working[key] = now
-        if self._metrics:
-            self._metrics.depth(len(self._ready))
-            self._metrics.waited(now - since)
+        self._metrics.depth.set(len(self._ready))
+        self._metrics.waited.observe(now - since)
         return key
 
     def done(self, key: K) -> None:
         """Record that a worker has finished a key; if it was added meanwhile, queue it."""
         since = self._working.pop(key)
-        if self._metrics:
-            self._metrics.worked(asyncio.get_running_loop().time() - since)
+        self._metrics.worked.observe(asyncio.get_running_loop().time() - since)
         if key in self._queued:
             if self._closed:
                 del self._queued[key]
@@ -200,8 +179,7 @@ class WorkQueue(Generic[K]):
 
     def _push(self, key: K) -> None:
         self._ready.append(key)
-        if self._metrics:
-            self._metrics.depth(len(self._ready))
+        self._metrics.depth.set(len(self._ready))
         self._wake_one()
 
     def _wake_one(self) -> None:

@@ -10,14 +10,14 @@ import asyncio
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import Any, Final
 from urllib.parse import quote
 
 import httpcore
 
 from llmos.errors import Unavailable
 
-__all__ = ["HubPeople", "People", "Person"]
+__all__ = ["HubPeople", "Person"]
 
 _TIMEOUT: Final = 5.0
 
@@ -36,28 +36,8 @@ class Person:
     created: str = ""
 
 
-class People(Protocol):
-    """The users and groups of a Hub. Each method raises `Unavailable` if the Hub doesn't answer as it should."""
-
-    async def user(self, name: str) -> Person | None:
-        """Return the user of that name; None if not found."""
-        ...
-
-    async def servers(self, name: str) -> Mapping[str, str] | None:
-        """Return the start times of a user's servers by server name; None if the Hub doesn't report them."""
-        ...
-
-    async def has_group(self, name: str) -> bool:
-        """Return whether there is a group of that name."""
-        ...
-
-    async def has_users(self) -> bool:
-        """Return whether there are any users. A Hub without users has lost its database rather than its users."""
-        ...
-
-
 class HubPeople:
-    """An implementation of `People` that asks the Hub each time.
+    """The users and groups of a Hub, which is asked each time. Each method raises `Unavailable` if it doesn't answer as it should.
 
     Parameters
     ----------
@@ -92,7 +72,7 @@ class HubPeople:
         return await self._get(f"/groups/{quote(name, safe='')}") is not None
 
     async def has_users(self) -> bool:
-        """Return whether there are any users."""
+        """Return whether there are any users. A Hub without users has lost its database rather than its users."""
         found = await self._get("/users?limit=1")
         return found is not None and bool(found.get("items"))
 

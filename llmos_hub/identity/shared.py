@@ -22,6 +22,7 @@ from typing import Final
 from llmos.errors import LLMOSError
 from llmos_hub.policy import Caller
 from llmos_hub.valkey.database import Database
+from llmos_hub.valkey.schema import Keys
 
 __all__ = ["SharedIdentities"]
 
@@ -128,7 +129,7 @@ class SharedIdentities:
 
     def _key(self, token: str) -> str:
         digest = hmac.digest(self._secret, token.encode(), "sha256").hex()
-        return f"{self._database.keys.prefix}:verdicts:{digest}"
+        return f"{Keys.prefix}:verdicts:{digest}"
 
     def _sign(self, key: str, text: bytes) -> bytes:
         """Return the signature of an entry."""

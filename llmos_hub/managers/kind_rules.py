@@ -3,24 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, TypeVar
 
 from llmos.resources import Resource
 from llmos_hub.managers.settings import PlatformSettings
-from llmos_hub.stores.base import WatchEvent
+from llmos_hub.stores.base import Store, WatchEvent
 
-__all__ = ["KindRules", "Reader"]
+__all__ = ["KindRules"]
 
 R = TypeVar("R", bound=Resource)
-Other = TypeVar("Other", bound=Resource)
-
-
-class Reader(Protocol):
-    """The part of the store that rules can use: single resources, of any kind."""
-
-    async def get(self, kind: type[Other], namespace: str | None, name: str) -> Other:
-        """Read one resource; see `llmos_hub.stores.base.Store.get`."""
-        ...
 
 
 class KindRules(Generic[R]):
@@ -45,7 +36,7 @@ class KindRules(Generic[R]):
         """
         return new
 
-    async def admit(self, new: R, old: R | None, reader: Reader) -> None:
+    async def admit(self, new: R, old: R | None, reader: Store) -> None:
         """Refuse a resource that is valid for its type but not in its namespace, before it is stored.
 
         What is read may change before the write. Names that only one resource can have are claimed in the write itself

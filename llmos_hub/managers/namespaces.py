@@ -16,7 +16,7 @@ from typing import Any, Final, Protocol
 
 from llmos.errors import Conflict, Forbidden, Internal, LLMOSError, NotFound, Unavailable
 from llmos.names import KEY_INSTANCE, KEY_MANAGED_BY, KEY_OWNER, KEY_OWNER_CREATED, KEY_OWNER_KIND, KEY_PREPARED
-from llmos_hub.identity.people import People
+from llmos_hub.identity.people import HubPeople
 from llmos_hub.kubernetes.connection import FIELD_MANAGER, APIError, KubernetesAPI, path_of
 from llmos_hub.managers.namespace_objects import make_namespace, owner_of
 from llmos_hub.managers.namespace_options import NamespaceOptions
@@ -119,7 +119,7 @@ class KubernetesNamespaces:
         self,
         api: KubernetesAPI,
         options: NamespaceOptions,
-        people: People,
+        people: HubPeople,
         *,
         patience: float = _PATIENCE,
         clock: Callable[[], float] = time.monotonic,

@@ -23,7 +23,7 @@ from llmos.resources.node import Node, NodeList, NodeWork
 from llmos.resources.quantities import parse_quantity
 from llmos.resources.workload import Resources
 from llmos_hub.engines.base import Machine
-from llmos_hub.engines.llamacpp_build import Build, find_build, gpu_summary
+from llmos_hub.engines.llamacpp_build import find_build, gpu_summary
 from llmos_hub.engines.machine import detect
 from llmos_hub.kubernetes.connection import APIError, KubernetesAPI, path_of
 from llmos_hub.names import KEY_GPU_TYPE
@@ -75,23 +75,15 @@ class LocalNodes:
     ----------
     store
         The store of resources.
-    look
-        Detects the machine's hardware.
-    build
-        Reads the devices that the installed llama.cpp supports; called only if there is a GPU.
     """
 
-    def __init__(
-        self, store: Store, look: Callable[[], Machine] = detect, build: Callable[[], Build] = find_build
-    ) -> None:
+    def __init__(self, store: Store) -> None:
         self._store = store
-        self._look = look
-        self._build = build
 
     async def all(self) -> Sequence[Node]:
         """Return the only node."""
-        machine = await asyncio.to_thread(self._look)
-        gpus_used = gpu_summary(machine.gpus, await asyncio.to_thread(self._build)) if machine.gpus else ""
+        machine = await asyncio.to_thread(detect)
+        gpus_used = gpu_summary(machine.gpus, await asyncio.to_thread(find_build)) if machine.gpus else ""
         kinds = [kind for kind in KINDS.values() if kind.has_logs]
         resources = [resource for kind in kinds for resource in (await self._store.list(kind)).items]
         running = [work for resource in resources if (work := _local_work(resource)) is not None]

@@ -9,7 +9,7 @@ from llmos.errors import Forbidden, NotFound
 from llmos.names import group_namespace, user_namespace
 from llmos.resources import Resource
 from llmos_hub.names import PUBLIC_NAMESPACE, SCOPE_INVOKE, SCOPE_MANAGE
-from llmos_hub.policy.rules import VERBS, Caller, Decision, Ref, Rule, Verb, lacks_scope, refusal, rules_of, scope_of
+from llmos_hub.policy.rules import VERBS, Caller, Ref, Rule, Verb, lacks_scope, refusal, rules_of, scope_of
 
 __all__ = ["NamespaceOwner", "Rights", "Within"]
 
@@ -87,16 +87,13 @@ class Rights:
         object.__setattr__(self, "_rules", tuple(rule for rule in rules if rule.verbs))
         object.__setattr__(self, "search_path", self.caller.search_path)
 
-    def explain(self, verb: Verb, ref: Ref) -> Decision:
-        """Return whether the caller may do `verb` to all of the resources, and why."""
-        rule = self._deciding(verb, ref)
-        if rule is None:
-            return Decision(False, refusal(self.caller, verb, ref))
-        return Decision(True, rule.reason, rule)
-
     def may(self, verb: Verb, ref: Ref) -> bool:
         """Return whether the caller may do `verb` to all of the resources."""
-        return self._deciding(verb, ref) is not None
+        # called several times for each request to a model: a loop, which makes no object
+        for rule in self._rules:  # noqa: SIM110
+            if rule.covers(verb, ref):
+                return True
+        return False
 
     def require(self, verb: Verb, ref: Ref) -> None:
         """Raise an error unless the caller may do it.
@@ -146,14 +143,6 @@ class Rights:
             raise Forbidden(refusal(self.caller, verb, ref))
         namespaces = self.namespaces(verb, ref.kind) if ref.namespace is None else frozenset({ref.namespace})
         return Within(verb, namespaces, rules)
-
-    def _deciding(self, verb: Verb, ref: Ref) -> Rule | None:
-        """Return the first rule that allows it; None if none does."""
-        # called several times for each request to a model: a loop, which makes no object
-        for rule in self._rules:
-            if rule.covers(verb, ref):
-                return rule
-        return None
 
     # without a kind of resources
 

@@ -15,7 +15,7 @@ from llmos.names import group_namespace, user_namespace
 from llmos.resources import KINDS, Resource
 from llmos_hub.names import PUBLIC_NAMESPACE, SCOPE_INVOKE, SCOPE_MANAGE
 
-__all__ = ["VERBS", "Caller", "Decision", "Ref", "Rule", "Verb", "lacks_scope", "refusal", "rules_of", "scope_of"]
+__all__ = ["VERBS", "Caller", "Ref", "Rule", "Verb", "lacks_scope", "refusal", "rules_of", "scope_of"]
 
 Verb = Literal["get", "list", "watch", "create", "update", "delete", "logs", "invoke", "connect", "spawn", "approve"]
 VERBS: Final[frozenset[Verb]] = frozenset(get_args(Verb))
@@ -100,8 +100,6 @@ class Rule:
 
     Attributes
     ----------
-    reason
-        A sentence for people.
     verbs
         The verbs that it allows.
     kinds
@@ -114,7 +112,6 @@ class Rule:
         Labels that a resource must have; empty for all resources.
     """
 
-    reason: str
     verbs: frozenset[Verb]
     kinds: frozenset[str] | None = None
     namespaces: frozenset[str] | None = None
@@ -141,15 +138,6 @@ class Rule:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
-    """A decision, with its reason in a sentence for people, and the rule that allows it; None if none does."""
-
-    allowed: bool
-    reason: str
-    rule: Rule | None = None
-
-
 def scope_of(verb: Verb) -> str:
     """Return the Hub scope that a token needs for a verb."""
     return SCOPE_INVOKE if verb == "invoke" else SCOPE_MANAGE
@@ -158,7 +146,7 @@ def scope_of(verb: Verb) -> str:
 def rules_of(caller: Caller) -> tuple[Rule, ...]:
     """Return the rules that hold for everybody, for a caller; the caller's token is not taken into account."""
     if caller.admin:
-        return (Rule("admins may everything", VERBS),)
+        return (Rule(VERBS),)
     kinds = KINDS.values()
     namespaced = frozenset(kind.plural for kind in kinds if kind.scope == "Namespaced")
     of_platform = frozenset(kind.plural for kind in kinds if kind.scope == "Cluster")
@@ -166,12 +154,10 @@ def rules_of(caller: Caller) -> tuple[Rule, ...]:
     full = VERBS - _ADMINS_ONLY
     own, groups = frozenset({caller.namespace}), frozenset(caller.group_namespaces)
     rules = (
-        Rule("it is the caller's own namespace", full, namespaced, own),
-        Rule(
-            f"everyone may read and use what is in {PUBLIC_NAMESPACE}", _USING, readable, frozenset({PUBLIC_NAMESPACE})
-        ),
-        Rule("it is the namespace of a group that the caller is in", full, namespaced, groups),
-        Rule("everyone may read what holds for the whole platform", _READING, of_platform),
+        Rule(full, namespaced, own),
+        Rule(_USING, readable, frozenset({PUBLIC_NAMESPACE})),
+        Rule(full, namespaced, groups),
+        Rule(_READING, of_platform),
     )
     return tuple(rule for rule in rules if rule.namespaces is None or rule.namespaces)
 

@@ -12,12 +12,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Generic, TypeVar
 
-from llmos.errors import AlreadyExists, Cause, Conflict, Expired, Insufficient, Invalid, NotFound
+from llmos.errors import AlreadyExists, Cause, Conflict, Expired, Insufficient, Invalid, NotFound, PayloadTooLarge
 from llmos.resources.base import ObjectMeta, Resource, utcnow
 from llmos_hub.stores.base import NamespaceQuota
 from llmos_hub.stores.salvage import refuse_unread
 
 __all__ = [
+    "MAX_EVENTS",
     "NamespaceUsage",
     "Outcome",
     "already_exists",
@@ -25,6 +26,7 @@ __all__ = [
     "check_claims",
     "check_namespace",
     "check_quota",
+    "check_size",
     "claimed",
     "conflict",
     "created",
@@ -37,6 +39,7 @@ __all__ = [
     "not_found",
     "quota_exceeded",
     "revision_of",
+    "shortened",
     "taken",
     "updated",
     "with_status",
@@ -44,6 +47,11 @@ __all__ = [
 
 R = TypeVar("R", bound=Resource)
 
+MAX_EVENTS: Final = 100
+"""Maximum number of events that are kept of a resource."""
+_MAX_MESSAGE: Final = 4096
+_MAX_SIZE: Final = 1_500_000
+"""Maximum size of a resource in bytes: etcd's limit, so that what fits into one store fits into the other."""
 _DIGITS: Final = 20
 """Decimal digits of the largest 64-bit number."""
 
@@ -110,6 +118,23 @@ def quota_exceeded(resource: Resource, quota: NamespaceQuota, usage: NamespaceUs
     else:
         held = f"{usage.count} {resource.plural} of together {usage.size} bytes already, and {quota.size} bytes are allowed"
     return Insufficient(f"{where} holds {held}. {quota.advice}")
+
+
+def check_size(resource: Resource, size: int) -> None:
+    """Refuse a resource of more bytes than can be stored.
+
+    Raises
+    ------
+    PayloadTooLarge
+        It is too large.
+    """
+    if size > _MAX_SIZE:
+        raise PayloadTooLarge(f'{resource.kind} "{resource.key}" has {size} bytes, over the limit of {_MAX_SIZE}.')
+
+
+def shortened(message: str) -> str:
+    """Return an event's message as it is stored."""
+    return message if len(message) <= _MAX_MESSAGE else f"{message[: _MAX_MESSAGE - 1]}…"
 
 
 def claimed(old: Resource | None, new: Resource) -> set[str]:

@@ -14,7 +14,6 @@ from llmos_hub.valkey.schema import SCHEMA_VERSION, Keys
 __all__ = ["StoreCheck", "database_id", "refuse_newer_layout"]
 
 _TIMEOUT: Final = 5.0  # seconds for commands; the server is on this machine
-_KEYS: Final = Keys()
 
 
 @dataclass(frozen=True)
@@ -54,8 +53,8 @@ class StoreCheck:
                 ("CONFIG", "GET", "port"),
                 ("CONFIG", "GET", "tls-port"),
                 ("CONFIG", "GET", "dir"),
-                ("GET", _KEYS.schema),
-                ("GET", _KEYS.epoch),
+                ("GET", Keys.schema),
+                ("GET", Keys.epoch),
                 timeout=_TIMEOUT,
             )
         except TimeoutError:
@@ -106,14 +105,14 @@ async def refuse_newer_layout(url: str, name: str) -> None:
     Unavailable
         The layout is newer.
     """
-    schema = (await ask(url, ("GET", _KEYS.schema), timeout=_TIMEOUT))[0]
+    schema = (await ask(url, ("GET", Keys.schema), timeout=_TIMEOUT))[0]
     _check_layout(schema, f"The database at {name}")
 
 
 async def database_id(url: str) -> str:
     """Return the id of the database at this URL; empty if it can't be read."""
     try:
-        answer = (await ask(url, ("GET", _KEYS.epoch), timeout=_TIMEOUT))[0]
+        answer = (await ask(url, ("GET", Keys.epoch), timeout=_TIMEOUT))[0]
     except OSError:
         return ""
     return answer if isinstance(answer, str) and not isinstance(answer, Refusal) else ""

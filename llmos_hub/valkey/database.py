@@ -11,7 +11,7 @@ import asyncio
 import logging
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from redis import exceptions
@@ -23,17 +23,14 @@ from llmos_hub.valkey.errors import refused, refuses_log_in, unavailable
 from llmos_hub.valkey.schema import INITIALIZE, SCHEMA_VERSION, Keys
 from llmos_hub.valkey.scripts import Script
 
-__all__ = ["Database", "Migration", "Preparation"]
+__all__ = ["Database", "Preparation"]
 
 log = logging.getLogger(__name__)
 
-Migration = Callable[["Database"], Awaitable[None]]
-"""A function that migrates a database from one version to the next; must be safe to run again after a failure."""
 Preparation = Callable[[], Awaitable[None]]
 """A function that writes what its owner needs in an empty database; must be safe to run again at any time."""
 
 _RETRY_PAUSES = (0.0, 0.02, 0.05, 0.1, 0.2, 0.3)  # seconds between attempts; the last one repeats
-_MIGRATION_LOCK = 600  # seconds after which another process may try
 _NOT_RUN = (exceptions.BusyLoadingError,)  # the server says that it executed nothing
 
 
@@ -44,16 +41,12 @@ class Database:
     ----------
     url
         ``unix://:PASSWORD@/path/valkey.sock`` or ``redis://…``.
-    keys
-        The names of the keys.
     timeout
         Seconds after which an operation fails.
     patience
         Seconds for which a repeatable operation is retried while the server can't be reached.
     max_connections
         Connections at once, at most; further operations wait for one.
-    migrations
-        By version, the migration to the next version.
 
     Raises
     ------
@@ -61,20 +54,9 @@ class Database:
         The URL can't be read.
     """
 
-    def __init__(
-        self,
-        url: str,
-        *,
-        keys: Keys | None = None,
-        timeout: float = 5.0,
-        patience: float = 2.5,
-        max_connections: int = 32,
-        migrations: Mapping[int, Migration] | None = None,
-    ) -> None:
-        self.keys = keys or Keys()
+    def __init__(self, url: str, *, timeout: float = 5.0, patience: float = 2.5, max_connections: int = 32) -> None:
         self.timeout = timeout
         self._patience = patience
-        self._migrations = dict(migrations or {})
         self._preparations: list[Preparation] = []
         self._name = without_password(url)
         self._epoch: str | None = None
@@ -156,12 +138,14 @@ class Database:
         self._preparations.append(preparation)
 
     async def epoch(self) -> str:
-        """Return the database's id; initializes an empty database first, and migrates an older one.
+        """Return the database's id; initializes an empty database first.
 
         Raises
         ------
         Unavailable
             The database doesn't answer, or was written by a newer version.
+        Internal
+            Its layout is an older one.
         """
         if self._epoch is None:
             async with self._preparing:
@@ -174,7 +158,7 @@ class Database:
         self._epoch = None
 
     async def _prepare(self) -> str:
-        keys = [self.keys.epoch, self.keys.schema]
+        keys = [Keys.epoch, Keys.schema]
         epoch, schema = await self.script(INITIALIZE, keys, [uuid.uuid4().hex, SCHEMA_VERSION], repeatable=True)
         version = int(schema or 0)
         if version > SCHEMA_VERSION:
@@ -183,29 +167,11 @@ class Database:
                 "Start the newer one."
             )
         if version < SCHEMA_VERSION:
-            await self._migrate()
+            raise Internal(f"The database at {self} has layout {version}, from which this LLMOS knows no way on.")
         for prepare in self._preparations:
             await prepare()
         await self._warn_of_settings()
         return str(epoch.decode())
-
-    async def _migrate(self) -> None:
-        """Migrate to the current layout, one version after the other, in one process at a time."""
-        if not await self.run("SET", self.keys.migration, "1", "NX", "EX", _MIGRATION_LOCK):
-            raise Unavailable(f"The database at {self} is being brought to a newer layout. Try again in a moment.")
-        try:
-            version = int(await self.run("GET", self.keys.schema, repeatable=True))  # may be migrated already
-            while version < SCHEMA_VERSION:
-                log.info("Bringing the database at %s from layout %d to %d.", self, version, version + 1)
-                if version not in self._migrations:
-                    raise Internal(
-                        f"The database at {self} has layout {version}, from which this LLMOS knows no way on."
-                    )
-                await self._migrations[version](self)
-                version += 1
-                await self.run("SET", self.keys.schema, version, repeatable=True)
-        finally:
-            await self.run("DEL", self.keys.migration, repeatable=True)
 
     async def _warn_of_settings(self) -> None:
         """Log a warning if an external server is configured so that acknowledged writes can be lost."""

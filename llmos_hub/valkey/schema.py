@@ -13,22 +13,14 @@ SCHEMA_VERSION: Final = 1
 
 
 class Keys:
-    """The names of the keys that belong to the database as a whole.
+    """The names of the keys that belong to the database as a whole."""
 
-    Parameters
-    ----------
-    prefix
-        Prefix of each key; the braces put all keys on one node of a Redis Cluster, as scripts require.
-    """
-
-    def __init__(self, prefix: str = "{llmos}") -> None:
-        self.prefix = prefix
-        self.schema = f"{prefix}:schema"
-        """The layout's version."""
-        self.epoch = f"{prefix}:epoch"
-        """The id of this database; a database that replaces it has another one."""
-        self.migration = f"{prefix}:migration"
-        """The lock of the process that migrates."""
+    prefix: Final = "{llmos}"
+    """Prefix of each key; the braces put all keys on one node of a Redis Cluster, as scripts require."""
+    schema: Final = f"{prefix}:schema"
+    """The layout's version."""
+    epoch: Final = f"{prefix}:epoch"
+    """The id of this database; a database that replaces it has another one."""
 
 
 INITIALIZE: Final = Script("""

@@ -43,14 +43,11 @@ class ValkeyBinary:
         The product, as it reports it.
     version
         The version, as it reports it: ``9.1.2``.
-    origin
-        The place it was found: on PATH or in the wheel.
     """
 
     path: Path
     kind: Literal["valkey", "redis"]
     version: str
-    origin: Literal["path", "wheel"] = "path"
 
     def command(self) -> list[str]:
         """Return the command that starts it with a configuration on standard input.
@@ -133,7 +130,7 @@ def _quoted(value: str) -> str:
     return f'"{safe}"'
 
 
-def _probe(path: Path, origin: Literal["path", "wheel"]) -> ValkeyBinary | None:
+def _probe(path: Path) -> ValkeyBinary | None:
     """Return the program with the version it reports; None if it doesn't run or is too old."""
     try:
         done = subprocess.run(
@@ -145,7 +142,7 @@ def _probe(path: Path, origin: Literal["path", "wheel"]) -> ValkeyBinary | None:
     if not found or (int(found[2]), int(found[3])) < MINIMUM_VERSION:
         return None
     kind: Literal["valkey", "redis"] = "valkey" if found[1].lower() == "valkey" else "redis"
-    return ValkeyBinary(path=path, kind=kind, version=".".join(found.group(2, 3, 4)), origin=origin)
+    return ValkeyBinary(path=path, kind=kind, version=".".join(found.group(2, 3, 4)))
 
 
 def _from_wheel() -> Path | None:
@@ -168,9 +165,9 @@ def find_valkey() -> ValkeyBinary:
         No server is found, or none that is new enough.
     """
     for name in ("valkey-server", "redis-server"):
-        if (found := shutil.which(name)) and (binary := _probe(Path(found), "path")):
+        if (found := shutil.which(name)) and (binary := _probe(Path(found))):
             return binary
-    if (wheel := _from_wheel()) and (binary := _probe(wheel, "wheel")):
+    if (wheel := _from_wheel()) and (binary := _probe(wheel)):
         return binary
     minimum = ".".join(map(str, MINIMUM_VERSION))
     raise Unavailable(

@@ -14,7 +14,7 @@ from llmos.names import KEY_PREPARED
 from llmos.resources import ModelService
 from llmos_hub.backends.kubernetes.objects import make_objects, path_of_object
 from llmos_hub.backends.kubernetes.settings import KubernetesSettings
-from llmos_hub.controllers.layout import cluster_layout
+from llmos_hub.controllers.layout import Layout
 from llmos_hub.controllers.modelservice.workloads import SERVE, make_ref, make_serve
 from llmos_hub.engines.base import Machine
 from llmos_hub.engines.custom import Custom
@@ -62,7 +62,9 @@ def make_templates() -> dict[str, list[list[str]]]:
     service.metadata.uid, service.metadata.name, service.metadata.namespace = uid, "sample-service", "sample-namespace"
     service.spec.env["WAVE"] = "sample-wave"
     plan = Custom().plan(service.spec, None, Machine(64, 2**40))
-    workload = make_serve(service, plan, {}, layout=cluster_layout(Path(settings.models.mount_path)), engine="custom")
+    workload = make_serve(
+        service, plan, {}, layout=Layout(Path(settings.models.mount_path), per_namespace=True), engine="custom"
+    )
     names = {
         make_ref(service, SERVE).id: "@NAME@-serve",
         "sample-service": "@NAME@",

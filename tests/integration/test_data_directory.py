@@ -148,7 +148,7 @@ def test_a_database_of_a_newer_version_is_refused_at_once(hurt):
     hurt.start()
     socket = hurt.run_dir / "valkey" / "valkey.sock"
     with redis.Redis(unix_socket_path=str(socket), password=hurt.secrets["valkey_password"]) as client:
-        client.set(Keys().schema, SCHEMA_VERSION + 1)
+        client.set(Keys.schema, SCHEMA_VERSION + 1)
     hurt.stop()
     line = refused(hurt, "newer LLMOS")
     assert f"layout {SCHEMA_VERSION + 1}" in line

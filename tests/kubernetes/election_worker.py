@@ -20,7 +20,7 @@ from typing import Any, cast
 from llmos_hub.backends.kubernetes.backend import KubernetesBackend
 from llmos_hub.backends.kubernetes.settings import KubernetesSettings
 from llmos_hub.controllers.election import Election, own_identity
-from llmos_hub.controllers.layout import WorkloadContext, cluster_layout
+from llmos_hub.controllers.layout import Layout, WorkloadContext
 from llmos_hub.controllers.leases import KubernetesLeases
 from llmos_hub.controllers.metrics import ProcessMetrics
 from llmos_hub.controllers.parts import Parts, lease_timing
@@ -86,7 +86,7 @@ async def main(namespace: str, record: Path) -> None:
     settings = ProcessSettings(
         DataDir(Path("/nonexistent")), "", store="kubernetes", backend="kubernetes", namespace=namespace
     )
-    context = WorkloadContext(cluster_layout(Path("/models")), lambda _: Machine(2, 8 * 2**30))
+    context = WorkloadContext(Layout(Path("/models"), per_namespace=True), lambda _: Machine(2, 8 * 2**30))
     controllers = Controllers(Parts(store, backend, context, election, metrics=metrics), settings)
     work = asyncio.create_task(controllers.run())
     ended = asyncio.create_task(stop.wait())

@@ -17,6 +17,7 @@ import pytest
 from llmos.errors import Conflict, NotFound
 from llmos.names import user_namespace
 from llmos.resources import ModelService
+from llmos_hub.controllers import registry
 from llmos_hub.controllers.namespace_sweep import Sweep
 from llmos_hub.controllers.namespaces.reconciler import namespace_controller
 from llmos_hub.controllers.reconciler import Controller
@@ -83,7 +84,7 @@ async def platform(cluster: Cluster, api: KubernetesAPI) -> AsyncIterator[Platfo
         counts={"count/modelservices.llmos.ai": "1", "count/secrets": "500"},
         bindings=[Binding(cluster_role="view", service_account="hub")],
     )
-    controller = namespace_controller(api, options, release, leading=lambda: True)
+    controller = namespace_controller(registry.Cluster(api, options, release, leading=lambda: True))
     rights = Rights(Caller(name, scopes=frozenset({SCOPE_MANAGE})))
     people = FakePeople({name: CREATED, "somebody": CREATED})
     platform = Platform(cluster, api, release, options, people, rights, controller)
@@ -230,7 +231,8 @@ async def test_it_goes_with_its_owner_but_not_before_and_not_with_volumes(
     )
     platform.kubectl("create", "-f", str(claim))
     now = 0.0
-    sweep = Sweep(api, store, platform.people, platform.options, leading=lambda: True, clock=lambda: now)
+    parts = registry.Cluster(api, platform.options, "llmos", leading=lambda: True)
+    sweep = Sweep(parts, store, platform.people, clock=lambda: now)
 
     async def look() -> None:
         await sweep.look([platform.cluster.get("namespace", platform.namespace)])

@@ -16,6 +16,7 @@ import openai
 import pytest
 
 from llmos.names import slug
+from llmos_hub.controllers import server_sweep
 from llmos_hub.controllers.server_sweep import ServerSweep
 from llmos_hub.identity.people import HubPeople
 from llmos_hub.kubernetes.connection import KubernetesAPI
@@ -315,7 +316,11 @@ def in_use(release: Release, boss: tuple[str, str, Kernel]) -> Iterator[None]:
 
 
 async def test_a_server_that_runs_while_the_spawner_changes_is_ended_after_a_warning(
-    team: TeamHub, grace: Worker, release: Release, boss: tuple[str, str, Kernel]
+    team: TeamHub,
+    grace: Worker,
+    release: Release,
+    boss: tuple[str, str, Kernel],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The controllers wait ten minutes; here their sweep looks at the same Hub and cluster with a clock set forward."""
     start(team, grace.name, grace.token)
@@ -330,7 +335,8 @@ async def test_a_server_that_runs_while_the_spawner_changes_is_ended_after_a_war
     now = datetime.now(UTC)
     api = KubernetesAPI(kubeconfig=team.cluster.kubeconfig)
     people = HubPeople(f"{team.hub_url}/hub/api", release.secret()["llmos-token"])
-    sweep = ServerSweep(api, people, release.instance, clock=lambda: now, skew=timedelta(0))
+    sweep = ServerSweep(api, people, release.instance, clock=lambda: now)
+    monkeypatch.setattr(server_sweep, "_SKEW", timedelta(0))
     try:
         await sweep.look(grace.namespace, grace.name, lambda: None)
         about = f"involvedObject.name={left['metadata']['name']},reason=NotListed"

@@ -15,6 +15,7 @@ import httpx
 from llmos.names import group_namespace
 from llmos.resources import API_VERSION
 from llmos_hub.api.app import make_app
+from llmos_hub.controllers import registry
 from llmos_hub.controllers.namespaces.reconciler import namespace_controller
 from llmos_hub.identity import HubIdentity
 from llmos_hub.kubernetes.connection import KubernetesAPI
@@ -82,7 +83,7 @@ async def group_platform(
         settings=PlatformSettings(store, {}, remembered_for=0),
         namespaces=KubernetesNamespaces(api, options, people),
     )
-    controller = namespace_controller(api, options, release, leading=lambda: True)
+    controller = namespace_controller(registry.Cluster(api, options, release, leading=lambda: True))
     tasks = [asyncio.create_task(work) for work in (controller.follow(), controller.work())]
     often = mock.patch("llmos_hub.api.streams._CHECK_EVERY", 0.05)
     often.start()

@@ -15,7 +15,7 @@ from llmos.resources import ModelService
 from llmos.resources.modelservice import ModelServiceStatus
 from llmos_hub.backends.kubernetes.backend import KubernetesBackend
 from llmos_hub.backends.kubernetes.names import workload_selector
-from llmos_hub.controllers.layout import WorkloadContext, cluster_layout
+from llmos_hub.controllers.layout import Layout, WorkloadContext
 from llmos_hub.controllers.parts import Parts
 from llmos_hub.controllers.runner import Controllers
 from llmos_hub.engines.base import Machine
@@ -96,7 +96,9 @@ async def live_release(cluster: Cluster, api: KubernetesAPI) -> AsyncIterator[Li
     settings = ProcessSettings(
         DataDir(Path("/nonexistent")), "", store="kubernetes", backend="kubernetes", namespace=name, release=name
     )
-    context = WorkloadContext(cluster_layout(Path("/models")), lambda _: Machine(2, 8 * 2**30), workload_selector)
+    context = WorkloadContext(
+        Layout(Path("/models"), per_namespace=True), lambda _: Machine(2, 8 * 2**30), workload_selector
+    )
     await backend.start()
     controllers = Controllers(Parts(store, backend, context, namespaces=namespaces), settings, environ={})
     work = asyncio.create_task(controllers.run())

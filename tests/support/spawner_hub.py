@@ -22,6 +22,7 @@ from typing import Any, Self
 
 import httpx
 
+from llmos_hub.controllers import registry
 from llmos_hub.controllers.namespaces.reconciler import namespace_controller
 from llmos_hub.kubernetes.connection import KubernetesAPI
 from llmos_hub.managers.namespace_options import Binding, NamespaceOptions, Network, Peer
@@ -89,7 +90,7 @@ class NamespaceControllerThread:
 
     async def _main(self) -> None:
         api = KubernetesAPI(kubeconfig=self._cluster.kubeconfig)
-        controller = namespace_controller(api, self._options, self._release, leading=lambda: True)
+        controller = namespace_controller(registry.Cluster(api, self._options, self._release, leading=lambda: True))
         tasks = [asyncio.create_task(controller.follow()), asyncio.create_task(controller.work())]
         self._ready.set()
         try:

@@ -130,7 +130,7 @@ class Downloads:
     async def _there(self, files: ModelFiles) -> bool:
         """Return whether the files still exist; True if they aren't visible here, as replicas fetch missing files."""
         # in a thread: it may be a network disk
-        return not self._layout.visible or await asyncio.to_thread(Path(files.path).exists)
+        return self._layout.per_namespace or await asyncio.to_thread(Path(files.path).exists)
 
     def forget(self, ref: WorkloadRef) -> None:
         """Drop what is cached for a deleted workload."""

@@ -17,20 +17,18 @@ from llmos.errors import Internal, Invalid, LLMOSError, NotFound
 from llmos.resources import Credential, ModelService
 from llmos.resources.base import utcnow
 from llmos.resources.modelservice import ModelServiceSpec, ModelServiceStatus
-from llmos.resources.workload import Resources
-from llmos_hub.backends.base import Backend
-from llmos_hub.controllers.layout import Layout
 from llmos_hub.controllers.modelservice import events
 from llmos_hub.controllers.modelservice.downloads import Downloads
 from llmos_hub.controllers.modelservice.status import Choice, Facts, deleting, make_status, settle
-from llmos_hub.controllers.modelservice.workloads import FETCH, SERVE, make_ref, make_serve
+from llmos_hub.controllers.modelservice.workloads import FETCH, SERVE, fetch_environment, make_ref, make_serve
 from llmos_hub.controllers.reconciler import Result
+from llmos_hub.controllers.registry import Dependencies
 from llmos_hub.controllers.teardown import Teardown
 from llmos_hub.engine_keys import engine_key
 from llmos_hub.engines.base import Engine, Machine
 from llmos_hub.engines.memory import check_limit
+from llmos_hub.engines.registry import choose
 from llmos_hub.sources.base import ModelFiles
-from llmos_hub.stores.base import Store
 from llmos_hub.stores.informer import Key, key_of
 from llmos_hub.workload import Observation, Workload, WorkloadRef
 
@@ -73,53 +71,24 @@ class ModelServiceReconciler:
 
     Parameters
     ----------
-    store, backend
-        The store of resources and the backend of workloads.
-    layout
-        The place of model files for the processes.
-    machine
-        Returns the largest machine for a replica with these resources.
+    parts
+        The parts of the process.
     choose
         Chooses an engine.
-    environment
-        The variables of the platform's own environment that downloads get.
-    selector
-        Returns the label selector of a workload's pods; empty if there are no pods.
-    requeue
-        Called with the key of a resource to reconcile again.
-    engine_secret
-        The secret from which the keys of custom commands are derived; empty if they get none.
     clock
         Returns the current time.
     """
 
     kind = ModelService
 
-    def __init__(
-        self,
-        store: Store,
-        backend: Backend,
-        *,
-        layout: Layout,
-        machine: Callable[[Resources], Machine],
-        choose: Choose,
-        environment: Mapping[str, str],
-        requeue: Callable[[Key], None],
-        engine_secret: str = "",
-        selector: Callable[[WorkloadRef], str] = lambda _: "",
-        clock: Callable[[], datetime] = utcnow,
-    ) -> None:
-        self._store = store
-        self._backend = backend
-        self._machine = machine
+    def __init__(self, parts: Dependencies, *, choose: Choose = choose, clock: Callable[[], datetime] = utcnow) -> None:
+        self._store, self._backend, self._workloads = parts.store, parts.backend, parts.workloads
         self._choose = choose
         self._clock = clock
-        self._layout = layout
-        self._environment = environment
-        self._engine_secret = engine_secret
-        self._selector = selector
-        self._downloads = Downloads(backend, layout, environment)
-        self._teardown = Teardown(backend, lambda ref: requeue((ref.namespace, ref.name)))
+        self._environment = fetch_environment(parts.environ)
+        self._engine_secret = parts.engine_secret
+        self._downloads = Downloads(parts.backend, parts.workloads.layout, self._environment)
+        self._teardown = Teardown(parts.backend, lambda ref: parts.requeue((ref.namespace, ref.name)))
         self._seen: dict[Key, _Seen] = {}
 
     async def reconcile(self, resource: ModelService) -> Result[ModelService]:
@@ -173,7 +142,9 @@ class ModelServiceReconciler:
     # Current and wanted state
 
     async def _facts(self, ref: WorkloadRef) -> Facts:
-        return Facts(self._clock(), observation=await self._backend.observe(ref), selector=self._selector(ref))
+        return Facts(
+            self._clock(), observation=await self._backend.observe(ref), selector=self._workloads.selector(ref)
+        )
 
     async def _look(self, service: ModelService) -> _Found:
         """Bring the workloads in line with the spec, as far as possible now."""
@@ -183,7 +154,7 @@ class ModelServiceReconciler:
             return _Found(facts)  # reconciled again when that has ended
         try:
             if service.spec.resources.memory:  # before the download, which may take an hour
-                check_limit(service.spec, self._machine(service.spec.resources))
+                check_limit(service.spec, self._workloads.machine(service.spec.resources))
         except LLMOSError as refusal:
             return _Found(replace(facts, refusal=refusal))
         try:
@@ -205,7 +176,7 @@ class ModelServiceReconciler:
                 service,
                 choice.plan,
                 secrets,
-                layout=self._layout,
+                layout=self._workloads.layout,
                 engine=choice.engine,
                 environment=self._environment,
                 key=engine_key(self._engine_secret, service.metadata.uid or ""),
@@ -226,7 +197,7 @@ class ModelServiceReconciler:
 
     async def _planned(self, service: ModelService, files: ModelFiles | None) -> Choice:
         """Return the plan, from the cache if none of its inputs changed."""
-        machine, seen = self._machine(service.spec.resources), self._seen[key_of(service)]
+        machine, seen = self._workloads.machine(service.spec.resources), self._seen[key_of(service)]
         about = (service.metadata.uid, service.metadata.generation, files, machine)
         if seen.planned is None or seen.planned[0] != about:
             # in a thread: an engine may have to run its program to find out what it supports
@@ -308,7 +279,7 @@ class ModelServiceReconciler:
     async def _report(self, service: ModelService, found: _Found) -> Result[ModelService]:
         status = make_status(service, found.facts)
         after = _when_to_look(found.facts)
-        if self._layout.per_namespace and service.spec.credential_ref is not None:
+        if self._workloads.layout.per_namespace and service.spec.credential_ref is not None:
             after = min(after or _CREDENTIAL, _CREDENTIAL)
         changed, more = settle(service.status, status)
         seen = self._seen[key_of(service)]

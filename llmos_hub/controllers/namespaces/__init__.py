@@ -13,9 +13,7 @@ __all__ = ["SPEC"]
 def _make(cluster: Cluster, queueing: Queueing) -> Controller[Any]:
     from llmos_hub.controllers.namespaces.reconciler import namespace_controller  # not loaded on a workstation
 
-    return namespace_controller(
-        cluster.api, cluster.options, cluster.release, leading=cluster.leading, queueing=queueing
-    )
+    return namespace_controller(cluster, queueing)
 
 
 SPEC = ClusterControllerSpec("Namespace", _make)

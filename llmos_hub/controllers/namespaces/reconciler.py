@@ -15,7 +15,8 @@ from llmos.names import KEY_INSTANCE, KEY_MANAGED_BY, KEY_PREPARED
 from llmos_hub.controllers.cluster_informer import ClusterInformer, Object, covers
 from llmos_hub.controllers.fencing import require_leadership
 from llmos_hub.controllers.reconciler import Controller, Queueing, Result
-from llmos_hub.kubernetes.connection import APIError, KubernetesAPI, path_of
+from llmos_hub.controllers.registry import Cluster
+from llmos_hub.kubernetes.connection import APIError, path_of
 from llmos_hub.managers.namespace_objects import (
     contents_hash,
     make_contents,
@@ -23,7 +24,6 @@ from llmos_hub.managers.namespace_objects import (
     object_path,
     owner_of,
 )
-from llmos_hub.managers.namespace_options import NamespaceOptions
 from llmos_hub.names import KEY_COMPONENT, PUBLIC_NAMESPACE
 from llmos_hub.policy import NamespaceOwner
 from llmos_hub.stores.informer import Key
@@ -49,32 +49,16 @@ class NamespaceReconciler:
 
     Parameters
     ----------
-    api
-        The connection to the cluster. Not closed here.
-    options
-        The settings of namespaces.
-    release
-        The release's own namespace, which is never touched.
-    leading
-        Returns whether this process may write.
+    cluster
+        The parts of the process. The release's own namespace is never touched.
     requeue
         Called with the key of a namespace that changed, or in which something changed.
     """
 
-    def __init__(
-        self,
-        api: KubernetesAPI,
-        options: NamespaceOptions,
-        release: str,
-        *,
-        leading: Callable[[], bool],
-        requeue: Callable[[Key], None],
-    ) -> None:
-        self._api = api
-        self._options = options
-        self._release = release
-        self._leading = leading
-        ours = f"{KEY_MANAGED_BY}=llmos,{KEY_INSTANCE}={options.instance}"
+    def __init__(self, cluster: Cluster, requeue: Callable[[Key], None]) -> None:
+        self._api, self._options, self._release = cluster.api, cluster.options, cluster.release
+        self._leading = cluster.leading
+        api, ours = cluster.api, f"{KEY_MANAGED_BY}=llmos,{KEY_INSTANCE}={cluster.options.instance}"
         self.namespaces = ClusterInformer(api, path_of("v1", "namespaces"), ours, requeue)
         self.contents = {
             kind: ClusterInformer(
@@ -190,21 +174,13 @@ class NamespaceReconciler:
         require_leadership(leading=self._leading())
 
 
-def namespace_controller(
-    api: KubernetesAPI,
-    options: NamespaceOptions,
-    release: str,
-    *,
-    leading: Callable[[], bool],
-    queueing: Queueing | None = None,
-    make: type[NamespaceReconciler] = NamespaceReconciler,
-) -> Controller[Object]:
-    """Return the controller of a release's namespaces; the parameters are those of `NamespaceReconciler`."""
+def namespace_controller(cluster: Cluster, queueing: Queueing | None = None) -> Controller[Object]:
+    """Return the controller of a release's namespaces."""
 
     def requeue(key: Key) -> None:
         controller.enqueue(key)
 
-    reconciler = make(api, options, release, leading=leading, requeue=requeue)
+    reconciler = NamespaceReconciler(cluster, requeue)
     controller = Controller(
         "namespace",
         reconciler.namespaces,

@@ -5,7 +5,8 @@ from __future__ import annotations
 from llmos.errors import Cause, Forbidden
 from llmos.resources import ModelService
 from llmos_hub.engines.custom import check_listens
-from llmos_hub.managers.kind_rules import KindRules, Reader
+from llmos_hub.managers.kind_rules import KindRules
+from llmos_hub.stores.base import Store
 
 __all__ = ["KIND", "RULES", "ModelServiceRules"]
 
@@ -13,7 +14,7 @@ __all__ = ["KIND", "RULES", "ModelServiceRules"]
 class ModelServiceRules(KindRules[ModelService]):
     """The rules for ModelServices."""
 
-    async def admit(self, new: ModelService, old: ModelService | None, reader: Reader) -> None:
+    async def admit(self, new: ModelService, old: ModelService | None, reader: Store) -> None:
         """Refuse a command that doesn't get an address to listen on.
 
         Raises

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from llmos.errors import Cause, Invalid, NotFound
 from llmos.resources import ObjectMeta, Setting
 from llmos.resources.setting import SettingStatus
-from llmos_hub.managers.kind_rules import KindRules, Reader
+from llmos_hub.managers.kind_rules import KindRules
 from llmos_hub.managers.settings import DEFINITIONS, Definition
-from llmos_hub.stores.base import WatchEvent
+from llmos_hub.stores.base import Store, WatchEvent
 
 __all__ = ["KIND", "RULES", "SettingRules"]
 
@@ -18,7 +18,7 @@ __all__ = ["KIND", "RULES", "SettingRules"]
 class SettingRules(KindRules[Setting]):
     """The rules for Settings: all defined ones are listed, others can't be set."""
 
-    async def admit(self, new: Setting, old: Setting | None, reader: Reader) -> None:
+    async def admit(self, new: Setting, old: Setting | None, reader: Store) -> None:
         """Refuse unknown settings and invalid values.
 
         Raises

@@ -20,11 +20,10 @@ from llmos.resources.base import Resource, utcnow
 from llmos_hub.kubernetes.connection import FIELD_MANAGER, MERGE_PATCH, APIError, KubernetesAPI, path_of
 from llmos_hub.stores.base import Event
 from llmos_hub.stores.kubernetes.objects import form_of
+from llmos_hub.stores.writes import MAX_EVENTS, shortened
 
 __all__ = ["Recorder", "make_event", "read_event"]
 
-MAX_EVENTS: Final = 100
-MAX_MESSAGE: Final = 4096
 _REMEMBERED: Final = 4096  # resources whose newest event is cached, so that it needn't be read again
 _PLAUSIBLE: Final = range(10**18, 10**19)  # nanoseconds since 1970, from 2001 to 2286
 
@@ -135,8 +134,7 @@ class Recorder:
         APIError
             The server refused for a reason other than that the namespace is gone.
         """
-        if len(message) > MAX_MESSAGE:
-            message = message[: MAX_MESSAGE - 1] + "…"
+        message = shortened(message)
         newest = self._newest_of(resource)
         async with newest.lock:
             try:

@@ -15,7 +15,7 @@ import base64
 import hashlib
 import json
 from collections.abc import Mapping
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final, TypeVar
 
 from pydantic import ValidationError
 
@@ -40,38 +40,6 @@ _SELECTED: Final = "label.llmos.ai/"
 _DIGITS: Final = 16
 _FOREIGN: Final = ("kubectl.kubernetes.io/last-applied-configuration",)
 """Annotations that hold the secret values and must not be shown."""
-
-
-class Form(Protocol):
-    """A form in which a cluster stores resources."""
-
-    def path(self, kind: type[Resource], namespace: str | None = None, name: str = "", *more: str) -> str:
-        """Return the path of the object, or without a name of the collection."""
-        ...
-
-    def reference(self, resource: Resource) -> dict[str, str]:
-        """Return the apiVersion and kind that its Events refer to."""
-        ...
-
-    def params(self, kind: type[Resource], labels: Selector | None) -> dict[str, str]:
-        """Return the query parameters that select the resources of a kind with these labels."""
-        ...
-
-    def write(self, resource: Resource) -> dict[str, Any]:
-        """Return the object, without the fields that the server sets."""
-        ...
-
-    def read(self, kind: type[R], obj: Mapping[str, Any]) -> R:
-        """Return the resource that an object holds.
-
-        Raises
-        ------
-        Unreadable
-            This version can't read it.
-        Foreign
-            The object is not a resource of that kind.
-        """
-        ...
 
 
 class Foreign(Exception):
@@ -105,22 +73,37 @@ def _validated(kind: type[R], data: dict[str, Any]) -> R:
         return found
 
 
-class _Custom:
+class Form:
+    """The form in which a cluster stores resources: as custom resources."""
+
     def path(self, kind: type[Resource], namespace: str | None = None, name: str = "", *more: str) -> str:
+        """Return the path of the object, or without a name of the collection."""
         return path_of(API_VERSION, kind.plural, namespace, name, *more)
 
     def reference(self, resource: Resource) -> dict[str, str]:
+        """Return the apiVersion and kind that its Events refer to."""
         return {"apiVersion": API_VERSION, "kind": resource.kind}
 
     def params(self, kind: type[Resource], labels: Selector | None) -> dict[str, str]:
+        """Return the query parameters that select the resources of a kind with these labels."""
         del kind
         return {"labelSelector": _selector(labels)} if labels else {}
 
     def write(self, resource: Resource) -> dict[str, Any]:
+        """Return the object, without the fields that the server sets."""
         spec = writes.dumped(resource.spec)
         return {"apiVersion": API_VERSION, "kind": resource.kind, "metadata": _metadata(resource), "spec": spec}
 
     def read(self, kind: type[R], obj: Mapping[str, Any]) -> R:
+        """Return the resource that an object holds.
+
+        Raises
+        ------
+        Unreadable
+            This version can't read it.
+        Foreign
+            The object is not a resource of that kind.
+        """
         metadata = {key: obj["metadata"][key] for key in _METADATA if key in obj["metadata"]}
         data = {"kind": kind.kind_name(), "metadata": metadata, "spec": obj.get("spec") or {}}
         if obj.get("status"):
@@ -128,7 +111,7 @@ class _Custom:
         return _validated(kind, data)
 
 
-class _Secret:
+class _SecretForm(Form):
     def path(self, kind: type[Resource], namespace: str | None = None, name: str = "", *more: str) -> str:
         del kind
         return path_of("v1", "secrets", namespace, name, *more)
@@ -206,8 +189,8 @@ def _hashed(labels: Mapping[str, str]) -> dict[str, str]:
     return {f"{_SELECTED}{hashlib.sha256(key.encode()).hexdigest()[:32]}": value for key, value in labels.items()}
 
 
-CUSTOM: Final[Form] = _Custom()
-SECRET: Final[Form] = _Secret()
+CUSTOM: Final = Form()
+SECRET: Final = _SecretForm()
 
 
 def form_of(kind: type[Resource]) -> Form:

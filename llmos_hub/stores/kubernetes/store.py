@@ -17,7 +17,7 @@ import logging
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, Final, Literal, TypeVar
 
-from llmos.errors import Conflict, Internal, LLMOSError, NotFound, PayloadTooLarge, Unavailable
+from llmos.errors import Conflict, Internal, LLMOSError, NotFound, Unavailable
 from llmos.resources.base import Resource
 from llmos_hub.kubernetes.connection import FIELD_MANAGER, JSON_PATCH, APIError, KubernetesAPI
 from llmos_hub.stores import attempts, writes
@@ -39,7 +39,6 @@ R = TypeVar("R", bound=Resource)
 _LISTINGS: Final = 3  # attempts: a list expires when the server drops its version before the last page was read
 _PARSE_AT_ONCE: Final = 100  # resources between two turns of the event loop: a few milliseconds
 _LOGGED: Final = 1000  # unreadable objects that were logged and are not logged again
-_MAX_SIZE: Final = 1_500_000  # bytes of a resource: etcd's limit
 _ROOM_PAGE: Final = 50  # objects read at once for counting: they may be large
 _WRITER: Final = {"fieldManager": FIELD_MANAGER}
 
@@ -371,9 +370,7 @@ class KubernetesStore:
         """Refuse a resource that could not be read back, with its type's own error, or is too large to be stored."""
         data = resource.dump()
         type(resource).parse(data)
-        size = len(resource.model_dump_json(exclude_none=True))
-        if size > _MAX_SIZE:
-            raise PayloadTooLarge(f'{resource.kind} "{resource.key}" has {size} bytes, over the limit of {_MAX_SIZE}.')
+        writes.check_size(resource, len(resource.model_dump_json(exclude_none=True)))
 
     @staticmethod
     @contextlib.contextmanager

@@ -10,7 +10,7 @@ from typing import Any, Literal, cast
 from llmos_hub.stores.base import ADDED, DELETED, MODIFIED, Selector
 from llmos_hub.stores.writes import expired, match
 
-__all__ = ["Change", "Scope", "StreamState", "changes_of", "revision_of_id"]
+__all__ = ["Change", "StreamState", "changes_of", "revision_of_id"]
 
 
 class Change:
@@ -102,11 +102,3 @@ class StreamState:
         """
         if not self.reaches(revision):
             raise expired(revision)
-
-
-@dataclass(frozen=True, slots=True)
-class Scope:
-    """The resources of a kind that a watch sees: one namespace or (None) all, and required labels."""
-
-    namespace: str | None = None
-    labels: Selector | None = None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from llmos_hub.valkey.schema import Keys
 
 __all__ = ["ResourceKeys"]
@@ -10,14 +12,12 @@ __all__ = ["ResourceKeys"]
 class ResourceKeys(Keys):
     """The keys of resources, their changes and events, beside those of the database as a whole."""
 
-    def __init__(self, prefix: str = "{llmos}") -> None:
-        super().__init__(prefix)
-        self.revision = f"{prefix}:revision"
-        """The counter of changes: the newest resourceVersion."""
-        self.changes = f"{prefix}:changes"
-        """The stream of changes."""
-        self.written = f"{prefix}:written"
-        """The total bytes ever added to the stream of changes."""
+    revision: Final = f"{Keys.prefix}:revision"
+    """The counter of changes: the newest resourceVersion."""
+    changes: Final = f"{Keys.prefix}:changes"
+    """The stream of changes."""
+    written: Final = f"{Keys.prefix}:written"
+    """The total bytes ever added to the stream of changes."""
 
     def sizes(self, plural: str) -> str:
         """Return the key of the kind's sizes in bytes, by namespace."""

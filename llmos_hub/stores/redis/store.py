@@ -19,7 +19,7 @@ from typing import Final, Literal, TypeVar
 
 from pydantic import TypeAdapter
 
-from llmos.errors import Internal, PayloadTooLarge
+from llmos.errors import Internal
 from llmos.resources import KINDS
 from llmos.resources.base import Resource, utcnow
 from llmos_hub.stores import attempts, writes
@@ -35,7 +35,7 @@ from llmos_hub.stores.base import (
     Selector,
     WatchEvent,
 )
-from llmos_hub.stores.redis.changes import Change, Scope
+from llmos_hub.stores.redis.changes import Change
 from llmos_hub.stores.redis.codec import Codec, StoredValue
 from llmos_hub.stores.redis.continuing import Position
 from llmos_hub.stores.redis.keys import ResourceKeys
@@ -54,10 +54,10 @@ R = TypeVar("R", bound=Resource)
 _Parts = list[tuple[bytes, list[bytes]]]  # namespaces, each with the script's list for it
 _Values = list[tuple[tuple[str, str], bytes]]  # namespace and name, and the stored value
 
-MAX_SIZE: Final = 1_500_000
-"""Maximum size of a resource in bytes: etcd's limit, so that what fits here fits into a cluster."""
-MAX_EVENTS: Final = 100
-MAX_EVENT_MESSAGE: Final = 4096
+KEEP_CHANGES: Final = 10_000
+"""Approximate number of past changes that are kept for watches; fewer would make slow watches list again."""
+KEEP_BYTES: Final = 32 * 1024 * 1024
+"""Their approximate bytes."""
 _EVENT: Final = TypeAdapter(Event)
 _PARSE_AT_ONCE: Final = 100  # resources between two turns of the event loop: a few milliseconds
 _LOGGED: Final = 1000  # unreadable values that were logged and are not logged again
@@ -72,9 +72,6 @@ class RedisStore:
         The connection to the database; the store closes it.
     sealer
         Encrypts write-only fields; without a key they are read as empty and can't be written.
-    keep_changes, keep_bytes
-        Approximate number and bytes of past changes that are kept for watches; more takes memory, fewer makes slow
-        watches list again.
     bookmark_interval
         Seconds after which a quiet watch gets a bookmark.
     watch_patience
@@ -91,16 +88,13 @@ class RedisStore:
         database: Database,
         sealer: Sealer,
         *,
-        keep_changes: int = 10_000,
-        keep_bytes: int = 32 * 1024 * 1024,
         bookmark_interval: float = 15.0,
         watch_patience: float = 30.0,
     ) -> None:
         self._database = database
         database.prepare_with(self._prepare)
-        self._keys = ResourceKeys(database.keys.prefix)
+        self._keys = ResourceKeys()
         self._codec = Codec(sealer)
-        self._keep_changes, self._keep_bytes = keep_changes, keep_bytes
         self._tail = Tail(database, self._of_change, bookmark_interval=bookmark_interval, patience=watch_patience)
         self.unreadable = 0
         self._logged: set[tuple[str, int]] = set()
@@ -243,7 +237,7 @@ class RedisStore:
     ) -> AsyncIterator[AsyncIterator[WatchEvent[R]]]:
         """Follow changes; see `llmos_hub.stores.base.Store.watch`."""
         writes.check_namespace(kind, namespace, required=False)
-        watch = await self._tail.open(kind, writes.revision_of(resource_version), Scope(namespace, labels))
+        watch = await self._tail.open(kind, namespace, labels, writes.revision_of(resource_version))
         try:
             yield watch
         finally:
@@ -342,7 +336,7 @@ class RedisStore:
                 namespace,
             ),
             *(labels, json.dumps(labels_before) if labels_before != meta.labels else ""),
-            *(self._keep_changes, self._keep_bytes, *((quota.count, quota.size) if quota is not None else ("", ""))),
+            *(KEEP_CHANGES, KEEP_BYTES, *((quota.count, quota.size) if quota is not None else ("", ""))),
             _claims(operation, current, resource, spec_changed=spec_changed),
         ]
         script_keys = [
@@ -392,10 +386,7 @@ class RedisStore:
         kept = resource.write_only and not spec_changed and not resource.unread
         sealed = self._codec.sealed(before.body) if kept and before is not None else None
         body = self._codec.encode(resource, sealed, over=before.body if before else b"", removed=removed)
-        if len(body) > MAX_SIZE:
-            raise PayloadTooLarge(
-                f'{resource.kind} "{resource.key}" has {len(body)} bytes, over the limit of {MAX_SIZE}.'
-            )
+        writes.check_size(resource, len(body))
         return body
 
     # -- events
@@ -403,14 +394,13 @@ class RedisStore:
     async def record(self, resource: Resource, type_: Literal["Normal", "Warning"], reason: str, message: str) -> None:
         """Keep an event; see `llmos_hub.stores.base.Store.record`."""
         meta, now = resource.metadata, utcnow().isoformat()
-        if len(message) > MAX_EVENT_MESSAGE:
-            message = message[: MAX_EVENT_MESSAGE - 1] + "…"
-        event = {"type": type_, "reason": reason, "message": message, "first": now, "last": now, "count": 1}
+        told = {"type": type_, "reason": reason, "message": writes.shortened(message)}
+        event = {**told, "first": now, "last": now, "count": 1}
         namespace = meta.namespace or ""
         await self._database.script(
             RECORD,
             [self._keys.objects(resource.plural, namespace), self._keys.events(resource.plural, namespace, meta.name)],
-            [meta.name, meta.uid or "", json.dumps(event, ensure_ascii=False), MAX_EVENTS],
+            [meta.name, meta.uid or "", json.dumps(event, ensure_ascii=False), writes.MAX_EVENTS],
         )
 
     async def events(self, kind: type[Resource], namespace: str | None, name: str) -> Sequence[Event]:

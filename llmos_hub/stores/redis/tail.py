@@ -18,8 +18,8 @@ from typing import Any, Final, Generic, TypeVar
 
 from llmos.errors import LLMOSError, Unavailable
 from llmos.resources.base import Resource
-from llmos_hub.stores.base import BOOKMARK, WatchEvent
-from llmos_hub.stores.redis.changes import Change, Scope, StreamState, changes_of, revision_of_id
+from llmos_hub.stores.base import BOOKMARK, Selector, WatchEvent
+from llmos_hub.stores.redis.changes import Change, StreamState, changes_of, revision_of_id
 from llmos_hub.stores.redis.keys import ResourceKeys
 from llmos_hub.stores.redis.scripts import CHANGES, STATE
 from llmos_hub.stores.writes import expired
@@ -51,14 +51,16 @@ class StreamWatch(Generic[R]):
     A call that is cancelled loses nothing: the next one returns what it would have.
     """
 
-    def __init__(self, tail: Tail, kind: type[R], state: StreamState, revision: int, scope: Scope) -> None:
+    def __init__(
+        self, tail: Tail, kind: type[R], namespace: str | None, labels: Selector | None, *, epoch: str, revision: int
+    ) -> None:
         self._tail = tail
         self._kind = kind
-        self._labels = dict(scope.labels or {})
+        self._labels = labels
         self.plural = kind.plural
-        self.namespace = scope.namespace
+        self.namespace = namespace
         self.position = revision
-        self.epoch = state.epoch
+        self.epoch = epoch
         self.queue: deque[Change] = deque()
         self.queued = 0
         self.woken = asyncio.Event()
@@ -139,7 +141,7 @@ class Tail:
         self, database: Database, decode: Decode[Any], *, bookmark_interval: float = 15.0, patience: float = 30.0
     ) -> None:
         self._database = database
-        self._keys = ResourceKeys(database.keys.prefix)
+        self._keys = ResourceKeys()
         self.decode = decode
         self.bookmark_interval = bookmark_interval
         self._patience = patience
@@ -168,8 +170,10 @@ class Tail:
             self._database.forget()
         raise Unavailable(f"The database at {self._database} is being emptied.")
 
-    async def open(self, kind: type[R], revision: int, scope: Scope) -> StreamWatch[R]:
-        """Open a watch on the changes after `revision`; end it with `release`.
+    async def open(
+        self, kind: type[R], namespace: str | None, labels: Selector | None, revision: int
+    ) -> StreamWatch[R]:
+        """Open a watch on the changes after `revision` in one namespace or (None) all; end it with `release`.
 
         Raises
         ------
@@ -183,7 +187,7 @@ class Tail:
         if self._task is None:
             self.position, self._epoch = state.revision, state.epoch
             self._task = asyncio.create_task(self._run(), name="store-tail")
-        watch = StreamWatch(self, kind, state, revision, scope)
+        watch = StreamWatch(self, kind, namespace, labels, epoch=state.epoch, revision=revision)
         self._all.add(watch)
         return watch
 

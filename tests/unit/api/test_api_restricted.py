@@ -12,11 +12,8 @@ from llmos_hub.policy import Rights, Rule
 from tests.unit.api.conftest import BASE, Api, manifest, models, token_of, watching
 
 KINDS = frozenset({"modelservices"})
-BY_NAME = Rule(
-    "by name", frozenset({"get", "list", "delete"}), KINDS, frozenset({"user-ada"}), frozenset({"chat", "no"})
-)
+BY_NAME = Rule(frozenset({"get", "list", "delete"}), KINDS, frozenset({"user-ada"}), frozenset({"chat", "no"}))
 BY_LABEL = Rule(
-    "by label",
     frozenset({"get", "list", "watch", "create", "update", "delete"}),
     KINDS,
     frozenset({"user-ada"}),

@@ -13,6 +13,7 @@ import pytest
 
 from llmos.errors import Conflict, Expired, Unavailable
 from llmos.resources import Credential, ModelService
+from llmos_hub.controllers.metrics import ProcessMetrics
 from llmos_hub.controllers.reconciler import Controller, Queueing, Reference, Result, resource_controller
 from llmos_hub.stores import follower, open_store
 from llmos_hub.stores.base import Store
@@ -92,9 +93,16 @@ class Interfering:
             yield events
 
 
+async def run(controller: Controller[Any]) -> None:
+    """Watch and reconcile until cancelled."""
+    async with asyncio.TaskGroup() as group:
+        group.create_task(controller.follow())
+        group.create_task(controller.work())
+
+
 @asynccontextmanager
 async def running(controller: Controller[Any]) -> AsyncIterator[None]:
-    task = asyncio.create_task(controller.run())
+    task = asyncio.create_task(run(controller))
     try:
         yield
     finally:
@@ -165,13 +173,19 @@ async def test_a_slow_write_does_not_hide_what_the_watch_brought_meanwhile(store
         assert reconciler.seen[-1].spec.replicas == 3
 
 
+def errors_of(metrics: ProcessMetrics) -> dict[str, float]:
+    """Return the number of failed reconciles by the error's code."""
+    samples = [sample for family in metrics.registry.collect() for sample in family.samples]
+    return {s.labels["code"]: s.value for s in samples if s.name == "llmos_reconcile_errors_total"}
+
+
 async def test_a_failed_look_is_repeated_until_it_goes_well(store: Store) -> None:
     failures: list[Exception] = [
         Conflict("Somebody else was faster."),
         RuntimeError("a mistake of ours"),
         Unavailable("The database does not answer."),
     ]
-    codes: list[str] = []
+    metrics = ProcessMetrics()
 
     async def fail(resource: ModelService) -> Result[ModelService]:
         if failures:
@@ -179,12 +193,12 @@ async def test_a_failed_look_is_repeated_until_it_goes_well(store: Store) -> Non
         return Result()
 
     reconciler = Recording(fail)
-    controller = resource_controller(store, reconciler, queueing=Queueing(failed=codes.append))
+    controller = resource_controller(store, reconciler, queueing=Queueing(metrics.of("ModelService")))
     async with running(controller):
         await store.create(service("chat"))
         await reconciler.until(lambda: len(reconciler.seen) == 4)
         await eventually(lambda: controller.queue.idle)
-        assert codes == ["conflict", "internal", "unavailable"]
+        assert errors_of(metrics) == {"conflict": 1, "internal": 1, "unavailable": 1}
         assert controller.queue.failures((NAMESPACE, "chat")) == 0
 
 
@@ -324,7 +338,7 @@ async def test_at_the_end_what_is_under_way_is_finished(store: Store) -> None:
         return Result()
 
     controller = resource_controller(store, Recording(slow))
-    task = asyncio.create_task(controller.run())
+    task = asyncio.create_task(run(controller))
     await store.create(service("chat"))
     await begun.wait()
     task.cancel()
@@ -351,9 +365,9 @@ async def test_one_resource_is_never_with_two_workers_and_several_are_at_once(st
         busy.remove(resource.metadata.name)
         return Result()
 
-    codes: list[str] = []
+    metrics = ProcessMetrics()
     reconciler = Recording(check)
-    controller = resource_controller(store, reconciler, queueing=Queueing(failed=codes.append, workers=3))
+    controller = resource_controller(store, reconciler, queueing=Queueing(metrics.of("ModelService"), workers=3))
     async with running(controller):
         for name in ("a", "b", "c"):
             await store.create(service(name))
@@ -364,4 +378,4 @@ async def test_one_resource_is_never_with_two_workers_and_several_are_at_once(st
             await asyncio.sleep(0)
         await eventually(lambda: controller.queue.idle)
     assert all(reconciler.names().count(name) >= 3 for name in ("a", "b", "c"))
-    assert codes == []
+    assert errors_of(metrics) == {}

@@ -17,9 +17,10 @@ from llmos.errors import BackendFailed, Insufficient, Invalid, NotFound, Unsuppo
 from llmos.resources import Credential, ModelService
 from llmos.resources.base import condition
 from llmos.resources.modelservice import ModelServiceSpec
-from llmos_hub.controllers.layout import cluster_layout, local_layout
+from llmos_hub.controllers.layout import Layout, WorkloadContext
 from llmos_hub.controllers.modelservice.reconciler import ModelServiceReconciler
 from llmos_hub.controllers.reconciler import Result
+from llmos_hub.controllers.registry import Dependencies
 from llmos_hub.engines.base import Machine, Plan, Verdict
 from llmos_hub.names import DataDir
 from llmos_hub.sources.base import Header, ModelFiles
@@ -76,7 +77,7 @@ class Bench:
         self.plain = store
         self.store = Counting(store)
         self.data_dir = DataDir(directory)
-        self.layout = local_layout(self.data_dir)
+        self.layout = Layout(self.data_dir.models, per_namespace=False)
         self.engine = OneEngine()
         self.model = directory / "model.gguf"
         self.model.write_bytes(b"GGUF")
@@ -89,16 +90,14 @@ class Bench:
 
     def start(self) -> ModelServiceReconciler:
         """Replace the reconciler by that of a new process, without caches."""
-        self.reconciler = ModelServiceReconciler(
+        parts = Dependencies(
             self.store,
             self.backend,
-            layout=self.layout,
-            machine=lambda spec: Machine(2, 8 * GI),
-            choose=self.engine.choose,
-            environment={"HF_ENDPOINT": "https://mirror.example.org", "HTTPS_PROXY": "http://ada:pw@proxy:3128"},
+            WorkloadContext(self.layout, lambda _: Machine(2, 8 * GI)),
             requeue=self.requeued.append,
-            clock=lambda: self.now,
+            environ={"HF_ENDPOINT": "https://mirror.example.org", "HTTPS_PROXY": "http://ada:pw@proxy:3128"},
         )
+        self.reconciler = ModelServiceReconciler(parts, choose=self.engine.choose, clock=lambda: self.now)
         return self.reconciler
 
     # States of jobs and replicas
@@ -452,7 +451,7 @@ async def test_a_credential_that_cannot_be_read_opens_nothing(bench: Bench) -> N
 
 async def test_in_a_cluster_a_credential_is_looked_at_again(bench: Bench) -> None:
     """In a cluster no process may watch all Secrets."""
-    bench.layout = cluster_layout(Path("/models"))
+    bench.layout = Layout(Path("/models"), per_namespace=True)
     bench.start()
     await bench.create(credentialRef="hf")
     _, result = await bench.look()

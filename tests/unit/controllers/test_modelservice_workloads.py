@@ -9,7 +9,7 @@ import pytest
 
 from llmos.errors import Invalid
 from llmos.resources import ModelService
-from llmos_hub.controllers.layout import cluster_layout, local_layout
+from llmos_hub.controllers.layout import Layout
 from llmos_hub.controllers.modelservice.workloads import (
     cache_directory,
     fetch_environment,
@@ -21,7 +21,7 @@ from llmos_hub.names import DataDir
 from llmos_hub.workload import ProcessTemplate
 
 GI = 2**30
-HERE = local_layout(DataDir(Path("/data")))
+HERE = Layout(DataDir(Path("/data")).models, per_namespace=False)
 
 
 def service(**spec: Any) -> ModelService:
@@ -84,7 +84,7 @@ SOCKET = ["server", "--listen", "{socket}"]
 )
 def test_a_command_that_listens_on_a_socket_is_refused_in_a_cluster(spec: dict[str, Any], place: str) -> None:
     wanted = service(engine="custom", **spec)
-    pods = cluster_layout(Path("/models"))
+    pods = Layout(Path("/models"), per_namespace=True)
     with pytest.raises(Invalid, match=r"a unix socket, which other pods can't reach\. In a cluster") as caught:
         make_serve(wanted, plan(), {}, layout=pods, engine="custom")
     assert [cause.field for cause in caught.value.causes] == [place]
@@ -126,8 +126,7 @@ def test_memory_is_what_the_spec_or_twice_what_the_engine_says(
 
 
 def test_in_a_pod_a_replica_fetches_what_its_volume_lacks_and_runs_from_its_engines_image() -> None:
-    pods = cluster_layout(Path("/models"))
-    assert not pods.visible
+    pods = Layout(Path("/models"), per_namespace=True)
     assert cache_directory(service(credentialRef="hf"), pods) == Path("/models"), "each namespace has its own"
     secrets = {"HF_TOKEN": "hf_a", "API_KEY": "k"}
     environment = {"HF_ENDPOINT": "https://mirror.example.org"}

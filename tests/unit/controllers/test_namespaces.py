@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, tzinfo
 from pathlib import Path
 from typing import Any, ClassVar, Literal
+from unittest import mock
 
 import pytest
 
@@ -19,6 +20,7 @@ from llmos.resources import KINDS, ModelService, Resource
 from llmos.resources.credential import CredentialSpec, CredentialStatus
 from llmos_hub.controllers.cluster_informer import Object, covers
 from llmos_hub.controllers.namespace_sweep import Sweep
+from llmos_hub.controllers.namespaces import reconciler as namespaces_reconciler
 from llmos_hub.controllers.namespaces.reconciler import CONTENTS, NamespaceReconciler, namespace_controller
 from llmos_hub.controllers.reconciler import Controller, Queueing, Result
 from llmos_hub.controllers.registry import Cluster, ClusterControllerSpec, load_specs
@@ -77,7 +79,11 @@ class Bench:
     tasks: list[asyncio.Task[None]] = field(default_factory=list)
 
     def controller(self, options: NamespaceOptions = OPTIONS) -> Controller[Object]:
-        return namespace_controller(self.api, options, "llmos", leading=lambda: self.leading, make=Recorded)
+        with mock.patch.object(namespaces_reconciler, "NamespaceReconciler", Recorded):
+            return namespace_controller(self.parts(options))
+
+    def parts(self, options: NamespaceOptions = OPTIONS) -> Cluster:
+        return Cluster(self.api, options, "llmos", leading=lambda: self.leading)
 
     def start(self, options: NamespaceOptions = OPTIONS) -> None:
         self.running = controller = self.controller(options)
@@ -314,14 +320,7 @@ class Cleaning:
 
     def restart(self) -> None:
         """Take the sweep of another process."""
-        self.sweep = Sweep(
-            self.bench.api,
-            self.store,
-            self.people,
-            self.options,
-            leading=lambda: self.bench.leading,
-            clock=lambda: self.now,
-        )
+        self.sweep = Sweep(self.bench.parts(self.options), self.store, self.people, clock=lambda: self.now)
 
     async def look(self) -> None:
         await self.sweep.look([obj for key, obj in self.bench.cluster.objects.items() if key[0] == "namespaces"])
@@ -519,9 +518,7 @@ async def test_groups_and_what_is_nobodys(cleaning: Cleaning) -> None:
 async def test_the_sweep_checks_the_releases_namespaces_while_leading(cleaning: Cleaning) -> None:
     bench = cleaning.bench
     bench.put(NamespaceOwner("user", "eve"), "user-eve", OPTIONS.model_copy(update={"instance": "another-release"}))
-    sweep = Sweep(
-        bench.api, cleaning.store, cleaning.people, OPTIONS, leading=lambda: bench.leading, clock=lambda: cleaning.now
-    )
+    sweep = Sweep(bench.parts(), cleaning.store, cleaning.people, clock=lambda: cleaning.now)
     working = asyncio.create_task(sweep.work())
     try:
         await bench.cluster.until(lambda: KEY_MISSING_FOR in cleaning.annotations(), "user-ada marked")

@@ -13,7 +13,7 @@ import pytest
 from llmos.errors import Forbidden
 from llmos.resources import ModelService
 from llmos.resources.base import condition
-from llmos_hub.controllers.layout import WorkloadContext, cluster_layout
+from llmos_hub.controllers.layout import Layout, WorkloadContext
 from llmos_hub.controllers.parts import Parts
 from llmos_hub.controllers.runner import Controllers
 from llmos_hub.controllers.unserved import InOwnNamespaces
@@ -49,7 +49,9 @@ class Release:
             DataDir(self.directory), "", store="kubernetes", backend="kubernetes", namespace=self.name
         )
         context = WorkloadContext(
-            cluster_layout(Path("/models")), lambda _: Machine(2, 2**33), lambda ref: f"llmos.ai/workload={ref.id}"
+            Layout(Path("/models"), per_namespace=True),
+            lambda _: Machine(2, 2**33),
+            lambda ref: f"llmos.ai/workload={ref.id}",
         )
         parts = Parts(KubernetesStore(self.api), self.backend, context, namespaces=self.namespaces)
         self.controllers = Controllers(parts, settings, environ={})

@@ -9,30 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from llmos_hub.controllers.metrics import ProcessMetrics
 from llmos_hub.controllers.workqueue import Backoff, ShutDown, WorkQueue
 from tests.support.virtual_time import run
-
-
-class Recorder:
-    """A `QueueMetrics` that records its calls."""
-
-    def __init__(self) -> None:
-        self.depths: list[int] = []
-        self.waits: list[float] = []
-        self.works: list[float] = []
-        self.retries = 0
-
-    def depth(self, keys: int) -> None:
-        self.depths.append(keys)
-
-    def waited(self, seconds: float) -> None:
-        self.waits.append(seconds)
-
-    def worked(self, seconds: float) -> None:
-        self.works.append(seconds)
-
-    def retried(self) -> None:
-        self.retries += 1
 
 
 def test_a_key_added_often_comes_once() -> None:
@@ -152,19 +131,28 @@ def test_a_cancelled_worker_takes_no_key_with_it() -> None:
 
 def test_metrics_tell_depth_waits_work_and_retries() -> None:
     async def work() -> None:
-        metrics = Recorder()
-        queue: WorkQueue[str] = WorkQueue(metrics=metrics)
-        queue.add("a")
-        queue.add("b")
+        metrics = ProcessMetrics()
+        queue: WorkQueue[str] = WorkQueue(metrics=metrics.of("Crate"))
+
+        def value(name: str) -> float | None:
+            return metrics.registry.get_sample_value(name, {"kind": "Crate"})
+
+        depths = []
+        for key in ("a", "b"):
+            queue.add(key)
+            depths.append(value("llmos_workqueue_depth"))
         await asyncio.sleep(3)
         await queue.get()
+        depths.append(value("llmos_workqueue_depth"))
         await asyncio.sleep(2)
         queue.done("a")
         queue.retry("a")
-        assert metrics.depths == [1, 2, 1]
-        assert metrics.waits == [pytest.approx(3)]
-        assert metrics.works == [pytest.approx(2)]
-        assert metrics.retries == 1
+        assert depths == [1, 2, 1]
+        assert value("llmos_workqueue_wait_seconds_count") == 1
+        assert value("llmos_workqueue_wait_seconds_sum") == pytest.approx(3)
+        assert value("llmos_reconcile_seconds_count") == 1
+        assert value("llmos_reconcile_seconds_sum") == pytest.approx(2)
+        assert value("llmos_workqueue_retries_total") == 1
         queue.shut_down()
 
     run(work())

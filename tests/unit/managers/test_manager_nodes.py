@@ -11,6 +11,7 @@ from llmos.resources import ModelService
 from llmos.resources.node import Node, NodeWork
 from llmos.resources.workload import ReplicaStatus, Resources
 from llmos_hub.engines.base import Machine
+from llmos_hub.managers import nodes as nodes_module
 from llmos_hub.managers.nodes import KubernetesNodes, LocalNodes, largest_machine, read_nodes, visible_to
 from llmos_hub.names import SCOPE_MANAGE
 from llmos_hub.policy import Caller, Rights
@@ -141,7 +142,7 @@ def test_the_largest_machine_is_that_of_a_node_which_fits() -> None:
     assert largest_machine([], Resources()) is None
 
 
-async def test_a_workstation_is_one_node(store: Store) -> None:
+async def test_a_workstation_is_one_node(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     spec = {"model": "demo://tiny", "resources": {"cpu": "2", "gpus": 1}}
     for name in ("chat", "idle"):
         await store.create(
@@ -154,7 +155,8 @@ async def test_a_workstation_is_one_node(store: Store) -> None:
     await store.patch_status(
         chat.model_copy(update={"status": chat.status.model_copy(update={"replica_statuses": replicas})})
     )
-    (found,) = await LocalNodes(store, lambda: Machine(4, 8 * GI, ("NVIDIA L4", "NVIDIA L4"))).all()
+    monkeypatch.setattr(nodes_module, "detect", lambda: Machine(4, 8 * GI, ("NVIDIA L4", "NVIDIA L4")))
+    (found,) = await LocalNodes(store).all()
     assert (found.roles, found.cpus, found.memory, found.gpus, found.gpus_free) == (["workstation"], 4.0, 8 * GI, 2, 1)
     assert found.message.startswith("2 × NVIDIA L4: the installed build of llama.cpp computes on CPUs only")
     assert 0 < found.memory_free <= 8 * GI

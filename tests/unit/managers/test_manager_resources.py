@@ -15,7 +15,7 @@ from llmos.resources import Credential, ModelService, ObjectMeta, Setting
 from llmos.resources.credential import CredentialSpec
 from llmos.resources.modelservice import ModelServiceSpec
 from llmos.resources.setting import SettingSpec
-from llmos_hub.managers.kind_rules import KindRules, Reader
+from llmos_hub.managers.kind_rules import KindRules
 from llmos_hub.managers.resources import ResourceManager
 from llmos_hub.managers.settings import DEFINITIONS, MAX_RESOURCES, MAX_STREAMS, PlatformSettings
 from llmos_hub.stores import open_store
@@ -187,7 +187,7 @@ async def test_a_rule_can_ask_for_other_resources(
     store: Store, manager: ResourceManager, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class NeedsItsCredential(KindRules[ModelService]):
-        async def admit(self, new: ModelService, old: ModelService | None, reader: Reader) -> None:
+        async def admit(self, new: ModelService, old: ModelService | None, reader: Store) -> None:
             try:
                 await reader.get(Credential, new.metadata.namespace, new.spec.credential_ref or "")
             except NotFound as error:

@@ -20,7 +20,7 @@ async def test_preparations_run_once_and_again_in_a_database_that_replaces_the_f
     for name in ("one", "other"):
 
         async def prepare(name: str = name) -> None:
-            assert await database.run("GET", database.keys.schema) == str(SCHEMA_VERSION).encode()
+            assert await database.run("GET", Keys.schema) == str(SCHEMA_VERSION).encode()
             calls.append(name)
 
         database.prepare_with(prepare)
@@ -39,7 +39,7 @@ async def test_nothing_is_prepared_in_a_newer_layout(redis_url: str, valkey_serv
     database = Database(redis_url)
     await database.epoch()
     with contextlib.closing(valkey_server.client()) as client:
-        client.set(Keys().schema, SCHEMA_VERSION + 1)
+        client.set(Keys.schema, SCHEMA_VERSION + 1)
     database.forget()
 
     async def prepare() -> None:

@@ -36,15 +36,15 @@ def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 class TestFinding:
     def test_the_wheels_server_where_none_is_on_path(self, path: Path) -> None:
         found = find_valkey()
-        assert (found.kind, found.origin) == ("valkey", "wheel")
+        assert (found.kind, found.path) == ("valkey", module._from_wheel())
         assert int(found.version.split(".")[0]) >= 9
         done = subprocess.run([str(found.path), "--version"], capture_output=True, text=True, check=True)
         assert found.version in done.stdout
 
     def test_valkey_on_path_wins_over_redis(self, path: Path) -> None:
-        program(path, "redis-server", "Redis server v=7.4.1 sha=00000000:0 malloc=jemalloc bits=64 build=1")
+        redis = program(path, "redis-server", "Redis server v=7.4.1 sha=00000000:0 malloc=jemalloc bits=64 build=1")
         redis_found = find_valkey()
-        assert (redis_found.kind, redis_found.version, redis_found.origin) == ("redis", "7.4.1", "path")
+        assert (redis_found.kind, redis_found.version, redis_found.path) == ("redis", "7.4.1", redis)
         valkey = program(path, "valkey-server", "Valkey server v=8.1.0 sha=00000000:0 malloc=jemalloc bits=64 build=1")
         found = find_valkey()
         assert (found.kind, found.version, found.path) == ("valkey", "8.1.0", valkey)
@@ -52,7 +52,7 @@ class TestFinding:
     @pytest.mark.parametrize("says", ["Redis server v=6.2.19 sha=0:0", "something else", ""])
     def test_what_is_too_old_or_something_else_is_passed_over(self, path: Path, says: str) -> None:
         program(path, "redis-server", says)
-        assert find_valkey().origin == "wheel"
+        assert find_valkey().path == module._from_wheel()
 
     def test_none_at_all_says_what_to_do(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(module, "_from_wheel", lambda: None)

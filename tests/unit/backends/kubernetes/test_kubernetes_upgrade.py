@@ -14,7 +14,7 @@ from llmos.resources import ModelService
 from llmos_hub.backends.kubernetes.backend import KubernetesBackend
 from llmos_hub.backends.kubernetes.objects import make_objects
 from llmos_hub.backends.kubernetes.settings import KubernetesSettings
-from llmos_hub.controllers.layout import cluster_layout
+from llmos_hub.controllers.layout import Layout
 from llmos_hub.controllers.modelservice.workloads import make_fetch, make_serve
 from llmos_hub.engines.base import Plan
 from llmos_hub.workload import Probe, ProcessTemplate, Role, Workload, WorkloadRef
@@ -87,7 +87,7 @@ def test_the_objects_of_a_model_are_byte_for_byte_those_of_the_version_before(mo
     service = ModelService.parse({"kind": "ModelService", "metadata": meta, "spec": spec})
     argv = ("server", "--listen", "{port}", "{other}")
     template = ProcessTemplate(argv, env={"A": "{index}"}, readiness=Probe("/health"))
-    pods, none = cluster_layout(Path("/models")), {}
+    pods, none = Layout(Path("/models"), per_namespace=True), {}
     serve = make_serve(
         service, Plan(template, "generate", "", 2**30, ""), {"KEY": "secret"}, layout=pods, engine="llamacpp"
     )

@@ -28,6 +28,7 @@ from llmos.errors import (
 from llmos.resources import Credential, ModelService
 from llmos_hub.stores import open_store
 from llmos_hub.stores.base import ADDED, BOOKMARK, MODIFIED, PAGE_BYTES, NamespaceQuota
+from llmos_hub.stores.redis import store as store_module
 from llmos_hub.stores.redis import tail
 from llmos_hub.stores.redis.keys import ResourceKeys
 from llmos_hub.stores.redis.sealing import Sealer
@@ -92,8 +93,11 @@ class TestExpired:
             await store.create(model("later"))
             assert await follow(events, 1) == [(ADDED, "later")]
 
-    async def test_the_stream_stays_bounded(self, make: Make, raw: redis.Redis) -> None:
-        store = make(keep_changes=100)
+    async def test_the_stream_stays_bounded(
+        self, make: Make, raw: redis.Redis, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(store_module, "KEEP_CHANGES", 100)
+        store = make()
         start = await version(store)
         resource = await store.create(model())
         for number in range(400):
@@ -104,8 +108,11 @@ class TestExpired:
             async with store.watch(ModelService, resource_version=start):
                 pass
 
-    async def test_the_stream_is_bounded_in_bytes_too(self, make: Make, raw: redis.Redis) -> None:
-        store = make(keep_bytes=300_000)
+    async def test_the_stream_is_bounded_in_bytes_too(
+        self, make: Make, raw: redis.Redis, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(store_module, "KEEP_BYTES", 300_000)
+        store = make()
         start = await version(store)
         made = [await store.create(model(f"m{n}", annotations={"a": "x" * 20_000})) for n in range(40)]
         assert 10 <= raw.xlen(KEYS.changes) <= 15
@@ -468,21 +475,6 @@ class TestOtherVersions:
         raw.set(KEYS.schema, SCHEMA_VERSION + 1)
         with pytest.raises(Unavailable, match="newer LLMOS"):
             await make().list(ModelService)
-
-    async def test_an_older_layout_is_migrated_once(self, make: Make, raw: redis.Redis) -> None:
-        await make().create(model())
-        raw.set(KEYS.schema, SCHEMA_VERSION - 1)
-        calls = []
-
-        async def migrate(database: Database) -> None:
-            calls.append(str(database))
-
-        migrations = {SCHEMA_VERSION - 1: migrate}
-        first, second = (make(database={"migrations": migrations}) for _ in range(2))
-        assert len((await first.list(ModelService)).items) == 1
-        assert len((await second.list(ModelService)).items) == 1
-        assert len(calls) == 1
-        assert raw.get(KEYS.schema) == str(SCHEMA_VERSION).encode()
 
     async def test_a_layout_without_a_way_on_is_refused(self, make: Make, raw: redis.Redis) -> None:
         await make().create(model())
