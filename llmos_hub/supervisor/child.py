@@ -105,6 +105,7 @@ class Child:
         self._ever_ready = False
         self._unrecorded: ProcessRecord | None = None
         self._hung = False
+        self._no_pause = asyncio.Event()
 
     @property
     def handle(self) -> ProcessHandle | None:
@@ -137,7 +138,7 @@ class Child:
                     self._start()
                 except OSError as exc:
                     self._died(f"can't be started: {exc.strerror or exc}")
-                    await asyncio.sleep(pauses.next())
+                    await self._pause(pauses.next())
                     continue
             words = await self._watch()
             self._running = None
@@ -147,7 +148,17 @@ class Child:
             pauses.ran(time.monotonic() - started)
             delay = pauses.next()
             self._died(words, delay)
-            await asyncio.sleep(delay)
+            await self._pause(delay)
+
+    async def _pause(self, seconds: float) -> None:
+        """Wait before the next start until `try_again` or for so long."""
+        self._no_pause.clear()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._no_pause.wait(), seconds)
+
+    def try_again(self) -> None:
+        """Start the program at once if it is waiting for its next start."""
+        self._no_pause.set()
 
     def _died(self, words: str, delay: float = 0.0) -> None:
         self.restarts += 1

@@ -90,14 +90,17 @@ class DiskGuard:
         The embedded Valkey's address with its password; empty if there is none.
     say
         Prints a line on the console.
+    resumed
+        Called when there is room again.
     """
 
-    def __init__(self, directory: Path, url: str, say: Callable[[str], None]) -> None:
+    def __init__(self, directory: Path, url: str, say: Callable[[str], None], resumed: Callable[[], None]) -> None:
         self.full: FreeSpace | None = None
         """Free space when writes were stopped; None while they are accepted."""
         self._directory = directory
         self._url = url
         self._say = say
+        self._resumed = resumed
         self._applied: bool | None = None
 
     async def run(self) -> None:
@@ -118,6 +121,7 @@ class DiskGuard:
         elif self.full is not None and not room.below(free=_RESERVE * _ENOUGH, inodes=_RESERVE_INODES * _ENOUGH):
             self.full = None
             self._say(f"there is room on the disk again ({room}): data is saved again")
+            self._resumed()
         # repeated while the disk is full: a Valkey that was restarted has lost the setting
         if self._url and (self.full is not None or self._applied is not False):
             await self._tell(stop=self.full is not None)

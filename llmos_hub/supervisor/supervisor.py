@@ -139,12 +139,17 @@ class Supervisor:
         self._quiet = False
         self._stopping = False
         self._announced = False
-        self._guard = DiskGuard(files.data_dir.root, valkey_url, self._say)
+        self._guard = DiskGuard(files.data_dir.root, valkey_url, self._say, self._try_again)
 
     def announced(self) -> None:
         """Note in the status that the platform is ready and its address has been printed."""
         self._announced = True
         self._changed()
+
+    def _try_again(self) -> None:
+        """Start what could not be started while the disk was full."""
+        for child in self.children:
+            child.try_again()
 
     def _terminal_closed(self) -> None:
         """Continue without the terminal, as users and models depend on the platform."""

@@ -141,6 +141,17 @@ async def test_back_off_grows(bench, monkeypatch):
     assert all(gap >= delay for gap, delay in zip(gaps, delays, strict=False)), "it starts only after its delay"
 
 
+async def test_a_pause_ends_when_there_is_room_again(bench, monkeypatch):
+    monkeypatch.setattr(child_module, "_BACKOFF_FIRST", 600.0)
+    monkeypatch.setattr(child_module, "_BACKOFF_MAX", 600.0)
+    async with bench.running(bench.child()) as child:
+        await asyncio.wait_for(child.ready.wait(), 30)
+        child.handle.send(signal.SIGKILL)
+        await eventually(lambda: child.state is State.BACKOFF)
+        child.try_again()
+        await eventually(lambda: bench.back == ["api"])
+
+
 async def test_one_that_no_longer_answers_is_replaced(bench):
     probe = Well()
     async with bench.running(bench.child(probe=probe, patience=0.2)) as child:
