@@ -35,15 +35,23 @@ _LOG_BYTES = 20 * 1024 * 1024  # at which a log is rotated: a few days of a busy
 _LOGS_KEPT = 3  # older logs beside the current one
 # The plan sets these for each program; the values in the environment of `llmos up` may be meant for something else.
 _NOT_INHERITED = ("JUPYTERHUB_", "CONFIGPROXY_", "LLMOS_", "JPY_")
+_SETTINGS = (
+    "LLMOS_GATEWAY_ALLOWED_ORIGINS",
+    "LLMOS_MODELS_MIRROR",
+    "LLMOS_SETTING_",
+)  # except what is meant for the parts
 
 
 def base_environment(environ: Mapping[str, str]) -> dict[str, str]:
-    """Return the environment for all programs: `environ` without settings of LLMOS, JupyterHub, Python and Node.
+    """Return the environment for all programs: `environ` without variables that may be meant for others.
 
+    These are variables of LLMOS, except settings of its parts, and of JupyterHub, Python and Node.
     Loopback addresses are added to ``NO_PROXY``, as the parts must not reach each other through a web proxy.
     """
     passed = without_tool_settings(environ)
-    kept = {key: value for key, value in passed.items() if not key.startswith(_NOT_INHERITED)}
+    kept = {
+        key: value for key, value in passed.items() if key.startswith(_SETTINGS) or not key.startswith(_NOT_INHERITED)
+    }
     return with_no_proxy(kept, LOOPBACK_HOSTS)
 
 

@@ -84,6 +84,15 @@ def test_what_was_set_for_another_platform_does_not_leak_in():
     assert base_environment(environ) == {"PATH": "/bin", "HF_TOKEN": "z"}
 
 
+def test_settings_of_the_parts_reach_them():
+    settings = {
+        "LLMOS_GATEWAY_ALLOWED_ORIGINS": "https://app.example.org",
+        "LLMOS_MODELS_MIRROR": "http://mirror/models",
+        "LLMOS_SETTING_API_MAX_STREAMS_PER_USER": "7",
+    }
+    assert base_environment({**settings, "LLMOS_URL": "http://another"}) == settings
+
+
 def test_what_a_starter_has_set_for_other_pythons_and_nodes_reaches_no_part():
     leaks = {
         "PYTHONPATH": "/x",
