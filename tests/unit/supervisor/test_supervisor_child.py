@@ -148,8 +148,11 @@ async def test_a_pause_ends_when_there_is_room_again(bench, monkeypatch):
         await asyncio.wait_for(child.ready.wait(), 30)
         child.handle.send(signal.SIGKILL)
         await eventually(lambda: child.state is State.BACKOFF)
+        assert child.handle is None
         child.try_again()
         await eventually(lambda: bench.back == ["api"])
+        assert child.handle.alive
+        assert child.restarts == 1
 
 
 async def test_one_that_no_longer_answers_is_replaced(bench):
