@@ -8,14 +8,14 @@ ARGS ?=
 .PHONY: help up
 
 help:  ## Show this
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-22s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 up:  ## Set up what is missing and start LLMOS: make up ARGS="--port 8100"
 	@exec $(PYTHON) -I tools/bootstrap.py $(ARGS)
 
 DEV = $(PYTHON) -I tools/bootstrap.py --lock dev --only-install
 RUN := $(VENV)/bin
-.PHONY: test test-browser test-kubernetes bench lint format generate lock
+.PHONY: test test-browser test-kubernetes test-kubernetes-build bench lint format generate lock
 
 test:  ## Set up what is missing and run the unit and integration tests
 	@$(DEV)
@@ -29,6 +29,11 @@ test-browser:  ## The README's session in a real Chromium (installed by apt-get 
 test-kubernetes:  ## A real Kubernetes cluster on this machine (root, Debian, Go; an hour the first time), or LLMOS_TEST_KUBECONFIG's
 	@$(DEV)
 	$(RUN)/python -m pytest tests/kubernetes tests/unit/helm --numprocesses 2 --dist loadfile --no-loadscope-reorder $(ARGS)
+
+test-kubernetes-build:  ## What test-kubernetes would build first, without starting anything: its programs, addons and images
+	@tests/kubernetes/cluster/build.sh
+	@tests/kubernetes/cluster/addons/addons.sh --build csi netpol metrics kuberay lws
+	@$(PYTHON) tests/kubernetes/images/build.py --no-import hub notebook engine-cpu hub-5
 
 bench:  ## The figures of docs/benchmarks.md
 	@$(DEV)

@@ -14,6 +14,7 @@ install() { DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-re
 install >/dev/null 2>&1 || { apt-get update -q >/dev/null; install >/dev/null; }
 mkdir -p "$B" "$LOGS"
 export CGO_ENABLED=0 GOFLAGS="-trimpath -buildvcs=false"
+[ -x "$B/helm" ] || { say "helm"; "$S/helm.sh" >/dev/null; }  # first: the chart's tests wait for it
 if [ ! -x "$B/kube-allinone" ]; then
   say "Kubernetes $VERSION, one binary (the long one: 5 to 7 minutes)"
   (cd "$S/programs" && go build -ldflags "-s -w -X k8s.io/component-base/version.gitVersion=$VERSION -X k8s.io/component-base/version.gitMajor=1 -X k8s.io/component-base/version.gitMinor=$(echo "$VERSION" | cut -d. -f2)" -o "$B/kube-allinone" ./cmd/kube)
@@ -21,7 +22,6 @@ fi
 for c in kube-apiserver kube-controller-manager kube-scheduler kubelet kube-proxy kubectl; do ln -sf kube-allinone "$B/$c"; done
 [ -x "$B/etcd" ] || { say "etcd, from the same go.mod"; (cd "$S/programs" && go build -ldflags "-s -w" -o "$B/etcd" ./cmd/etcd); }
 [ -x "$B/coredns" ] || { say "coredns"; GOBIN=$B go install -ldflags "-s -w" github.com/coredns/coredns@v1.13.1; }
-[ -x "$B/helm" ] || { say "helm"; "$S/helm.sh" >/dev/null; }
 [ -x "$B/kubeconform" ] || { say "kubeconform"; GOBIN=$B go install -ldflags "-s -w" github.com/yannh/kubeconform/cmd/kubeconform@v0.7.0; }
 say "images (debootstrap the first time, about a minute)"
 "$S/images.sh"

@@ -1,6 +1,6 @@
 #!/bin/bash
-# addons.sh [csi] [kuberay] [netpol] [metrics] [rayimage] [lws]   build what is missing, import the images into the running nodes, apply, wait until ready.
-# Run it after up.sh, and again after adding nodes. Programs and controller images are kept under $TESTCLUSTER_DIR/addons.
+# addons.sh [--build] [csi] [kuberay] [netpol] [metrics] [rayimage] [lws]   build what is missing, import the images into the running nodes, apply, wait until ready.
+# Run it after up.sh, and again after adding nodes; with --build also before: it builds and ends. Programs and controller images are kept under $TESTCLUSTER_DIR/addons.
 set -e
 . "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/../env.sh"
 D=$S/addons A=$K/addons
@@ -46,31 +46,35 @@ ready() { kubectl -n "$1" rollout status "$2" --timeout=180s | tail -1; }
 rootfs() { [ -f "$K/work/$1/.done" ] || { say "debootstrap $1"; rm -rf "${K:?}/work/$1"; debootstrap --variant=minbase --include="$2" bookworm "$K/work/$1" >"$LOGS/debootstrap-$1.log" 2>&1; touch "$K/work/$1/.done"; }; }
 
 # the one image that every node gets; among $K/images, so that nodes added later have it too
-node_image() {
+build_node_image() {
   prog csi-driver k37 ./cmd/csi
   prog netpol k37 ./cmd/netpol
   rootfs addons-rootfs xfsprogs,nftables
   image node-addons "$K/images/node-addons.tar" --rootfs "$K/work/addons-rootfs" --file "$A/csi-driver:/usr/local/bin/csi-driver" --file "$A/netpol:/usr/local/bin/netpol"
-  import "$K/images/node-addons.tar"
 }
 
-csi() {
+build_csi() {
   local c args=()
   for c in external-provisioner/v6:csi-provisioner external-attacher/v4:csi-attacher external-resizer/v2:csi-resizer external-snapshotter/v8:csi-snapshotter external-snapshotter/v8:snapshot-controller; do
     prog "${c#*:}" k37 "github.com/kubernetes-csi/${c%:*}/cmd/${c#*:}"; args+=(--file "$A/${c#*:}:/${c#*:}")
   done
   image csi-sidecars "$A/csi-sidecars.tar" "${args[@]}"
+  build_node_image
+}
+csi() {
   import "$A/csi-sidecars.tar" node1
-  node_image
+  import "$K/images/node-addons.tar"
   crds "$(modfile k37 github.com/kubernetes-csi/external-snapshotter/client/v8 config/crd)"
   apply csi.yaml
   ready csi daemonset/node; ready csi deployment/controller
 }
 
-kuberay() {
-  local dir
+build_kuberay() {
   prog kuberay-operator k34 github.com/ray-project/kuberay/ray-operator
   image kuberay-operator "$A/kuberay-operator.tar" --file "$A/kuberay-operator:/kuberay-operator"
+}
+kuberay() {
+  local dir
   import "$A/kuberay-operator.tar" node1
   dir=$(modfile k34 github.com/ray-project/kuberay/ray-operator config)
   crds "$dir/crd/bases"
@@ -79,15 +83,18 @@ kuberay() {
   ready kuberay deployment/operator
 }
 
+build_netpol() { build_node_image; }
 netpol() {
-  node_image
+  import "$K/images/node-addons.tar"
   apply netpol.yaml
   ready kube-system daemonset/netpol
 }
 
-metrics() {
+build_metrics() {
   prog metrics-server k37 sigs.k8s.io/metrics-server/cmd/metrics-server
   image metrics-server "$A/metrics-server.tar" --file "$A/metrics-server:/metrics-server"
+}
+metrics() {
   import "$A/metrics-server.tar" node1
   apply metrics.yaml
   ready kube-system deployment/metrics-server
@@ -95,7 +102,7 @@ metrics() {
 }
 
 # registry.local/ray:1 for real RayClusters: Debian's python3 and, from PyPI, ray[default]
-rayimage() {
+build_rayimage() {
   local r=$K/work/ray-rootfs
   rootfs ray-rootfs python3,wget
   if [ ! -x "$r/usr/local/bin/ray" ]; then
@@ -105,20 +112,26 @@ rayimage() {
     sed '1s|.*|#!/usr/bin/python3|' "$r/usr/local/lib/python3.11/dist-packages/bin/ray" >"$r/usr/local/bin/ray"; chmod +x "$r/usr/local/bin/ray"
   fi
   image ray "$A/ray.tar" --rootfs "$r" --cmd bash
-  import "$A/ray.tar"
 }
+rayimage() { import "$A/ray.tar"; }
 
 # LeaderWorkerSet, as its own configuration has it, with one replica
-lws() {
+build_lws() {
   prog lws-manager k34 sigs.k8s.io/lws/cmd
   image lws "$A/lws.tar" --file "$A/lws-manager:/manager" --user 65532
+}
+lws() {
   import "$A/lws.tar"
   kubectl kustomize "$(modfile k34 sigs.k8s.io/lws config/default)" |
     sed 's|image: .*|image: registry.local/lws:1|; s|replicas: 2|replicas: 1|; s|imagePullPolicy: Always|imagePullPolicy: IfNotPresent|' | kubectl apply --server-side --force-conflicts -f - >/dev/null
   ready lws-system deployment/lws-controller-manager
 }
 
+BUILD=; [ "$1" != --build ] || { BUILD=1; shift; }
 [ $# -gt 0 ] || set -- csi kuberay netpol metrics
 for w in "$@"; do
-  case $w in csi | kuberay | rayimage | netpol | metrics | lws) t=$SECONDS; say "$w"; $w; say "$w ready after $((SECONDS - t)) s" ;; *) echo "no addon $w" >&2; exit 2 ;; esac
+  case $w in
+    csi | kuberay | rayimage | netpol | metrics | lws) t=$SECONDS; say "$w"; build_"$w"; [ -n "$BUILD" ] || "$w"; say "$w ready after $((SECONDS - t)) s" ;;
+    *) echo "no addon $w" >&2; exit 2 ;;
+  esac
 done
