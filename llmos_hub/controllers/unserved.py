@@ -36,8 +36,9 @@ def unserved(resource: Resource, now: datetime) -> Any:
     ready = Condition(
         type="Ready", status="False", reason="NamespaceNotServed", message=message, last_transition_time=now
     )
+    failed = (phase for phase, meaning in resource.phases.items() if meaning == "failed")
     return type(old)(
-        phase="Failed",
+        phase=next(failed, old.phase),
         message=message,
         observed_generation=resource.metadata.generation,
         conditions=set_condition(old.conditions, ready),

@@ -12,17 +12,18 @@ import pytest
 
 from llmos.errors import Forbidden
 from llmos.resources import ModelService
-from llmos.resources.base import condition
+from llmos.resources.base import condition, utcnow
 from llmos_hub.controllers.layout import Layout, WorkloadContext
 from llmos_hub.controllers.parts import Parts
 from llmos_hub.controllers.runner import Controllers
-from llmos_hub.controllers.unserved import InOwnNamespaces
+from llmos_hub.controllers.unserved import InOwnNamespaces, unserved
 from llmos_hub.engines.base import Machine
 from llmos_hub.kubernetes.connection import KubernetesAPI
 from llmos_hub.names import DataDir
 from llmos_hub.settings import ProcessSettings
 from llmos_hub.stores.kubernetes.namespaces import ReleaseNamespaces
 from llmos_hub.stores.kubernetes.store import KubernetesStore
+from tests.support.crate import Crate
 from tests.support.fake_backend import FakeBackend
 from tests.support.fake_kubernetes import FakeKubernetes, fake_kubernetes
 from tests.support.waiting import eventually
@@ -141,6 +142,11 @@ async def test_a_model_where_no_release_serves_says_so_once(bench: Bench) -> Non
     await eventually(lambda: all(r.settled("chat", "default", version) for r in (bench.first, bench.second)))
     assert (await bench.store.get(ModelService, "default", "chat")) == stored, "they don't write against each other"
     assert bench.first.serves | bench.second.serves == set()
+
+
+def test_each_kind_says_it_with_its_own_phase() -> None:
+    crate = Crate.parse({"metadata": {"name": "photos", "namespace": "default"}})
+    assert unserved(crate, utcnow()).phase == "Broken"
 
 
 async def test_it_is_served_as_soon_as_its_namespace_is_handed_over(bench: Bench) -> None:
