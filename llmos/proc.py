@@ -9,10 +9,13 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Final
 
 __all__ = [
+    "MachineMemory",
     "activity",
     "argv",
     "boot_id",
@@ -22,6 +25,7 @@ __all__ = [
     "fields",
     "has_open",
     "listening_sockets",
+    "machine_memory",
     "members",
     "meminfo",
     "oom_kills",
@@ -39,6 +43,27 @@ _PAGE: Final = os.sysconf("SC_PAGE_SIZE")
 _TICKS: Final = os.sysconf("SC_CLK_TCK")
 _LISTEN: Final = "0A"  # include/net/tcp_states.h
 _GENERATIONS: Final = 64  # ancestors that are followed; a table read while processes change could have a circle
+_LIMITS: Final = (
+    # files of a control group of version 2 and 1: its limit, its usage, and the part of its ``memory.stat`` that is free
+    ("memory.max", "memory.current", "inactive_file"),
+    ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class MachineMemory:
+    """Memory that this process and its children may use.
+
+    Attributes
+    ----------
+    total
+        Total bytes: the machine's, or the control group's limit if that is less.
+    available
+        Bytes that a new program could use without swapping.
+    """
+
+    total: int
+    available: int
 
 
 def _read(path: Path | str) -> str:
@@ -181,6 +206,33 @@ def control_groups(root: Path = Path("/")) -> Iterator[Path]:
         for mount in [base / controllers] if controllers else [base, base / "unified"]:
             group = mount / path.strip("/")
             yield from (group, *group.parents[: len(group.parts) - len(mount.parts)])
+
+
+def _number(path: Path) -> int | None:
+    """Return the number in a file; None if there is none (``max``) or it can't be read."""
+    try:
+        return int(path.read_text(encoding="ascii"))
+    except (OSError, ValueError):
+        return None
+
+
+def machine_memory(root: Path = Path("/")) -> MachineMemory:
+    """Return the machine's memory, or the part that the control groups allow (cgroups v1 and v2).
+
+    ``MemAvailable`` is the kernel's own estimate (proc(5)); for a group it is its limit minus its usage, where
+    inactive file pages count as free.
+    """
+    info = meminfo(root)
+    total = info["MemTotal"]
+    available = info.get("MemAvailable", total)
+    for group, (limit_name, usage_name, inactive_name) in product(control_groups(root), _LIMITS):
+        limit, usage = _number(group / limit_name), _number(group / usage_name) or 0
+        if limit is None or limit >= total:  # version 1 writes "no limit" as a number close to 2**63
+            continue
+        inactive = int(fields(group / "memory.stat").get(inactive_name, "0"))
+        total = limit
+        available = min(available, max(0, limit - max(0, usage - inactive)))
+    return MachineMemory(total, available)
 
 
 def status(pid: int) -> dict[str, str]:

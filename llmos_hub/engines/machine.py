@@ -11,9 +11,8 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from llmos.proc import control_groups
+from llmos.proc import control_groups, machine_memory
 from llmos_hub.engines.base import Machine
-from llmos_hub.processes.memory import machine_memory
 
 __all__ = ["detect"]
 

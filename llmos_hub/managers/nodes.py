@@ -17,7 +17,7 @@ from typing import Any, Final, Protocol
 
 from llmos.errors import Internal
 from llmos.names import KEY_KIND, KEY_NAME, KEY_PART
-from llmos.proc import meminfo
+from llmos.proc import machine_memory
 from llmos.resources import KINDS, MAIN_KIND, Resource
 from llmos.resources.node import Node, NodeList, NodeWork
 from llmos.resources.quantities import parse_quantity
@@ -97,7 +97,7 @@ class LocalNodes:
                 cpus=float(machine.cpus),
                 cpus_free=round(max(0.0, machine.cpus - os.getloadavg()[0]), 1),
                 memory=machine.memory,
-                memory_free=min(machine.memory, meminfo().get("MemAvailable", machine.memory)),
+                memory_free=min(machine.memory, machine_memory().available),
                 gpus=len(machine.gpus),
                 gpus_free=max(0, len(machine.gpus) - gpus),
                 gpu_type=", ".join(sorted(set(machine.gpus))),

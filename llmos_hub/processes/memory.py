@@ -1,48 +1,15 @@
-"""Memory of the machine and of processes."""
+"""Memory of processes; for that of the machine see `llmos.proc.machine_memory`."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from itertools import product
-from pathlib import Path
-from typing import Final
 
 from llmos import proc
 
-__all__ = [
-    "MachineMemory",
-    "MemoryReader",
-    "MemoryUsage",
-    "machine_memory",
-    "memory_of",
-    "proportional_set_size",
-]
+__all__ = ["MemoryReader", "MemoryUsage", "memory_of", "proportional_set_size"]
 
-_LIMITS: Final = (
-    # files of a control group of version 2 and 1: its limit, its usage, and the part of its ``memory.stat`` that is free
-    ("memory.max", "memory.current", "inactive_file"),
-    ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
-)
-
-
-@dataclass(frozen=True, slots=True)
-class MachineMemory:
-    """Memory that this process and its children may use.
-
-    Attributes
-    ----------
-    total
-        Total bytes: the machine's, or the control group's limit if that is less.
-    available
-        Bytes that a new program could use without swapping.
-    """
-
-    total: int
-    available: int
-
-
-MemoryReader = Callable[[], MachineMemory]
+MemoryReader = Callable[[], proc.MachineMemory]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,33 +30,6 @@ class MemoryUsage:
     resident: int
     held: int
     pids: tuple[int, ...]
-
-
-def _number(path: Path) -> int | None:
-    """Return the number in a file; None if there is none (``max``) or it can't be read."""
-    try:
-        return int(path.read_text(encoding="ascii"))
-    except (OSError, ValueError):
-        return None
-
-
-def machine_memory(root: Path = Path("/")) -> MachineMemory:
-    """Return the machine's memory, or the part that the control groups allow (cgroups v1 and v2).
-
-    ``MemAvailable`` is the kernel's own estimate (proc(5)); for a group it is its limit minus its usage, where
-    inactive file pages count as free.
-    """
-    info = proc.meminfo(root)
-    total = info["MemTotal"]
-    available = info.get("MemAvailable", total)
-    for group, (limit_name, usage_name, inactive_name) in product(proc.control_groups(root), _LIMITS):
-        limit, usage = _number(group / limit_name), _number(group / usage_name) or 0
-        if limit is None or limit >= total:  # version 1 writes "no limit" as a number close to 2**63
-            continue
-        inactive = int(proc.fields(group / "memory.stat").get(inactive_name, "0"))
-        total = limit
-        available = min(available, max(0, limit - max(0, usage - inactive)))
-    return MachineMemory(total, available)
 
 
 def memory_of(leaders: Iterable[int]) -> dict[int, MemoryUsage]:

@@ -22,14 +22,14 @@ from tornado import web
 from traitlets import Unicode, default
 
 from llmos.names import slug
-from llmos.proc import start_time
+from llmos.proc import machine_memory, start_time
 from llmos.proxies import LOOPBACK_HOSTS, hosts_of, with_no_proxy
 from llmos.python.layer import ENV_BASE
 from llmos.python.notebook import notebook_environment
 from llmos.resources.quantities import format_bytes
 from llmos_spawners.base import PlatformSpawner, own_default
 from llmos_spawners.environment import chosen_options, mint_invoke_token
-from llmos_spawners.processes import listens, machine_memory, processes_of, used_by
+from llmos_spawners.processes import listens, processes_of, used_by
 from llmos_spawners.profiles.choices import BadOptions, workstation
 from llmos_spawners.profiles.form import render_form
 from llmos_spawners.refusals import refusal, too_slow
@@ -100,7 +100,7 @@ class LLMOSLocalSpawner(PlatformSpawner, LocalProcessSpawner):
         self._start_time = 0
         self._log_size = 0
         self._site_port = self.port  # 0: any free port
-        self.profiles = workstation(machine_memory())
+        self.profiles = workstation(machine_memory().total)
 
     # Defaults, which a site's configuration can override
 

@@ -1,29 +1,17 @@
-"""The processes of a server: their memory and ports; and the memory of this machine."""
+"""The processes of a server: their memory and ports."""
 
 from __future__ import annotations
 
-import contextlib
-import os
 import time
-from pathlib import Path
 from typing import Final
 
 from llmos import proc
 
-__all__ = ["listens", "machine_memory", "processes_of", "used_by"]
+__all__ = ["listens", "processes_of", "used_by"]
 
-_PAGE: Final = os.sysconf("SC_PAGE_SIZE")
 _FRESH: Final = 0.5  # seconds for which a list of all processes is reused for every server
 
 _table: tuple[float, dict[int, tuple[int, int]]] = (0.0, {})
-
-
-def machine_memory() -> int:
-    """Return the bytes of memory of this machine, or the limit of this control group if that is lower."""
-    total = _PAGE * os.sysconf("SC_PHYS_PAGES")
-    with contextlib.suppress(OSError, ValueError):
-        return min(total, int(Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii")))
-    return total
 
 
 def processes_of(leader: int) -> list[int]:

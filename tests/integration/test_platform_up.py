@@ -17,10 +17,10 @@ from pathlib import Path
 
 import httpx
 import pytest
-from llmos_spawners.processes import machine_memory
 from llmos_spawners.profiles.choices import workstation
 
 import llmos
+from llmos.proc import machine_memory
 from llmos_hub.names import DataDir
 from llmos_hub.processes.handle import ProcessHandle
 from llmos_hub.supervisor.state import StateFiles
@@ -235,7 +235,7 @@ def test_named_servers_have_tokens_of_their_own(platform):
     platform.start_server("kim", token)
     platform.start_server("kim", token, "lab", {"size": "medium"})
     plain, lab = platform.server_environment("kim"), platform.server_environment("kim", "lab")
-    assert lab["MEM_LIMIT"] == str(workstation(machine_memory()).choose({"size": "medium"}).size.memory)
+    assert lab["MEM_LIMIT"] == str(workstation(machine_memory().total).choose({"size": "medium"}).size.memory)
     assert plain["HOME"] == lab["HOME"]
     platform.stop_server("kim", token, "lab")
     assert not works(lab["OPENAI_API_KEY"], platform)

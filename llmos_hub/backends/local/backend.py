@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from llmos.errors import BackendFailed
+from llmos.proc import machine_memory
 from llmos_hub.backends.base import Report
 from llmos_hub.backends.changes import Changes, Subscription
 from llmos_hub.backends.failures import Shortage
@@ -26,7 +27,7 @@ from llmos_hub.backends.local.replica import PASSABLE, Replica
 from llmos_hub.backends.reports import REPORT_LINES, read_report
 from llmos_hub.processes.handle import processes_by_environment
 from llmos_hub.processes.logs import rotate
-from llmos_hub.processes.memory import MemoryReader, machine_memory, memory_of
+from llmos_hub.processes.memory import MemoryReader, memory_of
 from llmos_hub.processes.users import find_user
 from llmos_hub.workload import Observation, Workload, WorkloadRef
 

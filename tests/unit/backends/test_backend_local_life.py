@@ -14,9 +14,9 @@ from urllib.parse import quote
 import pytest
 
 from llmos.errors import BackendFailed
+from llmos.proc import MachineMemory
 from llmos_hub.backends.local import replica as replica_module
 from llmos_hub.backends.local.options import Options
-from llmos_hub.processes.memory import MachineMemory
 from tests.support.backend_contract import phase, ready, until, workload
 from tests.support.local_backend import HEALTH, QUICK, alive, ask, backend, engine, kit, script
 from tests.support.waiting import eventually

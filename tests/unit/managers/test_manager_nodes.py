@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from llmos.proc import MachineMemory
 from llmos.resources import ModelService
 from llmos.resources.node import Node, NodeWork
 from llmos.resources.workload import ReplicaStatus, Resources
@@ -156,10 +157,12 @@ async def test_a_workstation_is_one_node(store: Store, monkeypatch: pytest.Monke
         chat.model_copy(update={"status": chat.status.model_copy(update={"replica_statuses": replicas})})
     )
     monkeypatch.setattr(nodes_module, "detect", lambda: Machine(4, 8 * GI, ("NVIDIA L4", "NVIDIA L4")))
+    # of a control group whose other processes use most of it, on a machine with much more
+    monkeypatch.setattr(nodes_module, "machine_memory", lambda: MachineMemory(8 * GI, 3 * GI))
     (found,) = await LocalNodes(store).all()
     assert (found.roles, found.cpus, found.memory, found.gpus, found.gpus_free) == (["workstation"], 4.0, 8 * GI, 2, 1)
     assert found.message.startswith("2 × NVIDIA L4: the installed build of llama.cpp computes on CPUs only")
-    assert 0 < found.memory_free <= 8 * GI
+    assert found.memory_free == 3 * GI
     assert [(work.name, work.memory, work.cpus, work.gpus) for work in found.running] == [("chat", GI, 2.0, 1)]
 
 

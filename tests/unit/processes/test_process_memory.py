@@ -8,7 +8,8 @@ import sys
 
 import pytest
 
-from llmos_hub.processes.memory import MachineMemory, MemoryUsage, machine_memory, memory_of, proportional_set_size
+from llmos.proc import MachineMemory, machine_memory
+from llmos_hub.processes.memory import MemoryUsage, memory_of, proportional_set_size
 
 MI = 2**20
 

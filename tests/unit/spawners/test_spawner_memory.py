@@ -44,7 +44,3 @@ def test_what_is_shared_counts_once_where_it_matters(server):
 def test_a_server_that_is_gone_uses_nothing():
     gone = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True)
     assert processes.processes_of(int(gone.stdout)) == []
-
-
-def test_the_machine_has_memory():
-    assert processes.machine_memory() > 64 * MB
