@@ -1,4 +1,4 @@
-"""What all tests share: a real Valkey and a store on it."""
+"""Fixtures of all tests: a real Valkey and a store on it."""
 
 from __future__ import annotations
 

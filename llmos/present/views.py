@@ -1,4 +1,4 @@
-"""What a kind's own view adds to the general one: a module here that is named like the plural has a ``VIEW``."""
+"""Views of kinds that deserve more than the general one: a module here that is named like a plural has a ``VIEW``."""
 
 from __future__ import annotations
 

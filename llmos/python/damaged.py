@@ -1,4 +1,4 @@
-"""What to say where damaged packages of the platform's don't let a command start: by the standard library alone."""
+"""Advice where damaged packages of the platform keep a command from starting; uses the standard library alone."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Where workloads run: on this machine (`local`), in a cluster (`kubernetes`)."""
+"""Backends, which run workloads: on this machine (`local`) or in a cluster (`kubernetes`)."""

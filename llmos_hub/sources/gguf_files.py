@@ -16,7 +16,7 @@ from urllib.parse import unquote
 
 from llmos_hub.sources.gguf_header import Outline
 
-__all__ = ["Candidate", "Selection", "candidates", "choose", "part_of", "parts_of", "reads_like_a_companion"]
+__all__ = ["Candidate", "ChosenModel", "candidates", "choose", "part_of", "parts_of", "reads_like_a_companion"]
 
 OutlineReader = Callable[[str], Outline | None]
 """Returns the outline of a repository's file, given by its path; None if it can't be read."""
@@ -83,7 +83,7 @@ class Candidate:
 
 
 @dataclass(frozen=True, slots=True)
-class Selection:
+class ChosenModel:
     """The choice and the reason as a sentence; the candidate is None if none fits the request."""
 
     candidate: Candidate | None
@@ -168,7 +168,7 @@ def _rank(candidate: Candidate) -> tuple[int, int, int, int, str]:
     return preferred, by_size, path.count("/"), len(path), path
 
 
-def choose(models: Sequence[Candidate], wanted: str | None, read: OutlineReader) -> Selection:
+def choose(models: Sequence[Candidate], wanted: str | None, read: OutlineReader) -> ChosenModel:
     """Choose a model of a repository.
 
     The header decides what a file is: one whose name looks like a draft or an adapter is chosen if its header is that
@@ -195,17 +195,17 @@ def choose(models: Sequence[Candidate], wanted: str | None, read: OutlineReader)
         of_it = list(models)
     whole = [m for m in of_it if m.complete]
     if not whole:
-        return Selection(None, f"of {of_it[0].files[0]} parts are missing in the repository")
+        return ChosenModel(None, f"of {of_it[0].files[0]} parts are missing in the repository")
     # a vision part may be the only file of a quantization
     if len(whole) == 1 and (wanted is None or not whole[0].doubtful):
         is_only = "is the only GGUF model there" if wanted is None else f"is the only {wanted} there"
-        return Selection(whole[0], f"{whole[0].title} {is_only}")
+        return ChosenModel(whole[0], f"{whole[0].title} {is_only}")
     return _best(whole, models, wanted, read)
 
 
 def _best(
     whole: Sequence[Candidate], models: Sequence[Candidate], wanted: str | None, read: OutlineReader
-) -> Selection:
+) -> ChosenModel:
     """Choose the first by `_rank` whose header doesn't exclude it; `models` are all of the repository."""
     largest = max((m for m in models if m.complete), key=lambda m: m.size)
     reference = read(largest.files[0])
@@ -219,13 +219,13 @@ def _best(
             break
         left_out[candidate] = why
     if best is None and wanted is not None and len(left_out) == len(whole) and _BY_ITS_NAME not in left_out.values():
-        return Selection(None, f"no model there is {wanted}{_without(left_out)}. There are: {_listed(models)}")
+        return ChosenModel(None, f"no model there is {wanted}{_without(left_out)}. There are: {_listed(models)}")
     if best is None:
         best = min(whole, key=lambda m: (m in left_out, m.doubtful, _rank(m)))
         left_out.pop(best, None)
     left_out |= {m: _BY_ITS_NAME for m in whole if m.doubtful and m is not best and m not in left_out}
     others = [m for m in whole if m not in left_out]
-    return Selection(best, _reason(best, others, wanted) + _without(left_out))
+    return ChosenModel(best, _reason(best, others, wanted) + _without(left_out))
 
 
 def _why_not(candidate: Candidate, outline: Outline | None, reference: Outline | None) -> str:
@@ -276,17 +276,17 @@ def _is_quantized(candidate: Candidate, wanted: str) -> bool:
     return candidate.quantization.lower() == wanted.lower() or ending is not None
 
 
-def _as_asked(candidate: Candidate) -> Selection:
+def _as_asked(candidate: Candidate) -> ChosenModel:
     if not candidate.complete:
-        return Selection(None, f"of {candidate.files[0]} parts are missing in the repository")
-    return Selection(candidate, f"{candidate.title}, as asked for")
+        return ChosenModel(None, f"of {candidate.files[0]} parts are missing in the repository")
+    return ChosenModel(candidate, f"{candidate.title}, as asked for")
 
 
-def _not_there(models: Sequence[Candidate], wanted: str) -> Selection:
+def _not_there(models: Sequence[Candidate], wanted: str) -> ChosenModel:
     names = _names(models)
     meant = difflib.get_close_matches(wanted, [PurePosixPath(n).name for n in names] + names, n=1, cutoff=0.6)
     hint = f' Did you mean "{meant[0]}"?' if meant else ""
-    return Selection(None, f'there is no file or quantization "{wanted}".{hint} There are: {_listed(models)}')
+    return ChosenModel(None, f'there is no file or quantization "{wanted}".{hint} There are: {_listed(models)}')
 
 
 def _names(models: Sequence[Candidate]) -> list[str]:

@@ -192,7 +192,7 @@ async def load(port: int, body: bytes, connections: int, seconds: float) -> dict
 
 
 def cpu_seconds(pid: int) -> float:
-    """What the process has used: unlike times on the clock, hardly changed by what else the machine does."""
+    """Return the CPU time of the process, which, unlike times on the clock, other work on the machine hardly changes."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 

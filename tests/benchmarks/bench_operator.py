@@ -54,7 +54,7 @@ READS = ("get", "list", "watch")
 
 @dataclass
 class Phase:
-    """What a part of a run took."""
+    """The time and requests of a part of a run."""
 
     count: int
     seconds: float
@@ -142,7 +142,7 @@ class Operator:
             self._process = None
 
     def check(self) -> None:
-        """Whether it runs."""
+        """Fail unless it runs."""
         assert self._process is not None
         if self._process.poll() is not None:
             log = (self._plane.directory / f"{self.name}.log").read_text(errors="replace")

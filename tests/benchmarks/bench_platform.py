@@ -1,4 +1,4 @@
-"""What a person waits for, and what everything weighs: start, first token, kernel, memory.
+"""Times that a person waits, and memory: start, first token, kernel, idle and under load.
 
 Each figure is the median of several runs with their range. The time to a model's first token is compared, in turn, with
 the bare engine's own: the same program with the same model, started by hand and asked over its socket.
@@ -49,7 +49,7 @@ def until(condition: Callable[[], bool], timeout: float = 60.0) -> None:
 
 
 def log_in_page(platform: Platform) -> bool:
-    """Whether the log-in page is there."""
+    """Return whether the log-in page is served."""
     try:
         return "Sign in" in httpx.get(f"{platform.hub_url}/hub/login", timeout=1).text
     except httpx.HTTPError:

@@ -150,7 +150,7 @@ class ControlPlane:
 
 
 class Audit:
-    """What the user ``operator`` has asked for since the last look."""
+    """Requests of the user ``operator`` since the last look."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -176,7 +176,7 @@ def what_of(event: dict[str, Any]) -> tuple[str, str]:
 
 
 def counted(events: list[dict[str, Any]]) -> Counter[tuple[str, str]]:
-    """How many of each, without what keeps a leader."""
+    """Return the number of each request, without those for the leader's lease."""
     return Counter(what for what in map(what_of, events) if what[1] != "leases")
 
 

@@ -1,4 +1,4 @@
-"""What one would write with kopf for the same: a minimal operator for ModelServices and people's namespaces.
+"""A minimal operator for ModelServices and people's namespaces, written with kopf, for comparison.
 
 The objects are those of the platform, byte for byte but for their names: a file that ``KOPF_TEMPLATES`` names has
 them as text in which ``@NAME@`` and the like stand for what differs. It needs nothing of the platform, so that its
@@ -85,7 +85,7 @@ def statuses(namespace: str, name: str, status: Any, **_: Any) -> Any:
 
 @kopf.on.event("apps", "v1", "deployments", labels=OURS)
 async def mirror(namespace: str, labels: Any, body: Any, statuses: Any, **event: Any) -> None:
-    """How the Deployment is, in the status."""
+    """Write the Deployment's state to the status."""
     if event["type"] == "DELETED":
         return
     spec, status = body["spec"], body.get("status") or {}
@@ -104,6 +104,6 @@ async def mirror(namespace: str, labels: Any, body: Any, statuses: Any, **event:
 @kopf.on.create("namespaces", labels=OURS)
 @kopf.on.update("namespaces", labels=OURS, field="metadata.labels")
 async def prepare(name: str, patch: Any, **_: Any) -> None:
-    """What belongs into a person's namespace, and that it is there."""
+    """Fill a person's namespace, and mark it as prepared."""
     await apply(TEMPLATES["namespace"], {"@NAMESPACE@": name})
     patch.metadata.annotations["llmos.ai/prepared"] = "yes"

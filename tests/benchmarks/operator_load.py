@@ -1,4 +1,4 @@
-"""What the operators are given to do, and what they make of it, for `bench_operator`."""
+"""The load on the operators, and their results, for `bench_operator`."""
 
 from __future__ import annotations
 
@@ -179,7 +179,7 @@ Done = Callable[[dict[str, Any]], bool]
 
 
 class Watched:
-    """How many objects of a kind are as they should be, and since when."""
+    """The number of objects of a kind in the wanted state, and the time since when."""
 
     def __init__(self, api: KubernetesAPI, path: str, done: Done, params: dict[str, str] | None = None) -> None:
         self._api, self._path, self._done, self._params = api, path, done, params or {}

@@ -106,7 +106,7 @@ class Cell:
 
     @property
     def line_beginnings(self) -> list[float]:
-        """How far from the left edge each line of the output begins, in pixels."""
+        """Return the distance of each output line's beginning from the left edge, in pixels."""
         return self.output.locator("pre > div").evaluate_all(
             """lines => lines.map(line => {
                 const range = document.createRange();

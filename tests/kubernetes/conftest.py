@@ -1,4 +1,4 @@
-"""What the tests on a cluster share: the cluster, and namespaces of a test's own."""
+"""Fixtures of the tests on a cluster: the cluster, and namespaces of a test's own."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the API server refuses, in the same words as the API; and how resources read with kubectl."""
+"""Refusals of the API server, in the same words as the API's; and resources as kubectl shows them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def namespace(cluster: Cluster) -> str:
 
 
 def refusal(cluster: Cluster, namespace: str, manifest: dict[str, Any]) -> str:
-    """What ``kubectl apply`` says to it."""
+    """Return the message of ``kubectl apply``."""
     words = ("kubectl", "-n", namespace, "apply", "--dry-run=server", "-f", "-")
     done = cluster.attempt(*words, stdin=json.dumps(manifest))
     assert done.returncode != 0, f"not refused: {manifest['spec']}"

@@ -73,7 +73,7 @@ class Watched:
     seen: list[tuple[float, int, int, str]] = field(default_factory=list)
 
     def look(self) -> tuple[int, int]:
-        """How many replicas the autoscaler wants, and how many there are, those that still end their answers too."""
+        """Return the number of replicas that the autoscaler wants, and of those that exist, also while they end their answers."""
         cluster, where = self.release.cluster, ("-n", self.release.namespace)
         status = cluster.get("hpa", "llmos-gateway", *where).get("status", {})
         pods = self.release.pods(component="gateway")
@@ -99,7 +99,7 @@ class Watched:
 
 
 def is_ready(pod: dict[str, Any]) -> bool:
-    """Whether it takes requests and stays."""
+    """Return whether it takes requests and stays."""
     conditions = {item["type"]: item["status"] for item in pod["status"].get("conditions", [])}
     return conditions.get("Ready") == "True" and "deletionTimestamp" not in pod["metadata"]
 

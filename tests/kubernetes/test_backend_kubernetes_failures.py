@@ -1,4 +1,4 @@
-"""What is wrong with a pod, in words, as real clusters say it; and what becomes right again by itself."""
+"""Faults of pods as real clusters report them, in words; and those that end by themselves."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What people and machines do to the objects of a workload is put right; what goes with its resource goes."""
+"""Changes that people and machines make to a workload's objects are undone; the objects go with their resource."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def wanted(namespace: str, *, count: int = 2, uid: str = "u1", **fields: object)
 
 
 async def eventually(condition, timeout=PATIENCE):
-    """Whether something comes to be so in time."""
+    """Return whether the condition becomes true in time."""
     try:
         async with asyncio.timeout(timeout):
             while not condition():
@@ -205,7 +205,7 @@ def test_the_objects_that_are_written_down_are_valid(cluster, tmp_path):
 
 
 def test_workloads_over_several_machines_are_accepted(cluster, namespace):
-    """Where the extension is installed."""
+    """Skipped unless the extension is installed."""
     if cluster.attempt("kubectl", "get", "crd", "leaderworkersets.leaderworkerset.x-k8s.io").returncode:
         pytest.skip("LeaderWorkerSet is not installed in this cluster")
     for obj in yaml.safe_load_all((GOLDEN / "several-hosts.yaml").read_text()):

@@ -29,7 +29,7 @@ IMPORTED = re.compile(r"docker\.io/library/llmos-[a-z-]+:0\.1\.0-test")
 
 
 def sockets(cluster: Cluster) -> list[Path]:
-    """Where the nodes' containerds listen."""
+    """Return the sockets of the nodes' containerds."""
     assert cluster.directory is not None
     return sorted(cluster.directory.glob("state/node*/run/containerd.sock"))
 
@@ -54,7 +54,7 @@ def forget_images(cluster: Cluster) -> None:
 
 @pytest.fixture(scope="module")
 def bundle(cluster, tmp_path_factory) -> Path:
-    """What `llmos bundle` writes on a machine with internet; the model comes from a model hub that is gone afterwards."""
+    """Return the output of `llmos bundle` on a machine with internet; the model hub it downloads from is gone afterwards."""
     if cluster.directory is None:
         pytest.skip("the archives of the images are made for our own cluster alone")
     cluster.images(*IMAGES)

@@ -114,7 +114,7 @@ class AskedRelease(Release):
         }
 
     def can(self, account: str, verb: str, resource: str, namespace: str | None = None) -> bool:
-        """Whether it may; `resource` is ``plural.group``, ``plural/name`` or ``plural:subresource``."""
+        """Return whether it may; `resource` is ``plural.group``, ``plural/name`` or ``plural:subresource``."""
         resource, _, subresource = resource.partition(":")
         where = ["-n", namespace] if namespace else ["-A"]
         if subresource:

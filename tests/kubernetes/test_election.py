@@ -66,7 +66,7 @@ class Pair:
         return sorted((json.loads(line) for line in lines), key=lambda note: note["at"])
 
     async def leader(self, *, but: Worker | None = None, within: float = 60.0) -> Worker:
-        """Who has said last that it leads."""
+        """Return the process that said last that it leads."""
 
         def found() -> Worker | None:
             said = [note for note in self.notes() if note["what"] == "leads"]
@@ -103,7 +103,7 @@ class Pair:
             await self.store.create(ModelService.parse({"kind": "ModelService", "metadata": meta, "spec": spec}))
 
     async def done(self, count: int) -> bool:
-        """Whether so many services have been looked at and have their Deployment."""
+        """Return whether so many services have been reconciled and have their Deployment."""
         services = (await self.store.list(ModelService, self.namespace)).items
         looked_at = [service for service in services if service.status.observed_generation == 1]
         deployments = self.cluster.get("deployments", "-n", self.namespace)["items"]

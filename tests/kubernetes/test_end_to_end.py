@@ -32,7 +32,7 @@ def ada(release) -> Iterator[Person]:
 
 @pytest.fixture(scope="module")
 def served(ada) -> str:
-    """What the magic showed in the notebook while a model came up."""
+    """Return the output of the magic in the notebook while a model started."""
     out = ada.kernel.run("%llmos serve demo://tiny", timeout=240)
     assert not out.error, out.shown
     return out.shown
@@ -165,7 +165,7 @@ def test_those_who_start_together_wait_for_their_turn_and_nobody_is_refused(rele
     tokens = {name: release.token(name) for name in names}
 
     def start(name: str) -> str:
-        """What the page of a person who starts a server is told until it runs."""
+        """Return the progress messages on the page of a person who starts a server, until it runs."""
         answer = release.hub("POST", f"/users/{name}/server", token=tokens[name])
         assert answer.status_code in (201, 202), answer.text
         headers = {"Authorization": f"Bearer {tokens[name]}"}

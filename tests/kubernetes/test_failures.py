@@ -1,4 +1,4 @@
-"""What people notice when parts of the platform, of the cluster, or a whole machine die; every figure is printed."""
+"""Effects on people when parts of the platform, of the cluster, or a whole machine die; every figure is printed."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def own(cluster: Cluster) -> Cluster:
 
 @dataclass(frozen=True)
 class Places:
-    """Where what may not die lives, and which node dies: neither has the control plane's or DNS' only pod on it."""
+    """The nodes of the parts that must live, and the node that dies: it has no only pod of the control plane or DNS."""
 
     steady: str
     victim: str
@@ -101,7 +101,7 @@ def only(release: Release, component: str) -> dict[str, Any]:
 
 
 def restarts(release: Release) -> dict[str, int]:
-    """How often each pod of the release was started anew."""
+    """Return the number of restarts of each pod of the release."""
     return {
         pod["metadata"]["name"]: pod["status"]["containerStatuses"][0]["restartCount"]
         for pod in release.pods(**{"app.kubernetes.io/instance": release.name})
@@ -155,7 +155,7 @@ def test_the_proxy_is_killed(release: Release, ada: Person, client: llmos.Client
 
 
 SETTING = "api-max-resources-per-namespace"
-"""What lies in Valkey."""
+"""The setting that is read back: a value in Valkey."""
 
 
 def test_valkey_is_killed(release: Release, ask: Any) -> None:

@@ -53,7 +53,7 @@ def pod(
 
 
 def output(cluster: Cluster, namespace: str, name: str, image_name: str, script: str) -> str:
-    """What a script prints in a pod of that image, started by the image's own entry point."""
+    """Return the output of a script in a pod of that image, started by the image's own entry point."""
     cluster.apply(pod(name, namespace, {"image": image(image_name), "args": ["sh", "-ec", script]}))
 
     def ended() -> bool:

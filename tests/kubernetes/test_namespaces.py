@@ -62,7 +62,7 @@ class Platform:
         return self.cluster.get("-n", self.namespace, *words)
 
     async def until(self, holds: Callable[[], Any], what: str, within: float = 20.0) -> float:
-        """How long it took."""
+        """Return the seconds it took."""
         began = time.monotonic()
         while time.monotonic() - began < within:
             with contextlib.suppress(AssertionError):

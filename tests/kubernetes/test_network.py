@@ -1,4 +1,4 @@
-"""Who reaches whom on a cluster that enforces NetworkPolicies: everybody tries everything.
+"""Connections between all pods on a cluster that enforces NetworkPolicies: each pod tries each target.
 
 Each target is open to somebody, so that what is closed to the others is closed by a policy and not for want of a listener.
 """
@@ -46,7 +46,7 @@ WORLD = {"world", "identity-provider"}
 EVERYBODY = {"proxy", "gateway"}
 """The entrances: whoever comes needs a token."""
 UNRULED = {"names", "stranger", "site", "metadata"} | CLUSTER | WORLD
-"""What a pod that no policy of ours speaks of reaches besides."""
+"""Targets that a pod reaches, too, if no policy of ours selects it."""
 
 OPEN: dict[str, set[str]] = {
     "adas-server": {"names", "hub", "api", "adas-app"} | EVERYBODY | WORLD,
@@ -197,7 +197,7 @@ def find_targets(scene: Scene) -> Targets:
 
 
 def find_probers(scene: Scene) -> dict[str, Prober]:
-    """Who tries: people in their notebooks, and the first pod of everything else."""
+    """Return the pods that try: people's notebooks, and the first pod of every other part."""
     cluster, release = scene.release.cluster, scene.release
     found = {"adas-server": from_kernel(scene.ada.kernel), "graces-server": from_kernel(scene.grace.kernel)}
     found["adas-engine"] = from_pod(cluster, scene.ada.namespace, scene.engine(scene.ada)["metadata"]["name"])
@@ -221,7 +221,7 @@ def _address(node: dict[str, Any]) -> str:
 
 
 def expected(scene: Scene, who: str) -> set[str]:
-    """What somebody may reach, of that which there is."""
+    """Return the targets, of those that exist, that somebody may reach."""
     return OPEN[who] & set(scene.targets) - {who}
 
 

@@ -1,4 +1,4 @@
-"""What runs in other people's Hubs, on the JupyterHub that Zero to JupyterHub's chart carries; it needs no cluster."""
+"""The parts that run in other people's Hubs, on the JupyterHub of Zero to JupyterHub's chart; they need no cluster."""
 
 from __future__ import annotations
 

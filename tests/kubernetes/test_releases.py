@@ -59,7 +59,7 @@ async def test_where_no_release_serves_a_model_says_so_and_goes_on_when_one_does
 
 @dataclass
 class Rights:
-    """What the chart gives the controllers of a release that isn't running."""
+    """The rights and settings that the chart gives the controllers of a release that isn't running."""
 
     cluster: Cluster
     release: str

@@ -38,7 +38,7 @@ MESSAGES = [{"role": "user", "content": "Hello"}]
 
 
 def values(suffix: str, storage_class: str) -> dict[str, Any]:
-    """What the team has set: an authenticator, services, roles, a hook, variables, a storage class."""
+    """The team's own values: an authenticator, services, roles, a hook, variables, a storage class."""
     return {
         "proxy": {"secretToken": "3" * 64},
         "hub": {

@@ -136,7 +136,7 @@ class Stream(threading.Thread):
 
 
 class Lingering(threading.Thread):
-    """How long gateways stay after they were told to go.
+    """The times that gateways stay after they were told to end.
 
     Attributes
     ----------
@@ -165,7 +165,7 @@ class Lingering(threading.Thread):
 
 @dataclass
 class Upgrade:
-    """What was before and what happened meanwhile."""
+    """The state before an upgrade, and the events during it."""
 
     platform: dict[str, str]
     models: dict[str, str]
@@ -181,7 +181,7 @@ class Upgrade:
 
 
 def answers(release: Release, person: Person, message: str = "Count.") -> bool:
-    """Whether the slow model does."""
+    """Return whether the slow model answers."""
     body = {"model": "slow", "stream": True, "messages": [{"role": "user", "content": message}]}
     headers = {"Authorization": f"Bearer {person.token}"}
     url = f"{release.gateway_url}/v1/chat/completions"

@@ -1,4 +1,4 @@
-"""What LLMOS relies on in Kubernetes' API, for the real API server and for the fake of the unit tests.
+"""The behaviour of Kubernetes' API that LLMOS relies on, for the real API server and for the fake of the unit tests.
 
 A test module derives a class from `KubernetesContract` and provides these fixtures:
 

@@ -138,4 +138,4 @@ _DEFAULTS: dict[str, Any] = {
         "storage": {"capacity": "300Mi"},
     },
 }
-"""What every Hub of these tests sets."""
+"""The values that every Hub of these tests sets."""

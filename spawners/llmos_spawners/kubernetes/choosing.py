@@ -12,7 +12,7 @@ from traitlets import Bool, Dict, List, TraitError, Unicode, default, validate
 from llmos.names import MODELS_CLAIM
 from llmos_spawners.environment import chosen_options
 from llmos_spawners.kubernetes.namespace import UNREACHABLE, NamespacedKubeSpawner
-from llmos_spawners.profiles.choices import BadOptions, Profiles, Selection
+from llmos_spawners.profiles.choices import BadOptions, Profiles, StartChoices
 from llmos_spawners.profiles.config import read_profiles
 from llmos_spawners.profiles.form import render_form
 
@@ -165,7 +165,7 @@ class ChoosingKubeSpawner(NamespacedKubeSpawner):
             raise BadOptions(f'volumes: there is no "{missing[0]}". There are: {", ".join(there) or "none"}.')
         self._apply_selection(selection)
 
-    def _apply_selection(self, selection: Selection) -> None:
+    def _apply_selection(self, selection: StartChoices) -> None:
         self._site = self._site or {name: copy.deepcopy(getattr(self, name)) for name in _CHOSEN_TRAITS}
         for name, value in self._site.items():
             setattr(self, name, copy.deepcopy(value))
@@ -187,7 +187,7 @@ class ChoosingKubeSpawner(NamespacedKubeSpawner):
         self.volumes = [*self._sorted_dict_values(self.volumes), *volumes]
         self.volume_mounts = [*self._sorted_dict_values(self.volume_mounts), *mounts]
 
-    def _volumes_of(self, selection: Selection) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    def _volumes_of(self, selection: StartChoices) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
         shared = [({**one.volume, "name": f"shared-{one.name}"}, one.mount, one.read_only) for one in selection.volumes]
         own = [
             (

@@ -14,10 +14,10 @@ __all__ = [
     "BadOptions",
     "Gpu",
     "Profiles",
-    "Selection",
     "ServerImage",
     "SharedVolume",
     "Size",
+    "StartChoices",
     "workstation",
 ]
 
@@ -143,7 +143,7 @@ Named = TypeVar("Named", Size, ServerImage, Gpu, SharedVolume)
 
 
 @dataclass(frozen=True, slots=True)
-class Selection:
+class StartChoices:
     """The choices for one start; `claims` are names of the user's own volumes."""
 
     size: Size
@@ -188,7 +188,7 @@ class Profiles:
         """The name of the size of a server without options."""
         return next((size.name for size in self.sizes if size.name == self.preferred_size), self.sizes[0].name)
 
-    def choose(self, options: Mapping[str, Any]) -> Selection:
+    def choose(self, options: Mapping[str, Any]) -> StartChoices:
         """Return the choices for a start's options.
 
         Parameters
@@ -212,7 +212,7 @@ class Profiles:
         for name in own:
             if not self.own_claims or not NAME.fullmatch(name):
                 raise BadOptions(f'volumes: "{name[:40]}" is not among {", ".join(shared) or "those there are: none"}.')
-        return Selection(
+        return StartChoices(
             size=_find("size", self.sizes, options.get("size", self.default_size)),
             image=_find("image", self.images, options.get("image", self.images[0].name)) if self.images else None,
             gpu=None if gpu == "none" or not self.gpus else _find("gpu", self.gpus, gpu, "none"),

@@ -78,7 +78,7 @@ def fingerprint(parts: Iterable[str | Path]) -> str:
 
 
 def source_files() -> tuple[Path, ...]:
-    """What the wheel is made of."""
+    """Return the files that the wheel is made of."""
     folders = ("llmos", "llmos_hub", "llmos_server_ext", "llmos_widgets", "spawners")
     found = [ROOT / name for name in ("README.md", "LICENSE", "pyproject.toml")]
     for folder in folders:
@@ -104,7 +104,7 @@ def steps(image: str) -> tuple[Step, ...]:
 
 
 def config(image: str) -> Config:
-    """What the Containerfile says after its last RUN."""
+    """Return the settings in the Containerfile after its last RUN."""
     environment = {"PATH": PATH, "LANG": "C.UTF-8"}
     notebook = {"SHELL": "/bin/bash", "HOME": "/home/llmos", "JUPYTER_PATH": "/opt/llmos/share/llmos/jupyter"}
     environment |= notebook if image == "notebook" else {"PYTHONUNBUFFERED": "1"}

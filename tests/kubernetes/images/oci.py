@@ -36,7 +36,7 @@ class Layer:
 
 @dataclass(frozen=True)
 class Config:
-    """What a container of the image is started with."""
+    """The settings with which a container of the image is started."""
 
     architecture: str
     environment: Mapping[str, str]

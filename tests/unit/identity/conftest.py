@@ -1,4 +1,4 @@
-"""What the tests of identities share."""
+"""Fixtures of the tests of identities."""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from llmos_hub.sources.gguf_files import Selection, candidates, choose, part_of, parts_of
+from llmos_hub.sources.gguf_files import ChosenModel, candidates, choose, part_of, parts_of
 from llmos_hub.sources.gguf_header import Outline
 
 QWEN = {
@@ -25,7 +25,7 @@ DRAFT = Outline("model", "qwen3", 15, 36)
 
 def pick(
     sizes: dict[str, int], wanted: str | None = None, headers: dict[str, Outline | None] | None = None
-) -> Selection:
+) -> ChosenModel:
     return choose(candidates(sizes), wanted, (headers or {}).get)
 
 

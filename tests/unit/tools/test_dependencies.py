@@ -15,7 +15,7 @@ import pytest
 ROOT = Path(__file__).parents[3]
 OWN = {"llmos", "llmos_hub", "llmos_server_ext", "llmos_widgets", "llmos_spawners", "tests", "tools"}
 OPTIONAL = {"pandas"}
-"""What a person may have: its absence is told in words."""
+"""Packages that a person may have; their absence is reported in words."""
 EXTRAS = {
     "llmos": {"kernel"},
     "llmos_widgets": {"kernel"},
