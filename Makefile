@@ -56,7 +56,7 @@ generate:  ## Write what is made from other code: the sync SDK, docs/reference, 
 	@$(DEV)
 	$(RUN)/python -m tools.generate
 
-lock:  ## Resolve requirements/*.txt anew
+lock:  ## Resolve requirements/*.txt again
 	@$(DEV)
 	@for extra in platform dev; do \
 	    $(RUN)/uv pip compile --quiet --upgrade pyproject.toml --extra $$extra --extra setup --universal --python-version 3.11 \

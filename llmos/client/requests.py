@@ -71,7 +71,7 @@ class Service:
         """Return the error for a service that a proxy in between does not reach."""
         return Unavailable(
             f"The {self.noun} at {self.url} is not reached by the proxy before it (HTTP {status}): it may be starting. Try "
-            "again in some seconds. If it goes on, what runs is shown by: llmos status"
+            "again in some seconds. If it continues, see what runs with: llmos status"
         )
 
     def strange(self, status: int) -> Unavailable:

@@ -26,5 +26,5 @@ def explain_damage(prefix: str) -> str:
         return ""
     return (
         f"LLMOS' packages are damaged: {told(words)}, in {prefix}. Stop LLMOS (llmos down), then "
-        "make up makes it anew; people's own packages stay."
+        "make up makes it again; people's own packages stay."
     )

@@ -271,7 +271,7 @@ class ServiceErrorHandler(ProxyErrorHandler):
             return
         error = Unavailable(
             f"LLMOS's {services[prefix]} does not answer: it may be starting. Try again in some seconds. "
-            "If it goes on, what runs is shown by: llmos status"
+            "If it continues, see what runs with: llmos status"
         )
         self.set_header("Content-Type", "application/json")
         self.write(json.dumps(error.to_status() if prefix == API_PREFIX else error.to_openai()))

@@ -1,4 +1,7 @@
-"""Descriptions of endpoints, shared by routing, authentication and the OpenAPI page."""
+"""Endpoints: each authenticates and authorises its requests, has them answered and audits them.
+
+Their operations also make the OpenAPI page.
+"""
 
 from __future__ import annotations
 
