@@ -223,7 +223,7 @@ class FakePlatform:
         return JSONResponse({"kind": "NodeList", "apiVersion": API_VERSION, "items": self.nodes})
 
     def _may(self, namespace: str | None, *, read: bool) -> None:
-        if self.admin or namespace == self.namespace or (read and namespace in {None, "public", "group-vision"}):
+        if self.admin or namespace in {self.namespace, "group-vision"} or (read and namespace in {None, "public"}):
             return
         raise Forbidden(f"You may not look into {namespace or 'all namespaces'}. Yours is {self.namespace}.")
 
@@ -251,12 +251,12 @@ class FakePlatform:
             if (kind.plural, namespace or "", resource.metadata.name) in self.objects:
                 raise AlreadyExists(f"{resource.metadata.name} is there already.")
             if request.query_params.get("dryRun"):
-                return JSONResponse(resource.dump(), status_code=201)
-            return JSONResponse(self._store(resource), status_code=201)
+                return JSONResponse(_shown(resource.dump()), status_code=201)
+            return JSONResponse(_shown(self._store(resource)), status_code=201)
         wanted = dict(p.split("=", 1) for p in request.query_params.get("labelSelector", "").split(",") if p)
         if request.query_params.get("watch"):
             return self._watch(request, kind, namespace, wanted)
-        items = [d for k, d in sorted(self.objects.items()) if self._matches(k[0], d, kind, namespace, wanted)]
+        items = [_shown(d) for k, d in sorted(self.objects.items()) if self._matches(k[0], d, kind, namespace, wanted)]
         return JSONResponse({"metadata": {"resourceVersion": str(self.revision)}, "items": items})
 
     def _matches(
@@ -291,7 +291,7 @@ class FakePlatform:
                         if data["kind"] == kind.kind_name() and self._matches(
                             kind.plural, data, kind, namespace, labels
                         ):
-                            yield json.dumps({"type": type_, "object": data}, ensure_ascii=False) + "\n"
+                            yield json.dumps({"type": type_, "object": _shown(data)}, ensure_ascii=False) + "\n"
                     await changed.wait()
             finally:
                 self.watches -= 1
@@ -306,10 +306,10 @@ class FakePlatform:
         dry_run = bool(request.query_params.get("dryRun"))
         key = (kind.plural, namespace, name)
         if request.method == "GET":
-            return JSONResponse(self._find(kind, namespace, name))
+            return JSONResponse(_shown(self._find(kind, namespace, name)))
         if request.method == "DELETE":
             data = self._find(kind, namespace, name)
-            return JSONResponse(data if dry_run else self._commit(key, "DELETED", data))
+            return JSONResponse(_shown(data if dry_run else self._commit(key, "DELETED", data)))
         body = await request.json()
         if request.headers["content-type"] == "application/merge-patch+json":
             body = _merge(self._find(kind, namespace, name), body)
@@ -318,17 +318,23 @@ class FakePlatform:
         resource = kind.parse(body)
         resource.metadata.namespace = namespace or None
         old = self.objects.get(key)
+        if old and request.headers["content-type"] == "application/apply-patch+yaml":
+            for field in ("labels", "annotations"):
+                merged = old["metadata"].get(field, {}) | getattr(resource.metadata, field)
+                setattr(resource.metadata, field, merged)
         version = resource.metadata.resource_version
         if old and version and version != old["metadata"]["resourceVersion"]:
             raise Conflict(f"{name} was changed since it was read.")
         if dry_run:
-            return JSONResponse(resource.dump())
-        return JSONResponse(self._store(resource), status_code=200 if old else 201)
+            return JSONResponse(_shown(resource.dump()))
+        return JSONResponse(_shown(self._store(resource)), status_code=200 if old else 201)
 
     async def _logs(self, request: Request, kind: type[Resource]) -> Response:
         namespace, name = request.path_params["ns"], request.path_params["name"]
         self._find(kind, namespace, name)
-        lines = self.logs.get((namespace, name), [])
+        if (namespace, name) not in self.logs:
+            raise NotFound(f"Nothing has run for {name} yet, so there is no log.")
+        lines = self.logs[namespace, name]
         if tail := request.query_params.get("tailLines"):
             lines = lines[len(lines) - min(int(tail), len(lines)) :]
         if not request.query_params.get("follow"):
@@ -376,6 +382,12 @@ class FakePlatform:
             yield "data: [DONE]\n\n"
 
         return StreamingResponse(events(), media_type="text/event-stream")
+
+
+def _shown(data: dict[str, Any]) -> dict[str, Any]:
+    """Return a resource as it is read: without its write-only fields."""
+    spec = {name: value for name, value in data["spec"].items() if name not in KINDS[data["kind"]].write_only}
+    return {**data, "spec": spec}
 
 
 def _merge(old: dict[str, Any], patch: dict[str, Any]) -> dict[str, Any]:
