@@ -56,9 +56,10 @@ def what_is_left(db: Session, name: str, homes: Path) -> str:
         return ""
     namespace = user_namespace(name)
     since = f", made on {former.created:%Y-%m-%d}" if former and former.created else ""
-    kept = f"the home {home} and " if home.exists() else ""
+    owned = f"what is in the namespace {namespace}"
+    kept = f"the home {home} and {owned} are kept" if home.exists() else f"{owned} is kept"
     return (
-        f'There was a user "{name}" before{since}: {kept}what is in the namespace {namespace} are kept. Is it the same '
+        f'There was a user "{name}" before{since}: {kept}. Is it the same '
         f"person? Hand it over: llmos user add {name} --inherit. For another one first look (llmos get {MAIN_KIND.plural} -n "
         f"{namespace}, the same for credentials), delete what is left and move the home away."
     )
