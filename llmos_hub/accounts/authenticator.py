@@ -259,8 +259,8 @@ class LLMOSAuthenticator(Authenticator):
         forget(db, name)
         self._handed_over.add(name)
 
-    def refuse_former(self, db: Session, name: str) -> None:
-        """Refuse a new user whose name is that of a former user who left a home or resources.
+    def refuse_former(self, db: Session, name: str, user: orm.User | None = None) -> None:
+        """Refuse a name of a former user who left a home or resources, for a new user or for `user` to be renamed.
 
         Raises
         ------
@@ -269,15 +269,21 @@ class LLMOSAuthenticator(Authenticator):
         """
         if not self.homes or name in self._handed_over:
             return
-        if left := what_is_left(db, name, Path(self.homes)):
+        if left := what_is_left(db, name, Path(self.homes), user):
             raise ValueError(left)
+
+    def renamed(self, db: Session, user: orm.User, old: str) -> None:
+        """Note the name that a user had until now: what they left under it is not for another user of that name."""
+        forget(db, user.name)
+        if self.homes:
+            remember(db, old, user)
 
     def delete_user(self, user: Any) -> None:
         """Note the name of a user whom the Hub is about to delete."""
         super().delete_user(user)
         orm_user = getattr(user, "orm_user", user)
         if self.homes and (db := object_session(orm_user)) is not None:
-            remember(db, orm_user)
+            remember(db, orm_user.name, orm_user)
 
     async def add_user(self, user: Any) -> None:
         """Check a new user's name, and set the first admin's password.

@@ -1,4 +1,4 @@
-"""Names of deleted users: a new user of the same name must not get what the former one left.
+"""Names of deleted and renamed users: another user of the same name must not get what the former one left.
 
 On a workstation a user's home and namespace are found by the name alone. So the name cannot be used again until an admin
 decides what happens to them.
@@ -19,7 +19,7 @@ __all__ = ["FormerPersonRow", "forget", "remember", "what_is_left"]
 
 
 class FormerPersonRow(orm.Base):
-    """A user who was deleted.
+    """A user who was deleted or has another name now.
 
     Attributes
     ----------
@@ -34,9 +34,9 @@ class FormerPersonRow(orm.Base):
     created = Column(DateTime)
 
 
-def remember(db: Session, user: orm.User) -> None:
-    """Note the name of a user who is being deleted."""
-    db.merge(FormerPersonRow(name=user.name, created=user.created))
+def remember(db: Session, name: str, user: orm.User) -> None:
+    """Note the name that a user loses, who is being deleted or was renamed."""
+    db.merge(FormerPersonRow(name=name, created=user.created))
     db.commit()
 
 
@@ -46,12 +46,15 @@ def forget(db: Session, name: str) -> None:
     db.commit()
 
 
-def what_is_left(db: Session, name: str, homes: Path) -> str:
+def what_is_left(db: Session, name: str, homes: Path, user: orm.User | None = None) -> str:
     """Return a message about what a former user of that name left and what to do about it; empty if there was none.
 
-    A home without a note belongs to a user of a Hub whose database was lost, or to one who was renamed.
+    A home without a note belongs to a user of a Hub whose database was lost. `user` is one who is to be renamed: they may
+    have back what they left themselves.
     """
     former, home = db.get(FormerPersonRow, name), homes / slug(name)
+    if former is not None and user is not None and former.created == user.created:
+        return ""
     if former is None and not home.exists():
         return ""
     namespace = user_namespace(name)

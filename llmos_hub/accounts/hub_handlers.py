@@ -30,27 +30,55 @@ def _may_make_admins(handler: APIHandler) -> bool:
     return bool(handler.current_user.admin or handler.has_scope(SCOPE_ACCOUNTS))
 
 
-def _rights_beyond(handler: APIHandler, user: Any) -> set[str]:
-    """Return the scopes that a user has on the whole Hub, beyond those of every user and of the caller."""
-    every = orm.Role.find(handler.db, "user")
-    ordinary = expand_scopes(every.scopes, owner=user.orm_user) if every is not None else set()
+def _beyond(handler: APIHandler, scopes: set[str]) -> set[str]:
+    """Return those of the scopes that are for the whole Hub, beyond those of every user and of the caller."""
+    more = scopes - _scopes_of(handler, "user") - handler.expanded_scopes
+    return {scope for scope in more if "!" not in scope}
+
+
+def _scopes_of(handler: APIHandler, role_name: str) -> set[str]:
+    """Return the scopes that a role gives on the whole Hub."""
+    role = orm.Role.find(handler.db, role_name)
+    wide = [scope for scope in role.scopes if scope != "self" and "!" not in scope] if role is not None else []
+    return set(expand_scopes(wide))
+
+
+def _configured_scopes(handler: APIHandler, name: str) -> set[str]:
+    """Return the scopes that the configuration gives to a name at the Hub's next start, by roles and groups."""
+    app = handler.settings["app"]
+
+    def among(content: Any) -> bool:
+        users = content.get("users", ()) if isinstance(content, dict) else content
+        return name in [handler.authenticator.normalize_username(user) for user in users]
+
+    groups = {group for group, content in app.load_groups.items() if among(content)}
     return {
         scope
-        for scope in get_scopes_for(user.orm_user) - ordinary
-        if "!" not in scope and scope not in handler.expanded_scopes
+        for role in app.load_roles
+        if among(role) or groups.intersection(role.get("groups", ()))
+        for scope in _scopes_of(handler, role["name"])
     }
 
 
-def _refuse_name_of_admin(handler: APIHandler, name: str) -> None:
-    """Refuse a name in ``Authenticator.admin_users``: its user becomes an admin at the next log-in.
+def _refuse_configured_name(handler: APIHandler, name: str) -> None:
+    """Refuse a name to which the configuration gives rights, at the next log-in or at the Hub's next start.
 
     Raises
     ------
     HTTPError
-        403: it is such a name, and the caller may not make admins.
+        403: it is the name of an admin, or a role gives it rights beyond the caller's, and the caller may not make
+        admins.
     """
-    if name in handler.authenticator.admin_users and not _may_make_admins(handler):
+    if _may_make_admins(handler):
+        return
+    if name in handler.authenticator.admin_users:
         message = f'"{name[:64]}" is an admin by the configuration (Authenticator.admin_users): only admins can give this name.'
+        raise web.HTTPError(403, message)
+    if more := _beyond(handler, _configured_scopes(handler, name)):
+        message = (
+            f'"{name[:64]}" has rights by the configuration (JupyterHub.load_roles) that you don\'t have, such as '
+            f"{min(more)}: only admins can give this name."
+        )
         raise web.HTTPError(403, message)
 
 
@@ -124,14 +152,15 @@ class UserPasswordHandler(APIHandler):
             403: the user is or is to become an admin, or a role gives them rights beyond the caller's, and the caller may
             not make admins.
         """
-        _refuse_name_of_admin(self, name)
         if _may_make_admins(self):
             return
+        if user is None or name in self.authenticator.admin_users:
+            _refuse_configured_name(self, name)
         if admin:
             raise web.HTTPError(403, "Only admins can make admins.")
         if user is not None and user.admin:
             raise web.HTTPError(403, "Only admins can set an admin's password.")
-        if user is not None and (more := _rights_beyond(self, user)):
+        if user is not None and (more := _beyond(self, get_scopes_for(user.orm_user))):
             message = (
                 f"{user.name} has rights that you don't have, such as {min(more)}: only admins can set this password."
             )
@@ -164,22 +193,22 @@ class UserPasswordHandler(APIHandler):
         return {"tokens_ended": tokens, "servers_left": left}
 
 
-class _OnlyAdminsNameAdmins(APIHandler):
-    """A base class of routes that create users: only admins may create one whose name is an admin's."""
+class _ConfiguredNames(APIHandler):
+    """A base class of routes that create users: a name to which the configuration gives rights is for admins to give."""
 
     def user_from_username(self, username: str) -> Any:
         """Return the user of that name, and create one if there is none."""
         if self.find_user(username) is None:
-            _refuse_name_of_admin(self, username)
+            _refuse_configured_name(self, username)
         return super().user_from_username(username)
 
 
-class GuardedUserListHandler(_OnlyAdminsNameAdmins, UserListAPIHandler):
-    """The Hub's route that creates users, with the check of `_OnlyAdminsNameAdmins`."""
+class GuardedUserListHandler(_ConfiguredNames, UserListAPIHandler):
+    """The Hub's route that creates users, with the check of `_ConfiguredNames`."""
 
 
-class GuardedUserHandler(_OnlyAdminsNameAdmins, UserAPIHandler):
-    """The Hub's route that creates, renames and deletes a user, with the check of `_OnlyAdminsNameAdmins`.
+class GuardedUserHandler(_ConfiguredNames, UserAPIHandler):
+    """The Hub's route that creates, renames and deletes a user, with the check of `_ConfiguredNames`.
 
     JupyterHub lets whoever has ``delete:users``, which is part of ``admin:users``, delete admins as well.
     """
@@ -193,13 +222,30 @@ class GuardedUserHandler(_OnlyAdminsNameAdmins, UserAPIHandler):
         await super().delete(user_name)
 
     @needs_scope("admin:users")
+    async def post(self, user_name: str) -> None:
+        """Create a user, under the name with which they log in: JupyterHub takes it as it is written, capitals included."""
+        await super().post(self.authenticator.normalize_username(user_name))
+
+    @needs_scope("admin:users")
     async def patch(self, user_name: str) -> None:
-        """Change a user's name or admin status."""
+        """Change a user's name or admin status.
+
+        To JupyterHub a name says nothing; here it leads to a home and a namespace, and names in the configuration to rights.
+        """
         content = self.get_json_body()
         new = content.get("name") if isinstance(content, dict) else None
-        if isinstance(new, str) and new != user_name:
-            _refuse_name_of_admin(self, self.authenticator.normalize_username(new))
+        user = self.find_user(user_name)
+        renamed = user is not None and isinstance(new, str) and new != user_name
+        if renamed:
+            name = self.authenticator.normalize_username(new)
+            _refuse_configured_name(self, name)
+            try:
+                self.authenticator.refuse_former(self.db, name, user.orm_user)
+            except ValueError as error:
+                raise web.HTTPError(409, str(error)) from None
         await super().patch(user_name)
+        if renamed:
+            self.authenticator.renamed(self.db, user.orm_user, user_name)
 
 
 class GroupHandler(APIHandler):

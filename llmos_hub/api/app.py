@@ -24,7 +24,7 @@ from llmos.resources import API_VERSION, KINDS
 from llmos_hub.api.dependencies import Addresses, Services
 from llmos_hub.api.handlers.health import rendered_metrics
 from llmos_hub.api.metrics import APIMetrics
-from llmos_hub.api.middleware import RequestMiddleware
+from llmos_hub.api.middleware import HEADERS, RequestMiddleware
 from llmos_hub.api.rates import WriteRates
 from llmos_hub.api.routes import make_routes
 from llmos_hub.api.streams import Streams
@@ -119,6 +119,12 @@ class _Server(BoundedServer):
         yield
 
 
+class _Protocol(BoundedProtocol):
+    """The protocol of one connection, whose refusals have the headers of all other answers."""
+
+    refusal_headers = tuple((name.encode(), value.encode()) for name, value in HEADERS.items())
+
+
 def _rendered(error: LLMOSError) -> tuple[str, bytes]:
     """Return the media type and body of the answer to a client that sends no complete request."""
     return "application/json", json.dumps(error.to_status()).encode()
@@ -128,7 +134,7 @@ def make_server(app: Starlette, bounds: Bounds | None = None) -> uvicorn.Server:
     """Return the server of the application, with limits on the resources a client may use."""
     config = uvicorn.Config(
         app,
-        http=BoundedProtocol.within(bounds or Bounds(), _rendered),
+        http=_Protocol.within(bounds or Bounds(), _rendered),
         lifespan="off",
         ws="none",
         access_log=False,

@@ -17,18 +17,19 @@ from llmos_hub.api.endpoints import APIEndpoint
 from llmos_hub.api.metrics import APIMetrics
 from llmos_hub.names import API_PREFIX, HEADER_REQUEST_ID
 
-__all__ = ["RequestMiddleware"]
+__all__ = ["HEADERS", "RequestMiddleware"]
 
 logger = logging.getLogger("llmos_hub.api")
 
 _SANE_ID: Final = re.compile(r"^[A-Za-z0-9._-]{4,64}$")
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
-_HEADERS: Final = {
+HEADERS: Final = {
     # the API shares the Hub's origin, so a browser must never interpret users' content as a page
     "x-content-type-options": "nosniff",
     "cache-control": "no-store",
     "content-security-policy": "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'",
 }
+"""Headers of every answer."""
 
 
 class RequestMiddleware:
@@ -101,7 +102,7 @@ class _Exchange:
             self._status = message["status"]
             headers = MutableHeaders(scope=message)
             headers[HEADER_REQUEST_ID] = self._id
-            for name, value in _HEADERS.items():
+            for name, value in HEADERS.items():
                 headers.setdefault(name, value)
             seconds = time.perf_counter() - self._begun_at
             self._metrics.answered(self._route, self._method, self._status, seconds)

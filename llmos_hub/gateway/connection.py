@@ -268,7 +268,8 @@ class Connection(asyncio.Protocol):
         except httptools.HttpParserUpgrade:
             self.abort(Broken("it wants to speak another protocol"))
         except httptools.HttpParserError as error:
-            self.abort(Broken(f"its answer is no HTTP ({error})"))
+            ours = error.__context__  # what a callback below has raised
+            self.abort(ours if isinstance(ours, Broken) else Broken(f"its answer is no HTTP ({error})"))
         else:
             if self._unproductive > self._options.max_head:
                 self.abort(Broken(f"its answer's head is larger than {self._options.max_head} bytes"))
@@ -292,10 +293,10 @@ class Connection(asyncio.Protocol):
     def on_headers_complete(self) -> None:
         """Set the answer's head; called by the parser."""
         status = self._parser.get_status_code()
-        if status < 200:  # 100 Continue, 103 Early Hints: the answer is still to come
+        if 100 <= status < 200:  # 100 Continue, 103 Early Hints: the answer is still to come
             self._headers = {}
             return
-        if status > 599:
+        if not 200 <= status <= 599:
             raise Broken(f"it answers with status {status}")
         self._unproductive = 0
         headers = self._headers

@@ -101,6 +101,29 @@ def test_who_administers_users_does_not_delete_an_admin(own):
     assert own.hub("DELETE", "/users/gone", token=token).status_code == 204
 
 
+def test_who_administers_users_gets_no_rights_by_a_name_in_the_configuration(own):
+    own.add_user("bert")
+    token = own.token("mallory")
+    assert own.hub("DELETE", "/users/oscar", token=token).status_code == 204
+    body = {"password": "taken-over-by-me", "one_time": False, "create": True, "inherit": True}
+    attacks = [
+        ("POST", "/llmos/users/oscar/password", body),
+        ("POST", "/users/oscar", None),
+        ("POST", "/users/Oscar", None),
+        ("POST", "/users", {"usernames": ["oscar"]}),
+        ("PATCH", "/users/bert", {"name": "oscar"}),
+    ]
+    for method, path, content in attacks:
+        answer = own.hub(method, path, token=token, body=content)
+        assert (answer.status_code, method, path) == (403, method, path), answer.text
+        assert "by the configuration (JupyterHub.load_roles)" in answer.json()["message"]
+    # rights over some only are no reason
+    assert own.hub("DELETE", "/users/clara", token=token).status_code == 204
+    assert own.hub("POST", "/llmos/users/clara/password", token=token, body=body).status_code == 201
+    # the account that runs the platform can
+    assert own.hub("POST", "/llmos/users/oscar/password", body=body).status_code == 201
+
+
 def test_who_administers_users_does_not_become_an_admin_by_an_admins_name(own):
     own.add_user("bob")
     token = own.token("mallory")
@@ -120,6 +143,7 @@ def test_who_administers_users_does_not_become_an_admin_by_an_admins_name(own):
         assert own.hub("GET", "/users/admin").status_code == 404
     # the permitted requests still work
     assert own.hub("PATCH", "/users/bob", token=token, body={"name": "robert"}).status_code == 200
+    assert own.hub("POST", "/users/Dora", token=token).json()["name"] == "dora"  # with which she can log in
     assert own.hub("POST", "/users", token=token, body={"usernames": ["carol"]}).status_code == 201
     assert own.hub("POST", "/users/dave", token=token).status_code == 201
     # the account that runs the platform can create the admin again, and its own commands work as before
@@ -293,6 +317,25 @@ def test_a_name_made_again_inherits_nothing_until_an_admin_says_so(platform):
     assert platform.run("user", "delete", "nell", "--yes").returncode == 0
     (platform.root / "homes" / "nell").rmdir()
     assert platform.run("user", "add", "nell").returncode == 1  # the namespace is still that of the former user
+
+
+def test_a_renamed_person_gets_what_nobody_else_left(platform):
+    platform.add_user("rita")
+    of_rita = {"Authorization": f"Bearer {platform.token('rita')}"}
+    url = f"{platform.api_url}/apis/llmos.ai/v1alpha1/namespaces/user-rita/credentials"
+    secret = {"metadata": {"name": "hf"}, "spec": {"data": {"HF_TOKEN": "of-the-first-rita"}}}
+    assert httpx.post(url, json=secret, headers=of_rita, timeout=30).status_code == 201
+    assert platform.hub("PATCH", "/users/rita", body={"name": "margarita"}).status_code == 200
+    # neither a new person nor a renamed one gets the name
+    assert platform.hub("POST", "/llmos/users/rita/password", body={"create": True}).status_code == 409
+    platform.add_user("rob")
+    refused = platform.hub("PATCH", "/users/rob", body={"name": "rita"})
+    assert (refused.status_code, "llmos user add rita --inherit" in refused.json()["message"]) == (409, True), (
+        refused.text
+    )
+    # the same person gets it back
+    assert platform.hub("PATCH", "/users/margarita", body={"name": "rita"}).status_code == 200
+    assert platform.hub("POST", "/users", body={"usernames": ["margarita"]}).status_code == 400
 
 
 _GROUPS_FROM_ELSEWHERE = """

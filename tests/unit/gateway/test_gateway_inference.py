@@ -336,6 +336,7 @@ async def test_all_replicas_gone(gateway: RunningGateway, upstreams: MakeUpstrea
         b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n",
         b"HTTP/1.1 103 Early Hints\r\nA: b\r\n\r\n" * 3000,
         b"HTTP/1.1 999 Odd\r\nContent-Length: 0\r\n\r\n",
+        b"HTTP/1.1 000 Odd\r\nContent-Length: 0\r\n\r\n",
     ],
 )
 async def test_what_is_no_answer_is_an_error(gateway: RunningGateway, upstreams: MakeUpstream, answer: bytes) -> None:
@@ -349,6 +350,8 @@ async def test_what_is_no_answer_is_an_error(gateway: RunningGateway, upstreams:
     await gateway.add(service("chat", upstream))
     refused = await asyncio.wait_for(gateway.chat(), 30)
     assert (refused.status_code, refused.json()["error"]["code"]) == (502, "upstream_failed")
+    if b"Odd" in answer:
+        assert f"it answers with status {int(answer[9:12])}" in refused.json()["error"]["message"]
 
 
 async def test_the_least_busy_replica_is_asked(gateway: RunningGateway, upstreams: MakeUpstream) -> None:

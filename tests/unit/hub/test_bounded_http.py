@@ -91,8 +91,11 @@ async def test_what_is_no_http(make: Make) -> None:
 
 async def test_a_refusal_of_the_api_is_a_status() -> None:
     async with running(make_server(Starlette())) as port:
-        answer = await answer_to(port, b"nonsense\r\n\r\n")
-        assert json.loads(answer.partition(b"\r\n\r\n")[2])["kind"] == "Status"
+        head, _, body = (await answer_to(port, b"nonsense\r\n\r\n")).partition(b"\r\n\r\n")
+        assert json.loads(body)["kind"] == "Status"
+        # under the Hub's origin no answer is a page
+        assert b"\r\nx-content-type-options: nosniff" in head
+        assert b"\r\ncontent-security-policy: default-src 'none'" in head
 
 
 @pytest.mark.parametrize("data", [b"", b"GET", GET, GET + b"x-half: "])
