@@ -41,6 +41,7 @@ __all__ = [
     "UnsupportedMediaType",
     "UpstreamFailed",
     "UsageError",
+    "add_sentence",
     "from_status",
 ]
 
@@ -319,6 +320,17 @@ class Internal(LLMOSError):
 
     code = "internal"
     status = 500
+
+
+def add_sentence(message: str, sentence: str) -> str:
+    """Return the message with one more sentence, set apart from a command that the message ends with.
+
+    >>> add_sentence("It crashed.", "Next try in 2 s."), add_sentence("See: llmos logs chat", "Next try in 2 s.")
+    ('It crashed. Next try in 2 s.', 'See: llmos logs chat · Next try in 2 s.')
+    """
+    if not message:
+        return sentence
+    return f"{message}{' ' if message.endswith(('.', '!', '?')) else ' · '}{sentence}"
 
 
 def _subclasses(cls: type[LLMOSError]) -> Iterable[type[LLMOSError]]:

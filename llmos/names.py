@@ -7,6 +7,7 @@ import re
 from typing import Final
 
 __all__ = [
+    "GROUPS",
     "KEY_INSTANCE",
     "KEY_KIND",
     "KEY_MANAGED_BY",
@@ -28,6 +29,8 @@ __all__ = [
 
 PERSONAL: Final = "user-"
 """Prefix of the namespaces that belong to one user."""
+GROUPS: Final = "group-"
+"""Prefix of the namespaces that the members of a group share."""
 
 KEY_KIND: Final = "llmos.ai/kind"
 """Label with the kind that a pod runs for: a resource's, or ``Server``."""
@@ -87,7 +90,7 @@ def group_namespace(group: str) -> str:
     >>> group_namespace("vision")
     'group-vision'
     """
-    return f"group-{slug(group)}"
+    return f"{GROUPS}{slug(group)}"
 
 
 def invoke_note(user: str, server: str) -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from llmos.client.progress import spelled
 from llmos.errors import LLMOSError, NotFound, UsageError
-from llmos.names import group_namespace
+from llmos.names import GROUPS, PERSONAL, group_namespace
 from llmos.present.text import did_you_mean
 from llmos.resources import KINDS, MAIN_KIND, Resource, kind_named
 
@@ -124,6 +124,10 @@ def targets(kind: str, names: Sequence[str]) -> list[Target]:
             kind_word, _, name = word.partition("/")
             if not name:
                 raise UsageError(f'"{word[:80]}" should read KIND/NAME, as the words beside it do.')
+            if kind_word == PUBLIC or kind_word.startswith((PERSONAL, GROUPS)):
+                raise UsageError(
+                    f'"{word[:80]}" should read KIND/NAME. The namespace goes into -n: {name} -n {kind_word}'
+                )
             found.append(Target(find_kind(kind_word), name))
         return found
     cls = find_kind(kind)

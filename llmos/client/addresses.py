@@ -19,6 +19,10 @@ _PAGE = re.compile(
     r"^(?:https?://)?(?:www\.)?(?:huggingface\.co|hf\.co)/(?P<repo>[\w.-]+/[\w.-]+?)"
     r"(?::(?P<quantization>[\w.-]+)|/(?:blob|resolve|tree)/(?P<revision>[\w.-]+)(?:/(?P<file>[^?#]+))?)?/?(?:[?#].*)?$"
 )
+_WAYS: Final = (
+    "Write org/repo for a GGUF repository, /path/model.gguf for a file, "
+    f"or the name of a demo model: {', '.join(DEMOS)}."
+)
 _BYTES_PER_WEIGHT: Final = 4.9 / 8
 """For the quantization Q4_K_M, the default."""
 _BESIDE_THE_WEIGHTS: Final = 1.2
@@ -63,7 +67,7 @@ def address_of(model: str, directory: Path | None = None) -> str | None:
     Raises
     ------
     Invalid
-        `model` looks like a path and nothing exists there.
+        `model` looks like a path and nothing exists there, or it is empty.
 
     Examples
     --------
@@ -75,6 +79,8 @@ def address_of(model: str, directory: Path | None = None) -> str | None:
     'hf://Qwen/Qwen3-4B-GGUF@main:Qwen3-4B-Q8_0.gguf'
     """
     model = model.strip()
+    if not model:
+        raise Invalid(f"The model's address is empty. {_WAYS}")
     if page := _PAGE.match(model):
         revision = f"@{page['revision']}" if page["revision"] else ""
         # a quantization behind the repository is how other programs for GGUF models write it
@@ -90,7 +96,7 @@ def address_of(model: str, directory: Path | None = None) -> str | None:
         or model.startswith(("./", "../", "~/"))
         or (model.lower().endswith(".gguf") and not names_a_file_of_a_repository)
     )
-    if model and (there.exists() if reads_like_a_path else there.is_file()):
+    if there.exists() if reads_like_a_path else there.is_file():
         return f"file://{os.path.normpath(there)}"  # symbolic links stay: their target may have another name
     if reads_like_a_path:
         raise Invalid(
@@ -136,13 +142,9 @@ def address_error(model: str, found: Sequence[FoundRepository], memory: int | No
     problem
         Reason why the hub has no results, as a sentence; empty if the hub responded.
     """
-    ways = (
-        "Write org/repo for a GGUF repository, /path/model.gguf for a file, "
-        f"or the name of a demo model: {', '.join(DEMOS)}."
-    )
     if problem or not found:
         reason = problem or "The hub knows no GGUF repository by it."
-        return Invalid(f'"{model[:80]}" is not the address of a model. {reason} {ways}')
+        return Invalid(f'"{model[:80]}" is not the address of a model. {reason} {_WAYS}')
     fitting = [each for each in found if memory is None or not each.parameters or each.fits(memory)]
     listed = ", ".join(f"{each.repository}{_judged(each, memory)}" for each in found)
     return Invalid(

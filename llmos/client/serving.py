@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import unicodedata
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -47,7 +48,8 @@ def derive_name(model: str) -> str:
         rest = rest.partition(":")[0].partition("@")[0]
     last = PurePosixPath(rest).name
     last = re.sub(r"[-_.]?gguf$", "", last, flags=re.IGNORECASE)
-    name = re.sub(r"[^a-z0-9]+", "-", last.lower()).strip("-")[:63].strip("-")
+    bare = "".join(each for each in unicodedata.normalize("NFKD", last.lower()) if not unicodedata.combining(each))
+    name = re.sub(r"[^a-z0-9]+", "-", bare).strip("-")[:63].strip("-")
     if not name:
         raise Invalid(f'No name can be made from "{model[:120]}". Give one, as in: --name chat')
     return name

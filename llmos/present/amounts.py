@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
+from llmos.errors import add_sentence
 from llmos.present.text import clean
 from llmos.resources.quantities import format_bytes
 from llmos.resources.workload import DownloadProgress
@@ -15,10 +16,10 @@ __all__ = [
     "duration",
     "format_bytes",
     "memory_of",
-    "next_try",
     "rate",
     "stopwatch",
     "time_left",
+    "with_next_try",
 ]
 
 
@@ -57,12 +58,13 @@ def age(since: datetime | None, now: datetime) -> str:
     return duration((now - since).total_seconds()) if since is not None else "-"
 
 
-def next_try(at: datetime | None, now: datetime) -> str:
-    """Return a sentence with the time of the next attempt after a failure; empty if there is none."""
+def with_next_try(message: str, at: datetime | None, now: datetime) -> str:
+    """Add the time of the next attempt, if there is one, to the message of a failure."""
     if at is None:
-        return ""
+        return message
     seconds = (at - now).total_seconds()
-    return f"Next try in {duration(seconds + 0.5)}." if seconds > 0 else "Trying again now."
+    said = f"Next try in {duration(seconds + 0.5)}." if seconds > 0 else "Trying again now."
+    return add_sentence(message, said)
 
 
 def done_of(done: int, total: int | None) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from llmos.present.amounts import age, download_state, format_bytes, memory_of, next_try
+from llmos.present.amounts import age, download_state, format_bytes, memory_of, with_next_try
 from llmos.present.fields import tone_of
 from llmos.present.tables import Row, Table
 from llmos.present.text import clean, facts
@@ -54,7 +54,7 @@ def reason_of(service: ModelService, now: datetime) -> str:
     """Return the sentence that a list shows below a service; empty if none is needed."""
     status = service.status
     if status.phase in _TELLING:
-        return f"{status.message} {next_try(status.next_try_at, now)}".strip()
+        return with_next_try(status.message, status.next_try_at, now)
     if status.phase == "Downloading" and status.download is not None:
         return download_state(status.download)
     return ""

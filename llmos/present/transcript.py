@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 
 from llmos.client.progress import Progress
-from llmos.present.amounts import download_state, next_try, stopwatch
+from llmos.present.amounts import download_state, stopwatch, with_next_try
 from llmos.present.fields import tone_of
 from llmos.present.hints import Hints
 from llmos.present.text import Line, Span, clean, facts, fit, line, line_width, pad, plain
@@ -85,7 +85,7 @@ def _with_reason(progress: Progress, now: datetime | None = None, *, end: Span |
     first, *more = _reasons(progress) or [""]
     if now is not None and progress.resource is not None:
         at = getattr(progress.resource.status, "next_try_at", None)
-        first = f"{first} {next_try(at, now)}".strip()
+        first = with_next_try(first, at, now)
     start = _start(progress, progress.phase)
     indent = " " * line_width(start)
     ending = (end,) if end is not None else ()

@@ -348,4 +348,5 @@ def _notes(
     if task == "generate" and not model.header.chat_template:
         yield "The file has no chat template, so chats may come out wrong; give one with args --chat-template-file."
     if not on_gpu:
-        yield f"About {format_bytes(need.total)} of memory, of which {format_bytes(need.context)} are for the context."
+        context = f", of which {format_bytes(need.context)} are for the context" if need.context else ""
+        yield f"About {format_bytes(need.total)} of memory{context}."

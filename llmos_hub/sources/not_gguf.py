@@ -44,5 +44,5 @@ def why_not_gguf(beginning: bytes) -> str:
     if beginning.startswith(b"\x1f\x8b"):
         return "compressed with gzip. Unpack it first: gunzip"
     if beginning[8:9] == b"{" and int.from_bytes(beginning[:8], "little") < _LARGEST_SAFETENSORS_HEADER:
-        return "safetensors weights. llama.cpp, the engine here, needs a GGUF file."
+        return "a file of safetensors weights. llama.cpp, the engine here, needs a GGUF file."
     return "not a GGUF model. llama.cpp, the engine here, needs a GGUF file."

@@ -211,7 +211,8 @@ class Child:
             if running.exited.done():
                 return exit_words(running.exited.result())
             trouble = health.result()
-            self._say(f"{self.program.name} does not answer ({trouble}); stopping it")
+            if self._ever_ready or not self.failed.done():  # what has failed ends the start, which says so
+                self._say(f"{self.program.name} does not answer ({trouble}); stopping it")
             # a process that hangs doesn't handle SIGTERM
             first = signal.SIGKILL if self._hung else signal.SIGTERM
             await running.stop(self.program.grace, first, patience=_KILLED)

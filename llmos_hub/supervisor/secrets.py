@@ -27,6 +27,13 @@ def _fernet_key() -> str:
     return base64.urlsafe_b64encode(os.urandom(32)).decode()
 
 
+def _unusable(path: Path, trouble: str) -> Unavailable:
+    return Unavailable(
+        f"{path} {trouble}. Restore it from a backup, or continue with new ones (Credentials must then be "
+        "deleted and created again): llmos up --recover secrets"
+    )
+
+
 @dataclass(frozen=True)
 class Secrets:
     """The credentials of the platform's parts.
@@ -60,7 +67,7 @@ class Secrets:
         Raises
         ------
         Unavailable
-            The file can't be read or parsed; a lost encryption key must not be replaced silently.
+            The file can't be read or parsed, or has no encryption key; a lost one must not be replaced silently.
         """
         known = {f.name for f in fields(cls)}
         try:
@@ -69,10 +76,10 @@ class Secrets:
         except FileNotFoundError:
             stored, values = {}, {}
         except (OSError, ValueError, AttributeError) as exc:
-            raise Unavailable(
-                f"{path} can't be read ({exc}). Restore it from a backup, or continue with new ones (Credentials must then be "
-                "deleted and created again): llmos up --recover secrets"
-            ) from exc
+            raise _unusable(path, f"can't be read ({exc})") from exc
+        else:
+            if "encryption_key" not in values:
+                raise _unusable(path, "has lost its encryption_key")
         result = cls(**values)
         if asdict(result) != stored:
             write_private(path, json.dumps(asdict(result), indent=2) + "\n")

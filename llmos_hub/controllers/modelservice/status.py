@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal
 
-from llmos.errors import LLMOSError
+from llmos.errors import LLMOSError, add_sentence
 from llmos.resources import Condition, ModelService
 from llmos.resources.base import set_condition
 from llmos.resources.modelservice import ModelInfo, ModelServiceStatus, Phase
@@ -257,7 +257,7 @@ def _next_try_at(facts: Facts, phase: Phase) -> datetime | None:
 def _words(replica: ReplicaState) -> str:
     text = replica.message or "A replica does not answer."
     if replica.phase == "Starting" and replica.restarts:
-        return f"{text} Trying again now (start {replica.restarts + 1})."
+        return add_sentence(text, f"Trying again now (start {replica.restarts + 1}).")
     return text
 
 

@@ -726,7 +726,7 @@ async def test_a_replica_that_ran_out_of_memory(bench: Bench) -> None:
     bench.backend.set(bench.ref("serve"), phase="Starting")
     resource = await bench.settled()
     assert resource.status.phase == "Failed"
-    assert resource.status.message.endswith("Trying again now (start 3).")
+    assert resource.status.message.endswith("--memory 6Gi · Trying again now (start 3).")
     bench.backend.set(bench.ref("serve"), phase="Ready", reason="", message="", last_log_lines=())
     resource = await bench.settled()
     assert (resource.status.phase, resource.status.last_log_lines) == ("Ready", [])

@@ -116,6 +116,7 @@ def test_an_encoder_embeds_with_a_whole_text_at_once():
     argv = planned.template.argv
     assert "--embedding" in argv
     assert "--pooling" not in argv  # the header's own
+    assert not any("context" in note for note in planned.notes), "it keeps none"
     assert (
         int(flag(planned, "--ubatch-size"))
         == int(flag(planned, "--ctx-size")) // int(flag(planned, "--parallel"))

@@ -171,6 +171,7 @@ def test_mistakes_in_a_spec_name_the_field_and_the_fix(run: Run, platform: FakeP
         (["serve", "demo://tiny", "--env", "A"], '--env: "A" should read NAME=VALUE. (usage)'),
         (["explain", "ms.spec.replcas"], 'Did you mean "replicas"? (usage)'),
         (["ps", "--jsno"], "llmos ps: unrecognized arguments: --jsno. More: llmos ps --help (usage)"),
+        (["describe", "public/chat"], "The namespace goes into -n: chat -n public (usage)"),
     ],
 )
 def test_wrong_usage_is_one_line_and_exit_code_2(run: Run, words: list[str], message: str):

@@ -413,6 +413,10 @@ def test_the_next_try_is_told_as_time_left_wherever_the_service_is_shown():
     assert said in plain(transcript.lines(now=NOW)[0])
     later = NOW + timedelta(seconds=21)
     assert "Trying again now." in plain(transcript.lines(now=later)[0])
+    crashed = service("chat", phase="Failed", message="chat crashed. See why: llmos logs chat", nextTryAt=at)
+    assert "llmos logs chat · Next try in 20 s." in "\n".join(
+        plain(part) for part in ps_table([crashed], now=NOW).lines()
+    )
 
 
 def test_a_sentence_is_said_once_in_describe():

@@ -414,7 +414,6 @@ async def test_the_async_client_does_the_same(environment: dict[str, str], platf
         ("sub/other", "hf://sub/other"),
         ("llama3", None),
         ("qwen3:4b", None),
-        ("", None),
     ],
 )
 def test_what_is_typed_is_an_address(typed: str, address: str | None, tmp_path: Path):
@@ -429,6 +428,12 @@ def test_what_is_typed_is_an_address(typed: str, address: str | None, tmp_path: 
 def test_a_path_that_leads_nowhere_is_said_to(typed: str, tmp_path: Path):
     with pytest.raises(Invalid, match="There is no file"):
         address_of(typed, tmp_path)
+
+
+@pytest.mark.parametrize("typed", ["", " "])
+def test_an_empty_address_is_not_searched_for(typed: str):
+    with pytest.raises(Invalid, match="is empty"):
+        address_of(typed)
 
 
 def test_serve_from_python_changes_what_is_named_and_nothing_else(client: Client, platform: FakePlatform):
@@ -465,6 +470,7 @@ def test_a_change_that_is_refused_is_not_waited_for(reason: str):
         ("hf://org/Repo.v2@main:file-Q4_K_M.gguf", "repo-v2"),
         ("demo://tiny", "tiny"),
         ("file:///models/Phi-4_mini.Q4.gguf", "phi-4-mini-q4"),
+        ("file:///models/Modèle Élan.gguf", "modele-elan"),
     ],
 )
 def test_names_are_made_from_the_model(model: str, name: str):

@@ -233,6 +233,8 @@ async def test_one_that_must_not_be_used_is_refused_with_its_sentence(bench):
         refused = await asyncio.wait_for(child.failed, 30)
         assert refused.message == "It is not what it should be."
         assert not child.ready.is_set()
+        await eventually(lambda: child.handle is None or not child.handle.alive)
+    assert not any(refused.message in said for said in bench.said), "who started it says it, once"
 
 
 async def test_what_it_reads_is_in_no_file_and_no_argument(bench):

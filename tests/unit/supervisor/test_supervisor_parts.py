@@ -103,12 +103,13 @@ def test_a_secret_of_a_newer_version_is_added_and_the_old_ones_kept(tmp_path):
     assert Secrets.load(path).proxy_token
 
 
-def test_unreadable_secrets_are_never_replaced(tmp_path):
+@pytest.mark.parametrize("content", ["{half a fi", "", "[]", "{}", '{"proxy_token": "a"}', '{"encryption_key": 1}'])
+def test_unreadable_secrets_and_a_lost_key_are_never_replaced(tmp_path, content):
     path = tmp_path / "secrets.json"
-    path.write_text("{half a fi")
+    path.write_text(content)
     with pytest.raises(Unavailable, match="backup"):
         Secrets.load(path)
-    assert path.read_text() == "{half a fi"
+    assert path.read_text() == content
 
 
 def test_passwords_can_be_read_aloud_and_differ():
