@@ -16,7 +16,7 @@ import yaml
 
 from llmos.resources import ModelService
 from llmos.resources.cel import text
-from llmos.resources.podtemplate import DIRECTIVE, TEMPLATE, Fields, cel_of
+from llmos.resources.podtemplate import DIRECTIVE, TEMPLATE, Fields, cel_of, words_of
 
 TARGET = Path(__file__).parent.parent / "helm" / "llmos" / "templates" / "admission" / "modelservices.yaml"
 _NAME: Final = "RELEASE-modelservices"
@@ -71,8 +71,10 @@ def _only(path: str, value: str, allowed: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _message(path: str, check: Callable[[str, Any], None]) -> str:
-    known = f" May be set there: {', '.join(check.allowed)}." if isinstance(check, Fields) else ""
-    return f"{path} has what can't be set.{known} The API, or llmos apply, says what it is."
+    if not isinstance(check, Fields):
+        return f"{path} {words_of(check)}"
+    known = ", ".join(check.allowed)
+    return f"{path} has what can't be set. May be set there: {known}. The API, or llmos apply, says what it is."
 
 
 def policy() -> list[dict[str, Any]]:

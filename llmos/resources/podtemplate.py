@@ -18,7 +18,7 @@ from typing import Any, Final
 
 from llmos.resources import cel
 
-__all__ = ["DIRECTIVE", "TEMPLATE", "Fields", "cel_of", "check_pod_template"]
+__all__ = ["DIRECTIVE", "TEMPLATE", "Fields", "cel_of", "check_pod_template", "words_of"]
 
 _MAX_BYTES: Final = 32 * 1024
 DIRECTIVE: Final = re.compile(r"^\$(patch|retainKeys|deleteFromPrimitiveList/\w+|setElementOrder/\w+)$")
@@ -28,6 +28,9 @@ _SCRAPING: Final = tuple(f"prometheus.io/{name}" for name in ("scrape", "port", 
 _MAX_ID: Final = 2**31 - 1
 _MAX_GRACE: Final = 600
 """Maximum grace period in seconds: longer than any answer takes, and short enough for draining a node."""
+_SECONDS: Final = f"must be a whole number of seconds from 0 to {_MAX_GRACE}"
+_OWN_NAMES: Final = f"May be set there: {_OWN}… for your own, {', '.join(_SCRAPING)}."
+_SAME_NAMESPACE: Final = "Affinity is to pods of the same namespace."
 _ELSEWHERE: Final = {
     "tolerations": "Which taints models tolerate is the operator's to say: users.tolerations in the chart's values.",
     "runtimeClassName": "The runtime is the operator's to say: users.gpus.runtimeClass in the chart's values.",
@@ -123,16 +126,14 @@ def _harmless_metadata(path: str, value: Any) -> None:
         if DIRECTIVE.match(str(name)):
             continue
         if not str(name).startswith(_OWN) and name not in _SCRAPING:
-            raise _refuse(
-                _join(path, name), f"can't be set. May be set there: {_OWN}… for your own, {', '.join(_SCRAPING)}."
-            )
+            raise _refuse(_join(path, name), f"can't be set. {_OWN_NAMES}")
         if item is not None and not isinstance(item, str):
             raise _refuse(_join(path, name), "must be a text")
 
 
 def _grace(path: str, value: Any) -> None:
     if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= _MAX_GRACE:
-        raise _refuse(path, f"must be a whole number of seconds from 0 to {_MAX_GRACE}")
+        raise _refuse(path, _SECONDS)
 
 
 def _affinity(path: str, value: Any) -> None:
@@ -141,7 +142,7 @@ def _affinity(path: str, value: Any) -> None:
         for name, item in value.items():
             where = _join(path, name)
             if name in ("namespaces", "namespaceSelector") and item is not None:
-                raise _refuse(where, "can't be set. Affinity is to pods of the same namespace.")
+                raise _refuse(where, f"can't be set. {_SAME_NAMESPACE}")
             _affinity(where, item)
     elif isinstance(value, list):
         for index, item in enumerate(value):
@@ -223,6 +224,11 @@ def cel_of(check: _Check, value: str) -> str:
     return _IN_CEL[check].format(value=value) if check in _IN_CEL else ""
 
 
+def words_of(check: _Check) -> str:
+    """Return what a check in `TEMPLATE` that is not a `Fields` says of a value that it refuses."""
+    return _IN_WORDS[check]
+
+
 def _affinity_in_cel() -> str:
     """Return the rule for the affinities that Kubernetes has, with their lists of terms."""
     # CEL can't recurse as `_affinity` does
@@ -253,4 +259,9 @@ _IN_CEL: Final[Mapping[_Check, str]] = {
     _users: f"type({{value}}) == list && {{value}}.all(u, type(u) == int && u > 0 && u <= {_MAX_ID})",
     _grace: f"type({{value}}) == int && {{value}} >= 0 && {{value}} <= {_MAX_GRACE}",
     _affinity: _affinity_in_cel(),
+}
+_IN_WORDS: Final[Mapping[_Check, str]] = {
+    _harmless_metadata: f"has what can't be set. {_OWN_NAMES}",
+    _grace: f"{_SECONDS}.",
+    _affinity: f"has what can't be set. {_SAME_NAMESPACE}",
 }

@@ -182,7 +182,7 @@ def start_cluster(nodes: int = 3) -> Cluster:
     running = sum(_alive(path) for path in directory.glob("state/node*/box.pid"))
     if running < nodes:
         cluster.started = running == 0
-        cluster.run(SCRIPTS / "up.sh", str(nodes), timeout=300)
+        cluster.run(SCRIPTS / "up.sh", str(nodes), timeout=1800)
     return cluster
 
 

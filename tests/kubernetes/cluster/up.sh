@@ -15,7 +15,8 @@ for i in $(seq $N); do
   P=$(ps -o pid= --ppid $U | tr -d ' '); echo $P > $NS/box.pid     # that namespace's PID 1, seen from here
   ip link add k8sv$i type veth peer name eth0 netns $P; ip link set k8sv$i master k8sbr0 up
   touch $NS/box.net
-  for j in $(seq 900); do [ -f $NS/box.ready ] && break; kill -0 $P 2>/dev/null || { tail -20 $LOGS/box-$NODE_NAME.log; exit 1; }; sleep 0.1; done
+  for j in $(seq 6000); do   # ten minutes: two cores that others use take four for the images
+    [ -f $NS/box.ready ] && break; kill -0 $P 2>/dev/null || { tail -20 $LOGS/box-$NODE_NAME.log; exit 1; }; sleep 0.1; done
   cat $NS/box.ready
 done
 kubectl apply -f $S/manifests/dns.yaml >/dev/null; kubectl apply -f $S/manifests/storageclass.yaml >/dev/null

@@ -575,6 +575,7 @@ def test_the_notes_say_how_to_log_in_unless_others_do_that():
         ({"users": {"quota": {"limits.cpu": 8}}}, r"users.quota bounds limits.cpu.*set users.limits.default.cpu"),
         ({"users": {"groupQuota": {"limits.memory": "8Gi"}}}, r"users.groupQuota.*users.limits.default.memory"),
         ({"users": {"quota": {"requests.ephemeral-storage": "8Gi"}}}, r"users.limits.defaultRequest.ephemeral-storage"),
+        ({"users": {"quota": {"cpu": 8}, "limits": {"defaultRequest": None}}}, r"set users.limits.defaultRequest.cpu"),
         ({"hub": {"config": {"jupyterhub": {"a": 1}}}}, "hub.config.jupyterhub: the class is called JupyterHub"),
         ({"hub": {"config": {"KubeSPawner": {"a": 1}}}}, "hub.config.KubeSPawner: the class is called KubeSpawner"),
         ({"hub": {"config": {"myAuthenticator": {"a": 1}}}}, "myAuthenticator: sections are named as classes"),
