@@ -7,13 +7,13 @@ A request passes through these modules, in this order:
 `app`
     `app.Gateway.handle` finds the request's route, calls its handler, renders errors, writes the access log.
 `routes`, `endpoints`
-    A route is a method and a path. Each module of `endpoints` declares the routes that it answers.
+    A route is a method and a path template. Each module of `endpoints` declares the routes that it answers.
 `endpoints.inference`, `stages`
     A request to a model runs through the stages authenticate, parse, resolve, authorise, admit, wait, rewrite, forward
     and settle. They use `body` (the model's name), `routing` (the models), `media`, `shares`, `prompt_cache`.
 `proxy`
-    Forwards the request: it chooses a replica with the model's balancer (`balancers`), sends the head (`heads`) and the
-    body, tries another replica if one fails, and passes the answer back, with the model renamed (`renaming`) if need be.
+    Forwards the request: it chooses a replica with the model's balancer (`balancers`), sends `heads.EngineRequest`,
+    tries another replica if one fails, and passes the answer back through the request's `taps`, such as `renaming`.
 `upstream`, `connection`
     Replicas with their pools of connections, and one HTTP/1.1 connection to an engine; `liveness` and `hanging` find
     out when no answer will come.

@@ -154,8 +154,8 @@ class Gateway:
             )
         path, found = request.path, self._router.find(request.method, request.path)
         if found is not None:
-            request.route, handler, request.parameter = found
-            return handler
+            request.route, request.parameters = found.route, found.parameters
+            return found.handler
         if allowed := self._router.allowed(path):
             raise MethodNotAllowed(f"{printable(path)} takes {allowed}, not {printable(request.method)}.")
         known = ", ".join(map(str, self._router.routes))

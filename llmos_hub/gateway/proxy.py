@@ -1,7 +1,7 @@
 """Forwarding of one request to a replica and of its answer to the client: retries, streaming, cancelling.
 
-Bytes are passed on as they come; only the model is renamed, where the client used another name. Only the head of an
-answer is parsed; of its body, only, when an error occurs, whether the last server-sent event was complete.
+Bytes are passed on as they come, through the taps of the request, if it has any. Only the head of an answer is parsed;
+of its body, only, when an error occurs, whether the last server-sent event was complete.
 """
 
 from __future__ import annotations
@@ -24,8 +24,7 @@ from llmos_hub.gateway.connection import (
     UpstreamError,
 )
 from llmos_hub.gateway.engine_errors import LARGEST_ERROR, as_client_error
-from llmos_hub.gateway.heads import EVENT_STREAM, request_head, response_headers
-from llmos_hub.gateway.renaming import Renaming
+from llmos_hub.gateway.heads import EVENT_STREAM, EngineRequest, request_head, response_headers
 from llmos_hub.gateway.request import ClientGone, Request
 from llmos_hub.gateway.routing import ServedModel
 from llmos_hub.gateway.upstream import UpstreamReplica
@@ -50,18 +49,15 @@ class Truncated(Exception):
     """The answer can't be completed: the client's connection must be closed, so that it doesn't look complete."""
 
 
-async def forward(request: Request, model: ServedModel, body: bytes, renaming: Renaming | None) -> None:
+async def forward(request: Request, model: ServedModel, outgoing: EngineRequest) -> None:
     """Send a request to one of the model's replicas and pass its answer back to the client.
 
     Parameters
     ----------
     request
         The client's request, which gets the answer.
-    body
-        The body for the engine.
-    renaming
-        Renames the model in the answer, unless that has a Content-Encoding, for which no engine is asked; None if the
-        client used the engine's own name of the model.
+    outgoing
+        The request for the engine.
 
     Raises
     ------
@@ -72,7 +68,7 @@ async def forward(request: Request, model: ServedModel, body: bytes, renaming: R
     Truncated
         The engine broke off in the middle of an answer that can't be marked as broken.
     """
-    exchange = _Forwarding(request, model, body, renaming)
+    exchange = _Forwarding(request, model, outgoing)
     request.client.watch(exchange.client_gone)
     model.metrics.outstanding += 1
     try:
@@ -85,14 +81,13 @@ async def forward(request: Request, model: ServedModel, body: bytes, renaming: R
 class _Forwarding:
     """One request on its way through one or more replicas."""
 
-    __slots__ = ("_body", "_connection", "_gone", "_head", "_loop", "_model", "_renaming", "_request")
+    __slots__ = ("_connection", "_gone", "_head", "_loop", "_model", "_outgoing", "_request")
 
-    def __init__(self, request: Request, model: ServedModel, body: bytes, renaming: Renaming | None) -> None:
+    def __init__(self, request: Request, model: ServedModel, outgoing: EngineRequest) -> None:
         self._request = request
         self._model = model
-        self._body = body
-        self._renaming = renaming
-        self._head = request_head(request, len(body), model.authorization)
+        self._outgoing = outgoing
+        self._head = request_head(outgoing, request, model.authorization)
         self._loop = asyncio.get_running_loop()
         self._connection: Connection | None = None
         self._gone = False
@@ -110,7 +105,7 @@ class _Forwarding:
         delivered = 0
         failure: UpstreamError = ConnectFailed("it has no replica")
         while delivered < _MAX_DELIVERED:
-            replica = model.balancer.choose(model.replicas, tried, self._loop.time())
+            replica = model.balancer.choose(model.replicas, tried, self._loop.time(), self._outgoing.affinity)
             if replica is None:
                 break
             if replica.watch.hangs:
@@ -154,7 +149,7 @@ class _Forwarding:
         pooled = self._connection = replica.pooled()
         if pooled is not None:
             try:
-                pooled.send(self._head, self._body)
+                pooled.send(self._head, self._outgoing.body)
                 return await pooled.head()
             except Broken as error:
                 if pooled.answered or self._gone or isinstance(error, (Lost, Hangs)):
@@ -170,7 +165,7 @@ class _Forwarding:
         self._connection = connection
         if self._gone:
             raise Broken("the client left")
-        connection.send(self._head, self._body)
+        connection.send(self._head, self._outgoing.body)
         return await connection.head()
 
     async def _pass_back(self, replica: UpstreamReplica, head: Head) -> None:
@@ -183,16 +178,17 @@ class _Forwarding:
         data, last = b"", False
         if head.status >= 500:
             data, last = await self._error(replica)
-        renaming = self._renaming if b"content-encoding" not in head.headers else None
-        await request.start(head.status, response_headers(head, whole=renaming is None))
+        taps = self._outgoing.taps if b"content-encoding" not in head.headers else ()
+        whole = not taps or not any(tap.changes for tap in taps)
+        await request.start(head.status, response_headers(head, whole=whole))
         try:
             if data or last:
                 request.sent += len(data)
                 await write(data, more=not last)
             while not last:
                 data, last = await connection.read()
-                if renaming is not None:
-                    data = renaming.feed(data, last=last)
+                for tap in taps:
+                    data = tap.feed(data, last=last)
                 request.sent += len(data)
                 await write(data, more=not last)
         except UpstreamError as error:
@@ -216,7 +212,7 @@ class _Forwarding:
             piece, last = await self._connection.read()
             data += piece
         if last:
-            error = await as_client_error(self._model.name, data, self._body, partial(_tokens, replica))
+            error = await as_client_error(self._model.name, data, self._outgoing.body, partial(_tokens, replica))
             if error is not None:
                 raise error
         return data, last

@@ -6,12 +6,13 @@ Engines answer with the one name that they were given. Most requests use that na
 from __future__ import annotations
 
 import json
+from typing import ClassVar
 
 __all__ = ["Renaming"]
 
 
 class Renaming:
-    """A filter that replaces the value of ``model`` in an answer that comes in pieces.
+    """A tap that replaces the value of ``model`` in an answer that comes in pieces.
 
     Inside a JSON string quotes are escaped, so text that a model generates is never mistaken for the field.
 
@@ -24,6 +25,7 @@ class Renaming:
     """
 
     __slots__ = ("_held", "_names")
+    changes: ClassVar[bool] = True
 
     def __init__(self, served: str, asked: str) -> None:
         old, new = json.dumps(served).encode(), json.dumps(asked).encode()

@@ -10,7 +10,7 @@ import asyncio
 import json
 import re
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
@@ -126,8 +126,8 @@ class Request:
         The name of a header that is repeated but must not be; otherwise empty.
     cors
         The CORS headers of the answer.
-    route, parameter
-        The route that was found for it, and the value of the parameter in the route's path.
+    route, parameters
+        The route that was found for it, and the values of the parameters in the route's path.
     """
 
     method: str
@@ -150,7 +150,7 @@ class Request:
     repeated: str = ""
     cors: Headers = field(default_factory=list)
     route: Route = NOWHERE
-    parameter: str = ""
+    parameters: Mapping[str, str] = field(default_factory=dict)
 
     async def start(self, status: int, headers: Headers) -> None:
         """Begin the answer, with the request's id in its headers."""

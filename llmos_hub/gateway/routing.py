@@ -17,7 +17,7 @@ from typing import Final
 from llmos.errors import ModelNotFound, ModelNotReady, Unsupported
 from llmos.resources import ModelService
 from llmos_hub.engine_keys import engine_key
-from llmos_hub.gateway.balancers import LeastOutstanding
+from llmos_hub.gateway.balancers import Balancer, LeastOutstanding
 from llmos_hub.gateway.hanging import HEALTH_PATHS
 from llmos_hub.gateway.metrics import GatewayMetrics, ModelMetrics
 from llmos_hub.gateway.upstream import UpstreamReplica, Upstreams
@@ -84,7 +84,7 @@ class ServedModel:
     message: str
     created: int
     replicas: tuple[UpstreamReplica, ...]
-    balancer: LeastOutstanding
+    balancer: Balancer
     metrics: ModelMetrics
     engine: str = ""
     parts_prompts: bool = True

@@ -9,8 +9,8 @@ resolve        Find the model of that name among those that the caller may invok
 authorise      Check that the model is made for the task, and that its engine would fetch media from allowed hosts only.
 admit          Take a place among the requests under way, within the caller's share.
 wait           Wait a moment for a ready replica, if the model is about to have one.
-rewrite        Change the body for the engine: its own name of the model, and fields that separate callers' caches.
-forward        Send the request to a replica and pass the answer back.
+rewrite        Make the request for the engine: its own name of the model, and fields that separate callers' caches.
+forward        Send the request to a replica and pass the answer back, through the taps.
 settle         Count the request, and give back its place and memory. It runs however the request ends.
 =============  ====================================================================================================
 
@@ -21,16 +21,18 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from llmos.errors import BadRequest, Cause, LLMOSError, TooManyRequests, Unavailable
 from llmos_hub.gateway import proxy
 from llmos_hub.gateway.body import add_fields, parse_body, replace_model
 from llmos_hub.gateway.context import Context
+from llmos_hub.gateway.heads import EngineRequest
 from llmos_hub.gateway.media import check_media
 from llmos_hub.gateway.renaming import Renaming
 from llmos_hub.gateway.request import CLIENT_CLOSED, ClientGone, Request, bearer_token, read_body
 from llmos_hub.gateway.routing import SOON_READY, ServedModel, not_ready, wrong_task
+from llmos_hub.gateway.taps import Tap
 from llmos_hub.policy import Rights
 
 __all__ = [
@@ -46,6 +48,8 @@ __all__ = [
     "wait",
 ]
 
+_JSON: Final = b"application/json"
+
 
 @dataclass(slots=True, eq=False)
 class ModelRequest:
@@ -57,8 +61,8 @@ class ModelRequest:
         The caller, with their rights.
     task
         The task that a model must have, so that its engine can answer.
-    body, data
-        The body, from `rewrite` on the one for the engine; and until then the decoded value, if it is small.
+    body, data, content_type
+        The body; the decoded value if it is small, until `rewrite`; and the type as which the engine gets it.
     held
         The bytes of memory that it holds of the budget.
     asked
@@ -67,8 +71,8 @@ class ModelRequest:
         The model, from `resolve` on.
     placed
         True while it has a place among the requests under way.
-    renaming
-        Renames the model in the answer, if the client used another name than the engine's.
+    outgoing
+        The request for the engine, from `rewrite` on.
     status
         The status to count for the model; 0 unless it was forwarded.
     """
@@ -79,11 +83,12 @@ class ModelRequest:
     task: str
     body: bytes = b""
     data: dict[str, Any] | None = None
+    content_type: bytes = b""
     held: int = 0
     asked: str = ""
     model: ServedModel = field(init=False)
     placed: bool = False
-    renaming: Renaming | None = None
+    outgoing: EngineRequest = field(init=False)
     status: int = 0
 
 
@@ -126,6 +131,9 @@ async def parse(call: ModelRequest) -> None:
             causes=[Cause("model", "is required")],
         )
     call.asked = asked
+    # The body was found to be JSON, whatever type the client declared: curl -d declares a form, and llama.cpp
+    # accepts no large forms.
+    call.content_type = _JSON
 
 
 async def _receive(request: Request, context: Context) -> bytes:
@@ -214,22 +222,25 @@ async def wait(call: ModelRequest) -> None:
 
 
 async def rewrite(call: ModelRequest) -> None:
-    """Change the body for the engine; every byte that need not be changed stays."""
-    model = call.model
+    """Make the request for the engine; every byte of the body that need not be changed stays."""
+    request, model, body = call.request, call.model, call.body
+    taps: tuple[Tap, ...] = ()
     if call.asked != model.served_name:
-        call.renaming = Renaming(model.served_name, call.asked)
-        call.body = await replace_model(call.body, model.served_name)
+        taps = (Renaming(model.served_name, call.asked),)
+        body = await replace_model(body, model.served_name)
     if model.parts_prompts:
-        fields = call.context.prompt_caches.fields(model.engine, model.uid, call.request.caller)
-        call.body = add_fields(call.body, fields)
-    call.data = None  # an answer may take minutes; what it doesn't need is not kept in memory
+        fields = call.context.prompt_caches.fields(model.engine, model.uid, request.caller)
+        body = add_fields(body, fields)
+    call.body, call.data = body, None  # an answer may take minutes; what it doesn't need is not kept in memory
+    route = request.route
+    call.outgoing = EngineRequest(route.method, route.fill(request.parameters), call.content_type, body, taps)
 
 
 async def forward(call: ModelRequest) -> None:
     """Send the request to a replica and pass its answer back; see `llmos_hub.gateway.proxy.forward`."""
     call.status = 500
     try:
-        await proxy.forward(call.request, call.model, call.body, call.renaming)
+        await proxy.forward(call.request, call.model, call.outgoing)
         call.status = call.request.status
     except ClientGone:
         call.status = CLIENT_CLOSED

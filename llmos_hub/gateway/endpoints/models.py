@@ -50,7 +50,7 @@ async def list_models(request: Request, context: Context) -> None:
 async def retrieve_model(request: Request, context: Context) -> None:
     """Answer with OpenAI's model object."""
     rights = await authenticate(request, context)
-    name = request.parameter
+    name = request.parameters["id"]
     model = context.table.resolve(rights, name)
     request.model = model.key
     bare = name if name in model.names else name.removeprefix(f"{model.namespace}/")
@@ -59,5 +59,5 @@ async def retrieve_model(request: Request, context: Context) -> None:
 
 ROUTES: Final[Mapping[Route, Handler]] = {
     Route("GET", "/v1/models"): list_models,
-    Route("GET", "/v1/models/{id}"): retrieve_model,  # such as public/chat
+    Route("GET", "/v1/models/{id}", slashes=True): retrieve_model,  # such as public/chat
 }

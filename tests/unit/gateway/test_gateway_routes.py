@@ -5,6 +5,8 @@ from __future__ import annotations
 from urllib.parse import unquote
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from llmos_hub.gateway.routes import Route, Router
 
@@ -12,9 +14,11 @@ ROUTES = [
     Route("POST", "/v1/responses"),
     Route("GET", "/v1/responses/{id}"),
     Route("DELETE", "/v1/responses/{id}"),
+    Route("GET", "/v1/responses/{id}/input_items"),
     Route("GET", "/v1/responses/latest"),
+    Route("POST", "/v1/threads/{thread}/runs/{run}"),
     Route("GET", "/v1/models"),
-    Route("GET", "/v1/models/{id}"),
+    Route("GET", "/v1/models/{id}", slashes=True),
 ]
 
 
@@ -24,27 +28,26 @@ def router() -> Router[str]:
 
 
 @pytest.mark.parametrize(
-    ("method", "path", "handler", "parameter"),
+    ("method", "path", "handler", "parameters"),
     [
-        ("POST", "/v1/responses", "POST /v1/responses", ""),
-        ("GET", "/v1/responses/r1", "GET /v1/responses/{id}", "r1"),
-        ("DELETE", "/v1/responses/r1", "DELETE /v1/responses/{id}", "r1"),
-        ("GET", "/v1/responses/latest", "GET /v1/responses/latest", ""),
-        ("DELETE", "/v1/responses/latest", "DELETE /v1/responses/{id}", "latest"),
-        ("GET", "/v1/responses/{id}", "GET /v1/responses/{id}", "{id}"),
-        ("GET", "/v1/models/public/tiny", "GET /v1/models/{id}", "public/tiny"),
-        ("GET", "/v1/models/../../etc/passwd", "GET /v1/models/{id}", "../../etc/passwd"),
-        ("GET", "/v1/models/a\nb", "GET /v1/models/{id}", "a\nb"),
-        ("GET", "/v1/models//", "GET /v1/models", ""),
+        ("POST", "/v1/responses", "POST /v1/responses", {}),
+        ("GET", "/v1/responses/r1", "GET /v1/responses/{id}", {"id": "r1"}),
+        ("DELETE", "/v1/responses/r1", "DELETE /v1/responses/{id}", {"id": "r1"}),
+        ("GET", "/v1/responses/r1/input_items", "GET /v1/responses/{id}/input_items", {"id": "r1"}),
+        ("GET", "/v1/responses/latest", "GET /v1/responses/latest", {}),
+        ("DELETE", "/v1/responses/latest", "DELETE /v1/responses/{id}", {"id": "latest"}),
+        ("POST", "/v1/threads/t/runs/r", "POST /v1/threads/{thread}/runs/{run}", {"thread": "t", "run": "r"}),
+        ("GET", "/v1/models/public/tiny", "GET /v1/models/{id}", {"id": "public/tiny"}),
+        ("GET", "/v1/models/../../etc/passwd", "GET /v1/models/{id}", {"id": "../../etc/passwd"}),
+        ("GET", "/v1/models//", "GET /v1/models", {}),
     ],
 )
 def test_a_method_and_a_path_find_their_handler(
-    router: Router[str], method: str, path: str, handler: str, parameter: str
+    router: Router[str], method: str, path: str, handler: str, parameters: dict[str, str]
 ) -> None:
     found = router.find(method, path)
     assert found is not None
-    route, *rest = found
-    assert (str(route), rest) == (handler, [handler, parameter])
+    assert (found.handler, str(found.route), dict(found.parameters)) == (handler, handler, parameters)
 
 
 @pytest.mark.parametrize(
@@ -53,7 +56,7 @@ def test_a_method_and_a_path_find_their_handler(
 def test_slashes_at_the_end_do_not_matter(router: Router[str], path: str) -> None:
     found = router.find("POST" if path == "/v1/responses/" else "GET", path)
     assert found is not None
-    assert found[2] in {"", "r1/", "a/"}  # only a parameter keeps them
+    assert found.parameters.get("id") in {None, "r1", "a/"}  # only a rest of the path keeps them
 
 
 @pytest.mark.parametrize(
@@ -73,7 +76,24 @@ def test_another_method_is_told_those_of_the_path(router: Router[str], method: s
     assert router.allowed(path) == allowed
 
 
-@pytest.mark.parametrize("path", ["", "/", "/v1", "v1/models", "/v1/responsesx", "/v2/responses/r1", "/v2/models"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "",
+        "/",
+        "/v1",
+        "v1/models",
+        "/v1/responsesx",
+        "/v2/responses/r1",
+        "/v1/responses//",
+        "/v1/responses/a/b",
+        "/v1/responses/.",
+        "/v1/responses/..",
+        "/v1/responses/../input_items",
+        "/v1/threads//runs/r",
+        "/v1/responses/{id}/more",
+    ],
+)
 def test_what_is_no_path_has_no_methods(router: Router[str], path: str) -> None:
     assert router.find("GET", path) is None
     assert router.allowed(path) == ""
@@ -82,7 +102,7 @@ def test_what_is_no_path_has_no_methods(router: Router[str], path: str) -> None:
 def test_a_head_is_answered_as_a_get(router: Router[str]) -> None:
     found = router.find("HEAD", "/v1/responses/r1")
     assert found is not None
-    assert found[0].method == "GET"
+    assert found.route.method == "GET"
     assert router.find("HEAD", "/v1/responses") is None
 
 
@@ -97,13 +117,37 @@ def test_a_head_is_answered_as_a_get(router: Router[str]) -> None:
         ("/v1/respons%65s/r1", "r1"),
         ("/v1/responses/a%3Fb%23c", "a?b#c"),
         ("/v1/responses/...", "..."),
-        ("/v1/models/public%2Ftiny", "public/tiny"),  # an encoded slash is one as well
     ],
 )
-def test_a_parameter_is_decoded_once(router: Router[str], raw: str, id_: str) -> None:
+def test_a_parameter_is_decoded_once_and_encoded_again(router: Router[str], raw: str, id_: str) -> None:
     found = router.find("GET", unquote(raw))  # as the server does
     assert found is not None
-    assert found[2] == id_
+    assert found.parameters == {"id": id_}
+    target = found.route.fill(found.parameters)
+    assert target.isascii()
+    assert not set(target) & set(" ?#\r\n")
+    assert unquote(target) == unquote(raw)
+
+
+def test_an_encoded_slash_separates_segments(router: Router[str]) -> None:
+    assert router.find("GET", unquote("/v1/responses/a%2Fb")) is None
+    found = router.find("GET", unquote("/v1/models/public%2Ftiny"))
+    assert found is not None
+    assert found.parameters == {"id": "public/tiny"}
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="/"), min_size=1))
+def test_whatever_a_parameter_is_the_filled_path_leads_back_to_it(value: str) -> None:
+    route = Route("GET", "/v1/responses/{id}")
+    target = route.fill({"id": value})
+    assert target.isascii()
+    assert target.count("/") == 3
+    found = Router({route: "x"}).find("GET", unquote(target))
+    if value in {".", ".."}:
+        assert found is None
+    else:
+        assert found is not None
+        assert found.parameters == {"id": value}
 
 
 def test_the_routes_and_methods_are_listed_in_order(router: Router[str]) -> None:

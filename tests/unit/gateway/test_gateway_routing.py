@@ -173,6 +173,13 @@ def test_equals_take_turns() -> None:
     assert chosen == [0, 1, 2, 0, 1, 2]
 
 
+def test_the_least_busy_replica_is_chosen_whatever_the_affinity() -> None:
+    replicas = [UpstreamReplica.__new__(UpstreamReplica) for _ in range(2)]
+    for replica, outstanding in zip(replicas, (1, 0), strict=True):
+        replica.outstanding, replica.aside_until = outstanding, 0.0
+    assert {LeastOutstanding().choose(replicas, (), 0.0, key) for key in (None, "a", "b", "c")} == {replicas[1]}
+
+
 def test_a_histogram_counts_what_is_not_above_a_bound() -> None:
     histogram = Histogram()
     for seconds in (0.005, 0.006, 1e6):
