@@ -96,12 +96,20 @@ def wheels(tmp_path):
     return folder
 
 
+def damage():
+    return [check.damage(prefix) for prefix in (sys.prefix, str(NOTEBOOK))]
+
+
+@pytest.fixture(scope="module")
+def at_first():
+    return damage()
+
+
 @pytest.fixture(autouse=True)
-def nothing_of_the_platforms_changes():
+def nothing_of_the_platforms_changes(at_first):
     """Check that the environments of platform and notebooks are unchanged after each test."""
-    before = [check.damage(prefix) for prefix in (sys.prefix, str(NOTEBOOK))]
     yield
-    assert [check.damage(prefix) for prefix in (sys.prefix, str(NOTEBOOK))] == before
+    assert damage() == at_first
 
 
 def notebook_version():
