@@ -17,7 +17,9 @@ from llmos.python.notebook import notebook_environment
 from tests.support.wheels import make_wheel
 
 NOTEBOOK = notebook_environment()
-pytestmark = pytest.mark.skipif(sys.prefix == str(NOTEBOOK), reason="no notebook environment: make test makes one")
+pytestmark = pytest.mark.skipif(
+    sys.prefix == str(NOTEBOOK), reason="needs .venv-notebook beside .venv: `make test` makes it"
+)
 
 
 class Person:

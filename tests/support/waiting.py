@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import time
 from collections.abc import Callable
 from typing import Any
@@ -16,12 +17,16 @@ _LONG_PAUSE = 0.25
 
 
 async def eventually(holds: Callable[[], Any], what: str = "", *, timeout: float = PATIENCE) -> Any:
-    """Wait for a true result of `holds` and return it."""
+    """Wait for a true result of `holds`, which may be a coroutine function, and return it."""
     try:
         async with asyncio.timeout(timeout):
-            while not (found := holds()):
+            while True:
+                found = holds()
+                if inspect.isawaitable(found):
+                    found = await found
+                if found:
+                    return found
                 await asyncio.sleep(_PAUSE)
-            return found
     except TimeoutError:
         raise AssertionError(_failure(what, timeout)) from None
 
