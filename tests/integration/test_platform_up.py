@@ -95,6 +95,7 @@ def test_a_second_up_on_the_same_data_directory_names_the_first(platform):
 def test_status_says_what_runs_since_when_with_how_much_memory(platform):
     found = platform.status()
     assert found["running"]
+    assert found["version"] == llmos.__version__
     assert [process["name"] for process in found["processes"]] == PARTS
     assert {process["state"] for process in found["processes"]} == {"Ready"}
     assert all(process["memory"] > 0 and process["seconds"] >= 0 for process in found["processes"])
@@ -102,6 +103,7 @@ def test_status_says_what_runs_since_when_with_how_much_memory(platform):
     assert sum(part["memory"] for part in parts) < 450 * 1024**2
     assert found["supervisor"]["memory"] < 35 * 1024**2
     text = platform.run("status").stdout
+    assert f"LLMOS {llmos.__version__} at" in text
     assert platform.hub_url in text
     assert re.search(r"^gateway +Ready +\S+ \S+ +\d+ MiB +0 ", text, re.MULTILINE)
 
@@ -159,8 +161,9 @@ def test_a_token_for_nobody_is_refused_in_words(platform):
     assert done.stderr == 'There is no user "nobody". Make one: llmos user add nobody\n'
 
 
-def test_doctor_looks_at_the_ports_of_what_runs(platform):
+def test_doctor_says_the_version_and_looks_at_the_ports_of_what_runs(platform):
     words = platform.run("doctor").stdout
+    assert f"LLMOS            {llmos.__version__}" in words
     assert re.search(rf"ok +Port {platform.port} +ours", words)
     assert re.search(rf"ok +Port {platform.gateway_port} +ours", words)
 
