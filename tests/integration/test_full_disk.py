@@ -27,7 +27,7 @@ def disk(tmp_path):
         check=False,
     )
     if mounted.returncode:
-        pytest.skip(f"no file system can be mounted here: {mounted.stderr.strip()}")
+        pytest.skip(f"needs root and the right to mount (CAP_SYS_ADMIN): {mounted.stderr.strip()}")
     try:
         yield place
     finally:

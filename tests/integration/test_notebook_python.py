@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -17,15 +18,16 @@ from llmos.python.notebook import notebook_environment
 from tests.support.wheels import make_wheel
 
 NOTEBOOK = notebook_environment()
-pytestmark = pytest.mark.skipif(sys.prefix == str(NOTEBOOK), reason="no notebook environment: make test makes one")
+pytestmark = pytest.mark.skipif(
+    sys.prefix == str(NOTEBOOK), reason="needs .venv-notebook beside .venv: `make test` makes it"
+)
 
 
 class Person:
-    """A user without special permissions, with a browser and a server."""
+    """A user without special permissions, logged in in a browser, with a server."""
 
-    def __init__(self, platform, name):
-        self.platform, self.name = platform, name
-        platform.add_user(name)
+    def __init__(self, platform, name, browser):
+        self.platform, self.name, self.browser = platform, name, browser
         self.token = platform.token(name)
         platform.start_server(name, self.token)
         self.home = platform.root / "homes" / name
@@ -36,37 +38,40 @@ class Person:
 
     def run(self, *cells):
         """Return the outputs of some cells in a new kernel."""
-        with (
-            self.platform.browser(self.name, f"{self.name}-has-a-password") as browser,
-            self.platform.kernel(browser, self.name) as kernel,
-        ):
+        with self.platform.kernel(self.browser, self.name) as kernel:
             return [kernel.run(cell) for cell in cells]
 
     def terminal(self, line):
         """Return the output of a command in a terminal of JupyterLab."""
-        with self.platform.browser(self.name, f"{self.name}-has-a-password") as browser:
-            url = self.platform.server_url(self.name)
-            assert browser.get(url + "lab").status_code == 200
-            path = url.removeprefix(self.platform.hub_url)
-            cookies = [c for c in browser.cookies.jar if c.path in ("/", path)]
-            xsrf = next(c.value for c in cookies if c.name == "_xsrf" and c.path == path)
-            name = browser.post(url + "api/terminals", headers={"X-XSRFToken": xsrf}).json()["name"]
-            headers = {"Cookie": "; ".join(f"{c.name}={c.value}" for c in cookies), "Origin": self.platform.hub_url}
-            address = url.replace("http", "ws", 1) + f"terminals/websocket/{name}"
-            with connect(address, additional_headers=headers, open_timeout=30) as socket:
-                socket.send(json.dumps(["stdin", f"{line}; echo the-'end'\r"]))
-                text, over = "", time.monotonic() + 60
-                while "the-end" not in text:
-                    kind, *said = json.loads(socket.recv(timeout=max(0.0, over - time.monotonic())))
-                    text += "".join(map(str, said)) if kind == "stdout" else ""
-                return text.replace("\r", "")
+        url = self.platform.server_url(self.name)
+        assert self.browser.get(url + "lab").status_code == 200
+        path = url.removeprefix(self.platform.hub_url)
+        cookies = [c for c in self.browser.cookies.jar if c.path in ("/", path)]
+        xsrf = next(c.value for c in cookies if c.name == "_xsrf" and c.path == path)
+        name = self.browser.post(url + "api/terminals", headers={"X-XSRFToken": xsrf}).json()["name"]
+        headers = {"Cookie": "; ".join(f"{c.name}={c.value}" for c in cookies), "Origin": self.platform.hub_url}
+        address = url.replace("http", "ws", 1) + f"terminals/websocket/{name}"
+        with connect(address, additional_headers=headers, open_timeout=30) as socket:
+            socket.send(json.dumps(["stdin", f"{line}; echo the-'end'\r"]))
+            text, over = "", time.monotonic() + 60
+            while "the-end" not in text:
+                kind, *said = json.loads(socket.recv(timeout=max(0.0, over - time.monotonic())))
+                text += "".join(map(str, said)) if kind == "stdout" else ""
+            return text.replace("\r", "")
+
+
+@contextmanager
+def person_of(platform, name):
+    with platform.browser(name, platform.add_user(name)) as browser:
+        person = Person(platform, name, browser)
+        yield person
+        platform.stop_server(name, person.token)
 
 
 @pytest.fixture(scope="module")
 def somebody(platform):
-    person = Person(platform, "mallory-py")
-    yield person
-    person.platform.stop_server(person.name, person.token)
+    with person_of(platform, "mallory-py") as person:
+        yield person
 
 
 @pytest.fixture
@@ -80,9 +85,8 @@ def mallory(somebody):
 
 @pytest.fixture(scope="module")
 def vera(platform):
-    person = Person(platform, "vera-py")
-    yield person
-    person.platform.stop_server(person.name, person.token)
+    with person_of(platform, "vera-py") as person:
+        yield person
 
 
 @pytest.fixture
@@ -96,12 +100,20 @@ def wheels(tmp_path):
     return folder
 
 
+def damage():
+    return [check.damage(prefix) for prefix in (sys.prefix, str(NOTEBOOK))]
+
+
+@pytest.fixture(scope="module")
+def at_first():
+    return damage()
+
+
 @pytest.fixture(autouse=True)
-def nothing_of_the_platforms_changes():
+def nothing_of_the_platforms_changes(at_first):
     """Check that the environments of platform and notebooks are unchanged after each test."""
-    before = [check.damage(prefix) for prefix in (sys.prefix, str(NOTEBOOK))]
     yield
-    assert [check.damage(prefix) for prefix in (sys.prefix, str(NOTEBOOK))] == before
+    assert damage() == at_first
 
 
 def notebook_version():

@@ -31,8 +31,13 @@ PARTS = ["valkey", "proxy", "api", "gateway", "controllers", "hub"]
 
 @pytest.fixture(scope="module")
 def own(tmp_path_factory):
-    """Yield a platform whose parts may be killed, if they are back at the end of the test."""
-    with running_platform(tmp_path_factory.mktemp("own") / "data") as started:
+    """Yield a platform whose parts may be killed, if they are back at the end of the test.
+
+    Its environment names a proxy that nothing needs: all that it asks is on this machine.
+    """
+    nowhere = dict.fromkeys(("HTTP_PROXY", "https_proxy", "ALL_PROXY"), "http://127.0.0.1:9")
+    environment = {"LLMOS_ADMIN_PASSWORD": ADMIN_PASSWORD, **nowhere, "NO_PROXY": ".corp"}
+    with running_platform(tmp_path_factory.mktemp("own") / "data", environment=environment) as started:
         yield started
 
 
@@ -90,6 +95,7 @@ def test_a_second_up_on_the_same_data_directory_names_the_first(platform):
 def test_status_says_what_runs_since_when_with_how_much_memory(platform):
     found = platform.status()
     assert found["running"]
+    assert found["version"] == llmos.__version__
     assert [process["name"] for process in found["processes"]] == PARTS
     assert {process["state"] for process in found["processes"]} == {"Ready"}
     assert all(process["memory"] > 0 and process["seconds"] >= 0 for process in found["processes"])
@@ -97,6 +103,7 @@ def test_status_says_what_runs_since_when_with_how_much_memory(platform):
     assert sum(part["memory"] for part in parts) < 450 * 1024**2
     assert found["supervisor"]["memory"] < 35 * 1024**2
     text = platform.run("status").stdout
+    assert f"LLMOS {llmos.__version__} at" in text
     assert platform.hub_url in text
     assert re.search(r"^gateway +Ready +\S+ \S+ +\d+ MiB +0 ", text, re.MULTILINE)
 
@@ -154,8 +161,9 @@ def test_a_token_for_nobody_is_refused_in_words(platform):
     assert done.stderr == 'There is no user "nobody". Make one: llmos user add nobody\n'
 
 
-def test_doctor_looks_at_the_ports_of_what_runs(platform):
+def test_doctor_says_the_version_and_looks_at_the_ports_of_what_runs(platform):
     words = platform.run("doctor").stdout
+    assert f"LLMOS            {llmos.__version__}" in words
     assert re.search(rf"ok +Port {platform.port} +ours", words)
     assert re.search(rf"ok +Port {platform.gateway_port} +ours", words)
 
@@ -213,20 +221,18 @@ def test_a_server_has_a_home_addresses_and_narrow_tokens_and_they_end_with_it(pl
     assert works(token, platform)
 
 
-def test_a_proxy_is_not_asked_for_the_platforms_own_addresses(tmp_path):
-    nowhere = dict.fromkeys(("HTTP_PROXY", "https_proxy", "ALL_PROXY"), "http://127.0.0.1:9")
-    with running_platform(
-        tmp_path / "data", environment={"LLMOS_ADMIN_PASSWORD": ADMIN_PASSWORD, **nowhere, "NO_PROXY": ".corp"}
-    ) as own:
-        own.start_server("admin", own.token("admin"))
-        environ = own.server_environment("admin")
-        assert environ["HTTP_PROXY"] == "http://127.0.0.1:9"  # other hosts are still reached through it
-        assert ".corp" in environ["NO_PROXY"].split(",")
-        code = "import openai; print(openai.OpenAI(max_retries=0).models.list().object)"
-        done = subprocess.run(
-            [sys.executable, "-c", code], env=environ, capture_output=True, text=True, timeout=60, check=False
-        )
-        assert done.stdout.strip() == "list", done.stderr
+def test_a_proxy_is_not_asked_for_the_platforms_own_addresses(own):
+    token = own.token("admin")
+    own.start_server("admin", token)
+    environ = own.server_environment("admin")
+    assert environ["HTTP_PROXY"] == "http://127.0.0.1:9"  # other hosts are still reached through it
+    assert ".corp" in environ["NO_PROXY"].split(",")
+    code = "import openai; print(openai.OpenAI(max_retries=0).models.list().object)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environ, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.stdout.strip() == "list", done.stderr
+    own.stop_server("admin", token)
 
 
 def test_named_servers_have_tokens_of_their_own(platform):
@@ -414,8 +420,37 @@ def test_down_stops_what_a_dead_supervisor_left(own):
     assert own.marked() == []
 
 
-def test_a_stop_leaves_no_process_and_the_next_start_finds_all(tmp_path):
-    with running_platform(tmp_path / "data") as own:
+def first_password(own):
+    """Return the password that nobody has chosen; it is said at each start until another is chosen."""
+    password = re.search(r"log in as grace, one-time password {2}(\S+)", own.output)[1]
+    kept = own.root / "admin-password"
+    assert kept.read_text().strip() == password
+    assert stat.S_IMODE(kept.stat().st_mode) == 0o600
+    assert not (own.root / "hub" / "first-password").exists()
+    assert ("as root" if os.geteuid() == 0 else "as your own user") in own.output
+    return password
+
+
+def use_first_password(own, password, *, choose):
+    with httpx.Client(base_url=own.hub_url, follow_redirects=True, timeout=30) as browser:
+        page = own.log_in(browser, "grace", password)
+        assert page.url.path == "/hub/change-password"
+        if choose:
+            own.choose_password(browser, page, ADMIN_PASSWORD)
+
+
+def assert_said(own, password, *, chosen):
+    if not chosen:
+        assert f"one-time password  {password}" in own.output
+        return
+    assert password not in own.output
+    assert re.search(r"log in as grace +\(forgot the password\? \S*llmos user password grace\)", own.output)
+    assert not (own.root / "admin-password").exists()
+
+
+def test_a_stop_leaves_no_process_and_the_next_start_finds_all_and_says_a_password_until_it_is_used(tmp_path):
+    with running_platform(tmp_path / "data", environment={"LLMOS_ADMIN_USER": "grace"}) as own:
+        password = first_password(own)
         own.add_user("ada")
         token = own.token("ada")
         with own.sdk() as client:
@@ -435,6 +470,7 @@ def test_a_stop_leaves_no_process_and_the_next_start_finds_all(tmp_path):
             if how == "down":
                 assert own.run("down", timeout=120).returncode == 0
             else:
+                use_first_password(own, password, choose=how == "SIGTERM")
                 own.process.send_signal(getattr(signal, how))
             assert own.process.wait(60) == 0
             forgotten.wait(10)
@@ -456,6 +492,7 @@ def test_a_stop_leaves_no_process_and_the_next_start_finds_all(tmp_path):
                     assert last.resource.spec.model == "demo://tiny"
                     assert [replica.restarts for replica in last.resource.status.replica_statuses] == [0]
                     assert "Crashed" not in [event.reason for event in client.modelservices.events("tiny")]
+                assert_said(own, password, chosen=how == "SIGTERM")
 
 
 def test_a_stop_while_it_starts(tmp_path):
@@ -468,32 +505,5 @@ def test_a_stop_while_it_starts(tmp_path):
         assert own.process.wait(60) == 0
         assert own.marked() == []
         assert "LLMOS is ready" not in own.output
-    finally:
-        own.stop()
-
-
-def test_the_first_password_is_said_until_it_has_been_used(tmp_path):
-    own = Platform(tmp_path / "data", environment={"LLMOS_ADMIN_USER": "grace"})
-    try:
-        own.start()
-        password = re.search(r"log in as grace, one-time password {2}(\S+)", own.output)[1]
-        kept = own.root / "admin-password"
-        assert kept.read_text().strip() == password
-        assert stat.S_IMODE(kept.stat().st_mode) == 0o600
-        assert not (own.root / "hub" / "first-password").exists()
-        assert ("as root" if os.geteuid() == 0 else "as your own user") in own.output
-        with httpx.Client(base_url=own.hub_url, follow_redirects=True, timeout=30) as client:
-            assert own.log_in(client, "grace", password).url.path == "/hub/change-password"
-        own.stop()
-        own.start()
-        assert f"one-time password  {password}" in own.output
-        with httpx.Client(base_url=own.hub_url, follow_redirects=True, timeout=30) as client:
-            page = own.log_in(client, "grace", password)
-            own.choose_password(client, page, ADMIN_PASSWORD)
-        own.stop()
-        own.start()
-        assert password not in own.output
-        assert re.search(r"log in as grace +\(forgot the password\? \S*llmos user password grace\)", own.output)
-        assert not kept.exists()
     finally:
         own.stop()

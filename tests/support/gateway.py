@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Sequence
 from typing import Any
 
 import httpx
@@ -21,7 +21,7 @@ from llmos_hub.policy import Caller, Rights
 from llmos_hub.stores.base import Store
 from tests.support.fake_upstream import FakeUpstream
 
-__all__ = ["ADA", "ADMIN", "GRACE", "FakeIdentity", "RunningGateway", "service"]
+__all__ = ["ADA", "ADMIN", "GRACE", "FakeIdentity", "RunningGateway", "refused", "running_gateway", "service"]
 
 ADA, GRACE, ADMIN, NARROW = "ada-token", "grace-token", "admin-token", "manage-only-token"
 
@@ -145,6 +145,16 @@ class RunningGateway:
         writer.write(data)
         await writer.drain()
         return reader, writer
+
+
+async def refused(opening: Awaitable[tuple[asyncio.StreamReader, asyncio.StreamWriter]]) -> bool:
+    """Return whether a new connection is refused; otherwise close it."""
+    try:
+        _, writer = await opening
+    except (ConnectionRefusedError, ConnectionResetError):  # the latter was waiting to be accepted
+        return True
+    writer.transport.abort()
+    return False
 
 
 @contextlib.asynccontextmanager

@@ -60,7 +60,9 @@ class HubClient:
     @contextmanager
     def browser(self, user: str, password: str) -> Iterator[httpx.Client]:
         """Yield a client that has logged in through the log-in page, with its cookies."""
-        with httpx.Client(base_url=self.hub_url, timeout=30, follow_redirects=True) as client:
+        # a kept connection may be closed by the proxy in the moment in which it is used again
+        limits = httpx.Limits(max_keepalive_connections=0)
+        with httpx.Client(base_url=self.hub_url, timeout=30, follow_redirects=True, limits=limits) as client:
             answer = self.log_in(client, user, password)
             assert "login" not in answer.url.path, answer.text
             yield client

@@ -100,7 +100,7 @@ class Platform(HubClient):
 
     # Life
 
-    def run(self, *arguments: str, timeout: float = 60.0) -> subprocess.CompletedProcess[str]:
+    def run(self, *arguments: str, timeout: float = 120.0) -> subprocess.CompletedProcess[str]:
         """Run another command on the same data directory until it ends."""
         command = [*self.command, *arguments, "--data-dir", str(self.root)]
         environment = {**os.environ, **self.environment}

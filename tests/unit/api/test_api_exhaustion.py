@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from types import SimpleNamespace
 
@@ -13,6 +12,7 @@ from llmos.errors import TooManyRequests
 from llmos.resources import ModelService
 from llmos_hub.api.rates import WriteRates
 from llmos_hub.stores.base import Store
+from tests.support.waiting import eventually
 from tests.unit.api.conftest import BASE, Api, credentials, manifest, models, status_of, watching
 
 APPLY = {"content-type": "application/apply-patch+yaml"}
@@ -136,9 +136,11 @@ async def test_long_lists_count_as_streams(api: Api, ada: httpx.AsyncClient) -> 
     async with watching(ada, models()):
         assert status_of(await ada.get(models()))[:2] == (429, "rate_limited")
         assert (await ada.get(models(), params={"limit": "5"})).status_code == 200
-    async with asyncio.timeout(30):
-        while (await ada.get(models())).status_code != 200:
-            await asyncio.sleep(0.01)
+
+    async def listed() -> bool:
+        return (await ada.get(models())).status_code == 200
+
+    await eventually(listed)
     assert (await ada.get(models())).status_code == 200  # the one before is let go of
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
 
 import httpx
@@ -13,6 +12,7 @@ from llmos_hub.backends.local.backend import LocalBackend
 from llmos_hub.stores.base import Store
 from llmos_hub.workload import ProcessTemplate, Role, Workload, WorkloadRef
 from tests.support.local_backend import QUICK
+from tests.support.waiting import eventually
 from tests.unit.api.conftest import BASE, Api, manifest, models, status_of, token_of, watching
 
 SCRIPT = 'for n in 1 2 3 4 5; do echo line $n of $0; done; while [ ! -e "$1" ]; do sleep 0.02; done; echo more of $0; sleep 60'
@@ -35,9 +35,12 @@ async def backend(api: Api, tmp_path_factory: pytest.TempPathFactory):
 async def run(backend: LocalBackend, ref: WorkloadRef, flag: Path, count: int = 1) -> None:
     template = ProcessTemplate(("/bin/sh", "-c", SCRIPT, "engine", str(flag)), grace=1.0)
     await backend.apply(Workload(ref, (Role("replica", count, template),)))
-    async with asyncio.timeout(30):
-        while (seen := await backend.observe(ref)) is None or [r.phase for r in seen.replicas] != ["Ready"] * count:
-            await asyncio.sleep(0.02)
+
+    async def ready() -> bool:
+        seen = await backend.observe(ref)
+        return seen is not None and [r.phase for r in seen.replicas] == ["Ready"] * count
+
+    await eventually(ready)
 
 
 async def logs(client: httpx.AsyncClient, **query: str) -> list[str]:
@@ -46,11 +49,16 @@ async def logs(client: httpx.AsyncClient, **query: str) -> list[str]:
     return response.text.splitlines()
 
 
+async def five_lines(client: httpx.AsyncClient) -> None:
+    async def there() -> bool:
+        return len(await logs(client)) >= 5
+
+    await eventually(there)
+
+
 async def test_the_log_of_what_runs(backend, ref, ada, tmp_path) -> None:
     await run(backend, ref, tmp_path / "go")
-    async with asyncio.timeout(30):
-        while len(await logs(ada)) < 5:
-            await asyncio.sleep(0.02)
+    await five_lines(ada)
     assert await logs(ada) == [f"line {n} of engine" for n in range(1, 6)]
     assert await logs(ada, tailLines="2") == ["line 4 of engine", "line 5 of engine"]
     assert await logs(ada, tailLines="0") == []
@@ -106,17 +114,13 @@ async def test_a_reader_that_leaves_leaves_nothing_behind(api: Api, backend, ref
     async with ada.stream("GET", models(name="chat") + "/logs", params={"follow": "1"}) as response:
         await anext(response.aiter_lines())
         assert api.app.state.services.streams._open == {"ada": 1}
-    async with asyncio.timeout(30):
-        while api.app.state.services.streams._open:
-            await asyncio.sleep(0.01)
+    await eventually(lambda: not api.app.state.services.streams._open)
 
 
 async def test_the_download_is_shown_before_there_is_an_engine(backend, ref, ada, tmp_path) -> None:
     fetch = WorkloadRef(ref.kind, ref.namespace, ref.name, ref.uid, "fetch")
     await run(backend, fetch, tmp_path / "go")
-    async with asyncio.timeout(30):
-        while len(await logs(ada)) < 5:
-            await asyncio.sleep(0.02)
+    await five_lines(ada)
     assert await logs(ada) == [f"line {n} of engine" for n in range(1, 6)]
 
 

@@ -18,6 +18,7 @@ import pytest
 from llmos_hub.processes.handle import ProcessHandle
 from llmos_hub.processes.memory import memory_of
 from tests.support.fake_hub import FakeHub
+from tests.support.waiting import eventually
 from tests.unit.api.conftest import manifest, models, token_of, watching
 
 IDLE, BUSY = 64 * 2**20, 76 * 2**20
@@ -63,13 +64,15 @@ async def running(fake_hub: FakeHub, redis_url: str, encryption_key: str, tmp_pa
     process = await start(environ, tmp_path / "log")
     made = Running(process, f"http://127.0.0.1:{port}", tmp_path / "log")
     try:
-        async with asyncio.timeout(30), httpx.AsyncClient(base_url=made.url, trust_env=False) as client:
-            while True:
+        async with httpx.AsyncClient(base_url=made.url, trust_env=False) as client:
+
+            async def ready() -> bool:
                 assert process.returncode is None, made.log.read_text()
                 with contextlib.suppress(httpx.TransportError):
-                    if (await client.get("/ready")).status_code == 200:
-                        break
-                await asyncio.sleep(0.05)
+                    return (await client.get("/ready")).status_code == 200
+                return False
+
+            await eventually(ready)
         yield made
     finally:
         if process.returncode is None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 import pwd
@@ -24,7 +23,7 @@ __all__ = ["backend", "kit"]
 
 REF = WorkloadRef("MLCluster", "user-ada", "ray", "u1")
 PEERS = Workload(REF, (Role("head", 1, HEAD), Role("worker", 2, WORKER, after=("head",))))
-root_only = pytest.mark.skipif(os.geteuid() != 0, reason="only root starts processes of other users")
+root_only = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, who starts processes of other users")
 
 
 def arguments(replica) -> list[str]:
@@ -58,8 +57,7 @@ async def test_a_port_that_another_program_took_is_replaced_and_the_workers_are_
     port = int(arguments(head)[-1])
     with socket.socket() as other:
         await kill(backend, REF, head)
-        while alive(head.pid):
-            await asyncio.sleep(0.005)
+        await eventually(lambda: not alive(head.pid))
         other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         await eventually(lambda: _bound(other, port))  # connections of the dead head linger for a moment
         other.listen()

@@ -20,6 +20,7 @@ from llmos.names import KEY_PREPARED
 from llmos.resources import API_VERSION
 from tests.support.fake_hub import FakeHub, fake_hub
 from tests.support.fake_kubernetes import FakeKubernetes, fake_kubernetes
+from tests.support.waiting import eventually
 
 __all__ = ["fake_hub"]
 
@@ -40,10 +41,9 @@ class Process:
                 return await client.get(self.url + path)
         return None
 
-    async def ready(self) -> None:
-        async with asyncio.timeout(60):
-            while (answer := await self.get("/ready")) is None or answer.status_code != 200:
-                await asyncio.sleep(0.1)
+    async def ready(self) -> bool:
+        answer = await self.get("/ready")
+        return answer is not None and answer.status_code == 200
 
     async def metric(self, name: str) -> float:
         answer = await self.get("/metrics")
@@ -74,12 +74,13 @@ class Platform:
         return self.processes[-1]
 
     async def leader(self, *processes: Process) -> Process:
-        async with asyncio.timeout(30):
-            while True:
-                for process in processes:
-                    if await process.metric("llmos_leader") == 1:
-                        return process
-                await asyncio.sleep(0.1)
+        async def leader() -> Process | None:
+            for process in processes:
+                if await process.metric("llmos_leader") == 1:
+                    return process
+            return None
+
+        return await eventually(leader)
 
 
 @pytest.fixture
@@ -123,7 +124,7 @@ def service(name: str) -> dict[str, Any]:
 async def test_a_person_who_is_new_gets_a_namespace_and_a_model(platform: Platform) -> None:
     first, second, api = [await platform.start(name) for name in ("controllers", "controllers", "api")]
     for process in (first, second, api):
-        await process.ready()
+        await eventually(process.ready, timeout=60)
     leader = await platform.leader(first, second)
     standby = second if leader is first else first
     assert await standby.metric("llmos_leader") == 0, "two lead"

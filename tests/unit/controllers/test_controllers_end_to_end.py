@@ -194,13 +194,15 @@ async def test_a_model_answers_survives_its_controllers_and_ends_when_deleted(pl
     assert events["Crashed"].message.startswith("chat crashed")
 
     await store.delete(ModelService, NAMESPACE, "chat")
-    async with asyncio.timeout(30):
-        while True:
-            try:
-                await store.get(ModelService, NAMESPACE, "chat")
-            except NotFound:
-                break
-            await asyncio.sleep(0.05)
+
+    async def gone() -> bool:
+        try:
+            await store.get(ModelService, NAMESPACE, "chat")
+        except NotFound:
+            return True
+        return False
+
+    await eventually(gone)
     assert platform.processes() == []
     assert await platform.end(signal.SIGTERM) == 0
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import subprocess
-import time
 from pathlib import Path
 
 import httpx
@@ -12,6 +12,7 @@ import httpx
 from llmos.resources.modelservice import ModelServiceSpec
 from llmos_hub.engines.llamacpp import LlamaCpp
 from tests.support.llamacpp import MACHINE, demo_model
+from tests.support.waiting import wait_until
 
 
 def free_port() -> int:
@@ -28,13 +29,14 @@ def test_it_answers_on_a_port_and_ends_when_told(tmp_path: Path) -> None:
         process = subprocess.Popen(argv, stdout=log, stderr=log, env=dict(template.env), cwd=tmp_path)
     try:
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=5) as client:
-            deadline = time.monotonic() + 60
-            while time.monotonic() < deadline and process.poll() is None:
-                try:
-                    if client.get("/health").status_code == 200:
-                        break
-                except httpx.TransportError:
-                    time.sleep(0.05)
+
+            def answers() -> bool:
+                assert process.poll() is None, (tmp_path / "log").read_text()
+                with contextlib.suppress(httpx.TransportError):
+                    return client.get("/health").status_code == 200
+                return False
+
+            wait_until(answers)
             body = {"messages": [{"role": "user", "content": "Hello"}], "max_tokens": 3}
             assert client.post("/v1/chat/completions", json=body).status_code == 200, (tmp_path / "log").read_text()
         process.terminate()

@@ -22,12 +22,14 @@ from llmos_hub.stores.redis.keys import ResourceKeys
 from tests.support.fake_upstream import MakeUpstream
 from tests.support.gateway import RunningGateway, running_gateway, service
 from tests.support.valkey import ValkeyServer
+from tests.support.waiting import eventually
 
 
 async def until_status(gateway: RunningGateway, status: int) -> None:
-    async with asyncio.timeout(30):
-        while (await gateway.chat()).status_code != status:
-            await asyncio.sleep(0.02)
+    async def answers() -> bool:
+        return (await gateway.chat()).status_code == status
+
+    await eventually(answers)
 
 
 async def test_a_models_life(gateway: RunningGateway, upstreams: MakeUpstream, store: Store) -> None:

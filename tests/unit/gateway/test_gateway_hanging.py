@@ -17,6 +17,7 @@ from llmos_hub.stores.base import Store
 from tests.support.fake_upstream import Call, FakeUpstream, MakeUpstream, delta
 from tests.support.gateway import ADA, RunningGateway, running_gateway, service
 from tests.support.llamacpp import MACHINE, demo_model, engine_process
+from tests.support.waiting import eventually
 
 QUICK = GatewayOptions(check_after=0.2, check_timeout=0.2)
 
@@ -44,9 +45,10 @@ def chats(upstream: FakeUpstream) -> int:
 
 
 async def until_well(gateway: RunningGateway) -> None:
-    async with asyncio.timeout(30):
-        while (await gateway.chat()).status_code != 200:
-            await asyncio.sleep(0.05)
+    async def well() -> bool:
+        return (await gateway.chat()).status_code == 200
+
+    await eventually(well)
 
 
 @pytest.mark.parametrize("tcp", [False, True])

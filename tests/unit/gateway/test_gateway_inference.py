@@ -433,7 +433,6 @@ async def test_an_engine_that_dies_in_its_stream(
         await eventually(lambda: words)
         if partial:
             await call.chunk(partial)
-            await asyncio.sleep(0.05)  # nobody shows that half an event has arrived
         call.die()
 
     upstream.behave = die
@@ -463,7 +462,6 @@ async def test_a_part_of_an_answer_never_looks_whole(
     async def die(call: Call) -> None:
         await call.raw(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n" + framing + b"\r\n")
         await call.raw(b'5\r\n{"a":\r\n' if b"chunked" in framing else b'{"a":')
-        await asyncio.sleep(0.05)
         call.die()
 
     upstream.behave = die

@@ -68,8 +68,8 @@ busy, _, idle, _ = ends
 probe(idle, 2)
 subprocess.run(["ip", "link", "set", "lo", "down"], check=True)
 busy.sendall(b"x")
-time.sleep(1.0)
-waited = unacknowledged(busy)
+while not (waited := unacknowledged(busy)):
+    time.sleep(0.01)
 idle.settimeout(40)
 try:
     idle.recv(1)
@@ -79,17 +79,19 @@ except OSError as error:
 
 
 @linux
-@pytest.mark.skipif(not shutil.which("unshare") or not shutil.which("ip"), reason="needs unshare and ip")
+@pytest.mark.skipif(
+    not shutil.which("unshare") or not shutil.which("ip"), reason="needs unshare (util-linux) and ip (iproute2)"
+)
 def test_a_network_that_is_gone_is_noticed_with_and_without_something_under_way() -> None:
     words = ["unshare", "--user", "--map-root-user", "--net"]
     if subprocess.run([*words, "true"], capture_output=True, timeout=20, check=False).returncode:
-        pytest.skip("no network of its own for a process here")
+        pytest.skip("needs namespaces for users and networks: run as root or allow unprivileged user namespaces")
     done = subprocess.run(
         [*words, sys.executable, "-c", _LOST_NETWORK], capture_output=True, text=True, timeout=60, check=False
     )
     assert done.returncode == 0, done.stderr
     waited, number = json.loads(done.stdout)
-    assert waited >= 0.8
+    assert waited > 0
     assert number in (errno.ETIMEDOUT, errno.ENETUNREACH, errno.EHOSTUNREACH), "the kernel ended it, not the time-out"
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from llmos_hub.engines.llamacpp import LlamaCpp
 from llmos_hub.stores.base import Store
 from tests.support.gateway import RunningGateway, running_gateway, service
 from tests.support.llamacpp import MACHINE, EngineProcess, demo_model, engine_process
+from tests.support.waiting import eventually
 
 HELLO = [{"role": "user", "content": "hello"}]
 
@@ -67,9 +67,11 @@ async def test_a_client_that_leaves_frees_the_slot(chat: RunningGateway, engine:
         chunks = answer.aiter_raw()  # held: an iterator that is let go of closes the stream
         await anext(chunks)
         assert await busy(engine)
-    async with asyncio.timeout(30):
-        while await busy(engine):
-            await asyncio.sleep(0.01)
+
+    async def idle() -> bool:
+        return not await busy(engine)
+
+    await eventually(idle)
     assert "cancel" in engine.log.read_text()
 
 

@@ -20,7 +20,8 @@ from llmos_hub.gateway.options import GatewayOptions
 from llmos_hub.gateway.server import listen
 from llmos_hub.stores.base import Store
 from tests.support.fake_upstream import Call, MakeUpstream, delta
-from tests.support.gateway import ADA, RunningGateway, running_gateway, service
+from tests.support.gateway import ADA, RunningGateway, refused, running_gateway, service
+from tests.support.waiting import eventually
 
 HEAD = f"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {ADA}\r\n".encode()
 
@@ -243,14 +244,14 @@ class GatewayProcess:
         )
 
     async def ready(self, wanted: int = 200) -> None:
-        async with asyncio.timeout(30):
-            while True:
-                try:
-                    if (await self.http.get("/ready")).status_code == wanted:
-                        return
-                except httpx.TransportError:
-                    assert self.process.poll() is None, self.process.communicate()
-                await asyncio.sleep(0.02)
+        async def answers() -> bool:
+            try:
+                return (await self.http.get("/ready")).status_code == wanted
+            except httpx.TransportError:
+                assert self.process.poll() is None, self.process.communicate()
+                return False
+
+        await eventually(answers)
 
     async def end(self) -> tuple[int, str, str]:
         out, err = await asyncio.to_thread(self.process.communicate, timeout=20)
@@ -287,14 +288,8 @@ async def test_what_runs_is_finished_when_the_process_ends(
         running = asyncio.create_task(gateway.http.post("/v1/chat/completions", json={"model": "chat"}, timeout=20))
         await upstream.next_call()
         gateway.process.send_signal(sig)
-        async with asyncio.timeout(30):
-            while True:  # no new connection is taken any more
-                try:
-                    _, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
-                except (ConnectionRefusedError, ConnectionResetError):  # the latter was waiting to be accepted
-                    break
-                writer.transport.abort()
-                await asyncio.sleep(0.02)
+        # no new connection is taken any more
+        await eventually(lambda: refused(asyncio.open_connection("127.0.0.1", gateway.port)))
         go_on.set()
         assert (await running).text.endswith("data: [DONE]\n\n")
     finally:

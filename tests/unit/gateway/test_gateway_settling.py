@@ -6,6 +6,7 @@ import asyncio
 
 from tests.support.fake_upstream import MakeUpstream
 from tests.support.gateway import RunningGateway, service
+from tests.support.waiting import eventually
 
 
 async def test_others_are_better_asked_until_the_hub_is_there(gateway: RunningGateway, upstreams: MakeUpstream) -> None:
@@ -17,8 +18,10 @@ async def test_others_are_better_asked_until_the_hub_is_there(gateway: RunningGa
         assert (await gateway.http.get("/health")).status_code == 200
         assert (await gateway.chat()).status_code == 200  # who asks all the same is answered
         there.set_result(True)
-        async with asyncio.timeout(30):
-            while (await gateway.http.get("/ready")).status_code != 200:
-                await asyncio.sleep(0.01)
+
+        async def ready_now() -> bool:
+            return (await gateway.http.get("/ready")).status_code == 200
+
+        await eventually(ready_now)
     async with gateway.gateway.settling(asyncio.Event().wait()):
         pass  # ends before it was settled, without waiting

@@ -10,7 +10,8 @@ import pytest
 from llmos_hub.gateway.options import GatewayOptions
 from llmos_hub.stores.base import Store
 from tests.support.fake_upstream import Call, MakeUpstream, delta
-from tests.support.gateway import ADA, running_gateway, service
+from tests.support.gateway import ADA, refused, running_gateway, service
+from tests.support.waiting import eventually
 
 REQUEST = f"GET /v1/models HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {ADA}\r\n\r\n".encode()
 
@@ -78,14 +79,7 @@ async def test_an_answer_under_way_outlives_the_delay(store: Store, upstreams: M
         running = asyncio.create_task(gateway.chat(stream=True))
         await engine.next_call()
         gateway.server.stop()
-        async with asyncio.timeout(30):
-            while True:  # until the delay is over
-                try:
-                    _, writer = await gateway.raw(b"")
-                except (ConnectionRefusedError, ConnectionResetError):  # the latter was waiting to be accepted
-                    break
-                writer.transport.abort()
-                await asyncio.sleep(0.02)
+        await eventually(lambda: refused(gateway.raw(b"")))  # until the delay is over
         go_on.set()
         answer = await asyncio.wait_for(running, 30)
         assert answer.text.endswith("data: [DONE]\n\n")

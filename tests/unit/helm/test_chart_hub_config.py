@@ -6,6 +6,7 @@ import sqlite3
 
 import pytest
 from jupyterhub.app import JupyterHub
+from llmos_spawners.kubernetes import LLMOSKubeSpawner
 from traitlets.config import Config
 
 from tests.support.helm import CHART
@@ -82,8 +83,7 @@ def test_the_hub_takes_all_of_it(module, settings, environ, caplog):
     c = load(module, settings, environ)
     known = set(JupyterHub.class_trait_names(config=True))
     assert set(c.JupyterHub) <= known
-    spawner = pytest.importorskip("llmos_spawners.kubernetes").LLMOSKubeSpawner
-    assert set(c.KubeSpawner) | set(c.LLMOSKubeSpawner) <= set(spawner.class_trait_names(config=True))
+    assert set(c.KubeSpawner) | set(c.LLMOSKubeSpawner) <= set(LLMOSKubeSpawner.class_trait_names(config=True))
 
 
 def test_services_are_ours_and_the_culler(module, settings, environ):

@@ -19,6 +19,7 @@ from starlette.routing import Route
 from llmos_hub import mirror
 from llmos_hub.api.app import make_server
 from llmos_hub.bounded_http import Bounds
+from tests.support.waiting import eventually
 
 GET = b"GET /health HTTP/1.1\r\nhost: x\r\n"
 Make = Callable[[Bounds], uvicorn.Server]
@@ -41,9 +42,7 @@ async def running(server: uvicorn.Server) -> AsyncIterator[int]:
     """Run the server, and yield its port."""
     server.config.port = 0
     task = asyncio.create_task(server.serve())
-    async with asyncio.timeout(30):
-        while not server.started:
-            await asyncio.sleep(0.01)
+    await eventually(lambda: server.started)
     try:
         yield server.servers[0].sockets[0].getsockname()[1]
     finally:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import AsyncIterator
 from types import SimpleNamespace
@@ -14,6 +13,7 @@ from tornado.testing import bind_unused_port
 from tornado.web import Application, RequestHandler
 
 from llmos_hub.hub_proxy import WatchedProxy
+from tests.support.waiting import eventually
 
 
 class Routes(RequestHandler):
@@ -56,8 +56,6 @@ async def test_lost_routes_are_given_again_within_the_interval(routes: tuple[str
         for _ in range(2):
             table.clear()
             table["/"] = {"target": "http://hub:8081"}  # from the command line, not from the Hub
-            async with asyncio.timeout(30):
-                while set(table) != {"/", "/services/llmos"} or not table["/"].get("hub"):
-                    await asyncio.sleep(0.02)
+            await eventually(lambda: set(table) == {"/", "/services/llmos"} and table["/"].get("hub"))
     finally:
         proxy._watching.stop()

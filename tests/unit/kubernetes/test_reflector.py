@@ -14,6 +14,7 @@ from llmos_hub.backends.kubernetes.watching import Notices
 from llmos_hub.kubernetes import reflector as module
 from llmos_hub.kubernetes.connection import APIError, KubernetesAPI
 from llmos_hub.kubernetes.reflector import Reflector
+from tests.support.waiting import eventually
 
 
 def obj(name: str, version: int, **more: Any) -> dict[str, Any]:
@@ -73,9 +74,7 @@ async def following(server, monkeypatch):
 
     async def run(until):
         tasks.append(asyncio.create_task(reflector.run()))
-        async with asyncio.timeout(30):
-            while not until():
-                await asyncio.sleep(0.001)
+        await eventually(until)
         return told
 
     yield reflector, run

@@ -4,11 +4,11 @@ import os
 import socket
 import subprocess
 import sys
-import time
 
 import pytest
 
 from llmos import proc
+from tests.support.waiting import wait_until
 
 GONE = 2**22 + 1  # more than any pid
 
@@ -36,8 +36,7 @@ def test_a_child(child):
 
 def test_a_zombie_has_ended():
     process = subprocess.Popen([sys.executable, "-ISc", ""])
-    while proc.stat(process.pid)[0] != "Z":
-        time.sleep(0.01)
+    wait_until(lambda: proc.stat(process.pid)[0] == "Z")
     assert proc.start_time(process.pid) == 0
     process.wait()
 

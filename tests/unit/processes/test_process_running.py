@@ -164,7 +164,7 @@ async def test_a_released_process_continues(kit):
     assert running.handle.alive, "nobody watches it, so nobody stops it"
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, who can become another user")
 async def test_as_another_user_it_has_that_ones_identity_and_groups(kit):
     account = pwd.getpwnam("nobody")
     groups = sorted({account.pw_gid, *os.getgrouplist("nobody", account.pw_gid)})

@@ -6,6 +6,7 @@ import struct
 import time
 from pathlib import Path
 
+import gguf
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -25,7 +26,6 @@ def header_of(tmp_path: Path, content: bytes) -> Header:
 
 
 def test_the_shipped_model_is_described_as_gguf_itself_reads_it():
-    gguf = pytest.importorskip("gguf")
     reader = gguf.GGUFReader(SHIPPED)
     header = read_header(SHIPPED)
     assert header.architecture == "llama"

@@ -119,7 +119,7 @@ def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path):
         fetch(tmp_path / "pipe.gguf", tmp_path)
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+@pytest.mark.skipif(os.geteuid() == 0, reason="needs a user other than root, who may read everything")
 def test_a_file_without_permission_is_answered_with_how_to_allow_it(tmp_path: Path):
     path = tmp_path / "m.gguf"
     path.write_bytes(build_gguf())

@@ -13,6 +13,7 @@ from llmos.errors import Unavailable
 from llmos_hub.supervisor.database_files import explain_exit, refuse_lost_files, repair, sound_length
 from llmos_hub.supervisor.store_check import StoreCheck
 from llmos_hub.valkey.server import ServerConfig, find_valkey
+from tests.support.waiting import eventually
 
 SET = b"*3\r\n$3\r\nSET\r\n$1\r\na\r\n$4\r\n1\r\n2\r\n"
 MULTI, EXEC = b"*1\r\n$5\r\nMULTI\r\n", b"*1\r\n$4\r\nEXEC\r\n"
@@ -105,10 +106,12 @@ def config():
 
 async def answer(check: StoreCheck) -> str | None:
     """Return the result of the check once the server is up."""
-    async with asyncio.timeout(30):
-        while isinstance(found := await check.check(), str) and ("No such file" in found or "refused" in found):
-            await asyncio.sleep(0.02)
-    return found
+
+    async def found() -> tuple[str | None] | None:
+        words = await check.check()
+        return None if words and ("No such file" in words or "refused" in words) else (words,)
+
+    return (await eventually(found))[0]
 
 
 async def test_a_server_as_it_should_be(config):

@@ -7,6 +7,7 @@ import pytest
 
 from llmos_hub.processes.http import http_request
 from llmos_hub.supervisor.probes import HttpProbe, RedisProbe
+from tests.support.waiting import eventually
 
 
 @asynccontextmanager
@@ -78,9 +79,11 @@ async def test_redis_with_and_without_the_right_password(tmp_path):
     process.stdin.write(config.render().encode())
     process.stdin.close()
     try:
-        async with asyncio.timeout(30):
-            while await RedisProbe(config.url).check() is not None:
-                await asyncio.sleep(0.02)
+
+        async def well():
+            return await RedisProbe(config.url).check() is None
+
+        await eventually(well)
         wrong = f"unix://:wrong@{tmp_path / 'v.sock'}"
         assert "WRONGPASS" in await RedisProbe(wrong).check()
         assert "NOAUTH" in await RedisProbe(f"unix://{tmp_path / 'v.sock'}").check()

@@ -47,14 +47,14 @@ def test_a_layer_holds_what_was_made_and_nothing_that_nobody_needs(tmp_path):
     assert written["size"] == (tmp_path / "layer.tar").stat().st_size
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root makes the kernel's whiteouts")
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, who makes the kernel's whiteouts")
 def test_what_a_step_deleted_is_a_whiteout(tmp_path):
     root = tmp_path / "root"
     (root / "etc").mkdir(parents=True)
     try:
         os.mknod(root / "etc/gone", 0o020000, os.makedev(0, 0))
     except PermissionError:
-        pytest.skip("this machine makes no devices")
+        pytest.skip("needs the right to make devices (CAP_MKNOD)")
     write_layer(root, tmp_path / "layer.tar", EPOCH)
     with tarfile.open(tmp_path / "layer.tar") as tar:
         assert "etc/.wh.gone" in tar.getnames()

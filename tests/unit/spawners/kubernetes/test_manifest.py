@@ -1,12 +1,9 @@
 """LLMOSKubeSpawner without a cluster: the objects that it makes from a site's configuration and a user's choices."""
 
-import pytest
-
-pytest.importorskip("kubespawner")
-
 import datetime as dt
 from types import SimpleNamespace
 
+import pytest
 from kubernetes_asyncio.client import ApiException
 from llmos_spawners.kubernetes import LLMOSKubeSpawner
 from llmos_spawners.kubernetes import spawner as module

@@ -4,9 +4,6 @@ import asyncio
 from collections import Counter
 
 import pytest
-
-pytest.importorskip("kubespawner")
-
 from llmos_spawners.kubernetes import LLMOSKubeSpawner
 
 from tests.unit.spawners.kubernetes.test_manifest import cluster, make

@@ -20,6 +20,7 @@ from llmos_hub.stores.kubernetes.release import ReleaseStore
 from llmos_hub.stores.kubernetes.store import KubernetesStore
 from tests.support.fake_kubernetes import FakeKubernetes, fake_kubernetes
 from tests.support.store_contract import ADA, GRACE, StoreContract, follow, model, next_change
+from tests.support.waiting import eventually
 
 OURS, OTHERS = "a-llmos", "b-llmos"
 
@@ -257,6 +258,7 @@ async def test_whose_namespaces_are_is_asked_once(bench: Bench) -> None:
 
 
 async def _until(bench: Bench, namespace: str, ownership: Ownership) -> None:
-    async with asyncio.timeout(30):
-        while await bench.namespaces.ownership(namespace) != ownership:
-            await asyncio.sleep(0.01)
+    async def is_so() -> bool:
+        return await bench.namespaces.ownership(namespace) == ownership
+
+    await eventually(is_so)

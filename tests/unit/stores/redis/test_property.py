@@ -301,7 +301,17 @@ async def everything(store: RedisStore, start: str, end: str) -> list[tuple[int,
     return changes
 
 
-async def play(url: str, scenario: dict[str, Any]) -> None:
+@dataclass
+class Played:
+    """A scenario after its end: what its watches saw, all changes (None if some were trimmed), the final state."""
+
+    run: Run
+    seen: list[Seen]
+    changes: list[tuple[int, str, ModelService]] | None
+    final: dict[str, ModelService]
+
+
+async def play(url: str, scenario: dict[str, Any]) -> Played:
     admin = redis.asyncio.Redis.from_url(url)
     await admin.flushall()
     stores = [RedisStore(Database(url), Sealer(), bookmark_interval=0.01) for _ in range(3)]
@@ -323,19 +333,18 @@ async def play(url: str, scenario: dict[str, Any]) -> None:
         seen = [task.result() for task in watching]
         final = await stores[2].list(ModelService)
         changes = None if run.trimmed else await everything(witness, start, final.resource_version)
-        check_writes(run, changes, {r.key: r for r in final.items})
-        for one in seen:
-            check_watch(one, changes, run, {r.key: r for r in final.items})
+        return Played(run, seen, changes, {r.key: r for r in final.items})
     finally:
         for store in (*stores, witness):
             await store.close()
         await admin.aclose()
 
 
-def check_writes(run: Run, changes: list[tuple[int, str, ModelService]] | None, final: dict[str, ModelService]) -> None:
+def assert_written(played: Played) -> None:
     """Check that every acknowledged write is stored with its expected effect, and that nothing else happened."""
-    if changes is not None:
-        told = {version: resource for version, _, resource in changes}
+    run = played.run
+    if played.changes is not None:
+        told = {version: resource for version, _, resource in played.changes}
         assert set(run.acknowledged) <= set(told)
         assert len(told) - len(run.acknowledged) <= run.doubtful, "changes that nobody made"
         for version, (_, stored) in run.acknowledged.items():
@@ -350,15 +359,14 @@ def check_writes(run: Run, changes: list[tuple[int, str, ModelService]] | None, 
         else:
             assert known(stored) == after
             state[stored.key] = after
-    assert state == {key: known(resource) for key, resource in final.items()}
+    assert state == {key: known(resource) for key, resource in played.final.items()}
 
 
-def check_watch(
-    seen: Seen, changes: list[tuple[int, str, ModelService]] | None, run: Run, final: dict[str, ModelService]
-) -> None:
+def assert_told(seen: Seen, played: Played) -> None:
     """Check that list and changes of a watch add up to the final state, and that no change is missing."""
-    if changes is not None:
-        must = [told for told in visible(changes, seen.plan) if told[0] > seen.start]
+    run = played.run
+    if played.changes is not None:
+        must = [told for told in visible(played.changes, seen.plan) if told[0] > seen.start]
         assert seen.told == must
     elif not run.doubtful:
         versions = [v for v, *_ in seen.told]
@@ -368,7 +376,7 @@ def check_watch(
         namespace, labels = seen.plan["namespace"], seen.plan["labels"] or {}
         assert seen.state == {
             key: resource
-            for key, resource in final.items()
+            for key, resource in played.final.items()
             if namespace in (None, resource.metadata.namespace)
             and all(resource.metadata.labels.get(k) == v for k, v in labels.items())
         }
@@ -386,4 +394,7 @@ def test_any_interleaving_agrees_with_the_model(valkey_server: ValkeyServer, sce
         for name, value in (("QUEUE", scenario["queue"]), ("PAGE", scenario["page"]), ("BLOCK", 0.05)):
             stack.callback(setattr, tail, name, getattr(tail, name))
             setattr(tail, name, value)
-        asyncio.run(play(valkey_server.url, scenario))
+        played = asyncio.run(play(valkey_server.url, scenario))
+    assert_written(played)
+    for seen in played.seen:
+        assert_told(seen, played)
