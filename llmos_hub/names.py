@@ -181,6 +181,8 @@ class DataDir:
         """The model cache."""
         self.workloads = root / "workloads"
         """Records and logs of running workloads; their sockets are in `run`."""
+        self.volumes = root / "volumes"
+        """The files of volumes, by namespace."""
         self.homes = root / "homes"
         """One home per person."""
         self.secrets = root / "secrets.json"

@@ -273,6 +273,8 @@ class Resource(Model):
     """True if ``spec.replicas`` is a number of processes, which ``scale`` sets."""
     pausable: ClassVar[bool] = False
     """True if ``spec.paused`` ends all processes and keeps the resource, as ``stop`` and ``start`` do."""
+    undo: ClassVar[str] = ""
+    """Words after ``llmos`` that undo a deletion, with ``{name}``; empty if a deletion can't be undone."""
     placeholder: ClassVar[Mapping[str, Any]] = {}
     """A valid ``spec`` that replaces one that can't be read at all."""
 
@@ -332,6 +334,14 @@ class Resource(Model):
         The store refuses a write that claims a name of another resource.
         """
         return {}
+
+    @property
+    def rests_until(self) -> datetime | None:
+        """The time until which its deletion can be undone; None if it isn't deleted, or can't be undone.
+
+        Only who may delete the resource may change it.
+        """
+        return None
 
     def usage(self) -> Usage | None:
         """Return what its processes on this machine use; None if it has none. Only for kinds with logs."""

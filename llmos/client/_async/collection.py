@@ -145,8 +145,13 @@ class AsyncCollection(Generic[R]):
         path = resource_path(self.kind, await self._namespace(namespace), name)
         return await self._write("PATCH", path, dict(patch), MERGE, dry_run=dry_run)
 
-    async def delete(self, name: str, *, namespace: str | None = None, dry_run: bool = False) -> None:
+    async def delete(self, name: str, *, namespace: str | None = None, dry_run: bool = False) -> R:
         """Request the deletion of a resource; `wait_deleted` waits until it is gone.
+
+        Returns
+        -------
+        Resource
+            Its last state. If `rests_until` is set, it rests until then, and its deletion can be undone.
 
         Raises
         ------
@@ -155,7 +160,7 @@ class AsyncCollection(Generic[R]):
         """
         path = resource_path(self.kind, await self._namespace(namespace), name)
         params = {"dryRun": "All"} if dry_run else None
-        await self._transport.request("DELETE", path, params=params, repeatable=False)
+        return read(self.kind, await self._transport.request("DELETE", path, params=params, repeatable=False))
 
     async def wait_deleted(self, name: str, *, namespace: str | None = None, timeout: float = 60.0) -> None:
         """Wait until a resource is deleted.

@@ -146,8 +146,13 @@ class Collection(Generic[R]):
         path = resource_path(self.kind, self._namespace(namespace), name)
         return self._write("PATCH", path, dict(patch), MERGE, dry_run=dry_run)
 
-    def delete(self, name: str, *, namespace: str | None = None, dry_run: bool = False) -> None:
+    def delete(self, name: str, *, namespace: str | None = None, dry_run: bool = False) -> R:
         """Request the deletion of a resource; `wait_deleted` waits until it is gone.
+
+        Returns
+        -------
+        Resource
+            Its last state. If `rests_until` is set, it rests until then, and its deletion can be undone.
 
         Raises
         ------
@@ -156,7 +161,7 @@ class Collection(Generic[R]):
         """
         path = resource_path(self.kind, self._namespace(namespace), name)
         params = {"dryRun": "All"} if dry_run else None
-        self._transport.request("DELETE", path, params=params, repeatable=False)
+        return read(self.kind, self._transport.request("DELETE", path, params=params, repeatable=False))
 
     def wait_deleted(self, name: str, *, namespace: str | None = None, timeout: float = 60.0) -> None:
         """Wait until a resource is deleted.

@@ -1,0 +1,115 @@
+"""The interface of volume providers, which hold the data of volumes.
+
+A reconciler states what it wants and gets back what is the case; long work runs in the background, and its end is
+reported through `Volumes.subscribe`, so that the resource is looked at again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+__all__ = ["Changed", "VolumeRef", "VolumeState", "VolumeWish", "Volumes"]
+
+
+@dataclass(frozen=True, slots=True)
+class VolumeRef:
+    """A reference to a volume: the namespace, name and uid of its resource.
+
+    Attributes
+    ----------
+    uid
+        The resource's uid, so that a reused name refers to other data.
+    """
+
+    namespace: str
+    name: str
+    uid: str
+
+
+@dataclass(frozen=True, slots=True)
+class VolumeWish:
+    """What a volume should be.
+
+    Attributes
+    ----------
+    size
+        Size in bytes.
+    had
+        Size in bytes that it was reported to have. A volume that existed is never made again, empty, if its files are
+        gone. None: it is new.
+    """
+
+    size: int
+    had: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class VolumeState:
+    """What a volume is.
+
+    Attributes
+    ----------
+    state
+        ``Ready``; ``Working``: it is being made, filled or grown; ``Failed``: it can't be as wished, for `reason`.
+    capacity
+        Size in bytes that it has; None while it can't be used.
+    used
+        Bytes in use, as last measured; None while it isn't known.
+    reason
+        One word: ``InsufficientStorage``, ``Lost``, ``Refused``, ``Provisioning``.
+    message
+        The reason as a sentence that says what to do.
+    look_again
+        Seconds after which to look again; None: when a change is reported.
+    """
+
+    state: Literal["Ready", "Working", "Failed"]
+    capacity: int | None = None
+    used: int | None = None
+    reason: str = ""
+    message: str = ""
+    look_again: float | None = None
+
+
+Changed = Callable[[VolumeRef], None]
+"""A function that is called with a volume whose state may have changed; from the event loop."""
+
+
+class Volumes(Protocol):
+    """A provider of volumes."""
+
+    def subscribe(self, changed: Changed) -> None:
+        """Call `changed` when background work for a volume has ended."""
+        ...
+
+    async def ensure(self, ref: VolumeRef, wish: VolumeWish) -> VolumeState:
+        """Bring a volume closer to what is wished, and return what it is; idempotent."""
+        ...
+
+    async def delete(self, ref: VolumeRef) -> bool:
+        """Delete a volume with its files; returns False while that is under way."""
+        ...
+
+    async def close(self) -> None:
+        """Stop what runs in the background; it is found again and continued at the next start."""
+        ...
+
+
+class NoVolumes:
+    """A provider where there is none: every volume fails with the reason."""
+
+    def subscribe(self, changed: Changed) -> None:
+        """Do nothing: nothing changes."""
+
+    async def ensure(self, ref: VolumeRef, wish: VolumeWish) -> VolumeState:  # noqa: ARG002 - the protocol's
+        """Return the reason."""
+        return VolumeState("Failed", reason="Unsupported", message="This platform holds no volumes.")
+
+    async def delete(self, ref: VolumeRef) -> bool:  # noqa: ARG002 - the protocol's
+        """Return True, as there is nothing to delete."""
+        return True
+
+    async def close(self) -> None:
+        """Do nothing."""
