@@ -138,7 +138,14 @@ _VERBS = (
     Verb("apply", "create or change resources from files", ("apply -f chat.yaml", "apply -f - --dry-run")),
     Verb("delete", "delete resources", ("delete ms chat", "delete -f chat.yaml --yes")),
     Verb(
-        "volume", "make, grow and undelete volumes", ("volume create data 10Gi", "volume grow data 20Gi", "volume ls")
+        "volume",
+        "make, grow and undelete volumes; list, copy and remove files",
+        (
+            "volume create data 10Gi",
+            "volume cp model.gguf data:models/",
+            "volume ls data:models",
+            "volume cp data:out .",
+        ),
     ),
     Verb("explain", "explain a kind or a field", ("explain ms.spec.resources",), needs_client=False),
     Verb("nodes", "show the nodes and their free capacity", ("nodes", "nodes node1")),

@@ -6,18 +6,22 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from llmos.present.amounts import age, duration, format_bytes
+from llmos.present.amounts import age, duration, format_bytes, stopwatch
 from llmos.present.fields import tone_of
 from llmos.present.tables import Row, Table
+from llmos.present.text import Line, clean, line
 from llmos.present.views import View
 from llmos.resources import Volume
 
 if TYPE_CHECKING:
     from llmos.client.progress import Progress
+    from llmos.client.transfers import FileInfo, Transfer
     from llmos.present.hints import Hints
 
-__all__ = ["VIEW", "state_of", "volume_table"]
+__all__ = ["VIEW", "TransferView", "file_table", "state_of", "volume_table"]
 
+_SHOWN_EVERY = 0.5
+"""Seconds between two readings of a transfer."""
 _TELLING = frozenset({"Full", "Degraded", "Failed"})
 
 
@@ -69,6 +73,49 @@ def volume_table(volumes: Sequence[Volume], *, now: datetime, namespaces: bool =
 
 def _use(progress: Progress, hints: Hints) -> str:
     return f"files: {hints.command} volume ls {progress.name}"
+
+
+def file_table(entries: Sequence[FileInfo], *, now: datetime) -> Table:
+    """Return a table of files with size and age; directories end with ``/``."""
+    rows = [
+        Row(
+            [
+                clean(entry.name) + ("/" if entry.type == "directory" else ""),
+                format_bytes(entry.size, binary=False) if entry.type == "file" else entry.type,
+                age(entry.modified, now),
+            ]
+        )
+        for entry in entries
+    ]
+    return Table(["NAME", "SIZE", "AGE"], rows, empty="It is empty.", elastic=("NAME",))
+
+
+class TransferView:
+    """The line that shows how far a transfer is; it is shown again at most twice a second."""
+
+    def __init__(self) -> None:
+        self._line, self._until = "", 0.0
+
+    def seen(self, transfer: Transfer, seconds: float) -> None:
+        """Take the progress of a transfer that began so many seconds ago."""
+        if seconds < self._until and transfer.done < transfer.total:
+            return
+        self._until = seconds + _SHOWN_EVERY
+        done, total = (format_bytes(size, binary=False) for size in (transfer.done, transfer.total))
+        parts = [clean(transfer.file), f"{done} of {total}"]
+        if transfer.files_total > 1:
+            parts.append(f"{transfer.files} of {transfer.files_total} files")
+        if seconds > 1:
+            speed = max(1.0, transfer.done / seconds)
+            parts += [
+                f"{format_bytes(speed, binary=False)}/s",
+                f"{stopwatch((transfer.total - transfer.done) / speed)} left",
+            ]
+        self._line = "   ".join(parts)
+
+    def lines(self, *, now: datetime, width: int | None = None) -> list[Line]:  # noqa: ARG002 - the protocol's
+        """Return the line."""
+        return [line(self._line)]
 
 
 VIEW = View(table=volume_table, use=_use)

@@ -70,6 +70,7 @@ class Volume(Resource):
     singular: ClassVar[str] = "volume"
     short_names: ClassVar[tuple[str, ...]] = ("vol",)
     holds_data: ClassVar[bool] = True
+    has_files: ClassVar[bool] = True
     finalizer: ClassVar[str] = "llmos.ai/volume"
     undo: ClassVar[str] = "volume undelete {name}"
     phases: ClassVar[Mapping[str, Meaning]] = {

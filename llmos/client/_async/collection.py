@@ -8,6 +8,7 @@ from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from typing import Any, Generic, TypeVar
 
+from llmos.client._async.files import AsyncFiles
 from llmos.client._async.transport import AsyncTransport
 from llmos.client._async.watching import fetch_listing, steps
 from llmos.client.messages import Event, Listing, Step, WatchEvent, read
@@ -182,6 +183,21 @@ class AsyncCollection(Generic[R]):
                     break
         message = f"{name} is still being deleted after {timeout:.0f} s. The deletion continues; look with: llmos get {self.kind.singular} {name}"
         raise Unavailable(message)
+
+    def files(self, name: str, *, namespace: str | None = None) -> AsyncFiles:
+        """Return the files of a resource, to list, upload and download.
+
+        Raises
+        ------
+        Unsupported
+            Resources of this kind have no files.
+        """
+        self._require(self.kind.has_files, "have no files")
+
+        async def where() -> str:
+            return await self._namespace(namespace) or ""
+
+        return AsyncFiles(self.kind, name, self._transport, where)
 
     async def exists(self, name: str, *, namespace: str | None = None) -> bool:
         """Return whether a resource of that name exists."""

@@ -9,6 +9,7 @@ from collections.abc import Generator, Callable, Mapping, Sequence
 from contextlib import closing
 from typing import Any, Generic, TypeVar
 
+from llmos.client._sync.files import Files
 from llmos.client._sync.transport import Transport
 from llmos.client._sync.watching import fetch_listing, steps
 from llmos.client.messages import Event, Listing, Step, WatchEvent, read
@@ -183,6 +184,21 @@ class Collection(Generic[R]):
                     break
         message = f"{name} is still being deleted after {timeout:.0f} s. The deletion continues; look with: llmos get {self.kind.singular} {name}"
         raise Unavailable(message)
+
+    def files(self, name: str, *, namespace: str | None = None) -> Files:
+        """Return the files of a resource, to list, upload and download.
+
+        Raises
+        ------
+        Unsupported
+            Resources of this kind have no files.
+        """
+        self._require(self.kind.has_files, "have no files")
+
+        def where() -> str:
+            return self._namespace(namespace) or ""
+
+        return Files(self.kind, name, self._transport, where)
 
     def exists(self, name: str, *, namespace: str | None = None) -> bool:
         """Return whether a resource of that name exists."""
