@@ -183,6 +183,8 @@ class DataDir:
         """Records and logs of running workloads; their sockets are in `run`."""
         self.volumes = root / "volumes"
         """The files of volumes, by namespace."""
+        self.volume_links = self.volumes / ".links"
+        """A link to each volume by namespace and name, which servers are given."""
         self.homes = root / "homes"
         """One home per person."""
         self.secrets = root / "secrets.json"

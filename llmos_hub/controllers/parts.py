@@ -160,7 +160,7 @@ async def _on_this_machine(settings: ProcessSettings, stop: asyncio.Future[signa
     backend = LocalBackend(settings.data_dir.workloads, settings.data_dir.run)
     try:
         await backend.start()
-        volumes = LocalVolumes(settings.data_dir.volumes)
+        volumes = LocalVolumes(settings.data_dir.volumes, settings.data_dir.volume_links)
         yield Parts(store, backend, local_context(settings), volumes=volumes)
     finally:
         everything = stop.done() and stop.result() is signal.SIGINT

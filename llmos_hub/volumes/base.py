@@ -88,6 +88,14 @@ class Volumes(Protocol):
         """Bring a volume closer to what is wished, and return what it is; idempotent."""
         ...
 
+    def source(self, ref: VolumeRef) -> str:
+        """Return what `llmos_hub.workload.Mount` calls the source: a directory, or the name of a claim."""
+        ...
+
+    async def hide(self, ref: VolumeRef) -> None:
+        """Take a volume that rests after its deletion out of servers' reach, as far as that needs something done."""
+        ...
+
     async def delete(self, ref: VolumeRef) -> bool:
         """Delete a volume with its files; returns False while that is under way."""
         ...
@@ -106,6 +114,13 @@ class NoVolumes:
     async def ensure(self, ref: VolumeRef, wish: VolumeWish) -> VolumeState:  # noqa: ARG002 - the protocol's
         """Return the reason."""
         return VolumeState("Failed", reason="Unsupported", message="This platform holds no volumes.")
+
+    def source(self, ref: VolumeRef) -> str:
+        """Return nothing that could be mounted."""
+        return ref.name
+
+    async def hide(self, ref: VolumeRef) -> None:
+        """Do nothing."""
 
     async def delete(self, ref: VolumeRef) -> bool:  # noqa: ARG002 - the protocol's
         """Return True, as there is nothing to delete."""

@@ -1,6 +1,7 @@
 """Volumes on a workstation: directories in the data directory.
 
-``volumes/NAMESPACE/NAME.UID`` holds a volume's files; ``volumes/.deleted/UID`` what is being removed. Directories are
+``NAMESPACE/NAME.UID`` holds a volume's files; ``.links/NAMESPACE/NAME`` leads there, by which notebook
+servers find it; ``.deleted/UID`` is being removed. Directories are
 private to the account that runs the platform and people's servers. Nothing is set aside: the space in use is measured.
 """
 
@@ -86,10 +87,13 @@ class LocalVolumes:
     ----------
     root
         The directory of all volumes; created when the first one is.
+    links
+        The directory of links to them.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, links: Path) -> None:
         self._root = root
+        self._links = links
         self._changed: list[Changed] = []
         self._measured: dict[VolumeRef, _Measured] = {}
         self._tasks: dict[object, asyncio.Task[None]] = {}
@@ -109,6 +113,7 @@ class LocalVolumes:
             if refusal := await asyncio.to_thread(self._refuse, ref, wish.size):
                 return VolumeState("Failed", reason="InsufficientStorage", message=refusal, look_again=_RETRY)
             await asyncio.to_thread(self._make, directory)
+        await asyncio.to_thread(self._link, self._link_of(ref), directory)
         measured = self._measured.get(ref)
         if measured is None or time.monotonic() >= measured.due:
             self._begin(ref, self._measure(ref, directory))
@@ -121,10 +126,19 @@ class LocalVolumes:
             return VolumeState("Failed", wish.had, used, "InsufficientStorage", refusal, look_again=_RETRY)
         return VolumeState("Ready", wish.size, used, look_again=_EVERY)
 
+    def source(self, ref: VolumeRef) -> str:
+        """Return its directory."""
+        return str(directory_of(self._root, ref))
+
+    async def hide(self, ref: VolumeRef) -> None:
+        """Remove the link by which servers find it."""
+        await asyncio.to_thread(self._link_of(ref).unlink, missing_ok=True)
+
     async def delete(self, ref: VolumeRef) -> bool:
         """Move the directory away at once, and remove its files in the background."""
         directory = directory_of(self._root, ref)
         self._measured.pop(ref, None)
+        await self.hide(ref)
         await asyncio.to_thread(self._put_away, directory, ref.uid)
         self._sweep()
         return True
@@ -155,6 +169,19 @@ class LocalVolumes:
     def _make(directory: Path) -> None:
         for each in (directory.parent.parent, directory.parent, directory):
             each.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    def _link_of(self, ref: VolumeRef) -> Path:
+        directory_of(self._root, ref)  # raises an error for a reference that leads elsewhere
+        return self._links / ref.namespace / ref.name
+
+    @staticmethod
+    def _link(link: Path, directory: Path) -> None:
+        with contextlib.suppress(OSError):
+            if link.readlink() == directory:
+                return
+        link.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        link.unlink(missing_ok=True)
+        link.symlink_to(directory)
 
     def _put_away(self, directory: Path, uid: str) -> None:
         away = self._root / _DELETED

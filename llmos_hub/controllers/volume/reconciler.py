@@ -10,11 +10,14 @@ from llmos.resources.base import utcnow
 from llmos_hub.controllers.reconciler import Result
 from llmos_hub.controllers.registry import Dependencies
 from llmos_hub.controllers.volume.status import make_status
+from llmos_hub.managers.uses import users_of
 from llmos_hub.stores.informer import Key
 from llmos_hub.volumes.base import VolumeRef, VolumeState, VolumeWish
 
 __all__ = ["VolumeReconciler"]
 
+_IN_USE = 5.0
+"""Seconds between looks at the users of a volume that is to be deleted."""
 _DELETING = 2.0
 """Seconds between looks at a deletion that is under way."""
 
@@ -53,6 +56,7 @@ class VolumeReconciler:
         if (until := volume.rests_until) is not None:
             if now >= until:
                 return Result(resource=await self._store.delete(Volume, meta.namespace, meta.name, uid=meta.uid))
+            await self._volumes.hide(ref)
             return await self._write(volume, None, (until - now).total_seconds())
         wish = VolumeWish(volume.spec.size_bytes, volume.status.capacity)
         state = await self._volumes.ensure(ref, wish)
@@ -69,6 +73,9 @@ class VolumeReconciler:
         meta = volume.metadata
         if Volume.finalizer not in meta.finalizers:
             return Result()
+        if users := await users_of(self._store, volume):  # deleted past the API, which refuses that
+            message = f"It is deleted as soon as nothing uses it: {', '.join(users[:5])}."
+            return await self._write(volume, VolumeState("Working", reason="InUse", message=message), _IN_USE)
         if not await self._volumes.delete(ref):
             return Result(_DELETING)
         finalizers = [name for name in meta.finalizers if name != Volume.finalizer]

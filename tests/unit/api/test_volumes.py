@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +13,8 @@ import pytest
 
 from llmos.cli.entry import main
 from llmos.client import AsyncClient
-from llmos.errors import Invalid, NotReady
+from llmos.errors import Conflict, Invalid, NotReady
+from llmos.resources import Volume
 from llmos_hub.controllers.parts import Parts, local_context
 from llmos_hub.controllers.runner import Controllers
 from llmos_hub.managers.settings import VOLUME_REST
@@ -38,7 +40,9 @@ async def controllers(api: Api, root: Path) -> AsyncIterator[Controllers]:
     settings = ProcessSettings(DataDir(api.workloads), "")
     backend = FakeBackend(lambda *_: Behaviour())
     made = Controllers(
-        Parts(api.store, backend, local_context(settings), volumes=LocalVolumes(root)), settings, environ={}
+        Parts(api.store, backend, local_context(settings), volumes=LocalVolumes(root, root / ".links")),
+        settings,
+        environ={},
     )
     task = asyncio.create_task(made.run())
     yield made
@@ -129,3 +133,27 @@ async def test_sizes_are_checked(client: AsyncClient) -> None:
     for size, said in (("2GiB", 'Did you mean "2Gi"'), ("5", "less than 1Mi"), ("0", "more than zero")):
         with pytest.raises(Invalid, match=said):
             await client.volumes.create({"metadata": {"name": "data"}, "spec": {"size": size}})
+
+
+async def test_one_in_use_is_not_deleted_and_who_uses_it_is_said(client: AsyncClient, root: Path) -> None:
+    await client.volumes.create({"metadata": {"name": "data"}, "spec": {"size": "1Gi"}})
+    await client.volumes.wait_ready("data", timeout=30)
+    await client.modelservices.create({"metadata": {"name": "chat"}, "spec": {"model": "volume://data/a.gguf"}})
+    with pytest.raises(Conflict, match="data is in use by modelservice/chat"):
+        await client.volumes.delete("data")
+    assert (await client.volumes.get("data")).rests_until is None
+    await client.modelservices.stop("chat")
+    assert (await client.volumes.delete("data")).rests_until is not None
+
+
+async def test_one_deleted_past_the_api_waits_for_its_users(client: AsyncClient, api: Api, root: Path) -> None:
+    await client.volumes.create({"metadata": {"name": "data"}, "spec": {"size": "1Gi"}})
+    await client.volumes.wait_ready("data", timeout=30)
+    await client.modelservices.create({"metadata": {"name": "chat"}, "spec": {"model": "volume://data/a.gguf"}})
+    (directory,) = (root / "user-ada").iterdir()
+    await api.store.delete(Volume, "user-ada", "data")
+    async with aclosing(client.volumes.steps(namespace="user-ada")) as steps:
+        async for step in steps:
+            if "modelservice/chat" in step.items["user-ada/data"].status.message:
+                break
+    assert directory.is_dir()

@@ -36,6 +36,11 @@ class Provider:
         self.wishes.append(wish)
         return self.state
 
+    def source(self, ref: VolumeRef) -> str:
+        return f"/volumes/{ref.name}"
+
+    async def hide(self, ref: VolumeRef) -> None: ...
+
     async def delete(self, ref: VolumeRef) -> bool:
         self.deleted.append(ref)
         return self.done

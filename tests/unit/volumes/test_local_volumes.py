@@ -22,7 +22,7 @@ class Provider:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.changed: asyncio.Queue[VolumeRef] = asyncio.Queue()
-        self.volumes = LocalVolumes(root)
+        self.volumes = LocalVolumes(root, root / ".links")
         self.volumes.subscribe(self.changed.put_nowait)
 
 
@@ -90,8 +90,15 @@ async def test_deleted_files_are_away_at_once_and_removed(provider: Provider) ->
     outside.mkdir()
     (outside / "kept").touch()
     (directory / "link").symlink_to(outside)
+    link = provider.root / ".links" / "user-ada" / "data"
+    assert link.readlink() == directory
+    await provider.volumes.hide(REF)
+    assert not link.is_symlink()
+    await provider.volumes.ensure(REF, VolumeWish(GI, had=GI))
+    assert link.readlink() == directory
     assert await provider.volumes.delete(REF)
     assert not directory.exists()
+    assert not link.is_symlink()
     await asyncio.gather(*provider.volumes._tasks.values())
     assert not any((provider.root / ".deleted").iterdir())
     assert (outside / "kept").exists()
