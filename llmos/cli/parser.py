@@ -139,12 +139,13 @@ _VERBS = (
     Verb("delete", "delete resources", ("delete ms chat", "delete -f chat.yaml --yes")),
     Verb(
         "volume",
-        "make, grow and undelete volumes; list, copy and remove files",
+        "make, grow, snapshot and undelete volumes; list, copy and remove files",
         (
             "volume create data 10Gi",
             "volume cp model.gguf data:models/",
             "volume ls data:models",
             "volume cp data:out .",
+            "volume snapshot data",
         ),
     ),
     Verb("explain", "explain a kind or a field", ("explain ms.spec.resources",), needs_client=False),

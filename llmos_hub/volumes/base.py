@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Final, Literal, Protocol
 
-__all__ = ["Changed", "VolumeRef", "VolumeState", "VolumeWish", "Volumes"]
+__all__ = ["Changed", "DataSource", "NoVolumes", "VolumeRef", "VolumeState", "VolumeWish", "Volumes"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +29,22 @@ class VolumeRef:
 
 
 @dataclass(frozen=True, slots=True)
+class DataSource:
+    """What a new volume is a copy of.
+
+    Attributes
+    ----------
+    kind
+        ``snapshot`` or ``volume``.
+    ref
+        The snapshot or volume, in the same namespace.
+    """
+
+    kind: Literal["snapshot", "volume"]
+    ref: VolumeRef
+
+
+@dataclass(frozen=True, slots=True)
 class VolumeWish:
     """What a volume should be.
 
@@ -39,10 +55,13 @@ class VolumeWish:
     had
         Size in bytes that it was reported to have. A volume that existed is never made again, empty, if its files are
         gone. None: it is new.
+    source
+        What a new one is filled with; None: it is empty.
     """
 
     size: int
     had: int | None = None
+    source: DataSource | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +71,7 @@ class VolumeState:
     Attributes
     ----------
     state
-        ``Ready``; ``Working``: it is being made, filled or grown; ``Failed``: it can't be as wished, for `reason`.
+        ``Ready``; ``Working``: it is being made or filled; ``Failed``: it can't be as wished, for `reason`.
     capacity
         Size in bytes that it has; None while it can't be used.
     used
@@ -92,6 +111,18 @@ class Volumes(Protocol):
         """Return what `llmos_hub.workload.Mount` calls the source: a directory, or the name of a claim."""
         ...
 
+    async def snapshot(self, ref: VolumeRef, volume: VolumeRef) -> VolumeState:
+        """Bring a snapshot of a volume closer to being whole; `VolumeState.used` is its size then."""
+        ...
+
+    async def restore(self, volume: VolumeRef, snapshot: VolumeRef, request: str, wish: VolumeWish) -> VolumeState:
+        """Bring a volume closer to holding what a snapshot holds; nothing uses the volume meanwhile."""
+        ...
+
+    async def delete_snapshot(self, ref: VolumeRef) -> bool:
+        """Delete a snapshot; returns False while that is under way."""
+        ...
+
     async def hide(self, ref: VolumeRef) -> None:
         """Take a volume that rests after its deletion out of servers' reach, as far as that needs something done."""
         ...
@@ -105,6 +136,9 @@ class Volumes(Protocol):
         ...
 
 
+_NONE: Final = VolumeState("Failed", reason="Unsupported", message="This platform holds no volumes.")
+
+
 class NoVolumes:
     """A provider where there is none: every volume fails with the reason."""
 
@@ -113,7 +147,19 @@ class NoVolumes:
 
     async def ensure(self, ref: VolumeRef, wish: VolumeWish) -> VolumeState:  # noqa: ARG002 - the protocol's
         """Return the reason."""
-        return VolumeState("Failed", reason="Unsupported", message="This platform holds no volumes.")
+        return _NONE
+
+    async def snapshot(self, ref: VolumeRef, volume: VolumeRef) -> VolumeState:  # noqa: ARG002 - the protocol's
+        """Return the reason."""
+        return _NONE
+
+    async def restore(self, volume: VolumeRef, snapshot: VolumeRef, request: str, wish: VolumeWish) -> VolumeState:  # noqa: ARG002 - likewise
+        """Return the reason."""
+        return _NONE
+
+    async def delete_snapshot(self, ref: VolumeRef) -> bool:  # noqa: ARG002 - the protocol's
+        """Return True, as there is nothing to delete."""
+        return True
 
     def source(self, ref: VolumeRef) -> str:
         """Return nothing that could be mounted."""

@@ -1,4 +1,4 @@
-"""``volume``: make, grow and undelete volumes, and list, copy and remove their files."""
+"""``volume``: make, grow, copy and undelete volumes, and list, copy and remove their files."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from llmos.client.transfers import FileInfo, Transfer, split_remote
 from llmos.errors import UsageError
 from llmos.present.amounts import format_bytes, stopwatch
 from llmos.present.volumes import TransferView, file_table, volume_table
-from llmos.resources import Volume
+from llmos.resources import Snapshot, Volume
 from llmos.resources.base import utcnow
 
 __all__ = ["configure_volume", "run_volume"]
@@ -36,6 +36,7 @@ def configure_volume(parser: Parser) -> None:
     parser.add_argument(
         "-r", "--recursive", action="store_true", help="rm: remove directories with all that is in them"
     )
+    parser.add_argument("--snapshot", metavar="SNAPSHOT", help="create: fill it with what a snapshot holds")
     parser.add_argument("-y", "--yes", action="store_true", help="don't ask")
     parser.add_argument("--parallel", metavar="N", type=int, default=4, help="cp: files sent at once (default: 4)")
     add_namespace(parser)
@@ -50,7 +51,10 @@ def run_volume(client: Client, args: argparse.Namespace, output: Output) -> Any:
 
 def _create(client: Client, args: argparse.Namespace, output: Output) -> Volume:
     name, size = _words(args, "create NAME SIZE, such as: create data 10Gi", 2)
-    client.collection(Volume).create({"metadata": {"name": name}, "spec": {"size": size}}, namespace=args.namespace)
+    spec: dict[str, Any] = {"size": size}
+    if args.snapshot:
+        spec["source"] = {"snapshot": args.snapshot}
+    client.collection(Volume).create({"metadata": {"name": name}, "spec": spec}, namespace=args.namespace)
     return _end(client, name, args, output, "is being made")
 
 
@@ -59,6 +63,40 @@ def _grow(client: Client, args: argparse.Namespace, output: Output) -> Volume:
     with suggesting(client, Target(Volume, name), args.namespace):
         client.collection(Volume).patch(name, {"spec": {"size": size}}, namespace=args.namespace)
     return _end(client, name, args, output, f"is growing to {size}")
+
+
+def _clone(client: Client, args: argparse.Namespace, output: Output) -> Volume:
+    name, new = _words(args, "clone NAME NEW, such as: clone data data-copy", 2)
+    with suggesting(client, Target(Volume, name), args.namespace):
+        size = client.collection(Volume).get(name, namespace=args.namespace).spec.size
+    manifest = {"metadata": {"name": new}, "spec": {"size": size, "source": {"volume": name}}}
+    client.collection(Volume).create(manifest, namespace=args.namespace)
+    return _end(client, new, args, output, f"is being copied from {name}")
+
+
+def _snapshot(client: Client, args: argparse.Namespace, output: Output) -> Snapshot:
+    if len(args.words) not in {1, 2}:
+        raise UsageError("llmos volume snapshot NAME [SNAPSHOT], such as: snapshot data data-before")
+    name = args.words[0]
+    new = args.words[1] if len(args.words) == 2 else f"{name}-{utcnow():%Y%m%d-%H%M%S}"
+    manifest = {"metadata": {"name": new}, "spec": {"volume": name}}
+    client.collection(Snapshot).create(manifest, namespace=args.namespace)
+    if args.wait:
+        return wait_shown(client, Snapshot, new, output, namespace=args.namespace, timeout=args.timeout)
+    output.text(f"snapshot/{new} is being made. Look with: {output.hints.command} get snapshots")
+    return client.collection(Snapshot).get(new, namespace=args.namespace)
+
+
+def _restore(client: Client, args: argparse.Namespace, output: Output) -> Volume | None:
+    name, snapshot = _words(args, "restore NAME SNAPSHOT, such as: restore data data-before", 2)
+    question = f"Replace all files of {name} by those of {snapshot}? What it holds now is lost."
+    if not args.yes and not output.confirm(question):
+        output.note("Nothing was restored.")
+        return None
+    restore = {"snapshot": snapshot, "request": f"{utcnow():%Y%m%d-%H%M%S-%f}"}
+    with suggesting(client, Target(Volume, name), args.namespace):
+        client.collection(Volume).patch(name, {"spec": {"restore": restore}}, namespace=args.namespace)
+    return _end(client, name, args, output, f"is going back to {snapshot}")
 
 
 def _undelete(client: Client, args: argparse.Namespace, output: Output) -> Volume:
@@ -150,6 +188,9 @@ _ACTIONS: Mapping[str, Callable[[Client, argparse.Namespace, Output], Any]] = {
     "create": _create,
     "grow": _grow,
     "undelete": _undelete,
+    "snapshot": _snapshot,
+    "restore": _restore,
+    "clone": _clone,
     "ls": _list,
     "cp": _copy,
     "rm": _remove,

@@ -44,6 +44,7 @@ def make_status(volume: Volume, state: VolumeState | None, now: datetime) -> Vol
         observed_generation=volume.metadata.generation,
         conditions=set_condition(old.conditions, ready),
         capacity=capacity,
+        restored=old.restored,
         used=used,
         measured_at=now if used != old.used else old.measured_at,
     )
@@ -58,7 +59,8 @@ def _phase(volume: Volume, state: VolumeState | None) -> tuple[VolumePhase, str,
         usable = state.capacity is not None
         return "Degraded" if usable else "Failed", state.reason, state.message
     if state.state == "Working":
-        return "Pending", state.reason or "Provisioning", state.message
+        phase: VolumePhase = "Copying" if state.reason == "Copying" else "Pending"
+        return phase, state.reason or "Provisioning", state.message
     if state.capacity is not None and state.used is not None and state.used > state.capacity:
         message = (
             f"It holds {format_bytes(state.used)} and was made for {format_bytes(state.capacity)}: the disk is shared with "

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from llmos.errors import Cause, Conflict, Invalid
-from llmos.resources import Volume
+from llmos.errors import Cause, Conflict, Invalid, NotFound
+from llmos.resources import Snapshot, Volume
 from llmos.resources.base import utcnow
 from llmos_hub.managers.kind_rules import KindRules
 from llmos_hub.managers.settings import VOLUME_REST
@@ -19,17 +19,33 @@ class VolumeRules(KindRules[Volume]):
     """The rules for Volumes."""
 
     async def admit(self, new: Volume, old: Volume | None, reader: Store) -> None:
-        """Refuse to shrink.
+        """Refuse to shrink, to change the source, and to restore what is in use.
 
         Raises
         ------
         Invalid
-            The size is less than the stored one; the error names the field.
+            The error names the field.
+        Conflict
+            It is in use; the message says by what.
         """
-        del reader
         if old is not None and not old.unread and new.spec.size_bytes < old.spec.size_bytes:
             text = f"{new.spec.size} is less than the {old.spec.size} that the volume has. A volume can grow, never shrink."
             raise Invalid(f"spec.size: {text}", causes=[Cause("spec.size", text)])
+
+        if old is not None and not old.unread and new.spec.source not in (None, old.spec.source):
+            text = "it can't be changed: it says what the volume was made from"
+            raise Invalid(f"spec.source: {text}.", causes=[Cause("spec.source", text)])
+        restore = new.spec.restore
+        if restore is None or (old is not None and old.spec.restore == restore):
+            return
+        try:
+            await reader.get(Snapshot, new.metadata.namespace, restore.snapshot)
+        except NotFound:
+            text = f'there is no snapshot "{restore.snapshot}" in {new.metadata.namespace}'
+            raise Invalid(f"spec.restore.snapshot: {text}.", causes=[Cause("spec.restore.snapshot", text)]) from None
+        if users := await users_of(reader, new):
+            name = new.metadata.name
+            raise Conflict(f"{name} is in use by {', '.join(users[:5])}. Stop what uses it, then restore {name}.")
 
     async def deleting(self, old: Volume, reader: Store) -> Volume | None:
         """Return it with the end of its rest; None if it rests already, or is not to rest.

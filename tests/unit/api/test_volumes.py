@@ -123,6 +123,37 @@ async def test_only_who_may_delete_may_let_it_rest_or_end_its_rest(
     assert (await ada.patch(f"{PATH}/data", json={"spec": {"size": "2Gi"}}, headers=merge)).status_code == 200
 
 
+async def test_snapshot_restore_and_clone_by_commands(client: AsyncClient, run: Run, root: Path) -> None:
+    await run("volume", "create", "data", "1Gi", "--timeout", "30")
+    (directory,) = (root / "user-ada").glob("data.*")
+    (directory / "file").write_text("before")
+    assert "Ready" in await run("volume", "snapshot", "data", "first", "--timeout", "30")
+    assert "first" in (listed := await run("get", "snapshots"))
+    assert [*listed.split()[:5]] == ["NAME", "VOLUME", "SIZE", "STATE", "AGE"]
+    (directory / "file").write_text("after")
+    assert "Ready" in await run("volume", "clone", "data", "copy", "--timeout", "30")
+    assert "Ready" in await run("volume", "create", "old", "1Gi", "--snapshot", "first", "--timeout", "30")
+    texts = {name: next((root / "user-ada").glob(f"{name}.*/file")).read_text() for name in ("copy", "old")}
+    assert texts == {"copy": "after", "old": "before"}
+    for _ in range(2):  # a second time, too
+        assert "Ready" in await run("volume", "restore", "data", "first", "--yes", "--timeout", "30")
+        assert (directory / "file").read_text() == "before"
+        (directory / "file").write_text("again")
+    await client.modelservices.create({"metadata": {"name": "chat"}, "spec": {"model": "volume://data/a.gguf"}})
+    assert "in use by modelservice/chat" in await run("volume", "restore", "data", "first", "--yes", code=1)
+    assert 'no snapshot "none"' in await run("volume", "restore", "copy", "none", "--yes", code=1)
+    assert 'no volume "none"' in await run("volume", "snapshot", "none", code=1)
+    await run("delete", "snapshot", "first", "--yes")
+    assert not list((root / ".snapshots" / "user-ada").iterdir())
+    found = await client.volumes.create(
+        {"metadata": {"name": "x"}, "spec": {"size": "1Gi", "source": {"volume": "none"}}}
+    )
+    with pytest.raises(NotReady, match='There is no Volume "none"'):
+        await client.volumes.wait_ready(found.metadata.name, timeout=30)
+    with pytest.raises(Invalid, match="only one of them"):
+        await client.volumes.create({"metadata": {"name": "y"}, "spec": {"size": "1Gi", "source": {}}})
+
+
 async def test_others_find_nothing(client: AsyncClient, grace: httpx.AsyncClient) -> None:
     await client.volumes.create({"metadata": {"name": "data"}, "spec": {"size": "1Gi"}})
     for method in ("GET", "DELETE"):
