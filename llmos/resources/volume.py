@@ -12,8 +12,9 @@ from llmos.resources import cel
 from llmos.resources.base import Condition, Meaning, Model, Name, ObjectMeta, Resource, Timestamp, Unit
 from llmos.resources.quantities import Storage, parse_quantity
 
-__all__ = ["Volume", "VolumePhase", "VolumeRestore", "VolumeSource", "VolumeSpec", "VolumeStatus"]
+__all__ = ["AccessMode", "Volume", "VolumePhase", "VolumeRestore", "VolumeSource", "VolumeSpec", "VolumeStatus"]
 
+AccessMode = Literal["ReadWriteOnce", "ReadWriteMany"]
 _ONE_SOURCE = "either snapshot or volume is needed, and only one of them"
 VolumePhase = Literal["Pending", "Copying", "Ready", "Full", "Degraded", "Deleted", "Failed"]
 
@@ -56,13 +57,25 @@ class VolumeSpec(Model):
                 says="'%s is less than the %s that the volume has. A volume can grow, never shrink.'"
                 ".format([string(self.size), string(oldSelf.size)])",
                 field=".size",
-            )
+            ),
+            cel.rule("self.accessMode == oldSelf.accessMode", "it can't be changed", field=".accessMode"),
+            cel.rule(
+                "has(self.storageClass) == has(oldSelf.storageClass) && "
+                "(!has(self.storageClass) || self.storageClass == oldSelf.storageClass)",
+                "it can't be changed",
+                field=".storageClass",
+            ),
         )
     )
 
     size: Storage
     """Size in bytes. It can grow, never shrink. On a workstation nothing is set aside and nothing stops at the size: the
     space in use is measured, and the status says when it is more."""
+    access_mode: AccessMode = "ReadWriteOnce"
+    """``ReadWriteOnce``: one node mounts it at a time; ``ReadWriteMany``: several do, if the storage class can. It can't
+    be changed, and has no meaning on a workstation."""
+    storage_class: Name | None = None
+    """Storage class, on a cluster; by default the cluster's own default. It can't be changed."""
     source: VolumeSource | None = None
     """What a new volume is a copy of; by default it is empty. It has no effect later."""
     restore: VolumeRestore | None = None

@@ -181,6 +181,7 @@ async def _in_cluster(settings: ProcessSettings) -> AsyncIterator[Parts]:
     from llmos_hub.controllers.leases import KubernetesLeases
     from llmos_hub.kubernetes.connection import KubernetesAPI
     from llmos_hub.managers.nodes import KubernetesNodes
+    from llmos_hub.volumes.kubernetes import KubernetesVolumes
 
     cluster = KubernetesSettings.from_environment()
     async with contextlib.AsyncExitStack() as stack:
@@ -218,6 +219,7 @@ async def _in_cluster(settings: ProcessSettings) -> AsyncIterator[Parts]:
             namespaces=owners,
             cluster=parts,
             metrics=metrics,
+            volumes=KubernetesVolumes(api, leading=lambda: leadership.leading),
         )
         logger.info("Ending; workloads keep running")
 

@@ -57,11 +57,15 @@ class VolumeWish:
         gone. None: it is new.
     source
         What a new one is filled with; None: it is empty.
+    access_mode, storage_class
+        For a cluster: whether several nodes mount it at once, and the storage class; empty: the cluster's default.
     """
 
     size: int
     had: int | None = None
     source: DataSource | None = None
+    access_mode: Literal["ReadWriteOnce", "ReadWriteMany"] = "ReadWriteOnce"
+    storage_class: str = ""
 
 
 @dataclass(frozen=True, slots=True)

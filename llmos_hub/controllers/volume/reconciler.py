@@ -77,6 +77,7 @@ class VolumeReconciler:
             if isinstance(found, VolumeState):
                 return found, restored
             source = found
+        wish = VolumeWish(spec.size_bytes, had, source, spec.access_mode, spec.storage_class or "")
         if volume.restores and spec.restore is not None and had is not None:
             found = await self._found(ref, Snapshot, VolumeSource(snapshot=spec.restore.snapshot))
             if isinstance(found, VolumeState):
@@ -84,11 +85,11 @@ class VolumeReconciler:
             if users := await users_of(self._store, volume):
                 message = f"It is restored as soon as nothing uses it: {', '.join(users[:5])}."
                 return VolumeState("Working", had, reason="InUse", message=message, look_again=_IN_USE), restored
-            state = await self._volumes.restore(ref, found.ref, spec.restore.request, VolumeWish(spec.size_bytes, had))
+            state = await self._volumes.restore(ref, found.ref, spec.restore.request, wish)
             if state.state != "Ready":
                 return replace(state, capacity=had), restored
             restored = spec.restore.request
-        return await self._volumes.ensure(ref, VolumeWish(spec.size_bytes, had, source)), restored
+        return await self._volumes.ensure(ref, wish), restored
 
     async def _found(
         self, ref: VolumeRef, kind: type[Snapshot | Volume], source: VolumeSource

@@ -32,6 +32,15 @@ class VolumeRules(KindRules[Volume]):
             text = f"{new.spec.size} is less than the {old.spec.size} that the volume has. A volume can grow, never shrink."
             raise Invalid(f"spec.size: {text}", causes=[Cause("spec.size", text)])
 
+        if old is not None and not old.unread:
+            before, after = old.spec, new.spec
+            fields = {
+                "accessMode": (before.access_mode, after.access_mode),
+                "storageClass": (before.storage_class, after.storage_class),
+            }
+            causes = [Cause(f"spec.{name}", "it can't be changed") for name, (a, b) in fields.items() if a != b]
+            if causes:
+                raise Invalid("; ".join(map(str, causes)), causes=causes)
         if old is not None and not old.unread and new.spec.source not in (None, old.spec.source):
             text = "it can't be changed: it says what the volume was made from"
             raise Invalid(f"spec.source: {text}.", causes=[Cause("spec.source", text)])
