@@ -20,12 +20,14 @@ HEADER = "# Made from ../_async/{name} by `make generate`; don't edit it.\n"
 NAMES = {
     "AsyncClient": "Client",
     "AsyncCollection": "Collection",
+    "AsyncFiles": "Files",
     "AsyncOpenAI": "OpenAI",
     "AsyncText": "Text",
     "AsyncTransport": "Transport",
     "DefaultAsyncHttpxClient": "DefaultHttpxClient",
     "_async": "_sync",
     "aclose": "close",
+    "ain_parallel": "in_parallel",
     "aclosing": "closing",
     "aiter_bytes": "iter_bytes",
     "aiter_text": "iter_text",
@@ -36,7 +38,7 @@ NAMES = {
 
 _DOCSTRING = re.compile(r'"""(?:[^"\\]|\\.|"(?!""))*"""')
 _IN_DOCSTRINGS = (
-    (re.compile(r"\bAsync(?=Client|Collection|OpenAI)"), ""),
+    (re.compile(r"\bAsync(?=Client|Collection|Files|OpenAI)"), ""),
     (re.compile(r"\basync (?=with|for)"), ""),
     (re.compile(r"\bawait "), ""),
 )

@@ -137,6 +137,17 @@ _VERBS = (
     Verb("events", "show the events of a resource", ("events ms chat",), module="describe"),
     Verb("apply", "create or change resources from files", ("apply -f chat.yaml", "apply -f - --dry-run")),
     Verb("delete", "delete resources", ("delete ms chat", "delete -f chat.yaml --yes")),
+    Verb(
+        "volume",
+        "make, grow, snapshot and undelete volumes; list, copy and remove files",
+        (
+            "volume create data 10Gi",
+            "volume cp model.gguf data:models/",
+            "volume ls data:models",
+            "volume cp data:out .",
+            "volume snapshot data",
+        ),
+    ),
     Verb("explain", "explain a kind or a field", ("explain ms.spec.resources",), needs_client=False),
     Verb("nodes", "show the nodes and their free capacity", ("nodes", "nodes node1")),
     Verb("python", "show or remove your own Python packages", ("python", "python reset"), needs_client=False),

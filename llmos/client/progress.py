@@ -137,7 +137,10 @@ def failure(progress: Progress) -> LLMOSError:
     name, kind = progress.name, progress.kind
     meaning = kind.phases.get(progress.phase)
     if meaning == "stopped":
-        return kind.not_ready(f"{name} is {progress.phase.lower()}. Start it with: llmos start {spelled(kind, name)}")
+        again = f"Start it with: llmos start {spelled(kind, name)}"
+        if not kind.pausable and kind.undo:
+            again = f"To have it again: llmos {kind.undo.format(name=name)}"
+        return kind.not_ready(f"{name} is {progress.phase.lower()}. {again}")
     if progress.resource is not None and progress.resource.metadata.deletion_timestamp is not None:
         return kind.not_ready(f"{name} is being deleted.")
     reason = (progress.message or "without a reason given").rstrip(".")

@@ -12,6 +12,7 @@ from llmos.resources import API_VERSION, Resource
 
 __all__ = [
     "APPLY",
+    "BYTES",
     "HEADER_REQUEST_ID",
     "JSON",
     "MERGE",
@@ -27,6 +28,7 @@ APPLY = "application/apply-patch+yaml"
 """Content type of a PATCH that applies. The body is JSON, which is also YAML."""
 MERGE = "application/merge-patch+json"
 JSON = "application/json"
+BYTES = "application/octet-stream"
 HEADER_REQUEST_ID = "x-request-id"
 HEADER_HUB = "x-jupyterhub-version"
 """Header of every response of the Hub itself, also of the error pages of its proxy."""

@@ -9,6 +9,8 @@ from llmos.resources.base import API_VERSION, Condition, ObjectMeta, Resource
 from llmos.resources.credential import Credential
 from llmos.resources.modelservice import ModelService
 from llmos.resources.setting import Setting
+from llmos.resources.snapshot import Snapshot
+from llmos.resources.volume import Volume
 
 __all__ = [
     "API_VERSION",
@@ -20,12 +22,16 @@ __all__ = [
     "ObjectMeta",
     "Resource",
     "Setting",
+    "Snapshot",
+    "Volume",
     "json_schema",
     "kind_named",
     "parse",
 ]
 
-KINDS: dict[str, type[Resource]] = {cls.kind_name(): cls for cls in (ModelService, Credential, Setting)}
+KINDS: dict[str, type[Resource]] = {
+    cls.kind_name(): cls for cls in (ModelService, Volume, Snapshot, Credential, Setting)
+}
 MAIN_KIND: type[Resource] = ModelService
 """The kind of a name that is given without one, as in ``llmos logs chat``."""
 

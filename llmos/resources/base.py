@@ -7,7 +7,7 @@ workstation it reads like one. Field names are camelCase in JSON and snake_case 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Annotated, Any, ClassVar, Literal, Self
@@ -260,6 +260,8 @@ class Resource(Model):
     holds_data: ClassVar[bool] = False
     """True if resources of this kind hold data that can't be made again: a clean-up of namespaces keeps them, unless it
     is set to delete volumes too."""
+    has_files: ClassVar[bool] = False
+    """True if resources of this kind are directories whose files can be listed, read and written through the API."""
     finalizer: ClassVar[str] = ""
     """Finalizer set at creation and removed by the kind's controller, so that a deletion waits for its clean-up; begins
     with ``llmos.ai/``. Empty if there is nothing to clean up."""
@@ -273,6 +275,8 @@ class Resource(Model):
     """True if ``spec.replicas`` is a number of processes, which ``scale`` sets."""
     pausable: ClassVar[bool] = False
     """True if ``spec.paused`` ends all processes and keeps the resource, as ``stop`` and ``start`` do."""
+    undo: ClassVar[str] = ""
+    """Words after ``llmos`` that undo a deletion, with ``{name}``; empty if a deletion can't be undone."""
     placeholder: ClassVar[Mapping[str, Any]] = {}
     """A valid ``spec`` that replaces one that can't be read at all."""
 
@@ -332,6 +336,19 @@ class Resource(Model):
         The store refuses a write that claims a name of another resource.
         """
         return {}
+
+    @property
+    def uses(self) -> Sequence[tuple[str, str]]:
+        """The resources of its namespace without which it doesn't work, by kind and name, while it is to work."""
+        return ()
+
+    @property
+    def rests_until(self) -> datetime | None:
+        """The time until which its deletion can be undone; None if it isn't deleted, or can't be undone.
+
+        Only who may delete the resource may change it.
+        """
+        return None
 
     def usage(self) -> Usage | None:
         """Return what its processes on this machine use; None if it has none. Only for kinds with logs."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, ConfigDict, Field, model_validator
@@ -11,7 +11,7 @@ from llmos.errors import ModelNotReady, NotReady
 from llmos.names import PERSONAL, WORKLOADS_FINALIZER
 from llmos.resources import cel
 from llmos.resources.base import Condition, Meaning, Model, Name, ObjectMeta, Resource, Timestamp, Titles, Unit, Usage
-from llmos.resources.modeluri import ModelURI
+from llmos.resources.modeluri import ModelURI, volume_of
 from llmos.resources.podtemplate import check_pod_template
 from llmos.resources.workload import DownloadProgress, Endpoint, ReplicaStatus, Resources, usage_of
 
@@ -58,8 +58,8 @@ class ModelServiceSpec(Model):
     )
 
     model: ModelURI | None = None
-    """Source of the model: ``hf://org/repo[@revision][:file]``, ``file:///path``, ``demo://smollm2``. Required except
-    for engine ``custom``."""
+    """Source of the model: ``hf://org/repo[@revision][:file]``, ``file:///path``, ``volume://name/path`` for a file in a
+    Volume of the same namespace, ``demo://smollm2``. Required except for engine ``custom``."""
     engine: Annotated[Engine, ENGINES] = "auto"
     """Program that serves the model; ``auto`` chooses one by the model's files and reports the reason."""
     args: Annotated[list[Annotated[str, Field(max_length=4096)]], Unit("command")] = Field(
@@ -225,6 +225,12 @@ class ModelService(Resource):
             return 0
         desired = self.status.desired_replicas
         return self.spec.replicas if desired is None else desired
+
+    @property
+    def uses(self) -> Sequence[tuple[str, str]]:
+        """The volume that its model is in, while it isn't paused."""
+        found = volume_of(self.spec.model)
+        return [("Volume", found[0])] if found is not None and not self.spec.paused else []
 
     @property
     def served_name(self) -> str:

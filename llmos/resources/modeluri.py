@@ -1,4 +1,4 @@
-"""Model URIs: ``hf://org/repo``, ``file:///path/model.gguf``, ``demo://smollm2``."""
+"""Model URIs: ``hf://org/repo``, ``file:///path/model.gguf``, ``volume://name/path``, ``demo://smollm2``."""
 
 from __future__ import annotations
 
@@ -10,13 +10,28 @@ from pydantic import AfterValidator, Field
 
 from llmos.resources import cel
 
-__all__ = ["DEMOS", "ModelURI", "is_repository"]
+__all__ = ["DEMOS", "ModelURI", "is_repository", "volume_of"]
 
-_SCHEMES = ("hf", "file", "demo")
+_SCHEMES = ("hf", "file", "volume", "demo")
 DEMOS = ("tiny", "smollm2", "minilm")
 _URI = re.compile(r"^([a-z][a-z0-9+]*)://([^\x00-\x1f\x7f-\x9f]*[^\x00-\x20\x7f-\xa0])$")
 """A file's name may have all printable characters, also spaces inside."""
 _HF = re.compile(r"^[\w.-]{1,96}/[\w.-]{1,96}(@[\w./-]{1,100})?(:[^\x00-\x1f\x7f-\x9f\\]{1,255})?$")
+
+
+_VOLUME = re.compile(r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?/[^/\x00-\x1f\x7f-\x9f][^\x00-\x1f\x7f-\x9f]*$")
+
+
+def volume_of(uri: str | None) -> tuple[str, str] | None:
+    """Return the volume and the path in it that a URI names; None if it names another source.
+
+    >>> volume_of("volume://data/models/a.gguf"), volume_of("demo://tiny")
+    (('data', 'models/a.gguf'), None)
+    """
+    if uri is None or not uri.startswith("volume://"):
+        return None
+    name, _, path = uri.removeprefix("volume://").partition("/")
+    return name, path
 
 
 def is_repository(text: str) -> bool:
@@ -57,6 +72,8 @@ def _check_uri(uri: str) -> str:
         raise ValueError(f'"{uri[:120]}" is no demo model. {meant}')
     if scheme == "file" and (not rest.startswith("/") or "/../" in rest + "/"):
         raise ValueError(f'"{uri[:120]}" needs an absolute path without "..": file:///path/model.gguf')
+    if scheme == "volume" and (not _VOLUME.fullmatch(rest) or "/../" in rest + "/"):
+        raise ValueError(f'"{uri[:120]}" should read volume://NAME/PATH, without "..": volume://data/models/a.gguf')
     return uri
 
 
@@ -84,6 +101,11 @@ def _uri_rules() -> dict[str, Any]:
         cel.rule(
             "!self.startsWith('file://') || (self.startsWith('file:///') && !(self + '/').contains('/../'))",
             says=f"{shown} + ' needs an absolute path without \"..\": file:///path/model.gguf'",
+        ),
+        cel.rule(
+            f"!self.startsWith('volume://') || "
+            f"(self.substring(9).matches({cel.text(_VOLUME.pattern)}) && !(self + '/').contains('/../'))",
+            says=f"{shown} + ' should read volume://NAME/PATH, without \"..\": volume://data/models/a.gguf'",
         ),
         cel.rule(
             f"!self.startsWith('demo://') || self.substring(7) in {cel.text(list(DEMOS))}",

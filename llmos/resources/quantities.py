@@ -15,7 +15,7 @@ from pydantic import AfterValidator, BeforeValidator, Field
 
 from llmos.resources import cel
 
-__all__ = ["CPU", "Memory", "format_bytes", "parse_quantity"]
+__all__ = ["CPU", "Memory", "Storage", "format_bytes", "parse_quantity"]
 
 _FACTORS = {
     "": Decimal(1),
@@ -140,6 +140,14 @@ Memory = Annotated[
     Field(json_schema_extra=_rules(_LEAST), examples=["512Mi", "4Gi"]),
 ]
 """An amount of memory in bytes: ``512Mi``, ``4Gi``."""
+
+Storage = Annotated[
+    str,
+    BeforeValidator(_as_text),
+    AfterValidator(_whole_bytes),
+    Field(json_schema_extra=_rules(_LEAST), examples=["10Gi", "2Ti"]),
+]
+"""An amount of storage in bytes: ``10Gi``, ``2Ti``."""
 
 
 def format_bytes(count: float, *, binary: bool = True) -> str:

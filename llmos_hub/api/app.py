@@ -28,6 +28,7 @@ from llmos_hub.api.middleware import HEADERS, RequestMiddleware
 from llmos_hub.api.rates import WriteRates
 from llmos_hub.api.routes import make_routes
 from llmos_hub.api.streams import Streams
+from llmos_hub.api.transfers import Transfers
 from llmos_hub.bounded_http import BoundedProtocol, BoundedServer, Bounds, listen, log_to_stderr, stop_on_signals
 from llmos_hub.identity import HubIdentity, Identity
 from llmos_hub.managers.logs import LocalLogReader, ResourceLogReader
@@ -38,6 +39,7 @@ from llmos_hub.managers.settings import PlatformSettings
 from llmos_hub.settings import ProcessSettings
 from llmos_hub.stores import open_store_for
 from llmos_hub.stores.base import Store
+from llmos_hub.volumes.files import NO_FILES, LocalFiles, VolumeFiles
 
 __all__ = ["make_app", "make_metrics_server", "make_server", "serve"]
 
@@ -56,6 +58,7 @@ def make_app(
     settings: PlatformSettings | None = None,
     namespaces: Namespaces | None = None,
     nodes: Nodes | None = None,
+    files: VolumeFiles | None = None,
 ) -> Starlette:
     """Return the API as an ASGI application.
 
@@ -75,6 +78,8 @@ def make_app(
         Creates namespaces; by default those of a workstation, which are only names.
     nodes
         Reads the nodes; by default only this machine.
+    files
+        Reaches the files of volumes; by default none.
     """
     metrics = APIMetrics()
     settings = settings or PlatformSettings(store)
@@ -94,6 +99,8 @@ def make_app(
         namespaces=namespaces or LocalNamespaces(),
         nodes=nodes or LocalNodes(store),
         addresses=addresses or Addresses(),
+        files=files or NO_FILES,
+        transfers=Transfers(),
     )
     return app
 
@@ -225,7 +232,8 @@ async def _opened(settings: ProcessSettings) -> AsyncIterator[Starlette]:
         stack.push_async_callback(identity.close)
         addresses = Addresses(public=settings.public_url.rstrip("/"), gateway=settings.gateway_url.rstrip("/"))
         if not settings.in_cluster:
-            yield make_app(store, identity, LocalLogReader(settings.data_dir.workloads), addresses=addresses)
+            logs, files = LocalLogReader(settings.data_dir.workloads), LocalFiles(settings.data_dir.volumes)
+            yield make_app(store, identity, logs, addresses=addresses, files=files)
             return
         # imported here, so that a workstation's API stays small
         from llmos_hub.identity.people import HubPeople

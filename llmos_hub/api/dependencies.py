@@ -13,6 +13,7 @@ from llmos.resources import Resource
 from llmos_hub.api.metrics import APIMetrics
 from llmos_hub.api.rates import WriteRates
 from llmos_hub.api.streams import Streams
+from llmos_hub.api.transfers import Transfers
 from llmos_hub.identity.base import Identity
 from llmos_hub.managers.logs import ResourceLogReader
 from llmos_hub.managers.namespaces import Namespaces
@@ -21,6 +22,7 @@ from llmos_hub.managers.resources import ResourceManager, Selection
 from llmos_hub.managers.settings import PlatformSettings
 from llmos_hub.policy import Caller, Ref, Rights, Verb, Within
 from llmos_hub.stores.base import Store
+from llmos_hub.volumes.files import VolumeFiles
 
 __all__ = ["Addresses", "Call", "Services", "label_selector"]
 
@@ -59,6 +61,8 @@ class Services:
     namespaces: Namespaces
     nodes: Nodes
     addresses: Addresses
+    files: VolumeFiles
+    transfers: Transfers
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,8 +25,8 @@ __all__ = ["APIEndpoint", "Operation"]
 
 Handler = Callable[[Call], Awaitable[Response]]
 OpenHandler = Callable[[Request, Services], Awaitable[Response]]
-Body = Literal["", "resource", "patch", "options"]
-Returns = Literal["resource", "list", "status", "object", "text", "html", "events"]
+Body = Literal["", "resource", "patch", "options", "bytes"]
+Returns = Literal["resource", "list", "status", "object", "text", "html", "events", "bytes"]
 
 _BEARER: Final = re.compile(r"^(?:bearer|token)\s+(\S+)$", re.IGNORECASE)
 _MAX_HEADER: Final = 4096
@@ -51,6 +51,8 @@ class Operation:
         The query's parameters, by name in `llmos_hub.api.openapi.PARAMETERS`.
     body, returns
         The types of the request's and the answer's body.
+    metered
+        False if it writes no resource, so that it isn't one of the writes that a person may send each second.
     created
         True if the answer may be 201.
     """
@@ -62,6 +64,7 @@ class Operation:
     body: Body = ""
     returns: Returns = "resource"
     created: bool = False
+    metered: bool = True
     requires: Callable[[Rights], None] | None = None
 
 
@@ -123,7 +126,7 @@ class APIEndpoint:
         request.scope["llmos.caller"] = caller = rights.caller.name
         call, verb, outcome = Call(request, services, rights, token, self.kind), operation.verb, "internal"
         try:
-            if request.method != "GET":  # before its body is read
+            if request.method != "GET" and operation.metered:  # before its body is read
                 services.writes.take(caller, await services.settings.value(MAX_WRITES))
             if verb == "list" and call.flag("watch"):
                 verb = "watch"

@@ -34,6 +34,17 @@ PARAMETERS: Final[dict[str, tuple[dict[str, Any], str]]] = {
     "dryRun": ({"type": "string", "enum": ["All"]}, "Do everything except storing the result."),
     "tailLines": ({"type": "integer", "minimum": 0}, "Only this number of last lines of each replica."),
     "follow": ({"type": "boolean"}, "Continue with new lines as they are written."),
+    "path": ({"type": "string"}, "The path below the volume, such as `models/a.gguf`; by default the volume itself."),
+    "upload": (
+        {"type": "string", "pattern": "^[0-9a-f]{16}$"},
+        "An upload: digits that stand for one version of the sender's file. A GET with them returns how much has arrived.",
+    ),
+    "offset": ({"type": "integer", "minimum": 0}, "Where the piece begins, in bytes."),
+    "length": ({"type": "integer", "minimum": 0}, "The size of the piece, in bytes."),
+    "total": ({"type": "integer", "minimum": 0}, "The size of the whole file, in bytes."),
+    "sha256": ({"type": "string"}, "The SHA-256 of the piece."),
+    "version": ({"type": "string"}, "The version that a list has shown; 409 if the file was changed since."),
+    "recursive": ({"type": "boolean"}, "Remove a directory with all that is in it."),
     "replica": ({"type": "string"}, "Only the log of this replica."),
 }
 _TEXTS: Final = {
@@ -181,6 +192,8 @@ def _content(kind: str, returns: str) -> dict[str, Any]:
         return {"text/plain": {"schema": {"type": "string"}}}
     if returns == "html":
         return {"text/html": {"schema": {"type": "string"}}}
+    if returns == "bytes":
+        return {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
     named = {"resource": kind, "list": f"{kind}List"}.get(returns)
     return {"application/json": {"schema": _ref(named) if named else {"type": "object"}}}
 
@@ -193,6 +206,8 @@ def _request(kind: str, body: str) -> dict[str, Any]:
             "application/apply-patch+yaml": {"schema": _ref(kind)},
             "application/merge-patch+json": {"schema": {"type": "object"}},
         }
+    if body == "bytes":
+        return _content(kind, "bytes")
     preconditions = {"type": "object", "properties": {"uid": {"type": "string"}}}
     return {"application/json": {"schema": {"type": "object", "properties": {"preconditions": preconditions}}}}
 

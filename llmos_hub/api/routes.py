@@ -11,6 +11,7 @@ from starlette.routing import Route
 from llmos.resources import API_VERSION, KINDS, Resource
 from llmos_hub.api.endpoints import APIEndpoint, Handler, OpenOperation, Operation, Returns
 from llmos_hub.api.handlers import discovery, documents, health, platform
+from llmos_hub.api.handlers.files import list_files, make_directory, read_file, remove_file, write_file
 from llmos_hub.api.handlers.logs import read_log
 from llmos_hub.api.handlers.resources import (
     create_resource,
@@ -123,4 +124,33 @@ def _collection(kind: type[Resource], collection: str, listing: Operation) -> li
     if kind.has_logs:
         logs = Operation(read_log, f"The log of a {one}", "logs", ("tailLines", "follow", "replica"), returns="text")
         endpoints.append(APIEndpoint(f"{item}/logs", {"GET": logs}, kind=kind))
+    if kind.has_files:
+        endpoints += _file_endpoints(kind, f"{item}/files")
     return endpoints
+
+
+def _file_endpoints(kind: type[Resource], files: str) -> list[APIEndpoint]:
+    one = kind.singular
+    listing = Operation(
+        list_files, f"List files of a {one}", "get", ("path", "limit", "continue", "upload"), returns="object"
+    )
+    directory = Operation(make_directory, f"Make a directory in a {one}", "update", ("path",), returns="object")
+    remove = Operation(
+        remove_file, f"Remove a file of a {one}", "update", ("path", "recursive"), returns="object", metered=False
+    )
+    read = Operation(
+        read_file, f"Read a file of a {one}", "get", ("path", "offset", "length", "version"), returns="bytes"
+    )
+    write = Operation(
+        write_file,
+        f"Write a file of a {one}, in pieces",
+        "update",
+        ("path", "upload", "offset", "total", "sha256"),
+        "bytes",
+        returns="object",
+        metered=False,
+    )
+    return [
+        APIEndpoint(files, {"GET": listing, "POST": directory, "DELETE": remove}, kind=kind),
+        APIEndpoint(f"{files}/content", {"GET": read, "PUT": write}, kind=kind),
+    ]

@@ -29,6 +29,7 @@ from llmos_hub.settings import ProcessSettings
 from llmos_hub.stores import open_store_for
 from llmos_hub.stores.base import Store
 from llmos_hub.stores.kubernetes.namespaces import ReleaseNamespaces
+from llmos_hub.volumes.base import NoVolumes, Volumes
 
 if TYPE_CHECKING:
     from llmos_hub.managers.namespace_options import NamespaceOptions
@@ -66,6 +67,8 @@ class Parts:
         In a cluster, the parts for the controllers of Kubernetes' own objects; without it they don't run.
     metrics
         The metrics to update.
+    volumes
+        The provider of volumes.
     """
 
     store: Store
@@ -77,6 +80,7 @@ class Parts:
     namespaces: ReleaseNamespaces | None = None
     cluster: Cluster | None = None
     metrics: ProcessMetrics = field(default_factory=ProcessMetrics)
+    volumes: Volumes = field(default_factory=NoVolumes)
 
 
 def local_context(settings: ProcessSettings) -> WorkloadContext:
@@ -150,12 +154,14 @@ async def opened(settings: ProcessSettings, stop: asyncio.Future[signal.Signals]
 @asynccontextmanager
 async def _on_this_machine(settings: ProcessSettings, stop: asyncio.Future[signal.Signals]) -> AsyncIterator[Parts]:
     from llmos_hub.backends.local.backend import LocalBackend
+    from llmos_hub.volumes.local import LocalVolumes
 
     store = open_store_for(settings)
     backend = LocalBackend(settings.data_dir.workloads, settings.data_dir.run)
     try:
         await backend.start()
-        yield Parts(store, backend, local_context(settings))
+        volumes = LocalVolumes(settings.data_dir.volumes, settings.data_dir.volume_links)
+        yield Parts(store, backend, local_context(settings), volumes=volumes)
     finally:
         everything = stop.done() and stop.result() is signal.SIGINT
         logger.info("Ending; workloads %s", "are stopped" if everything else "keep running")
@@ -175,6 +181,7 @@ async def _in_cluster(settings: ProcessSettings) -> AsyncIterator[Parts]:
     from llmos_hub.controllers.leases import KubernetesLeases
     from llmos_hub.kubernetes.connection import KubernetesAPI
     from llmos_hub.managers.nodes import KubernetesNodes
+    from llmos_hub.volumes.kubernetes import KubernetesVolumes
 
     cluster = KubernetesSettings.from_environment()
     async with contextlib.AsyncExitStack() as stack:
@@ -212,6 +219,7 @@ async def _in_cluster(settings: ProcessSettings) -> AsyncIterator[Parts]:
             namespaces=owners,
             cluster=parts,
             metrics=metrics,
+            volumes=KubernetesVolumes(api, leading=lambda: leadership.leading),
         )
         logger.info("Ending; workloads keep running")
 

@@ -16,6 +16,7 @@ from llmos_hub.controllers.layout import WorkloadContext
 from llmos_hub.controllers.reconciler import Controller, Queueing, Reconciler, Reference
 from llmos_hub.stores.base import Store
 from llmos_hub.stores.informer import Key
+from llmos_hub.volumes.base import NoVolumes, Volumes
 
 if TYPE_CHECKING:  # not loaded on a workstation
     from llmos_hub.kubernetes.connection import KubernetesAPI
@@ -38,6 +39,8 @@ class Dependencies:
         The context of workloads' processes.
     requeue
         Called with the key of a resource to reconcile again.
+    volumes
+        The provider of volumes.
     environ
         The process's environment, from which downloads get their variables.
     engine_secret
@@ -48,6 +51,7 @@ class Dependencies:
     backend: Backend
     workloads: WorkloadContext
     requeue: Callable[[Key], None]
+    volumes: Volumes = field(default_factory=NoVolumes)
     environ: Mapping[str, str] = field(default_factory=lambda: os.environ)
     engine_secret: str = ""
 

@@ -97,6 +97,7 @@ class Controllers:
                 self._backend,
                 self._parts.context,
                 requeue=functools.partial(self._requeue, name),
+                volumes=self._parts.volumes,
                 environ=self._environ,
                 engine_secret=self._settings.engine_secret,
             )

@@ -73,6 +73,24 @@ class KindRules(Generic[R]):
             The resource has such a value; the error names the field.
         """
 
+    async def deleting(self, old: R, reader: Store) -> R | None:
+        """Return the resource to store in place of a deletion; None to delete it.
+
+        Parameters
+        ----------
+        old
+            The stored resource.
+        reader
+            Reads what refers to it.
+
+        Raises
+        ------
+        Conflict
+            It is in use; the message says by what.
+        """
+        del old, reader
+        return None
+
     def status_after(self, old: R | None, stored: R) -> R | None:
         """Return the resource with the status to write after a write; None if its controller sets the status."""
         del old, stored

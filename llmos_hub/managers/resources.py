@@ -18,6 +18,7 @@ from llmos.errors import (
     Conflict,
     Expired,
     Forbidden,
+    Internal,
     Invalid,
     LLMOSError,
     NotFound,
@@ -341,22 +342,45 @@ class ResourceManager:
     async def delete(
         self, kind: type[R], namespace: str | None, name: str, *, uid: str | None = None, dry_run: bool = False
     ) -> R:
-        """Delete it; returns its state while its workloads end, or its last state.
+        """Delete it; returns its state while its workloads end or while it rests, or its last state.
 
         Raises
         ------
         NotFound
             It doesn't exist.
         Conflict
-            `uid` is given and differs from the stored one.
+            `uid` is given and differs from the stored one; or it is in use.
         """
         try:
+            for attempt in range(_TRIES):
+                resting = await self._resting(kind, namespace, name, uid)
+                if resting is None:
+                    break
+                if dry_run:
+                    return await self._shown(resting)
+                try:
+                    return await self._shown(await self._store.update(resting))
+                except Conflict:
+                    if attempt == _TRIES - 1:
+                        raise
             if dry_run:
                 current = await self._store.get(kind, namespace, name)
                 return await self._shown(writes.deleted(current, uid).resource)
             return await self._shown(await self._store.delete(kind, namespace, name, uid=uid))
         except NotFound:
             raise await self._not_found(kind, namespace, name) from None
+
+    async def _resting(self, kind: type[R], namespace: str | None, name: str, uid: str | None) -> R | None:
+        """Return the resource to store in place of a deletion; None to delete it, also if it can't be read."""
+        try:
+            current = await self._store.get(kind, namespace, name)
+        except Internal:
+            return None
+        if current.unread or current.metadata.deletion_timestamp is not None:
+            return None
+        writes.deleted(current, uid)  # raises Conflict for another uid
+        found: R | None = await self._rules_of(kind).deleting(current, self._store)
+        return found
 
     def restrict(self, old: Resource | None, new: Resource) -> None:
         """Refuse values that only admins may set outside of their own namespace; a `Permit`.

@@ -26,6 +26,7 @@ __all__ = [
     "MAX_STREAMS",
     "MAX_WRITES",
     "STREAM_TIMEOUT",
+    "VOLUME_REST",
     "Definition",
     "PlatformSettings",
 ]
@@ -124,10 +125,17 @@ MAX_STREAMS: Final = Definition(
     "The maximum number of watches and followed logs that a person may have open. Each tab and each `--watch` uses one.",
     (1, 10_000),
 )
+VOLUME_REST: Final = Definition(
+    "volume-deletion-rest-hours",
+    7 * 24,
+    "The hours for which a deleted volume keeps its files and can be undeleted; 0: it is deleted at once. A week, so that "
+    "what was deleted on a Friday can be missed on the Monday after.",
+    (0, 24 * 365),
+)
 
 _ALL: Final = (
     *(MAX_BODY_BYTES, MAX_NAMESPACE_BYTES, MAX_RESOURCE_BYTES, MAX_RESOURCES),
-    *(MAX_STREAMS, MAX_WRITES, STREAM_TIMEOUT),
+    *(MAX_STREAMS, MAX_WRITES, STREAM_TIMEOUT, VOLUME_REST),
 )
 DEFINITIONS: Final[Mapping[str, Definition]] = {definition.name: definition for definition in _ALL}
 

@@ -16,6 +16,7 @@ SOURCES: Final = {
     "demo": "llmos_hub.sources.demo",
     "file": "llmos_hub.sources.file",
     "hf": "llmos_hub.sources.huggingface",
+    "volume": "llmos_hub.sources.volume",
 }
 """Module by scheme; imported on use, since a hub's client takes longer to import than a file to check."""
 

@@ -56,6 +56,7 @@ def workstation(c: Any, environ: dict[str, str]) -> None:
     hub.concurrent_spawn_limit = 0  # LLMOSLocalSpawner queues concurrent starts; the Hub would refuse them
     hub.active_server_limit = 0
     c.LLMOSLocalSpawner.homes = str(data_dir.homes)
+    c.LLMOSLocalSpawner.volumes = str(data_dir.volume_links)
     c.LLMOSLocalSpawner.logs = str(data_dir.logs / "servers")
     c.LLMOSLocalSpawner.openai_base_url = environ["LLMOS_GATEWAY_URL"] + "/v1"
     c.LLMOSLocalSpawner.llmos_url = environ["LLMOS_API_URL"]

@@ -21,7 +21,7 @@ from jupyterhub.spawner import LocalProcessSpawner
 from tornado import web
 from traitlets import Unicode, default
 
-from llmos.names import slug
+from llmos.names import slug, user_namespace
 from llmos.proc import machine_memory, start_time
 from llmos.proxies import LOOPBACK_HOSTS, hosts_of, with_no_proxy
 from llmos.python.layer import ENV_BASE
@@ -76,6 +76,14 @@ class LLMOSLocalSpawner(PlatformSpawner, LocalProcessSpawner):
         "",
         config=True,
         help="The directory of the users' homes, each with mode 0700 and created when its user first starts a server.",
+    )
+    volumes = Unicode(
+        "",
+        config=True,
+        help="""
+        The directory with a directory of links to volumes for each namespace. The user's own is ``~/volumes``, unless
+        they have something else of that name; if empty, there is none.
+        """,
     )
     logs = Unicode(
         "",
@@ -215,6 +223,7 @@ class LLMOSLocalSpawner(PlatformSpawner, LocalProcessSpawner):
         deadline = time.monotonic() + max(1, self.start_timeout - 2)  # before the Hub's own time limit
         self.home.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.home.chmod(0o700)
+        self._link_volumes()
         self._token = mint_invoke_token(self)
         tries = 1 if self._site_port else _PORTS
         for _ in range(tries):
@@ -232,6 +241,17 @@ class LLMOSLocalSpawner(PlatformSpawner, LocalProcessSpawner):
             self.log.warning("Port %d was taken by another program before %s had it", self.port, self._log_name)
             await self.stop(now=True)
         raise refusal(_TAKEN.format(port=address[1]), reason="port", status=409)
+
+    def _link_volumes(self) -> None:
+        """Make ``~/volumes`` lead to the user's volumes: those that are made later appear there, too."""
+        if not self.volumes:
+            return
+        link, own = self.home / "volumes", Path(self.volumes) / user_namespace(self.user.name)
+        with contextlib.suppress(OSError):  # no server should fail for it
+            own.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if link.is_symlink() and link.readlink() != own:
+                link.unlink()
+            link.symlink_to(own)
 
     async def _listens(self, host: str, port: int, deadline: float) -> bool:
         """Wait until the server listens; the Hub itself asks at growing intervals and would notice seconds later.

@@ -24,6 +24,7 @@ from llmos_hub.names import DataDir
 from llmos_hub.settings import ProcessSettings
 from llmos_hub.stores.kubernetes.namespaces import ReleaseNamespaces
 from llmos_hub.stores.kubernetes.store import KubernetesStore
+from llmos_hub.volumes.kubernetes import KubernetesVolumes
 from tests.support.cluster import Cluster
 from tests.support.kubernetes_backend import settings_for
 
@@ -100,7 +101,9 @@ async def live_release(cluster: Cluster, api: KubernetesAPI) -> AsyncIterator[Li
         Layout(Path("/models"), per_namespace=True), lambda _: Machine(2, 8 * 2**30), workload_selector
     )
     await backend.start()
-    controllers = Controllers(Parts(store, backend, context, namespaces=namespaces), settings, environ={})
+    controllers = Controllers(
+        Parts(store, backend, context, namespaces=namespaces, volumes=KubernetesVolumes(api)), settings, environ={}
+    )
     work = asyncio.create_task(controllers.run())
     release = LiveRelease(cluster, store, backend, name)
     try:

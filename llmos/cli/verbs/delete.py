@@ -10,6 +10,8 @@ from llmos.cli.output import Output
 from llmos.cli.parser import Parser
 from llmos.client._sync.client import Client
 from llmos.errors import UsageError
+from llmos.present.amounts import duration
+from llmos.resources.base import utcnow
 
 __all__ = ["configure_delete", "run_delete"]
 
@@ -30,16 +32,27 @@ def configure_delete(parser: Parser) -> None:
 def run_delete(client: Client, args: argparse.Namespace, output: Output) -> list[str]:
     """Delete resources and wait until they are gone."""
     wanted = _wanted(args)
+    final = False
     for target, namespace in wanted:  # checked first, so that a wrong name doesn't leave half of them deleted
         with suggesting(client, target, namespace):
-            client.collection(target.kind).get(target.name, namespace=namespace)
+            found = client.collection(target.kind).get(target.name, namespace=namespace)
+        final = final or not target.kind.undo or found.rests_until is not None
     names = ", ".join(str(target) for target, _ in wanted)
-    if not (args.yes or args.dry_run) and not output.confirm(f"Delete {names}? This can't be undone."):
+    then = "This can't be undone." if final else "It rests for a while, and can be taken back until then."
+    if not (args.yes or args.dry_run) and not output.confirm(f"Delete {names}? {then}"):
         output.note("Nothing was deleted.")
         return []
-    for target, namespace in wanted:
+    left = [
         client.collection(target.kind).delete(target.name, namespace=namespace, dry_run=args.dry_run)
-    for target, namespace in wanted:
+        for target, namespace in wanted
+    ]
+    for (target, namespace), last in zip(wanted, left, strict=True):
+        if last.rests_until is not None and last.metadata.deletion_timestamp is None:
+            rest = duration((last.rests_until - utcnow()).total_seconds() + 0.5)
+            word = "would be deleted (dry run)" if args.dry_run else "deleted"
+            undo = f"{output.hints.command} {target.kind.undo.format(name=target.name)}"
+            output.text(f"{target} {word}. It rests for {rest}; to have it again: {undo}")
+            continue
         if args.wait and not args.dry_run:
             client.collection(target.kind).wait_deleted(target.name, namespace=namespace)
         word = "would be deleted (dry run)" if args.dry_run else "deleted" if args.wait else "is being deleted"

@@ -8,6 +8,7 @@ from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from typing import Any, Generic, TypeVar
 
+from llmos.client._async.files import AsyncFiles
 from llmos.client._async.transport import AsyncTransport
 from llmos.client._async.watching import fetch_listing, steps
 from llmos.client.messages import Event, Listing, Step, WatchEvent, read
@@ -145,8 +146,13 @@ class AsyncCollection(Generic[R]):
         path = resource_path(self.kind, await self._namespace(namespace), name)
         return await self._write("PATCH", path, dict(patch), MERGE, dry_run=dry_run)
 
-    async def delete(self, name: str, *, namespace: str | None = None, dry_run: bool = False) -> None:
+    async def delete(self, name: str, *, namespace: str | None = None, dry_run: bool = False) -> R:
         """Request the deletion of a resource; `wait_deleted` waits until it is gone.
+
+        Returns
+        -------
+        Resource
+            Its last state. If `rests_until` is set, it rests until then, and its deletion can be undone.
 
         Raises
         ------
@@ -155,7 +161,7 @@ class AsyncCollection(Generic[R]):
         """
         path = resource_path(self.kind, await self._namespace(namespace), name)
         params = {"dryRun": "All"} if dry_run else None
-        await self._transport.request("DELETE", path, params=params, repeatable=False)
+        return read(self.kind, await self._transport.request("DELETE", path, params=params, repeatable=False))
 
     async def wait_deleted(self, name: str, *, namespace: str | None = None, timeout: float = 60.0) -> None:
         """Wait until a resource is deleted.
@@ -177,6 +183,21 @@ class AsyncCollection(Generic[R]):
                     break
         message = f"{name} is still being deleted after {timeout:.0f} s. The deletion continues; look with: llmos get {self.kind.singular} {name}"
         raise Unavailable(message)
+
+    def files(self, name: str, *, namespace: str | None = None) -> AsyncFiles:
+        """Return the files of a resource, to list, upload and download.
+
+        Raises
+        ------
+        Unsupported
+            Resources of this kind have no files.
+        """
+        self._require(self.kind.has_files, "have no files")
+
+        async def where() -> str:
+            return await self._namespace(namespace) or ""
+
+        return AsyncFiles(self.kind, name, self._transport, where)
 
     async def exists(self, name: str, *, namespace: str | None = None) -> bool:
         """Return whether a resource of that name exists."""

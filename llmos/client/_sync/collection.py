@@ -9,6 +9,7 @@ from collections.abc import Generator, Callable, Mapping, Sequence
 from contextlib import closing
 from typing import Any, Generic, TypeVar
 
+from llmos.client._sync.files import Files
 from llmos.client._sync.transport import Transport
 from llmos.client._sync.watching import fetch_listing, steps
 from llmos.client.messages import Event, Listing, Step, WatchEvent, read
@@ -146,8 +147,13 @@ class Collection(Generic[R]):
         path = resource_path(self.kind, self._namespace(namespace), name)
         return self._write("PATCH", path, dict(patch), MERGE, dry_run=dry_run)
 
-    def delete(self, name: str, *, namespace: str | None = None, dry_run: bool = False) -> None:
+    def delete(self, name: str, *, namespace: str | None = None, dry_run: bool = False) -> R:
         """Request the deletion of a resource; `wait_deleted` waits until it is gone.
+
+        Returns
+        -------
+        Resource
+            Its last state. If `rests_until` is set, it rests until then, and its deletion can be undone.
 
         Raises
         ------
@@ -156,7 +162,7 @@ class Collection(Generic[R]):
         """
         path = resource_path(self.kind, self._namespace(namespace), name)
         params = {"dryRun": "All"} if dry_run else None
-        self._transport.request("DELETE", path, params=params, repeatable=False)
+        return read(self.kind, self._transport.request("DELETE", path, params=params, repeatable=False))
 
     def wait_deleted(self, name: str, *, namespace: str | None = None, timeout: float = 60.0) -> None:
         """Wait until a resource is deleted.
@@ -178,6 +184,21 @@ class Collection(Generic[R]):
                     break
         message = f"{name} is still being deleted after {timeout:.0f} s. The deletion continues; look with: llmos get {self.kind.singular} {name}"
         raise Unavailable(message)
+
+    def files(self, name: str, *, namespace: str | None = None) -> Files:
+        """Return the files of a resource, to list, upload and download.
+
+        Raises
+        ------
+        Unsupported
+            Resources of this kind have no files.
+        """
+        self._require(self.kind.has_files, "have no files")
+
+        def where() -> str:
+            return self._namespace(namespace) or ""
+
+        return Files(self.kind, name, self._transport, where)
 
     def exists(self, name: str, *, namespace: str | None = None) -> bool:
         """Return whether a resource of that name exists."""

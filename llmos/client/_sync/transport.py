@@ -13,6 +13,7 @@ import httpx
 
 from llmos.client.lines import LineSplitter
 from llmos.client.requests import (
+    BYTES,
     HEADER_REQUEST_ID,
     JSON,
     Service,
@@ -108,6 +109,19 @@ class Transport:
         except ValueError:
             raise self.service.strange(response.status_code) from None
 
+    def send_bytes(self, method: str, path: str, content: bytes, *, params: Mapping[str, str]) -> Any:
+        """Send bytes, which may be sent again although they may have arrived, and return the decoded JSON of the response.
+
+        Raises
+        ------
+        Unavailable, LLMOSError
+            As for `request`.
+        """
+        response = self._send(
+            method, path, params=params, data=content, content_type=BYTES, read_timeout=max(self._timeout, 60.0)
+        )
+        return response.json()
+
     @contextmanager
     def stream(
         self,
@@ -165,7 +179,7 @@ class Transport:
         headers, content = {"accept": "*/*" if stream else "application/json"}, None
         if data is not None:
             headers["content-type"] = content_type
-            content = json.dumps(data, ensure_ascii=False).encode()
+            content = data if isinstance(data, bytes) else json.dumps(data, ensure_ascii=False).encode()
         timeout = httpx.Timeout(self._timeout, connect=5.0, pool=5.0, read=read_timeout)
         waits = [_RETRY_DELAYS[min(n, len(_RETRY_DELAYS) - 1)] for n in range(self._retries)]
         while True:

@@ -116,6 +116,8 @@ def _permit(call: Call) -> Permit:
         if old is not None:
             rights.require("update", Ref.of(old))  # its labels may have changed since the request was authorised
         rights.require("create" if old is None else "update", Ref.of(new))
+        if new.rests_until != (None if old is None else old.rests_until):
+            rights.require("delete", Ref.of(new))
         if not rights.may_set_reserved(call.namespace):
             restrict(old, new)
 

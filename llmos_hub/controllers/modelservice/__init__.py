@@ -7,7 +7,7 @@ Events that tell of its changes. All but `reconciler` and `downloads` are pure f
 
 from __future__ import annotations
 
-from llmos.resources import Credential, ModelService
+from llmos.resources import Credential, ModelService, Volume
 from llmos_hub.controllers.modelservice.reconciler import ModelServiceReconciler
 from llmos_hub.controllers.reconciler import Reference
 from llmos_hub.controllers.registry import ControllerSpec
@@ -19,4 +19,12 @@ def _credentials(service: ModelService) -> list[str]:
     return [service.spec.credential_ref] if service.spec.credential_ref else []
 
 
-SPEC = ControllerSpec(ModelService, ModelServiceReconciler, references=[Reference(Credential, _credentials)])
+def _volumes(service: ModelService) -> list[str]:
+    return [name for kind, name in service.uses if kind == Volume.kind_name()]
+
+
+SPEC = ControllerSpec(
+    ModelService,
+    ModelServiceReconciler,
+    references=[Reference(Credential, _credentials), Reference(Volume, _volumes)],
+)

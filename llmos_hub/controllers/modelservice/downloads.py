@@ -30,7 +30,7 @@ from llmos_hub.controllers.modelservice.workloads import (
 )
 from llmos_hub.names import KEY_ATTEMPT, KEY_GENERATION, KEY_SECRETS, KEY_SOURCE
 from llmos_hub.sources.base import FetchProgress, ModelFiles
-from llmos_hub.workload import Observation, ReplicaState, WorkloadRef
+from llmos_hub.workload import Mount, Observation, ReplicaState, WorkloadRef
 
 __all__ = ["DOWNLOAD_FAILED", "Download", "Downloads", "retry_delay"]
 
@@ -102,17 +102,19 @@ class Downloads:
         self._environment = environment
         self._done: dict[WorkloadRef, tuple[str, ModelFiles]] = {}  # with the id of the job's replica
 
-    async def look(self, service: ModelService, secrets: Mapping[str, str], now: datetime) -> Download:
+    async def look(
+        self, service: ModelService, secrets: Mapping[str, str], now: datetime, mounts: Mapping[str, Mount]
+    ) -> Download:
         """Start the download unless it is done or running, and return its state."""
         directory = cache_directory(service, self._layout)
         seen = await self._backend.observe(make_ref(service, FETCH))
-        if seen is None or seen.labels.get(KEY_SOURCE) != fetch_source(service, directory):
-            return await self._start(service, directory, secrets, attempt=1)
+        if seen is None or seen.labels.get(KEY_SOURCE) != fetch_source(service, directory, mounts):
+            return await self._start(service, directory, secrets, mounts, attempt=1)
         attempt = _attempt(seen)
         job = _newest(seen)
         if job is None or job.phase == "Waiting":
             # not started yet, or waiting for memory or its secrets; applying it again passes the secrets
-            download = await self._start(service, directory, secrets, attempt=attempt)
+            download = await self._start(service, directory, secrets, mounts, attempt=attempt)
             return download if job is None else _waiting(download, job)
         if job.phase == "Succeeded":
             files = await self._files(seen.ref, job)
@@ -120,10 +122,10 @@ class Downloads:
                 return Download("Done", files=files, attempt=attempt)
             self._done.pop(seen.ref, None)
             if job.started_at is None or now - job.started_at > _FRESH:  # the cache was emptied
-                return await self._start(service, directory, secrets, attempt=attempt + 1)
-            return await self._failed(service, seen, job, secrets, now)
+                return await self._start(service, directory, secrets, mounts, attempt=attempt + 1)
+            return await self._failed(service, seen, job, secrets, now, mounts=mounts)
         if job.phase == "Failed":
-            return await self._failed(service, seen, job, secrets, now)
+            return await self._failed(service, seen, job, secrets, now, mounts=mounts)
         report = await self._backend.progress(seen.ref, replica=job.id)
         return Download("Running", progress=_progress(report.progress), message=report.info, attempt=attempt)
 
@@ -137,30 +139,49 @@ class Downloads:
         self._done.pop(ref, None)
 
     async def _start(
-        self, service: ModelService, directory: Path, secrets: Mapping[str, str], *, attempt: int
+        self,
+        service: ModelService,
+        directory: Path,
+        secrets: Mapping[str, str],
+        mounts: Mapping[str, Mount],
+        *,
+        attempt: int,
     ) -> Download:
         job = make_fetch(
-            service, directory, self._layout, attempt=attempt, environment=self._environment, secrets=secrets
+            service,
+            directory,
+            self._layout,
+            attempt=attempt,
+            environment=self._environment,
+            secrets=secrets,
+            mounts=mounts,
         )
         await self._backend.apply(job)
         return Download("Running", attempt=attempt)
 
     async def _failed(
-        self, service: ModelService, seen: Observation, job: ReplicaState, secrets: Mapping[str, str], now: datetime
+        self,
+        service: ModelService,
+        seen: Observation,
+        job: ReplicaState,
+        secrets: Mapping[str, str],
+        now: datetime,
+        *,
+        mounts: Mapping[str, Mount],
     ) -> Download:
         attempt = _attempt(seen)
         directory = cache_directory(service, self._layout)
         if seen.labels.get(KEY_GENERATION) != str(service.metadata.generation) or seen.labels.get(
             KEY_SECRETS
         ) != fetch_secrets_digest(service, secrets):
-            return await self._start(service, directory, secrets, attempt=1)
+            return await self._start(service, directory, secrets, mounts, attempt=1)
         known = condition(service.status.conditions, "Downloaded")
         since = known.last_transition_time if known is not None and known.reason == DOWNLOAD_FAILED else now
         report = await self._backend.progress(seen.ref, replica=job.id)
         # a file that is no valid model won't become one by another attempt; a changed spec is started above
         retry_at = None if report.code == Invalid.code else since + timedelta(seconds=retry_delay(attempt))
         if retry_at is not None and now >= retry_at:
-            return await self._start(service, directory, secrets, attempt=attempt + 1)
+            return await self._start(service, directory, secrets, mounts, attempt=attempt + 1)
         message = report.message or job.message or "The download has ended, but what it fetched is not there."
         return Download(
             "Failed",

@@ -13,14 +13,22 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
-from llmos.errors import Internal, Invalid, LLMOSError, NotFound
-from llmos.resources import Credential, ModelService
+from llmos.errors import Internal, Invalid, LLMOSError, NotFound, NotReady, Unavailable
+from llmos.resources import Credential, ModelService, Volume
 from llmos.resources.base import utcnow
 from llmos.resources.modelservice import ModelServiceSpec, ModelServiceStatus
+from llmos.resources.modeluri import volume_of
 from llmos_hub.controllers.modelservice import events
 from llmos_hub.controllers.modelservice.downloads import Downloads
 from llmos_hub.controllers.modelservice.status import Choice, Facts, deleting, make_status, settle
-from llmos_hub.controllers.modelservice.workloads import FETCH, SERVE, fetch_environment, make_ref, make_serve
+from llmos_hub.controllers.modelservice.workloads import (
+    FETCH,
+    SERVE,
+    fetch_environment,
+    make_ref,
+    make_serve,
+    model_mounts,
+)
 from llmos_hub.controllers.reconciler import Result
 from llmos_hub.controllers.registry import Dependencies
 from llmos_hub.controllers.teardown import Teardown
@@ -30,7 +38,8 @@ from llmos_hub.engines.memory import check_limit
 from llmos_hub.engines.registry import choose
 from llmos_hub.sources.base import ModelFiles
 from llmos_hub.stores.informer import Key, key_of
-from llmos_hub.workload import Observation, Workload, WorkloadRef
+from llmos_hub.volumes.base import VolumeRef
+from llmos_hub.workload import Mount, Observation, Workload, WorkloadRef
 
 __all__ = ["Choose", "ModelServiceReconciler"]
 
@@ -83,6 +92,7 @@ class ModelServiceReconciler:
 
     def __init__(self, parts: Dependencies, *, choose: Choose = choose, clock: Callable[[], datetime] = utcnow) -> None:
         self._store, self._backend, self._workloads = parts.store, parts.backend, parts.workloads
+        self._volumes = parts.volumes
         self._choose = choose
         self._clock = clock
         self._environment = fetch_environment(parts.environ)
@@ -161,9 +171,13 @@ class ModelServiceReconciler:
             secrets = await self._secrets(service)
         except Invalid as refusal:
             return _Found(replace(facts, refusal=refusal))
+        try:
+            mounts = await self._mounts(service)
+        except (Invalid, NotReady) as refusal:
+            return _Found(replace(facts, refusal=refusal))
         files = None
         if service.spec.model is not None:
-            download = await self._downloads.look(service, secrets, facts.now)
+            download = await self._downloads.look(service, secrets, facts.now, mounts)
             facts = replace(facts, download=download)
             if download.files is None:
                 return _Found(facts)
@@ -180,6 +194,7 @@ class ModelServiceReconciler:
                 engine=choice.engine,
                 environment=self._environment,
                 key=engine_key(self._engine_secret, service.metadata.uid or ""),
+                mounts=mounts,
             )
         except LLMOSError as refusal:
             return _Found(replace(facts, refusal=refusal))
@@ -221,6 +236,29 @@ class ModelServiceReconciler:
         if credential.unread:
             raise Invalid(f"spec.credentialRef: the Credential {name} can't be read: {credential.unread}.")
         return credential.spec.data
+
+    async def _mounts(self, service: ModelService) -> Mapping[str, Mount]:
+        """Return the volume that the model is in, if it is in one."""
+        place, namespace = volume_of(service.spec.model), service.metadata.namespace
+        if place is None:
+            return {}
+        name = place[0]
+        try:
+            volume = await self._store.get(Volume, namespace, name)
+        except NotFound:
+            raise Invalid(
+                f'spec.model: there is no Volume "{name}" in {namespace}. It continues once there is one.'
+            ) from None
+        meta = volume.metadata
+        if volume.rests_until is not None or meta.deletion_timestamp is not None:
+            undo = Volume.undo.format(name=name)
+            raise Invalid(f"spec.model: the Volume {name} was deleted. To have it again: llmos {undo}")
+        if volume.status.phase == "Failed":
+            raise NotReady(f"The Volume {name} failed: {volume.status.message}")
+        if volume.status.capacity is None:
+            raise Unavailable(f"The Volume {name} is being made.")
+        source = self._volumes.source(VolumeRef(namespace or "", name, meta.uid or ""))
+        return model_mounts(volume, source)
 
     # Ending workloads
 

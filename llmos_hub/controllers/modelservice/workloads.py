@@ -9,7 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from llmos.errors import Cause, Invalid
-from llmos.resources import ModelService
+from llmos.resources import ModelService, Volume
+from llmos.resources.modeluri import volume_of
 from llmos.trust import ENV_CA_CERTIFICATES, ENV_CA_FILE
 from llmos_hub.controllers.layout import Layout
 from llmos_hub.engines.base import Plan
@@ -22,7 +23,8 @@ from llmos_hub.names import (
     KEY_SOURCE,
     KEY_TEMPLATE,
 )
-from llmos_hub.workload import PodOptions, ProcessTemplate, Role, Workload, WorkloadRef
+from llmos_hub.sources.volume import ENV_VOLUME
+from llmos_hub.workload import Mount, PodOptions, ProcessTemplate, Role, Workload, WorkloadRef
 
 __all__ = [
     "FETCH",
@@ -35,6 +37,7 @@ __all__ = [
     "make_fetch",
     "make_ref",
     "make_serve",
+    "model_mounts",
 ]
 
 SERVE = "serve"
@@ -44,6 +47,8 @@ FETCH = "fetch"
 REPLICA = "replica"
 """The role of the processes that serve requests."""
 
+_MODEL = "model"
+"""The name of the mount that a model is in."""
 _PASSED = (
     "LLMOS_MODELS_MIRROR",
     ENV_CA_CERTIFICATES,
@@ -87,9 +92,23 @@ def fetch_environment(environ: Mapping[str, str]) -> dict[str, str]:
     }
 
 
-def fetch_source(service: ModelService, directory: Path) -> str:
-    """Return twelve hex digits that identify a download by its model and directory."""
-    return hashlib.sha256(f"{service.spec.model}\0{directory}".encode()).hexdigest()[:12]
+def fetch_source(service: ModelService, directory: Path, mounts: Mapping[str, Mount]) -> str:
+    """Return twelve hex digits that identify a download by its model, directory and the volume that it is in."""
+    places = "".join(f"\0{mount.source}" for mount in mounts.values())
+    return hashlib.sha256(f"{service.spec.model}\0{directory}{places}".encode()).hexdigest()[:12]
+
+
+def model_mounts(volume: Volume, source: str) -> dict[str, Mount]:
+    """Return the mounts of a process whose model is in a volume.
+
+    Parameters
+    ----------
+    volume
+        The volume.
+    source
+        What a mount of it calls its source.
+    """
+    return {_MODEL: Mount(source, f"/volumes/{volume.metadata.name}", read_only=True)}
 
 
 def fetch_secrets_digest(service: ModelService, secrets: Mapping[str, str]) -> str:
@@ -106,6 +125,7 @@ def make_fetch(
     attempt: int,
     environment: Mapping[str, str],
     secrets: Mapping[str, str],
+    mounts: Mapping[str, Mount] | None = None,
 ) -> Workload:
     """Return the job that fetches the model and reads its header.
 
@@ -123,12 +143,15 @@ def make_fetch(
         Variables from `fetch_environment`.
     secrets
         The Credential's data.
+    mounts
+        The volume that the model is in, from `model_mounts`.
     """
+    mounts = mounts or {}
     fetching = _fetching(service, directory, layout, environment, secrets)
     run = {"LLMOS_FETCH_RUN": f"{service.metadata.generation}.{attempt}"}
-    template = replace(fetching, env={**fetching.env, **run}, completes=True)
+    template = replace(fetching, env={**fetching.env, **run}, completes=True, mounts=mounts)
     labels = {
-        KEY_SOURCE: fetch_source(service, directory),
+        KEY_SOURCE: fetch_source(service, directory, mounts),
         KEY_SECRETS: fetch_secrets_digest(service, secrets),
         KEY_GENERATION: str(service.metadata.generation),
         KEY_ATTEMPT: str(attempt),
@@ -150,6 +173,8 @@ def _fetching(
     # the URL of a proxy or mirror may contain a user name and a password
     secret = {name: value for name, value in environment.items() if "@" in value}
     plain = {name: value for name, value in environment.items() if name not in secret}
+    if volume_of(service.spec.model) is not None:
+        plain[ENV_VOLUME] = f"{{mount.{_MODEL}}}"
     return ProcessTemplate(
         argv=argv,
         env={**plain, "PYTHONUNBUFFERED": "1"},
@@ -168,6 +193,7 @@ def make_serve(
     engine: str = "",
     environment: Mapping[str, str] | None = None,
     key: str = "",
+    mounts: Mapping[str, Mount] | None = None,
 ) -> Workload:
     """Return the serving processes.
 
@@ -187,6 +213,8 @@ def make_serve(
         Variables from `fetch_environment`, for pods that fetch a model missing on their volume.
     key
         The key that the gateway sends to a custom command; empty if it sends none.
+    mounts
+        The volume that the model is in, from `model_mounts`.
 
     Raises
     ------
@@ -209,6 +237,7 @@ def make_serve(
         memory_limit=limit,
         memory_request=request,
         secret_env={**plan.template.secret_env, **others},
+        mounts={**plan.template.mounts, **(mounts or {})},
     )
     if service.spec.engine == "custom":
         template = _with_key(template, key)

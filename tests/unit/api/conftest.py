@@ -19,7 +19,9 @@ from llmos_hub.api.dependencies import Addresses
 from llmos_hub.identity import HubIdentity
 from llmos_hub.managers.logs import LocalLogReader
 from llmos_hub.managers.settings import PlatformSettings
+from llmos_hub.names import DataDir
 from llmos_hub.stores.base import Store
+from llmos_hub.volumes.files import LocalFiles
 from tests.support.asgi import serving
 from tests.support.fake_hub import FakeHub, fake_hub
 
@@ -77,6 +79,7 @@ async def api(store: Store, fake_hub: FakeHub, tmp_path: Path, monkeypatch: pyte
         LocalLogReader(tmp_path),
         addresses=Addresses("http://hub.example.org", "http://hub.example.org:8010"),
         settings=PlatformSettings(store, environ, remembered_for=0),
+        files=LocalFiles(DataDir(tmp_path).volumes),
     )
     async with serving(app) as url:
         yield Api(url, app, fake_hub, store, environ, tmp_path)

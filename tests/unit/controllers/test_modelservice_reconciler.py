@@ -13,10 +13,11 @@ from typing import Any
 
 import pytest
 
-from llmos.errors import BackendFailed, Insufficient, Invalid, NotFound, Unsupported
-from llmos.resources import Credential, ModelService
+from llmos.errors import BackendFailed, Insufficient, Invalid, NotFound, Unavailable, Unsupported
+from llmos.resources import Credential, ModelService, Volume
 from llmos.resources.base import condition
 from llmos.resources.modelservice import ModelServiceSpec
+from llmos.resources.volume import VolumeStatus
 from llmos_hub.controllers.layout import Layout, WorkloadContext
 from llmos_hub.controllers.modelservice.reconciler import ModelServiceReconciler
 from llmos_hub.controllers.reconciler import Result
@@ -915,3 +916,45 @@ async def test_a_backend_that_can_not_record_is_an_error_to_be_repeated(bench: B
         await bench.look()
     bench.backend.failure = None
     assert (await bench.settled()).status.phase == "Ready"
+
+
+# Models in volumes
+
+
+async def make_volume(bench: Bench, **spec: Any) -> Volume:
+    meta = {"name": "data", "namespace": NAMESPACE}
+    content = {"size": "1Gi", **spec}
+    made = await bench.plain.create(Volume.parse({"kind": "Volume", "metadata": meta, "spec": content}))
+    status = VolumeStatus(phase="Ready", capacity=GI)
+    return await bench.plain.patch_status(made.model_copy(update={"status": status}))
+
+
+async def test_a_model_in_a_volume_is_fetched_and_served_with_the_volume_mounted(bench: Bench) -> None:
+    await make_volume(bench)
+    await bench.create(model="volume://data/models/a.gguf")
+    assert (await bench.settled()).status.phase == "Ready"
+    for part in ("fetch", "serve"):
+        (mount,) = bench.template(part).mounts.values()
+        assert (mount.source, mount.path, mount.read_only) == ("data", "/volumes/data", True)
+    assert bench.template("fetch").env["LLMOS_MODEL_VOLUME"] == "{mount.model}"
+
+
+@pytest.mark.parametrize("there", [False, True])
+async def test_a_volume_that_is_missing_or_deleted_is_said(bench: Bench, there: bool) -> None:
+    if there:
+        await make_volume(bench, deleteAt="2030-01-01T00:00:00Z")
+    await bench.create(model="volume://data/a.gguf")
+    status = (await bench.settled()).status
+    said = "llmos volume undelete data" if there else 'there is no Volume "data" in user-ada'
+    assert status.phase == "Failed"
+    assert said in status.message
+    assert not bench.parts()
+
+
+async def test_a_volume_that_is_being_made_is_waited_for(bench: Bench) -> None:
+    made = await make_volume(bench)
+    await bench.plain.patch_status(made.model_copy(update={"status": VolumeStatus(), "metadata": made.metadata}))
+    await bench.create(model="volume://data/a.gguf")
+    with pytest.raises(Unavailable, match="is being made"):
+        await bench.look()
+    assert (await bench.get()).status.phase == "Pending"
