@@ -87,7 +87,8 @@ def test_quota() -> None:
     options = OPTIONS.model_copy(
         update={"quota": {"requests.cpu": "8"}, "group_quota": {"pods": "5", "count/secrets": "9"}}
     )
-    counts = {"count/modelservices.llmos.ai": "100", "count/secrets": "500"}
+    kinds = ("modelservices", "volumes", "snapshots")
+    counts = {**{f"count/{kind}.llmos.ai": "100" for kind in kinds}, "count/secrets": "500"}
     assert make_resource_quota(NS, ADA, options) == {
         "apiVersion": "v1",
         "kind": "ResourceQuota",
