@@ -10,6 +10,8 @@ import os
 from pathlib import Path
 from typing import Final
 
+from llmos.configuration import data_dir
+
 __all__ = [
     "API_PREFIX",
     "DEFAULT_GATEWAY_PORT",
@@ -144,16 +146,8 @@ _SOCKET_PATH_MAX = 107  # sun_path less its terminating zero byte (unix(7))
 
 
 def default_data_dir() -> Path:
-    """Return ``LLMOS_DATA_DIR``, otherwise ``/var/lib/llmos`` for root and ``~/.local/share/llmos`` for others.
-
-    Symbolic links are resolved, so that a directory always has the same path.
-    """
-    if configured := os.environ.get(ENV_DATA_DIR):
-        return Path(configured).expanduser().resolve()
-    if os.geteuid() == 0:
-        return Path("/var/lib/llmos").resolve()
-    base = os.environ.get("XDG_DATA_HOME") or "~/.local/share"
-    return (Path(base).expanduser() / "llmos").resolve()
+    """Return `llmos.configuration.data_dir`, with symbolic links resolved, so that it always has the same path."""
+    return data_dir().resolve()
 
 
 class DataDir:
