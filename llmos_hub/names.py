@@ -48,6 +48,7 @@ __all__ = [
     "KEY_UID",
     "KEY_WORKLOAD",
     "METADATA_SERVICES",
+    "PRIVATE_NETWORKS",
     "PUBLIC_NAMESPACE",
     "RECOVERABLE",
     "SCOPE_ACCOUNTS",
@@ -57,6 +58,16 @@ __all__ = [
     "default_data_dir",
 ]
 
+PRIVATE_NETWORKS: Final = (
+    "10.0.0.0/8",
+    "172.16.0.0/12",
+    "192.168.0.0/16",
+    "100.64.0.0/10",
+    "169.254.0.0/16",
+    "fc00::/7",
+    "fe80::/10",
+)
+"""Addresses that are not the internet: pods, Services, nodes, the site's own network."""
 METADATA_SERVICES: Final = (
     "169.254.0.0/16",  # link-local: that of most clouds, and the credentials of a container on ECS
     "168.63.129.16/32",  # Azure's, beside the one above
