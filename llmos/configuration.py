@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 
 from llmos.errors import NotConfigured
 
-__all__ = ["Configuration", "client_file", "load"]
+__all__ = ["Configuration", "client_file", "data_dir", "load"]
 
 _API_SUFFIX = "/services/llmos"
 _GATEWAY_SUFFIX = "/services/llm/v1"
@@ -89,13 +89,18 @@ class Configuration:
             )
 
 
+def data_dir(environ: Mapping[str, str] = os.environ) -> Path:
+    """Return ``LLMOS_DATA_DIR``, otherwise ``/var/lib/llmos`` for root and ``~/.local/share/llmos`` for others."""
+    if configured := environ.get("LLMOS_DATA_DIR"):
+        return Path(configured).expanduser().absolute()
+    if os.geteuid() == 0:
+        return Path("/var/lib/llmos")
+    return Path(environ.get("XDG_DATA_HOME") or "~/.local/share").expanduser() / "llmos"
+
+
 def client_file(environ: Mapping[str, str] = os.environ) -> Path:
     """Return the file that ``llmos up`` writes for its owner's clients: ``DATA_DIR/client.json``."""
-    if configured := environ.get("LLMOS_DATA_DIR"):
-        return Path(configured).expanduser().absolute() / "client.json"
-    if os.geteuid() == 0:
-        return Path("/var/lib/llmos/client.json")
-    return Path(environ.get("XDG_DATA_HOME") or "~/.local/share").expanduser() / "llmos" / "client.json"
+    return data_dir(environ) / "client.json"
 
 
 def _read_file(path: Path) -> dict[str, str]:

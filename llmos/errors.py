@@ -102,6 +102,10 @@ class LLMOSError(Exception):
     reason: ClassVar[str] = ""
     """Kubernetes' ``reason`` for the same error if it isn't the one of its status."""
 
+    def __init_subclass__(cls, *, code: str, status: int, reason: str = "") -> None:
+        """Require every class to name its stable code and its HTTP status."""
+        cls.code, cls.status, cls.reason = code, status, reason
+
     def __init__(self, message: str, *, causes: Iterable[Cause] = (), request_id: str | None = None) -> None:
         super().__init__(message)
         self.message = message
@@ -148,178 +152,104 @@ class LLMOSError(Exception):
         return {"error": error}
 
 
-class UsageError(LLMOSError):
+class UsageError(LLMOSError, code="usage", status=400):
     """A command line can't be parsed (exit code 2 in a terminal)."""
 
-    code = "usage"
-    status = 400
 
-
-class NotConfigured(LLMOSError):
+class NotConfigured(LLMOSError, code="not_configured", status=400):
     """The platform's address or a token isn't configured; raised by clients, never sent."""
 
-    code = "not_configured"
-    status = 400
 
-
-class Invalid(LLMOSError):
+class Invalid(LLMOSError, code="invalid", status=422):
     """A resource doesn't match its schema; `causes` has every invalid field."""
 
-    code = "invalid"
-    status = 422
 
-
-class BadRequest(LLMOSError):
+class BadRequest(LLMOSError, code="bad_request", status=400):
     """A request can't be decoded or lacks a parameter such as the model; `causes` has the parameter."""
 
-    code = "bad_request"
-    status = 400
 
-
-class Unsupported(LLMOSError):
+class Unsupported(LLMOSError, code="unsupported", status=400):
     """The object exists but doesn't support the operation, such as chat with an embedding model."""
 
-    code = "unsupported"
-    status = 400
 
-
-class RequestTimeout(LLMOSError):
+class RequestTimeout(LLMOSError, code="request_timeout", status=408):
     """The rest of a request didn't arrive in time."""
 
-    code = "request_timeout"
-    status = 408
 
-
-class PayloadTooLarge(LLMOSError):
+class PayloadTooLarge(LLMOSError, code="payload_too_large", status=413):
     """A request's body is larger than the limit."""
 
-    code = "payload_too_large"
-    status = 413
 
-
-class Unauthorized(LLMOSError):
+class Unauthorized(LLMOSError, code="unauthorized", status=401):
     """The token is missing, unknown or expired."""
 
-    code = "unauthorized"
-    status = 401
 
-
-class Forbidden(LLMOSError):
+class Forbidden(LLMOSError, code="forbidden", status=403):
     """The caller's identity is known but lacks the permission."""
 
-    code = "forbidden"
-    status = 403
 
-
-class NotFound(LLMOSError):
+class NotFound(LLMOSError, code="not_found", status=404):
     """The object doesn't exist, or the caller may not know of it."""
 
-    code = "not_found"
-    status = 404
 
-
-class ModelNotFound(NotFound):
+class ModelNotFound(NotFound, code="model_not_found", status=404):
     """The caller may use no model of that name."""
 
-    code = "model_not_found"
 
-
-class AlreadyExists(LLMOSError):
+class AlreadyExists(LLMOSError, code="already_exists", status=409, reason="AlreadyExists"):
     """An object of that name exists."""
 
-    code = "already_exists"
-    status = 409
-    reason = "AlreadyExists"
 
-
-class Conflict(LLMOSError):
+class Conflict(LLMOSError, code="conflict", status=409):
     """The object was changed after it was read; read it again and repeat the change."""
 
-    code = "conflict"
-    status = 409
 
-
-class MethodNotAllowed(LLMOSError):
+class MethodNotAllowed(LLMOSError, code="method_not_allowed", status=405):
     """The path exists but doesn't support the HTTP method."""
 
-    code = "method_not_allowed"
-    status = 405
 
-
-class UnsupportedMediaType(LLMOSError):
+class UnsupportedMediaType(LLMOSError, code="unsupported_media_type", status=415):
     """The body's content type isn't supported."""
 
-    code = "unsupported_media_type"
-    status = 415
 
-
-class Expired(LLMOSError):
+class Expired(LLMOSError, code="expired", status=410):
     """The resourceVersion to watch from is too old; the list must be read again."""
 
-    code = "expired"
-    status = 410
 
-
-class TooManyRequests(LLMOSError):
+class TooManyRequests(LLMOSError, code="rate_limited", status=429):
     """A rate limit of the caller is exceeded."""
 
-    code = "rate_limited"
-    status = 429
 
-
-class Insufficient(LLMOSError):
+class Insufficient(LLMOSError, code="insufficient_resources", status=409):
     """The machine or the quota lacks the requested resources."""
 
-    code = "insufficient_resources"
-    status = 409
 
-
-class SourceFailed(LLMOSError):
+class SourceFailed(LLMOSError, code="source_failed", status=502):
     """A model's files can't be downloaded from its source."""
 
-    code = "source_failed"
-    status = 502
 
-
-class BackendFailed(LLMOSError):
+class BackendFailed(LLMOSError, code="backend_failed", status=500):
     """A workload can't be started or its state can't be read."""
 
-    code = "backend_failed"
-    status = 500
 
-
-class NotReady(LLMOSError):
+class NotReady(LLMOSError, code="not_ready", status=503):
     """The resource exists but isn't ready; the message has the reason."""
 
-    code = "not_ready"
-    status = 503
 
-
-class ModelNotReady(NotReady):
+class ModelNotReady(NotReady, code="model_not_ready", status=503):
     """The model exists but has no ready replica; the message has the reason."""
 
-    code = "model_not_ready"
 
-
-class UpstreamFailed(LLMOSError):
+class UpstreamFailed(LLMOSError, code="upstream_failed", status=502):
     """An engine or the gateway closed the connection early or sent an answer that can't be decoded."""
 
-    code = "upstream_failed"
-    status = 502
 
-
-class Unavailable(LLMOSError):
+class Unavailable(LLMOSError, code="unavailable", status=503):
     """A part of the platform doesn't respond."""
 
-    code = "unavailable"
-    status = 503
 
-
-class Internal(LLMOSError):
+class Internal(LLMOSError, code="internal", status=500):
     """A bug in LLMOS; the log has more under the request's id."""
-
-    code = "internal"
-    status = 500
 
 
 def add_sentence(message: str, sentence: str) -> str:

@@ -31,6 +31,7 @@ __all__ = [
     "oom_kills",
     "pids",
     "proportional",
+    "read",
     "resident",
     "session",
     "start_time",
@@ -66,7 +67,8 @@ class MachineMemory:
     available: int
 
 
-def _read(path: Path | str) -> str:
+def read(path: Path | str) -> str:
+    """Return a file's text; empty if it can't be read."""
     try:
         return Path(path).read_text(encoding="utf-8", errors="replace")
     except OSError:
@@ -86,7 +88,7 @@ def stat(pid: int, *, limit: int = -1) -> list[str]:
     limit
         Number of fields to separate, if only the first are needed; -1: all.
     """
-    return _read(f"/proc/{pid}/stat").rpartition(")")[2].split(None, limit)
+    return read(f"/proc/{pid}/stat").rpartition(")")[2].split(None, limit)
 
 
 def start_time(pid: int) -> int:
@@ -108,7 +110,7 @@ def session(pid: int) -> int:
 
 def argv(pid: int) -> list[str]:
     """Return the command of a process."""
-    text = _read(f"/proc/{pid}/cmdline").strip("\0")
+    text = read(f"/proc/{pid}/cmdline").strip("\0")
     return text.split("\0") if text else []
 
 
@@ -163,16 +165,16 @@ def activity(pid: int) -> tuple[float, float, bool]:
     waited, busy = 0.0, False
     with contextlib.suppress(OSError):
         for task in Path(f"/proc/{pid}/task").iterdir():
-            numbers = _read(task / "schedstat").split()
+            numbers = read(task / "schedstat").split()
             waited += int(numbers[1]) / 1e9 if len(numbers) > 1 else 0.0
-            state = _read(task / "stat").rpartition(")")[2].split(None, 1)[:1]
+            state = read(task / "stat").rpartition(")")[2].split(None, 1)[:1]
             busy = busy or state in (["R"], ["D"])
     return (int(found[11]) + int(found[12])) / _TICKS, waited, busy
 
 
 def fields(path: Path | str) -> dict[str, str]:
     """Return a file's lines ``name value`` or ``name: value``."""
-    pairs = (line.replace(":", " ", 1).split(None, 1) for line in _read(path).splitlines())
+    pairs = (line.replace(":", " ", 1).split(None, 1) for line in read(path).splitlines())
     return {pair[0]: pair[1] for pair in pairs if len(pair) == 2}
 
 
@@ -198,7 +200,7 @@ def control_groups(root: Path = Path("/")) -> Iterator[Path]:
     root
         The directory with ``proc`` and ``sys``; another one in tests.
     """
-    for line in _read(root / "proc/self/cgroup").splitlines():
+    for line in read(root / "proc/self/cgroup").splitlines():
         _, controllers, path = [*line.split(":", 2), "", ""][:3]
         if controllers and not {"cpu", "memory"} & set(controllers.split(",")):
             continue
@@ -242,7 +244,7 @@ def status(pid: int) -> dict[str, str]:
 
 def resident(pid: int) -> int:
     """Return the resident bytes of a process; memory shared with others is counted in full."""
-    numbers = _read(f"/proc/{pid}/statm").split()
+    numbers = read(f"/proc/{pid}/statm").split()
     return int(numbers[1]) * _PAGE if numbers else 0
 
 
@@ -259,19 +261,19 @@ def oom_kills() -> int:
 
 def uptime() -> float:
     """Return the seconds since boot."""
-    return float(_read("/proc/uptime").split()[0])
+    return float(read("/proc/uptime").split()[0])
 
 
 def boot_id() -> str:
     """Return the identifier of this boot; empty if there is none."""
-    return _read("/proc/sys/kernel/random/boot_id").strip()
+    return read("/proc/sys/kernel/random/boot_id").strip()
 
 
 def listening_sockets(port: int) -> set[str]:
     """Return the sockets that listen on a TCP port, on any address of this machine, as `has_open` takes them."""
     found = set()
     for table in ("tcp", "tcp6"):
-        for line in _read(f"/proc/net/{table}").splitlines()[1:]:
+        for line in read(f"/proc/net/{table}").splitlines()[1:]:
             values = line.split()
             if values[3] == _LISTEN and int(values[1].rpartition(":")[2], 16) == port:
                 found.add(f"socket:[{values[9]}]")

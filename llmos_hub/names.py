@@ -10,6 +10,8 @@ import os
 from pathlib import Path
 from typing import Final
 
+from llmos.configuration import data_dir
+
 __all__ = [
     "API_PREFIX",
     "DEFAULT_GATEWAY_PORT",
@@ -46,6 +48,7 @@ __all__ = [
     "KEY_UID",
     "KEY_WORKLOAD",
     "METADATA_SERVICES",
+    "PRIVATE_NETWORKS",
     "PUBLIC_NAMESPACE",
     "RECOVERABLE",
     "SCOPE_ACCOUNTS",
@@ -55,6 +58,16 @@ __all__ = [
     "default_data_dir",
 ]
 
+PRIVATE_NETWORKS: Final = (
+    "10.0.0.0/8",
+    "172.16.0.0/12",
+    "192.168.0.0/16",
+    "100.64.0.0/10",
+    "169.254.0.0/16",
+    "fc00::/7",
+    "fe80::/10",
+)
+"""Addresses that are not the internet: pods, Services, nodes, the site's own network."""
 METADATA_SERVICES: Final = (
     "169.254.0.0/16",  # link-local: that of most clouds, and the credentials of a container on ECS
     "168.63.129.16/32",  # Azure's, beside the one above
@@ -144,16 +157,8 @@ _SOCKET_PATH_MAX = 107  # sun_path less its terminating zero byte (unix(7))
 
 
 def default_data_dir() -> Path:
-    """Return ``LLMOS_DATA_DIR``, otherwise ``/var/lib/llmos`` for root and ``~/.local/share/llmos`` for others.
-
-    Symbolic links are resolved, so that a directory always has the same path.
-    """
-    if configured := os.environ.get(ENV_DATA_DIR):
-        return Path(configured).expanduser().resolve()
-    if os.geteuid() == 0:
-        return Path("/var/lib/llmos").resolve()
-    base = os.environ.get("XDG_DATA_HOME") or "~/.local/share"
-    return (Path(base).expanduser() / "llmos").resolve()
+    """Return `llmos.configuration.data_dir`, with symbolic links resolved, so that it always has the same path."""
+    return data_dir().resolve()
 
 
 class DataDir:

@@ -5,6 +5,7 @@ The supervisor sets these for its children; in a cluster the chart does. Secrets
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Mapping
@@ -25,7 +26,7 @@ from llmos_hub.names import (
     default_data_dir,
 )
 
-__all__ = ["BackendName", "ProcessSettings", "StoreName"]
+__all__ = ["BackendName", "ProcessSettings", "StoreName", "seconds"]
 
 StoreName = Literal["redis", "kubernetes"]
 BackendName = Literal["local", "kubernetes"]
@@ -131,6 +132,26 @@ class ProcessSettings:
             namespace=namespace,
             release=environ.get(ENV_RELEASE) or "llmos",
         )
+
+
+def seconds(environ: Mapping[str, str], name: str, default: float, least: float, most: float) -> float:
+    """Return a variable's number of seconds; `default` if it is not set.
+
+    Raises
+    ------
+    UsageError
+        The value is not such a number.
+    """
+    text = environ.get(name)
+    if not text:
+        return default
+    try:
+        found = float(text)
+    except ValueError:
+        found = math.nan
+    if not least <= found <= most:
+        raise UsageError(f'{name}: "{text[:20]}" is not a number of seconds from {least:.0f} to {most:.0f}.')
+    return found
 
 
 def _port(environ: Mapping[str, str], name: str) -> int:

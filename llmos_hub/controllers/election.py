@@ -27,6 +27,7 @@ from typing import Protocol
 
 from llmos.errors import AlreadyExists, Conflict, LLMOSError
 from llmos.resources.base import utcnow
+from llmos_hub.tasks import cancel
 
 __all__ = ["Alone", "Election", "Leadership", "Lease", "Leases", "Timing", "own_identity"]
 
@@ -251,11 +252,9 @@ class Election:
         try:
             await asyncio.wait({task, renewing}, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            task.cancel()
             # running work may finish under the lease; after it has expired, each write is refused
-            await asyncio.gather(task, return_exceptions=True)
-            renewing.cancel()
-            await asyncio.gather(renewing, return_exceptions=True)
+            await cancel(task)
+            await cancel(renewing)
             lost = not self.leading
             self._tell(leading=False)
         if not task.cancelled() and (error := task.exception()) is not None:

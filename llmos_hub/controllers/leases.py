@@ -82,11 +82,10 @@ class KubernetesLeases:
     async def read(self) -> Lease | None:
         """Return the current lease; None if it doesn't exist."""
         try:
-            return read_lease(await self._api.request("GET", self._path(LEASE_NAME)))
+            found = await self._api.find(self._path(LEASE_NAME))
         except APIError as error:
-            if error.status == 404:
-                return None
             raise self._refused(error) from None
+        return read_lease(found) if found is not None else None
 
     async def write(self, lease: Lease) -> Lease:
         """Create the lease, or replace the one with that version."""

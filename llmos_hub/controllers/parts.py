@@ -25,7 +25,7 @@ from llmos_hub.engines.base import Machine
 from llmos_hub.engines.machine import detect
 from llmos_hub.managers.nodes import Nodes, largest_machine
 from llmos_hub.names import ENV_RELEASE
-from llmos_hub.settings import ProcessSettings
+from llmos_hub.settings import ProcessSettings, seconds
 from llmos_hub.stores import open_store_for
 from llmos_hub.stores.base import Store
 from llmos_hub.stores.kubernetes.namespaces import ReleaseNamespaces
@@ -232,16 +232,7 @@ def lease_timing(environ: Mapping[str, str] = os.environ) -> Timing:
     UsageError
         The variable is not valid.
     """
-    text = environ.get(ENV_LEASE_SECONDS, "")
-    if not text:
-        return Timing()
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = 0.0
-    if not 3 <= seconds <= 300:
-        raise UsageError(f'{ENV_LEASE_SECONDS}: "{text[:20]}" is not a number of seconds from 3 to 300.')
-    return Timing.of(seconds)
+    return Timing.of(seconds(environ, ENV_LEASE_SECONDS, Timing().duration, 3, 300))
 
 
 async def _known(machines: ClusterMachines) -> None:

@@ -19,6 +19,7 @@ from llmos_hub.controllers.metrics import ControllerMetrics, ProcessMetrics
 from llmos_hub.controllers.workqueue import ShutDown, WorkQueue
 from llmos_hub.stores.base import Store
 from llmos_hub.stores.informer import Informer, Key
+from llmos_hub.tasks import cancel
 
 __all__ = [
     "WORKERS",
@@ -224,10 +225,8 @@ class Controller(Generic[T]):
             if not self.informer.synced.is_set():  # no reconcile has begun
                 for task in workers:
                     task.cancel()
-            _, late = await asyncio.wait(workers, timeout=_SHUTDOWN)
-            for task in late:
-                task.cancel()
-            await asyncio.gather(*workers, return_exceptions=True)
+            await asyncio.wait(workers, timeout=_SHUTDOWN)
+            await cancel(*workers)
 
     def stand_by(self) -> None:
         """Ignore changes until `begin`, while another process does the work."""

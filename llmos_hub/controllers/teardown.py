@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable
 
 from llmos_hub.backends.base import Backend
+from llmos_hub.tasks import cancel
 from llmos_hub.workload import WorkloadRef
 
 __all__ = ["Teardown"]
@@ -65,8 +66,5 @@ class Teardown:
 
     async def close(self) -> None:
         """Stop waiting; unfinished deletions are found again at the next start."""
-        tasks = tuple(self._tasks.values())
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await cancel(*self._tasks.values())
         self._tasks.clear()  # one that was cancelled before it began didn't remove itself

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from llmos.proc import control_groups, machine_memory
+from llmos.proc import control_groups, machine_memory, read
 from llmos_hub.engines.base import Machine
 
 __all__ = ["detect"]
@@ -31,19 +31,12 @@ def detect(root: Path = Path("/")) -> Machine:
     return Machine(cpus=cpus, memory=machine_memory(root).total, gpus=tuple(_gpus(root)))
 
 
-def _read(path: Path) -> str | None:
-    try:
-        return path.read_text(encoding="utf-8", errors="replace").strip()
-    except OSError:
-        return None
-
-
 def _cpu_quota(group: Path) -> float | None:
     """Return the number of CPUs that a group may use on average; None without a quota."""
-    if limit := _read(group / "cpu.max"):
+    if limit := read(group / "cpu.max").strip():
         quota, _, period = limit.partition(" ")
     else:
-        quota, period = _read(group / "cpu.cfs_quota_us") or "", _read(group / "cpu.cfs_period_us") or ""
+        quota, period = (read(group / f"cpu.cfs_{name}_us").strip() for name in ("quota", "period"))
     if not quota.isdigit() or not period.isdigit() or int(period) == 0:
         return None  # "max", -1 or nothing: no quota
     return int(quota) / int(period)
@@ -57,5 +50,5 @@ def _gpus(root: Path) -> Iterator[str]:
     except OSError:
         return
     for entry in entries:
-        found = re.search(r"^Model:\s*(.+)$", _read(entry / "information") or "", re.MULTILINE)
+        found = re.search(r"^Model:\s*(.+)$", read(entry / "information"), re.MULTILINE)
         yield found[1].strip() if found else "NVIDIA GPU"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import re
 from collections.abc import Mapping
@@ -10,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Final, Self
 
 from llmos.errors import UsageError
+from llmos_hub.settings import seconds
 
 __all__ = ["GatewayOptions"]
 
@@ -128,8 +128,8 @@ class GatewayOptions:
         return replace(
             default,
             allowed_origins=_origins(environ),
-            drain=_seconds(environ, ENV_DRAIN, default.drain),
-            shutdown_delay=_seconds(environ, ENV_SHUTDOWN_DELAY, default.shutdown_delay),
+            drain=seconds(environ, ENV_DRAIN, default.drain, 0, _LONGEST_DRAIN),
+            shutdown_delay=seconds(environ, ENV_SHUTDOWN_DELAY, default.shutdown_delay, 0, _LONGEST_DRAIN),
         )
 
 
@@ -141,16 +141,3 @@ def _origins(environ: Mapping[str, str]) -> frozenset[str]:
                 f'{ENV_ORIGINS}: "{origin[:80]}" is not an origin: https://app.example.org, without a path; with commas between.'
             )
     return origins
-
-
-def _seconds(environ: Mapping[str, str], name: str, default: float) -> float:
-    text = environ.get(name)
-    if not text:
-        return default
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = math.nan
-    if not 0 <= seconds <= _LONGEST_DRAIN:
-        raise UsageError(f'{name}: "{text[:20]}" is not a number of seconds from 0 to {_LONGEST_DRAIN:.0f}.')
-    return seconds

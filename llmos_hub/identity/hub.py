@@ -23,6 +23,7 @@ from llmos.errors import Forbidden, TooManyRequests, Unauthorized, Unavailable
 from llmos_hub.identity.cache import TokenCache, fingerprint
 from llmos_hub.names import SCOPE_INVOKE, SCOPE_MANAGE
 from llmos_hub.policy import Caller, Rights
+from llmos_hub.tasks import cancel
 
 if TYPE_CHECKING:  # a process that shares nothing needn't load the database client
     from llmos_hub.identity.shared import SharedIdentities
@@ -145,10 +146,7 @@ class HubIdentity:
 
     async def close(self) -> None:
         """Close all connections."""
-        flights = list(self._flights.values())
-        for flight in flights:
-            flight.cancel()
-        await asyncio.gather(*flights, return_exceptions=True)
+        await cancel(*self._flights.values())
         await self._connections.aclose()
         if self._shared is not None:
             await self._shared.close()

@@ -21,6 +21,7 @@ from typing import Final
 
 from llmos.errors import LLMOSError
 from llmos_hub.policy import Caller
+from llmos_hub.tasks import cancel
 from llmos_hub.valkey.database import Database
 from llmos_hub.valkey.schema import Keys
 
@@ -118,10 +119,7 @@ class SharedIdentities:
 
     async def close(self) -> None:
         """Close the connections."""
-        tasks = [*self._writing.values(), *([self._forgetting] if self._forgetting is not None else [])]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await cancel(*self._writing.values(), *([self._forgetting] if self._forgetting is not None else []))
         if self._forgotten:
             with contextlib.suppress(LLMOSError):  # a last attempt; the entries expire within the hour
                 await self._forget_some()

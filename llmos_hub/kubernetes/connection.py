@@ -280,6 +280,15 @@ class KubernetesAPI:
         params = {"fieldManager": manager, "force": "true" if force else "false"}
         return await self.request("PATCH", path, params=params, body=dict(obj), content_type=APPLY_PATCH)
 
+    async def find(self, path: str) -> dict[str, Any] | None:
+        """Read an object; None if it doesn't exist. Errors are those of `request`."""
+        try:
+            return await self.request("GET", path)
+        except APIError as error:
+            if error.status == 404:
+                return None
+            raise
+
     async def list_pages(
         self, path: str, *, params: Mapping[str, str] | None = None, page: int = 500
     ) -> AsyncIterator[dict[str, Any]]:

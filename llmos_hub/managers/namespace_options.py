@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Annotated, Final, Literal, Self
 
-import yaml
-from pydantic import Field, ValidationError
+from pydantic import Field
 
-from llmos.errors import UsageError
 from llmos.resources import KINDS
-from llmos.resources.base import API_VERSION, Model, invalid
-from llmos_hub.names import KEY_COMPONENT
+from llmos.resources.base import API_VERSION, Model
+from llmos_hub.names import KEY_COMPONENT, PRIVATE_NETWORKS
+from llmos_hub.settings_files import read_model
 
 __all__ = ["ENV_NAMESPACE_SETTINGS", "Binding", "Limits", "NamespaceOptions", "Network", "Peer"]
 
@@ -51,17 +49,7 @@ class Network(Model):
 
     internet: bool = True
     """Allow pods to reach the internet; addresses of cloud metadata services are always excluded."""
-    cluster_cidrs: list[CIDR] = Field(
-        default_factory=lambda: [
-            "10.0.0.0/8",
-            "172.16.0.0/12",
-            "192.168.0.0/16",
-            "100.64.0.0/10",
-            "169.254.0.0/16",
-            "fc00::/7",
-            "fe80::/10",
-        ]
-    )
+    cluster_cidrs: list[CIDR] = Field(default_factory=lambda: [*PRIVATE_NETWORKS])
     """Addresses that are not the internet: pods, Services, nodes, the site's own network."""
     dns: Peer = Field(default_factory=lambda: Peer(namespace="kube-system", labels={"k8s-app": "kube-dns"}, ports=[53]))
     """The cluster's DNS."""
@@ -148,14 +136,4 @@ class NamespaceOptions(Model):
         UsageError
             The file can't be read, or a setting is invalid.
         """
-        path = environ.get(ENV_NAMESPACE_SETTINGS)
-        if not path:
-            return cls()
-        try:
-            data = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-        except (OSError, yaml.YAMLError) as error:
-            raise UsageError(f"{ENV_NAMESPACE_SETTINGS}: {path} can't be read: {error}") from None
-        try:
-            return cls.model_validate(data or {})
-        except ValidationError as error:
-            raise UsageError(f"{ENV_NAMESPACE_SETTINGS}: {invalid(error, cls).message}") from None
+        return read_model(cls, ENV_NAMESPACE_SETTINGS, environ)

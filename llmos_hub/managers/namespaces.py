@@ -237,10 +237,8 @@ class KubernetesNamespaces:
 
     async def _read(self, namespace: str) -> dict[str, Any] | None:
         try:
-            return await self._api.request("GET", path_of("v1", "namespaces", None, namespace))
+            return await self._api.find(path_of("v1", "namespaces", None, namespace))
         except APIError as error:
-            if error.status == 404:
-                return None
             raise _refused("read", namespace, error) from None
 
     async def _create(self, namespace: str, owner: NamespaceOwner) -> dict[str, Any]:

@@ -26,6 +26,7 @@ from llmos_hub.processes.spawn import spawn
 from llmos_hub.supervisor.plan import Program
 from llmos_hub.supervisor.probes import Silence
 from llmos_hub.supervisor.state import ProcessRecord, StateFiles
+from llmos_hub.tasks import cancel
 
 __all__ = ["Child", "State", "exit_words"]
 
@@ -218,8 +219,7 @@ class Child:
             await running.stop(self.program.grace, first, patience=_KILLED)
             return trouble
         finally:
-            health.cancel()
-            await asyncio.gather(health, return_exceptions=True)
+            await cancel(health)
             running.release()
 
     async def _check_health(self, pid: int) -> str:

@@ -10,7 +10,7 @@ import sys
 import time
 from pathlib import Path
 
-__all__ = ["Console", "age", "llmos_command", "size", "tilde"]
+__all__ = ["Console", "llmos_command", "size", "tilde"]
 
 
 def tilde(path: Path) -> str:
@@ -36,21 +36,6 @@ def _typed(path: Path) -> str:
     """Return a path as it can be typed into a shell: with ``~`` unless it needs quoting."""
     text = str(path)
     return tilde(path) if shlex.quote(text) == text else shlex.quote(text)
-
-
-def age(seconds: float) -> str:
-    """Return a duration in a suitable unit.
-
-    >>> age(42), age(300), age(7300), age(800000)
-    ('42 s', '5 min', '2 h', '9 d')
-    """
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    if seconds < 100 * 60:
-        return f"{seconds / 60:.0f} min"
-    if seconds < 48 * 3600:
-        return f"{seconds / 3600:.0f} h"
-    return f"{seconds / 86400:.0f} d"
 
 
 def size(count: int) -> str:

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from llmos import __version__, proc
+from llmos.durations import duration
 from llmos_hub.names import ENV_INSTANCE, DataDir
 from llmos_hub.processes.handle import processes_with_environment
-from llmos_hub.supervisor.console import age, size, tilde
+from llmos_hub.supervisor.console import size, tilde
 from llmos_hub.supervisor.disk import free_space
 from llmos_hub.supervisor.notebook import notebook_state
 from llmos_hub.supervisor.state import ProcessRecord, StateFiles
@@ -130,7 +131,7 @@ def render(found: dict[str, Any]) -> str:
         lines.append(f"LLMOS {found['version']} at {found['url']}, models at {found['gateway']}")
         if found["version"] != found["installedVersion"]:
             lines.append(f"Installed is {found['installedVersion']}; it is used after llmos down and llmos up.")
-        lines.append(f"up {age(supervisor['seconds'])}, {size(found['memory'])} of memory, state in {root}")
+        lines.append(f"up {duration(supervisor['seconds'])}, {size(found['memory'])} of memory, state in {root}")
     else:
         lines.append(
             f"The supervisor in {root} is dead; the processes that it started continue. Take them over: llmos up. Stop it: llmos down"
@@ -141,10 +142,10 @@ def render(found: dict[str, Any]) -> str:
         )
     rows = [("NAME", "STATE", "SINCE", "MEMORY", "RESTARTS", "LOG")]
     if found["running"]:
-        rows.append(("supervisor", "Ready", age(supervisor["seconds"]), size(supervisor["memory"]), "-", "-"))
+        rows.append(("supervisor", "Ready", duration(supervisor["seconds"]), size(supervisor["memory"]), "-", "-"))
     for process in processes:
         state = f"{process['state']} ({process['reason']})" if process["reason"] else process["state"]
-        since = age(process["seconds"]) if process["seconds"] is not None else "-"
+        since = duration(process["seconds"]) if process["seconds"] is not None else "-"
         memory = size(process["memory"]) if process["pid"] else "-"
         rows.append((process["name"], state, since, memory, str(process["restarts"]), tilde(Path(process["log"]))))
     others = found["others"]

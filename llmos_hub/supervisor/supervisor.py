@@ -24,6 +24,7 @@ from llmos_hub.supervisor.console import Console, tilde
 from llmos_hub.supervisor.disk import DiskGuard
 from llmos_hub.supervisor.plan import Program
 from llmos_hub.supervisor.state import ProcessRecord, StateFiles
+from llmos_hub.tasks import cancel
 
 __all__ = ["Supervisor", "adoptable", "base_environment", "stop_recorded", "sweep"]
 
@@ -193,9 +194,7 @@ class Supervisor:
             waited: set[asyncio.Future[Any]] = {everything, stopped, *failures}
             await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            everything.cancel()
-            stopped.cancel()
-            await asyncio.gather(everything, stopped, return_exceptions=True)
+            await cancel(everything, stopped)
         for child in self.children:
             if child.failed.done() and not self.stop_requested.is_set():
                 raise self._why(child)
@@ -222,9 +221,7 @@ class Supervisor:
         self._changed()
         for child in reversed(self.children):
             await child.stop()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await cancel(*self._tasks)
         await sweep(self._instance)
         with contextlib.suppress(OSError):
             # still "stopping", as this process has the lock until it ends

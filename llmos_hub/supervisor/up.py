@@ -34,6 +34,7 @@ from llmos_hub.supervisor.secrets import Secrets
 from llmos_hub.supervisor.state import ProcessRecord, StateFiles
 from llmos_hub.supervisor.store_check import database_id, refuse_newer_layout
 from llmos_hub.supervisor.supervisor import Supervisor, adoptable, base_environment, stop_recorded
+from llmos_hub.tasks import cancel
 from llmos_hub.valkey.server import ServerConfig, find_valkey
 
 __all__ = ["up"]
@@ -128,8 +129,7 @@ async def _until_stopped(supervisor: Supervisor, files: StateFiles, console: Con
     if binaries.valkey:
         files.note(database=await database_id(binaries.valkey_url))
     await supervisor.stop_requested.wait()
-    fetching.cancel()
-    await asyncio.gather(fetching, return_exceptions=True)
+    await cancel(fetching)
 
 
 def _settle(options: UpOptions, files: StateFiles, console: Console) -> None:

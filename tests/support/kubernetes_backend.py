@@ -30,7 +30,7 @@ def settings_for(release: str, **more: object) -> KubernetesSettings:
         "owned": False,
         **more,
     }
-    return KubernetesSettings.load(data)
+    return KubernetesSettings.model_validate(data)
 
 
 def script(text: str, **fields: object) -> ProcessTemplate:

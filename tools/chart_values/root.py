@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from llmos_hub.names import PRIVATE_NETWORKS
 from tools.chart_values.components import (
     Api,
     Backup,
@@ -100,15 +101,7 @@ class UserNetwork(Section):
 
     internet: bool = True
     """Addresses outside the cluster, for downloads of models and packages; never a cloud's metadata service."""
-    cluster_cidrs: list[Cidr] = [
-        "10.0.0.0/8",
-        "172.16.0.0/12",
-        "192.168.0.0/16",
-        "100.64.0.0/10",
-        "169.254.0.0/16",
-        "fc00::/7",
-        "fe80::/10",
-    ]
+    cluster_cidrs: list[Cidr] = [*PRIVATE_NETWORKS]
     """Addresses that aren't the internet: pods, Services and nodes, the site's own network, the metadata service."""
     also: list[KubernetesObject] = []
     """Additional egress rules for model pods, such as for a mirror of models in the site's network."""

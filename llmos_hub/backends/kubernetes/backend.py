@@ -29,6 +29,7 @@ from llmos_hub.backends.kubernetes.watching import (
 from llmos_hub.backends.kubernetes.workloads import Applier, Entry
 from llmos_hub.backends.reports import REPORT_LINES, read_report
 from llmos_hub.kubernetes.connection import APIError, KubernetesAPI
+from llmos_hub.tasks import cancel
 from llmos_hub.workload import Observation, Workload, WorkloadRef
 
 __all__ = ["KubernetesBackend"]
@@ -129,10 +130,7 @@ class KubernetesBackend:
         for entry in self._entries.values():
             if entry.repair is not None:
                 entry.repair.cancel()
-        tasks = [*self._tasks]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await cancel(*self._tasks)
         await self._secrets.close()
         self._changes.close()
 

@@ -11,6 +11,7 @@ from llmos.errors import LLMOSError, NotFound, Unavailable
 from llmos_hub.backends.kubernetes.names import container_name, workload_selector
 from llmos_hub.backends.kubernetes.states import init_running, main_status, role_of
 from llmos_hub.kubernetes.connection import APIError, KubernetesAPI, path_of
+from llmos_hub.tasks import cancel
 from llmos_hub.workload import WorkloadRef
 
 __all__ = ["read_log", "read_logs"]
@@ -174,7 +175,4 @@ async def _follow(
                 return
             yield line
     finally:
-        looking.cancel()
-        for task in tasks.values():
-            task.cancel()
-        await asyncio.gather(looking, *tasks.values(), return_exceptions=True)
+        await cancel(looking, *tasks.values())

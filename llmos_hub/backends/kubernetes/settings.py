@@ -5,21 +5,18 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from ipaddress import ip_network
-from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 
-import yaml
-from pydantic import AfterValidator, Field, ValidationError
+from pydantic import AfterValidator, Field
 
-from llmos.errors import UsageError
-from llmos.resources.base import Model, invalid
+from llmos.resources.base import Model
+from llmos_hub.names import PRIVATE_NETWORKS
+from llmos_hub.settings_files import read_model
 
 __all__ = ["ENV_KUBERNETES_SETTINGS", "EgressSettings", "ImageSettings", "KubernetesSettings", "ModelVolumeSettings"]
 
 ENV_KUBERNETES_SETTINGS: Final = "LLMOS_KUBERNETES_SETTINGS"
 """Environment variable with the file (YAML or JSON) of these settings; in a cluster a mounted ConfigMap."""
-
-_PRIVATE: Final = ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "169.254.0.0/16")
 
 
 class ImageSettings(Model):
@@ -67,7 +64,7 @@ class EgressSettings(Model):
     """Allow connections to the ranges below."""
     cidrs: list[_Range] = Field(default=["0.0.0.0/0", "::/0"])
     """Allowed ranges."""
-    except_cidrs: list[_Range] = Field(default=[*_PRIVATE, "fd00::/8", "fe80::/10"])
+    except_cidrs: list[_Range] = Field(default=[*PRIVATE_NETWORKS])
     """Excluded ranges: private networks, the cluster itself. Cloud metadata services are always excluded."""
     also: list[dict[str, Any]] = Field(default=[])
     """Additional egress rules of the NetworkPolicy, applied even if `enabled` is false: for example, a model mirror."""
@@ -122,36 +119,15 @@ class KubernetesSettings(Model):
     """Make the custom resource the owner of objects, for garbage collection; false if resources aren't stored there."""
 
     @classmethod
-    def load(cls, data: Any) -> Self:
-        """Return the settings in the data of a YAML file.
-
-        Raises
-        ------
-        UsageError
-            A setting is invalid.
-        """
-        try:
-            return cls.model_validate(data or {})
-        except ValidationError as error:
-            raise UsageError(f"{ENV_KUBERNETES_SETTINGS}: {invalid(error, cls).message}") from None
-
-    @classmethod
     def from_environment(cls, environ: Mapping[str, str] = os.environ) -> Self:
         """Read the file named by the environment; return the defaults if it names none.
 
         Raises
         ------
         UsageError
-            The file can't be read.
+            The file can't be read, or a setting is invalid.
         """
-        path = environ.get(ENV_KUBERNETES_SETTINGS)
-        if not path:
-            return cls()
-        try:
-            data = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-        except (OSError, yaml.YAMLError) as error:
-            raise UsageError(f"{ENV_KUBERNETES_SETTINGS}: {path} can't be read: {error}") from None
-        return cls.load(data)
+        return read_model(cls, ENV_KUBERNETES_SETTINGS, environ)
 
     def image_for(self, name: str) -> ImageSettings:
         """Return the settings of an engine's image."""

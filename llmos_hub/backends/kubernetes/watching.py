@@ -17,6 +17,7 @@ from llmos_hub.backends.kubernetes.states import Notice
 from llmos_hub.kubernetes.connection import KubernetesAPI, path_of
 from llmos_hub.kubernetes.reflector import Reflector
 from llmos_hub.names import KEY_APPLIED
+from llmos_hub.tasks import cancel
 
 __all__ = [
     "FIELDS",
@@ -219,10 +220,7 @@ class SecretReflector:
 
     async def close(self) -> None:
         """Stop watching all namespaces."""
-        tasks = [task for _, task in self._followed.values()]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await cancel(*(task for _, task in self._followed.values()))
 
 
 def make_reflector(

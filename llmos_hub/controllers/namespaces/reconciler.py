@@ -147,11 +147,10 @@ class NamespaceReconciler:
     async def _pull_secrets(self) -> dict[str, Mapping[str, Any]]:
         found: dict[str, Mapping[str, Any]] = {}
         for name in self._options.pull_secrets:
-            try:
-                found[name] = await self._api.request("GET", path_of("v1", "secrets", self._release, name))
-            except APIError as error:
-                if error.status != 404:
-                    raise
+            secret = await self._api.find(path_of("v1", "secrets", self._release, name))
+            if secret is not None:
+                found[name] = secret
+            else:
                 logger.warning(
                     "The pull secret %s is not in %s; images of a private registry won't come", name, self._release
                 )

@@ -112,7 +112,7 @@ class ClaimLeases:
                     raise
             else:
                 return begun + self._duration - self._margin, made["metadata"]["uid"]
-            held = await self._read(lease)
+            held = await self._api.find(_path(lease))
             now = time.monotonic()
             if held is not None and held["metadata"]["uid"] != seen:
                 seen, since = held["metadata"]["uid"], now
@@ -122,14 +122,6 @@ class ClaimLeases:
             if now > deadline:
                 raise Unavailable("Others are claiming names in this namespace. Try again in a moment.")
             await asyncio.sleep(_PAUSE * random.uniform(0.5, 1.5))  # noqa: S311 - only spreads the writers
-
-    async def _read(self, lease: dict[str, Any]) -> dict[str, Any] | None:
-        try:
-            return await self._api.request("GET", _path(lease))
-        except APIError as error:
-            if error.status == 404:
-                return None
-            raise
 
     async def _drop(self, lease: dict[str, Any], uid: str) -> None:
         """Delete the lease with that uid; if that fails, it expires."""

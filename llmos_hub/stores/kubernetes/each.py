@@ -19,6 +19,7 @@ from llmos.resources.base import Resource
 from llmos_hub.names import PUBLIC_NAMESPACE
 from llmos_hub.stores.base import BOOKMARK, Listing, Selector, Store, WatchEvent
 from llmos_hub.stores.writes import revision_of
+from llmos_hub.tasks import cancel
 
 __all__ = ["EachNamespace", "list_each"]
 
@@ -100,10 +101,7 @@ class EachNamespace(Generic[R]):
 
     async def close(self) -> None:
         """Stop all watches."""
-        tasks = tuple(self._tasks.values())
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await cancel(*self._tasks.values())
 
     async def _follow(self, namespace: str) -> None:
         try:

@@ -7,7 +7,6 @@ set by its creator, name the release it belongs to; everything in the namespace 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Callable, Mapping
 from typing import Any, Final, Literal
 
@@ -15,6 +14,7 @@ from llmos.errors import Internal, Unavailable
 from llmos.names import KEY_INSTANCE, KEY_MANAGED_BY
 from llmos_hub.kubernetes.connection import APIError, KubernetesAPI, path_of
 from llmos_hub.kubernetes.reflector import Reflector
+from llmos_hub.tasks import cancel
 
 __all__ = ["Ownership", "ReleaseNamespaces"]
 
@@ -90,9 +90,7 @@ class ReleaseNamespaces:
     async def close(self) -> None:
         """Stop the watch of namespaces."""
         if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
+            await cancel(self._task)
 
     async def _synced(self) -> None:
         if self._reflector.synced.is_set():
@@ -110,13 +108,11 @@ class ReleaseNamespaces:
     async def _look(self, namespace: str) -> Ownership:
         """Read one namespace from the cluster: a resource in it may be reported before the namespace itself."""
         try:
-            obj = await self._api.request("GET", path_of("v1", "namespaces", None, namespace))
+            obj = await self._api.find(path_of("v1", "namespaces", None, namespace))
         except APIError as error:
-            if error.status != 404:
-                raise Internal(f"The namespace {namespace} can't be read: {error.message}.") from None
-        else:
-            if (obj["metadata"].get("labels") or {}).get(KEY_MANAGED_BY) == "llmos":
-                self._reflector.take(obj)
+            raise Internal(f"The namespace {namespace} can't be read: {error.message}.") from None
+        if obj is not None and (obj["metadata"].get("labels") or {}).get(KEY_MANAGED_BY) == "llmos":
+            self._reflector.take(obj)
         known = self._reflector.objects.get(("", namespace))  # the watch may have added it meanwhile
         if known is not None:
             return self._label(known)

@@ -7,7 +7,6 @@ bypass it. The controllers don't use it: they also report resources in namespace
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final, Generic, Literal, TypeVar
@@ -19,6 +18,7 @@ from llmos_hub.stores.base import BOOKMARK, DELETED, Event, Listing, NamespaceQu
 from llmos_hub.stores.kubernetes.each import EachNamespace, list_each
 from llmos_hub.stores.kubernetes.namespaces import ReleaseNamespaces
 from llmos_hub.stores.writes import expired, revision_of
+from llmos_hub.tasks import cancel
 
 __all__ = ["ReleaseStore"]
 
@@ -255,9 +255,7 @@ class _OwnEvents(Generic[R]):
 
     async def close(self) -> None:
         if self._pending is not None:
-            self._pending.cancel()
-            with contextlib.suppress(Exception, asyncio.CancelledError):
-                await self._pending
+            await cancel(self._pending)
 
     def __aiter__(self) -> _OwnEvents[R]:
         return self

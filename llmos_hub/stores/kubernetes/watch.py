@@ -15,6 +15,7 @@ from llmos.resources.base import Resource
 from llmos_hub.kubernetes.connection import APIError, KubernetesAPI
 from llmos_hub.stores.base import BOOKMARK, WatchEvent
 from llmos_hub.stores.writes import expired
+from llmos_hub.tasks import cancel
 
 __all__ = ["ClusterWatch"]
 
@@ -82,9 +83,7 @@ class ClusterWatch(Generic[R]):
     async def close(self) -> None:
         """Close the connection; its user gets `Unavailable`."""
         if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
+            await cancel(self._task)
         if not self._queue.full():
             self._queue.put_nowait(Unavailable("The store was closed."))  # wakes a waiting user
 

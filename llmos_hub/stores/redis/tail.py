@@ -23,6 +23,7 @@ from llmos_hub.stores.redis.changes import Change, StreamState, changes_of, revi
 from llmos_hub.stores.redis.keys import ResourceKeys
 from llmos_hub.stores.redis.scripts import CHANGES, STATE
 from llmos_hub.stores.writes import expired
+from llmos_hub.tasks import cancel
 from llmos_hub.valkey.database import Database
 
 __all__ = ["Decode", "StreamWatch", "Tail"]
@@ -245,9 +246,7 @@ class Tail:
     async def close(self) -> None:
         """Stop reading; open watches raise `Unavailable`."""
         if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
+            await cancel(self._task)
             self._task = None
         self._end(Unavailable("The store was closed."))
 

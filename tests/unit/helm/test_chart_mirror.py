@@ -32,7 +32,9 @@ def test_downloads_are_told_of_it_and_may_reach_it_and_nothing_else():
     labels = find(objects, "Deployment", "llmos-mirror")["spec"]["template"]["metadata"]["labels"]
     ports = find(objects, "Service", "llmos-mirror")["spec"]
     assert ports["selector"].items() <= labels.items()
-    settings = KubernetesSettings.load(json.loads(find(objects, "ConfigMap", "llmos-users")["data"]["kubernetes.json"]))
+    settings = KubernetesSettings.model_validate(
+        json.loads(find(objects, "ConfigMap", "llmos-users")["data"]["kubernetes.json"])
+    )
     ref = WorkloadRef("ModelService", "user-ada", "chat", "u1", "fetch")
     workload = Workload(ref, (Role("fetch", 1, ProcessTemplate(("x",), completes=True)),))
     _, mirror = make_network_policy(workload, settings)["spec"]["egress"]

@@ -151,7 +151,7 @@ def test_the_controllers_understand_what_they_are_told_of_the_cluster():
         }
     )
     data = find(objects, "ConfigMap", "llmos-users")["data"]
-    cluster = KubernetesSettings.load(json.loads(data["kubernetes.json"]))
+    cluster = KubernetesSettings.model_validate(json.loads(data["kubernetes.json"]))
     assert cluster.image_name(cluster.image_for("llamacpp").image) == "registry.example.org/ai/llmos-engine-cpu:0.1.0"
     assert (cluster.models.storage_class, cluster.models.size) == ("shared", "200Gi")
     assert cluster.priority_class == "llmos-users"
@@ -340,7 +340,7 @@ def test_an_image_by_digest_is_taken_by_digest_everywhere():
         for container in containers(template):
             assert container["image"] == f"registry.example.org/ai/llmos-hub:0.1.0@{digest}", name
     data = find(objects, "ConfigMap", "llmos-users")["data"]
-    cluster = KubernetesSettings.load(json.loads(data["kubernetes.json"]))
+    cluster = KubernetesSettings.model_validate(json.loads(data["kubernetes.json"]))
     wanted = f"registry.example.org/ai/llmos-engine-cpu:0.1.0@{digest}"
     assert cluster.image_name(cluster.image_for("llamacpp").image) == wanted
     settings = json.loads(find(objects, "Secret", "llmos-hub")["stringData"]["settings.json"])
@@ -353,7 +353,7 @@ def test_existing_priority_classes_are_named_and_not_made():
     assert not [o for o in objects if o["kind"] == "PriorityClass"]
     assert {template["spec"]["priorityClassName"] for _, template in pod_specs(objects)} == {"site-critical"}
     data = find(objects, "ConfigMap", "llmos-users")["data"]
-    assert KubernetesSettings.load(json.loads(data["kubernetes.json"])).priority_class == "site-batch"
+    assert KubernetesSettings.model_validate(json.loads(data["kubernetes.json"])).priority_class == "site-batch"
     settings = json.loads(find(objects, "Secret", "llmos-hub")["stringData"]["settings.json"])
     assert settings["spawner"]["priorityClass"] == "site-batch"
     one = render({"scheduling": {"priorityClasses": {"existingUsers": "site-batch"}}})

@@ -91,7 +91,7 @@ HEAD = ProcessTemplate(
 FOLLOWER = ProcessTemplate(
     ("ray", "start", "--block", "--address={head.address}:{head.port.gcs}"), env={"PRICE": "$5"}, user="ada"
 )
-SETTINGS = KubernetesSettings.load(
+SETTINGS = KubernetesSettings.model_validate(
     {
         "registry": "registry.example.org/llmos",
         "imagePullSecrets": ["pull"],
@@ -128,7 +128,7 @@ CASES = {
     ),
     "one-machine": (
         Workload(REF, (Role("replica", 1, replace(LLAMACPP, secret_env={}, init=(), pod=PodOptions("llamacpp"))),)),
-        KubernetesSettings.load(
+        KubernetesSettings.model_validate(
             {"models": {"storageClass": "disk", "accessMode": "ReadWriteOnce"}, "egress": {"enabled": False}}
         ),
     ),
@@ -294,7 +294,7 @@ def test_a_resource_narrows_the_operators_nodes_down_and_does_not_leave_them(ask
 def test_ranges_are_cut_out_of_those_they_lie_in_and_the_metadata_service_always() -> None:
     egress = {"cidrs": ["10.0.0.0/8", "0.0.0.0/0"], "exceptCidrs": ["10.1.0.0/16", "10.0.0.0/8", "fd00::/8"]}
     workload = Workload(REF, (Role("replica", 1, VLLM),))
-    policy = make_objects(workload, KubernetesSettings.load({"egress": egress}))[0]
+    policy = make_objects(workload, KubernetesSettings.model_validate({"egress": egress}))[0]
     assert policy["spec"]["egress"][1]["to"] == [
         {"ipBlock": {"cidr": "10.0.0.0/8", "except": ["10.1.0.0/16"]}},
         {"ipBlock": {"cidr": "0.0.0.0/0", "except": ["10.1.0.0/16", "10.0.0.0/8", *METADATA_V4]}},

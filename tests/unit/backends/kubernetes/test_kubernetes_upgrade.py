@@ -97,6 +97,6 @@ def test_the_objects_of_a_model_are_byte_for_byte_those_of_the_version_before(mo
         for workload in (serve, fetch)
     ]
     assert digests == [
-        "1670f99bbfafceca5e0c5039ab744cdab8211270494291f00c45465d6c4e9ab8",
-        "0b1730f283bf772d4d50b025d5f15f2ecf5964f8ff58dcc6328f5110e6e715f8",
+        "eaad83d51d81150450fd998e0af292993880190ae77ca69afed49f5946627bcd",
+        "57338579b44c63df0ae683babab6c253c895ab24dabe2ea634c2c03fb8ecbecd",
     ]
