@@ -166,13 +166,17 @@ class Child:
         self._files.drop_record(self.program.name)
         self._set(State.BACKOFF, words)
         again = "starting again" if delay < 1 else f"starting again in {delay:.0f} s"
-        self._say(f"{self.program.name} stopped ({words}); {again}")
+        self._report(f"{self.program.name} stopped ({words}); {again}")
         if self._ever_ready or self.failed.done():
             return
         if self.program.explain and (sentence := self.program.explain(self._lines_of_this_start())):
             self.failed.set_result(Unavailable(sentence))
         elif self.restarts >= 3:
             self.failed.set_result(words)
+
+    def _report(self, sentence: str) -> None:
+        if self._ever_ready or not self.failed.done():  # what has failed ends the start, which says so
+            self._say(sentence)
 
     def _lines_of_this_start(self) -> list[str]:
         lines = self.last_lines()
@@ -212,8 +216,7 @@ class Child:
             if running.exited.done():
                 return exit_words(running.exited.result())
             trouble = health.result()
-            if self._ever_ready or not self.failed.done():  # what has failed ends the start, which says so
-                self._say(f"{self.program.name} does not answer ({trouble}); stopping it")
+            self._report(f"{self.program.name} does not answer ({trouble}); stopping it")
             # a process that hangs doesn't handle SIGTERM
             first = signal.SIGKILL if self._hung else signal.SIGTERM
             await running.stop(self.program.grace, first, patience=_KILLED)
