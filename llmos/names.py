@@ -19,6 +19,7 @@ __all__ = [
     "KEY_PREPARED",
     "MODELS_CLAIM",
     "PERSONAL",
+    "STORAGE_FINALIZER",
     "WORKLOADS_FINALIZER",
     "group_namespace",
     "invoke_note",
@@ -54,6 +55,8 @@ MODELS_CLAIM: Final = "llmos-models"
 """Volume claim of a namespace for downloaded models: a cache, which may be deleted with the namespace."""
 WORKLOADS_FINALIZER: Final = "llmos.ai/workloads"
 """Finalizer of resources with workloads."""
+STORAGE_FINALIZER: Final = "llmos.ai/storage"
+"""Finalizer of volumes and snapshots."""
 
 _PLAIN: Final = re.compile(r"[a-z0-9]([-a-z0-9]{0,46}[a-z0-9])?")
 

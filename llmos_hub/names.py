@@ -40,6 +40,7 @@ __all__ = [
     "KEY_MODELS",
     "KEY_PART_OF",
     "KEY_REPLICAS",
+    "KEY_RESTORED",
     "KEY_ROLE",
     "KEY_SECRETS",
     "KEY_SOURCE",
@@ -91,6 +92,8 @@ KEY_COMPONENT: Final = "app.kubernetes.io/component"
 KEY_PART_OF: Final = "app.kubernetes.io/part-of"
 KEY_MISSING_FOR: Final = "llmos.ai/owner-missing-seconds"
 """Annotation with the time for which a namespace's owner has been missing in the Hub, as counted by the controllers."""
+KEY_RESTORED: Final = "llmos.ai/restored"
+"""Annotation of a volume's claim with the request by which it was made from a snapshot."""
 KEY_WORKLOAD: Final = "llmos.ai/workload"
 """Label with the workload's id, which selects its pods."""
 KEY_ROLE: Final = "llmos.ai/role"

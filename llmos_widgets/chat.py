@@ -17,12 +17,13 @@ from llmos_widgets.markdown import answer_html
 from llmos_widgets.output import RedrawnPart, in_notebook, show_bundle
 from llmos_widgets.values import ShownOnce
 
-__all__ = ["Answer", "Conversation", "fill_in", "fillable", "stream_answer"]
+__all__ = ["Answer", "Conversation", "fill_in", "fillable", "from_history", "stream_answer"]
 
 _FIELD = re.compile(r"\{([A-Za-z_]\w*)\}")
 _EVERY = 0.08
 """Seconds between two updates: faster than reading, slow enough for long answers, since each update sends all of it."""
 _MAX_FILLED = 200_000
+_NONE: Mapping[str, Any] = {}
 
 
 class Answer(ShownOnce, str):  # noqa: SLOT000 - it remembers whether it was shown
@@ -65,8 +66,17 @@ def fillable(value: Any) -> bool:
     return isinstance(value, str | Number)
 
 
-def fill_in(text: str, names: Mapping[str, Any]) -> tuple[str, list[str]]:
-    """Replace ``{name}`` by the notebook's variable of that name if it is `fillable`.
+def from_history(name: str, value: Any, hidden: Mapping[str, Any]) -> bool:
+    """Return whether a variable is one in which IPython keeps earlier cells, such as ``In``, ``_dh`` or ``_i3``.
+
+    They aren't inserted either, except for ``_``, the last result. `hidden` is the shell's ``user_ns_hidden``; variables
+    of startup files are there too, and are their owner's own.
+    """
+    return (name == "In" or (name.startswith("_") and name != "_")) and hidden.get(name) is value
+
+
+def fill_in(text: str, names: Mapping[str, Any], hidden: Mapping[str, Any] = _NONE) -> tuple[str, list[str]]:
+    """Replace ``{name}`` by the notebook's variable of that name if it is `fillable` and not `from_history`.
 
     Other braces, such as attributes (``{name.attribute}``), stay unchanged, since prompts often contain code.
 
@@ -84,7 +94,7 @@ def fill_in(text: str, names: Mapping[str, Any]) -> tuple[str, list[str]]:
         if found[1] not in names:
             return found[0]
         value = names[found[1]]
-        if not fillable(value):
+        if not fillable(value) or from_history(found[1], value, hidden):
             left[found[0]] = None
             return found[0]
         return str(value)[:_MAX_FILLED]

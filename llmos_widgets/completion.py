@@ -94,14 +94,15 @@ def _options(parser: Parser) -> list[str]:
 
 def _variables(shell: Any, text: str) -> tuple[str, list[str]]:
     """Return the word after an open ``{`` at the end of a prompt, and the matching variables."""
-    from llmos_widgets.chat import fillable
+    from llmos_widgets.chat import fillable, from_history
 
     found = re.search(r"\{([A-Za-z_]\w*)?$", text)
     if found is None:
         return "", []
     word = found[1] or ""
-    names = [name for name, value in shell.user_ns.items() if not name.startswith("_") and fillable(value)]
-    return word, [name for name in names if name.startswith(word)]
+    names = {name: value for name, value in shell.user_ns.items() if not name.startswith("_") and fillable(value)}
+    own = [name for name, value in names.items() if not from_history(name, value, shell.user_ns_hidden)]
+    return word, [name for name in own if name.startswith(word)]
 
 
 def _found(shell: Any, full_text: str, cursor_line: int, column: int) -> tuple[str, list[str]] | None:

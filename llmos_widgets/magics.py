@@ -166,7 +166,7 @@ class LLMOSMagics(Magics):
                 raise UsageError(f"%%chat needs a model. {known}")
             (model,) = models
         assert self.shell is not None
-        prompt, left = fill_in(cell.strip(), self.shell.user_ns)
+        prompt, left = fill_in(cell.strip(), self.shell.user_ns, self.shell.user_ns_hidden)
         if not prompt:
             raise UsageError("%%chat needs a question below its first line.")
         conversation = self._conversations.get(model)
@@ -175,7 +175,9 @@ class LLMOSMagics(Magics):
         if args.system:
             conversation.system(args.system)
         if left:
-            NotebookOutput().note(f"Sent as written: {', '.join(left)}. Only text, numbers and lists are filled in.")
+            NotebookOutput().note(
+                f"Sent as written: {', '.join(left)}. Only your own text, numbers and lists are filled in."
+            )
         answer = stream_answer(self.client, conversation, prompt, chat_options(args))
         self._conversations[model] = conversation
         return answer

@@ -1,4 +1,4 @@
-"""What transfers of files need on this machine: pieces, hashes, names, and what is to be sent. Blocks; needs no client."""
+"""The local side of file transfers: pieces, hashes, names, and the list of files to send. Blocks; needs no client."""
 
 from __future__ import annotations
 

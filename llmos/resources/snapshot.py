@@ -7,6 +7,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import ConfigDict, Field
 
+from llmos.names import STORAGE_FINALIZER
 from llmos.resources import cel
 from llmos.resources.base import Condition, Meaning, Model, Name, ObjectMeta, Resource, Timestamp, Unit
 
@@ -46,13 +47,13 @@ class SnapshotStatus(Model):
 
 
 class Snapshot(Resource):
-    """What a volume held at one time."""
+    """The contents of a volume at one time."""
 
     plural: ClassVar[str] = "snapshots"
     singular: ClassVar[str] = "snapshot"
     short_names: ClassVar[tuple[str, ...]] = ("snap",)
     holds_data: ClassVar[bool] = True
-    finalizer: ClassVar[str] = "llmos.ai/snapshot"
+    finalizer: ClassVar[str] = STORAGE_FINALIZER
     phases: ClassVar[Mapping[str, Meaning]] = {
         "Pending": "working",
         "Copying": "working",

@@ -8,6 +8,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import ConfigDict, Field, model_validator
 
+from llmos.names import STORAGE_FINALIZER
 from llmos.resources import cel
 from llmos.resources.base import Condition, Meaning, Model, Name, ObjectMeta, Resource, Timestamp, Unit
 from llmos.resources.quantities import Storage, parse_quantity
@@ -20,7 +21,7 @@ VolumePhase = Literal["Pending", "Copying", "Ready", "Full", "Degraded", "Delete
 
 
 class VolumeSource(Model):
-    """What a new volume is a copy of: a snapshot or another volume."""
+    """The snapshot or the other volume that a new volume is a copy of."""
 
     model_config = ConfigDict(
         json_schema_extra=cel.validations(cel.rule("has(self.snapshot) != has(self.volume)", _ONE_SOURCE))
@@ -119,7 +120,7 @@ class Volume(Resource):
     short_names: ClassVar[tuple[str, ...]] = ("vol",)
     holds_data: ClassVar[bool] = True
     has_files: ClassVar[bool] = True
-    finalizer: ClassVar[str] = "llmos.ai/volume"
+    finalizer: ClassVar[str] = STORAGE_FINALIZER
     undo: ClassVar[str] = "volume undelete {name}"
     phases: ClassVar[Mapping[str, Meaning]] = {
         "Pending": "working",
@@ -144,7 +145,7 @@ class Volume(Resource):
 
     @property
     def uses(self) -> Sequence[tuple[str, str]]:
-        """What it is being filled with."""
+        """The source that it is being filled from."""
         found = []
         if self.spec.source is not None and self.status.capacity is None:
             source = self.spec.source

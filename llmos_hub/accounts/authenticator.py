@@ -133,6 +133,15 @@ class LLMOSAuthenticator(Authenticator):
         """
         return bool(super().validate_username(username)) and username.isprintable() and len(username) <= _LONGEST_NAME
 
+    @property
+    def name_rule(self) -> str:
+        """Which names `validate_username` accepts, in words."""
+        pattern = f" It must match {self.username_pattern}." if self.username_pattern else ""
+        return (
+            f"A name has 1 to {_LONGEST_NAME} printable characters, without a slash, without blanks at its ends and not only "
+            f"dots.{pattern}"
+        )
+
     async def authenticate(self, handler: Any, data: dict[str, str]) -> str | None:
         """Check a name and a password; `data` is the log-in form or the ``auth`` of a token request.
 

@@ -168,7 +168,7 @@ class UserPasswordHandler(APIHandler):
 
     async def _create(self, name: str, *, admin: bool) -> Any:
         if not self.authenticator.validate_username(name):
-            raise web.HTTPError(400, f"{name[:64]!r} can't be a user's name.")
+            raise web.HTTPError(400, f"{name[:64]!r} can't be a user's name. {self.authenticator.name_rule}")
         try:
             self.authenticator.refuse_former(self.db, name)
         except ValueError as error:

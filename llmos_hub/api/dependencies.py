@@ -8,7 +8,7 @@ from typing import Final
 
 from starlette.requests import Request
 
-from llmos.errors import Forbidden, LLMOSError, UsageError
+from llmos.errors import Forbidden, Invalid, LLMOSError, UsageError
 from llmos.resources import Resource
 from llmos_hub.api.metrics import APIMetrics
 from llmos_hub.api.rates import WriteRates
@@ -22,6 +22,7 @@ from llmos_hub.managers.resources import ResourceManager, Selection
 from llmos_hub.managers.settings import PlatformSettings
 from llmos_hub.policy import Caller, Ref, Rights, Verb, Within
 from llmos_hub.stores.base import Store
+from llmos_hub.stores.writes import revision_of
 from llmos_hub.volumes.files import VolumeFiles
 
 __all__ = ["Addresses", "Call", "Services", "label_selector"]
@@ -178,6 +179,21 @@ class Call:
         if not (text.isascii() and text.isdigit() and len(text) < 20 and int(text) <= _LARGEST):
             raise UsageError(f'{name}: "{text[:40]}" is not a whole number from 0 to {_LARGEST}.')
         return int(text)
+
+    @property
+    def resource_version(self) -> str:
+        """The version from which a watch goes on; a list is always the newest. Empty if none is given, or 0.
+
+        Raises
+        ------
+        UsageError
+            No store gives out such versions.
+        """
+        text = self.query.get("resourceVersion", "")
+        try:
+            return text if text and revision_of(text) else ""
+        except Invalid as error:
+            raise UsageError(error.message) from None
 
     def tagged(self, error: LLMOSError) -> LLMOSError:
         """Return the error with the request's id, to be written into an answer that has already begun."""

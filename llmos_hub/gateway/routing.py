@@ -289,12 +289,22 @@ _HINTS: Final = {
 }
 
 
-def not_ready(model: ServedModel) -> tuple[ModelNotReady, int]:
-    """Return the error for a model without a ready replica, and the seconds after which to retry."""
+def not_ready(model: ServedModel, rights: Rights) -> tuple[ModelNotReady, int]:
+    """Return the error for a model without a ready replica, and the seconds after which to retry.
+
+    It names commands as the caller can type them, and none that would be refused: a public model's log is for admins.
+    """
     seconds, hint = _HINTS.get(model.phase, (5, "It is not running"))
-    message = f'Model "{model.name}" is not ready ({model.phase}). {hint.format(name=model.name)}.'
-    if model.message:
-        message = f"{message} {model.message.rstrip('.')}."
+    name = model.name if model.namespace == rights.search_path[0] else f"{model.name} -n {model.namespace}"
+    message, see = model.message, f"See why: llmos logs {model.name}"
+    if rights.owner_may("logs", model.ref):
+        message = message.replace(see, f"See why: llmos logs {name}")
+    else:
+        message = message.replace(see, "An admin can see why")
+    if model.phase == "Paused" and not rights.owner_may("update", model.ref):
+        hint = "It is paused; an admin can start it"
+    message = f'Model "{model.name}" is not ready ({model.phase}). {hint.format(name=name)}. {message.rstrip(".")}'
+    message = f"{message.rstrip('. ')}."
     return ModelNotReady(message), seconds
 
 

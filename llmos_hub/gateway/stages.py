@@ -217,7 +217,7 @@ async def wait(call: ModelRequest) -> None:
         await call.context.table.wait_for_replica(call.model, call.context.options.ready_wait)
         resolve(call)
     if not call.model.replicas:
-        error, call.request.retry_after = not_ready(call.model)
+        error, call.request.retry_after = not_ready(call.model, call.rights)
         raise error
 
 

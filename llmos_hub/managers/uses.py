@@ -1,4 +1,4 @@
-"""Who uses a resource, as far as resources say it of themselves (`llmos.resources.Resource.uses`)."""
+"""The users of a resource, as far as resources say it of themselves (`llmos.resources.Resource.uses`)."""
 
 from __future__ import annotations
 

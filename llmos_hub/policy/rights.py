@@ -95,6 +95,10 @@ class Rights:
                 return True
         return False
 
+    def owner_may(self, verb: Verb, ref: Ref) -> bool:
+        """Return whether the caller may do it with a token that has the scope: notebooks ask models with a narrower one."""
+        return any(rule.covers(verb, ref) for rule in (*rules_of(self.caller), *self.granted))
+
     def require(self, verb: Verb, ref: Ref) -> None:
         """Raise an error unless the caller may do it.
 

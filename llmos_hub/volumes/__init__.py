@@ -1,1 +1,1 @@
-"""Where the files of volumes are: directories on a workstation, claims in a cluster."""
+"""The files of volumes: directories on a workstation, claims in a cluster."""

@@ -30,7 +30,7 @@ class VolumeRef:
 
 @dataclass(frozen=True, slots=True)
 class DataSource:
-    """What a new volume is a copy of.
+    """The source that a new volume is a copy of.
 
     Attributes
     ----------
@@ -46,7 +46,7 @@ class DataSource:
 
 @dataclass(frozen=True, slots=True)
 class VolumeWish:
-    """What a volume should be.
+    """The desired state of a volume.
 
     Attributes
     ----------
@@ -70,7 +70,7 @@ class VolumeWish:
 
 @dataclass(frozen=True, slots=True)
 class VolumeState:
-    """What a volume is.
+    """The observed state of a volume.
 
     Attributes
     ----------

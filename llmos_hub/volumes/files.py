@@ -14,7 +14,7 @@ from typing import Final, Protocol, cast
 from llmos.errors import Conflict, Invalid, NotReady, Unsupported
 from llmos_hub.volumes.base import VolumeRef
 from llmos_hub.volumes.local import directory_of
-from llmos_hub.volumes.tree import Entry, Tree, Upload
+from llmos_hub.volumes.tree import FileEntry, Tree, Upload
 
 __all__ = ["NO_FILES", "LocalFiles", "VolumeFiles"]
 
@@ -25,17 +25,17 @@ _PIECE: Final = 1024 * 1024
 class VolumeFiles(Protocol):
     """Access to the files of volumes; paths are relative to the volume. Errors are those of `Tree`."""
 
-    async def stat(self, ref: VolumeRef, path: str) -> Entry:
+    async def stat(self, ref: VolumeRef, path: str) -> FileEntry:
         """Return what is at a path."""
         ...
 
-    async def list(self, ref: VolumeRef, path: str, *, after: str, limit: int) -> Sequence[Entry]:
+    async def list(self, ref: VolumeRef, path: str, *, after: str, limit: int) -> Sequence[FileEntry]:
         """Return some entries of a directory, by name, those after a name."""
         ...
 
     async def read(
         self, ref: VolumeRef, path: str, *, offset: int, length: int, version: str
-    ) -> tuple[Entry, AsyncIterator[bytes]]:
+    ) -> tuple[FileEntry, AsyncIterator[bytes]]:
         """Return what a file is, and a piece of it.
 
         Raises
@@ -51,7 +51,7 @@ class VolumeFiles(Protocol):
 
     async def write(
         self, ref: VolumeRef, path: str, upload: Upload, content: AsyncIterator[bytes], *, length: int, sha256: str
-    ) -> Entry | None:
+    ) -> FileEntry | None:
         """Add a piece to an upload; with the last one the file is there, and returned.
 
         Raises
@@ -82,17 +82,17 @@ class LocalFiles:
     def __init__(self, root: Path) -> None:
         self._root = root
 
-    async def stat(self, ref: VolumeRef, path: str) -> Entry:
+    async def stat(self, ref: VolumeRef, path: str) -> FileEntry:
         """Return what is at a path."""
         return await asyncio.to_thread(self._tree(ref).stat, path)
 
-    async def list(self, ref: VolumeRef, path: str, *, after: str, limit: int) -> Sequence[Entry]:
+    async def list(self, ref: VolumeRef, path: str, *, after: str, limit: int) -> Sequence[FileEntry]:
         """Return some entries of a directory."""
         return await asyncio.to_thread(self._tree(ref).entries, path, after=after, limit=limit)
 
     async def read(
         self, ref: VolumeRef, path: str, *, offset: int, length: int, version: str
-    ) -> tuple[Entry, AsyncIterator[bytes]]:
+    ) -> tuple[FileEntry, AsyncIterator[bytes]]:
         """Return what a file is, and a piece of it."""
         fd, entry = await asyncio.to_thread(self._tree(ref).open, path)
         if version and entry.version != version:
@@ -106,7 +106,7 @@ class LocalFiles:
 
     async def write(
         self, ref: VolumeRef, path: str, upload: Upload, content: AsyncIterator[bytes], *, length: int, sha256: str
-    ) -> Entry | None:
+    ) -> FileEntry | None:
         """Add a piece to an upload."""
         tree = self._tree(ref)
         if upload.offset + length > upload.total:

@@ -12,13 +12,11 @@ from llmos.errors import Conflict, LLMOSError
 from llmos.names import KEY_MANAGED_BY
 from llmos.resources.quantities import parse_quantity
 from llmos_hub.kubernetes.connection import MERGE_PATCH, APIError, KubernetesAPI, path_of
-from llmos_hub.names import KEY_APP, KEY_UID
+from llmos_hub.names import KEY_APP, KEY_RESTORED, KEY_UID
 from llmos_hub.volumes.base import Changed, DataSource, VolumeRef, VolumeState, VolumeWish
 
-__all__ = ["KEY_RESTORED", "KubernetesVolumes", "claim_name", "make_claim", "make_snapshot", "snapshot_name"]
+__all__ = ["KubernetesVolumes", "claim_name", "make_claim", "make_snapshot", "snapshot_name"]
 
-KEY_RESTORED: Final = "llmos.ai/restored"
-"""Annotation of a claim with the request by which it was made from a snapshot."""
 _SNAPSHOTS: Final = "snapshot.storage.k8s.io/v1"
 _LOOK: Final = 2.0
 """Seconds between looks at what isn't ready, as claims are not watched."""

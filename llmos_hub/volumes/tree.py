@@ -25,7 +25,7 @@ from typing import Final, Literal
 
 from llmos.errors import AlreadyExists, Conflict, Insufficient, Invalid, NotFound
 
-__all__ = ["Entry", "Tree", "Upload", "parts_of"]
+__all__ = ["FileEntry", "Tree", "Upload", "parts_of"]
 
 _LONGEST_NAME: Final = 255  # bytes, the limit of Linux's file systems
 _LONGEST_PATH: Final = 4096
@@ -36,7 +36,7 @@ _LINK: Final = frozenset({errno.ELOOP, errno.EMLINK})
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class FileEntry:
     """A file, a directory or something else in a volume.
 
     Attributes
@@ -120,7 +120,7 @@ class Tree:
     def __init__(self, root: Path) -> None:
         self._root = root
 
-    def stat(self, path: str) -> Entry:
+    def stat(self, path: str) -> FileEntry:
         """Return what is at a path.
 
         Raises
@@ -131,7 +131,7 @@ class Tree:
         with self._parent(path) as (parent, name), _explained(path):
             return _entry(name or "", os.stat(name or ".", dir_fd=parent, follow_symlinks=False))
 
-    def entries(self, path: str, *, after: str = "", limit: int = 1000) -> list[Entry]:
+    def entries(self, path: str, *, after: str = "", limit: int = 1000) -> list[FileEntry]:
         """Return at most `limit` entries of a directory, by name, those after a name.
 
         Raises
@@ -148,7 +148,7 @@ class Tree:
                     found.append(_entry(name, os.stat(name, dir_fd=fd, follow_symlinks=False)))
             return found
 
-    def open(self, path: str) -> tuple[int, Entry]:
+    def open(self, path: str) -> tuple[int, FileEntry]:
         """Return a descriptor to read a file, and what it is.
 
         Raises
@@ -221,7 +221,7 @@ class Tree:
             finally:
                 os.close(fd)
 
-    def finish(self, path: str, upload: Upload) -> Entry:
+    def finish(self, path: str, upload: Upload) -> FileEntry:
         """Put a complete upload in the place of its target, and return what is there now.
 
         Raises
@@ -288,7 +288,7 @@ class Tree:
             yield fd, parts[-1] if parts else ""
 
 
-def _entry(name: str, found: os.stat_result) -> Entry:
+def _entry(name: str, found: os.stat_result) -> FileEntry:
     kinds: tuple[tuple[int, Literal["file", "directory", "link", "other"]], ...] = (
         (stat.S_IFREG, "file"),
         (stat.S_IFDIR, "directory"),
@@ -297,7 +297,7 @@ def _entry(name: str, found: os.stat_result) -> Entry:
     kind: Literal["file", "directory", "link", "other"] = next(
         (word for bits, word in kinds if stat.S_IFMT(found.st_mode) == bits), "other"
     )
-    return Entry(
+    return FileEntry(
         name,
         kind,
         found.st_size if kind == "file" else 0,

@@ -197,6 +197,12 @@ def test_a_password_with_half_a_character_is_refused_before_anybody_is_made(plat
     assert platform.hub("GET", "/users/half").status_code == 404
 
 
+def test_a_name_that_cannot_be_is_refused_with_those_that_can(platform):
+    refused = platform.run("user", "add", "a/b")
+    assert refused.returncode != 0
+    assert "'a/b' can't be a user's name. A name has 1 to 255 printable characters, without a slash" in refused.stderr
+
+
 # One-time passwords
 
 

@@ -277,7 +277,8 @@ def test_a_configuration_that_ends_the_server_is_left_out_and_said(mallory):
     file = mallory.home / ".jupyter" / "jupyter_server_config.py"
     file.parent.mkdir(exist_ok=True)
     try:
-        for setting in ("raise SystemExit(3)", "c.ServerApp.contents_manager_class = 'no.such.Manager'"):
+        missing = "c.ServerApp.contents_manager_class = 'no.such.Manager'"
+        for setting in ("raise SystemExit(3)", missing, "import os; os._exit(4)", "import ctypes; ctypes.string_at(0)"):
             file.write_text(setting + "\n")
             mallory.restart_server()
             first, second = mallory.run("print('here')", "print('on')")

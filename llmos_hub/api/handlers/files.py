@@ -17,7 +17,7 @@ from llmos.resources import API_VERSION
 from llmos_hub.api.dependencies import Call
 from llmos_hub.api.transfers import LARGEST_PIECE, arriving
 from llmos_hub.volumes.base import VolumeRef
-from llmos_hub.volumes.tree import Entry, Upload
+from llmos_hub.volumes.tree import FileEntry, Upload
 
 __all__ = ["list_files", "make_directory", "read_file", "remove_file", "write_file"]
 
@@ -131,7 +131,7 @@ def _needed(call: Call, name: str) -> int:
     return found
 
 
-def _document(entry: Entry) -> dict[str, Any]:
+def _document(entry: FileEntry) -> dict[str, Any]:
     return {
         "name": entry.name,
         "type": entry.type,

@@ -37,6 +37,7 @@ async def list_resources(call: Call) -> Response:
     """List resources or, with ``?watch=1``, watch them."""
     if call.flag("watch"):
         return await watch_resources(call)
+    _ = call.resource_version  # refused if it is none; a list is always the newest
     selection, limit, token = call.selection, call.number("limit"), call.query.get("continue", "")
     services, kind, namespace = call.services, call.kind, call.namespace
     pages = services.resources

@@ -21,14 +21,14 @@ __all__ = ["watch_resources"]
 async def watch_resources(call: Call) -> Response:
     """Send the changes after ``resourceVersion``; without one (or 0) existing resources come first, as ``ADDED``."""
     services, kind, namespace, selection = call.services, call.kind, call.namespace, call.selection
-    version = call.query.get("resourceVersion", "")
+    version = call.resource_version
     asked, allowed = call.number("timeoutSeconds"), await services.settings.value(STREAM_TIMEOUT)
     limit = await services.settings.value(MAX_STREAMS)
 
     async with contextlib.AsyncExitStack() as stack:
         stack.enter_context(services.streams.counted(call.caller.name, limit))
         initial: AsyncIterator[bytes] | None = None
-        if version in {"", "0"}:
+        if not version:
             first = await services.resources.page(kind, namespace, selection)
             version = first.resource_version
             rest = services.resources.rest(first, kind, namespace, selection)

@@ -356,6 +356,11 @@ def test_names_that_would_break_a_log_are_nobodys(authenticator, name):
     assert not authenticator.validate_username(name)
 
 
+def test_the_rule_of_names_has_a_sites_own_pattern():
+    assert LLMOSAuthenticator().name_rule.endswith("not only dots.")
+    assert LLMOSAuthenticator(username_pattern="[a-z]+").name_rule.endswith("It must match [a-z]+.")
+
+
 @pytest.mark.parametrize("name", ["ada", "ada.lovelace@example.org", "o'brien", "jürgen", "अनिल", "李 雷"])
 def test_names_of_people_are_theirs(authenticator, name):
     assert authenticator.validate_username(name)

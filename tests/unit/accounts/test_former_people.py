@@ -17,7 +17,7 @@ def db():
 def test_the_message_names_the_home_only_where_there_is_one(db, tmp_path):
     assert what_is_left(db, "ada", tmp_path) == ""
 
-    remember(db, orm.User(name="ada"))
+    remember(db, "ada", orm.User(name="ada"))
     assert ": what is in the namespace user-ada is kept. Is it" in what_is_left(db, "ada", tmp_path)
 
     (tmp_path / "ada").mkdir()

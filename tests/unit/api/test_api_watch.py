@@ -43,6 +43,14 @@ async def test_a_watch_goes_on_from_a_list_without_missing_anything(ada: httpx.A
         assert await watch.change() == ("ADDED", "c")
 
 
+@pytest.mark.parametrize("watch", ["0", "1"])
+@pytest.mark.parametrize("version", ["abc", "-1", "1.5", "9" * 40])
+async def test_a_version_that_is_none_is_refused(ada: httpx.AsyncClient, watch: str, version: str) -> None:
+    answer = await ada.get(models(), params={"watch": watch, "resourceVersion": version})
+    assert answer.status_code == 400
+    assert f'resourceVersion: "{version}" is none that this store gave out' in answer.json()["message"]
+
+
 async def test_deletion_is_seen(ada: httpx.AsyncClient) -> None:
     made = {"metadata": {"name": "hub"}, "spec": {"data": {"HF_TOKEN": SECRET}}}
     async with watching(ada, credentials()) as watch:

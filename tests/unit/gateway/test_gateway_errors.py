@@ -12,9 +12,13 @@ import openai
 import pytest
 
 from llmos.errors import Unavailable
+from llmos_hub.backends.failures import crashed
 from llmos_hub.gateway.endpoints import ROUTES
 from llmos_hub.gateway.options import GatewayOptions
 from llmos_hub.gateway.routes import Route
+from llmos_hub.names import SCOPE_INVOKE
+from llmos_hub.policy import Caller, Rights
+from llmos_hub.processes.running import Exit
 from llmos_hub.stores.base import Store
 from tests.support.fake_upstream import Call, FakeUpstream, MakeUpstream
 from tests.support.gateway import ADA, ADMIN, GRACE, NARROW, RunningGateway, running_gateway, service
@@ -151,6 +155,30 @@ async def test_a_model_that_is_not_ready(
     assert text.startswith(f'Model "chat" is not ready ({phase}). ')
     assert text.endswith(hint)
     assert answer.headers["retry-after"] == seconds
+
+
+@pytest.mark.parametrize(
+    ("token", "namespace", "ending"),
+    [
+        (ADA, "user-ada", "See why: llmos logs chat."),
+        (ADA, "group-vision", "See why: llmos logs chat -n group-vision."),
+        (ADMIN, "public", "See why: llmos logs chat -n public."),
+        (ADA, "public", "An admin can see why."),
+    ],
+)
+async def test_a_failed_models_log_is_named_to_those_who_may_read_it(
+    gateway: RunningGateway, token: str, namespace: str, ending: str
+) -> None:
+    gateway.identity.rights[ADA] = Rights(Caller("ada", groups=frozenset({"vision"}), scopes=frozenset({SCOPE_INVOKE})))
+    failed = crashed("chat", Exit(1), completes=False).message
+    await gateway.add(service("chat", namespace=namespace, phase="Failed", message=failed))
+    assert said(await gateway.chat(token=token), 503, "model_not_ready").endswith(ending)
+
+
+@pytest.mark.parametrize(("token", "hint"), [(ADA, "an admin can start it."), (ADMIN, "llmos start chat -n public.")])
+async def test_a_paused_public_model_is_for_admins_to_start(gateway: RunningGateway, token: str, hint: str) -> None:
+    await gateway.add(service("chat", namespace="public", phase="Paused"))
+    assert said(await gateway.chat(token=token), 503, "model_not_ready").endswith(hint)
 
 
 async def test_the_wrong_task(gateway: RunningGateway, upstreams: MakeUpstream) -> None:

@@ -1,4 +1,4 @@
-"""What the chart's admission policy says."""
+"""The chart's admission policy in words."""
 
 import pytest
 

@@ -163,6 +163,24 @@ def test_only_text_numbers_and_lists_get_into_a_prompt(shell, monkeypatch):
     assert "Sent as written: {os}" in captured.outputs[0].data["text/plain"]
 
 
+def test_earlier_cells_do_not_get_into_a_prompt(shell):
+    """IPython's history holds all that was typed and shown; a prompt copied from a web page must not send it."""
+    shell.find_cell_magic("chat").__self__._client = client = FakeClient()
+    history = "{In} {_ih} {Out} {_oh} {_dh} {_i} {_i1} {_ii} {__} {_2}"
+    with capture_output() as captured:
+        shell.run_cell("'a password'", store_history=True)
+        shell.run_cell("'the last result'", store_history=True)
+        shell.run_cell(f"%%chat chat\n{history} {{_}}", store_history=True)
+    assert client.asked[0][1][0]["content"] == f"{history} the last result"
+    said = [shown.data.get("text/plain", "") for shown in captured.outputs]
+    assert any("Sent as written: {In}, {_ih}, {Out}" in text for text in said)
+    shell.push({"topic": "lists"}, interactive=False)  # as from a startup file
+    with capture_output():
+        shell.run_cell("In, _i9 = 'my own', 'mine'")
+        shell.run_cell("%%chat chat --new\n{In} {_i9} {topic}")
+    assert client.asked[1][1][0]["content"] == "my own mine lists"
+
+
 def test_html_escapes_what_others_wrote_and_keeps_the_words():
     table = Table(["NAME", "STATE"], [Row(["<b>x", "Ready"], {"STATE": "good"}, "why <i>")])
     html = table_html(table)
@@ -333,6 +351,7 @@ def test_tab_completes_verbs_options_kinds_and_models(shell):
         ("%%llmos apply\nkind: Mod", ["%%llmos apply\nkind: Mod"]),
         ("%%chat chat\nWhat is pri", ["%%chat chat\nWhat is pri"]),
         ("%%chat chat\nExplain {top", ["%%chat chat\nExplain {topic"]),
+        ("%%chat chat\nExplain {I", ["%%chat chat\nExplain {I"]),  # not In, the earlier cells
     ],
 )
 def test_tab_offers_nothing_of_python_in_a_line_of_ours(shell, code, completed):
