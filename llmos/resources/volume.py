@@ -78,7 +78,7 @@ class VolumeSpec(Model):
     storage_class: Name | None = None
     """Storage class, on a cluster; by default the cluster's own default. It can't be changed."""
     source: VolumeSource | None = None
-    """What a new volume is a copy of; by default it is empty. It has no effect later."""
+    """The source of a new volume; by default it is empty. It has no effect later."""
     restore: VolumeRestore | None = None
     """A request to go back to a snapshot. All files that the volume holds now are replaced."""
     delete_at: Annotated[Timestamp | None, Unit("wait")] = None

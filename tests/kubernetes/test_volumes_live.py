@@ -105,7 +105,7 @@ async def test_made_grown_and_deleted(live: LiveRelease, storage: str) -> None:
 
 
 async def test_snapshot_clone_and_restore_hold_what_they_should(live: LiveRelease) -> None:
-    await live.store.create(make(live, Volume, "data", size="64Mi", storageClass="csi-block"))
+    await live.store.create(make(live, Volume, "data", size="300Mi", storageClass="csi-block"))
     await until(live, Volume, "data", ready)
     await asyncio.to_thread(in_pod, live, "llmos-volume-data", "echo before > /data/file; sync")
     await live.store.create(make(live, Snapshot, "first", volume="data"))
@@ -113,7 +113,7 @@ async def test_snapshot_clone_and_restore_hold_what_they_should(live: LiveReleas
     assert snapshot.status.size
     await asyncio.to_thread(in_pod, live, "llmos-volume-data", "echo after > /data/file; sync")
     for name, source, said in (("old", {"snapshot": "first"}, "before"), ("copy", {"volume": "data"}, "after")):
-        await live.store.create(make(live, Volume, name, size="64Mi", storageClass="csi-block", source=source))
+        await live.store.create(make(live, Volume, name, size="300Mi", storageClass="csi-block", source=source))
         await until(live, Volume, name, ready)
         assert await asyncio.to_thread(in_pod, live, f"llmos-volume-{name}", "cat /data/file") == f"{said}\n"
     volume = await live.store.get(Volume, live.namespace, "data")
