@@ -212,12 +212,22 @@ class KubernetesVolumes:
         storage = await self._get("storage.k8s.io/v1", "storageclasses", "", name) if name else None
         if storage is not None and storage.get("volumeBindingMode") == _LATER:
             return VolumeState("Ready", size, message="It is made where it is first mounted.", look_again=_LOOK)
-        message = (
-            "The storage makes it."
-            if name
-            else "This cluster has no default storage class. Name one: spec.storageClass"
-        )
+        if not name:
+            message = "This cluster has no default storage class. Name one: spec.storageClass"
+        elif said := await self._warning(claim):
+            message = f"The storage could not make it so far: {said}"
+        else:
+            message = "The storage makes it."
         return VolumeState("Working", reason="Provisioning", message=message, look_again=_LOOK)
+
+    async def _warning(self, claim: Mapping[str, Any]) -> str:
+        """Return the last warning about a claim; empty if there is none."""
+        meta = claim["metadata"]
+        selector = f"involvedObject.uid={meta['uid']},type=Warning"
+        path = path_of("v1", "events", meta["namespace"])
+        events = (await self._api.request("GET", path, params={"fieldSelector": selector}))["items"]
+        last = max(events, key=lambda event: event.get("lastTimestamp") or "", default={})
+        return str(last.get("message", ""))
 
     def _require_leadership(self) -> None:
         if not self._leading():

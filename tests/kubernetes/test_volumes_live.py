@@ -111,6 +111,9 @@ async def test_snapshot_clone_and_restore_hold_what_they_should(live: LiveReleas
     await live.store.create(make(live, Snapshot, "first", volume="data"))
     snapshot = await until(live, Snapshot, "first", ready)
     assert snapshot.status.size
+    small = make(live, Volume, "small", size="64Mi", storageClass="csi-block", source={"snapshot": "first"})
+    await live.store.create(small)
+    await until(live, Volume, "small", lambda s: (s.message or "").startswith("The storage could not make it so far: "))
     await asyncio.to_thread(in_pod, live, "llmos-volume-data", "echo after > /data/file; sync")
     for name, source, said in (("old", {"snapshot": "first"}, "before"), ("copy", {"volume": "data"}, "after")):
         await live.store.create(make(live, Volume, name, size="300Mi", storageClass="csi-block", source=source))

@@ -74,6 +74,28 @@ async def test_from_pending_to_grown_to_gone(volumes: KubernetesVolumes, api: Ku
     assert volumes.source(DATA) == "llmos-volume-data"
 
 
+async def test_why_the_storage_makes_no_claim_is_said(volumes: KubernetesVolumes, api: KubernetesAPI) -> None:
+    wish = VolumeWish(GI, storage_class="fast")
+    assert (await volumes.ensure(DATA, wish)).message == "The storage makes it."
+    claim = await api.request("GET", f"{CLAIMS}/{claim_name(DATA)}")
+    for uid, minute, kind, message in (
+        (claim["metadata"]["uid"], "01", "Warning", "it is full"),
+        (claim["metadata"]["uid"], "02", "Warning", "the size is less than the snapshot's"),
+        (claim["metadata"]["uid"], "03", "Normal", "External provisioner is provisioning"),
+        ("another", "04", "Warning", "another's"),
+    ):
+        event = {
+            "metadata": {"name": f"event-{minute}", "namespace": "user-ada"},
+            "involvedObject": {"uid": uid, "kind": "PersistentVolumeClaim", "namespace": "user-ada"},
+            "type": kind,
+            "message": message,
+            "lastTimestamp": f"2026-01-01T00:{minute}:00Z",
+        }
+        await api.request("POST", path_of("v1", "events", "user-ada"), body=event)
+    state = await volumes.ensure(DATA, wish)
+    assert state.message == "The storage could not make it so far: the size is less than the snapshot's"
+
+
 async def test_claims_of_others_are_left_alone(volumes: KubernetesVolumes, api: KubernetesAPI) -> None:
     other = VolumeRef("user-ada", "data", "another-uid")
     await volumes.ensure(other, VolumeWish(GI))
