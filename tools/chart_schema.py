@@ -27,6 +27,7 @@ def schema() -> dict[str, Any]:
     found = Values.model_json_schema(by_alias=True)
     definitions = found.pop("$defs")
     inlined: dict[str, Any] = _inline(found, definitions)
+    _require(inlined, Values())
     return {"$schema": "http://json-schema.org/draft-07/schema#", **inlined, "title": "Values of the LLMOS chart"}
 
 
@@ -56,6 +57,20 @@ def _inline(node: Any, definitions: dict[str, Any]) -> Any:
     return inlined
 
 
+def _require(node: dict[str, Any], section: BaseModel) -> None:
+    """Require what the chart's own values contain: an empty ``tolerations:`` in somebody's file takes it away."""
+    there = {name: value for name, _, value in _fields(section) if value is not None}
+    node["required"] = list(there)
+    for name, value in there.items():
+        if _is_section(value):
+            _require(node["properties"][name], value)
+
+
+def _is_section(value: Any) -> bool:
+    """Return whether a value is a map with a fixed set of names, not one of Kubernetes' own objects."""
+    return isinstance(value, BaseModel) and type(value).__name__ != "ResourceRequirements"
+
+
 def _fields(model: BaseModel) -> Iterator[tuple[str, str, Any]]:
     """Yield name, description and value of each field."""
     for name, field in type(model).model_fields.items():
@@ -75,7 +90,7 @@ def values() -> str:
 def _entry(name: str, text: str, value: Any, depth: int) -> list[str]:
     indent = "  " * depth
     lines = [f"{indent}# {line}" for line in textwrap.wrap(text, _WIDTH - 2 * depth)]
-    if isinstance(value, BaseModel) and type(value).__name__ != "ResourceRequirements":
+    if _is_section(value):
         lines.append(f"{indent}{name}:")
         for inner in _fields(value):
             lines += _entry(*inner, depth + 1)
