@@ -18,8 +18,8 @@ COMMAND = "import sys; from llmos.cli.entry import main; sys.exit(main())"
 @pytest.fixture(scope="module")
 def ada(platform):
     """Return a user's name and token."""
-    platform.add_user("vera", "volumes-are-for-data-7")
-    return "vera", platform.token("vera")
+    platform.add_user("olive", "volumes-are-for-data-7")
+    return "olive", platform.token("olive")
 
 
 @pytest.fixture
@@ -67,5 +67,5 @@ def test_what_was_uploaded_outlives_the_api_and_the_controllers(platform, llmos,
         platform.wait_replaced(part, old)
     llmos("volume", "cp", "kept:file", tmp_path / "back")
     assert (tmp_path / "back").read_bytes() == (tmp_path / "file").read_bytes()
-    (directory,) = DataDir(platform.root).volumes.joinpath(user_namespace("vera")).glob("kept.*")
+    (directory,) = DataDir(platform.root).volumes.joinpath(user_namespace("olive")).glob("kept.*")
     assert directory.stat().st_mode & 0o777 == 0o700
