@@ -226,8 +226,11 @@ async def rewrite(call: ModelRequest) -> None:
     request, model, body = call.request, call.model, call.body
     taps: tuple[Tap, ...] = ()
     if call.asked != model.served_name:
-        taps = (Renaming(model.served_name, call.asked),)
         body = await replace_model(body, model.served_name)
+    if model.engine == "custom":  # a program that may say anything
+        taps = (Renaming(None, call.asked),)
+    elif call.asked != model.served_name:
+        taps = (Renaming(model.served_name, call.asked),)
     if model.parts_prompts:
         fields = call.context.prompt_caches.fields(model.engine, model.uid, request.caller)
         body = add_fields(body, fields)

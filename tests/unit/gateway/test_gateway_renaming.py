@@ -66,6 +66,26 @@ async def test_what_the_model_says_stays(gateway: RunningGateway, upstreams: Mak
     assert (event["model"], event["choices"][0]["delta"]["content"]) == (asked, SAYS)
 
 
+@pytest.mark.parametrize("asked", ["mine", "public/mine"])
+async def test_a_program_of_ones_own_may_call_its_model_anything(
+    gateway: RunningGateway, upstreams: MakeUpstream, asked: str
+) -> None:
+    upstream = await upstreams()
+    upstream.behave = lambda call: call.answer(completion(SAYS, model="weights/mine.bin"))
+    await gateway.add(service("mine", upstream, namespace="public", engine="custom"))
+    answer = (await gateway.chat(asked)).json()
+    assert (answer["model"], answer["choices"][0]["message"]["content"]) == (asked, SAYS)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7, 1000])
+def test_any_name_is_replaced_wherever_pieces_are_cut(size: int) -> None:
+    text = b'{"model":"a\\"b"}{"model": ""}{"model":null}{"models":["x"]}"model":'
+    renaming = Renaming(None, "chat")
+    pieces = [text[start : start + size] for start in range(0, len(text), size)]
+    out = b"".join(renaming.feed(piece, last=number == len(pieces) - 1) for number, piece in enumerate(pieces))
+    assert out == b'{"model":"chat"}{"model": "chat"}{"model":null}{"models":["x"]}"model":'
+
+
 @pytest.mark.parametrize("size", [1, 2, 3, 7, 1000])
 def test_pieces_may_be_cut_anywhere(size: int) -> None:
     text = b'{"model":"a\\u00e4"}{"model": "a\\u00e4"}{"model":"x"}"mod"model":'
