@@ -226,8 +226,8 @@ class KubernetesVolumes:
         selector = f"involvedObject.uid={meta['uid']},type=Warning"
         path = path_of("v1", "events", meta["namespace"])
         events = (await self._api.request("GET", path, params={"fieldSelector": selector}))["items"]
-        last = max(events, key=lambda event: event.get("lastTimestamp") or "", default={})
-        return str(last.get("message", ""))
+        last = max(events, key=lambda event: event.get("lastTimestamp") or "", default=None)
+        return str(last["message"]) if last else ""
 
     def _require_leadership(self) -> None:
         if not self._leading():

@@ -31,7 +31,16 @@ pytestmark = [pytest.mark.browser, pytest.mark.timeout(600)]
 
 @pytest.fixture(scope="module")
 def running(tmp_path_factory):
-    with running_platform(tmp_path_factory.mktemp("browser") / "data") as platform:
+    """Yield a platform on which rosa's server can't start."""
+    root = tmp_path_factory.mktemp("browser") / "data"
+    root.mkdir(mode=0o700)
+    (root / "jupyterhub_config.py").write_text(
+        "def no_server(spawner):\n"
+        '    if spawner.user.name == "rosa":\n'
+        """        spawner.cmd = ["/bin/sh", "-c", "echo 'no <server> today' >&2; exit 3"]\n"""
+        "c.Spawner.pre_spawn_hook = no_server\n"
+    )
+    with running_platform(root) as platform:
         platform.add_user("ada", PASSWORD)
         yield platform
 
@@ -210,9 +219,6 @@ def test_the_page_knows_no_token(running: Platform, page: Page):
 
 def test_a_server_that_dies_at_once_says_why_and_offers_to_try_again(running: Platform, page: Page, shoot):
     running.add_user("rosa", PASSWORD)
-    config = running.root / "homes" / "rosa" / ".jupyter" / "jupyter_server_config.py"
-    config.parent.mkdir(parents=True)
-    config.write_text("import os, sys\nprint('no <server> today', file=sys.stderr)\nos._exit(3)\n")
     page.context.clear_cookies()
     page.goto(running.hub_url)
     page.get_by_label("Username").fill("rosa")
