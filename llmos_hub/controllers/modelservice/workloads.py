@@ -222,22 +222,14 @@ def make_serve(
         A variable is reserved for the platform, which identifies its processes by such variables. Or a custom command
         would listen where it can't be reached.
     """
-    estimate = plan.memory_estimate
-    limit = plan.template.memory_limit or service.spec.resources.memory_bytes
-    if limit is None and estimate:
-        limit = 2 * estimate
-    request = plan.template.memory_request
-    if request is None and estimate:
-        request = min(estimate, limit) if limit else estimate
     others = {name: value for name, value in secrets.items() if name not in _FETCH_SECRETS}
     _refuse_our_names("spec.env", plan.template.env)
     _refuse_our_names("spec.credentialRef", others)
+    template = _with_memory(plan, service.spec.resources.memory_bytes)
     template = replace(
-        plan.template,
-        memory_limit=limit,
-        memory_request=request,
-        secret_env={**plan.template.secret_env, **others},
-        mounts={**plan.template.mounts, **(mounts or {})},
+        template,
+        secret_env={**template.secret_env, **others},
+        mounts={**template.mounts, **(mounts or {})},
     )
     if service.spec.engine == "custom":
         template = _with_key(template, key)
@@ -252,6 +244,16 @@ def make_serve(
         return Workload(make_ref(service, SERVE), (Role(REPLICA, count, template),), labels)
     except ValueError as error:  # a placeholder in the service's own arguments or environment
         raise Invalid(f"spec.args or spec.env: {error}") from None
+
+
+def _with_memory(plan: Plan, wanted: int | None) -> ProcessTemplate:
+    """Return the plan's process with its memory limit and request: its own ones, as wanted, or from the estimate."""
+    template, estimate = plan.template, plan.memory_estimate
+    limit = template.memory_limit or wanted or (2 * estimate if estimate else None)
+    request = template.memory_request
+    if request is None and estimate:
+        request = min(estimate, limit) if limit else estimate
+    return replace(template, memory_limit=limit, memory_request=request)
 
 
 def _with_key(template: ProcessTemplate, key: str) -> ProcessTemplate:
