@@ -32,7 +32,7 @@ test-kubernetes:  ## A real Kubernetes cluster on this machine (root, Debian, Go
 
 test-kubernetes-build:  ## What test-kubernetes would build first, without starting anything: its programs, addons and images
 	@tests/kubernetes/cluster/build.sh
-	@tests/kubernetes/cluster/addons/addons.sh --build csi netpol metrics kuberay lws
+	@tests/kubernetes/cluster/addons/addons.sh --build csi netpol metrics
 	@$(PYTHON) tests/kubernetes/images/build.py --no-import hub notebook engine-cpu hub-5
 
 bench:  ## The figures of docs/benchmarks.md

@@ -154,7 +154,8 @@ async def test_users_that_can_not_be_are_refused(backend, monkeypatch):
 async def test_its_own_user_is_no_other(backend):
     wanted = workload(engine(user=str(os.geteuid())))
     await backend.apply(wanted)
-    await until(backend, wanted.ref, ready(1))
+    observed = await until(backend, wanted.ref, ready(1))
+    assert [replica.phase for replica in observed.replicas] == ["Ready"]
 
 
 def test_the_note_of_a_jobs_end_is_neither_a_link_nor_a_pipe(tmp_path):
